@@ -1,0 +1,176 @@
+//! The error catalogue: every reason for which a call can be refused. Pure data, no I/O.
+//!
+//! A refused call is a `google.rpc.Status` whose `ErrorInfo.reason` is [`Reason::as_str`] and whose
+//! `ErrorInfo.domain` is [`DOMAIN`]. `docs/errors.md` is [`markdown`], and a test holds them together.
+
+use std::fmt::Write as _;
+
+use tonic::Code;
+
+/// The `ErrorInfo.domain` of every error of this service.
+pub const DOMAIN: &str = "inventory-sentinel";
+
+macro_rules! catalogue {
+    ($($variant:ident $name:literal $code:ident $advice:ident $meaning:literal;)+) => {
+        /// Why a call was refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Reason { $(#[doc = $meaning] $variant,)+ }
+
+        impl Reason {
+            /// Every reason, in the order of the documentation.
+            pub const ALL: &[Reason] = &[$(Reason::$variant,)+];
+
+            /// The name on the wire, `ErrorInfo.reason`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Reason::$variant => $name,)+ }
+            }
+
+            /// The gRPC code that goes with it.
+            pub const fn code(self) -> Code {
+                match self { $(Reason::$variant => Code::$code,)+ }
+            }
+
+            /// What the caller should do about it.
+            pub const fn advice(self) -> Advice {
+                match self { $(Reason::$variant => Advice::$advice,)+ }
+            }
+
+            /// One sentence for people.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Reason::$variant => $meaning,)+ }
+            }
+
+            /// The reason with this name on the wire.
+            pub fn from_name(name: &str) -> Option<Reason> {
+                match name { $($name => Some(Reason::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+/// What a caller should do about a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// The call itself is wrong: correct it.
+    Fix,
+    /// The answer is final for this call as things stand.
+    Decide,
+    /// Nothing was applied: repeat after a pause.
+    Retry,
+    /// It may have been applied: repeat with the same identity.
+    Repeat,
+}
+
+impl Advice {
+    /// One short phrase for the documentation.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Advice::Fix => "correct the call",
+            Advice::Decide => "final as things stand",
+            Advice::Retry => "nothing was applied: repeat after a pause",
+            Advice::Repeat => "may have been applied: repeat with the same identity",
+        }
+    }
+}
+
+catalogue! {
+    EmptySku "EMPTY_SKU" InvalidArgument Fix "the SKU is empty";
+    InvalidSku "INVALID_SKU" InvalidArgument Fix "the SKU is longer than 128 bytes or has a character outside `A-Z a-z 0-9 . _ - / + # ~ @ =`";
+    InvalidNamespace "INVALID_NAMESPACE" InvalidArgument Fix "the namespace is longer than 63 bytes or has a character outside `A-Z a-z 0-9 . _ -`";
+    InvalidQuantity "INVALID_QUANTITY" InvalidArgument Fix "the quantity is not between 1 and 1,000,000";
+    InvalidTtl "INVALID_TTL" InvalidArgument Fix "the ttl is not between 1 ms and the longest ttl of the namespace";
+    NoLines "NO_LINES" InvalidArgument Fix "the request has no line";
+    TooManyLines "TOO_MANY_LINES" InvalidArgument Fix "the request has more than 32 lines";
+    DuplicateSku "DUPLICATE_SKU" InvalidArgument Fix "a SKU stands in more than one line";
+    InvalidStock "INVALID_STOCK" InvalidArgument Fix "the units on hand are not between 0 and 1,000,000,000";
+    InvalidDelta "INVALID_DELTA" InvalidArgument Fix "the delta is 0 or not between -1,000,000,000 and 1,000,000,000";
+    NoRules "NO_RULES" InvalidArgument Fix "the request changes no rule";
+    RequestIdRequired "REQUEST_ID_REQUIRED" InvalidArgument Fix "a change that does not repeat harmlessly needs a request_id";
+    InvalidRequestId "INVALID_REQUEST_ID" InvalidArgument Fix "the request_id is longer than 128 bytes, has a character outside printable ASCII, or is a UUIDv7 from the future";
+    RequestTooOld "REQUEST_TOO_OLD" InvalidArgument Fix "the request_id is a UUIDv7 older than the retention, so it can't be told whether it was applied";
+    InvalidReservationId "INVALID_RESERVATION_ID" InvalidArgument Fix "the reservation id is not one that Reserve can have returned";
+    InvalidBuyerId "INVALID_BUYER_ID" InvalidArgument Fix "the buyer id is longer than 128 bytes or has a character outside printable ASCII";
+    SkuNotFound "SKU_NOT_FOUND" NotFound Decide "the SKU is not known in this namespace";
+    ReservationNotFound "RESERVATION_NOT_FOUND" NotFound Decide "the reservation is not known in this namespace, or was resolved longer ago than the retention";
+    NamespaceNotFound "NAMESPACE_NOT_FOUND" NotFound Decide "the namespace is not known";
+    SkuNotProtected "SKU_NOT_PROTECTED" FailedPrecondition Decide "the SKU's units are not governed here: take the shop's ordinary path";
+    ReservationExpired "RESERVATION_EXPIRED" FailedPrecondition Decide "the deadline has passed and the units were given back";
+    ReservationRolledBack "RESERVATION_ROLLED_BACK" FailedPrecondition Decide "the units were given back by a call";
+    ReservationAlreadyCommitted "RESERVATION_ALREADY_COMMITTED" FailedPrecondition Decide "the sale is final";
+    RequestIdReused "REQUEST_ID_REUSED" FailedPrecondition Fix "the request_id was used before, with other arguments";
+    StockBelowHeld "STOCK_BELOW_HELD" FailedPrecondition Decide "fewer units would be on hand than are held";
+    StockLimit "STOCK_LIMIT" FailedPrecondition Decide "more than 1,000,000,000 units would be on hand";
+    CrossPartitionCart "CROSS_PARTITION_CART" FailedPrecondition Decide "the lines lie in different partitions of the namespace and can't be reserved as one";
+    AuditOvertaken "AUDIT_OVERTAKEN" Aborted Retry "the event stream was trimmed past the start of the audit while it ran";
+    NamespaceQuota "NAMESPACE_QUOTA" ResourceExhausted Retry "the namespace holds as many records or SKUs as it may";
+    StoreFull "STORE_FULL" ResourceExhausted Retry "the store is at its memory limit: only commits, rollbacks and expiry go through";
+    Overloaded "OVERLOADED" ResourceExhausted Retry "shed before execution: too many calls wait";
+    StoreUnavailable "STORE_UNAVAILABLE" Unavailable Retry "the store can't be used";
+    Draining "DRAINING" Unavailable Retry "the server is stopping";
+    DeadlineExceeded "DEADLINE_EXCEEDED" DeadlineExceeded Retry "the caller's deadline passed before the call was sent to the store";
+    OutcomeUnknown "OUTCOME_UNKNOWN" Unavailable Repeat "the store did not answer in time";
+    StoreCorrupt "STORE_CORRUPT" Internal Decide "the store holds something that this service did not write; nothing was changed";
+    Internal "INTERNAL" Internal Repeat "a defect of this service: please report it";
+}
+
+/// The catalogue as the Markdown of `docs/errors.md`.
+pub fn markdown() -> String {
+    let mut out = String::from(
+        "<!-- Every reason for which a call can be refused. Made by `make docs` from src/reason.rs; do not edit. -->\n\
+         # Errors\n\n\
+         A refused call is a `google.rpc.Status` with a `google.rpc.ErrorInfo`: `domain` is `inventory-sentinel`, `reason` is one of\n\
+         the names below, `metadata` carries the numbers. A malformed field adds `google.rpc.BadRequest`; a refusal worth repeating adds\n\
+         `google.rpc.RetryInfo`. Too little stock is not an error: `ReserveResponse.shortage` says it.\n\n\
+         | reason | gRPC code | meaning | what to do |\n|---|---|---|---|\n",
+    );
+    for reason in Reason::ALL {
+        writeln!(
+            out,
+            "| `{}` | `{}` | {} | {} |",
+            reason.as_str(),
+            code_name(reason.code()),
+            reason.meaning(),
+            reason.advice().as_str()
+        )
+        .expect("a String takes every write");
+    }
+    out
+}
+
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::NotFound => "NOT_FOUND",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        _ => "INTERNAL",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_are_unique() {
+        for &reason in Reason::ALL {
+            assert_eq!(Reason::from_name(reason.as_str()), Some(reason));
+        }
+        assert_eq!(Reason::from_name("NO_SUCH_REASON"), None);
+    }
+
+    #[test]
+    fn the_documentation_is_the_catalogue() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/errors.md");
+        let expected = markdown();
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &expected).expect("docs/errors.md is writable");
+        }
+        let written = std::fs::read_to_string(path).expect("docs/errors.md exists");
+        assert_eq!(written, expected, "run `make docs`");
+    }
+}
