@@ -1,2 +1,83 @@
-//! Entry.
+//! The Rust client of Inventory Sentinel: typed calls, typed refusals, safe retries.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use inventory_sentinel_client::{CommitError, ReserveError, Sentinel};
+//!
+//! # async fn buy() -> Result<(), Box<dyn std::error::Error>> {
+//! let sentinel = Sentinel::connect("http://127.0.0.1:50051").await?;
+//! let sale = sentinel.namespace("flash_sale");
+//! sale.admin().set_stock("ps5", 100).await?;
+//!
+//! match sale.reserve("ps5", 1).ttl(Duration::from_secs(300)).await {
+//!     Ok(held) => match sale.commit(&held.id).await {
+//!         Ok(sold) => println!("sold, final at {:?}", sold.resolved_at),
+//!         Err(CommitError::Expired(_)) => println!("paid too late: refund"),
+//!         Err(error) => return Err(error.into()),
+//!     },
+//!     Err(ReserveError::InsufficientStock { .. }) => println!("sold out"),
+//!     Err(error) => return Err(error.into()),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does for its caller
+//! - **Identity.** Every change gets a `request_id` (UUIDv7) unless the caller names one, and each
+//!   retry of a call carries the same one, so that a change is never applied twice.
+//! - **Deadline.** Each call has one (5 s unless told otherwise) for all of its attempts together;
+//!   what is left of it travels as `grpc-timeout`.
+//! - **Retries** on `UNAVAILABLE` only, as the [`RetryPolicy`] says. Everything else is for the caller.
+//! - **Errors** by operation: what can go wrong with a commit is a [`CommitError`], and so on.
+//!   [`RpcError`] is what they fall through to, and it can tell whether the
+//!   [outcome is unknown](RpcError::outcome_unknown).
+//! - **Traces.** The W3C trace context of the current `tracing` span is sent along.
+//!
+//! Dropping a call's future gives up waiting; it does not take the call back.
+//!
+//! # Layout
+//! - `connection`: [`Sentinel`] and its [`Builder`]: endpoints, keepalive, connections.
+//! - `namespace`: [`Namespace`], the checkout operations; `reserve`: the [`Reserve`] request.
+//! - `admin`: [`Admin`], the operators' operations.
+//! - `call`: the way of every call: identity, deadline, attempts. Knows neither operation nor message.
+//! - `retry`: [`RetryPolicy`] and [`RetryBudget`]: pure decisions, no waiting.
+//! - `trace`: the trace context as metadata.
+//! - `types`: the plain types; `convert`: the only place where they meet the generated ones.
+//! - `rpc_error`: [`RpcError`], read from a gRPC status; `operation_errors`: the errors by operation.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod admin;
+mod call;
+mod connection;
+mod convert;
+mod namespace;
+mod operation_errors;
+mod reserve;
+mod retry;
+mod rpc_error;
+mod trace;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use admin::Admin;
+pub use connection::{
+    Builder, ConnectError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEADLINE, MAX_CONNECTIONS,
+    MAX_DEADLINE, Sentinel,
+};
+pub use inventory_sentinel::Reason;
+pub use namespace::Namespace;
+pub use operation_errors::{
+    AdjustStockError, AuditError, CommitError, ConfigureSkuError, GetReservationError,
+    GetStockError, IsProtectedError, ReserveError, RollbackError, SetStockError,
+};
+pub use reserve::Reserve;
+pub use retry::{RetryBudget, RetryPolicy};
+pub use rpc_error::{FieldViolation, RpcError};
+pub use tonic::Code;
+pub use types::{
+    Audit, Finding, FindingKind, Line, Receipt, Reservation, ReservationLine, ShortLine,
+    SkuConfiguration, SkuRules, Snapshot, State, Stock,
+};

@@ -1,1 +1,208 @@
-//! Placeholder while the rooms are built.
+//! Inventory Sentinel: a gRPC service for flash-sale inventory on Redis.
+//!
+//! # Layout
+//! From the top floor down; a room uses only rooms below it.
+//! - `service`: proto to domain and back. A call enters and leaves here.
+//! - `sweeper`, `health`, `admin_http`: give back what is due where nobody calls; tell whether this
+//!   server is well; the operator's port.
+//! - `namespaces`: the namespaces that are open, and the lane of each partition.
+//! - `lane`: the queue of one partition; commits operations in groups.
+//! - `store`: Redis: keys, bytes, script, connections, the embedded child.
+//! - `domain`: SKU, quantity, operation, outcome, refusal; parsed once, no I/O.
+//! - [`config`], [`telemetry`]: what an operator sets, and what he sees.
+//!
+//! The way of a request: `service` parses it into a `domain` operation, `namespaces` finds the lane,
+//! the `lane` puts it into a batch, the `store` runs the batch as one script call, and `service`
+//! answers. [`run`] wires the rooms and takes them down again.
+
+use std::{io, sync::Arc, time::Duration};
+
+use inventory_sentinel::v1::{
+    self, inventory_admin_server::InventoryAdminServer, inventory_sentinel_server::InventorySentinelServer,
+};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Server, server::TcpIncoming};
+
+mod admin_http;
+pub mod config;
+mod domain;
+mod health;
+mod lane;
+mod namespaces;
+mod service;
+mod store;
+mod sweeper;
+pub mod telemetry;
+
+pub use store::embedded::EmbeddedError;
+
+use crate::{
+    config::Config,
+    health::{Health, StoreGate},
+    lane::LaneLimits,
+    namespaces::{Defaults, Namespaces},
+    service::{Desk, admin::Admin, checkout::Checkout},
+    store::{
+        Store,
+        embedded::Embedded,
+        pool::{Limits, Pool},
+    },
+    telemetry::{grpc::TraceLayer, metrics::Metrics},
+};
+
+/// Bytes that may be under way on one connection, and in one call, before the receiver has read them.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+const STREAM_WINDOW: u32 = 1 << 17;
+/// A connection that is silent for so long is asked whether it still lives...
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// ... and closed if it does not answer within this.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time that background tasks get to end.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// Why the server ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The Redis of our own did not start.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// The URL of the store can't be used.
+    #[error("cannot use the store: {0}")]
+    Store(String),
+    /// An address can't be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The descriptors of the API can't be served.
+    #[error("cannot serve reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The gRPC server failed.
+    #[error("the grpc server failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+impl RunError {
+    /// The exit code of the process.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            RunError::Embedded(EmbeddedError::NoProgram) => 69,
+            RunError::Store(_) => config::EXIT_CONFIG,
+            RunError::Listen { .. } => 71,
+            _ => 1,
+        }
+    }
+}
+
+/// Serves on this listener until it is told to stop, then drains within the configured grace.
+///
+/// # Errors
+/// As [`RunError`] says; after an orderly stop there is none.
+pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), RunError> {
+    let admin = TcpListener::bind(config.admin_listen)
+        .await
+        .map_err(|error| RunError::Listen { address: config.admin_listen.to_string(), error })?;
+    let mut embedded = None;
+    let url = match config.redis_url.clone() {
+        Some(url) => url,
+        None => {
+            let child = tokio::select! {
+                child = Embedded::start(&config) => child?,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            embedded.insert(child).url().clone()
+        }
+    };
+    let result = serve(Arc::new(config), url, listener, admin, shutdown).await;
+    if let Some(child) = embedded {
+        child.stop().await;
+    }
+    result
+}
+
+async fn serve(
+    config: Arc<Config>,
+    url: config::RedisUrl,
+    listener: TcpListener,
+    admin: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let pool = Pool::new(&url, Limits::from(&*config)).map_err(|error| RunError::Store(error.to_string()))?;
+    let store = Arc::new(Store::new(pool));
+    let metrics = Arc::new(Metrics::new());
+    let limits = LaneLimits {
+        queue: config.queue_limit,
+        batch: config.batch_max_operations,
+        in_flight: config.batches_in_flight,
+        resend_for: config.resend_for,
+    };
+    let namespaces =
+        Arc::new(Namespaces::new(Arc::clone(&store), Arc::clone(&metrics), limits, Defaults::from(&*config)));
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = Health::new(reporter).await;
+    let gate = Arc::new(StoreGate::new());
+
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    tasks.spawn(health::watch_store(url, Arc::clone(&config), health.clone(), Arc::clone(&gate), stop.clone()));
+    tasks.spawn(sweeper::run(Arc::clone(&namespaces), Arc::clone(&store), config.sweep_interval, stop.clone()));
+    log_address("admin", &admin);
+    tasks.spawn(admin_http::serve(admin, Arc::clone(&metrics), health.clone(), stop.clone()));
+
+    let desk = Desk::new(namespaces, gate, metrics, shutdown.clone());
+    log_address("grpc", &listener);
+    let server = Server::builder()
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(config.max_streams)
+        .layer(TraceLayer)
+        .add_service(
+            InventorySentinelServer::new(Checkout(desk.clone())).max_decoding_message_size(config.max_request_bytes),
+        )
+        .add_service(
+            InventoryAdminServer::new(Admin::new(desk, store)).max_decoding_message_size(config.max_request_bytes),
+        )
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            shutdown.clone().cancelled_owned(),
+        );
+
+    // Health turns first; then the grace begins, which an idle connection can't stretch.
+    let drained = async {
+        shutdown.cancelled().await;
+        health.set_draining().await;
+        tokio::time::sleep(config.drain_grace).await;
+    };
+    let result = tokio::select! {
+        result = server => result.map_err(RunError::from),
+        () = drained => {
+            tracing::warn!(grace = ?config.drain_grace, "calls were still under way when the grace was over");
+            Ok(())
+        }
+    };
+    stop.cancel();
+    tasks.close();
+    if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
+        tracing::warn!(limit = ?STOP_LIMIT, "background tasks did not end in time");
+    }
+    result
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
+}
+
+fn log_address(port: &'static str, listener: &TcpListener) {
+    match listener.local_addr() {
+        Ok(address) => tracing::info!(port, %address, "listening"),
+        Err(error) => tracing::warn!(port, %error, "listening on an unknown address"),
+    }
+}

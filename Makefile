@@ -1,0 +1,59 @@
+# The commands of this repository, each one a word; `make` alone lists them. Recipes of more than a few lines are scripts in
+# deploy/, tests/ and .ci/. Everything that is built or downloaded lies in target/.
+
+.DEFAULT_GOAL := help
+.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs clean
+
+# What is passed on to `sentinelctl demo` and to the server, as in: make demo ARGS=--json
+ARGS ?=
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+bootstrap: ## install what is missing on this machine: redis-server or valkey-server, a C compiler
+	@deploy/bootstrap
+
+demo: bootstrap ## play a flash sale of 200,000 attempts against a real server (ARGS=--json for one line of JSON)
+	@deploy/demo.sh $(ARGS)
+
+run: bootstrap ## serve on 127.0.0.1:50051 until stopped, data in ./sentinel-data (ARGS go to the server)
+	@deploy/run.sh $(ARGS)
+
+build: bootstrap ## build everything for release
+	cargo build --workspace --release --locked
+
+test: test-rust polyglot ## all tests: Rust against real Redis processes, then clients in other languages
+
+test-rust: bootstrap ## the Rust tests
+	cargo build --workspace --bins --locked
+	RUST_BACKTRACE=1 cargo test --workspace --locked
+
+polyglot: bootstrap ## Python, Go and grpcurl, each against a real server
+	cargo build --package inventory-sentinel-server --locked
+	tests/polyglot/run
+
+check: lint-rust lint-docs lint-proto lint-shell ## formatting, lints and documentation, warnings denied
+
+lint-rust: bootstrap ## check the formatting of the Rust code and lint it
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+lint-docs: bootstrap ## build the Rust documentation, warnings denied
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+lint-proto: ## lint proto/ with buf
+	.ci/lint-proto
+
+lint-shell: ## lint the shell scripts with shellcheck, where it is installed
+	.ci/lint-shell
+
+fmt: ## format the Rust code and proto/
+	cargo fmt --all
+	.ci/tools/buf format --write proto
+
+docs: bootstrap ## write the generated pages of docs/ anew, and the Rust documentation to target/doc
+	UPDATE_DOCS=1 cargo test --workspace --lib --locked the_documentation
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+clean: ## remove everything that was built; ./sentinel-data stays
+	cargo clean

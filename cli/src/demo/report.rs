@@ -1,0 +1,238 @@
+//! The result of the sale: a table for people, an object for programs. Writes; judges nothing.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::{
+    ledger::{Counts, Ledger, Pace},
+    plan::Plan,
+    shop::Shop,
+    verdict::Verdict,
+};
+use crate::failure::Failure;
+
+/// How many problems are told in words.
+const MAX_PROBLEMS: usize = 20;
+
+/// The result of one sale.
+pub(crate) struct Report<'a> {
+    server: &'a str,
+    verdict: Verdict,
+    summary: Summary<'a>,
+}
+
+/// What `--json` prints; its units are told in the help.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    namespace: &'a str,
+    seed: u64,
+    units: u32,
+    products: u32,
+    buyers: u32,
+    in_flight: u32,
+    attempts: u64,
+    reserved: u64,
+    committed: u64,
+    rolled_back: u64,
+    expired: u64,
+    sold_out: u64,
+    replays: u64,
+    shed: u64,
+    sent_again: u64,
+    oversold: u64,
+    lost: u64,
+    problems: usize,
+    selling_seconds: f64,
+    attempts_per_second: u64,
+    reservations_per_second: u64,
+    p50_us: u64,
+    p99_us: u64,
+    lone_p50_us: u64,
+    lone_p99_us: u64,
+    audit_clean: bool,
+    exact: bool,
+}
+
+impl<'a> Report<'a> {
+    pub(crate) fn new(plan: &'a Plan, shop: &'a Shop, ledger: &Ledger, verdict: Verdict) -> Report<'a> {
+        let Counts { attempts, reserved, sold_out, replays, shed, troubled, broken } = ledger.counts();
+        let (selling, at_units) = ledger.times();
+        let rate = |count: u64, seconds: f64| (count as f64 / seconds.max(1e-6)).round() as u64;
+        let (p50_us, p99_us) = ledger.quantiles(Pace::Rush);
+        let (lone_p50_us, lone_p99_us) = ledger.quantiles(Pace::Lone);
+        let exact = verdict.problems.is_empty()
+            && broken == 0
+            && verdict.oversold == 0
+            && verdict.lost == 0
+            && reserved == verdict.committed + verdict.rolled_back + verdict.expired;
+        let summary = Summary {
+            namespace: &plan.namespace,
+            seed: plan.seed,
+            units: plan.units,
+            products: plan.products,
+            buyers: plan.buyers,
+            in_flight: plan.in_flight,
+            attempts,
+            reserved,
+            committed: verdict.committed,
+            rolled_back: verdict.rolled_back,
+            expired: verdict.expired,
+            sold_out,
+            replays,
+            shed,
+            sent_again: troubled,
+            oversold: verdict.oversold,
+            lost: verdict.lost,
+            problems: verdict.problems.len(),
+            selling_seconds: (selling.as_secs_f64() * 1e3).round() / 1e3,
+            attempts_per_second: rate(attempts - u64::from(plan.lone_attempts).min(attempts), selling.as_secs_f64()),
+            reservations_per_second: rate(reserved.min(plan.units.into()), at_units.as_secs_f64()),
+            p50_us,
+            p99_us,
+            lone_p50_us,
+            lone_p99_us,
+            audit_clean: verdict.audit.clean,
+            exact,
+        };
+        Report { server: shop.server(), verdict, summary }
+    }
+
+    /// True if each product sold exactly what the ledger says, and nothing is oversold or lost.
+    pub(crate) fn exact(&self) -> bool {
+        self.summary.exact
+    }
+
+    /// Prints the table, and with `json` the object as the last line of standard output.
+    pub(crate) fn print(&self, json: bool) -> Result<(), Failure> {
+        let failed = |error: io::Error| Failure::Failed(format!("can't write the report: {error}"));
+        if json {
+            self.table(&mut io::stderr().lock()).map_err(failed)?;
+            let object = serde_json::to_string(&self.summary).map_err(io::Error::from);
+            writeln!(io::stdout(), "{}", object.map_err(failed)?).map_err(failed)
+        } else {
+            self.table(&mut io::stdout().lock()).map_err(failed)
+        }
+    }
+
+    fn table(&self, out: &mut impl Write) -> io::Result<()> {
+        let s = &self.summary;
+        writeln!(out, "\nsale {} on {}, seed {}\n", s.namespace, self.server, s.seed)?;
+        for (label, value) in [
+            ("attempts", s.attempts),
+            ("reserved", s.reserved),
+            ("  sold", s.committed),
+            ("  rolled back", s.rolled_back),
+            ("  expired and given back", s.expired),
+            ("sold-out answers", s.sold_out),
+            ("repeats answered as replays", s.replays),
+            ("calls shed, sent again", s.shed),
+            ("calls in trouble, sent again", s.sent_again),
+            ("oversold", s.oversold),
+            ("lost", s.lost),
+        ] {
+            writeln!(out, "  {label:<30} {:>11}", grouped(value))?;
+        }
+        writeln!(out)?;
+        let units = grouped(s.units);
+        let rush = format!("Reserve in the rush, up to {} under way, mostly queueing", grouped(s.in_flight));
+        for (label, value, unit, what) in [
+            (
+                "throughput, successful",
+                s.reservations_per_second,
+                "/s",
+                format!("the first {units} reservations, from the opening"),
+            ),
+            (
+                "throughput, all attempts",
+                s.attempts_per_second,
+                "/s",
+                format!("over {:.1} s of selling", s.selling_seconds),
+            ),
+            ("p50", s.p50_us, "us", rush.clone()),
+            ("p99", s.p99_us, "us", rush),
+            ("p50, lone caller", s.lone_p50_us, "us", "Reserve one at a time, after the rush".to_owned()),
+            ("p99, lone caller", s.lone_p99_us, "us", "the same".to_owned()),
+        ] {
+            writeln!(out, "  {label:<30} {:>11} {unit:<2}  {what}", grouped(value))?;
+        }
+        self.products(out)?;
+        self.judgement(out)
+    }
+
+    fn products(&self, out: &mut impl Write) -> io::Result<()> {
+        let names = self.verdict.products.iter().map(|product| &product.sku);
+        let width = names.map(String::len).max().unwrap_or(0).max("product".len());
+        writeln!(
+            out,
+            "\n  {:<width$} {:>10} {:>10} {:>10} {:>10} {:>10}",
+            "product", "supplied", "sold", "ledger", "available", "held"
+        )?;
+        for product in &self.verdict.products {
+            let books = product.books;
+            writeln!(
+                out,
+                "  {:<width$} {:>10} {:>10} {:>10} {:>10} {:>10}",
+                product.sku,
+                grouped(books.supplied),
+                grouped(books.sold),
+                grouped(product.ledger),
+                grouped(books.available),
+                grouped(books.held),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn judgement(&self, out: &mut impl Write) -> io::Result<()> {
+        let audit = &self.verdict.audit;
+        writeln!(
+            out,
+            "\n  audit    {}: {} supplied = {} available + {} held + {} sold",
+            if audit.clean { "clean" } else { "NOT CLEAN" },
+            grouped(audit.books.supplied),
+            grouped(audit.books.available),
+            grouped(audit.books.held),
+            grouped(audit.books.sold),
+        )?;
+        if self.exact() {
+            return writeln!(
+                out,
+                "  verdict  exact: every product sold out, and all {} acknowledged reservations are as told",
+                grouped(self.summary.reserved)
+            );
+        }
+        writeln!(out, "  verdict  NOT EXACT")?;
+        for problem in self.verdict.problems.iter().take(MAX_PROBLEMS) {
+            writeln!(out, "    {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A number with a comma between groups of three digits.
+pub(crate) fn grouped(number: impl ToString) -> String {
+    let text = number.to_string();
+    let (sign, digits) = text.strip_prefix('-').map_or(("", &*text), |rest| ("-", rest));
+    let mut out = sign.to_owned();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grouped;
+
+    #[test]
+    fn digits_are_grouped_by_three() {
+        for (number, text) in [(0_i64, "0"), (999, "999"), (1_000, "1,000"), (-1_234_567, "-1,234,567"), (-123, "-123")]
+        {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

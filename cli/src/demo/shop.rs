@@ -1,0 +1,199 @@
+//! The server as a buyer sees it. The only place of the demo that sends calls; repeats what is worth
+//! repeating, with the same identity, for a bounded time.
+
+use std::{error::Error, future::Future, sync::Arc, time::Duration};
+
+use inventory_sentinel_client::{
+    Audit, Code, CommitError, ConnectError, GetReservationError, Namespace, Reason, Receipt, Reservation, ReserveError,
+    RollbackError, RpcError, Sentinel, Snapshot, Stock,
+};
+use tokio::time::{Instant, sleep};
+
+use super::{ledger::Ledger, plan::Plan};
+use crate::failure::Failure;
+
+/// HTTP/2 connections: servers bound the streams of one (often to 200), the demo wants many.
+const CONNECTIONS: usize = 8;
+/// How long one call may take, with the client's own retries.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the audit may take: it reads every pending reservation.
+const AUDIT_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the first calls are repeated: a server that starts is waited for, another one is not.
+const OPENING_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a call is repeated that is shed or meets a server in trouble, before the demo gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The pause between such repeats where the server names none, drawn from half of it to all.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The sale on the server.
+#[derive(Clone, Debug)]
+pub(crate) struct Shop {
+    server: Arc<str>,
+    skus: Arc<[String]>,
+    sale: Namespace,
+    patience: Duration,
+}
+
+impl Shop {
+    /// Connects and puts the units there.
+    pub(crate) async fn open(server: &str, plan: &Plan) -> Result<Shop, Failure> {
+        let sentinel =
+            Sentinel::builder(server).deadline(CALL_DEADLINE).connections(CONNECTIONS).connect().await.map_err(
+                |error| match error {
+                    ConnectError::InvalidUri { .. } => Failure::Usage(error.to_string()),
+                    _ => Failure::Unavailable(format!(
+                        "{}; start a server with `make run`, or name one with --server",
+                        chain(&error)
+                    )),
+                },
+            )?;
+        let mut shop = Shop {
+            server: server.into(),
+            skus: plan.skus.clone().into(),
+            sale: sentinel.namespace(&plan.namespace),
+            patience: OPENING_PATIENCE,
+        };
+        for (sku, &supply) in plan.skus.iter().zip(&plan.supplies) {
+            let identity = format!("{}-{sku}", plan.namespace);
+            let admin = shop.sale.admin().request_id(identity);
+            let set = || admin.set_stock(sku, supply.into());
+            let answer = shop.insist(None, set, |error| error.rpc()).await?;
+            answer.map_err(|error| Failure::Unavailable(format!("{server} refuses to set the stock: {error}")))?;
+        }
+        shop.patience = PATIENCE;
+        Ok(shop)
+    }
+
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
+    pub(crate) fn sku(&self, product: usize) -> &str {
+        &self.skus[product]
+    }
+
+    /// Reserves one unit, and writes down how long each answer took.
+    pub(crate) async fn reserve(
+        &self,
+        ledger: &Ledger,
+        latency: impl Fn(Duration),
+        order: &Order<'_>,
+    ) -> Result<Result<Receipt<Reservation>, ReserveError>, Failure> {
+        let send = || async {
+            let sent = Instant::now();
+            let answer = self.sale.reserve(order.sku, 1).ttl(order.ttl).request_id(order.request_id).await;
+            if matches!(answer, Ok(_) | Err(ReserveError::InsufficientStock { .. })) {
+                latency(sent.elapsed());
+            }
+            answer
+        };
+        self.insist(Some(ledger), send, ReserveError::rpc).await
+    }
+
+    pub(crate) async fn commit(
+        &self,
+        ledger: &Ledger,
+        id: &str,
+    ) -> Result<Result<Receipt<Reservation>, CommitError>, Failure> {
+        let send = || self.sale.commit(id);
+        self.insist(Some(ledger), send, CommitError::rpc).await
+    }
+
+    pub(crate) async fn rollback(
+        &self,
+        ledger: &Ledger,
+        id: &str,
+    ) -> Result<Result<Receipt<Reservation>, RollbackError>, Failure> {
+        let send = || self.sale.rollback(id);
+        self.insist(Some(ledger), send, RollbackError::rpc).await
+    }
+
+    /// Reads a reservation; `None` if the server does not know it.
+    pub(crate) async fn reservation(&self, id: &str) -> Result<Option<Snapshot<Reservation>>, Failure> {
+        let send = || self.sale.reservation(id);
+        match self.insist(None, send, |error| error.rpc()).await? {
+            Ok(found) => Ok(Some(found)),
+            Err(GetReservationError::NotFound(_)) => Ok(None),
+            Err(error) => Err(self.unexpected("GetReservation", &error)),
+        }
+    }
+
+    pub(crate) async fn stock(&self, sku: &str) -> Result<Stock, Failure> {
+        let send = || self.sale.stock(sku);
+        let answer = self.insist(None, send, |error| error.rpc()).await?;
+        answer.map(|snapshot| snapshot.value).map_err(|error| self.unexpected("GetStock", &error))
+    }
+
+    pub(crate) async fn audit(&self) -> Result<Audit, Failure> {
+        let admin = self.sale.with_deadline(AUDIT_DEADLINE).admin();
+        let send = || admin.audit();
+        let answer = self.insist(None, send, |error| error.rpc()).await?;
+        answer.map_err(|error| self.unexpected("Audit", &error))
+    }
+
+    pub(crate) fn unexpected(&self, call: &str, error: &dyn Error) -> Failure {
+        Failure::Failed(format!("{call} was refused by {}: {error}", self.server))
+    }
+
+    /// Repeats a call until it is answered for good.
+    async fn insist<T, E, F>(
+        &self,
+        ledger: Option<&Ledger>,
+        send: impl Fn() -> F,
+        rpc: impl Fn(&E) -> Option<&RpcError>,
+    ) -> Result<Result<T, E>, Failure>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let give_up = Instant::now() + self.patience;
+        loop {
+            let answer = send().await;
+            let Err(error) = &answer else {
+                return Ok(answer);
+            };
+            let Some(error) = rpc(error).filter(|error| passes(error)) else {
+                return Ok(answer);
+            };
+            if let Some(ledger) = ledger {
+                ledger.repeated(error.reason() == Some(Reason::Overloaded));
+            }
+            let pause = error.retry_delay().unwrap_or(PAUSE);
+            if Instant::now() + pause >= give_up {
+                return Err(Failure::Unavailable(format!(
+                    "{} gave no final answer in {:?}: {error}",
+                    self.server, self.patience
+                )));
+            }
+            // Spread out, so that those who were shed together do not come back together.
+            sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
+        }
+    }
+}
+
+/// One attempt's request to reserve.
+pub(crate) struct Order<'a> {
+    pub(crate) request_id: &'a str,
+    pub(crate) sku: &'a str,
+    pub(crate) ttl: Duration,
+}
+
+/// Whether an error may go away by itself, or leaves the outcome unknown.
+fn passes(error: &RpcError) -> bool {
+    error.outcome_unknown()
+        || matches!(error.code(), Code::Unavailable | Code::DeadlineExceeded)
+        || matches!(error.reason(), Some(Reason::Overloaded | Reason::AuditOvertaken))
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let layer = error.to_string();
+        if !text.contains(&layer) {
+            text = format!("{text}: {layer}");
+        }
+        cause = error.source();
+    }
+    text
+}

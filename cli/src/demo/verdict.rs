@@ -1,0 +1,336 @@
+//! The ledger against the server's books: stock, audit, and every reservation that was acknowledged.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use inventory_sentinel_client::{Audit, Reservation, State, Stock};
+use tokio::task::JoinSet;
+
+use super::{
+    ledger::{End, Entry, Ledger},
+    plan::Plan,
+    shop::Shop,
+};
+use crate::failure::Failure;
+
+/// Reservations read at the same time.
+const READERS: usize = 256;
+
+/// What the count came to.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) committed: u64,
+    pub(crate) rolled_back: u64,
+    pub(crate) expired: u64,
+    /// Units sold or acknowledged beyond the supply.
+    pub(crate) oversold: u64,
+    /// Units that are nowhere, and acknowledged reservations that the server has otherwise or not.
+    pub(crate) lost: u64,
+    pub(crate) products: Vec<Product>,
+    pub(crate) audit: Audited,
+    /// Everything that is not as it must be; empty if the sale was exact.
+    pub(crate) problems: Vec<String>,
+}
+
+/// One product in both books.
+#[derive(Debug)]
+pub(crate) struct Product {
+    pub(crate) sku: String,
+    /// Units that the demo put there.
+    pub(crate) supply: i64,
+    /// Units that the ledger has as committed.
+    pub(crate) ledger: i64,
+    pub(crate) books: Books,
+}
+
+/// The server's counters of a product, or of all, in units.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Books {
+    pub(crate) supplied: i64,
+    pub(crate) available: i64,
+    pub(crate) held: i64,
+    pub(crate) sold: i64,
+}
+
+/// The server's own audit.
+#[derive(Debug)]
+pub(crate) struct Audited {
+    pub(crate) clean: bool,
+    pub(crate) books: Books,
+    findings: Vec<String>,
+    pending: i64,
+}
+
+/// What the server has of one acknowledged reservation.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    state: State,
+    sold: i32,
+}
+
+/// Reads the server's books and compares.
+pub(crate) async fn reach(shop: &Shop, plan: &Plan, ledger: &Ledger) -> Result<Verdict, Failure> {
+    let entries = ledger.entries();
+    let found = read_all(shop, &entries).await?;
+    let mut products = Vec::with_capacity(plan.skus.len());
+    for (index, (sku, &supply)) in plan.skus.iter().zip(&plan.supplies).enumerate() {
+        let sold = |entry: &&Entry| entry.product == index && entry.end == End::Committed;
+        products.push(Product {
+            sku: sku.clone(),
+            supply: supply.into(),
+            ledger: entries.iter().filter(sold).fold(0, |count, _| count + 1),
+            books: shop.stock(sku).await?.into(),
+        });
+    }
+    let audit = shop.audit().await?.into();
+    let mut verdict = compare(&entries, &found, products, audit);
+    verdict.problems.extend(ledger.broken_words());
+    Ok(verdict)
+}
+
+/// Reads every acknowledged reservation, in the order of `entries`.
+async fn read_all(shop: &Shop, entries: &[Entry]) -> Result<Vec<Option<Found>>, Failure> {
+    let ids: Arc<[String]> = entries.iter().map(|entry| entry.id.clone()).collect();
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut readers = JoinSet::new();
+    for _ in 0..READERS {
+        let (shop, ids, next) = (shop.clone(), Arc::clone(&ids), Arc::clone(&next));
+        readers.spawn(async move {
+            let mut read = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Relaxed);
+                let Some(id) = ids.get(index) else {
+                    return Ok::<_, Failure>(read);
+                };
+                let found = shop.reservation(id).await?;
+                read.push((index, found.map(|snapshot| Found::from(snapshot.value))));
+            }
+        });
+    }
+    let mut found = vec![None; ids.len()];
+    while let Some(reader) = readers.join_next().await {
+        let read = reader.map_err(|error| Failure::Failed(format!("a reader failed: {error}")))?;
+        for (index, reservation) in read? {
+            found[index] = reservation;
+        }
+    }
+    Ok(found)
+}
+
+/// The judgement itself, over what was read.
+fn compare(entries: &[Entry], found: &[Option<Found>], products: Vec<Product>, audit: Audited) -> Verdict {
+    let mut problems = Vec::new();
+    let mut oversold = 0;
+    let mut lost = 0;
+
+    let mut ids = HashSet::with_capacity(entries.len());
+    for (entry, &found) in entries.iter().zip(found) {
+        if !ids.insert(&entry.id) {
+            oversold += 1;
+            problems.push(format!("{} was given to two buyers", entry.id));
+        }
+        if let Some(problem) = difference(entry, found) {
+            lost += 1;
+            problems.push(problem);
+        }
+    }
+    for Product { sku, supply, ledger, books } in &products {
+        oversold += positive(books.sold.max(*ledger) - supply);
+        lost += positive(supply - (books.available + books.held + books.sold));
+        let must = [
+            ("supplied", books.supplied, *supply),
+            ("sold", books.sold, *ledger),
+            ("available", books.available, 0),
+            ("held", books.held, 0),
+        ];
+        unless_equal(&mut problems, sku, &must);
+    }
+    let must = [
+        ("supplied", audit.books.supplied, sum(&products, |p| p.supply)),
+        ("sold", audit.books.sold, sum(&products, |p| p.ledger)),
+        ("available", audit.books.available, 0),
+        ("held", audit.books.held, 0),
+        ("pending reservations", audit.pending, 0),
+    ];
+    unless_equal(&mut problems, "audit", &must);
+    problems.extend(audit.findings.iter().cloned());
+    if !audit.clean && audit.findings.is_empty() {
+        problems.push("audit: not clean".to_owned());
+    }
+
+    let ended = |end: End| entries.iter().filter(|entry| entry.end == end).count() as u64;
+    Verdict {
+        committed: ended(End::Committed),
+        rolled_back: ended(End::RolledBack),
+        expired: ended(End::Expired),
+        oversold,
+        lost,
+        products,
+        audit,
+        problems,
+    }
+}
+
+/// How the server's reservation differs from what its buyer was told, if it does.
+fn difference(entry: &Entry, found: Option<Found>) -> Option<String> {
+    let id = &entry.id;
+    let Some(found) = found else {
+        return Some(format!("{id}, acknowledged, is not known"));
+    };
+    let (state, sold) = match entry.end {
+        End::Committed => (State::Committed, 1),
+        End::RolledBack => (State::RolledBack, 0),
+        End::Expired => (State::Expired, 0),
+        End::Lost => return Some(format!("{id}, acknowledged, could not be resolved")),
+    };
+    (found.state != state || found.sold != sold).then(|| {
+        format!("{id} is {:?} with {} units sold; its buyer was told {:?}", found.state, found.sold, entry.end)
+    })
+}
+
+fn unless_equal(problems: &mut Vec<String>, whose: &str, must: &[(&str, i64, i64)]) {
+    for (what, is, must) in must {
+        if is != must {
+            problems.push(format!("{whose}: {what} is {is}, not {must}"));
+        }
+    }
+}
+
+fn sum(products: &[Product], what: impl Fn(&Product) -> i64) -> i64 {
+    products.iter().map(what).sum()
+}
+
+fn positive(difference: i64) -> u64 {
+    u64::try_from(difference).unwrap_or(0)
+}
+
+impl From<Reservation> for Found {
+    fn from(reservation: Reservation) -> Found {
+        Found { state: reservation.state, sold: reservation.lines.iter().map(|line| line.sold).sum() }
+    }
+}
+
+impl From<Stock> for Books {
+    fn from(stock: Stock) -> Books {
+        Books { supplied: stock.supplied, available: stock.available, held: stock.held, sold: stock.sold }
+    }
+}
+
+impl From<Audit> for Audited {
+    fn from(audit: Audit) -> Audited {
+        let findings = audit.findings.iter();
+        Audited {
+            clean: audit.clean,
+            books: Books { supplied: audit.supplied, available: audit.available, held: audit.held, sold: audit.sold },
+            findings: findings.map(|finding| format!("audit: {finding:?}")).collect(),
+            pending: audit.pending_reservations,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sale of three units that went well: each unit sold, one after having been given back.
+    struct Sale {
+        entries: Vec<Entry>,
+        found: Vec<Option<Found>>,
+        books: Books,
+        ledger: i64,
+        audit: Audited,
+    }
+
+    fn sale() -> Sale {
+        let ends = [
+            (End::Committed, State::Committed),
+            (End::RolledBack, State::RolledBack),
+            (End::Committed, State::Committed),
+            (End::Expired, State::Expired),
+            (End::Committed, State::Committed),
+        ];
+        let books = Books { supplied: 3, available: 0, held: 0, sold: 3 };
+        Sale {
+            entries: (0..).zip(ends).map(|(n, (end, _))| Entry { id: format!("r{n}"), product: 0, end }).collect(),
+            found: ends
+                .iter()
+                .map(|&(end, state)| {
+                    let sold = i32::from(end == End::Committed);
+                    Some(Found { state, sold })
+                })
+                .collect(),
+            books,
+            ledger: 3,
+            audit: Audited { clean: true, books, findings: Vec::new(), pending: 0 },
+        }
+    }
+
+    impl Sale {
+        /// Oversold, lost, and whether anything is wrong.
+        fn judged(self) -> (u64, u64, bool) {
+            let product = Product { sku: "p".into(), supply: 3, ledger: self.ledger, books: self.books };
+            let verdict = compare(&self.entries, &self.found, vec![product], self.audit);
+            (verdict.oversold, verdict.lost, !verdict.problems.is_empty())
+        }
+    }
+
+    #[test]
+    fn an_exact_sale_is_exact() {
+        assert_eq!(sale().judged(), (0, 0, false));
+    }
+
+    #[test]
+    fn a_unit_sold_beyond_the_supply_is_oversold() {
+        let mut server_says = sale();
+        server_says.books.sold = 4;
+        assert_eq!(server_says.judged(), (1, 0, true));
+        let mut buyers_say = sale();
+        buyers_say.ledger = 4;
+        assert_eq!(buyers_say.judged(), (1, 0, true));
+        let mut two_buyers = sale();
+        two_buyers.entries[2].id = "r0".into();
+        assert_eq!(two_buyers.judged(), (1, 0, true));
+    }
+
+    #[test]
+    fn a_unit_that_is_nowhere_is_lost() {
+        let mut sale = sale();
+        sale.books.sold = 2;
+        assert_eq!(sale.judged(), (0, 1, true));
+    }
+
+    #[test]
+    fn an_acknowledged_reservation_must_be_as_told() {
+        let mut unknown = sale();
+        unknown.found[0] = None;
+        assert_eq!(unknown.judged(), (0, 1, true));
+        for (index, state, sold) in
+            [(0, State::Expired, 0), (0, State::Committed, 2), (1, State::Committed, 1), (3, State::Pending, 0)]
+        {
+            let mut other = sale();
+            other.found[index] = Some(Found { state, sold });
+            assert_eq!(other.judged(), (0, 1, true), "{index}");
+        }
+        let mut refused = sale();
+        refused.entries[0].end = End::Lost;
+        assert_eq!(refused.judged(), (0, 1, true));
+    }
+
+    #[test]
+    fn what_is_left_over_or_pending_or_found_is_a_problem() {
+        let mut left = sale();
+        left.books = Books { available: 1, sold: 2, ..left.books };
+        assert_eq!(left.judged(), (0, 0, true));
+        let mut pending = sale();
+        pending.audit.pending = 1;
+        assert_eq!(pending.judged(), (0, 0, true));
+        let mut unclean = sale();
+        unclean.audit.clean = false;
+        assert_eq!(unclean.judged(), (0, 0, true));
+    }
+}

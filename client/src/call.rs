@@ -1,0 +1,116 @@
+//! The way of every call: one deadline, attempts within it, the same message on each. The only place
+//! that waits; it knows neither the operation nor its message.
+
+use std::{
+    future::Future,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::{Code, Request, Response, Status, transport::Channel};
+use uuid::Uuid;
+
+use crate::{
+    connection::MAX_DEADLINE,
+    convert::Answer,
+    retry::{RetryPolicy, TokenBucket},
+    rpc_error::RpcError,
+    trace,
+};
+
+/// What all handles of one client share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    channels: Box<[Channel]>,
+    turn: AtomicUsize,
+    retry: RetryPolicy,
+    budget: TokenBucket,
+}
+
+impl Core {
+    /// `channels` has at least one.
+    pub(crate) fn new(channels: Box<[Channel]>, retry: RetryPolicy) -> Core {
+        debug_assert!(!channels.is_empty());
+        let budget = TokenBucket::new(retry.budget);
+        Core {
+            channels,
+            turn: AtomicUsize::new(0),
+            retry,
+            budget,
+        }
+    }
+
+    /// Sends `message` until it is answered for good, within `timeout` for all attempts together.
+    pub(crate) async fn call<M, A, F>(
+        &self,
+        timeout: Duration,
+        message: M,
+        send: impl Fn(Channel, Request<M>) -> F,
+    ) -> Result<A::Plain, RpcError>
+    where
+        M: Clone,
+        A: Answer,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let deadline = Instant::now() + timeout.min(MAX_DEADLINE);
+        let mut attempts = 1;
+        let mut unknown = false;
+        loop {
+            let error = match self.attempt(deadline, message.clone(), &send).await {
+                Ok(answer) => {
+                    self.budget.refund();
+                    return answer
+                        .plain()
+                        .map_err(|error| error.after(attempts, unknown));
+                }
+                Err(error) => error.after(attempts, unknown),
+            };
+            unknown = error.outcome_unknown();
+            if error.code() != Code::Unavailable || attempts >= self.retry.max_attempts {
+                return Err(error);
+            }
+            let pause = self.retry.pause(attempts, error.retry_delay());
+            let left = deadline.saturating_duration_since(Instant::now());
+            if pause >= left || !self.budget.take() {
+                return Err(error);
+            }
+            tracing::debug!(attempts, ?pause, %error, "call is repeated");
+            sleep(pause).await;
+            attempts += 1;
+        }
+    }
+
+    async fn attempt<M, A, F>(
+        &self,
+        deadline: Instant,
+        message: M,
+        send: &impl Fn(Channel, Request<M>) -> F,
+    ) -> Result<A, RpcError>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let mut request = Request::new(message);
+        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        trace::inject(request.metadata_mut());
+        match timeout_at(deadline, send(self.channel(), request)).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(RpcError::from_status(&status)),
+            Err(_) => Err(RpcError::deadline_exceeded()),
+        }
+    }
+
+    /// The next connection in turn, so that a retry takes another one where there are several.
+    fn channel(&self) -> Channel {
+        let turn = match self.channels.len() {
+            1 => 0,
+            several => self.turn.fetch_add(1, Ordering::Relaxed) % several,
+        };
+        self.channels[turn].clone()
+    }
+}
+
+/// A new identity for one change.
+pub(crate) fn new_request_id() -> String {
+    Uuid::now_v7().to_string()
+}

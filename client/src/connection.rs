@@ -1,0 +1,185 @@
+//! Connecting: endpoints, keepalive, limits. The only place that opens connections.
+
+use std::{sync::Arc, time::Duration};
+
+use http::Uri;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{call::Core, namespace::Namespace, retry::RetryPolicy};
+
+/// How long connecting may take unless told otherwise: 5 s.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call may take, with all its attempts, unless told otherwise: 5 s.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
+/// The longest deadline of a call, 1 hour; a longer one is shortened to it.
+pub const MAX_DEADLINE: Duration = Duration::from_secs(3600);
+/// The most connections of one client; a larger number is lowered to it.
+pub const MAX_CONNECTIONS: usize = 64;
+
+/// The largest answer that is read, in bytes: far above an audit's 1,000 findings.
+pub(crate) const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// The largest request that is sent, in bytes: far above a cart of 32 lines.
+pub(crate) const MAX_REQUEST_BYTES: usize = 1024 * 1024;
+
+/// How often a connection is pinged, also while idle, so that a dead peer is noticed.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How long the answer to a ping may take before the connection is given up.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client of one Inventory Sentinel. Cheap to clone; clones share connections and retry budget.
+#[derive(Clone, Debug)]
+pub struct Sentinel {
+    core: Arc<Core>,
+    deadline: Duration,
+}
+
+impl Sentinel {
+    /// Connects with the defaults. `uri` is like `http://127.0.0.1:50051`.
+    ///
+    /// # Errors
+    /// If the URI is not one, or nobody answers within [`DEFAULT_CONNECT_TIMEOUT`].
+    pub async fn connect(uri: impl Into<String>) -> Result<Sentinel, ConnectError> {
+        Sentinel::builder(uri).connect().await
+    }
+
+    /// Everything that can be set before connecting.
+    pub fn builder(uri: impl Into<String>) -> Builder {
+        Builder {
+            uri: uri.into(),
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            deadline: DEFAULT_DEADLINE,
+            retry: RetryPolicy::default(),
+            connections: 1,
+        }
+    }
+
+    /// The operations on one namespace. No call is made.
+    pub fn namespace(&self, name: impl Into<String>) -> Namespace {
+        Namespace::new(Arc::clone(&self.core), name.into(), self.deadline)
+    }
+}
+
+/// What can be set before connecting. Made by [`Sentinel::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is connected before connect() or connect_lazy()"]
+pub struct Builder {
+    uri: String,
+    connect_timeout: Duration,
+    deadline: Duration,
+    retry: RetryPolicy,
+    connections: usize,
+}
+
+impl Builder {
+    /// How long connecting may take, each time. Default [`DEFAULT_CONNECT_TIMEOUT`].
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a call may take, all its attempts together. Default [`DEFAULT_DEADLINE`], at most
+    /// [`MAX_DEADLINE`]. [`Namespace::with_deadline`] sets it for some calls only.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How calls are repeated. Default [`RetryPolicy::default`].
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// How many HTTP/2 connections the calls take turns on, 1 to [`MAX_CONNECTIONS`]. Default 1, which
+    /// carries many calls at once; more help where one core of the client or server is the limit.
+    pub fn connections(mut self, number: usize) -> Self {
+        self.connections = number;
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// If the URI is not one, or nobody answers in time.
+    pub async fn connect(self) -> Result<Sentinel, ConnectError> {
+        let endpoint = self.endpoint()?;
+        let mut channels = Vec::with_capacity(self.channels());
+        for _ in 0..self.channels() {
+            let channel = endpoint
+                .connect()
+                .await
+                .map_err(|source| ConnectError::Unreachable {
+                    uri: self.uri.clone(),
+                    source,
+                })?;
+            channels.push(channel);
+        }
+        Ok(self.sentinel(channels))
+    }
+
+    /// Connects at the first call; until the server is there, calls fail with `UNAVAILABLE`. Needs a
+    /// Tokio runtime around it.
+    ///
+    /// # Errors
+    /// If the URI is not one.
+    pub fn connect_lazy(self) -> Result<Sentinel, ConnectError> {
+        let endpoint = self.endpoint()?;
+        let channels = (0..self.channels())
+            .map(|_| endpoint.connect_lazy())
+            .collect();
+        Ok(self.sentinel(channels))
+    }
+
+    fn channels(&self) -> usize {
+        self.connections.clamp(1, MAX_CONNECTIONS)
+    }
+
+    fn sentinel(self, channels: Vec<Channel>) -> Sentinel {
+        Sentinel {
+            core: Arc::new(Core::new(channels.into(), self.retry)),
+            deadline: self.deadline,
+        }
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, ConnectError> {
+        let invalid = |problem: &str| ConnectError::InvalidUri {
+            uri: self.uri.clone(),
+            problem: problem.to_owned(),
+        };
+        let uri: Uri = self
+            .uri
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| invalid(&error.to_string()))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(invalid("it must begin with http://"));
+        }
+        Ok(Endpoint::from(uri)
+            .connect_timeout(self.connect_timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true))
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The URI is not one that this client can connect to.
+    #[error("invalid uri {uri:?}: {problem}")]
+    InvalidUri {
+        /// What was given.
+        uri: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Nobody answered at the URI in time.
+    #[error("no connection to {uri}")]
+    Unreachable {
+        /// Where.
+        uri: String,
+        /// What happened.
+        source: tonic::transport::Error,
+    },
+}

@@ -1,0 +1,307 @@
+//! Generated messages to plain types and back. The only place that knows both; no I/O.
+
+use std::time::{Duration, SystemTime};
+
+use inventory_sentinel::v1;
+
+use crate::{
+    rpc_error::RpcError,
+    types::{
+        Audit, Finding, FindingKind, Line, Receipt, Reservation, ReservationLine, ShortLine,
+        SkuConfiguration, SkuRules, Snapshot, State, Stock,
+    },
+};
+
+/// Turns an answer into plain types, or says which part of it is missing.
+pub(crate) trait Answer {
+    type Plain;
+    fn plain(self) -> Result<Self::Plain, RpcError>;
+}
+
+/// A duration on the wire. One too long for the wire becomes the longest, which the server refuses.
+pub(crate) fn duration(value: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(value.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(value.subsec_nanos()).unwrap_or(0),
+    }
+}
+
+pub(crate) fn line(line: Line) -> v1::Line {
+    v1::Line {
+        sku: line.sku,
+        quantity: line.quantity,
+    }
+}
+
+pub(crate) fn rules(rules: SkuRules) -> v1::SkuRules {
+    v1::SkuRules {
+        is_protected: rules.is_protected,
+    }
+}
+
+/// What Reserve answers: the reservation, or the lines that fell short.
+pub(crate) enum Reserved {
+    Held(Receipt<Reservation>),
+    Short(Vec<ShortLine>),
+}
+
+impl Answer for v1::ReserveResponse {
+    type Plain = Reserved;
+    fn plain(self) -> Result<Reserved, RpcError> {
+        use v1::reserve_response::Result as Outcome;
+        match self.result {
+            Some(Outcome::Reservation(held)) => Ok(Reserved::Held(Receipt {
+                value: reservation(Some(held))?,
+                replayed: self.replayed,
+                sequence: self.sequence,
+            })),
+            Some(Outcome::Shortage(shortage)) => Ok(Reserved::Short(
+                shortage.lines.into_iter().map(short_line).collect(),
+            )),
+            None => Err(RpcError::malformed("neither reservation nor shortage")),
+        }
+    }
+}
+
+macro_rules! receipt {
+    ($($message:ident . $field:ident: $convert:ident -> $plain:ty;)+) => { $(
+        impl Answer for v1::$message {
+            type Plain = Receipt<$plain>;
+            fn plain(self) -> Result<Self::Plain, RpcError> {
+                Ok(Receipt {
+                    value: $convert(self.$field)?,
+                    replayed: self.replayed,
+                    sequence: self.sequence,
+                })
+            }
+        }
+    )+ };
+}
+
+receipt! {
+    CommitResponse.reservation: reservation -> Reservation;
+    RollbackResponse.reservation: reservation -> Reservation;
+    SetStockResponse.stock: stock -> Stock;
+    AdjustStockResponse.stock: stock -> Stock;
+}
+
+impl Answer for v1::GetReservationResponse {
+    type Plain = Snapshot<Reservation>;
+    fn plain(self) -> Result<Self::Plain, RpcError> {
+        Ok(Snapshot {
+            value: reservation(self.reservation)?,
+            sequence: self.sequence,
+        })
+    }
+}
+
+impl Answer for v1::GetStockResponse {
+    type Plain = Snapshot<Stock>;
+    fn plain(self) -> Result<Self::Plain, RpcError> {
+        Ok(Snapshot {
+            value: stock(self.stock)?,
+            sequence: self.sequence,
+        })
+    }
+}
+
+impl Answer for v1::IsProtectedResponse {
+    type Plain = bool;
+    fn plain(self) -> Result<bool, RpcError> {
+        Ok(self.is_protected)
+    }
+}
+
+impl Answer for v1::ConfigureSkuResponse {
+    type Plain = Snapshot<SkuConfiguration>;
+    fn plain(self) -> Result<Self::Plain, RpcError> {
+        let rules = self.rules.ok_or_else(|| RpcError::malformed("no rules"))?;
+        Ok(Snapshot {
+            value: SkuConfiguration {
+                rules: SkuRules {
+                    is_protected: rules.is_protected,
+                },
+                stock: stock(self.stock)?,
+            },
+            sequence: self.sequence,
+        })
+    }
+}
+
+impl Answer for v1::AuditResponse {
+    type Plain = Audit;
+    fn plain(self) -> Result<Audit, RpcError> {
+        Ok(Audit {
+            clean: self.clean,
+            findings: self.findings.into_iter().map(finding).collect(),
+            skus: self.skus,
+            pending_reservations: self.pending_reservations,
+            available: self.available,
+            held: self.held,
+            sold: self.sold,
+            supplied: self.supplied,
+        })
+    }
+}
+
+fn reservation(message: Option<v1::Reservation>) -> Result<Reservation, RpcError> {
+    let message = message.ok_or_else(|| RpcError::malformed("no reservation"))?;
+    Ok(Reservation {
+        id: message.reservation_id,
+        namespace: message.namespace_id,
+        state: state(message.state),
+        lines: message.lines.into_iter().map(reservation_line).collect(),
+        buyer: some(message.buyer_id),
+        created_at: required_instant(message.created_at, "no created_at")?,
+        expires_at: required_instant(message.expires_at, "no expires_at")?,
+        resolved_at: message.resolved_at.map(instant).transpose()?,
+    })
+}
+
+fn state(number: i32) -> State {
+    match v1::ReservationState::try_from(number) {
+        Ok(v1::ReservationState::Pending) => State::Pending,
+        Ok(v1::ReservationState::Committed) => State::Committed,
+        Ok(v1::ReservationState::RolledBack) => State::RolledBack,
+        Ok(v1::ReservationState::Expired) => State::Expired,
+        Ok(v1::ReservationState::Unspecified) | Err(_) => State::Unknown(number),
+    }
+}
+
+fn reservation_line(line: v1::ReservationLine) -> ReservationLine {
+    ReservationLine {
+        sku: line.sku,
+        quantity: line.quantity,
+        held: line.held,
+        sold: line.sold,
+        released: line.released,
+    }
+}
+
+fn short_line(line: v1::ShortLine) -> ShortLine {
+    ShortLine {
+        sku: line.sku,
+        requested: line.requested,
+        available: line.available,
+    }
+}
+
+fn stock(message: Option<v1::Stock>) -> Result<Stock, RpcError> {
+    let message = message.ok_or_else(|| RpcError::malformed("no stock"))?;
+    Ok(Stock {
+        sku: message.sku,
+        available: message.available,
+        held: message.held,
+        sold: message.sold,
+        supplied: message.supplied,
+        version: message.version,
+        is_protected: message.is_protected,
+    })
+}
+
+fn finding(finding: v1::AuditFinding) -> Finding {
+    use v1::AuditFindingKind as Kind;
+    let kind = match Kind::try_from(finding.kind) {
+        Ok(Kind::NotConserved) => FindingKind::NotConserved,
+        Ok(Kind::Negative) => FindingKind::Negative,
+        Ok(Kind::HeldMismatch) => FindingKind::HeldMismatch,
+        Ok(Kind::NoDeadline) => FindingKind::NoDeadline,
+        Ok(Kind::Unspecified) | Err(_) => FindingKind::Unknown(finding.kind),
+    };
+    Finding {
+        kind,
+        sku: some(finding.sku),
+        reservation_id: some(finding.reservation_id),
+        expected: finding.expected,
+        actual: finding.actual,
+    }
+}
+
+fn required_instant(
+    value: Option<prost_types::Timestamp>,
+    missing: &str,
+) -> Result<SystemTime, RpcError> {
+    instant(value.ok_or_else(|| RpcError::malformed(missing))?)
+}
+
+fn instant(value: prost_types::Timestamp) -> Result<SystemTime, RpcError> {
+    SystemTime::try_from(value).map_err(|_| RpcError::malformed("an instant out of range"))
+}
+
+fn some(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn message() -> v1::Reservation {
+        v1::Reservation {
+            reservation_id: "r".into(),
+            namespace_id: "n".into(),
+            state: v1::ReservationState::Expired.into(),
+            lines: vec![v1::ReservationLine {
+                sku: "a".into(),
+                quantity: 4,
+                held: 1,
+                sold: 2,
+                released: 1,
+            }],
+            buyer_id: String::new(),
+            created_at: Some(prost_types::Timestamp {
+                seconds: 1,
+                nanos: 2_000_000,
+            }),
+            expires_at: Some(prost_types::Timestamp {
+                seconds: 3,
+                nanos: 0,
+            }),
+            resolved_at: None,
+        }
+    }
+
+    #[test]
+    fn a_reservation_keeps_every_field() {
+        let plain = reservation(Some(message())).unwrap();
+        assert_eq!(plain.state, State::Expired);
+        assert_eq!(plain.buyer, None);
+        assert_eq!(plain.created_at, UNIX_EPOCH + Duration::from_millis(1002));
+        assert_eq!(plain.expires_at, UNIX_EPOCH + Duration::from_secs(3));
+        assert_eq!(plain.resolved_at, None);
+        let line = &plain.lines[0];
+        assert_eq!(
+            (line.quantity, line.held, line.sold, line.released),
+            (4, 1, 2, 1)
+        );
+    }
+
+    #[test]
+    fn a_later_servers_state_is_kept_as_its_number() {
+        assert_eq!(state(17), State::Unknown(17));
+        assert_eq!(state(0), State::Unknown(0));
+    }
+
+    #[test]
+    fn a_missing_part_is_an_error_and_not_a_panic() {
+        let error = v1::ReserveResponse::default().plain().err().unwrap();
+        assert!(error.message().contains("neither reservation nor shortage"));
+        let mut no_deadline = message();
+        no_deadline.expires_at = None;
+        assert!(reservation(Some(no_deadline)).is_err());
+        let mut beyond = message();
+        beyond.created_at = Some(prost_types::Timestamp {
+            seconds: i64::MIN,
+            nanos: 0,
+        });
+        assert!(reservation(Some(beyond)).is_err());
+    }
+
+    #[test]
+    fn the_longest_duration_does_not_wrap() {
+        assert_eq!(duration(Duration::MAX).seconds, i64::MAX);
+        assert_eq!(duration(Duration::from_millis(1500)).nanos, 500_000_000);
+    }
+}

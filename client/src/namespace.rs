@@ -1,0 +1,155 @@
+//! The checkout operations on one namespace. Makes messages and sends them by `call`; keeps no state.
+
+use std::{sync::Arc, time::Duration};
+
+use inventory_sentinel::v1::{self, inventory_sentinel_client::InventorySentinelClient};
+use tonic::transport::Channel;
+
+use crate::{
+    admin::Admin,
+    call::Core,
+    connection::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES},
+    operation_errors::{
+        CommitError, GetReservationError, GetStockError, IsProtectedError, RollbackError,
+    },
+    reserve::Reserve,
+    rpc_error::RpcError,
+    types::{Line, Receipt, Reservation, Snapshot, Stock},
+};
+
+/// One sale or tenant: the operations that checkout needs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    pub(crate) core: Arc<Core>,
+    pub(crate) name: Arc<str>,
+    pub(crate) deadline: Duration,
+}
+
+impl Namespace {
+    pub(crate) fn new(core: Arc<Core>, name: String, deadline: Duration) -> Namespace {
+        Namespace {
+            core,
+            name: name.into(),
+            deadline,
+        }
+    }
+
+    /// The name of the namespace.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same namespace with another deadline for its calls; see [`Builder::deadline`].
+    ///
+    /// [`Builder::deadline`]: crate::Builder::deadline
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Namespace {
+        Namespace {
+            deadline,
+            ..self.clone()
+        }
+    }
+
+    /// The operators' operations on the same namespace.
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.clone())
+    }
+
+    /// Holds `quantity` units of `sku`, or none. Await it, or say more first:
+    /// `sale.reserve("ps5", 1).ttl(Duration::from_secs(300)).buyer("7").await`.
+    pub fn reserve(&self, sku: impl Into<String>, quantity: i32) -> Reserve {
+        self.reserve_cart([Line::new(sku, quantity)])
+    }
+
+    /// Holds the units of all lines, or none of them.
+    pub fn reserve_cart(&self, lines: impl IntoIterator<Item = Line>) -> Reserve {
+        Reserve::new(self.clone(), lines)
+    }
+
+    /// Makes the sale final. Repeats harmlessly.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn commit(&self, reservation_id: &str) -> Result<Receipt<Reservation>, CommitError> {
+        let message = v1::CommitRequest {
+            namespace_id: self.name.to_string(),
+            reservation_id: reservation_id.to_owned(),
+            request_id: String::new(),
+        };
+        let send = |channel, request| async { checkout(channel).commit(request).await };
+        Ok(self.core.call(self.deadline, message, send).await?)
+    }
+
+    /// Gives the units back. Repeats harmlessly. After the deadline it is `Ok` with the state
+    /// [`State::Expired`]: the units were given back already.
+    ///
+    /// [`State::Expired`]: crate::State::Expired
+    ///
+    /// # Errors
+    /// See [`RollbackError`].
+    pub async fn rollback(
+        &self,
+        reservation_id: &str,
+    ) -> Result<Receipt<Reservation>, RollbackError> {
+        let message = v1::RollbackRequest {
+            namespace_id: self.name.to_string(),
+            reservation_id: reservation_id.to_owned(),
+            request_id: String::new(),
+        };
+        let send = |channel, request| async { checkout(channel).rollback(request).await };
+        Ok(self.core.call(self.deadline, message, send).await?)
+    }
+
+    /// Reads a reservation. A resolved one stays readable for the retention of the namespace.
+    ///
+    /// # Errors
+    /// See [`GetReservationError`].
+    pub async fn reservation(
+        &self,
+        reservation_id: &str,
+    ) -> Result<Snapshot<Reservation>, GetReservationError> {
+        let message = v1::GetReservationRequest {
+            namespace_id: self.name.to_string(),
+            reservation_id: reservation_id.to_owned(),
+        };
+        let send = |channel, request| async { checkout(channel).get_reservation(request).await };
+        let answer = self.core.call(self.deadline, message, send).await;
+        Ok(answer.map_err(RpcError::of_read)?)
+    }
+
+    /// Reads the counters of a SKU, exact at the instant of the read.
+    ///
+    /// # Errors
+    /// See [`GetStockError`].
+    pub async fn stock(&self, sku: &str) -> Result<Snapshot<Stock>, GetStockError> {
+        let message = v1::GetStockRequest {
+            namespace_id: self.name.to_string(),
+            sku: sku.to_owned(),
+        };
+        let send = |channel, request| async { checkout(channel).get_stock(request).await };
+        let answer = self.core.call(self.deadline, message, send).await;
+        Ok(answer.map_err(RpcError::of_read)?)
+    }
+
+    /// Whether the units of a SKU are governed here (reserve) or in the shop's own database (take
+    /// the ordinary path). A SKU that is not known here is not protected.
+    ///
+    /// # Errors
+    /// See [`IsProtectedError`].
+    pub async fn is_protected(&self, sku: &str) -> Result<bool, IsProtectedError> {
+        let message = v1::IsProtectedRequest {
+            namespace_id: self.name.to_string(),
+            sku: sku.to_owned(),
+        };
+        let send = |channel, request| async { checkout(channel).is_protected(request).await };
+        let answer = self.core.call(self.deadline, message, send).await;
+        Ok(answer.map_err(RpcError::of_read)?)
+    }
+}
+
+/// The generated client of the checkout service, within this client's limits.
+pub(crate) fn checkout(channel: Channel) -> InventorySentinelClient<Channel> {
+    InventorySentinelClient::new(channel)
+        .max_decoding_message_size(MAX_ANSWER_BYTES)
+        .max_encoding_message_size(MAX_REQUEST_BYTES)
+}

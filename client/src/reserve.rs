@@ -1,0 +1,95 @@
+//! The request to reserve: what can be said about it, and its sending. Keeps no state.
+
+use std::{
+    future::{Future, IntoFuture},
+    pin::Pin,
+    time::Duration,
+};
+
+use inventory_sentinel::v1;
+
+use crate::{
+    call::new_request_id,
+    convert::{self, Reserved},
+    namespace::{Namespace, checkout},
+    operation_errors::ReserveError,
+    types::{Line, Receipt, Reservation},
+};
+
+/// A request to hold units. Made by [`Namespace::reserve`] or [`Namespace::reserve_cart`]; await it to
+/// send it.
+#[derive(Clone, Debug)]
+#[must_use = "nothing is reserved before it is awaited"]
+pub struct Reserve {
+    namespace: Namespace,
+    lines: Vec<Line>,
+    ttl: Option<Duration>,
+    request_id: Option<String>,
+    buyer: Option<String>,
+}
+
+impl Reserve {
+    pub(crate) fn new(namespace: Namespace, lines: impl IntoIterator<Item = Line>) -> Reserve {
+        Reserve {
+            namespace,
+            lines: lines.into_iter().collect(),
+            ttl: None,
+            request_id: None,
+            buyer: None,
+        }
+    }
+
+    /// One line more.
+    pub fn line(mut self, sku: impl Into<String>, quantity: i32) -> Self {
+        self.lines.push(Line::new(sku, quantity));
+        self
+    }
+
+    /// How long the units are held. Without it, as long as the namespace's default says.
+    pub fn ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
+        self.ttl = ttl.into();
+        self
+    }
+
+    /// The identity of this attempt, where the caller keeps it to repeat the call later, such as
+    /// after a crash. Without it a new one is made for each call.
+    pub fn request_id(mut self, request_id: impl Into<String>) -> Self {
+        self.request_id = Some(request_id.into());
+        self
+    }
+
+    /// The caller's name for the buyer.
+    pub fn buyer(mut self, buyer: impl Into<String>) -> Self {
+        self.buyer = Some(buyer.into());
+        self
+    }
+
+    async fn send(self) -> Result<Receipt<Reservation>, ReserveError> {
+        let Namespace {
+            core,
+            name,
+            deadline,
+        } = self.namespace;
+        let message = v1::ReserveRequest {
+            namespace_id: name.to_string(),
+            request_id: self.request_id.unwrap_or_else(new_request_id),
+            lines: self.lines.into_iter().map(convert::line).collect(),
+            ttl: self.ttl.map(convert::duration),
+            buyer_id: self.buyer.unwrap_or_default(),
+        };
+        let send = |channel, request| async { checkout(channel).reserve(request).await };
+        match core.call(deadline, message, send).await? {
+            Reserved::Held(receipt) => Ok(receipt),
+            Reserved::Short(lines) => Err(ReserveError::InsufficientStock { lines }),
+        }
+    }
+}
+
+impl IntoFuture for Reserve {
+    type Output = Result<Receipt<Reservation>, ReserveError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}

@@ -1,0 +1,220 @@
+//! When and whether to repeat a call: pure decisions over data and one shared counter; never waits.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use rand::Rng as _;
+
+/// How calls are repeated that met `UNAVAILABLE`. Repeating is safe, since every attempt of a call
+/// carries the same identity. No other code is retried.
+///
+/// The pause before retry `n` is drawn evenly from zero to `initial_backoff * multiplier^(n-1)`, at
+/// most `max_backoff`; a server's `RetryInfo` is waited for first. A retry that would not fit into
+/// the call's deadline is not made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryPolicy {
+    /// Attempts in all, the first one included. 1 means: no retry. Default 4.
+    pub max_attempts: u32,
+    /// The longest pause before the first retry. Default 20 ms.
+    pub initial_backoff: Duration,
+    /// The longest pause before any retry. Default 1 s.
+    pub max_backoff: Duration,
+    /// How the longest pause grows from retry to retry. Default 2.
+    pub multiplier: f64,
+    /// Whether pauses are drawn at random; otherwise each is the longest. Default true.
+    pub jitter: bool,
+    /// What all calls of a client may spend on retries together.
+    pub budget: RetryBudget,
+}
+
+/// A shared allowance, so that retries do not multiply the load of a server in trouble: each retry
+/// takes one token, each call that succeeds gives back a part of one. Empty, nothing is retried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetryBudget {
+    /// Tokens at the start, and at most. Default 100.
+    pub tokens: u32,
+    /// Tokens given back per success. Default 0.1: lasting retries stay under a tenth of the calls.
+    pub refund: f64,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        RetryPolicy {
+            max_attempts: 4,
+            initial_backoff: Duration::from_millis(20),
+            max_backoff: Duration::from_secs(1),
+            multiplier: 2.0,
+            jitter: true,
+            budget: RetryBudget::default(),
+        }
+    }
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        RetryBudget {
+            tokens: 100,
+            refund: 0.1,
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// A policy that repeats nothing.
+    pub fn never() -> Self {
+        RetryPolicy {
+            max_attempts: 1,
+            ..RetryPolicy::default()
+        }
+    }
+
+    /// The pause before retry number `retry` (the first is 1), after what the server asked for.
+    pub(crate) fn pause(&self, retry: u32, asked: Option<Duration>) -> Duration {
+        let share = if self.jitter {
+            rand::rng().random::<f64>()
+        } else {
+            1.0
+        };
+        let pause = self.longest_pause(retry).mul_f64(share);
+        asked.unwrap_or_default().saturating_add(pause)
+    }
+
+    /// Takes any number for what it is worth: a policy that makes no sense still ends in a pause
+    /// between zero and `max_backoff`.
+    fn longest_pause(&self, retry: u32) -> Duration {
+        let growth = self.multiplier.powf(f64::from(retry.saturating_sub(1)));
+        let seconds = self.initial_backoff.as_secs_f64() * growth;
+        Duration::try_from_secs_f64(seconds.max(0.0))
+            .unwrap_or(self.max_backoff)
+            .min(self.max_backoff)
+    }
+}
+
+/// The budget of one client, counted in thousandths of a token.
+#[derive(Debug)]
+pub(crate) struct TokenBucket {
+    left: AtomicU64,
+    capacity: u64,
+    refund: u64,
+}
+
+const THOUSANDTHS: u64 = 1000;
+
+impl TokenBucket {
+    pub(crate) fn new(budget: RetryBudget) -> TokenBucket {
+        let capacity = u64::from(budget.tokens) * THOUSANDTHS;
+        TokenBucket {
+            left: AtomicU64::new(capacity),
+            capacity,
+            // The cast saturates: a refund that makes no sense is none, or the whole bucket.
+            refund: (budget.refund * THOUSANDTHS as f64) as u64,
+        }
+    }
+
+    /// Takes the token of one retry, if there is one.
+    pub(crate) fn take(&self) -> bool {
+        self.left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(THOUSANDTHS)
+            })
+            .is_ok()
+    }
+
+    /// Gives back what one success earns. A full bucket, the usual case, is only read.
+    pub(crate) fn refund(&self) {
+        if self.left.load(Ordering::Relaxed) < self.capacity {
+            let _ = self
+                .left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                    Some(left.saturating_add(self.refund).min(self.capacity))
+                });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn millis(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn pauses_grow_to_the_longest_and_stay_there() {
+        let policy = RetryPolicy {
+            initial_backoff: millis(10),
+            max_backoff: millis(50),
+            jitter: false,
+            ..RetryPolicy::default()
+        };
+        let pauses: Vec<_> = (1..=5).map(|n| policy.pause(n, None)).collect();
+        assert_eq!(pauses, [10, 20, 40, 50, 50].map(millis));
+        assert_eq!(policy.pause(u32::MAX, None), millis(50));
+    }
+
+    #[test]
+    fn jitter_spreads_over_the_whole_range_and_never_beyond() {
+        let policy = RetryPolicy::default();
+        let pauses: Vec<_> = (0..1000).map(|_| policy.pause(1, None)).collect();
+        assert!(pauses.iter().all(|&pause| pause <= policy.initial_backoff));
+        assert!(
+            pauses
+                .iter()
+                .any(|&pause| pause < policy.initial_backoff / 4)
+        );
+        assert!(
+            pauses
+                .iter()
+                .any(|&pause| pause > policy.initial_backoff * 3 / 4)
+        );
+    }
+
+    #[test]
+    fn what_the_server_asks_for_is_waited_first() {
+        let policy = RetryPolicy {
+            initial_backoff: millis(10),
+            jitter: false,
+            ..RetryPolicy::default()
+        };
+        assert_eq!(policy.pause(1, Some(millis(300))), millis(310));
+        assert_eq!(policy.pause(1, Some(Duration::MAX)), Duration::MAX);
+    }
+
+    #[test]
+    fn senseless_numbers_end_within_bounds() {
+        for multiplier in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -3.0, 0.0, 1e308] {
+            let policy = RetryPolicy {
+                multiplier,
+                ..RetryPolicy::default()
+            };
+            for retry in [1, 2, 3, 1000] {
+                assert!(
+                    policy.pause(retry, None) <= policy.max_backoff,
+                    "{multiplier}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_budget_is_spent_and_earned_back() {
+        let bucket = TokenBucket::new(RetryBudget {
+            tokens: 2,
+            refund: 0.5,
+        });
+        assert!(bucket.take() && bucket.take());
+        assert!(!bucket.take(), "the budget is spent");
+        bucket.refund();
+        assert!(!bucket.take(), "half a token is none");
+        bucket.refund();
+        assert!(bucket.take(), "two successes earn one retry");
+        for _ in 0..100 {
+            bucket.refund();
+        }
+        assert!(bucket.take() && bucket.take());
+        assert!(!bucket.take(), "it holds no more than its tokens");
+    }
+}

@@ -1,0 +1,312 @@
+//! What a failed call says, read from its gRPC status. Knows tonic's `Status`; no operation, no I/O.
+
+use std::{collections::HashMap, error::Error as _, fmt, time::Duration};
+
+use inventory_sentinel::{
+    Reason,
+    reason::{Advice, DOMAIN},
+};
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
+use tonic_types::StatusExt as _;
+
+/// A failed call: gRPC code, reason of the catalogue, and what the server added to them.
+///
+/// Cheap to move; every operation's own error carries one.
+pub struct RpcError(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    code: Code,
+    reason: Option<Reason>,
+    message: String,
+    metadata: HashMap<String, String>,
+    field_violations: Vec<FieldViolation>,
+    retry_delay: Option<Duration>,
+    outcome_unknown: bool,
+    attempts: u32,
+}
+
+/// A field of the request that the server found malformed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FieldViolation {
+    /// The path of the field, such as `lines[0].quantity`.
+    pub field: String,
+    /// What is wrong with it.
+    pub description: String,
+}
+
+impl RpcError {
+    /// The gRPC code.
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// The reason of the catalogue; `None` where something other than the service refused, such as a
+    /// proxy or this client, or where the service is newer than this client.
+    pub fn reason(&self) -> Option<Reason> {
+        self.0.reason
+    }
+
+    /// One sentence for people.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The numbers and names that go with the reason.
+    pub fn metadata(&self) -> &HashMap<String, String> {
+        &self.0.metadata
+    }
+
+    /// The fields that were malformed, if that was the reason.
+    pub fn field_violations(&self) -> &[FieldViolation] {
+        &self.0.field_violations
+    }
+
+    /// How long the server asks to wait before the call is repeated.
+    pub fn retry_delay(&self) -> Option<Duration> {
+        self.0.retry_delay
+    }
+
+    /// True if the change may have been applied. To find out, repeat the call with the same
+    /// `request_id` (Commit and Rollback need none); a new one would be a second change.
+    pub fn outcome_unknown(&self) -> bool {
+        self.0.outcome_unknown
+    }
+
+    /// How many times the call was sent, or tried to be.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    pub(crate) fn from_status(status: &Status) -> RpcError {
+        let details = status.get_error_details();
+        let info = details.error_info().filter(|info| info.domain == DOMAIN);
+        let reason = info.and_then(|info| Reason::from_name(&info.reason));
+        let (code, outcome_unknown) = match reason {
+            Some(reason) => (status.code(), reason.advice() == Advice::Repeat),
+            None => without_reason(status),
+        };
+        RpcError(Box::new(Inner {
+            code,
+            reason,
+            message: message(status),
+            metadata: info.map(|info| info.metadata.clone()).unwrap_or_default(),
+            field_violations: details
+                .bad_request()
+                .map(|bad| bad.field_violations.as_slice())
+                .unwrap_or_default()
+                .iter()
+                .map(|violation| FieldViolation {
+                    field: violation.field.clone(),
+                    description: violation.description.clone(),
+                })
+                .collect(),
+            retry_delay: details.retry_info().and_then(|info| info.retry_delay),
+            outcome_unknown,
+            attempts: 1,
+        }))
+    }
+
+    /// The call's own deadline passed while this client waited for the answer.
+    pub(crate) fn deadline_exceeded() -> RpcError {
+        RpcError(Box::new(Inner {
+            code: Code::DeadlineExceeded,
+            reason: None,
+            message: "no answer before the deadline of the call".into(),
+            metadata: HashMap::new(),
+            field_violations: Vec::new(),
+            retry_delay: None,
+            outcome_unknown: true,
+            attempts: 1,
+        }))
+    }
+
+    /// The server said OK, and its answer lacks what it must have.
+    pub(crate) fn malformed(what: &str) -> RpcError {
+        RpcError(Box::new(Inner {
+            code: Code::Internal,
+            reason: None,
+            message: format!("the server's answer is malformed: {what}"),
+            metadata: HashMap::new(),
+            field_violations: Vec::new(),
+            retry_delay: None,
+            outcome_unknown: true,
+            attempts: 1,
+        }))
+    }
+
+    /// Tells what the whole call came to, where `earlier_unknown` says that an earlier attempt may
+    /// have been applied. A final refusal of a repeat settles that, since the server looks the
+    /// identity up before it refuses; an answer such as "shed" or "store away" settles nothing.
+    pub(crate) fn after(mut self, attempts: u32, earlier_unknown: bool) -> RpcError {
+        let settled = self
+            .reason()
+            .is_some_and(|reason| matches!(reason.advice(), Advice::Fix | Advice::Decide))
+            && self.code() != Code::Internal;
+        self.0.attempts = attempts;
+        self.0.outcome_unknown |= earlier_unknown && !settled;
+        self
+    }
+
+    /// A read changes nothing, so nothing is unknown about it.
+    pub(crate) fn of_read(mut self) -> RpcError {
+        self.0.outcome_unknown = false;
+        self
+    }
+}
+
+/// Code and "may have been applied" of a status that the service itself did not write: it comes from
+/// a proxy, from tonic's server, or was made in this process because the connection failed.
+fn without_reason(status: &Status) -> (Code, bool) {
+    if caused_by::<TimeoutExpired>(status) {
+        // Tonic reports its own timeout as CANCELLED.
+        return (Code::DeadlineExceeded, true);
+    }
+    if caused_by::<ConnectError>(status) {
+        return (Code::Unavailable, false);
+    }
+    if status.source().is_some() {
+        // A connection that broke; tonic calls it UNKNOWN, INTERNAL or CANCELLED as it happens.
+        return (Code::Unavailable, true);
+    }
+    let refused_unseen = matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::FailedPrecondition
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::Unimplemented
+            | Code::ResourceExhausted
+    );
+    (status.code(), !refused_unseen)
+}
+
+fn caused_by<E: std::error::Error + 'static>(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<E>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The status's message; for a failed connection also what the layers below said.
+fn message(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let layer = error.to_string();
+        if !text.contains(&layer) {
+            text.push_str(": ");
+            text.push_str(&layer);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl fmt::Display for RpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason() {
+            Some(reason) => write!(f, "{}: {}", reason.as_str(), self.message()),
+            None => write!(f, "{:?}: {}", self.code(), self.message()),
+        }
+    }
+}
+
+impl fmt::Debug for RpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for RpcError {}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    fn status(code: Code, reason: &str, domain: &str) -> Status {
+        let mut details = ErrorDetails::with_error_info(
+            reason,
+            domain,
+            HashMap::from([("sku".to_owned(), "ps5".to_owned())]),
+        );
+        details.add_bad_request_violation("lines[0].quantity", "is 0");
+        details.set_retry_info(Some(Duration::from_millis(40)));
+        Status::with_error_details(code, "what happened", details)
+    }
+
+    #[test]
+    fn everything_the_server_says_is_read() {
+        let error =
+            RpcError::from_status(&status(Code::InvalidArgument, "INVALID_QUANTITY", DOMAIN));
+        assert_eq!(error.code(), Code::InvalidArgument);
+        assert_eq!(error.reason(), Some(Reason::InvalidQuantity));
+        assert_eq!(error.metadata()["sku"], "ps5");
+        assert_eq!(error.field_violations()[0].field, "lines[0].quantity");
+        assert_eq!(error.field_violations()[0].description, "is 0");
+        assert_eq!(error.retry_delay(), Some(Duration::from_millis(40)));
+        assert!(!error.outcome_unknown());
+        assert_eq!(error.to_string(), "INVALID_QUANTITY: what happened");
+    }
+
+    #[test]
+    fn another_domains_reason_is_not_ours() {
+        let error = RpcError::from_status(&status(Code::NotFound, "SKU_NOT_FOUND", "elsewhere"));
+        assert_eq!(error.reason(), None);
+    }
+
+    #[test]
+    fn the_catalogue_decides_what_is_unknown() {
+        for &reason in Reason::ALL {
+            let error = RpcError::from_status(&status(reason.code(), reason.as_str(), DOMAIN));
+            let expected = matches!(reason, Reason::OutcomeUnknown | Reason::Internal);
+            assert_eq!(error.outcome_unknown(), expected, "{}", reason.as_str());
+        }
+    }
+
+    #[test]
+    fn without_a_reason_only_a_plain_refusal_is_known() {
+        assert!(!RpcError::from_status(&Status::unauthenticated("no token")).outcome_unknown());
+        assert!(RpcError::from_status(&Status::unavailable("proxy")).outcome_unknown());
+        assert!(RpcError::from_status(&Status::unknown("?")).outcome_unknown());
+    }
+
+    #[test]
+    fn a_local_failure_is_told_by_its_cause() {
+        let timeout = Status::from_error(Box::new(TimeoutExpired(())));
+        let timeout = RpcError::from_status(&timeout);
+        assert_eq!(timeout.code(), Code::DeadlineExceeded);
+        assert!(timeout.outcome_unknown());
+
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let connect = Status::from_error(Box::new(ConnectError(Box::new(refused))));
+        let connect = RpcError::from_status(&connect);
+        assert_eq!(connect.code(), Code::Unavailable);
+        assert!(!connect.outcome_unknown());
+
+        let broken = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        let broken = RpcError::from_status(&Status::from_error(Box::new(broken)));
+        assert_eq!(broken.code(), Code::Unavailable);
+        assert!(broken.outcome_unknown());
+    }
+
+    #[test]
+    fn only_a_final_refusal_settles_an_earlier_doubt() {
+        let refusal = |reason: Reason| {
+            RpcError::from_status(&status(reason.code(), reason.as_str(), DOMAIN)).after(2, true)
+        };
+        assert!(!refusal(Reason::SkuNotFound).outcome_unknown());
+        assert!(refusal(Reason::Overloaded).outcome_unknown());
+        assert!(refusal(Reason::StoreUnavailable).outcome_unknown());
+        assert!(refusal(Reason::StoreCorrupt).outcome_unknown());
+        assert_eq!(refusal(Reason::Draining).attempts(), 2);
+    }
+}

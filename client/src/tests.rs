@@ -1,0 +1,382 @@
+//! The way of a call, against a scripted server of this process on a real socket.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use inventory_sentinel::{
+    Reason,
+    reason::DOMAIN,
+    v1::{
+        self,
+        inventory_sentinel_server::{InventorySentinel, InventorySentinelServer},
+    },
+};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::{
+    CommitError, ConnectError, Namespace, ReserveError, RetryBudget, RetryPolicy, Sentinel, State,
+};
+
+/// Answers Reserve and Commit from a script and writes down what it was asked; silent when the
+/// script has come to its end.
+#[derive(Clone, Default)]
+struct Scripted {
+    answers: Arc<Mutex<VecDeque<Status>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    silent: bool,
+    short: bool,
+}
+
+struct Asked {
+    request_id: String,
+    timeout: Duration,
+}
+
+impl Scripted {
+    fn refusing(answers: impl IntoIterator<Item = Status>) -> Self {
+        Scripted {
+            answers: Arc::new(Mutex::new(answers.into_iter().collect())),
+            ..Scripted::default()
+        }
+    }
+
+    async fn serve(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap());
+        let server = tonic::transport::Server::builder()
+            .add_service(InventorySentinelServer::new(self.clone()))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        tokio::spawn(server);
+        uri
+    }
+
+    async fn answer<T>(&self, request_id: &str, request: &Request<T>) -> Result<(), Status> {
+        let timeout = request.metadata().get("grpc-timeout").unwrap();
+        let micros = timeout
+            .to_str()
+            .unwrap()
+            .strip_suffix('u')
+            .unwrap()
+            .parse()
+            .unwrap();
+        self.asked.lock().unwrap().push(Asked {
+            request_id: request_id.to_owned(),
+            timeout: Duration::from_micros(micros),
+        });
+        if self.silent {
+            std::future::pending::<()>().await;
+        }
+        let next = self.answers.lock().unwrap().pop_front();
+        next.map_or(Ok(()), Err)
+    }
+
+    fn calls(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+}
+
+#[tonic::async_trait]
+impl InventorySentinel for Scripted {
+    async fn reserve(
+        &self,
+        request: Request<v1::ReserveRequest>,
+    ) -> Result<Response<v1::ReserveResponse>, Status> {
+        let id = request.get_ref().request_id.clone();
+        self.answer(&id, &request).await?;
+        let result = if self.short {
+            let line = v1::ShortLine {
+                sku: "ps5".into(),
+                requested: 2,
+                available: 1,
+            };
+            v1::reserve_response::Result::Shortage(v1::Shortage { lines: vec![line] })
+        } else {
+            v1::reserve_response::Result::Reservation(v1::Reservation {
+                reservation_id: "r1".into(),
+                state: v1::ReservationState::Pending.into(),
+                created_at: Some(prost_types::Timestamp::default()),
+                expires_at: Some(prost_types::Timestamp::default()),
+                ..v1::Reservation::default()
+            })
+        };
+        Ok(Response::new(v1::ReserveResponse {
+            result: Some(result),
+            replayed: self.calls() > 1,
+            sequence: 9,
+        }))
+    }
+
+    async fn commit(
+        &self,
+        request: Request<v1::CommitRequest>,
+    ) -> Result<Response<v1::CommitResponse>, Status> {
+        self.answer("", &request).await?;
+        Ok(Response::new(v1::CommitResponse::default()))
+    }
+
+    async fn rollback(
+        &self,
+        _: Request<v1::RollbackRequest>,
+    ) -> Result<Response<v1::RollbackResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn get_reservation(
+        &self,
+        _: Request<v1::GetReservationRequest>,
+    ) -> Result<Response<v1::GetReservationResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn get_stock(
+        &self,
+        request: Request<v1::GetStockRequest>,
+    ) -> Result<Response<v1::GetStockResponse>, Status> {
+        self.answer("", &request).await?;
+        Ok(Response::new(v1::GetStockResponse::default()))
+    }
+
+    async fn is_protected(
+        &self,
+        _: Request<v1::IsProtectedRequest>,
+    ) -> Result<Response<v1::IsProtectedResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+}
+
+fn refusal(reason: Reason) -> Status {
+    let info = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, HashMap::new());
+    Status::with_error_details(reason.code(), "scripted", info)
+}
+
+fn refusal_with_delay(reason: Reason, delay: Duration) -> Status {
+    let mut info = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, HashMap::new());
+    info.set_retry_info(Some(delay));
+    Status::with_error_details(reason.code(), "scripted", info)
+}
+
+fn quick() -> RetryPolicy {
+    RetryPolicy {
+        initial_backoff: Duration::from_millis(5),
+        jitter: false,
+        ..RetryPolicy::default()
+    }
+}
+
+async fn sale(server: &Scripted, policy: RetryPolicy) -> Namespace {
+    let uri = server.serve().await;
+    let sentinel = Sentinel::builder(uri).retry(policy).connect().await;
+    sentinel.unwrap().namespace("sale")
+}
+
+#[tokio::test]
+async fn a_retry_is_the_same_request_with_less_time() {
+    let server = Scripted::refusing([
+        refusal(Reason::StoreUnavailable),
+        refusal(Reason::OutcomeUnknown),
+    ]);
+    let sale = sale(&server, quick()).await;
+    let held = sale.reserve("ps5", 1).await.unwrap();
+    assert_eq!((held.state, held.sequence), (State::Pending, 9));
+    assert!(held.replayed);
+    let asked = server.asked.lock().unwrap();
+    assert_eq!(asked.len(), 3);
+    let id = uuid::Uuid::parse_str(&asked[0].request_id).unwrap();
+    assert_eq!(id.get_version_num(), 7);
+    assert!(
+        asked
+            .iter()
+            .all(|call| call.request_id == asked[0].request_id)
+    );
+    assert!(asked[0].timeout <= crate::DEFAULT_DEADLINE);
+    assert!(asked[0].timeout > asked[1].timeout && asked[1].timeout > asked[2].timeout);
+}
+
+#[tokio::test]
+async fn two_calls_are_two_requests_unless_the_caller_says_otherwise() {
+    let server = Scripted::default();
+    let sale = sale(&server, quick()).await;
+    sale.reserve("ps5", 1).await.unwrap();
+    sale.reserve("ps5", 1).await.unwrap();
+    sale.reserve("ps5", 1).request_id("mine").await.unwrap();
+    let asked = server.asked.lock().unwrap();
+    assert_ne!(asked[0].request_id, asked[1].request_id);
+    assert_eq!(asked[2].request_id, "mine");
+}
+
+#[tokio::test]
+async fn only_unavailable_is_retried() {
+    for reason in [
+        Reason::Overloaded,
+        Reason::ReservationExpired,
+        Reason::DeadlineExceeded,
+        Reason::Internal,
+    ] {
+        let server = Scripted::refusing([refusal(reason)]);
+        let error = sale(&server, quick()).await.commit("r1").await.unwrap_err();
+        assert_eq!(error.rpc().and_then(|rpc| rpc.reason()), Some(reason));
+        assert_eq!(server.calls(), 1, "{}", reason.as_str());
+    }
+}
+
+#[tokio::test]
+async fn attempts_end_and_the_outcome_stays_unknown() {
+    let mut script = vec![refusal(Reason::OutcomeUnknown)];
+    script.resize_with(9, || refusal(Reason::StoreUnavailable));
+    let server = Scripted::refusing(script);
+    let error = sale(&server, quick()).await.commit("r1").await.unwrap_err();
+    assert_eq!(server.calls(), 4);
+    let rpc = error.rpc().unwrap();
+    assert_eq!(rpc.reason(), Some(Reason::StoreUnavailable));
+    assert_eq!(rpc.attempts(), 4);
+    assert!(
+        error.outcome_unknown(),
+        "the first attempt may have been applied"
+    );
+}
+
+#[tokio::test]
+async fn a_pause_beyond_the_deadline_is_not_begun() {
+    let delay = Duration::from_secs(60);
+    let server = Scripted::refusing([refusal_with_delay(Reason::Draining, delay)]);
+    let begun = Instant::now();
+    let error = sale(&server, quick()).await.commit("r1").await.unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert_eq!(error.rpc().and_then(|rpc| rpc.retry_delay()), Some(delay));
+    assert_eq!(server.calls(), 1);
+}
+
+#[tokio::test]
+async fn the_servers_pause_is_kept() {
+    let delay = Duration::from_millis(120);
+    let server = Scripted::refusing([refusal_with_delay(Reason::Draining, delay)]);
+    let sale = sale(&server, quick()).await;
+    let begun = Instant::now();
+    sale.reserve("ps5", 1).await.unwrap();
+    assert!(begun.elapsed() >= delay);
+    assert_eq!(server.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_silent_server_ends_with_the_deadline() {
+    let server = Scripted {
+        silent: true,
+        ..Scripted::default()
+    };
+    let sale = sale(&server, quick()).await;
+    let deadline = Duration::from_millis(200);
+    let begun = Instant::now();
+    let error = sale.with_deadline(deadline).commit("r1").await.unwrap_err();
+    assert!(begun.elapsed() >= deadline && begun.elapsed() < Duration::from_secs(3));
+    assert!(matches!(error, CommitError::Rpc(_)));
+    let rpc = error.rpc().unwrap();
+    assert_eq!(rpc.code(), Code::DeadlineExceeded);
+    assert!(error.outcome_unknown());
+    let stock = sale.with_deadline(deadline).stock("ps5").await.unwrap_err();
+    assert!(!stock.outcome_unknown(), "a read changes nothing");
+}
+
+#[tokio::test]
+async fn a_spent_budget_ends_retries_for_all_calls() {
+    let mut script = Vec::new();
+    script.resize_with(20, || refusal(Reason::StoreUnavailable));
+    let server = Scripted::refusing(script);
+    let budget = RetryBudget {
+        tokens: 4,
+        refund: 0.0,
+    };
+    let sale = sale(&server, RetryPolicy { budget, ..quick() }).await;
+    for calls in [4, 6, 7] {
+        sale.clone().commit("r1").await.unwrap_err();
+        assert_eq!(server.calls(), calls);
+    }
+}
+
+#[tokio::test]
+async fn sold_out_is_an_error_with_its_lines() {
+    let server = Scripted {
+        short: true,
+        ..Scripted::default()
+    };
+    let sale = sale(&server, quick()).await;
+    match sale.reserve("ps5", 2).await {
+        Err(ReserveError::InsufficientStock { lines }) => {
+            assert_eq!((lines[0].requested, lines[0].available), (2, 1));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_its_reservation_is_an_error() {
+    let server = Scripted::default();
+    let error = sale(&server, quick()).await.commit("r1").await.unwrap_err();
+    assert_eq!(error.rpc().map(|rpc| rpc.code()), Some(Code::Internal));
+    assert!(error.outcome_unknown());
+}
+
+#[tokio::test]
+async fn nobody_there_is_told_apart_from_a_lost_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let connected = Sentinel::connect(uri.clone()).await;
+    assert!(matches!(connected, Err(ConnectError::Unreachable { .. })));
+
+    let lazy = Sentinel::builder(uri)
+        .retry(quick())
+        .connect_lazy()
+        .unwrap();
+    let error = lazy.namespace("sale").commit("r1").await.unwrap_err();
+    let rpc = error.rpc().unwrap();
+    assert_eq!((rpc.code(), rpc.attempts()), (Code::Unavailable, 4));
+    assert!(!error.outcome_unknown(), "nothing was ever sent: {error}");
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_repeated_and_leaves_the_outcome_unknown() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    // Answers the HTTP/2 preface with nothing, and hangs up.
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let _ = socket.readable().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let lazy = Sentinel::builder(uri)
+        .retry(quick())
+        .connect_lazy()
+        .unwrap();
+    let error = lazy.namespace("sale").commit("r1").await.unwrap_err();
+    let rpc = error.rpc().unwrap();
+    assert_eq!(
+        (rpc.code(), rpc.attempts()),
+        (Code::Unavailable, 4),
+        "{rpc}"
+    );
+    assert!(error.outcome_unknown());
+}
+
+#[tokio::test]
+async fn a_uri_that_is_none_is_refused_before_anything_is_opened() {
+    for uri in [
+        "",
+        "127.0.0.1:50051",
+        "https://shop.example",
+        "http://",
+        "a b",
+    ] {
+        let error = Sentinel::builder(uri).connect_lazy().unwrap_err();
+        assert!(
+            matches!(error, ConnectError::InvalidUri { .. }),
+            "{uri}: {error}"
+        );
+    }
+}

@@ -1,0 +1,62 @@
+-- The contract of the whole script. The files of lua/ are joined into one script in the order of
+-- server/src/store/script.rs; each opens with its own contract and uses only what stands before it.
+--
+-- Why a script: a batch must read counters and records, decide, and write all or nothing; MULTI
+-- can't decide. Lua in Redis does not roll back, hence the rule of the house: LOAD everything with
+-- variadic calls, APPLY on Lua tables, WRITE with variadic calls. Every error is raised before the
+-- first write, and no write can fail.
+--
+-- KEYS, all of one partition and so of one cluster slot:
+--   1 meta       hash    config, state (see records.lua)
+--   2 stock      hash    SKU -> stock record
+--   3 holds      hash    16-byte id -> record of a PENDING reservation
+--   4 deadlines  zset    packed ids -> deadline; may name reservations that are resolved already
+--   5 past:a     hash    16-byte id -> resolved reservation or remembered request
+--   6 past:b     hash    the other generation of the same
+--   7 events     stream  one entry for each batch that changed something
+--
+-- ARGV, to open a partition:  'open', config record, epoch
+-- ARGV, for a batch:          epoch, then four for each group of operations that differ only by id:
+--   kind   args                                  ids            extra
+--   'R'    shape (records.lua)                   16 bytes each  ttl I6, then a buyer field each, or nothing
+--   'C'    ''                                    16 bytes each  ''      commit
+--   'B'    ''                                    16 bytes each  ''      roll back
+--   'G'    ''                                    16 bytes each  ''      read a reservation
+--   'S'    units on hand I6, SKU                 16 bytes       ''      set stock
+--   'A'    delta i8, SKU                         16 bytes       ''      adjust stock
+--   'F'    rules to set B, their values B, SKU   ''             ''      configure; one answer for all
+--   'T'    SKU                                   ''             ''      read stock; one answer for all
+-- A batch without groups gives back what is due, and drops the records whose time is over.
+--
+-- Reply to a batch: now (ms), sequence before the first group, reservations expired by this call,
+-- the next deadline (ms; 0: none; not after now: more are due), then for each group an array: codes (one byte each), what the group shares,
+-- and a detail for each code that has one, in order:
+--   K applied: +1 on the sequence   detail: record (C, B), stock record (S, A, F), none (R)
+--   Y replayed                      detail: record, or stock record (S, A, F)
+--   V value                         detail: record (G), stock record (T)
+--   S short                         shared: available I6 of each line
+--   N no such SKU, U not protected  shared: the number of the line, one byte
+--   A again: due holds wait to be given back; submit it once more
+--   D the identity was used with other arguments      Q quota
+--   X no such reservation   E it expired   B it was rolled back   C it was committed
+--   H below what is held (detail: stock record)    L above the limit on stock
+-- Errors, all of them before the first write: SENTINELCLOSED (no such partition, or another epoch),
+-- SENTINELCORRUPT (a record that this script did not write), SENTINELMALFORMED (arguments).
+
+local META, STOCK, HOLDS, DEADLINES, PAST_A, PAST_B, EVENTS =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+
+local call, error_reply = redis.call, redis.error_reply
+local pack, unpack_bytes = struct.pack, struct.unpack
+local sub, byte, char = string.sub, string.byte, string.char
+local concat, min = table.concat, math.min
+
+local MAX_OPERATIONS = 512    -- operations in a batch
+local MAX_LINES = 32          -- lines in a reservation
+local MAX_QUANTITY = 1000000  -- units in a line
+local MAX_STOCK = 1000000000  -- units on hand of a SKU
+local MAX_TTL = 31536000000   -- ms: a year, far above what any namespace allows
+local MAX_ARGUMENTS = 1000    -- of one redis.call; unpack() fails near 8,000
+local EXPIRE_BATCH = 512      -- due holds given back by one call, before the last group of ids
+local EXPIRE_CHUNK = 16       -- entries of the deadline index read at a time
+local CLOCK_FREEZE = 1000     -- ms that the clock may stand still after a step back

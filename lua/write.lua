@@ -1,0 +1,76 @@
+-- The only place that writes a batch. Everything it writes to was read by this call, so that a wrong
+-- type was found before; the event stream, which was not, is written first.
+
+-- Sends one variadic command in as many calls as the limit on arguments asks for.
+local function call_with(command, key, arguments)
+  for first = 1, #arguments, MAX_ARGUMENTS do
+    call(command, key, unpack(arguments, first, min(first + MAX_ARGUMENTS - 1, #arguments)))
+  end
+end
+
+-- One entry: version, now, first sequence, runs (kind, deadline where 'H', shape, entries), and the
+-- stock after the batch. Its id is the last sequence, so that a reader resumes by sequence.
+local function write_event()
+  local parts = { char(1), pack('>I6I6I2', now, first_sequence, #run_list) }
+  for r = 1, #run_list do
+    local run = run_list[r]
+    parts[#parts + 1] = run.kind .. run.deadline .. pack('>I2', #run.shape) .. run.shape
+      .. pack('>I2', run.n) .. concat(run)
+  end
+  local skus = {}
+  for sku in pairs(changed_stock) do skus[#skus + 1] = sku end
+  table.sort(skus)
+  parts[#parts + 1] = pack('>I2', #skus)
+  for i = 1, #skus do
+    parts[#parts + 1] = char(#skus[i]) .. skus[i] .. stock_bytes(stocks[skus[i]])
+  end
+  local oldest = string.format('%.0f', math.max(0, sequence - events_kept))
+  call('XADD', EVENTS, 'MINID', '~', oldest, string.format('%.0f-0', sequence), 'b', concat(parts))
+end
+
+local function write_records()
+  local held, resolved, past = {}, {}, {}
+  for i = 1, #changed do
+    local id = changed[i]
+    local record = known[id]
+    local state = byte(record, 1)
+    if state == PENDING then
+      held[#held + 1] = id
+      held[#held + 1] = record
+    else
+      if state ~= MEMO then resolved[#resolved + 1] = id end
+      past[#past + 1] = id
+      past[#past + 1] = record
+    end
+  end
+  call_with('HSET', HOLDS, held)
+  call_with('HDEL', HOLDS, resolved)
+  call_with('HSET', PAST, past)
+end
+
+local function write_stock()
+  local values = {}
+  for sku in pairs(changed_stock) do
+    values[#values + 1] = sku
+    values[#values + 1] = stock_bytes(stocks[sku])
+  end
+  call_with('HSET', STOCK, values)
+end
+
+local function write()
+  local moved = sequence > first_sequence
+  local sweeping = #groups == 0 and #retired > 0
+  if not moved and #spent == 0 and not sweeping then return end
+  -- Two keys that were perhaps not read: a wrong type shows now.
+  if #new_deadlines > 0 then call('ZCARD', DEADLINES) end
+  if #changed > 0 and not retired[1] then call('HLEN', PAST) end
+  if moved then write_event() end
+  if #retired > 0 then call('UNLINK', unpack(retired)) end
+  if moved then
+    write_records()
+    write_stock()
+    call_with('ZADD', DEADLINES, new_deadlines)
+  end
+  call_with('ZREM', DEADLINES, spent)
+  call('HSET', META, 'state', state_bytes())
+end

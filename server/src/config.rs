@@ -1,0 +1,344 @@
+//! What an operator can set: flags and `SENTINEL_*` variables, read once and validated whole.
+//!
+//! Pure data: this file opens nothing and starts nothing. Every default and limit of the server's
+//! settings stands here and nowhere else.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+
+mod redis_url;
+
+pub use redis_url::RedisUrl;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Exit code of a process that was configured wrongly (`EX_USAGE` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 64;
+
+/// The settings of one server.
+///
+/// Read from the process by [`Config::from_process`]; tests make theirs with
+/// [`Config::from_flags`], which does not look at the environment.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "sentinel-server",
+    version,
+    about = "A gRPC service for flash-sale inventory on Redis",
+    long_about = None,
+    after_help = "Durations are written like 250ms, 10s or 1h 30m. Traces go out when OTEL_EXPORTER_OTLP_ENDPOINT is set;\n\
+                  the other OTEL_* variables are honoured too.\n\
+                  Exit codes: 0 stopped in order, 64 wrong configuration, 69 no Redis to start, 71 address not to be had, 1 other."
+)]
+pub struct Config {
+    /// Address of the gRPC server; port 0 takes a free one, and the log says which
+    #[arg(long, env = "SENTINEL_LISTEN", default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+
+    /// Address of /metrics, /livez and /readyz; port 0 takes a free one, and the log says which
+    #[arg(long, env = "SENTINEL_ADMIN_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
+    pub admin_listen: SocketAddr,
+
+    /// Redis or Valkey to use (redis://[user:password@]host:port[/db] or unix:///path); without it one is started as a child
+    #[arg(long, env = "SENTINEL_REDIS_URL", hide_env_values = true, value_name = "URL")]
+    pub redis_url: Option<RedisUrl>,
+
+    /// Folder of the Redis that is started without --redis-url: its data, socket, log and locks
+    #[arg(long, env = "SENTINEL_DATA_DIR", default_value = "./sentinel-data", value_name = "FOLDER")]
+    pub data_dir: PathBuf,
+
+    /// What an answer OK promises: `fast` is applied in memory, `durable` is fsynced
+    #[arg(long, env = "SENTINEL_DURABILITY", value_enum, default_value_t = Durability::Durable)]
+    pub durability: Durability,
+
+    /// Connections to Redis, 1 to 1024
+    #[arg(long, env = "SENTINEL_POOL_SIZE", default_value_t = 16, value_name = "CONNECTIONS")]
+    pub pool_size: usize,
+
+    /// Longest wait for a free connection, 1ms to 1m
+    #[arg(long, env = "SENTINEL_POOL_WAIT", default_value = "1s", value_parser = duration, value_name = "DURATION")]
+    pub pool_wait: Duration,
+
+    /// Longest wait for a reply of Redis, 10ms to 1m
+    #[arg(long, env = "SENTINEL_STORE_TIMEOUT", default_value = "2s", value_parser = duration, value_name = "DURATION")]
+    pub store_timeout: Duration,
+
+    /// Longest time to open a connection to Redis, 1ms to 1m
+    #[arg(long, env = "SENTINEL_CONNECT_TIMEOUT", default_value = "1s", value_parser = duration, value_name = "DURATION")]
+    pub connect_timeout: Duration,
+
+    /// Operations that may wait in one lane before calls are shed, 1 to 10,000,000
+    #[arg(long, env = "SENTINEL_QUEUE_LIMIT", default_value_t = 65_536, value_name = "OPERATIONS")]
+    pub queue_limit: usize,
+
+    /// Most operations of one batch, 1 to 512
+    #[arg(long, env = "SENTINEL_BATCH_MAX_OPERATIONS", default_value_t = 512, value_name = "OPERATIONS")]
+    pub batch_max_operations: usize,
+
+    /// Batches that one lane may have under way at Redis, 1 to 64
+    #[arg(long, env = "SENTINEL_BATCHES_IN_FLIGHT", default_value_t = 2, value_name = "BATCHES")]
+    pub batches_in_flight: usize,
+
+    /// How long a batch whose reply was lost is sent again before its callers hear OUTCOME_UNKNOWN, 0s to 5m
+    #[arg(long, env = "SENTINEL_RESEND_FOR", default_value = "5s", value_parser = duration, value_name = "DURATION")]
+    pub resend_for: Duration,
+
+    /// Pause between two sweeps of idle partitions for holds past their deadline, 10ms to 1m
+    #[arg(long, env = "SENTINEL_SWEEP_INTERVAL", default_value = "250ms", value_parser = duration, value_name = "DURATION")]
+    pub sweep_interval: Duration,
+
+    /// How long calls under way may take to end once the server is told to stop, 0s to 10m
+    #[arg(long, env = "SENTINEL_DRAIN_GRACE", default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub drain_grace: Duration,
+
+    /// Calls that one client connection may have under way, 1 to 1,000,000
+    #[arg(long, env = "SENTINEL_MAX_STREAMS", default_value_t = 65_536, value_name = "CALLS")]
+    pub max_streams: u32,
+
+    /// Longest request, 1024 to 67,108,864 bytes
+    #[arg(long, env = "SENTINEL_MAX_REQUEST_BYTES", default_value_t = 1_048_576, value_name = "BYTES")]
+    pub max_request_bytes: usize,
+
+    /// Life of a hold that names none, in a new namespace; 1ms to --max-ttl
+    #[arg(long, env = "SENTINEL_DEFAULT_TTL", default_value = "10m", value_parser = duration, value_name = "DURATION")]
+    pub default_ttl: Duration,
+
+    /// Longest life of a hold in a new namespace, 1ms to 30days
+    #[arg(long, env = "SENTINEL_MAX_TTL", default_value = "1h", value_parser = duration, value_name = "DURATION")]
+    pub max_ttl: Duration,
+
+    /// How long resolved reservations and request ids are remembered in a new namespace, 1s to 30days
+    #[arg(long, env = "SENTINEL_RETENTION", default_value = "24h", value_parser = duration, value_name = "DURATION")]
+    pub retention: Duration,
+
+    /// Partitions of a new namespace, 1 to 64
+    #[arg(long, env = "SENTINEL_PARTITIONS", default_value_t = 1, value_name = "PARTITIONS")]
+    pub partitions: u16,
+
+    /// Records (reservations and remembered requests) that a new namespace may hold, 1 to 1,000,000,000
+    #[arg(long, env = "SENTINEL_QUOTA_RECORDS", default_value_t = 10_000_000, value_name = "RECORDS")]
+    pub quota_records: u64,
+
+    /// SKUs that a new namespace may hold, 1 to 100,000,000
+    #[arg(long, env = "SENTINEL_QUOTA_SKUS", default_value_t = 1_000_000, value_name = "SKUS")]
+    pub quota_skus: u64,
+
+    /// Form of the log on standard error; `auto` is human on a terminal and json elsewhere
+    #[arg(long, env = "SENTINEL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level (error, warn, info, debug, trace) or directives like info,sentinel_server=debug
+    #[arg(long, env = "SENTINEL_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+/// What an answer OK promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Durability {
+    /// Applied in memory: a crash of Redis may forget the last moments.
+    Fast,
+    /// Fsynced before the answer: survives a crash of the process or the machine.
+    Durable,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON elsewhere.
+    Auto,
+    /// One readable line per event.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Everything that is wrong with a [`Config`], one clear line each.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", problems.join("\n"))]
+pub struct ConfigError {
+    /// The problems; never empty.
+    pub problems: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config::from_flags(["sentinel-server"]).expect("the defaults parse")
+    }
+}
+
+impl Config {
+    /// The configuration of this process: its arguments and its environment.
+    ///
+    /// # Errors
+    /// What clap makes of them; that includes `--help` and `--version`.
+    pub fn from_process() -> Result<Config, clap::Error> {
+        Config::try_parse()
+    }
+
+    /// The configuration from these arguments alone (the first is the name of the program).
+    ///
+    /// # Errors
+    /// What clap makes of them.
+    pub fn from_flags<I, A>(arguments: I) -> Result<Config, clap::Error>
+    where
+        I: IntoIterator<Item = A>,
+        A: Into<OsString> + Clone,
+    {
+        let command = Config::command().mut_args(|argument| argument.env(Resettable::Reset));
+        Config::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    }
+
+    /// Whether the values make sense, each and together.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut check = Check::default();
+
+        check.number("pool-size", self.pool_size, 1, 1_024);
+        check.number("queue-limit", self.queue_limit, 1, 10_000_000);
+        check.number("batch-max-operations", self.batch_max_operations, 1, 512);
+        check.number("batches-in-flight", self.batches_in_flight, 1, 64);
+        check.number("max-streams", self.max_streams, 1, 1_000_000);
+        check.number("max-request-bytes", self.max_request_bytes, 1_024, 67_108_864);
+        check.number("partitions", self.partitions, 1, 64);
+        check.number("quota-records", self.quota_records, 1, 1_000_000_000);
+        check.number("quota-skus", self.quota_skus, 1, 100_000_000);
+
+        check.duration("pool-wait", self.pool_wait, MILLISECOND, MINUTE);
+        check.duration("store-timeout", self.store_timeout, 10 * MILLISECOND, MINUTE);
+        check.duration("connect-timeout", self.connect_timeout, MILLISECOND, MINUTE);
+        check.duration("resend-for", self.resend_for, Duration::ZERO, 5 * MINUTE);
+        check.duration("sweep-interval", self.sweep_interval, 10 * MILLISECOND, MINUTE);
+        check.duration("drain-grace", self.drain_grace, Duration::ZERO, 10 * MINUTE);
+        check.duration("max-ttl", self.max_ttl, MILLISECOND, 30 * DAY);
+        check.duration("default-ttl", self.default_ttl, MILLISECOND, self.max_ttl);
+        check.duration("retention", self.retention, SECOND, 30 * DAY);
+
+        if self.listen == self.admin_listen && self.listen.port() != 0 {
+            check.problem(format!("--listen and --admin-listen are both {}: give them different ports", self.listen));
+        }
+        match &self.redis_url {
+            Some(url) => {
+                if let Err(problem) = url.connection_info() {
+                    check.problem(format!("--redis-url {url}: {problem}"));
+                }
+            }
+            None if self.data_dir.as_os_str().is_empty() => {
+                check.problem("--data-dir is empty: name a folder".to_owned());
+            }
+            None => {}
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log) {
+            check.problem(format!("--log {:?}: {error}", self.log));
+        }
+        check.finish()
+    }
+}
+
+/// Gathers problems, so that all are told at once.
+#[derive(Default)]
+struct Check {
+    problems: Vec<String>,
+}
+
+impl Check {
+    fn number<N: PartialOrd + fmt::Display>(&mut self, flag: &str, value: N, least: N, most: N) {
+        if value < least || value > most {
+            self.problem(format!("--{flag} is {value}: it must be between {least} and {most}"));
+        }
+    }
+
+    fn duration(&mut self, flag: &str, value: Duration, least: Duration, most: Duration) {
+        if value < least || value > most {
+            let [value, least, most] = [value, least, most].map(humantime::format_duration);
+            self.problem(format!("--{flag} is {value}: it must be between {least} and {most}"));
+        }
+    }
+
+    fn problem(&mut self, line: String) {
+        self.problems.push(line);
+    }
+
+    fn finish(self) -> Result<(), ConfigError> {
+        if self.problems.is_empty() { Ok(()) } else { Err(ConfigError { problems: self.problems }) }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    humantime::Duration::from_str(text).map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(flags: &[&str]) -> Config {
+        Config::from_flags(std::iter::once(&"sentinel-server").chain(flags)).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_as_documented() {
+        let config = Config::default();
+        config.validate().unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
+        assert_eq!(config.durability, Durability::Durable);
+        assert_eq!(config.resend_for, Duration::from_secs(5));
+        assert_eq!(config.retention, DAY);
+    }
+
+    #[test]
+    fn every_flag_has_its_variable_and_a_line_of_help() {
+        for argument in Config::command().get_arguments() {
+            let expected = format!("SENTINEL_{}", argument.get_id().as_str().to_uppercase());
+            assert_eq!(argument.get_env(), Some(expected.as_ref()));
+            assert!(argument.get_help().is_some(), "{expected} says nothing");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let error = with(&[
+            "--pool-size=0",
+            "--batch-max-operations=513",
+            "--store-timeout=0s",
+            "--default-ttl=2h",
+            "--retention=10ms",
+            "--admin-listen=127.0.0.1:50051",
+            "--redis-url=http://:secret@nowhere",
+            "--log=sentinel=loud",
+        ])
+        .validate()
+        .unwrap_err();
+        assert_eq!(error.problems.len(), 8, "{error}");
+        assert!(error.to_string().contains("--default-ttl is 2h: it must be between 1ms and 1h"), "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn free_ports_may_look_alike() {
+        with(&["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"]).validate().unwrap();
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let config = with(&["--redis-url=redis://shop:hunter2@127.0.0.1:6379/0"]);
+        config.validate().unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_bad_duration_is_refused_by_its_flag() {
+        let error = Config::from_flags(["sentinel-server", "--pool-wait=soon"]).unwrap_err().to_string();
+        assert!(error.contains("--pool-wait"), "{error}");
+    }
+}

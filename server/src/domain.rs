@@ -1,0 +1,576 @@
+//! The words of the service as types: parsed once, at the edge, and true ever after. No I/O.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use inventory_sentinel::Reason;
+
+/// The longest name of a namespace, in bytes.
+pub(crate) const MAX_NAMESPACE_BYTES: usize = 63;
+/// The longest SKU, in bytes.
+pub(crate) const MAX_SKU_BYTES: usize = 128;
+/// The longest request or buyer id, in bytes.
+pub(crate) const MAX_ID_BYTES: usize = 128;
+/// The most lines of one reservation.
+pub(crate) const MAX_LINES: usize = 32;
+/// The most units of one line.
+pub(crate) const MAX_QUANTITY: u32 = 1_000_000;
+/// The most units on hand of one SKU.
+pub(crate) const MAX_STOCK: u64 = 1_000_000_000;
+
+/// A field that is not what it should be: why, and which one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Invalid {
+    pub(crate) reason: Reason,
+    /// The path of the field in the request, as `BadRequest` names it.
+    pub(crate) field: String,
+}
+
+impl Invalid {
+    pub(crate) fn new(reason: Reason, field: impl Into<String>) -> Self {
+        Self {
+            reason,
+            field: field.into(),
+        }
+    }
+}
+
+/// One sale or tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct NamespaceName(String);
+
+impl NamespaceName {
+    /// The name that an empty field means.
+    const DEFAULT: &'static str = "default";
+
+    pub(crate) fn parse(text: String) -> Result<Self, Invalid> {
+        if text.is_empty() {
+            return Ok(Self(Self::DEFAULT.into()));
+        }
+        if text.len() > MAX_NAMESPACE_BYTES || !text.bytes().all(is_namespace_byte) {
+            return Err(Invalid::new(Reason::InvalidNamespace, "namespace_id"));
+        }
+        Ok(Self(text))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NamespaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn is_namespace_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
+}
+
+/// What is sold.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Sku(String);
+
+impl Sku {
+    pub(crate) fn parse(text: String, field: &str) -> Result<Self, Invalid> {
+        if text.is_empty() {
+            return Err(Invalid::new(Reason::EmptySku, field));
+        }
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/+#~@=".contains(&byte);
+        if text.len() > MAX_SKU_BYTES || !text.bytes().all(allowed) {
+            return Err(Invalid::new(Reason::InvalidSku, field));
+        }
+        Ok(Self(text))
+    }
+
+    /// A SKU as the store gave it back.
+    pub(crate) fn from_store(bytes: &[u8]) -> Option<Self> {
+        Self::parse(String::from_utf8(bytes.to_vec()).ok()?, "").ok()
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn into_string(self) -> String {
+        self.0
+    }
+
+    /// Which of so many partitions a SKU lies in: FNV-1a, fixed for ever, as records depend on it.
+    pub(crate) fn partition(&self, partitions: u16) -> u16 {
+        let hash = self
+            .0
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
+        ((hash >> 32) % u64::from(partitions.max(1))) as u16
+    }
+}
+
+/// Units of one line, 1 to [`MAX_QUANTITY`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quantity(u32);
+
+impl Quantity {
+    pub(crate) fn parse(units: i32, field: &str) -> Result<Self, Invalid> {
+        match u32::try_from(units) {
+            Ok(units @ 1..=MAX_QUANTITY) => Ok(Self(units)),
+            _ => Err(Invalid::new(Reason::InvalidQuantity, field)),
+        }
+    }
+
+    /// A quantity as the store gave it back.
+    pub(crate) fn from_store(units: u32) -> Self {
+        Self(units)
+    }
+
+    pub(crate) fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// A SKU and how many units of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) sku: Sku,
+    pub(crate) quantity: Quantity,
+}
+
+/// Units on hand, 0 to [`MAX_STOCK`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OnHand(u64);
+
+impl OnHand {
+    pub(crate) fn parse(units: i64) -> Result<Self, Invalid> {
+        match u64::try_from(units) {
+            Ok(units @ 0..=MAX_STOCK) => Ok(Self(units)),
+            _ => Err(Invalid::new(Reason::InvalidStock, "on_hand")),
+        }
+    }
+
+    pub(crate) fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// Units to add or to take away, never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Delta(i64);
+
+impl Delta {
+    pub(crate) fn parse(units: i64) -> Result<Self, Invalid> {
+        if units == 0 || units.unsigned_abs() > MAX_STOCK {
+            return Err(Invalid::new(Reason::InvalidDelta, "delta"));
+        }
+        Ok(Self(units))
+    }
+
+    pub(crate) fn get(self) -> i64 {
+        self.0
+    }
+}
+
+/// How long units are held, in whole milliseconds, at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ttl(u64);
+
+impl Ttl {
+    /// Nothing between the milliseconds, nothing above the longest of the namespace.
+    pub(crate) fn parse(seconds: i64, nanos: i32, longest: Duration) -> Result<Self, Invalid> {
+        let invalid = || Invalid::new(Reason::InvalidTtl, "ttl");
+        let seconds = u64::try_from(seconds).map_err(|_| invalid())?;
+        let nanos = u32::try_from(nanos).map_err(|_| invalid())?;
+        if nanos >= 1_000_000_000 || nanos % 1_000_000 != 0 || seconds > longest.as_secs() {
+            return Err(invalid());
+        }
+        let ttl = Duration::new(seconds, nanos);
+        if ttl.is_zero() || ttl > longest {
+            return Err(invalid());
+        }
+        Ok(Self(ttl.as_millis() as u64))
+    }
+
+    pub(crate) fn as_millis(self) -> u64 {
+        self.0
+    }
+}
+
+/// The caller's identity for one attempt, and the instant in it if it is a UUIDv7.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RequestId {
+    text: String,
+    born: Option<Millis>,
+}
+
+impl RequestId {
+    pub(crate) fn parse(text: String) -> Result<Self, Invalid> {
+        if text.is_empty() {
+            return Err(Invalid::new(Reason::RequestIdRequired, "request_id"));
+        }
+        if !is_identifier(&text) {
+            return Err(Invalid::new(Reason::InvalidRequestId, "request_id"));
+        }
+        let born = uuid::Uuid::from_str(&text)
+            .ok()
+            .filter(|uuid| uuid.get_version_num() == 7)
+            .and_then(|uuid| uuid.get_timestamp())
+            .map(|born| {
+                let (seconds, nanos) = born.to_unix();
+                Millis(seconds * 1_000 + u64::from(nanos) / 1_000_000)
+            });
+        Ok(Self { text, born })
+    }
+
+    /// For operations that repeat harmlessly by their nature: checked if given.
+    pub(crate) fn check_optional(text: String) -> Result<(), Invalid> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        Self::parse(text).map(|_| ())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the store is sure to know this identity still if it ever saw it; only a UUIDv7 tells.
+    /// The margin covers the way to the store and clocks that disagree.
+    pub(crate) fn check_age(&self, now: Millis, retention: Duration) -> Result<(), Invalid> {
+        const LARGEST_MARGIN: Duration = Duration::from_secs(5 * 60);
+        let Some(Millis(born)) = self.born else {
+            return Ok(());
+        };
+        let margin = LARGEST_MARGIN.min(retention / 2).as_millis() as u64;
+        let retention = retention.as_millis() as u64;
+        if born.saturating_add(retention - margin) < now.0 {
+            return Err(Invalid::new(Reason::RequestTooOld, "request_id"));
+        }
+        if born > now.0.saturating_add(LARGEST_MARGIN.as_millis() as u64) {
+            return Err(Invalid::new(Reason::InvalidRequestId, "request_id"));
+        }
+        Ok(())
+    }
+}
+
+/// The caller's name for a buyer; empty if none was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BuyerId(String);
+
+impl BuyerId {
+    pub(crate) fn parse(text: String) -> Result<Self, Invalid> {
+        if !text.is_empty() && !is_identifier(&text) {
+            return Err(Invalid::new(Reason::InvalidBuyerId, "buyer_id"));
+        }
+        Ok(Self(text))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn into_string(self) -> String {
+        self.0
+    }
+}
+
+/// Printable ASCII without spaces, so that it can stand in a log line and a URL as it is.
+fn is_identifier(text: &str) -> bool {
+    text.len() <= MAX_ID_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// 16 bytes that stand for an identity in the store.
+pub(crate) type Id = [u8; 16];
+
+/// The name of a reservation: its id in the store, and the partition it lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ReservationId {
+    pub(crate) id: Id,
+    pub(crate) partition: u16,
+}
+
+impl ReservationId {
+    pub(crate) fn parse(text: &str) -> Result<Self, Invalid> {
+        let invalid = || Invalid::new(Reason::InvalidReservationId, "reservation_id");
+        let bytes: [u8; 18] = base64url::decode(text).ok_or_else(invalid)?;
+        let (id, partition) = bytes.split_at(16);
+        Ok(Self {
+            id: id.try_into().map_err(|_| invalid())?,
+            partition: u16::from_be_bytes(partition.try_into().map_err(|_| invalid())?),
+        })
+    }
+}
+
+impl fmt::Display for ReservationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = [0; 18];
+        bytes[..16].copy_from_slice(&self.id);
+        bytes[16..].copy_from_slice(&self.partition.to_be_bytes());
+        f.write_str(&base64url::encode(bytes))
+    }
+}
+
+/// URL-safe base64 of 18 bytes, which needs no padding: 24 characters.
+mod base64url {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+    pub(super) fn encode(bytes: [u8; 18]) -> String {
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    pub(super) fn decode(text: &str) -> Option<[u8; 18]> {
+        let mut bytes = [0; 18];
+        let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+        (length == bytes.len()).then_some(bytes)
+    }
+}
+
+/// An instant on the store's clock: milliseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Millis(pub(crate) u64);
+
+/// Where a reservation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Pending,
+    Committed,
+    RolledBack,
+    Expired,
+}
+
+/// Units held for a buyer until a deadline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reservation {
+    pub(crate) id: ReservationId,
+    pub(crate) state: State,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) buyer: BuyerId,
+    pub(crate) created_at: Millis,
+    pub(crate) expires_at: Millis,
+    pub(crate) resolved_at: Option<Millis>,
+}
+
+/// The counters of one SKU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stock {
+    pub(crate) available: u64,
+    pub(crate) held: u64,
+    pub(crate) sold: u64,
+    pub(crate) supplied: u64,
+    pub(crate) version: u64,
+    pub(crate) is_protected: bool,
+}
+
+/// Rules of a SKU to change; what is `None` stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    pub(crate) is_protected: Option<bool>,
+}
+
+/// What a lane carries to its partition.
+#[derive(Debug)]
+pub(crate) enum Operation {
+    Reserve {
+        id: ReservationId,
+        lines: Vec<Line>,
+        /// `None`: the default of the namespace.
+        ttl: Option<Ttl>,
+        buyer: BuyerId,
+    },
+    Commit(ReservationId),
+    Rollback(ReservationId),
+    GetReservation(ReservationId),
+    SetStock {
+        id: Id,
+        sku: Sku,
+        on_hand: OnHand,
+    },
+    AdjustStock {
+        id: Id,
+        sku: Sku,
+        delta: Delta,
+    },
+    ConfigureSku {
+        sku: Sku,
+        rules: Rules,
+    },
+    GetStock {
+        sku: Sku,
+    },
+    /// Gives back what is due and nothing else.
+    Sweep,
+}
+
+impl Operation {
+    /// Whether it makes records, so that a store at its memory limit refuses it.
+    pub(crate) fn grows(&self) -> bool {
+        matches!(
+            self,
+            Operation::Reserve { .. } | Operation::SetStock { .. } | Operation::AdjustStock { .. }
+        )
+    }
+
+    /// Whether it changes nothing, so that a lost answer leaves no doubt behind.
+    pub(crate) fn is_read(&self) -> bool {
+        matches!(
+            self,
+            Operation::GetReservation(_) | Operation::GetStock { .. } | Operation::Sweep
+        )
+    }
+
+    /// How many lines it can touch: what a batch is bounded by, beside its operations.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Operation::Reserve { lines, .. } => lines.len(),
+            _ => 1,
+        }
+    }
+}
+
+/// What the store decided about an operation, and where that stands in the partition's history.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) outcome: Result<Outcome, Refusal>,
+    pub(crate) sequence: u64,
+}
+
+/// What came of an operation that was not refused.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Reserve, Commit, Rollback, GetReservation: the reservation as it is now.
+    Reservation {
+        reservation: Reservation,
+        replayed: bool,
+    },
+    /// Reserve: the lines, and how many units there are of each.
+    Shortage(Vec<(Line, u64)>),
+    /// SetStock, AdjustStock, ConfigureSku, GetStock: the counters as they are now.
+    Stock {
+        sku: Sku,
+        stock: Stock,
+        replayed: bool,
+    },
+    /// Sweep: nothing to tell.
+    Swept,
+}
+
+/// Why the store refused an operation; nothing was changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    SkuNotFound(Sku),
+    SkuNotProtected(Sku),
+    RequestIdReused,
+    NamespaceQuota,
+    ReservationNotFound,
+    ReservationExpired,
+    ReservationRolledBack,
+    ReservationAlreadyCommitted,
+    StockBelowHeld { held: u64 },
+    StockLimit,
+}
+
+/// What an audit found wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FindingKind {
+    NotConserved,
+    Negative,
+    HeldMismatch,
+    NoDeadline,
+}
+
+/// One thing that an audit found wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) kind: FindingKind,
+    /// Empty where it is about a reservation.
+    pub(crate) sku: String,
+    pub(crate) reservation: Option<ReservationId>,
+    /// What the records say.
+    pub(crate) expected: u64,
+    /// What the counter says.
+    pub(crate) actual: u64,
+}
+
+/// What an audit read, and what it found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) clean: bool,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) skus: u64,
+    pub(crate) pending: u64,
+    pub(crate) available: u64,
+    pub(crate) held: u64,
+    pub(crate) sold: u64,
+    pub(crate) supplied: u64,
+}
+
+impl Report {
+    /// Nothing read, nothing wrong.
+    pub(crate) fn empty() -> Self {
+        Self {
+            clean: true,
+            findings: Vec::new(),
+            skus: 0,
+            pending: 0,
+            available: 0,
+            held: 0,
+            sold: 0,
+            supplied: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reservation_ids_round_trip_and_only_they_parse() {
+        let id = ReservationId {
+            id: *b"0123456789abcdef",
+            partition: 513,
+        };
+        let text = id.to_string();
+        assert_eq!(text.len(), 24);
+        assert_eq!(ReservationId::parse(&text), Ok(id));
+        for bad in ["", "short", &text[..23], &format!("{text}A"), "!".repeat(24).as_str()] {
+            assert!(ReservationId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_ttl_is_whole_milliseconds_up_to_the_longest() {
+        let longest = Duration::from_secs(60);
+        assert_eq!(Ttl::parse(0, 1_000_000, longest), Ok(Ttl(1)));
+        assert_eq!(Ttl::parse(60, 0, longest), Ok(Ttl(60_000)));
+        for (seconds, nanos) in [(0, 0), (60, 1_000_000), (-1, 0), (0, -1), (0, 1), (i64::MAX, 0), (1, 1_000_000_000)] {
+            assert!(Ttl::parse(seconds, nanos, longest).is_err(), "{seconds} {nanos}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_v7_has_an_age_and_an_opaque_id_has_none() {
+        let retention = Duration::from_secs(3_600);
+        let born = 1_700_000_000_000;
+        let text = uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, born / 1_000, 0));
+        let id = RequestId::parse(text.to_string()).expect("a UUIDv7 is a request id");
+        let minutes = |n: u64| Millis(born + n * 60_000);
+        assert_eq!(id.check_age(minutes(55), retention), Ok(()));
+        assert_eq!(id.check_age(minutes(56), retention).map_err(|e| e.reason), Err(Reason::RequestTooOld));
+        assert!(id.check_age(Millis(born - 6 * 60_000), retention).is_err());
+        let opaque = RequestId::parse("order-1".into()).expect("opaque ids are allowed");
+        assert_eq!(opaque.check_age(minutes(1_000_000), retention), Ok(()));
+    }
+
+    #[test]
+    fn hostile_names_are_refused() {
+        for bad in ["{}", "a:b", "a\0", "a\nb", "a b", "ä", "\u{1b}[31m", &"x".repeat(1 << 20)] {
+            assert!(NamespaceName::parse(bad.to_string()).is_err());
+            assert!(Sku::parse(bad.to_string(), "sku").is_err());
+        }
+        for bad in ["a\0", "a\nb", "a b", "ä", &"x".repeat(129)] {
+            assert!(RequestId::parse(bad.to_string()).is_err());
+            assert!(BuyerId::parse(bad.to_string()).is_err());
+        }
+    }
+}

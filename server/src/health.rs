@@ -1,0 +1,312 @@
+//! Whether this server should be sent calls: named components, told to the gRPC health service and
+//! to `/readyz`, and the gate that keeps calls from a store that must not be used. It asks the
+//! store what it is, and touches nothing else.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use rand::Rng as _;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::config::{Config, Durability, RedisUrl};
+use crate::store::error::StoreError;
+use crate::store::fitness::{self, Fit, Unfit};
+use crate::store::pool::{Limits, Pool};
+
+/// The services whose health is reported; the empty name is the whole server.
+const SERVICES: [&str; 3] = ["", "inventory_sentinel.v1.InventorySentinel", "inventory_sentinel.v1.InventoryAdmin"];
+
+/// The component that says whether the store can be used.
+const STORE: &str = "store";
+
+/// The component that says whether the server is stopping.
+const DRAINING: &str = "draining";
+
+/// Pause between two looks at a store that is fit.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// First and longest pause while it is not: recovery should be seen soon.
+const PROBE_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// The state of each component, and what follows from them.
+#[derive(Clone)]
+pub(crate) struct Health {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    reporter: HealthReporter,
+    /// Locked while the reporter is told, so that it is told in order.
+    components: Mutex<BTreeMap<&'static str, Result<(), String>>>,
+}
+
+impl Health {
+    /// NOT_SERVING until every component is well; the store is not known to be yet.
+    pub(crate) async fn new(reporter: HealthReporter) -> Health {
+        let components = BTreeMap::from([(STORE, Err("not looked at yet".to_owned())), (DRAINING, Ok(()))]);
+        let health = Health { inner: Arc::new(Inner { reporter, components: Mutex::new(components) }) };
+        health.report(false).await;
+        health
+    }
+
+    /// Notes how a component is; a change is logged and reported, once.
+    pub(crate) async fn set(&self, component: &'static str, state: Result<(), String>) {
+        let mut components = self.inner.components.lock().await;
+        if components.get(component) == Some(&state) {
+            return;
+        }
+        match &state {
+            Ok(()) => tracing::info!(component, "well"),
+            Err(reason) => tracing::warn!(component, reason, "not well"),
+        }
+        components.insert(component, state);
+        self.report(components.values().all(Result::is_ok)).await;
+    }
+
+    /// The server is stopping: it should be sent no new calls.
+    pub(crate) async fn set_draining(&self) {
+        self.set(DRAINING, Err("the server is stopping".to_owned())).await;
+    }
+
+    /// Whether every component is well, and a line for each.
+    pub(crate) async fn ready(&self) -> (bool, String) {
+        let components = self.inner.components.lock().await;
+        let mut lines = String::new();
+        for (component, state) in components.iter() {
+            let state = state.as_ref().map_or_else(String::as_str, |()| "ok");
+            // A String takes every write.
+            let _ = writeln!(lines, "{component}: {state}");
+        }
+        (components.values().all(Result::is_ok), lines)
+    }
+
+    async fn report(&self, serving: bool) {
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in SERVICES {
+            self.inner.reporter.set_service_status(service, status).await;
+        }
+    }
+}
+
+/// Keeps calls from a store that must not be used: one that evicts, that is no primary, that is
+/// not on disk as promised. A store that is merely away is no matter of the gate: calls find that
+/// out themselves, and find out sooner when it is back. Closed until the store was seen fit.
+pub(crate) struct StoreGate {
+    open: AtomicBool,
+    reason: RwLock<Arc<str>>,
+}
+
+impl StoreGate {
+    pub(crate) fn new() -> StoreGate {
+        StoreGate { open: AtomicBool::new(false), reason: RwLock::new("the store was not looked at yet".into()) }
+    }
+
+    /// Whether calls may pass; if not, why.
+    pub(crate) fn check(&self) -> Result<(), Arc<str>> {
+        if self.open.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(self.reason.read().map_or_else(|poisoned| poisoned.into_inner().clone(), |reason| reason.clone()))
+    }
+
+    fn open(&self) {
+        self.open.store(true, Ordering::Release);
+    }
+
+    fn close(&self, reason: &str) {
+        *self.reason.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = reason.into();
+        self.open.store(false, Ordering::Release);
+    }
+
+    /// A new reason for a gate that is closed already.
+    fn explain(&self, reason: &str) {
+        if !self.open.load(Ordering::Acquire) {
+            self.close(reason);
+        }
+    }
+}
+
+/// Looks at the store until it is told to stop, and keeps its component and the gate up to date.
+///
+/// It has a connection of its own: under load, waiting for one of the calls' would say nothing
+/// about the store.
+pub(crate) async fn watch_store(
+    url: RedisUrl,
+    config: Arc<Config>,
+    health: Health,
+    gate: Arc<StoreGate>,
+    shutdown: CancellationToken,
+) {
+    let limits = Limits { size: 1, ..Limits::from(&*config) };
+    let watch = async {
+        let pool = match Pool::new(&url, limits) {
+            Ok(pool) => pool,
+            Err(error) => {
+                gate.close(&error.to_string());
+                health.set(STORE, Err(error.to_string())).await;
+                return;
+            }
+        };
+        let mut seen = Seen::default();
+        let mut retry = PROBE_RETRY.0;
+        loop {
+            let state = probe(&pool, config.durability).await;
+            let pause = if state.is_ok() {
+                retry = PROBE_RETRY.0;
+                PROBE_INTERVAL
+            } else {
+                let pause = retry;
+                retry = (retry * 2).min(PROBE_RETRY.1);
+                pause
+            };
+            match state {
+                Ok(fit) => {
+                    seen.note(fit);
+                    gate.open();
+                    health.set(STORE, Ok(())).await;
+                }
+                Err(Unfit::Away(error)) => {
+                    gate.explain(&error.to_string());
+                    health.set(STORE, Err(error.to_string())).await;
+                }
+                Err(unfit @ Unfit::Faults(_)) => {
+                    gate.close(&unfit.to_string());
+                    health.set(STORE, Err(unfit.to_string())).await;
+                }
+            }
+            // Servers that lost one store together should not all come back in one moment.
+            let share = rand::rng().random_range(0.75..1.0);
+            tokio::time::sleep(pause.mul_f64(share)).await;
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = watch => {}
+    }
+}
+
+/// One look. A connection that broke since the last one says nothing: then a new one is asked.
+async fn probe(pool: &Pool, durability: Durability) -> Result<Fit, Unfit> {
+    match look(pool, durability).await {
+        Err(Unfit::Away(StoreError::Unknown { .. })) => look(pool, durability).await,
+        other => other,
+    }
+}
+
+async fn look(pool: &Pool, durability: Durability) -> Result<Fit, Unfit> {
+    let mut connection = pool.get().await?;
+    fitness::check(&mut connection, durability).await
+}
+
+/// The store seen last, so that a new one is told once.
+#[derive(Default)]
+struct Seen(Option<Fit>);
+
+impl Seen {
+    fn note(&mut self, fit: Fit) {
+        if self.0.as_ref() == Some(&fit) {
+            return;
+        }
+        tracing::info!(version = fit.version, run_id = fit.run_id, "the store is fit");
+        for note in &fit.notes {
+            tracing::warn!(note, "the store could not be checked in full");
+        }
+        self.0 = Some(fit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_server::Health as _;
+    use tonic_health::server::HealthService;
+
+    use super::*;
+    use crate::store::embedded::Embedded;
+
+    async fn serving(service: &HealthService) -> Vec<bool> {
+        let mut serving = Vec::new();
+        for name in SERVICES {
+            let request = tonic::Request::new(HealthCheckRequest { service: name.to_owned() });
+            let status = service.check(request).await.unwrap().into_inner().status;
+            serving.push(status == tonic_health::pb::health_check_response::ServingStatus::Serving as i32);
+        }
+        serving
+    }
+
+    #[tokio::test]
+    async fn it_serves_only_while_every_component_is_well() {
+        let reporter = HealthReporter::new();
+        let service = HealthService::from_health_reporter(reporter.clone());
+        let health = Health::new(reporter).await;
+        assert_eq!(serving(&service).await, [false; 3]);
+        assert_eq!(health.ready().await, (false, "draining: ok\nstore: not looked at yet\n".to_owned()));
+
+        health.set(STORE, Ok(())).await;
+        assert_eq!(serving(&service).await, [true; 3]);
+        assert_eq!(health.ready().await, (true, "draining: ok\nstore: ok\n".to_owned()));
+
+        health.set_draining().await;
+        health.set(STORE, Ok(())).await;
+        assert_eq!(serving(&service).await, [false; 3]);
+    }
+
+    #[test]
+    fn the_gate_opens_for_a_fit_store_and_stays_open_while_it_is_away() {
+        let gate = StoreGate::new();
+        assert!(gate.check().is_err());
+        gate.explain("refused");
+        assert_eq!(gate.check().unwrap_err().as_ref(), "refused");
+        gate.open();
+        gate.explain("away");
+        assert_eq!(gate.check(), Ok(()));
+        gate.close("evicts");
+        assert_eq!(gate.check().unwrap_err().as_ref(), "evicts");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_store_is_watched_through_faults_and_outages() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Arc::new(Config { data_dir: folder.path().to_path_buf(), ..Config::default() });
+        let embedded = Embedded::start(&config).await.unwrap();
+        let pool = Pool::new(embedded.url(), Limits::from(&*config)).unwrap();
+        let (gate, shutdown) = (Arc::new(StoreGate::new()), CancellationToken::new());
+        let health = Health::new(HealthReporter::new()).await;
+        let watch = watch_store(embedded.url().clone(), config, health.clone(), gate.clone(), shutdown.clone());
+        let watch = tokio::spawn(watch);
+        let until = async |ready: bool, open: bool, says: &str| {
+            let wait = async {
+                loop {
+                    let (is_ready, lines) = health.ready().await;
+                    if is_ready == ready && gate.check().is_ok() == open && lines.contains(says) {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            assert!(tokio::time::timeout(Duration::from_secs(10), wait).await.is_ok(), "{says:?} was never said");
+        };
+        let configure = async |policy: &str| {
+            let mut command = deadpool_redis::redis::cmd("CONFIG");
+            command.arg("SET").arg("maxmemory-policy").arg(policy);
+            pool.get().await.unwrap().send(&command).await.unwrap();
+        };
+
+        until(true, true, "store: ok").await;
+        configure("allkeys-lru").await;
+        until(false, false, "allkeys-lru").await;
+        assert!(gate.check().unwrap_err().contains("noeviction"));
+        configure("noeviction").await;
+        until(true, true, "store: ok").await;
+        embedded.stop().await;
+        until(false, true, "store: the store").await;
+        shutdown.cancel();
+        watch.await.unwrap();
+    }
+}

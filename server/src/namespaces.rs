@@ -1,0 +1,205 @@
+//! The namespaces that this server has opened, each with a lane for every partition. Uses the store
+//! to find and to make them, and the lanes to reach them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use rand::Rng as _;
+use sha2::Sha256;
+
+use crate::{
+    config::Config,
+    domain::{Id, Millis, NamespaceName, RequestId, ReservationId, Sku},
+    lane::{Destination, Lane, LaneLimits},
+    store::{Store, error::StoreError, keys::PartitionKeys, wire::NamespaceConfig},
+    telemetry::metrics::Metrics,
+};
+
+/// Changes that the event stream of a partition keeps, about.
+const EVENTS_KEPT: u64 = 1_000_000;
+/// Epochs are random numbers below this, so that two partitions never share one by chance.
+const EPOCHS: u64 = 1 << 47;
+
+/// What a namespace gets when it is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Defaults {
+    retention: Duration,
+    default_ttl: Duration,
+    max_ttl: Duration,
+    quota_records: u64,
+    quota_skus: u64,
+    partitions: u16,
+}
+
+impl From<&Config> for Defaults {
+    fn from(config: &Config) -> Self {
+        Self {
+            retention: config.retention,
+            default_ttl: config.default_ttl,
+            max_ttl: config.max_ttl,
+            quota_records: config.quota_records,
+            quota_skus: config.quota_skus,
+            partitions: config.partitions,
+        }
+    }
+}
+
+impl Defaults {
+    /// A namespace's quotas are divided among its partitions.
+    fn propose(&self) -> NamespaceConfig {
+        let partitions = u64::from(self.partitions.max(1));
+        NamespaceConfig {
+            retention: self.retention,
+            default_ttl: self.default_ttl,
+            max_ttl: self.max_ttl,
+            quota_records: self.quota_records.div_ceil(partitions),
+            quota_skus: self.quota_skus.div_ceil(partitions),
+            events_kept: EVENTS_KEPT,
+            partitions: self.partitions,
+            secret: rand::rng().random(),
+        }
+    }
+}
+
+/// One namespace, open.
+pub(crate) struct Namespace {
+    pub(crate) name: NamespaceName,
+    pub(crate) config: NamespaceConfig,
+    /// Keyed with the secret, so that ids can't be guessed.
+    identity: Hmac<Sha256>,
+    lanes: Vec<Lane>,
+}
+
+impl Namespace {
+    /// What stands for this request in the store.
+    pub(crate) fn identity(&self, request: &RequestId) -> Id {
+        let digest = self.identity.clone().chain_update(request.as_str()).finalize().into_bytes();
+        let mut id = Id::default();
+        id.copy_from_slice(&digest[..16]);
+        id
+    }
+
+    /// The partition that a SKU lies in.
+    pub(crate) fn partition_of(&self, sku: &Sku) -> u16 {
+        sku.partition(self.config.partitions)
+    }
+
+    /// The lane of a partition; `None` if there is no such partition.
+    pub(crate) fn lane(&self, partition: u16) -> Option<&Lane> {
+        self.lanes.get(usize::from(partition))
+    }
+
+    /// The lane that a SKU's operations take.
+    pub(crate) fn lane_of(&self, sku: &Sku) -> &Lane {
+        &self.lanes[usize::from(self.partition_of(sku))]
+    }
+
+    pub(crate) fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    /// The keys of each partition.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = (u16, PartitionKeys)> {
+        (0..self.config.partitions).map(|partition| (partition, PartitionKeys::new(&self.name, partition)))
+    }
+
+    pub(crate) fn reservation_id(&self, request: &RequestId, partition: u16) -> ReservationId {
+        ReservationId { id: self.identity(request), partition }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lanes.iter().any(Lane::is_closed)
+    }
+}
+
+/// All namespaces that this server has opened.
+pub(crate) struct Namespaces {
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    limits: LaneLimits,
+    defaults: Defaults,
+    open: RwLock<HashMap<NamespaceName, Arc<Namespace>>>,
+}
+
+impl Namespaces {
+    pub(crate) fn new(store: Arc<Store>, metrics: Arc<Metrics>, limits: LaneLimits, defaults: Defaults) -> Self {
+        Self { store, metrics, limits, defaults, open: RwLock::default() }
+    }
+
+    /// The namespace, if there is one.
+    pub(crate) async fn get(&self, name: &NamespaceName) -> Result<Option<Arc<Namespace>>, StoreError> {
+        if let Some(namespace) = self.opened(name) {
+            return Ok(Some(namespace));
+        }
+        match self.store.find(name).await? {
+            Some(config) => self.open(name, &config).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The namespace, made with this server's defaults if there is none.
+    pub(crate) async fn get_or_make(&self, name: &NamespaceName) -> Result<Arc<Namespace>, StoreError> {
+        if let Some(namespace) = self.get(name).await? {
+            return Ok(namespace);
+        }
+        self.store.register(name).await?;
+        let namespace = self.open(name, &self.defaults.propose()).await?;
+        tracing::info!(namespace = name.as_str(), partitions = namespace.config.partitions, "made a namespace");
+        Ok(namespace)
+    }
+
+    /// All that are open.
+    pub(crate) fn all(&self) -> Vec<Arc<Namespace>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn opened(&self, name: &NamespaceName) -> Option<Arc<Namespace>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.get(name).filter(|namespace| !namespace.is_closed()).cloned()
+    }
+
+    /// Opens every partition; the first decides what all of them are like, whoever proposes.
+    async fn open(&self, name: &NamespaceName, proposal: &NamespaceConfig) -> Result<Arc<Namespace>, StoreError> {
+        let first = self.open_partition(name, 0, proposal).await?;
+        let config = first.1;
+        let mut lanes = vec![first.0];
+        for partition in 1..config.partitions {
+            lanes.push(self.open_partition(name, partition, &config).await?.0);
+        }
+        let identity = Hmac::new_from_slice(&config.secret).map_err(|error| StoreError::corrupt(error.to_string()))?;
+        let namespace = Arc::new(Namespace { name: name.clone(), config, identity, lanes });
+
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = open.get(name).filter(|other| !other.is_closed()) {
+            // Somebody was faster; its lanes may carry calls already.
+            return Ok(Arc::clone(other));
+        }
+        open.insert(name.clone(), Arc::clone(&namespace));
+        Ok(namespace)
+    }
+
+    async fn open_partition(
+        &self,
+        name: &NamespaceName,
+        partition: u16,
+        proposal: &NamespaceConfig,
+    ) -> Result<(Lane, NamespaceConfig), StoreError> {
+        let keys = PartitionKeys::new(name, partition);
+        let epoch = rand::rng().random_range(1..EPOCHS);
+        let opened = self.store.open(&keys, proposal, epoch).await?;
+        let destination = Destination {
+            namespace: name.clone(),
+            partition,
+            keys,
+            epoch: opened.epoch,
+            default_ttl: opened.config.default_ttl,
+        };
+        let now: Millis = opened.now;
+        let lane = Lane::start(destination, now, self.limits, Arc::clone(&self.store), Arc::clone(&self.metrics));
+        Ok((lane, opened.config))
+    }
+}

@@ -1,0 +1,164 @@
+//! Domain values as messages, and the parsing of the fields that requests share. No I/O.
+
+use std::collections::HashSet;
+
+use inventory_sentinel::{Reason, v1};
+use prost_types::Timestamp;
+
+use crate::domain::{
+    Finding, FindingKind, Invalid, Line, MAX_LINES, Millis, NamespaceName, Quantity, Report, Reservation, Sku, State,
+    Stock,
+};
+
+/// The lines of a cart: at least one, not too many, each SKU once.
+pub(super) fn lines(lines: Vec<v1::Line>) -> Result<Vec<Line>, Invalid> {
+    if lines.is_empty() {
+        return Err(Invalid::new(Reason::NoLines, "lines"));
+    }
+    if lines.len() > MAX_LINES {
+        return Err(Invalid::new(Reason::TooManyLines, "lines"));
+    }
+    let parsed = lines
+        .into_iter()
+        .enumerate()
+        .map(|(i, line)| {
+            Ok(Line {
+                sku: Sku::parse(line.sku, "sku").map_err(|invalid| within(i, invalid))?,
+                quantity: Quantity::parse(line.quantity, "quantity").map_err(|invalid| within(i, invalid))?,
+            })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut seen = HashSet::new();
+    for (i, line) in parsed.iter().enumerate() {
+        if parsed.len() > 1 && !seen.insert(&line.sku) {
+            return Err(within(i, Invalid::new(Reason::DuplicateSku, "sku")));
+        }
+    }
+    Ok(parsed)
+}
+
+fn within(line: usize, invalid: Invalid) -> Invalid {
+    Invalid { field: format!("lines[{line}].{}", invalid.field), ..invalid }
+}
+
+pub(super) fn reservation(namespace: &NamespaceName, reservation: Reservation) -> v1::Reservation {
+    let state = reservation.state;
+    v1::Reservation {
+        reservation_id: reservation.id.to_string(),
+        namespace_id: namespace.as_str().to_owned(),
+        state: match state {
+            State::Pending => v1::ReservationState::Pending,
+            State::Committed => v1::ReservationState::Committed,
+            State::RolledBack => v1::ReservationState::RolledBack,
+            State::Expired => v1::ReservationState::Expired,
+        }
+        .into(),
+        lines: reservation.lines.into_iter().map(|line| reservation_line(line, state)).collect(),
+        buyer_id: reservation.buyer.into_string(),
+        created_at: Some(timestamp(reservation.created_at)),
+        expires_at: Some(timestamp(reservation.expires_at)),
+        resolved_at: reservation.resolved_at.map(timestamp),
+    }
+}
+
+fn reservation_line(line: Line, state: State) -> v1::ReservationLine {
+    let quantity = line.quantity.get() as i32;
+    let share = |these: bool| if these { quantity } else { 0 };
+    v1::ReservationLine {
+        sku: line.sku.into_string(),
+        quantity,
+        held: share(state == State::Pending),
+        sold: share(state == State::Committed),
+        released: share(matches!(state, State::RolledBack | State::Expired)),
+    }
+}
+
+pub(super) fn shortage(lines: Vec<(Line, u64)>) -> v1::Shortage {
+    let short = lines.into_iter().filter(|(line, available)| u64::from(line.quantity.get()) > *available);
+    v1::Shortage {
+        lines: short
+            .map(|(line, available)| v1::ShortLine {
+                requested: line.quantity.get() as i32,
+                sku: line.sku.into_string(),
+                available: available as i64,
+            })
+            .collect(),
+    }
+}
+
+pub(super) fn stock(sku: Sku, stock: Stock) -> v1::Stock {
+    v1::Stock {
+        sku: sku.into_string(),
+        available: stock.available as i64,
+        held: stock.held as i64,
+        sold: stock.sold as i64,
+        supplied: stock.supplied as i64,
+        version: stock.version as i64,
+        is_protected: stock.is_protected,
+    }
+}
+
+pub(super) fn report(report: Report) -> v1::AuditResponse {
+    v1::AuditResponse {
+        clean: report.clean,
+        findings: report.findings.into_iter().map(finding).collect(),
+        skus: report.skus as i64,
+        pending_reservations: report.pending as i64,
+        available: report.available as i64,
+        held: report.held as i64,
+        sold: report.sold as i64,
+        supplied: report.supplied as i64,
+    }
+}
+
+fn finding(finding: Finding) -> v1::AuditFinding {
+    v1::AuditFinding {
+        kind: match finding.kind {
+            FindingKind::NotConserved => v1::AuditFindingKind::NotConserved,
+            FindingKind::Negative => v1::AuditFindingKind::Negative,
+            FindingKind::HeldMismatch => v1::AuditFindingKind::HeldMismatch,
+            FindingKind::NoDeadline => v1::AuditFindingKind::NoDeadline,
+        }
+        .into(),
+        sku: finding.sku,
+        reservation_id: finding.reservation.map(|id| id.to_string()).unwrap_or_default(),
+        expected: finding.expected as i64,
+        actual: finding.actual as i64,
+    }
+}
+
+fn timestamp(instant: Millis) -> Timestamp {
+    Timestamp { seconds: (instant.0 / 1_000) as i64, nanos: (instant.0 % 1_000) as i32 * 1_000_000 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(sku: &str, quantity: i32) -> v1::Line {
+        v1::Line { sku: sku.into(), quantity }
+    }
+
+    #[test]
+    fn a_bad_line_is_named_by_its_place() {
+        for (bad, reason, field) in [
+            (vec![], Reason::NoLines, "lines"),
+            (vec![line("a", 1); 33], Reason::TooManyLines, "lines"),
+            (vec![line("a", 1), line("", 1)], Reason::EmptySku, "lines[1].sku"),
+            (vec![line("a", 0)], Reason::InvalidQuantity, "lines[0].quantity"),
+            (vec![line("a", -5)], Reason::InvalidQuantity, "lines[0].quantity"),
+            (vec![line("a", i32::MAX)], Reason::InvalidQuantity, "lines[0].quantity"),
+            (vec![line("a", 1), line("b", 1), line("a", 2)], Reason::DuplicateSku, "lines[2].sku"),
+        ] {
+            assert_eq!(lines(bad), Err(Invalid::new(reason, field)));
+        }
+    }
+
+    #[test]
+    fn a_shortage_names_only_the_lines_that_fell_short() {
+        let cart = lines(vec![line("a", 2), line("b", 3)]).expect("a good cart");
+        let lines = cart.into_iter().zip([2, 1]).collect();
+        let shortage = shortage(lines);
+        assert_eq!(shortage.lines, [v1::ShortLine { sku: "b".into(), requested: 3, available: 1 }]);
+    }
+}

@@ -1,0 +1,167 @@
+//! The services: proto to domain and back, and nothing else. Each call is parsed here, carried by a
+//! lane, and answered here.
+//!
+//! - [`checkout`]: `InventorySentinel`.
+//! - [`admin`]: `InventoryAdmin`.
+//! - [`convert`]: domain values as messages.
+//! - [`status`]: refusals as `Status`; the only place that knows gRPC codes.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use inventory_sentinel::Reason;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::{Response, Status, metadata::MetadataMap};
+
+pub(crate) mod admin;
+pub(crate) mod checkout;
+mod convert;
+mod status;
+
+use self::status::Failure;
+use crate::{
+    domain::{NamespaceName, Operation, Outcome, Refusal, RequestId, ReservationId},
+    health::StoreGate,
+    lane::Lane,
+    namespaces::{Namespace, Namespaces},
+    telemetry::metrics::{CallStatus, Metrics, Operation as Measured},
+};
+
+/// Longest that a call without a deadline waits for its answer.
+const LONGEST_CALL: Duration = Duration::from_secs(60);
+/// How much earlier than the caller's deadline we answer, so that the answer is ours and says why.
+const ANSWER_MARGIN: Duration = Duration::from_millis(5);
+
+/// What every call needs: shared by the services.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    namespaces: Arc<Namespaces>,
+    gate: Arc<StoreGate>,
+    metrics: Arc<Metrics>,
+    draining: CancellationToken,
+}
+
+impl Desk {
+    pub(crate) fn new(
+        namespaces: Arc<Namespaces>,
+        gate: Arc<StoreGate>,
+        metrics: Arc<Metrics>,
+        draining: CancellationToken,
+    ) -> Self {
+        Self { namespaces, gate, metrics, draining }
+    }
+
+    /// Runs a handler and counts how it ended.
+    async fn answer<T>(
+        &self,
+        operation: Measured,
+        handler: impl Future<Output = Result<T, Failure>>,
+        short: impl FnOnce(&T) -> bool,
+    ) -> Result<Response<T>, Status> {
+        let start = Instant::now();
+        let result = handler.await;
+        let status = match &result {
+            Ok(message) if short(message) => CallStatus::InsufficientStock,
+            Ok(_) => CallStatus::Success,
+            Err(failure) => failure.call_status(),
+        };
+        self.metrics.observe(operation, status, start.elapsed());
+        match result {
+            Ok(message) => Ok(Response::new(message)),
+            Err(failure) => {
+                if failure.reason() == Reason::Internal || failure.reason() == Reason::StoreCorrupt {
+                    tracing::error!(reason = failure.reason().as_str(), message = failure.message(), "a call failed");
+                } else {
+                    tracing::debug!(reason = failure.reason().as_str(), message = failure.message(), "a call was refused");
+                }
+                Err(failure.into())
+            }
+        }
+    }
+
+    /// Whether calls may pass at all.
+    fn admit(&self) -> Result<(), Failure> {
+        if self.draining.is_cancelled() {
+            return Err(Failure::new(Reason::Draining));
+        }
+        self.gate.check().map_err(|why| Failure::new(Reason::StoreUnavailable).because(&why))
+    }
+
+    async fn namespace(&self, name: &NamespaceName) -> Result<Option<Arc<Namespace>>, Failure> {
+        self.admit()?;
+        Ok(self.namespaces.get(name).await?)
+    }
+
+    /// The namespace, or the refusal that its absence means.
+    async fn namespace_or(&self, name: &NamespaceName, refusal: Refusal) -> Result<Arc<Namespace>, Failure> {
+        self.namespace(name).await?.ok_or_else(|| refusal.into())
+    }
+
+    async fn namespace_made(&self, name: &NamespaceName) -> Result<Arc<Namespace>, Failure> {
+        self.admit()?;
+        Ok(self.namespaces.get_or_make(name).await?)
+    }
+}
+
+/// Carries an operation through its lane; returns what came of it and the sequence.
+async fn carry(lane: &Lane, operation: Operation, deadline: Instant) -> Result<(Outcome, i64), Failure> {
+    let answer = lane.submit(operation, Some(deadline)).await?;
+    Ok((answer.outcome?, answer.sequence as i64))
+}
+
+/// The lane of a reservation. An id that names no partition of ours was not made here.
+fn lane_of(namespace: &Namespace, id: ReservationId) -> Result<&Lane, Failure> {
+    namespace.lane(id.partition).ok_or_else(|| Refusal::ReservationNotFound.into())
+}
+
+/// Refuses an identity that the store may have forgotten.
+fn check_age(namespace: &Namespace, lane: &Lane, request: &RequestId) -> Result<(), Failure> {
+    Ok(request.check_age(lane.now(), namespace.config.retention)?)
+}
+
+/// When the caller stops waiting, from the `grpc-timeout` header.
+fn deadline(metadata: &MetadataMap) -> Instant {
+    let timeout = metadata
+        .get("grpc-timeout")
+        .and_then(|value| parse_timeout(value.to_str().ok()?))
+        .map_or(LONGEST_CALL, |timeout| timeout.saturating_sub(ANSWER_MARGIN.min(timeout / 10)));
+    Instant::now() + timeout.min(LONGEST_CALL)
+}
+
+/// At most eight digits and a unit, as the gRPC protocol has it.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3_600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// A lane answered with something that the operation can't have: a defect.
+fn unexpected(outcome: &Outcome) -> Failure {
+    Failure::new(Reason::Internal).because(&format!("unexpected outcome {outcome:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        assert_eq!(parse_timeout("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        for bad in ["", "S", "5", "5s", "-5S", "123456789S", "5ä"] {
+            assert_eq!(parse_timeout(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Refusals as `google.rpc.Status`: the only place of the server that knows gRPC codes. The codes
+//! themselves stand in the catalogue, `inventory_sentinel::Reason`.
+
+use std::{collections::HashMap, time::Duration};
+
+use inventory_sentinel::{
+    Reason,
+    reason::{Advice, DOMAIN},
+};
+use tonic::{Code, Status, metadata::MetadataMap};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::{
+    domain::{Invalid, Refusal},
+    lane::LaneError,
+    store::{audit::AuditError, error::StoreError},
+    telemetry::metrics::CallStatus,
+};
+
+/// After which a call that was not applied is best repeated.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// The trailer by which a server asks gRPC clients to wait before they retry by themselves.
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// Why a call is refused, with all that its caller should know.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    reason: Reason,
+    message: String,
+    field: Option<String>,
+    metadata: Vec<(&'static str, String)>,
+}
+
+impl Failure {
+    pub(crate) fn new(reason: Reason) -> Self {
+        Self { reason, message: reason.meaning().to_owned(), field: None, metadata: Vec::new() }
+    }
+
+    /// Adds what is known beyond the reason's meaning.
+    pub(crate) fn because(mut self, why: &str) -> Self {
+        self.message = format!("{}: {why}", self.message);
+        self
+    }
+
+    /// Adds a number or a name for programs.
+    pub(crate) fn with(mut self, key: &'static str, value: impl ToString) -> Self {
+        self.metadata.push((key, value.to_string()));
+        self
+    }
+
+    pub(crate) fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The label of this failure in the metrics.
+    pub(crate) fn call_status(&self) -> CallStatus {
+        match self.reason.code() {
+            Code::InvalidArgument => CallStatus::Invalid,
+            Code::NotFound | Code::FailedPrecondition => CallStatus::Refused,
+            _ if self.reason == Reason::NamespaceQuota => CallStatus::Refused,
+            _ => CallStatus::Unavailable,
+        }
+    }
+}
+
+impl From<Invalid> for Failure {
+    fn from(invalid: Invalid) -> Self {
+        Self { field: Some(invalid.field), ..Self::new(invalid.reason) }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::SkuNotFound(sku) => Self::new(Reason::SkuNotFound).with("sku", sku.as_str()),
+            Refusal::SkuNotProtected(sku) => Self::new(Reason::SkuNotProtected).with("sku", sku.as_str()),
+            Refusal::RequestIdReused => Self::new(Reason::RequestIdReused),
+            Refusal::NamespaceQuota => Self::new(Reason::NamespaceQuota),
+            Refusal::ReservationNotFound => Self::new(Reason::ReservationNotFound),
+            Refusal::ReservationExpired => Self::new(Reason::ReservationExpired),
+            Refusal::ReservationRolledBack => Self::new(Reason::ReservationRolledBack),
+            Refusal::ReservationAlreadyCommitted => Self::new(Reason::ReservationAlreadyCommitted),
+            Refusal::StockBelowHeld { held } => Self::new(Reason::StockBelowHeld).with("held", held),
+            Refusal::StockLimit => Self::new(Reason::StockLimit),
+        }
+    }
+}
+
+impl From<LaneError> for Failure {
+    fn from(error: LaneError) -> Self {
+        match error {
+            LaneError::Overloaded => Self::new(Reason::Overloaded),
+            LaneError::DeadlinePassed => Self::new(Reason::DeadlineExceeded),
+            LaneError::OutcomeUnknown { why } => Self::new(Reason::OutcomeUnknown).because(&why),
+            LaneError::Unavailable { why } => Self::new(Reason::StoreUnavailable).because(&why),
+            LaneError::Full => Self::new(Reason::StoreFull),
+            LaneError::Corrupt { why } => Self::new(Reason::StoreCorrupt).because(&why),
+        }
+    }
+}
+
+/// Of a command that opens or reads: repeated, it does no harm, so a lost reply leaves no doubt.
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full => Self::new(Reason::StoreFull),
+            StoreError::Corrupt { why } => Self::new(Reason::StoreCorrupt).because(&why),
+            error => Self::new(Reason::StoreUnavailable).because(&error.to_string()),
+        }
+    }
+}
+
+impl From<AuditError> for Failure {
+    fn from(error: AuditError) -> Self {
+        match error {
+            AuditError::Store(error) => error.into(),
+            AuditError::Overtaken => Self::new(Reason::AuditOvertaken),
+        }
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        let Failure { reason, message, field, metadata } = failure;
+        let metadata: HashMap<_, _> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let mut details = ErrorDetails::new();
+        details.set_error_info(reason.as_str(), DOMAIN, metadata);
+        if let Some(field) = field {
+            details.add_bad_request_violation(field, reason.meaning());
+        }
+        let mut trailers = MetadataMap::new();
+        if matches!(reason.advice(), Advice::Retry | Advice::Repeat) {
+            details.set_retry_info(Some(RETRY_AFTER));
+        }
+        if reason == Reason::Overloaded {
+            trailers.insert(PUSHBACK, (RETRY_AFTER.as_millis() as u64).into());
+        }
+        Status::with_error_details_and_metadata(reason.code(), message, details, trailers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_survives_the_way_to_the_caller() {
+        for &reason in Reason::ALL {
+            let status = Status::from(Failure::new(reason).with("held", 7));
+            assert_eq!(status.code(), reason.code());
+            let info = status.get_details_error_info().expect("every error has an ErrorInfo");
+            assert_eq!(Reason::from_name(&info.reason), Some(reason));
+            assert_eq!(info.domain, DOMAIN);
+            assert_eq!(info.metadata.get("held").map(String::as_str), Some("7"));
+        }
+    }
+
+    #[test]
+    fn a_malformed_field_is_named() {
+        let status = Status::from(Failure::from(Invalid::new(Reason::InvalidQuantity, "lines[2].quantity")));
+        let request = status.get_details_bad_request().expect("it has a BadRequest");
+        assert_eq!(request.field_violations[0].field, "lines[2].quantity");
+    }
+
+    #[test]
+    fn shedding_says_when_to_come_back() {
+        let status = Status::from(Failure::from(LaneError::Overloaded));
+        assert!(status.get_details_retry_info().is_some());
+        assert_eq!(status.metadata().get(PUSHBACK).map(|value| value.as_bytes()), Some(&b"100"[..]));
+    }
+}

@@ -1,0 +1,210 @@
+//! What went wrong at Redis, sorted by the only thing that matters to a caller: whether the
+//! commands may have been applied.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use deadpool_redis::redis::{RedisError, ServerErrorKind};
+
+/// Most characters of Redis's own words that are kept.
+const MAX_WHY_CHARS: usize = 300;
+
+/// A command that did not do its work. Cheap to clone: one is told to every caller of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// Certainly nothing was applied.
+    #[error("the store did not take the call: {why}")]
+    NotApplied {
+        /// For people.
+        why: Arc<str>,
+    },
+    /// It was sent and no reply came: it may have been applied, now or in a moment.
+    #[error("the store did not answer: {why}")]
+    Unknown {
+        /// For people.
+        why: Arc<str>,
+    },
+    /// Nothing was applied: Redis is at its memory limit.
+    #[error("the store is at its memory limit")]
+    Full,
+    /// The script met something that it did not write, or failed.
+    #[error("the store holds something unexpected: {why}")]
+    Corrupt {
+        /// For people.
+        why: Arc<str>,
+    },
+    /// Nothing was applied: Redis does not know the script.
+    #[error("the script is not loaded")]
+    NoScript,
+    /// Nothing was applied: the partition is not there, or not the one that was opened.
+    #[error("the partition was replaced")]
+    Closed,
+}
+
+impl StoreError {
+    pub(crate) fn not_applied(why: impl AsRef<str>) -> StoreError {
+        StoreError::NotApplied { why: plain(why.as_ref()) }
+    }
+
+    pub(crate) fn unknown(why: impl AsRef<str>) -> StoreError {
+        StoreError::Unknown { why: plain(why.as_ref()) }
+    }
+
+    pub(crate) fn corrupt(why: impl AsRef<str>) -> StoreError {
+        StoreError::Corrupt { why: plain(why.as_ref()) }
+    }
+
+    /// Sorts an error of the driver. `sent` says whether the command may have left this process.
+    pub(crate) fn from_redis(error: &RedisError, sent: bool) -> StoreError {
+        let why = plain(&error.to_string());
+        let Some(code) = error.code() else {
+            // No reply of Redis: broken or late on the way, or never sent.
+            return if sent { StoreError::Unknown { why } } else { StoreError::NotApplied { why } };
+        };
+        match code {
+            "NOSCRIPT" => StoreError::NoScript,
+            "SENTINELCLOSED" => StoreError::Closed,
+            "OOM" => StoreError::Full,
+            // Redis refuses these before a script starts, or before its first write.
+            "LOADING" | "MISCONF" | "READONLY" | "CLUSTERDOWN" | "NOREPLICAS" | "MASTERDOWN" | "BUSY" | "TRYAGAIN"
+            | "MOVED" | "ASK" | "CROSSSLOT" | "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => {
+                StoreError::NotApplied { why }
+            }
+            _ if !sent => StoreError::NotApplied { why },
+            "ERR" if error.detail().is_some_and(|detail| detail.starts_with("max number of clients")) => {
+                StoreError::NotApplied { why }
+            }
+            "ERR" | "WRONGTYPE" | "SENTINELCORRUPT" | "SENTINELMALFORMED" => StoreError::Corrupt { why },
+            // A word that Redis does not use: something between here and there speaks.
+            _ => StoreError::Unknown { why },
+        }
+    }
+
+    /// The label of this error in the metrics.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            StoreError::NotApplied { .. } => "not_applied",
+            StoreError::Unknown { .. } => "unknown",
+            StoreError::Full => "full",
+            StoreError::Corrupt { .. } => "corrupt",
+            StoreError::NoScript => "no_script",
+            StoreError::Closed => "closed",
+        }
+    }
+}
+
+/// Whether the connection must not be used again: it is broken, a late reply may still come in on
+/// it, or it leads to a node that is no primary any more.
+pub(super) fn ends_connection(error: &RedisError) -> bool {
+    match error.code() {
+        Some(code) => code == "READONLY" || code == "MASTERDOWN",
+        None => true,
+    }
+}
+
+/// Whether the other end is gone, so that other idle connections to it are most likely dead too.
+pub(super) fn ends_peer(error: &RedisError) -> bool {
+    matches!(error.kind(), deadpool_redis::redis::ErrorKind::Server(ServerErrorKind::ReadOnly))
+        || error.is_connection_dropped()
+}
+
+/// Redis's words may quote what callers sent: shortened, and without control characters.
+fn plain(text: &str) -> Arc<str> {
+    let mut out = String::with_capacity(text.len().min(MAX_WHY_CHARS));
+    for character in text.chars().take(MAX_WHY_CHARS) {
+        if character.is_control() {
+            // A String takes every write.
+            let _ = write!(out, "{}", character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use deadpool_redis::redis::{Value, parse_redis_value};
+
+    use super::*;
+    use crate::telemetry::metrics::STORE_ERROR_KINDS;
+
+    /// The error that the driver makes of this reply.
+    fn reply(line: &str) -> RedisError {
+        match parse_redis_value(format!("-{line}\r\n").as_bytes()) {
+            Ok(Value::ServerError(error)) => error.into(),
+            Err(error) => error,
+            Ok(other) => panic!("{other:?} is no error"),
+        }
+    }
+
+    #[test]
+    fn replies_are_sorted_by_their_effect() {
+        for (line, kind) in [
+            ("NOSCRIPT No matching script. Please use EVAL.", "no_script"),
+            ("SENTINELCLOSED another epoch script: x, on @user_script:1.", "closed"),
+            ("SENTINELCORRUPT stock record script: x, on @user_script:1.", "corrupt"),
+            ("OOM command not allowed when used memory > 'maxmemory'.", "full"),
+            ("LOADING Redis is loading the dataset in memory", "not_applied"),
+            ("MISCONF Errors writing to the AOF file: No space left on device", "not_applied"),
+            ("READONLY You can't write against a read only replica.", "not_applied"),
+            ("CLUSTERDOWN The cluster is down", "not_applied"),
+            ("NOREPLICAS Not enough good replicas to write.", "not_applied"),
+            ("MASTERDOWN Link with MASTER is down", "not_applied"),
+            ("BUSY Redis is busy running a script.", "not_applied"),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", "not_applied"),
+            ("MOVED 3999 127.0.0.1:6381", "not_applied"),
+            ("NOAUTH Authentication required.", "not_applied"),
+            ("WRONGPASS invalid username-password pair or user is disabled.", "not_applied"),
+            ("NOPERM this user has no permissions to run the 'evalsha' command", "not_applied"),
+            ("ERR max number of clients reached", "not_applied"),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", "corrupt"),
+            ("ERR user_script:7: attempt to index a nil value", "corrupt"),
+            ("GATEWAY upstream reset", "unknown"),
+        ] {
+            let error = reply(line);
+            assert_eq!(StoreError::from_redis(&error, true).kind(), kind, "{line}");
+        }
+    }
+
+    #[test]
+    fn without_a_reply_it_matters_whether_it_was_sent() {
+        for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut] {
+            let error = RedisError::from(io::Error::from(kind));
+            assert_eq!(StoreError::from_redis(&error, true).kind(), "unknown");
+            assert_eq!(StoreError::from_redis(&error, false).kind(), "not_applied");
+            assert!(ends_connection(&error));
+        }
+    }
+
+    #[test]
+    fn only_a_sound_connection_is_used_again() {
+        assert!(ends_connection(&reply("READONLY You can't write against a read only replica.")));
+        assert!(!ends_connection(&reply("OOM command not allowed")));
+        assert!(!ends_connection(&reply("NOSCRIPT No matching script.")));
+        assert!(!ends_peer(&RedisError::from(io::Error::from(io::ErrorKind::TimedOut))));
+        assert!(ends_peer(&RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe))));
+    }
+
+    #[test]
+    fn words_of_redis_are_shortened_and_escaped() {
+        let error = StoreError::corrupt(format!("a\n\u{1b}[2J{}", "x".repeat(1_000)));
+        let text = error.to_string();
+        assert!(text.contains("a\\n\\u{1b}[2J") && text.len() < 400, "{text}");
+    }
+
+    #[test]
+    fn kinds_are_those_of_the_metrics() {
+        let errors = [
+            StoreError::not_applied(""),
+            StoreError::unknown(""),
+            StoreError::Full,
+            StoreError::corrupt(""),
+            StoreError::NoScript,
+            StoreError::Closed,
+        ];
+        assert_eq!(errors.map(|error| error.kind()), STORE_ERROR_KINDS);
+    }
+}

@@ -1,0 +1,230 @@
+//! Whether a Redis is fit to hold stock: a primary, new enough, never evicting, and on disk where
+//! the durability promises it. Reads INFO and CONFIG, and changes nothing.
+
+use std::collections::HashMap;
+
+use deadpool_redis::redis::{self, Value};
+
+use super::error::StoreError;
+use super::pool::Connection;
+use crate::config::Durability;
+
+/// The oldest Redis (or what Valkey says it is compatible with) whose scripts do what ours need.
+const MIN_VERSION: (u32, u32) = (7, 0);
+
+/// A store that may be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fit {
+    /// Name and version, as `redis 7.0.15` or `valkey 8.1.0`.
+    pub(crate) version: String,
+    /// The identity of the process: another one after a restart.
+    pub(crate) run_id: String,
+    /// What could not be checked, one line each.
+    pub(crate) notes: Vec<String>,
+}
+
+/// A store that may not be used now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unfit {
+    /// It could not be asked, or is still loading.
+    #[error("{0}")]
+    Away(StoreError),
+    /// It answered, and must not be used as it is: one line per fault, with its remedy.
+    #[error("{}", .0.join("; "))]
+    Faults(Vec<String>),
+}
+
+impl From<StoreError> for Unfit {
+    fn from(error: StoreError) -> Unfit {
+        Unfit::Away(error)
+    }
+}
+
+/// Asks the store what it is.
+pub(crate) async fn check(connection: &mut Connection, durability: Durability) -> Result<Fit, Unfit> {
+    let info = connection.send(&redis::cmd("INFO")).await?;
+    let info = Fields::parse_info(&text(&info));
+    let mut command = redis::cmd("CONFIG");
+    command.arg("GET").arg("maxmemory-policy").arg("appendonly").arg("appendfsync");
+    let config = match connection.send(&command).await {
+        Ok(reply) => Some(Fields::from_pairs(&reply)),
+        // Forbidden, renamed or, before 7.0, not taking several names.
+        Err(StoreError::NotApplied { .. } | StoreError::Corrupt { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    judge(&info, config.as_ref(), durability)
+}
+
+/// What INFO and CONFIG say, as one verdict.
+fn judge(info: &Fields, config: Option<&Fields>, durability: Durability) -> Result<Fit, Unfit> {
+    if [info.get("loading"), info.get("async_loading")].contains(&"1") {
+        return Err(StoreError::not_applied("the store is loading its data").into());
+    }
+    let mut faults = Vec::new();
+    let mut notes = Vec::new();
+    let config = match config {
+        Some(config) if !config.0.is_empty() => Some(config),
+        _ => None,
+    };
+
+    let version = info.get("redis_version");
+    if !new_enough(version) {
+        faults.push(format!("the store is version {version:?}: it needs redis 7.0 or valkey 8.0, or newer"));
+    }
+    match info.get("redis_mode") {
+        "standalone" | "" => {}
+        mode => faults.push(format!("the store runs in {mode} mode: name a standalone primary")),
+    }
+    if info.get("role") != "master" {
+        faults.push(format!("the store is a {:?} and not the primary: name the primary", info.get("role")));
+    }
+
+    let policy = config.map_or(info.get("maxmemory_policy"), |config| config.get("maxmemory-policy"));
+    match policy {
+        "noeviction" => {}
+        "" => notes.push("could not check maxmemory-policy: make sure that it is noeviction".to_owned()),
+        policy => faults.push(format!(
+            "the store evicts (maxmemory-policy {policy}), which loses stock: set maxmemory-policy noeviction"
+        )),
+    }
+
+    if durability == Durability::Durable {
+        let appends = match config {
+            Some(config) => config.get("appendonly") == "yes",
+            None => info.get("aof_enabled") == "1",
+        };
+        if !appends {
+            faults.push(
+                "the store keeps no append-only file, which durable needs: set appendonly yes and appendfsync always, or run with --durability fast"
+                    .to_owned(),
+            );
+        } else {
+            match config.map(|config| config.get("appendfsync")) {
+                Some("always") => {}
+                Some(policy) => faults.push(format!(
+                    "the store fsyncs {policy} and not before each answer, which durable needs: set appendfsync always, or run with --durability fast"
+                )),
+                None => notes.push("could not check appendfsync: make sure that it is always".to_owned()),
+            }
+        }
+        let status = info.get("aof_last_write_status");
+        if appends && status != "ok" {
+            faults.push(format!(
+                "the store cannot write its append-only file ({status:?}): look at its disk and its log"
+            ));
+        }
+    }
+
+    if !faults.is_empty() {
+        return Err(Unfit::Faults(faults));
+    }
+    let version = match info.get("valkey_version") {
+        "" => format!("redis {version}"),
+        valkey => format!("valkey {valkey}"),
+    };
+    Ok(Fit { version, run_id: info.get("run_id").to_owned(), notes })
+}
+
+fn new_enough(version: &str) -> bool {
+    let mut parts = version.split('.').map_while(|part| part.parse::<u32>().ok());
+    match (parts.next(), parts.next()) {
+        (Some(major), Some(minor)) => (major, minor) >= MIN_VERSION,
+        _ => false,
+    }
+}
+
+/// Names and values; a name that is not there has an empty value.
+#[derive(Debug, Default)]
+struct Fields(HashMap<String, String>);
+
+impl Fields {
+    fn parse_info(info: &str) -> Fields {
+        let pairs = info.lines().filter_map(|line| line.split_once(':'));
+        Fields(pairs.map(|(name, value)| (name.to_owned(), value.trim_end().to_owned())).collect())
+    }
+
+    fn from_pairs(reply: &Value) -> Fields {
+        let Value::Array(items) = reply else {
+            return Fields::default();
+        };
+        Fields(items.chunks_exact(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect())
+    }
+
+    fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::SimpleString(text) => text.clone(),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INFO: &str = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nrun_id:abc\r\n\
+                        # Memory\r\nmaxmemory_policy:noeviction\r\n# Persistence\r\nloading:0\r\nasync_loading:0\r\n\
+                        aof_enabled:1\r\naof_last_write_status:ok\r\n# Replication\r\nrole:master\r\n";
+
+    fn config(policy: &str, appendonly: &str, appendfsync: &str) -> Fields {
+        let pairs = [("maxmemory-policy", policy), ("appendonly", appendonly), ("appendfsync", appendfsync)];
+        Fields(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+    }
+
+    fn faults(info: &str, config: Option<&Fields>, durability: Durability) -> Vec<String> {
+        match judge(&Fields::parse_info(info), config, durability) {
+            Err(Unfit::Faults(faults)) => faults,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_good_store_is_fit() {
+        let good = config("noeviction", "yes", "always");
+        let fit = judge(&Fields::parse_info(INFO), Some(&good), Durability::Durable).unwrap();
+        assert_eq!((fit.version.as_str(), fit.run_id.as_str()), ("redis 7.0.15", "abc"));
+        assert!(fit.notes.is_empty());
+        let valkey = format!("{INFO}valkey_version:8.1.0\r\n");
+        let fit = judge(&Fields::parse_info(&valkey), Some(&good), Durability::Durable).unwrap();
+        assert_eq!(fit.version, "valkey 8.1.0");
+    }
+
+    #[test]
+    fn each_fault_has_its_line() {
+        let good = config("noeviction", "yes", "always");
+        for (from, to, says) in [
+            ("redis_version:7.0.15", "redis_version:6.2.14", "6.2.14"),
+            ("redis_version:7.0.15", "redis_version:unstable", "unstable"),
+            ("role:master", "role:slave", "primary"),
+            ("redis_mode:standalone", "redis_mode:cluster", "cluster"),
+            ("aof_last_write_status:ok", "aof_last_write_status:err", "disk"),
+        ] {
+            let found = faults(&INFO.replace(from, to), Some(&good), Durability::Durable);
+            assert!(found.len() == 1 && found[0].contains(says), "{to}: {found:?}");
+        }
+        let evicts = config("allkeys-lru", "no", "everysec");
+        assert_eq!(faults(INFO, Some(&evicts), Durability::Durable).len(), 2);
+        assert_eq!(faults(INFO, Some(&evicts), Durability::Fast).len(), 1);
+        let lazy = config("noeviction", "yes", "everysec");
+        assert!(faults(INFO, Some(&lazy), Durability::Durable)[0].contains("appendfsync always"));
+    }
+
+    #[test]
+    fn without_config_info_is_believed_and_the_rest_is_said() {
+        let fit = judge(&Fields::parse_info(INFO), None, Durability::Durable).unwrap();
+        assert_eq!(fit.notes, ["could not check appendfsync: make sure that it is always"]);
+        let found = faults(&INFO.replace("aof_enabled:1", "aof_enabled:0"), None, Durability::Durable);
+        assert!(found[0].contains("append-only"), "{found:?}");
+    }
+
+    #[test]
+    fn loading_is_away_and_no_fault() {
+        let info = Fields::parse_info(&INFO.replace("\nloading:0", "\nloading:1"));
+        assert!(matches!(judge(&info, None, Durability::Durable), Err(Unfit::Away(_))));
+    }
+}

@@ -1,0 +1,67 @@
+//! The only place that knows the name of a Redis key.
+//!
+//! A partition's keys share one hash tag, `{namespace/partition}`, and so lie in one cluster slot.
+//! A namespace has no brace, colon or slash in its name, so that no two partitions share a key.
+
+use crate::domain::NamespaceName;
+
+/// The set of all namespaces: what a server that has just started must sweep.
+pub(crate) const NAMESPACES: &str = "is:namespaces";
+
+/// The keys of one partition, in the order of `KEYS` in `lua/contract.lua`.
+#[derive(Clone, Debug)]
+pub(crate) struct PartitionKeys([String; 7]);
+
+impl PartitionKeys {
+    pub(crate) fn new(namespace: &NamespaceName, partition: u16) -> Self {
+        let key = |name: &str| format!("is:{{{namespace}/{partition}}}:{name}");
+        Self([
+            key("meta"),
+            key("stock"),
+            key("holds"),
+            key("deadlines"),
+            key("past:a"),
+            key("past:b"),
+            key("events"),
+        ])
+    }
+
+    pub(crate) fn all(&self) -> &[String; 7] {
+        &self.0
+    }
+
+    pub(crate) fn meta(&self) -> &str {
+        &self.0[0]
+    }
+
+    pub(crate) fn stock(&self) -> &str {
+        &self.0[1]
+    }
+
+    pub(crate) fn holds(&self) -> &str {
+        &self.0[2]
+    }
+
+    pub(crate) fn deadlines(&self) -> &str {
+        &self.0[3]
+    }
+
+    pub(crate) fn events(&self) -> &str {
+        &self.0[6]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_of_a_partition_share_one_tag() {
+        let name = NamespaceName::parse("flash_sale".into()).expect("a valid name");
+        let keys = PartitionKeys::new(&name, 3);
+        assert_eq!(keys.meta(), "is:{flash_sale/3}:meta");
+        for key in keys.all() {
+            assert!(key.starts_with("is:{flash_sale/3}:"), "{key}");
+        }
+    }
+}

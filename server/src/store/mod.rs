@@ -1,0 +1,126 @@
+//! Redis, and nothing above this room knows that it is Redis.
+//!
+//! - [`keys`]: the name of every key.
+//! - [`wire`]: arguments, replies and records as bytes.
+//! - [`script`]: the Lua, assembled from `lua/`.
+//! - [`pool`]: connections, bounded in number and in time.
+//! - [`error`]: what went wrong, sorted by whether it may have been applied.
+//! - [`fitness`]: whether this Redis may hold stock.
+//! - [`embedded`]: a Redis of our own, as a child.
+//! - [`events`]: the entries of the event stream.
+//! - [`audit`]: the books against the records, in bounded reads.
+
+use deadpool_redis::redis::{Cmd, Value, cmd};
+
+pub(crate) mod audit;
+pub(crate) mod embedded;
+pub(crate) mod error;
+mod events;
+pub(crate) mod fitness;
+pub(crate) mod keys;
+pub(crate) mod pool;
+mod script;
+pub(crate) mod wire;
+
+use self::{
+    error::StoreError,
+    keys::{NAMESPACES, PartitionKeys},
+    pool::{Connection, Pool},
+    script::Script,
+    wire::{Batch, NamespaceConfig, Opened, RawReply},
+};
+use crate::domain::NamespaceName;
+
+/// Names of namespaces read with one command.
+const SCAN_COUNT: usize = 1_000;
+
+/// Whether a call may go through when Redis is at its memory limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Everything; refused whole at the limit.
+    Plain,
+    /// Only what resolves, reads and expires.
+    Resolving,
+}
+
+/// One Redis, and what this service does with it.
+pub(crate) struct Store {
+    pool: Pool,
+    plain: Script,
+    resolving: Script,
+}
+
+impl Store {
+    pub(crate) fn new(pool: Pool) -> Self {
+        Self { pool, plain: Script::plain(), resolving: Script::allow_oom() }
+    }
+
+    /// A connection of one's own, for reads that take several commands.
+    pub(crate) async fn connection(&self) -> Result<Connection, StoreError> {
+        self.pool.get().await
+    }
+
+    /// The config of a namespace; `None` if there is no such namespace.
+    pub(crate) async fn find(&self, namespace: &NamespaceName) -> Result<Option<NamespaceConfig>, StoreError> {
+        let keys = PartitionKeys::new(namespace, 0);
+        let reply = self.send(cmd("HGET").arg(keys.meta()).arg("config")).await?;
+        wire::decode_config(&reply)
+    }
+
+    /// Names a namespace among all, so that every server sweeps it. Before its first record.
+    pub(crate) async fn register(&self, namespace: &NamespaceName) -> Result<(), StoreError> {
+        self.send(cmd("SADD").arg(NAMESPACES).arg(namespace.as_str())).await.map(drop)
+    }
+
+    /// One page of the namespaces there are, and the cursor of the next; 0 after the last.
+    pub(crate) async fn namespaces(&self, cursor: u64) -> Result<(Vec<NamespaceName>, u64), StoreError> {
+        let reply = self.send(cmd("SSCAN").arg(NAMESPACES).arg(cursor).arg("COUNT").arg(SCAN_COUNT)).await?;
+        let (next, names): (u64, Vec<String>) = deadpool_redis::redis::from_redis_value(reply)
+            .map_err(|error| StoreError::corrupt(error.to_string()))?;
+        let names = names.into_iter().filter_map(|name| NamespaceName::parse(name).ok()).collect();
+        Ok((names, next))
+    }
+
+    /// Opens a partition, and makes it as proposed if there is none.
+    pub(crate) async fn open(
+        &self,
+        keys: &PartitionKeys,
+        proposal: &NamespaceConfig,
+        epoch: u64,
+    ) -> Result<Opened, StoreError> {
+        let script = &self.plain;
+        let reply = self.run(script, wire::open_command(&script.sha, keys, proposal, epoch)).await?;
+        wire::decode_opened(&reply)
+    }
+
+    /// Runs a batch once.
+    pub(crate) async fn apply(
+        &self,
+        keys: &PartitionKeys,
+        epoch: u64,
+        batch: &Batch,
+        mode: Mode,
+    ) -> Result<RawReply, StoreError> {
+        let script = match mode {
+            Mode::Plain => &self.plain,
+            Mode::Resolving => &self.resolving,
+        };
+        self.run(script, batch.command(&script.sha, keys, epoch)).await
+    }
+
+    /// Runs a script, loading it where Redis has lost it.
+    async fn run(&self, script: &Script, command: Cmd) -> Result<Value, StoreError> {
+        let mut connection = self.pool.get().await?;
+        match connection.send(&command).await {
+            Err(StoreError::NoScript) => {
+                connection.send(cmd("SCRIPT").arg("LOAD").arg(&script.source)).await?;
+                connection.send(&command).await
+            }
+            result => result,
+        }
+    }
+
+    async fn send(&self, command: &Cmd) -> Result<Value, StoreError> {
+        self.pool.get().await?.send(command).await
+    }
+}

@@ -1,0 +1,248 @@
+//! Connections to one Redis: a bounded number, every wait bounded, none used again once a late
+//! reply might come in on it.
+
+use std::time::Duration;
+
+use deadpool::managed::{self, Metrics, PoolError, QueueMode, RecycleResult, TimeoutType};
+use deadpool_redis::redis::aio::MultiplexedConnection;
+use deadpool_redis::redis::io::tcp::TcpSettings;
+use deadpool_redis::redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, ProtocolVersion, RedisError, Value};
+
+use super::error::{self, StoreError};
+use crate::config::{Config, RedisUrl};
+
+/// How many connections, and how long anything may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Connections.
+    pub(crate) size: usize,
+    /// Longest wait for one to be free.
+    pub(crate) wait: Duration,
+    /// Longest time to open one.
+    pub(crate) connect: Duration,
+    /// Longest wait for a reply.
+    pub(crate) reply: Duration,
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Limits {
+        Limits {
+            size: config.pool_size,
+            wait: config.pool_wait,
+            connect: config.connect_timeout,
+            reply: config.store_timeout,
+        }
+    }
+}
+
+/// A pool of connections. Opens none until one is asked for.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    inner: managed::Pool<Manager>,
+}
+
+/// How a pool is used right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PoolStatus {
+    /// Connections that are open.
+    pub(crate) open: usize,
+    /// Those that are free.
+    pub(crate) idle: usize,
+    /// Calls that wait for one.
+    pub(crate) waiting: usize,
+}
+
+impl Pool {
+    pub(crate) fn new(url: &RedisUrl, limits: Limits) -> Result<Pool, StoreError> {
+        let info = connection_info(url)?;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(limits.connect))
+            .set_response_timeout(Some(limits.reply));
+        let manager = deadpool_redis::Manager::new_with_config(info, config)
+            .map_err(|error| StoreError::from_redis(&error, false))?;
+        let inner = managed::Pool::builder(Manager(manager))
+            .max_size(limits.size)
+            .wait_timeout(Some(limits.wait))
+            .create_timeout(Some(limits.connect + limits.reply))
+            // The connection used last is the one whose buffers are warm.
+            .queue_mode(QueueMode::Lifo)
+            .runtime(deadpool_redis::Runtime::Tokio1)
+            .build()
+            .map_err(|error| StoreError::not_applied(error.to_string()))?;
+        Ok(Pool { inner })
+    }
+
+    /// A connection of one's own, until it is dropped.
+    pub(crate) async fn get(&self) -> Result<Connection, StoreError> {
+        match self.inner.get().await {
+            Ok(object) => Ok(Connection { object: Some(object), clean: true }),
+            Err(PoolError::Backend(error)) => Err(StoreError::from_redis(&error, false)),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => {
+                Err(StoreError::not_applied("no connection to the store was free in time"))
+            }
+            Err(PoolError::Timeout(_)) => Err(StoreError::not_applied("the store could not be connected to in time")),
+            Err(error) => Err(StoreError::not_applied(error.to_string())),
+        }
+    }
+
+    pub(crate) fn status(&self) -> PoolStatus {
+        let status = self.inner.status();
+        PoolStatus { open: status.size, idle: status.available, waiting: status.waiting }
+    }
+}
+
+/// One connection; one command at a time. Dropped in the middle of a command, or after one that
+/// was not answered, it is closed instead of going back: a late reply has nobody to reach.
+pub(crate) struct Connection {
+    /// There until the drop.
+    object: Option<managed::Object<Manager>>,
+    /// Every command sent was answered, by a node that can go on answering.
+    clean: bool,
+}
+
+impl Connection {
+    /// Sends one command and waits for its reply. An error reply is an error.
+    pub(crate) async fn send(&mut self, command: &Cmd) -> Result<Value, StoreError> {
+        let Some(object) = self.object.as_mut().filter(|_| self.clean) else {
+            return Err(StoreError::not_applied("the connection to the store is broken"));
+        };
+        self.clean = false;
+        let failure = match object.send_packed_command(command).await {
+            Ok(Value::ServerError(error)) => RedisError::from(error),
+            Ok(value) => {
+                self.clean = true;
+                return Ok(value);
+            }
+            Err(error) => error,
+        };
+        self.clean = !error::ends_connection(&failure);
+        if error::ends_peer(&failure)
+            && let Some(pool) = managed::Object::pool(object)
+        {
+            // After a restart or a failover all idle connections are dead: not one batch each.
+            pool.retain(|_, _| false);
+        }
+        Err(StoreError::from_redis(&failure, true))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take().filter(|_| !self.clean) {
+            drop(managed::Object::take(object));
+        }
+    }
+}
+
+/// Opens connections as `deadpool_redis` does, and hands them out without its UNWATCH and PING:
+/// they cost a round trip per batch and prove nothing about the next moment. A batch finds out by
+/// itself, and is sent again under its identity.
+struct Manager(deadpool_redis::Manager);
+
+impl managed::Manager for Manager {
+    type Type = MultiplexedConnection;
+    type Error = RedisError;
+
+    async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
+        managed::Manager::create(&self.0).await
+    }
+
+    async fn recycle(&self, _: &mut MultiplexedConnection, _: &Metrics) -> RecycleResult<RedisError> {
+        Ok(())
+    }
+}
+
+fn connection_info(url: &RedisUrl) -> Result<ConnectionInfo, StoreError> {
+    let info = url.connection_info().map_err(StoreError::not_applied)?;
+    // RESP2 whatever the URL says: replies are read as what RESP2 makes of them.
+    let settings = info
+        .redis_settings()
+        .clone()
+        .set_protocol(ProtocolVersion::RESP2)
+        .set_lib_name("inventory-sentinel", env!("CARGO_PKG_VERSION"));
+    Ok(info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use deadpool_redis::redis::cmd;
+
+    use super::*;
+    use crate::store::embedded::Embedded;
+
+    const REPLY: Duration = Duration::from_millis(150);
+
+    async fn start(size: usize) -> (tempfile::TempDir, Embedded, Pool) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { data_dir: folder.path().to_path_buf(), ..Config::default() };
+        let embedded = Embedded::start(&config).await.unwrap();
+        let limits = Limits { size, wait: REPLY, connect: Duration::from_secs(1), reply: REPLY };
+        let pool = Pool::new(embedded.url(), limits).unwrap();
+        (folder, embedded, pool)
+    }
+
+    async fn echo(pool: &Pool, text: &str) -> Result<Value, StoreError> {
+        pool.get().await?.send(cmd("ECHO").arg(text)).await
+    }
+
+    fn bulk(text: &str) -> Result<Value, StoreError> {
+        Ok(Value::BulkString(text.into()))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_late_reply_reaches_nobody() {
+        let (_folder, embedded, pool) = start(1).await;
+        assert_eq!(echo(&pool, "first").await, bulk("first"));
+        assert_eq!(pool.status(), PoolStatus { open: 1, idle: 1, waiting: 0 });
+
+        // Not answered in time.
+        pool.get().await.unwrap().send(cmd("CLIENT").arg("PAUSE").arg(400)).await.unwrap();
+        let mut connection = pool.get().await.unwrap();
+        assert_eq!(connection.send(cmd("ECHO").arg("late")).await.unwrap_err().kind(), "unknown");
+        assert_eq!(connection.send(cmd("ECHO").arg("next")).await.unwrap_err().kind(), "not_applied");
+        drop(connection);
+        assert_eq!(pool.status().open, 0);
+
+        // Not waited for.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        pool.get().await.unwrap().send(cmd("CLIENT").arg("PAUSE").arg(100)).await.unwrap();
+        let given_up = tokio::time::timeout(Duration::from_millis(20), echo(&pool, "given up"));
+        assert!(given_up.await.is_err());
+        assert_eq!(pool.status().open, 0);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(echo(&pool, "own").await, bulk("own"));
+        embedded.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_error_reply_keeps_the_connection_and_a_full_pool_is_not_waited_for_long() {
+        let (_folder, embedded, pool) = start(1).await;
+        let mut connection = pool.get().await.unwrap();
+        let unknown = connection.send(cmd("EVALSHA").arg("0".repeat(40)).arg(0)).await;
+        assert_eq!(unknown, Err(StoreError::NoScript));
+        assert_eq!(connection.send(cmd("ECHO").arg("on")).await, bulk("on"));
+
+        let began = std::time::Instant::now();
+        assert_eq!(pool.get().await.err().unwrap().kind(), "not_applied");
+        assert!(began.elapsed() < 4 * REPLY);
+        drop(connection);
+        assert_eq!(pool.status().idle, 1);
+        embedded.stop().await;
+        assert_eq!(echo(&pool, "gone").await.unwrap_err().kind(), "unknown");
+        assert_eq!(echo(&pool, "gone").await.unwrap_err().kind(), "not_applied");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_dead_connection_tells_of_all() {
+        let (_folder, embedded, pool) = start(3).await;
+        let mut open = Vec::new();
+        for _ in 0..3 {
+            open.push(pool.get().await.unwrap());
+        }
+        drop(open);
+        assert_eq!(pool.status().idle, 3);
+        embedded.stop().await;
+        assert_eq!(echo(&pool, "gone").await.unwrap_err().kind(), "unknown");
+        assert_eq!(pool.status().open, 0);
+    }
+}

@@ -1,0 +1,43 @@
+//! The script, assembled at build time from the files of `lua/`, and its name in Redis.
+
+use deadpool_redis::redis::Script as Hashed;
+
+/// The files of `lua/`, each using only what stands before it.
+const BODY: &str = concat!(
+    include_str!("../../../lua/contract.lua"),
+    include_str!("../../../lua/records.lua"),
+    include_str!("../../../lua/partition.lua"),
+    include_str!("../../../lua/batch.lua"),
+    include_str!("../../../lua/ledger.lua"),
+    include_str!("../../../lua/expiry.lua"),
+    include_str!("../../../lua/reserve.lua"),
+    include_str!("../../../lua/resolve.lua"),
+    include_str!("../../../lua/stock.lua"),
+    include_str!("../../../lua/write.lua"),
+    include_str!("../../../lua/main.lua"),
+);
+
+/// One script, loaded twice: Redis at its memory limit runs only the second, so that resolutions
+/// and expiry always get through, and nothing else does.
+pub(crate) struct Script {
+    pub(crate) source: String,
+    pub(crate) sha: String,
+}
+
+impl Script {
+    fn with_shebang(shebang: &str) -> Self {
+        let source = format!("{shebang}\n{BODY}");
+        let sha = Hashed::new(&source).get_hash().to_owned();
+        Self { source, sha }
+    }
+
+    /// For everything while there is memory: refused before its first line when there is none.
+    pub(crate) fn plain() -> Self {
+        Self::with_shebang("#!lua")
+    }
+
+    /// For what frees memory.
+    pub(crate) fn allow_oom() -> Self {
+        Self::with_shebang("#!lua flags=allow-oom")
+    }
+}

@@ -1,0 +1,69 @@
+//! The sweeper: gives back what is due in partitions that nobody calls, so that a hold ends at its
+//! deadline with and without traffic. Uses the namespaces and their lanes.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::{domain::Operation, lane::Lane, namespaces::Namespaces, store::Store};
+
+/// How often all namespaces of the store are looked through for those this server does not know,
+/// and how long a partition may be unheard of: another server's holds are ours when it dies.
+const LOOK_AROUND: Duration = Duration::from_secs(5);
+/// Longest time that one sweep may take.
+const SWEEP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Sweeps until it is told to stop.
+pub(crate) async fn run(namespaces: Arc<Namespaces>, store: Arc<Store>, interval: Duration, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looked_around: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if looked_around.is_none_or(|at| at.elapsed() >= LOOK_AROUND) && look_around(&namespaces, &store).await {
+            looked_around = Some(Instant::now());
+        }
+        for namespace in namespaces.all() {
+            for lane in namespace.lanes() {
+                if lane.wants_sweep(LOOK_AROUND) {
+                    sweep(lane).await;
+                }
+            }
+        }
+    }
+}
+
+/// Gives back what is due, in bounded steps, until nothing is. An error is the lane's to report;
+/// the next tick tries again.
+async fn sweep(lane: &Lane) {
+    let deadline = Instant::now() + SWEEP_LIMIT;
+    loop {
+        let swept = lane.submit(Operation::Sweep, Some(deadline)).await;
+        if swept.is_err() || !lane.wants_sweep(LOOK_AROUND) {
+            return;
+        }
+    }
+}
+
+/// Opens the namespaces that other servers have made. Returns false to try again soon.
+async fn look_around(namespaces: &Namespaces, store: &Store) -> bool {
+    let mut cursor = 0;
+    loop {
+        let Ok((names, next)) = store.namespaces(cursor).await else {
+            return false;
+        };
+        for name in names {
+            if namespaces.get(&name).await.is_err() {
+                return false;
+            }
+        }
+        if next == 0 {
+            return true;
+        }
+        cursor = next;
+    }
+}

@@ -1,0 +1,89 @@
+//! What the server lets others see: logs, traces, metrics. It reads the configuration and the
+//! standard `OTEL_*` variables, and knows nothing of calls, lanes or the store.
+//!
+//! - `logs`: structured lines on standard error.
+//! - `otlp`: traces to a collector, off by default, never in the way of a call.
+//! - [`spans`]: the spans that are exported, and their links.
+//! - [`grpc`]: the tower layer that makes a span of each call.
+//! - [`metrics`]: counters and histograms in the Prometheus text format.
+
+use std::time::Duration;
+
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::Config;
+
+pub(crate) mod grpc;
+mod logs;
+pub(crate) mod metrics;
+mod otlp;
+pub(crate) mod spans;
+
+/// Longest time that stopping waits for the last spans to leave.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+/// Keeps logs and traces going; [`Telemetry::shutdown`] sends what is still queued.
+#[derive(Debug)]
+#[must_use = "spans are lost without a shutdown"]
+pub struct Telemetry {
+    provider: Option<SdkTracerProvider>,
+}
+
+/// Logs or traces could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up {what}: {why}")]
+pub struct TelemetryError {
+    what: &'static str,
+    why: String,
+}
+
+/// Sets up logs and traces for this process, once. Needs a tokio runtime around it.
+///
+/// # Errors
+/// A log filter that does not parse, or a process that has a subscriber already. Traces that
+/// cannot be exported are said in the log and are no reason not to serve.
+pub fn init(config: &Config) -> Result<Telemetry, TelemetryError> {
+    let filter =
+        logs::filter(&config.log).map_err(|error| TelemetryError { what: "the log", why: error.to_string() })?;
+    let (provider, complaint) = match otlp::provider() {
+        Ok(provider) => (provider, None),
+        Err(why) => (None, Some(why)),
+    };
+
+    // Each layer has its own filter: without a collector nobody wants the spans of
+    // `spans::TARGET`, and tracing then skips them at the price of one load.
+    let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = vec![logs::layer(config.log_format, filter)];
+    layers.extend(provider.as_ref().map(otlp::layer));
+    tracing_subscriber::registry()
+        .with(layers)
+        .try_init()
+        .map_err(|error| TelemetryError { what: "the log", why: error.to_string() })?;
+
+    if let Some(why) = complaint {
+        tracing::error!(error = why, "traces are not exported");
+    } else if provider.is_some() {
+        tracing::info!("traces are exported by otlp");
+    }
+    Ok(Telemetry { provider })
+}
+
+impl Telemetry {
+    /// Sends the spans that are still queued, for two seconds at most.
+    pub async fn shutdown(self) {
+        let Some(provider) = self.provider else {
+            return;
+        };
+        let flush = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_LIMIT));
+        match tokio::time::timeout(FLUSH_LIMIT + Duration::from_millis(100), flush).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the last spans were not exported"),
+            Ok(Err(error)) => tracing::warn!(%error, "the last spans were not exported"),
+            Err(_) => {
+                tracing::warn!(limit = ?FLUSH_LIMIT, "the last spans were not exported in time")
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Counters, gauges and histograms, in a registry of their own per server, written in the
+//! Prometheus text format. Labels are closed sets: no SKU, namespace or buyer ever is one.
+
+use std::time::Duration;
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// Seconds. A lone call takes a few hundred microseconds; a call that waited out a failover, seconds.
+const DURATION_BUCKETS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_2, 0.000_35, 0.000_5, 0.000_75, 0.001, 0.001_5, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Operations; 512 is the most that a batch may carry.
+const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 384.0, 512.0];
+
+/// Every kind of store error, the label of `inventory_sentinel_store_errors_total`.
+pub(crate) const STORE_ERROR_KINDS: &[&str] = &["not_applied", "unknown", "full", "corrupt", "no_script", "closed"];
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            const ALL: &[$name] = &[$($name::$variant,)+];
+
+            const fn label(self) -> &'static str {
+                match self { $($name::$variant => $label,)+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// What a call asks for.
+    Operation {
+        Reserve = "reserve",
+        Commit = "commit",
+        Rollback = "rollback",
+        GetReservation = "get_reservation",
+        GetStock = "get_stock",
+        IsProtected = "is_protected",
+        SetStock = "set_stock",
+        AdjustStock = "adjust_stock",
+        ConfigureSku = "configure_sku",
+        Audit = "audit",
+    }
+}
+
+labels! {
+    /// How a call ended.
+    CallStatus {
+        /// It did what was asked, now or when it was first asked.
+        Success = "success",
+        /// A reservation that the stock could not cover.
+        InsufficientStock = "insufficient_stock",
+        /// The call itself was wrong.
+        Invalid = "invalid",
+        /// The call was understood and refused by a rule.
+        Refused = "refused",
+        /// The store or this server could not do it now.
+        Unavailable = "unavailable",
+    }
+}
+
+/// The metrics of one server. Handles are resolved once: nothing is looked up on a call's way.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    calls: [[IntCounter; CallStatus::ALL.len()]; COUNTED.len()],
+    durations: [Histogram; Operation::ALL.len()],
+    batch_operations: Histogram,
+    lane_queue: IntGauge,
+    expired: IntCounter,
+    shed: IntCounter,
+    store_errors: IntCounterVec,
+    clock_jumps: IntCounter,
+}
+
+/// The operations with a counter of their own, by their place in [`Operation`].
+const COUNTED: [Operation; 3] = [Operation::Reserve, Operation::Commit, Operation::Rollback];
+
+impl Metrics {
+    /// All series at zero.
+    pub(crate) fn new() -> Metrics {
+        Metrics::try_new().expect("names and labels are constants that fit together")
+    }
+
+    fn try_new() -> prometheus::Result<Metrics> {
+        let registry = Registry::new();
+
+        let mut counted = Vec::with_capacity(COUNTED.len());
+        for operation in COUNTED {
+            let label = operation.label();
+            let calls = IntCounterVec::new(
+                Opts::new(format!("inventory_sentinel_{label}_total"), format!("Calls to {label}, by how they ended.")),
+                &["status"],
+            )?;
+            registry.register(Box::new(calls.clone()))?;
+            counted.push(calls);
+        }
+
+        let durations = HistogramVec::new(
+            HistogramOpts::new(
+                "inventory_sentinel_operation_duration_seconds",
+                "Time from a call's arrival to its answer, in seconds.",
+            )
+            .buckets(DURATION_BUCKETS.to_vec()),
+            &["operation"],
+        )?;
+        registry.register(Box::new(durations.clone()))?;
+
+        let batch_operations = Histogram::with_opts(
+            HistogramOpts::new("inventory_sentinel_batch_operations", "Operations that shared one script call.")
+                .buckets(BATCH_BUCKETS.to_vec()),
+        )?;
+        registry.register(Box::new(batch_operations.clone()))?;
+
+        let store_errors = IntCounterVec::new(
+            Opts::new(
+                "inventory_sentinel_store_errors_total",
+                "Script calls that failed, by what is known of their effect.",
+            ),
+            &["kind"],
+        )?;
+        for kind in STORE_ERROR_KINDS {
+            store_errors.with_label_values(&[kind]);
+        }
+        registry.register(Box::new(store_errors.clone()))?;
+
+        let build = IntGaugeVec::new(
+            Opts::new("inventory_sentinel_build_info", "Always 1; the label names the version."),
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(build))?;
+
+        let lane_queue = IntGauge::new(
+            "inventory_sentinel_lane_queue_operations",
+            "Operations that wait in the lanes for their batch.",
+        )?;
+        registry.register(Box::new(lane_queue.clone()))?;
+
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        Ok(Metrics {
+            calls: COUNTED.map(|operation| {
+                let calls = &counted[operation as usize];
+                std::array::from_fn(|status| calls.with_label_values(&[CallStatus::ALL[status].label()]))
+            }),
+            durations: std::array::from_fn(|operation| {
+                durations.with_label_values(&[Operation::ALL[operation].label()])
+            }),
+            batch_operations,
+            lane_queue,
+            expired: counter("inventory_sentinel_expired_total", "Holds given back because their deadline passed.")?,
+            shed: counter("inventory_sentinel_shed_total", "Operations refused because too many waited.")?,
+            store_errors,
+            clock_jumps: counter("inventory_sentinel_clock_jumps_total", "Large jumps seen in the store's clock.")?,
+            registry,
+        })
+    }
+
+    /// A call has been answered.
+    pub(crate) fn observe(&self, operation: Operation, status: CallStatus, duration: Duration) {
+        if let Some(calls) = self.calls.get(operation as usize) {
+            calls[status as usize].inc();
+        }
+        self.durations[operation as usize].observe(duration.as_secs_f64());
+    }
+
+    /// A batch of so many operations is sent.
+    pub(crate) fn observe_batch(&self, operations: usize) {
+        self.batch_operations.observe(operations as f64);
+    }
+
+    /// So many operations more, or fewer, wait in the lanes.
+    pub(crate) fn add_queued(&self, operations: i64) {
+        self.lane_queue.add(operations);
+    }
+
+    /// So many holds were given back because their deadline passed.
+    pub(crate) fn add_expired(&self, holds: u64) {
+        self.expired.inc_by(holds);
+    }
+
+    /// An operation was refused because too many waited.
+    pub(crate) fn inc_shed(&self) {
+        self.shed.inc();
+    }
+
+    /// A script call failed; the kind is one of [`STORE_ERROR_KINDS`].
+    pub(crate) fn inc_store_error(&self, kind: &'static str) {
+        self.store_errors.with_label_values(&[kind]).inc();
+    }
+
+    /// The store's clock jumped.
+    pub(crate) fn inc_clock_jump(&self) {
+        self.clock_jumps.inc();
+    }
+
+    /// Everything, in the Prometheus text format.
+    pub(crate) fn encode(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .expect("a String takes every write, and every metric has a sample")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_is_there_from_the_start() {
+        let text = Metrics::new().encode();
+        for operation in ["reserve", "commit", "rollback"] {
+            for status in ["success", "insufficient_stock", "invalid", "refused", "unavailable"] {
+                let series = format!("inventory_sentinel_{operation}_total{{status=\"{status}\"}} 0\n");
+                assert!(text.contains(&series), "no {series} in {text}");
+            }
+        }
+        for operation in Operation::ALL {
+            let label = operation.label();
+            assert!(text.contains(&format!(
+                "inventory_sentinel_operation_duration_seconds_bucket{{operation=\"{label}\",le=\"0.00005\"}} 0\n"
+            )));
+        }
+        assert!(text.contains("inventory_sentinel_store_errors_total{kind=\"unknown\"} 0\n"));
+        assert!(text.contains(concat!(
+            "inventory_sentinel_build_info{version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\"} 1\n"
+        )));
+    }
+
+    #[test]
+    fn a_call_is_counted_under_its_name_and_servers_share_nothing() {
+        let (one, other) = (Metrics::new(), Metrics::new());
+        one.observe(Operation::Rollback, CallStatus::Refused, Duration::from_micros(300));
+        one.observe(Operation::Audit, CallStatus::Success, Duration::from_secs(20));
+        let text = one.encode();
+        assert!(text.contains("inventory_sentinel_rollback_total{status=\"refused\"} 1\n"));
+        assert!(text.contains("inventory_sentinel_operation_duration_seconds_count{operation=\"rollback\"} 1\n"));
+        assert!(
+            text.contains("inventory_sentinel_operation_duration_seconds_bucket{operation=\"audit\",le=\"10\"} 0\n")
+        );
+        assert!(other.encode().contains("inventory_sentinel_rollback_total{status=\"refused\"} 0\n"));
+    }
+}

@@ -1,0 +1,111 @@
+//! The spans that are exported: one per call, one per batch with links to the calls that it
+//! carries, one per script sent to Redis. Without a collector all of them are disabled, and making
+//! one costs a load and a branch.
+
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
+use opentelemetry::trace::{Status, TraceContextExt as _};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tonic::Code;
+use tracing::Span;
+use tracing::field::Empty;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+/// The target of every span that is exported; the log never takes it.
+pub(super) const TARGET: &str = "sentinel::span";
+
+/// Most calls that a batch span is linked to, so that a span has a bounded size.
+const MAX_LINKS: usize = 128;
+
+/// The span of one gRPC call. `service` is the full name, with its package.
+pub(super) fn call_span(service: &str, method: &str) -> Span {
+    tracing::info_span!(
+        target: TARGET,
+        parent: None,
+        "call",
+        otel.name = format_args!("{service}/{method}"),
+        otel.kind = "server",
+        rpc.system = "grpc",
+        rpc.service = service,
+        rpc.method = method,
+        rpc.grpc.status_code = Empty,
+    )
+}
+
+/// Makes the caller's span, as W3C `traceparent` names it, the parent of this one.
+pub(super) fn set_remote_parent(span: &Span, headers: &http::HeaderMap) {
+    struct Headers<'a>(&'a http::HeaderMap);
+
+    impl Extractor for Headers<'_> {
+        fn get(&self, key: &str) -> Option<&str> {
+            self.0.get(key).and_then(|value| value.to_str().ok())
+        }
+
+        fn keys(&self) -> Vec<&str> {
+            self.0.keys().map(http::HeaderName::as_str).collect()
+        }
+    }
+
+    let parent = TraceContextPropagator::new().extract(&Headers(headers));
+    if parent.span().span_context().is_valid() {
+        // It fails where the span is not exported: then there is nothing to be parent of.
+        let _ = span.set_parent(parent);
+    }
+}
+
+/// Notes how a call ended. A refusal is the caller's affair; only what is wrong here is an error.
+pub(super) fn set_status(span: &Span, code: Code) {
+    span.record("rpc.grpc.status_code", code as i32);
+    let failed = matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    );
+    if failed {
+        span.set_status(Status::error(code.description()));
+    }
+}
+
+/// The span of one batch, linked to the calls that it carries. A root of its own: its callers have
+/// traces of theirs, and it is part of each of them.
+pub(crate) fn batch_span<'a>(
+    namespace: &str,
+    partition: u16,
+    operations: usize,
+    calls: impl Iterator<Item = &'a Span>,
+) -> Span {
+    let batch = tracing::info_span!(
+        target: TARGET,
+        parent: None,
+        "batch",
+        otel.kind = "internal",
+        sentinel.namespace = namespace,
+        sentinel.partition = partition,
+        sentinel.operations = operations,
+    );
+    if !batch.is_disabled() {
+        for call in calls.filter(|call| !call.is_disabled()).take(MAX_LINKS) {
+            batch.add_link(call.context().span().span_context().clone());
+        }
+    }
+    batch
+}
+
+/// The span of one script call at Redis, under its batch.
+pub(crate) fn redis_span(parent: &Span, script: &str) -> Span {
+    if parent.is_disabled() {
+        return Span::none();
+    }
+    tracing::info_span!(
+        target: TARGET,
+        parent: parent,
+        "EVALSHA",
+        otel.kind = "client",
+        db.system.name = "redis",
+        db.operation.name = "EVALSHA",
+        db.stored_procedure.name = script,
+    )
+}
