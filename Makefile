@@ -2,7 +2,7 @@
 # deploy/, tests/ and .ci/. Everything that is built or downloaded lies in target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs clean
+.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs bench-quick clean
 
 # What is passed on to `sentinelctl demo` and to the server, as in: make demo ARGS=--json
 ARGS ?=
@@ -54,6 +54,10 @@ fmt: ## format the Rust code and proto/
 docs: bootstrap ## write the generated pages of docs/ anew, and the Rust documentation to target/doc
 	UPDATE_DOCS=1 cargo test --workspace --lib --locked the_documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+bench-quick: bootstrap ## measure group commit beside one script call per request, in under three minutes after the build
+	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
+	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench $(ARGS)
 
 clean: ## remove everything that was built; ./sentinel-data stays
 	cargo clean

@@ -32,7 +32,7 @@ ready. paste these into another terminal:
 
 grpcurl -plaintext -d '{"sku": "t-shirt", "on_hand": 100, "request_id": "stock-$id"}' $address inventory_sentinel.v1.InventoryAdmin/SetStock
 
-RESERVATION=\$(grpcurl -plaintext -d '{"lines": [{"sku": "t-shirt", "quantity": 2}], "ttl": "300s", "request_id": "order-$id"}' $address inventory_sentinel.v1.InventorySentinel/Reserve | tee /dev/stderr | sed -n 's/.*"reservation_*[Ii]d": "\([^"]*\)".*/\1/p')
+RESERVATION=\$(grpcurl -plaintext -d '{"lines": [{"sku": "t-shirt", "quantity": 2}], "ttl": "300s", "request_id": "order-$id"}' $address inventory_sentinel.v1.InventorySentinel/Reserve | tee /dev/stderr | sed -n 's/.*"reservationId": "\([^"]*\)".*/\1/p')
 
 grpcurl -plaintext -d "{\"reservation_id\": \"\$RESERVATION\"}" $address inventory_sentinel.v1.InventorySentinel/Commit
 

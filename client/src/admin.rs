@@ -22,10 +22,7 @@ pub struct Admin {
 
 impl Admin {
     pub(crate) fn new(namespace: Namespace) -> Admin {
-        Admin {
-            namespace,
-            request_id: None,
-        }
+        Admin { namespace, request_id: None }
     }
 
     /// The same operations under an identity that the caller keeps, such as the id of a transfer:
@@ -42,11 +39,7 @@ impl Admin {
     ///
     /// # Errors
     /// See [`SetStockError`].
-    pub async fn set_stock(
-        &self,
-        sku: &str,
-        on_hand: i64,
-    ) -> Result<Receipt<Stock>, SetStockError> {
+    pub async fn set_stock(&self, sku: &str, on_hand: i64) -> Result<Receipt<Stock>, SetStockError> {
         let message = v1::SetStockRequest {
             namespace_id: self.namespace.name.to_string(),
             sku: sku.to_owned(),
@@ -63,11 +56,7 @@ impl Admin {
     ///
     /// # Errors
     /// See [`AdjustStockError`].
-    pub async fn adjust_stock(
-        &self,
-        sku: &str,
-        delta: i64,
-    ) -> Result<Receipt<Stock>, AdjustStockError> {
+    pub async fn adjust_stock(&self, sku: &str, delta: i64) -> Result<Receipt<Stock>, AdjustStockError> {
         let message = v1::AdjustStockRequest {
             namespace_id: self.namespace.name.to_string(),
             sku: sku.to_owned(),
@@ -106,9 +95,7 @@ impl Admin {
     /// # Errors
     /// See [`AuditError`].
     pub async fn audit(&self) -> Result<Audit, AuditError> {
-        let message = v1::AuditRequest {
-            namespace_id: self.namespace.name.to_string(),
-        };
+        let message = v1::AuditRequest { namespace_id: self.namespace.name.to_string() };
         let send = |channel, request| async { admin(channel).audit(request).await };
         let Namespace { core, deadline, .. } = &self.namespace;
         let answer = core.call(*deadline, message, send).await;

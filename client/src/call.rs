@@ -33,12 +33,7 @@ impl Core {
     pub(crate) fn new(channels: Box<[Channel]>, retry: RetryPolicy) -> Core {
         debug_assert!(!channels.is_empty());
         let budget = TokenBucket::new(retry.budget);
-        Core {
-            channels,
-            turn: AtomicUsize::new(0),
-            retry,
-            budget,
-        }
+        Core { channels, turn: AtomicUsize::new(0), retry, budget }
     }
 
     /// Sends `message` until it is answered for good, within `timeout` for all attempts together.
@@ -60,9 +55,7 @@ impl Core {
             let error = match self.attempt(deadline, message.clone(), &send).await {
                 Ok(answer) => {
                     self.budget.refund();
-                    return answer
-                        .plain()
-                        .map_err(|error| error.after(attempts, unknown));
+                    return answer.plain().map_err(|error| error.after(attempts, unknown));
                 }
                 Err(error) => error.after(attempts, unknown),
             };

@@ -108,10 +108,7 @@ impl Builder {
             let channel = endpoint
                 .connect()
                 .await
-                .map_err(|source| ConnectError::Unreachable {
-                    uri: self.uri.clone(),
-                    source,
-                })?;
+                .map_err(|source| ConnectError::Unreachable { uri: self.uri.clone(), source })?;
             channels.push(channel);
         }
         Ok(self.sentinel(channels))
@@ -124,9 +121,7 @@ impl Builder {
     /// If the URI is not one.
     pub fn connect_lazy(self) -> Result<Sentinel, ConnectError> {
         let endpoint = self.endpoint()?;
-        let channels = (0..self.channels())
-            .map(|_| endpoint.connect_lazy())
-            .collect();
+        let channels = (0..self.channels()).map(|_| endpoint.connect_lazy()).collect();
         Ok(self.sentinel(channels))
     }
 
@@ -135,21 +130,12 @@ impl Builder {
     }
 
     fn sentinel(self, channels: Vec<Channel>) -> Sentinel {
-        Sentinel {
-            core: Arc::new(Core::new(channels.into(), self.retry)),
-            deadline: self.deadline,
-        }
+        Sentinel { core: Arc::new(Core::new(channels.into(), self.retry)), deadline: self.deadline }
     }
 
     fn endpoint(&self) -> Result<Endpoint, ConnectError> {
-        let invalid = |problem: &str| ConnectError::InvalidUri {
-            uri: self.uri.clone(),
-            problem: problem.to_owned(),
-        };
-        let uri: Uri = self
-            .uri
-            .parse()
-            .map_err(|error: http::uri::InvalidUri| invalid(&error.to_string()))?;
+        let invalid = |problem: &str| ConnectError::InvalidUri { uri: self.uri.clone(), problem: problem.to_owned() };
+        let uri: Uri = self.uri.parse().map_err(|error: http::uri::InvalidUri| invalid(&error.to_string()))?;
         if uri.scheme_str() != Some("http") {
             return Err(invalid("it must begin with http://"));
         }

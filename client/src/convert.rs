@@ -7,8 +7,8 @@ use inventory_sentinel::v1;
 use crate::{
     rpc_error::RpcError,
     types::{
-        Audit, Finding, FindingKind, Line, Receipt, Reservation, ReservationLine, ShortLine,
-        SkuConfiguration, SkuRules, Snapshot, State, Stock,
+        Audit, Finding, FindingKind, Line, Receipt, Reservation, ReservationLine, ShortLine, SkuConfiguration,
+        SkuRules, Snapshot, State, Stock,
     },
 };
 
@@ -27,16 +27,11 @@ pub(crate) fn duration(value: Duration) -> prost_types::Duration {
 }
 
 pub(crate) fn line(line: Line) -> v1::Line {
-    v1::Line {
-        sku: line.sku,
-        quantity: line.quantity,
-    }
+    v1::Line { sku: line.sku, quantity: line.quantity }
 }
 
 pub(crate) fn rules(rules: SkuRules) -> v1::SkuRules {
-    v1::SkuRules {
-        is_protected: rules.is_protected,
-    }
+    v1::SkuRules { is_protected: rules.is_protected }
 }
 
 /// What Reserve answers: the reservation, or the lines that fell short.
@@ -55,9 +50,9 @@ impl Answer for v1::ReserveResponse {
                 replayed: self.replayed,
                 sequence: self.sequence,
             })),
-            Some(Outcome::Shortage(shortage)) => Ok(Reserved::Short(
-                shortage.lines.into_iter().map(short_line).collect(),
-            )),
+            Some(Outcome::Shortage(shortage)) => {
+                Ok(Reserved::Short(shortage.lines.into_iter().map(short_line).collect()))
+            }
             None => Err(RpcError::malformed("neither reservation nor shortage")),
         }
     }
@@ -88,20 +83,14 @@ receipt! {
 impl Answer for v1::GetReservationResponse {
     type Plain = Snapshot<Reservation>;
     fn plain(self) -> Result<Self::Plain, RpcError> {
-        Ok(Snapshot {
-            value: reservation(self.reservation)?,
-            sequence: self.sequence,
-        })
+        Ok(Snapshot { value: reservation(self.reservation)?, sequence: self.sequence })
     }
 }
 
 impl Answer for v1::GetStockResponse {
     type Plain = Snapshot<Stock>;
     fn plain(self) -> Result<Self::Plain, RpcError> {
-        Ok(Snapshot {
-            value: stock(self.stock)?,
-            sequence: self.sequence,
-        })
+        Ok(Snapshot { value: stock(self.stock)?, sequence: self.sequence })
     }
 }
 
@@ -117,12 +106,7 @@ impl Answer for v1::ConfigureSkuResponse {
     fn plain(self) -> Result<Self::Plain, RpcError> {
         let rules = self.rules.ok_or_else(|| RpcError::malformed("no rules"))?;
         Ok(Snapshot {
-            value: SkuConfiguration {
-                rules: SkuRules {
-                    is_protected: rules.is_protected,
-                },
-                stock: stock(self.stock)?,
-            },
+            value: SkuConfiguration { rules: SkuRules { is_protected: rules.is_protected }, stock: stock(self.stock)? },
             sequence: self.sequence,
         })
     }
@@ -179,11 +163,7 @@ fn reservation_line(line: v1::ReservationLine) -> ReservationLine {
 }
 
 fn short_line(line: v1::ShortLine) -> ShortLine {
-    ShortLine {
-        sku: line.sku,
-        requested: line.requested,
-        available: line.available,
-    }
+    ShortLine { sku: line.sku, requested: line.requested, available: line.available }
 }
 
 fn stock(message: Option<v1::Stock>) -> Result<Stock, RpcError> {
@@ -217,10 +197,7 @@ fn finding(finding: v1::AuditFinding) -> Finding {
     }
 }
 
-fn required_instant(
-    value: Option<prost_types::Timestamp>,
-    missing: &str,
-) -> Result<SystemTime, RpcError> {
+fn required_instant(value: Option<prost_types::Timestamp>, missing: &str) -> Result<SystemTime, RpcError> {
     instant(value.ok_or_else(|| RpcError::malformed(missing))?)
 }
 
@@ -243,22 +220,10 @@ mod tests {
             reservation_id: "r".into(),
             namespace_id: "n".into(),
             state: v1::ReservationState::Expired.into(),
-            lines: vec![v1::ReservationLine {
-                sku: "a".into(),
-                quantity: 4,
-                held: 1,
-                sold: 2,
-                released: 1,
-            }],
+            lines: vec![v1::ReservationLine { sku: "a".into(), quantity: 4, held: 1, sold: 2, released: 1 }],
             buyer_id: String::new(),
-            created_at: Some(prost_types::Timestamp {
-                seconds: 1,
-                nanos: 2_000_000,
-            }),
-            expires_at: Some(prost_types::Timestamp {
-                seconds: 3,
-                nanos: 0,
-            }),
+            created_at: Some(prost_types::Timestamp { seconds: 1, nanos: 2_000_000 }),
+            expires_at: Some(prost_types::Timestamp { seconds: 3, nanos: 0 }),
             resolved_at: None,
         }
     }
@@ -272,10 +237,7 @@ mod tests {
         assert_eq!(plain.expires_at, UNIX_EPOCH + Duration::from_secs(3));
         assert_eq!(plain.resolved_at, None);
         let line = &plain.lines[0];
-        assert_eq!(
-            (line.quantity, line.held, line.sold, line.released),
-            (4, 1, 2, 1)
-        );
+        assert_eq!((line.quantity, line.held, line.sold, line.released), (4, 1, 2, 1));
     }
 
     #[test]
@@ -292,10 +254,7 @@ mod tests {
         no_deadline.expires_at = None;
         assert!(reservation(Some(no_deadline)).is_err());
         let mut beyond = message();
-        beyond.created_at = Some(prost_types::Timestamp {
-            seconds: i64::MIN,
-            nanos: 0,
-        });
+        beyond.created_at = Some(prost_types::Timestamp { seconds: i64::MIN, nanos: 0 });
         assert!(reservation(Some(beyond)).is_err());
     }
 

@@ -45,8 +45,6 @@
 //! - `types`: the plain types; `convert`: the only place where they meet the generated ones.
 //! - `rpc_error`: [`RpcError`], read from a gRPC status; `operation_errors`: the errors by operation.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
-
 mod admin;
 mod call;
 mod connection;
@@ -64,20 +62,19 @@ mod tests;
 
 pub use admin::Admin;
 pub use connection::{
-    Builder, ConnectError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEADLINE, MAX_CONNECTIONS,
-    MAX_DEADLINE, Sentinel,
+    Builder, ConnectError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEADLINE, MAX_CONNECTIONS, MAX_DEADLINE, Sentinel,
 };
 pub use inventory_sentinel::Reason;
 pub use namespace::Namespace;
 pub use operation_errors::{
-    AdjustStockError, AuditError, CommitError, ConfigureSkuError, GetReservationError,
-    GetStockError, IsProtectedError, ReserveError, RollbackError, SetStockError,
+    AdjustStockError, AuditError, CommitError, ConfigureSkuError, GetReservationError, GetStockError, IsProtectedError,
+    ReserveError, RollbackError, SetStockError,
 };
 pub use reserve::Reserve;
 pub use retry::{RetryBudget, RetryPolicy};
 pub use rpc_error::{FieldViolation, RpcError};
 pub use tonic::Code;
 pub use types::{
-    Audit, Finding, FindingKind, Line, Receipt, Reservation, ReservationLine, ShortLine,
-    SkuConfiguration, SkuRules, Snapshot, State, Stock,
+    Audit, Finding, FindingKind, Line, Receipt, Reservation, ReservationLine, ShortLine, SkuConfiguration, SkuRules,
+    Snapshot, State, Stock,
 };

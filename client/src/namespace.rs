@@ -9,9 +9,7 @@ use crate::{
     admin::Admin,
     call::Core,
     connection::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES},
-    operation_errors::{
-        CommitError, GetReservationError, GetStockError, IsProtectedError, RollbackError,
-    },
+    operation_errors::{CommitError, GetReservationError, GetStockError, IsProtectedError, RollbackError},
     reserve::Reserve,
     rpc_error::RpcError,
     types::{Line, Receipt, Reservation, Snapshot, Stock},
@@ -27,11 +25,7 @@ pub struct Namespace {
 
 impl Namespace {
     pub(crate) fn new(core: Arc<Core>, name: String, deadline: Duration) -> Namespace {
-        Namespace {
-            core,
-            name: name.into(),
-            deadline,
-        }
+        Namespace { core, name: name.into(), deadline }
     }
 
     /// The name of the namespace.
@@ -44,10 +38,7 @@ impl Namespace {
     /// [`Builder::deadline`]: crate::Builder::deadline
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Namespace {
-        Namespace {
-            deadline,
-            ..self.clone()
-        }
+        Namespace { deadline, ..self.clone() }
     }
 
     /// The operators' operations on the same namespace.
@@ -87,10 +78,7 @@ impl Namespace {
     ///
     /// # Errors
     /// See [`RollbackError`].
-    pub async fn rollback(
-        &self,
-        reservation_id: &str,
-    ) -> Result<Receipt<Reservation>, RollbackError> {
+    pub async fn rollback(&self, reservation_id: &str) -> Result<Receipt<Reservation>, RollbackError> {
         let message = v1::RollbackRequest {
             namespace_id: self.name.to_string(),
             reservation_id: reservation_id.to_owned(),
@@ -104,10 +92,7 @@ impl Namespace {
     ///
     /// # Errors
     /// See [`GetReservationError`].
-    pub async fn reservation(
-        &self,
-        reservation_id: &str,
-    ) -> Result<Snapshot<Reservation>, GetReservationError> {
+    pub async fn reservation(&self, reservation_id: &str) -> Result<Snapshot<Reservation>, GetReservationError> {
         let message = v1::GetReservationRequest {
             namespace_id: self.name.to_string(),
             reservation_id: reservation_id.to_owned(),
@@ -122,10 +107,7 @@ impl Namespace {
     /// # Errors
     /// See [`GetStockError`].
     pub async fn stock(&self, sku: &str) -> Result<Snapshot<Stock>, GetStockError> {
-        let message = v1::GetStockRequest {
-            namespace_id: self.name.to_string(),
-            sku: sku.to_owned(),
-        };
+        let message = v1::GetStockRequest { namespace_id: self.name.to_string(), sku: sku.to_owned() };
         let send = |channel, request| async { checkout(channel).get_stock(request).await };
         let answer = self.core.call(self.deadline, message, send).await;
         Ok(answer.map_err(RpcError::of_read)?)
@@ -137,10 +119,7 @@ impl Namespace {
     /// # Errors
     /// See [`IsProtectedError`].
     pub async fn is_protected(&self, sku: &str) -> Result<bool, IsProtectedError> {
-        let message = v1::IsProtectedRequest {
-            namespace_id: self.name.to_string(),
-            sku: sku.to_owned(),
-        };
+        let message = v1::IsProtectedRequest { namespace_id: self.name.to_string(), sku: sku.to_owned() };
         let send = |channel, request| async { checkout(channel).is_protected(request).await };
         let answer = self.core.call(self.deadline, message, send).await;
         Ok(answer.map_err(RpcError::of_read)?)

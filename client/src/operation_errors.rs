@@ -202,12 +202,7 @@ operation_error! {
 fn shortage(lines: &[ShortLine]) -> String {
     let lines: Vec<String> = lines
         .iter()
-        .map(|line| {
-            format!(
-                "{} requested and {} available of sku {}",
-                line.requested, line.available, line.sku
-            )
-        })
+        .map(|line| format!("{} requested and {} available of sku {}", line.requested, line.available, line.sku))
         .collect();
     lines.join(", ")
 }
@@ -237,10 +232,7 @@ mod tests {
         let before = PROTO.split(&format!("  rpc {rpc}(")).next().unwrap();
         let comment = before.rsplit("\n\n").next().unwrap();
         let refused = &comment[comment.find("Refused:").unwrap()..];
-        refused
-            .split(|c: char| !(c.is_ascii_uppercase() || c == '_'))
-            .filter_map(Reason::from_name)
-            .collect()
+        refused.split(|c: char| !(c.is_ascii_uppercase() || c == '_')).filter_map(Reason::from_name).collect()
     }
 
     #[test]
@@ -277,14 +269,8 @@ mod tests {
     fn variants_stand_for_what_they_are_called() {
         use Reason as R;
         type Reserve = ReserveError;
-        assert!(matches!(
-            Reserve::from(refusal(R::EmptySku)),
-            Reserve::EmptySku(_)
-        ));
-        assert!(matches!(
-            Reserve::from(refusal(R::InvalidTtl)),
-            Reserve::InvalidTtl(_)
-        ));
+        assert!(matches!(Reserve::from(refusal(R::EmptySku)), Reserve::EmptySku(_)));
+        assert!(matches!(Reserve::from(refusal(R::InvalidTtl)), Reserve::InvalidTtl(_)));
         let error = Reserve::from(refusal(R::InvalidQuantity));
         assert!(matches!(error, Reserve::InvalidQuantity(_)));
         let error = CommitError::from(refusal(R::ReservationNotFound));
@@ -296,14 +282,8 @@ mod tests {
 
     #[test]
     fn a_shortage_names_every_line() {
-        let line = |sku: &str| ShortLine {
-            sku: sku.into(),
-            requested: 2,
-            available: 1,
-        };
-        let error = ReserveError::InsufficientStock {
-            lines: vec![line("a"), line("b")],
-        };
+        let line = |sku: &str| ShortLine { sku: sku.into(), requested: 2, available: 1 };
+        let error = ReserveError::InsufficientStock { lines: vec![line("a"), line("b")] };
         assert_eq!(
             error.to_string(),
             "insufficient stock: 2 requested and 1 available of sku a, \

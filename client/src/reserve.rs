@@ -30,13 +30,7 @@ pub struct Reserve {
 
 impl Reserve {
     pub(crate) fn new(namespace: Namespace, lines: impl IntoIterator<Item = Line>) -> Reserve {
-        Reserve {
-            namespace,
-            lines: lines.into_iter().collect(),
-            ttl: None,
-            request_id: None,
-            buyer: None,
-        }
+        Reserve { namespace, lines: lines.into_iter().collect(), ttl: None, request_id: None, buyer: None }
     }
 
     /// One line more.
@@ -65,11 +59,7 @@ impl Reserve {
     }
 
     async fn send(self) -> Result<Receipt<Reservation>, ReserveError> {
-        let Namespace {
-            core,
-            name,
-            deadline,
-        } = self.namespace;
+        let Namespace { core, name, deadline } = self.namespace;
         let message = v1::ReserveRequest {
             namespace_id: name.to_string(),
             request_id: self.request_id.unwrap_or_else(new_request_id),

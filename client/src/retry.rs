@@ -54,29 +54,19 @@ impl Default for RetryPolicy {
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        RetryBudget {
-            tokens: 100,
-            refund: 0.1,
-        }
+        RetryBudget { tokens: 100, refund: 0.1 }
     }
 }
 
 impl RetryPolicy {
     /// A policy that repeats nothing.
     pub fn never() -> Self {
-        RetryPolicy {
-            max_attempts: 1,
-            ..RetryPolicy::default()
-        }
+        RetryPolicy { max_attempts: 1, ..RetryPolicy::default() }
     }
 
     /// The pause before retry number `retry` (the first is 1), after what the server asked for.
     pub(crate) fn pause(&self, retry: u32, asked: Option<Duration>) -> Duration {
-        let share = if self.jitter {
-            rand::rng().random::<f64>()
-        } else {
-            1.0
-        };
+        let share = if self.jitter { rand::rng().random::<f64>() } else { 1.0 };
         let pause = self.longest_pause(retry).mul_f64(share);
         asked.unwrap_or_default().saturating_add(pause)
     }
@@ -86,9 +76,7 @@ impl RetryPolicy {
     fn longest_pause(&self, retry: u32) -> Duration {
         let growth = self.multiplier.powf(f64::from(retry.saturating_sub(1)));
         let seconds = self.initial_backoff.as_secs_f64() * growth;
-        Duration::try_from_secs_f64(seconds.max(0.0))
-            .unwrap_or(self.max_backoff)
-            .min(self.max_backoff)
+        Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(self.max_backoff).min(self.max_backoff)
     }
 }
 
@@ -115,21 +103,15 @@ impl TokenBucket {
 
     /// Takes the token of one retry, if there is one.
     pub(crate) fn take(&self) -> bool {
-        self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(THOUSANDTHS)
-            })
-            .is_ok()
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(THOUSANDTHS)).is_ok()
     }
 
     /// Gives back what one success earns. A full bucket, the usual case, is only read.
     pub(crate) fn refund(&self) {
         if self.left.load(Ordering::Relaxed) < self.capacity {
-            let _ = self
-                .left
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                    Some(left.saturating_add(self.refund).min(self.capacity))
-                });
+            let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                Some(left.saturating_add(self.refund).min(self.capacity))
+            });
         }
     }
 }
@@ -160,25 +142,13 @@ mod tests {
         let policy = RetryPolicy::default();
         let pauses: Vec<_> = (0..1000).map(|_| policy.pause(1, None)).collect();
         assert!(pauses.iter().all(|&pause| pause <= policy.initial_backoff));
-        assert!(
-            pauses
-                .iter()
-                .any(|&pause| pause < policy.initial_backoff / 4)
-        );
-        assert!(
-            pauses
-                .iter()
-                .any(|&pause| pause > policy.initial_backoff * 3 / 4)
-        );
+        assert!(pauses.iter().any(|&pause| pause < policy.initial_backoff / 4));
+        assert!(pauses.iter().any(|&pause| pause > policy.initial_backoff * 3 / 4));
     }
 
     #[test]
     fn what_the_server_asks_for_is_waited_first() {
-        let policy = RetryPolicy {
-            initial_backoff: millis(10),
-            jitter: false,
-            ..RetryPolicy::default()
-        };
+        let policy = RetryPolicy { initial_backoff: millis(10), jitter: false, ..RetryPolicy::default() };
         assert_eq!(policy.pause(1, Some(millis(300))), millis(310));
         assert_eq!(policy.pause(1, Some(Duration::MAX)), Duration::MAX);
     }
@@ -186,25 +156,16 @@ mod tests {
     #[test]
     fn senseless_numbers_end_within_bounds() {
         for multiplier in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -3.0, 0.0, 1e308] {
-            let policy = RetryPolicy {
-                multiplier,
-                ..RetryPolicy::default()
-            };
+            let policy = RetryPolicy { multiplier, ..RetryPolicy::default() };
             for retry in [1, 2, 3, 1000] {
-                assert!(
-                    policy.pause(retry, None) <= policy.max_backoff,
-                    "{multiplier}"
-                );
+                assert!(policy.pause(retry, None) <= policy.max_backoff, "{multiplier}");
             }
         }
     }
 
     #[test]
     fn the_budget_is_spent_and_earned_back() {
-        let bucket = TokenBucket::new(RetryBudget {
-            tokens: 2,
-            refund: 0.5,
-        });
+        let bucket = TokenBucket::new(RetryBudget { tokens: 2, refund: 0.5 });
         assert!(bucket.take() && bucket.take());
         assert!(!bucket.take(), "the budget is spent");
         bucket.refund();

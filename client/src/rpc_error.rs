@@ -140,9 +140,7 @@ impl RpcError {
     /// have been applied. A final refusal of a repeat settles that, since the server looks the
     /// identity up before it refuses; an answer such as "shed" or "store away" settles nothing.
     pub(crate) fn after(mut self, attempts: u32, earlier_unknown: bool) -> RpcError {
-        let settled = self
-            .reason()
-            .is_some_and(|reason| matches!(reason.advice(), Advice::Fix | Advice::Decide))
+        let settled = self.reason().is_some_and(|reason| matches!(reason.advice(), Advice::Fix | Advice::Decide))
             && self.code() != Code::Internal;
         self.0.attempts = attempts;
         self.0.outcome_unknown |= earlier_unknown && !settled;
@@ -233,11 +231,8 @@ mod tests {
     use super::*;
 
     fn status(code: Code, reason: &str, domain: &str) -> Status {
-        let mut details = ErrorDetails::with_error_info(
-            reason,
-            domain,
-            HashMap::from([("sku".to_owned(), "ps5".to_owned())]),
-        );
+        let mut details =
+            ErrorDetails::with_error_info(reason, domain, HashMap::from([("sku".to_owned(), "ps5".to_owned())]));
         details.add_bad_request_violation("lines[0].quantity", "is 0");
         details.set_retry_info(Some(Duration::from_millis(40)));
         Status::with_error_details(code, "what happened", details)
@@ -245,8 +240,7 @@ mod tests {
 
     #[test]
     fn everything_the_server_says_is_read() {
-        let error =
-            RpcError::from_status(&status(Code::InvalidArgument, "INVALID_QUANTITY", DOMAIN));
+        let error = RpcError::from_status(&status(Code::InvalidArgument, "INVALID_QUANTITY", DOMAIN));
         assert_eq!(error.code(), Code::InvalidArgument);
         assert_eq!(error.reason(), Some(Reason::InvalidQuantity));
         assert_eq!(error.metadata()["sku"], "ps5");
@@ -300,9 +294,8 @@ mod tests {
 
     #[test]
     fn only_a_final_refusal_settles_an_earlier_doubt() {
-        let refusal = |reason: Reason| {
-            RpcError::from_status(&status(reason.code(), reason.as_str(), DOMAIN)).after(2, true)
-        };
+        let refusal =
+            |reason: Reason| RpcError::from_status(&status(reason.code(), reason.as_str(), DOMAIN)).after(2, true);
         assert!(!refusal(Reason::SkuNotFound).outcome_unknown());
         assert!(refusal(Reason::Overloaded).outcome_unknown());
         assert!(refusal(Reason::StoreUnavailable).outcome_unknown());

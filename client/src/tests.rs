@@ -1,7 +1,8 @@
 //! The way of a call, against a scripted server of this process on a real socket.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -14,14 +15,16 @@ use inventory_sentinel::{
         inventory_sentinel_server::{InventorySentinel, InventorySentinelServer},
     },
 };
+use opentelemetry::{
+    SpanId, TraceId,
+    trace::{FutureExt as _, SpanContext, TraceContextExt as _, TraceFlags, TraceState},
+};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{
-    CommitError, ConnectError, Namespace, ReserveError, RetryBudget, RetryPolicy, Sentinel, State,
-};
+use crate::{CommitError, ConnectError, Namespace, ReserveError, RetryBudget, RetryPolicy, Sentinel, State};
 
 /// Answers Reserve and Commit from a script and writes down what it was asked; silent when the
 /// script has come to its end.
@@ -36,14 +39,13 @@ struct Scripted {
 struct Asked {
     request_id: String,
     timeout: Duration,
+    trace_parent: Option<String>,
+    from: Option<SocketAddr>,
 }
 
 impl Scripted {
     fn refusing(answers: impl IntoIterator<Item = Status>) -> Self {
-        Scripted {
-            answers: Arc::new(Mutex::new(answers.into_iter().collect())),
-            ..Scripted::default()
-        }
+        Scripted { answers: Arc::new(Mutex::new(answers.into_iter().collect())), ..Scripted::default() }
     }
 
     async fn serve(&self) -> String {
@@ -58,16 +60,13 @@ impl Scripted {
 
     async fn answer<T>(&self, request_id: &str, request: &Request<T>) -> Result<(), Status> {
         let timeout = request.metadata().get("grpc-timeout").unwrap();
-        let micros = timeout
-            .to_str()
-            .unwrap()
-            .strip_suffix('u')
-            .unwrap()
-            .parse()
-            .unwrap();
+        let micros = timeout.to_str().unwrap().strip_suffix('u').unwrap().parse().unwrap();
+        let trace_parent = request.metadata().get("traceparent");
         self.asked.lock().unwrap().push(Asked {
             request_id: request_id.to_owned(),
             timeout: Duration::from_micros(micros),
+            trace_parent: trace_parent.map(|value| value.to_str().unwrap().to_owned()),
+            from: request.remote_addr(),
         });
         if self.silent {
             std::future::pending::<()>().await;
@@ -83,18 +82,11 @@ impl Scripted {
 
 #[tonic::async_trait]
 impl InventorySentinel for Scripted {
-    async fn reserve(
-        &self,
-        request: Request<v1::ReserveRequest>,
-    ) -> Result<Response<v1::ReserveResponse>, Status> {
+    async fn reserve(&self, request: Request<v1::ReserveRequest>) -> Result<Response<v1::ReserveResponse>, Status> {
         let id = request.get_ref().request_id.clone();
         self.answer(&id, &request).await?;
         let result = if self.short {
-            let line = v1::ShortLine {
-                sku: "ps5".into(),
-                requested: 2,
-                available: 1,
-            };
+            let line = v1::ShortLine { sku: "ps5".into(), requested: 2, available: 1 };
             v1::reserve_response::Result::Shortage(v1::Shortage { lines: vec![line] })
         } else {
             v1::reserve_response::Result::Reservation(v1::Reservation {
@@ -105,25 +97,15 @@ impl InventorySentinel for Scripted {
                 ..v1::Reservation::default()
             })
         };
-        Ok(Response::new(v1::ReserveResponse {
-            result: Some(result),
-            replayed: self.calls() > 1,
-            sequence: 9,
-        }))
+        Ok(Response::new(v1::ReserveResponse { result: Some(result), replayed: self.calls() > 1, sequence: 9 }))
     }
 
-    async fn commit(
-        &self,
-        request: Request<v1::CommitRequest>,
-    ) -> Result<Response<v1::CommitResponse>, Status> {
+    async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
         self.answer("", &request).await?;
         Ok(Response::new(v1::CommitResponse::default()))
     }
 
-    async fn rollback(
-        &self,
-        _: Request<v1::RollbackRequest>,
-    ) -> Result<Response<v1::RollbackResponse>, Status> {
+    async fn rollback(&self, _: Request<v1::RollbackRequest>) -> Result<Response<v1::RollbackResponse>, Status> {
         Err(Status::unimplemented("not scripted"))
     }
 
@@ -134,10 +116,7 @@ impl InventorySentinel for Scripted {
         Err(Status::unimplemented("not scripted"))
     }
 
-    async fn get_stock(
-        &self,
-        request: Request<v1::GetStockRequest>,
-    ) -> Result<Response<v1::GetStockResponse>, Status> {
+    async fn get_stock(&self, request: Request<v1::GetStockRequest>) -> Result<Response<v1::GetStockResponse>, Status> {
         self.answer("", &request).await?;
         Ok(Response::new(v1::GetStockResponse::default()))
     }
@@ -162,11 +141,7 @@ fn refusal_with_delay(reason: Reason, delay: Duration) -> Status {
 }
 
 fn quick() -> RetryPolicy {
-    RetryPolicy {
-        initial_backoff: Duration::from_millis(5),
-        jitter: false,
-        ..RetryPolicy::default()
-    }
+    RetryPolicy { initial_backoff: Duration::from_millis(5), jitter: false, ..RetryPolicy::default() }
 }
 
 async fn sale(server: &Scripted, policy: RetryPolicy) -> Namespace {
@@ -177,10 +152,7 @@ async fn sale(server: &Scripted, policy: RetryPolicy) -> Namespace {
 
 #[tokio::test]
 async fn a_retry_is_the_same_request_with_less_time() {
-    let server = Scripted::refusing([
-        refusal(Reason::StoreUnavailable),
-        refusal(Reason::OutcomeUnknown),
-    ]);
+    let server = Scripted::refusing([refusal(Reason::StoreUnavailable), refusal(Reason::OutcomeUnknown)]);
     let sale = sale(&server, quick()).await;
     let held = sale.reserve("ps5", 1).await.unwrap();
     assert_eq!((held.state, held.sequence), (State::Pending, 9));
@@ -189,11 +161,7 @@ async fn a_retry_is_the_same_request_with_less_time() {
     assert_eq!(asked.len(), 3);
     let id = uuid::Uuid::parse_str(&asked[0].request_id).unwrap();
     assert_eq!(id.get_version_num(), 7);
-    assert!(
-        asked
-            .iter()
-            .all(|call| call.request_id == asked[0].request_id)
-    );
+    assert!(asked.iter().all(|call| call.request_id == asked[0].request_id));
     assert!(asked[0].timeout <= crate::DEFAULT_DEADLINE);
     assert!(asked[0].timeout > asked[1].timeout && asked[1].timeout > asked[2].timeout);
 }
@@ -211,13 +179,35 @@ async fn two_calls_are_two_requests_unless_the_caller_says_otherwise() {
 }
 
 #[tokio::test]
+async fn the_callers_trace_travels_with_each_attempt() {
+    let server = Scripted::refusing([refusal(Reason::Draining)]);
+    let sale = sale(&server, quick()).await;
+    let trace = SpanContext::new(TraceId::from(7), SpanId::from(9), TraceFlags::SAMPLED, true, TraceState::NONE);
+    let context = opentelemetry::Context::new().with_remote_span_context(trace);
+    sale.reserve("ps5", 1).into_future().with_context(context).await.unwrap();
+    sale.reserve("ps5", 1).await.unwrap();
+    let asked = server.asked.lock().unwrap();
+    let parents: Vec<_> = asked.iter().map(|call| call.trace_parent.as_deref()).collect();
+    let parent = Some("00-00000000000000000000000000000007-0000000000000009-01");
+    assert_eq!(parents, [parent, parent, None]);
+}
+
+#[tokio::test]
+async fn calls_take_turns_on_the_connections() {
+    let server = Scripted::default();
+    let uri = server.serve().await;
+    let sentinel = Sentinel::builder(uri).connections(3).connect().await.unwrap();
+    for _ in 0..6 {
+        sentinel.namespace("sale").reserve("ps5", 1).await.unwrap();
+    }
+    let asked = server.asked.lock().unwrap();
+    let connections: HashSet<_> = asked.iter().map(|call| call.from.unwrap()).collect();
+    assert_eq!(connections.len(), 3);
+}
+
+#[tokio::test]
 async fn only_unavailable_is_retried() {
-    for reason in [
-        Reason::Overloaded,
-        Reason::ReservationExpired,
-        Reason::DeadlineExceeded,
-        Reason::Internal,
-    ] {
+    for reason in [Reason::Overloaded, Reason::ReservationExpired, Reason::DeadlineExceeded, Reason::Internal] {
         let server = Scripted::refusing([refusal(reason)]);
         let error = sale(&server, quick()).await.commit("r1").await.unwrap_err();
         assert_eq!(error.rpc().and_then(|rpc| rpc.reason()), Some(reason));
@@ -235,10 +225,7 @@ async fn attempts_end_and_the_outcome_stays_unknown() {
     let rpc = error.rpc().unwrap();
     assert_eq!(rpc.reason(), Some(Reason::StoreUnavailable));
     assert_eq!(rpc.attempts(), 4);
-    assert!(
-        error.outcome_unknown(),
-        "the first attempt may have been applied"
-    );
+    assert!(error.outcome_unknown(), "the first attempt may have been applied");
 }
 
 #[tokio::test]
@@ -265,10 +252,7 @@ async fn the_servers_pause_is_kept() {
 
 #[tokio::test]
 async fn a_silent_server_ends_with_the_deadline() {
-    let server = Scripted {
-        silent: true,
-        ..Scripted::default()
-    };
+    let server = Scripted { silent: true, ..Scripted::default() };
     let sale = sale(&server, quick()).await;
     let deadline = Duration::from_millis(200);
     let begun = Instant::now();
@@ -287,10 +271,7 @@ async fn a_spent_budget_ends_retries_for_all_calls() {
     let mut script = Vec::new();
     script.resize_with(20, || refusal(Reason::StoreUnavailable));
     let server = Scripted::refusing(script);
-    let budget = RetryBudget {
-        tokens: 4,
-        refund: 0.0,
-    };
+    let budget = RetryBudget { tokens: 4, refund: 0.0 };
     let sale = sale(&server, RetryPolicy { budget, ..quick() }).await;
     for calls in [4, 6, 7] {
         sale.clone().commit("r1").await.unwrap_err();
@@ -300,10 +281,7 @@ async fn a_spent_budget_ends_retries_for_all_calls() {
 
 #[tokio::test]
 async fn sold_out_is_an_error_with_its_lines() {
-    let server = Scripted {
-        short: true,
-        ..Scripted::default()
-    };
+    let server = Scripted { short: true, ..Scripted::default() };
     let sale = sale(&server, quick()).await;
     match sale.reserve("ps5", 2).await {
         Err(ReserveError::InsufficientStock { lines }) => {
@@ -329,10 +307,7 @@ async fn nobody_there_is_told_apart_from_a_lost_answer() {
     let connected = Sentinel::connect(uri.clone()).await;
     assert!(matches!(connected, Err(ConnectError::Unreachable { .. })));
 
-    let lazy = Sentinel::builder(uri)
-        .retry(quick())
-        .connect_lazy()
-        .unwrap();
+    let lazy = Sentinel::builder(uri).retry(quick()).connect_lazy().unwrap();
     let error = lazy.namespace("sale").commit("r1").await.unwrap_err();
     let rpc = error.rpc().unwrap();
     assert_eq!((rpc.code(), rpc.attempts()), (Code::Unavailable, 4));
@@ -350,33 +325,17 @@ async fn a_connection_that_breaks_is_repeated_and_leaves_the_outcome_unknown() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    let lazy = Sentinel::builder(uri)
-        .retry(quick())
-        .connect_lazy()
-        .unwrap();
+    let lazy = Sentinel::builder(uri).retry(quick()).connect_lazy().unwrap();
     let error = lazy.namespace("sale").commit("r1").await.unwrap_err();
     let rpc = error.rpc().unwrap();
-    assert_eq!(
-        (rpc.code(), rpc.attempts()),
-        (Code::Unavailable, 4),
-        "{rpc}"
-    );
+    assert_eq!((rpc.code(), rpc.attempts()), (Code::Unavailable, 4), "{rpc}");
     assert!(error.outcome_unknown());
 }
 
 #[tokio::test]
 async fn a_uri_that_is_none_is_refused_before_anything_is_opened() {
-    for uri in [
-        "",
-        "127.0.0.1:50051",
-        "https://shop.example",
-        "http://",
-        "a b",
-    ] {
+    for uri in ["", "127.0.0.1:50051", "https://shop.example", "http://", "a b"] {
         let error = Sentinel::builder(uri).connect_lazy().unwrap_err();
-        assert!(
-            matches!(error, ConnectError::InvalidUri { .. }),
-            "{uri}: {error}"
-        );
+        assert!(matches!(error, ConnectError::InvalidUri { .. }), "{uri}: {error}");
     }
 }

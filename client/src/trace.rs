@@ -24,12 +24,8 @@ fn write(trace: &SpanContext, metadata: &mut MetadataMap) {
     if !trace.is_valid() {
         return;
     }
-    let parent = format!(
-        "00-{}-{}-{:02x}",
-        trace.trace_id(),
-        trace.span_id(),
-        trace.trace_flags() & TraceFlags::SAMPLED
-    );
+    let parent =
+        format!("00-{}-{}-{:02x}", trace.trace_id(), trace.span_id(), trace.trace_flags() & TraceFlags::SAMPLED);
     if let Ok(parent) = MetadataValue::try_from(parent) {
         metadata.insert("traceparent", parent);
     }
@@ -90,10 +86,7 @@ mod tests {
         let _attached = Context::new().with_remote_span_context(trace).attach();
         let mut metadata = MetadataMap::new();
         inject(&mut metadata);
-        assert_eq!(
-            header(&metadata, "traceparent"),
-            Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-        );
+        assert_eq!(header(&metadata, "traceparent"), Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
         assert_eq!(header(&metadata, "tracestate"), Some("shop=1"));
     }
 }

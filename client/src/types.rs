@@ -14,10 +14,7 @@ pub struct Line {
 impl Line {
     /// `quantity` units of `sku`.
     pub fn new(sku: impl Into<String>, quantity: i32) -> Self {
-        Line {
-            sku: sku.into(),
-            quantity,
-        }
+        Line { sku: sku.into(), quantity }
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_ADMIN_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
     pub admin_listen: SocketAddr,
 
-    /// Redis or Valkey to use (redis://[user:password@]host:port[/db] or unix:///path); without it one is started as a child
+    /// Redis or Valkey to use, as redis://user:password@host:port/db or unix:///path; without it one is started as a child
     #[arg(long, env = "SENTINEL_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: Option<RedisUrl>,
 

@@ -3,9 +3,9 @@
 //!
 //! - `logs`: structured lines on standard error.
 //! - `otlp`: traces to a collector, off by default, never in the way of a call.
-//! - [`spans`]: the spans that are exported, and their links.
-//! - [`grpc`]: the tower layer that makes a span of each call.
-//! - [`metrics`]: counters and histograms in the Prometheus text format.
+//! - `spans`: the spans that are exported, and their links.
+//! - `grpc`: the tower layer that makes a span of each call.
+//! - `metrics`: counters and histograms in the Prometheus text format.
 
 use std::time::Duration;
 

@@ -26,10 +26,10 @@ pub(crate) async fn attempt(
     behaviour: Behaviour,
 ) -> Result<(), Failure> {
     let Some(held) = reserve(shop, ledger, pace, product, behaviour).await? else {
-        ledger.attempted(false);
+        ledger.attempted(pace, false);
         return Ok(());
     };
-    ledger.attempted(true);
+    ledger.attempted(pace, true);
     let end = match behaviour.fate {
         Fate::Pay => pay(shop, ledger, &held.id, behaviour.repeat).await?,
         Fate::FailToPay => give_back(shop, ledger, &held.id, behaviour.repeat).await?,

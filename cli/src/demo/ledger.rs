@@ -52,6 +52,7 @@ pub(crate) enum Pace {
 pub(crate) struct Ledger {
     units: u64,
     attempts: AtomicU64,
+    rush_attempts: AtomicU64,
     reserved: AtomicU64,
     sold_out: AtomicU64,
     replays: AtomicU64,
@@ -90,6 +91,7 @@ impl Ledger {
         Ledger {
             units: plan.units.into(),
             attempts: AtomicU64::new(0),
+            rush_attempts: AtomicU64::new(0),
             reserved: AtomicU64::new(0),
             sold_out: AtomicU64::new(0),
             replays: AtomicU64::new(0),
@@ -125,7 +127,7 @@ impl Ledger {
     }
 
     /// An attempt was answered: it has a reservation, or there is none to be had.
-    pub(crate) fn attempted(&self, reserved: bool) {
+    pub(crate) fn attempted(&self, pace: Pace, reserved: bool) {
         if !reserved {
             self.sold_out.fetch_add(1, Relaxed);
         } else if self.reserved.fetch_add(1, Relaxed) + 1 == self.units {
@@ -133,6 +135,9 @@ impl Ledger {
             clock.at_units = Some(clock.reads());
         }
         self.attempts.fetch_add(1, Relaxed);
+        if let Pace::Rush = pace {
+            self.rush_attempts.fetch_add(1, Relaxed);
+        }
     }
 
     /// A repeat was answered as one.
@@ -169,6 +174,7 @@ impl Ledger {
     pub(crate) fn counts(&self) -> Counts {
         Counts {
             attempts: self.attempts.load(Relaxed),
+            rush_attempts: self.rush_attempts.load(Relaxed),
             reserved: self.reserved.load(Relaxed),
             sold_out: self.sold_out.load(Relaxed),
             replays: self.replays.load(Relaxed),
@@ -204,6 +210,7 @@ impl Ledger {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counts {
     pub(crate) attempts: u64,
+    pub(crate) rush_attempts: u64,
     pub(crate) reserved: u64,
     pub(crate) sold_out: u64,
     pub(crate) replays: u64,

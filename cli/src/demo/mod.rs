@@ -108,7 +108,7 @@ pub(crate) async fn run(server: &str, args: &DemoArgs) -> Result<bool, Failure> 
 
     progress.phase("counting");
     let verdict = verdict::reach(&shop, &plan, &ledger).await?;
-    progress.finish();
+    drop(progress);
 
     let report = Report::new(&plan, &shop, &ledger, verdict);
     report.print(args.json)?;

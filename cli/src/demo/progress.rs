@@ -16,7 +16,7 @@ const BAR_PERIOD: Duration = Duration::from_millis(100);
 /// How often a plain line is written.
 const LINE_PERIOD: Duration = Duration::from_secs(2);
 
-/// Tells how far the sale is until it is finished or dropped.
+/// Tells how far the sale is until it is dropped.
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     phase: Arc<Mutex<&'static str>>,
@@ -48,9 +48,6 @@ impl Progress {
     pub(crate) fn phase(&self, phase: &'static str) {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
     }
-
-    /// Clears the way for the report.
-    pub(crate) fn finish(self) {}
 }
 
 impl Drop for Progress {

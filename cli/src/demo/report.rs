@@ -56,7 +56,7 @@ struct Summary<'a> {
 
 impl<'a> Report<'a> {
     pub(crate) fn new(plan: &'a Plan, shop: &'a Shop, ledger: &Ledger, verdict: Verdict) -> Report<'a> {
-        let Counts { attempts, reserved, sold_out, replays, shed, troubled, broken } = ledger.counts();
+        let Counts { attempts, rush_attempts, reserved, sold_out, replays, shed, troubled, broken } = ledger.counts();
         let (selling, at_units) = ledger.times();
         let rate = |count: u64, seconds: f64| (count as f64 / seconds.max(1e-6)).round() as u64;
         let (p50_us, p99_us) = ledger.quantiles(Pace::Rush);
@@ -86,7 +86,7 @@ impl<'a> Report<'a> {
             lost: verdict.lost,
             problems: verdict.problems.len(),
             selling_seconds: (selling.as_secs_f64() * 1e3).round() / 1e3,
-            attempts_per_second: rate(attempts - u64::from(plan.lone_attempts).min(attempts), selling.as_secs_f64()),
+            attempts_per_second: rate(rush_attempts, selling.as_secs_f64()),
             reservations_per_second: rate(reserved.min(plan.units.into()), at_units.as_secs_f64()),
             p50_us,
             p99_us,

@@ -89,7 +89,8 @@ pub(crate) async fn reach(shop: &Shop, plan: &Plan, ledger: &Ledger) -> Result<V
     }
     let audit = shop.audit().await?.into();
     let mut verdict = compare(&entries, &found, products, audit);
-    verdict.problems.extend(ledger.broken_words());
+    // What buyers were told comes first: the rest often follows from it.
+    verdict.problems.splice(0..0, ledger.broken_words());
     Ok(verdict)
 }
 

@@ -197,7 +197,8 @@ impl Supervisor {
     }
 
     fn said_last(&self, status: ExitStatus) -> String {
-        format!("{status}; its last words: {}", self.folder.last_words())
+        let full = if self.folder.is_full() { "the disk is full; " } else { "" };
+        format!("{full}{status}; its last words: {}", self.folder.last_words())
     }
 
     /// Until it is told to stop: waits for the child to die and starts it again.
