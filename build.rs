@@ -4,10 +4,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 2] = [
-    "inventory_sentinel/v1/inventory_sentinel.proto",
-    "inventory_sentinel/v1/inventory_admin.proto",
-];
+const PROTOS: [&str; 2] =
+    ["inventory_sentinel/v1/inventory_sentinel.proto", "inventory_sentinel/v1/inventory_admin.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -23,8 +21,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     fs::write(out.join("inventory_sentinel.bin"), served.encode_to_vec())?;
 
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
     Ok(())
 }

@@ -17,6 +17,5 @@ pub mod v1 {
     tonic::include_proto!("inventory_sentinel.v1");
 
     /// The compiled descriptors of this package, for gRPC reflection.
-    pub const FILE_DESCRIPTOR_SET: &[u8] =
-        tonic::include_file_descriptor_set!("inventory_sentinel");
+    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("inventory_sentinel");
 }

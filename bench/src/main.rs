@@ -42,22 +42,15 @@ struct Candidate {
 }
 
 impl Candidate {
-    async fn new(
-        args: &Args,
-        name: &'static str,
-        flags: &[&str],
-        shelf: Shelf,
-        callers: usize,
-    ) -> Result<Self> {
+    async fn new(args: &Args, name: &'static str, flags: &[&str], shelf: Shelf, callers: usize) -> Result<Self> {
         let server = Server::start(&args.server, flags).await?;
         load::prepare(&server, SKU, shelf).await?;
         Ok(Self { name, server, shelf, callers, runs: Vec::new() })
     }
 
     async fn round(&mut self, duration: Duration) -> Result<()> {
-        let run = load::reserve(&self.server, SKU, self.shelf, self.callers, duration)
-            .await
-            .with_context(|| self.name)?;
+        let run =
+            load::reserve(&self.server, SKU, self.shelf, self.callers, duration).await.with_context(|| self.name)?;
         self.runs.push(run);
         Ok(())
     }

@@ -27,10 +27,7 @@ pub(crate) struct Invalid {
 
 impl Invalid {
     pub(crate) fn new(reason: Reason, field: impl Into<String>) -> Self {
-        Self {
-            reason,
-            field: field.into(),
-        }
+        Self { reason, field: field.into() }
     }
 }
 
@@ -101,9 +98,7 @@ impl Sku {
         let hash = self
             .0
             .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-            });
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         ((hash >> 32) % u64::from(partitions.max(1))) as u16
     }
 }
@@ -404,18 +399,12 @@ pub(crate) enum Operation {
 impl Operation {
     /// Whether it makes records, so that a store at its memory limit refuses it.
     pub(crate) fn grows(&self) -> bool {
-        matches!(
-            self,
-            Operation::Reserve { .. } | Operation::SetStock { .. } | Operation::AdjustStock { .. }
-        )
+        matches!(self, Operation::Reserve { .. } | Operation::SetStock { .. } | Operation::AdjustStock { .. })
     }
 
     /// Whether it changes nothing, so that a lost answer leaves no doubt behind.
     pub(crate) fn is_read(&self) -> bool {
-        matches!(
-            self,
-            Operation::GetReservation(_) | Operation::GetStock { .. } | Operation::Sweep
-        )
+        matches!(self, Operation::GetReservation(_) | Operation::GetStock { .. } | Operation::Sweep)
     }
 
     /// How many lines it can touch: what a batch is bounded by, beside its operations.
@@ -438,18 +427,11 @@ pub(crate) struct Answer {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Reserve, Commit, Rollback, GetReservation: the reservation as it is now.
-    Reservation {
-        reservation: Reservation,
-        replayed: bool,
-    },
+    Reservation { reservation: Reservation, replayed: bool },
     /// Reserve: the lines, and how many units there are of each.
     Shortage(Vec<(Line, u64)>),
     /// SetStock, AdjustStock, ConfigureSku, GetStock: the counters as they are now.
-    Stock {
-        sku: Sku,
-        stock: Stock,
-        replayed: bool,
-    },
+    Stock { sku: Sku, stock: Stock, replayed: bool },
     /// Sweep: nothing to tell.
     Swept,
 }
@@ -507,16 +489,7 @@ pub(crate) struct Report {
 impl Report {
     /// Nothing read, nothing wrong.
     pub(crate) fn empty() -> Self {
-        Self {
-            clean: true,
-            findings: Vec::new(),
-            skus: 0,
-            pending: 0,
-            available: 0,
-            held: 0,
-            sold: 0,
-            supplied: 0,
-        }
+        Self { clean: true, findings: Vec::new(), skus: 0, pending: 0, available: 0, held: 0, sold: 0, supplied: 0 }
     }
 }
 
@@ -526,10 +499,7 @@ mod tests {
 
     #[test]
     fn reservation_ids_round_trip_and_only_they_parse() {
-        let id = ReservationId {
-            id: *b"0123456789abcdef",
-            partition: 513,
-        };
+        let id = ReservationId { id: *b"0123456789abcdef", partition: 513 };
         let text = id.to_string();
         assert_eq!(text.len(), 24);
         assert_eq!(ReservationId::parse(&text), Ok(id));

@@ -153,7 +153,9 @@ impl Lane {
         };
         match answered {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) if !sent.load(Ordering::Acquire) => Err(LaneError::Unavailable { why: "the server is stopping".into() }),
+            Ok(Err(_)) if !sent.load(Ordering::Acquire) => {
+                Err(LaneError::Unavailable { why: "the server is stopping".into() })
+            }
             Ok(Err(_)) => Err(LaneError::OutcomeUnknown { why: "the server is stopping".into() }),
             Err(_) if is_read || !sent.load(Ordering::Acquire) => Err(LaneError::DeadlinePassed),
             Err(_) => Err(LaneError::OutcomeUnknown { why: "the deadline passed before the store answered".into() }),
@@ -316,7 +318,9 @@ impl Worker {
         for (i, caller) in callers.into_iter().enumerate() {
             caller.tell(Err(match error {
                 StoreError::Unknown { why } if !is_read(i) => LaneError::OutcomeUnknown { why: why.clone() },
-                StoreError::Unknown { why } | StoreError::NotApplied { why } => LaneError::Unavailable { why: why.clone() },
+                StoreError::Unknown { why } | StoreError::NotApplied { why } => {
+                    LaneError::Unavailable { why: why.clone() }
+                }
                 StoreError::Full => LaneError::Full,
                 StoreError::Corrupt { why } => LaneError::Corrupt { why: why.clone() },
                 StoreError::NoScript | StoreError::Closed => LaneError::Unavailable { why: error.to_string().into() },
@@ -333,11 +337,8 @@ impl Worker {
         let mut doubt = None;
         loop {
             let redis = spans::redis_span(span, "batch");
-            let result = self
-                .store
-                .apply(&self.destination.keys, self.destination.epoch, batch, mode)
-                .instrument(redis)
-                .await;
+            let result =
+                self.store.apply(&self.destination.keys, self.destination.epoch, batch, mode).instrument(redis).await;
             let error = match result {
                 Ok(value) => return Ok(value),
                 Err(error) => error,

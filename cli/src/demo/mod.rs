@@ -86,18 +86,14 @@ pub(crate) async fn run(server: &str, args: &DemoArgs) -> Result<bool, Failure> 
     // The opening: everyone at once, some of whom fail to pay or walk away.
     progress.phase("selling");
     let rush = |attempts, mix| wave::run(&shop, &plan, &ledger, attempts, mix);
-    ledger.clock_on();
     rush(plan.opening_attempts, Mix::OPENING).await?;
-    ledger.clock_off();
 
     progress.phase("waiting for abandoned holds to expire");
     wait_until_given_back(&shop, &plan, &ledger).await?;
 
     // Those who come back buy what was given back.
     progress.phase("selling what was given back");
-    ledger.clock_on();
     rush(plan.return_attempts, Mix::RETURN).await?;
-    ledger.clock_off();
 
     progress.phase("selling the last units");
     sell_the_last(&shop, &plan, &ledger).await?;

@@ -141,7 +141,7 @@ impl<'a> Report<'a> {
                 "throughput, successful",
                 s.reservations_per_second,
                 "/s",
-                format!("the first {units} reservations, from the opening"),
+                format!("the first {units} reservations, from the opening, payments among them"),
             ),
             (
                 "throughput, all attempts",

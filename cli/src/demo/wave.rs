@@ -47,10 +47,12 @@ pub(crate) async fn run(
             Ok(())
         });
     }
+    ledger.clock_on();
     doors.send_replace(true);
     while let Some(buyer) = buyers.join_next().await {
         // Dropping the set on the way out ends all the others.
         buyer.map_err(|error| Failure::Failed(format!("a buyer failed: {error}")))??;
     }
+    ledger.clock_off();
     Ok(())
 }

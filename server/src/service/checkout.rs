@@ -111,8 +111,7 @@ impl Checkout {
         let request_id = RequestId::parse(request_id)?;
         let lines = convert::lines(lines)?;
         let buyer = BuyerId::parse(buyer_id)?;
-        let ttl_up_to =
-            |longest| ttl.as_ref().map(|ttl| Ttl::parse(ttl.seconds, ttl.nanos, longest)).transpose();
+        let ttl_up_to = |longest| ttl.as_ref().map(|ttl| Ttl::parse(ttl.seconds, ttl.nanos, longest)).transpose();
         ttl_up_to(ANY_TTL)?;
         let Some(namespace) = self.0.namespace(&name).await? else {
             return Err(Refusal::SkuNotFound(lines[0].sku.clone()).into());

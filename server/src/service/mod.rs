@@ -1,10 +1,10 @@
 //! The services: proto to domain and back, and nothing else. Each call is parsed here, carried by a
 //! lane, and answered here.
 //!
-//! - [`checkout`]: `InventorySentinel`.
-//! - [`admin`]: `InventoryAdmin`.
-//! - [`convert`]: domain values as messages.
-//! - [`status`]: refusals as `Status`; the only place that knows gRPC codes.
+//! - [`checkout`][]: `InventorySentinel`.
+//! - [`admin`][]: `InventoryAdmin`.
+//! - [`convert`][]: domain values as messages.
+//! - [`status`][]: refusals as `Status`; the only place that knows gRPC codes.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -72,7 +72,11 @@ impl Desk {
                 if failure.reason() == Reason::Internal || failure.reason() == Reason::StoreCorrupt {
                     tracing::error!(reason = failure.reason().as_str(), message = failure.message(), "a call failed");
                 } else {
-                    tracing::debug!(reason = failure.reason().as_str(), message = failure.message(), "a call was refused");
+                    tracing::debug!(
+                        reason = failure.reason().as_str(),
+                        message = failure.message(),
+                        "a call was refused"
+                    );
                 }
                 Err(failure.into())
             }

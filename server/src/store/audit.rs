@@ -16,7 +16,7 @@ use super::{
     pool::Connection,
     wire::{self, reservation_from, stock_from},
 };
-use crate::domain::{Finding, FindingKind, Id, Line, ReservationId, Report, Sku, Stock};
+use crate::domain::{Finding, FindingKind, Id, Line, Report, ReservationId, Sku, Stock};
 
 /// Records asked for with one HSCAN or ZSCAN.
 const SCAN_COUNT: usize = 500;

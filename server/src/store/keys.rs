@@ -15,15 +15,7 @@ pub(crate) struct PartitionKeys([String; 7]);
 impl PartitionKeys {
     pub(crate) fn new(namespace: &NamespaceName, partition: u16) -> Self {
         let key = |name: &str| format!("is:{{{namespace}/{partition}}}:{name}");
-        Self([
-            key("meta"),
-            key("stock"),
-            key("holds"),
-            key("deadlines"),
-            key("past:a"),
-            key("past:b"),
-            key("events"),
-        ])
+        Self([key("meta"), key("stock"), key("holds"), key("deadlines"), key("past:a"), key("past:b"), key("events")])
     }
 
     pub(crate) fn all(&self) -> &[String; 7] {

@@ -75,8 +75,8 @@ impl Store {
     /// One page of the namespaces there are, and the cursor of the next; 0 after the last.
     pub(crate) async fn namespaces(&self, cursor: u64) -> Result<(Vec<NamespaceName>, u64), StoreError> {
         let reply = self.send(cmd("SSCAN").arg(NAMESPACES).arg(cursor).arg("COUNT").arg(SCAN_COUNT)).await?;
-        let (next, names): (u64, Vec<String>) = deadpool_redis::redis::from_redis_value(reply)
-            .map_err(|error| StoreError::corrupt(error.to_string()))?;
+        let (next, names): (u64, Vec<String>) =
+            deadpool_redis::redis::from_redis_value(reply).map_err(|error| StoreError::corrupt(error.to_string()))?;
         let names = names.into_iter().filter_map(|name| NamespaceName::parse(name).ok()).collect();
         Ok((names, next))
     }

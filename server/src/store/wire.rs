@@ -113,9 +113,9 @@ pub(crate) fn decode_opened(reply: &Value) -> Result<Opened, StoreError> {
 pub(crate) fn decode_config(reply: &Value) -> Result<Option<NamespaceConfig>, StoreError> {
     match reply {
         Value::Nil => Ok(None),
-        Value::BulkString(bytes) => NamespaceConfig::decode(bytes)
-            .map(Some)
-            .ok_or_else(|| StoreError::corrupt("the config of a partition")),
+        Value::BulkString(bytes) => {
+            NamespaceConfig::decode(bytes).map(Some).ok_or_else(|| StoreError::corrupt("the config of a partition"))
+        }
         _ => Err(StoreError::corrupt("the config of a partition")),
     }
 }
@@ -209,13 +209,8 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     /// `None`: nothing to say to the script.
     fn of(operation: &'a Operation, default_ttl: Duration) -> Option<Self> {
-        let call = |kind, args, id: Option<&'a Id>| Call {
-            kind,
-            args,
-            id: id.map(<[u8; 16]>::as_slice),
-            ttl: 0,
-            buyer: "",
-        };
+        let call =
+            |kind, args, id: Option<&'a Id>| Call { kind, args, id: id.map(<[u8; 16]>::as_slice), ttl: 0, buyer: "" };
         Some(match operation {
             Operation::Reserve { id, lines, ttl, buyer } => {
                 let asked = ttl.map_or(0, |ttl| ttl.as_millis());
@@ -410,10 +405,9 @@ impl Decoder {
             Operation::Reserve { id, .. }
             | Operation::Commit(id)
             | Operation::Rollback(id)
-            | Operation::GetReservation(id) => Outcome::Reservation {
-                reservation: reservation_from(id, detail?)?,
-                replayed,
-            },
+            | Operation::GetReservation(id) => {
+                Outcome::Reservation { reservation: reservation_from(id, detail?)?, replayed }
+            }
             Operation::SetStock { sku, .. }
             | Operation::AdjustStock { sku, .. }
             | Operation::ConfigureSku { sku, .. }
@@ -483,15 +477,7 @@ pub(crate) fn reservation_from(id: ReservationId, record: &[u8]) -> Option<Reser
     let buyer = bytes.short()?;
     let buyer = BuyerId::parse(String::from_utf8(buyer.to_vec()).ok()?).ok()?;
     let lines = bytes.lines()?;
-    bytes.0.is_empty().then_some(Reservation {
-        id,
-        state,
-        lines,
-        buyer,
-        created_at,
-        expires_at,
-        resolved_at,
-    })
+    bytes.0.is_empty().then_some(Reservation { id, state, lines, buyer, created_at, expires_at, resolved_at })
 }
 
 /// The sequence in the state record of a partition.

@@ -1,0 +1,164 @@
+//! Asks a real server what the model is asked: operations as calls, responses as answers. Speaks
+//! gRPC over a channel that it is given.
+
+use std::time::Duration;
+
+use inventory_sentinel::{
+    Reason,
+    v1::{
+        AdjustStockRequest, CommitRequest, ConfigureSkuRequest, GetReservationRequest, GetStockRequest,
+        IsProtectedRequest, Line, Reservation, ReserveRequest, RollbackRequest, SetStockRequest, SkuRules, Stock,
+        inventory_admin_client::InventoryAdminClient, inventory_sentinel_client::InventorySentinelClient,
+        reserve_response,
+    },
+};
+use tonic::{Code, Request, Status, transport::Channel};
+use tonic_types::StatusExt as _;
+
+use super::{Answer, Counters, Op, Replayed};
+
+/// Longest that one call may take.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a server answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// The answer.
+    pub answer: Answer,
+    /// The place in the partition's history, where the response has one.
+    pub sequence: Option<i64>,
+    /// The version of the SKU, where the response has one.
+    pub version: Option<i64>,
+}
+
+impl Op {
+    /// Makes this call once.
+    ///
+    /// # Errors
+    /// Where there is no answer: the server or its store is away, shed the call, or has a defect.
+    pub async fn ask(&self, channel: &Channel, namespace: &str) -> Result<Told, Status> {
+        match self.call(channel, namespace).await {
+            Ok(told) => Ok(told),
+            Err(status) => refused(&status).map(|answer| Told { answer, sequence: None, version: None }).ok_or(status),
+        }
+    }
+
+    async fn call(&self, channel: &Channel, namespace: &str) -> Result<Told, Status> {
+        let mut checkout = InventorySentinelClient::new(channel.clone());
+        let mut admin = InventoryAdminClient::new(channel.clone());
+        let namespace_id = namespace.to_owned();
+        match self.clone() {
+            Op::SetStock { sku, on_hand, request_id } => {
+                let request = SetStockRequest { namespace_id, sku, on_hand, request_id };
+                let response = admin.set_stock(limited(request)).await?.into_inner();
+                Ok(stock(response.stock, response.replayed, response.sequence))
+            }
+            Op::AdjustStock { sku, delta, request_id } => {
+                let request = AdjustStockRequest { namespace_id, sku, delta, request_id };
+                let response = admin.adjust_stock(limited(request)).await?.into_inner();
+                Ok(stock(response.stock, response.replayed, response.sequence))
+            }
+            Op::ConfigureSku { sku, is_protected } => {
+                let rules = Some(SkuRules { is_protected });
+                let request = ConfigureSkuRequest { namespace_id, sku, rules, request_id: String::new() };
+                let response = admin.configure_sku(limited(request)).await?.into_inner();
+                if response.rules.and_then(|rules| rules.is_protected) != response.stock.as_ref().map(|of| of.is_protected)
+                {
+                    return Err(Status::internal("the rules in the response are not those of its stock"));
+                }
+                Ok(stock(response.stock, false, response.sequence))
+            }
+            Op::Reserve { request_id, lines, ttl_ms, buyer_id } => {
+                let lines = lines.into_iter().map(|(sku, quantity)| Line { sku, quantity }).collect();
+                let ttl = ttl_ms.map(|ttl| prost_types::Duration {
+                    seconds: ttl / 1_000,
+                    nanos: (ttl % 1_000) as i32 * 1_000_000,
+                });
+                let request = ReserveRequest { namespace_id, request_id, lines, ttl, buyer_id };
+                let response = checkout.reserve(limited(request)).await?.into_inner();
+                match response.result {
+                    Some(reserve_response::Result::Shortage(shortage)) if !response.replayed => {
+                        let sequence = Some(response.sequence);
+                        Ok(Told { answer: Answer::Short(shortage.lines), sequence, version: None })
+                    }
+                    Some(reserve_response::Result::Reservation(made)) => {
+                        Ok(reservation(Some(made), response.replayed, response.sequence))
+                    }
+                    other => Err(Status::internal(format!("no result of a Reserve: {other:?}"))),
+                }
+            }
+            Op::Commit { reservation_id } => {
+                let request = CommitRequest { namespace_id, reservation_id, request_id: String::new() };
+                let response = checkout.commit(limited(request)).await?.into_inner();
+                Ok(reservation(response.reservation, response.replayed, response.sequence))
+            }
+            Op::Rollback { reservation_id } => {
+                let request = RollbackRequest { namespace_id, reservation_id, request_id: String::new() };
+                let response = checkout.rollback(limited(request)).await?.into_inner();
+                Ok(reservation(response.reservation, response.replayed, response.sequence))
+            }
+            Op::GetReservation { reservation_id } => {
+                let request = GetReservationRequest { namespace_id, reservation_id };
+                let response = checkout.get_reservation(limited(request)).await?.into_inner();
+                Ok(reservation(response.reservation, false, response.sequence))
+            }
+            Op::GetStock { sku } => {
+                let response = checkout.get_stock(limited(GetStockRequest { namespace_id, sku })).await?.into_inner();
+                Ok(stock(response.stock, false, response.sequence))
+            }
+            Op::IsProtected { sku } => {
+                let request = IsProtectedRequest { namespace_id, sku };
+                let response = checkout.is_protected(limited(request)).await?.into_inner();
+                Ok(Told { answer: Answer::IsProtected(response.is_protected), sequence: None, version: None })
+            }
+        }
+    }
+}
+
+fn limited<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_LIMIT);
+    request
+}
+
+fn stock(stock: Option<Stock>, replayed: Replayed, sequence: i64) -> Told {
+    let Stock { sku: _, available, held, sold, supplied, version, is_protected } = stock.unwrap_or_default();
+    let counters = Counters { available, held, sold, supplied, is_protected };
+    Told { answer: Answer::Stock(counters, replayed), sequence: Some(sequence), version: Some(version) }
+}
+
+fn reservation(reservation: Option<Reservation>, replayed: Replayed, sequence: i64) -> Told {
+    let answer = Answer::Reservation(Box::new(reservation.unwrap_or_default()), replayed);
+    Told { answer, sequence: Some(sequence), version: None }
+}
+
+/// A status as a refusal; `None` if it is none, but says that there is no answer.
+fn refused(status: &Status) -> Option<Answer> {
+    let info = status.get_details_error_info()?;
+    let reason = Reason::from_name(&info.reason)?;
+    let is_answer = matches!(status.code(), Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition);
+    if !is_answer || status.code() != reason.code() {
+        return None;
+    }
+    let field = status.get_details_bad_request().and_then(|bad| bad.field_violations.into_iter().next());
+    let about = field.map(|violation| violation.field).or_else(|| info.metadata.into_values().next());
+    Some(Answer::Refused(reason, about.unwrap_or_default()))
+}
+
+/// Whether the same call with the same identity may get its answer later: the server or its store
+/// was away, or the connection was cut, or too many calls waited.
+pub fn may_repeat(status: &Status) -> bool {
+    match status.get_details_error_info() {
+        Some(info) => matches!(
+            Reason::from_name(&info.reason),
+            Some(
+                Reason::StoreUnavailable
+                    | Reason::OutcomeUnknown
+                    | Reason::Draining
+                    | Reason::Overloaded
+                    | Reason::DeadlineExceeded
+            )
+        ),
+        None => matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded),
+    }
+}

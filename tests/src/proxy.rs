@@ -1,0 +1,103 @@
+//! Stands between the server and Redis: forwards bytes, and loses replies when told to.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UnixStream},
+    task::JoinHandle,
+};
+
+use crate::Redis;
+
+/// A TCP port that leads to a Redis.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    to_lose: Arc<AtomicUsize>,
+    lost: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Listens on a free port of loopback.
+    pub async fn start(redis: &Redis) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (to_lose, lost) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let shared = (Arc::clone(&to_lose), Arc::clone(&lost));
+        let socket = redis.socket();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (socket, (to_lose, lost)) = (socket.clone(), shared.clone());
+                tokio::spawn(async move {
+                    // Either end may be gone at any time.
+                    let _ = forward(stream, socket, &to_lose, &lost).await;
+                });
+            }
+        });
+        Proxy { address, to_lose, lost, task }
+    }
+
+    /// For `--redis-url`.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    /// From now on: so many script calls reach Redis, and their connection is cut before the reply.
+    pub fn lose_replies(&self, number: usize) {
+        self.to_lose.store(number, Ordering::SeqCst);
+    }
+
+    /// How many replies were lost.
+    pub fn lost(&self) -> usize {
+        self.lost.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn forward(
+    mut server: TcpStream,
+    socket: PathBuf,
+    to_lose: &AtomicUsize,
+    lost: &AtomicUsize,
+) -> std::io::Result<()> {
+    let mut redis = UnixStream::connect(socket).await?;
+    let (mut request, mut reply) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut is_script = false;
+    loop {
+        tokio::select! {
+            n = server.read(&mut request) => {
+                let n = n?;
+                if n == 0 { return Ok(()); }
+                is_script = request[..n].windows(7).any(|word| word == b"EVALSHA");
+                redis.write_all(&request[..n]).await?;
+            }
+            n = redis.read(&mut reply) => {
+                let n = n?;
+                if n == 0 { return Ok(()); }
+                let take = |left: usize| left.checked_sub(1);
+                // The reply is there, so the script has run; NOSCRIPT would mean that it has not.
+                if is_script && reply[0] != b'-'
+                    && to_lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+                {
+                    lost.fetch_add(1, Ordering::SeqCst);
+                    return Ok(());
+                }
+                server.write_all(&reply[..n]).await?;
+            }
+        }
+    }
+}

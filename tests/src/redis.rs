@@ -1,0 +1,143 @@
+//! A Redis of the test's own: one process in a temporary folder, on a unix socket, with faults to order.
+
+use std::process::{Command, Stdio};
+
+use deadpool_redis::redis::{Client, Cmd, FromRedisValue, aio::MultiplexedConnection};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::{
+    eventually,
+    process::{self, Owned},
+};
+
+/// One redis-server or valkey-server; killed when dropped.
+#[derive(Debug)]
+pub struct Redis {
+    child: Owned,
+    options: Vec<String>,
+    folder: TempDir,
+}
+
+impl Redis {
+    /// One that is fit for the durable mode: on disk before each answer, and never evicting.
+    pub async fn start() -> Redis {
+        Redis::start_with(&["--appendonly yes", "--appendfsync always"]).await
+    }
+
+    /// One without a disk, for the `fast` mode only.
+    pub async fn start_in_memory() -> Redis {
+        Redis::start_with(&["--appendonly no"]).await
+    }
+
+    /// One with these options, each as on the command line, on top of: no TCP, no snapshots.
+    pub async fn start_with(options: &[&str]) -> Redis {
+        let folder = TempDir::with_prefix("sentinel-redis-").expect("a temporary folder");
+        let options: Vec<String> = options.iter().flat_map(|option| option.split(' ')).map(str::to_owned).collect();
+        let child = spawn(&folder, &options);
+        let redis = Redis { child, options, folder };
+        redis.wait_until_up().await;
+        redis
+    }
+
+    /// For `--redis-url`.
+    pub fn url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> std::path::PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+
+    /// A raw connection.
+    pub async fn connection(&self) -> MultiplexedConnection {
+        self.try_connection().await.expect("redis answers")
+    }
+
+    async fn try_connection(&self) -> Result<MultiplexedConnection, deadpool_redis::redis::RedisError> {
+        Client::open(self.url())?.get_multiplexed_async_connection().await
+    }
+
+    /// Sends one command, its words separated by spaces.
+    pub async fn ask<T: FromRedisValue>(&self, command: &str) -> T {
+        self.query(&words(command)).await
+    }
+
+    /// Sends one command.
+    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> T {
+        command.query_async(&mut self.connection().await).await.expect("redis does as it is told")
+    }
+
+    /// Everything that is stored under keys with this part in their name, as sorted DUMPs.
+    pub async fn dump(&self, part: &str) -> Vec<(String, Vec<u8>)> {
+        let mut connection = self.connection().await;
+        let mut keys: Vec<String> = words("KEYS *").query_async(&mut connection).await.expect("the keys");
+        keys.retain(|key| key.contains(part));
+        keys.sort();
+        let mut all = Vec::new();
+        for key in keys {
+            let dump: Option<Vec<u8>> =
+                Cmd::new().arg("DUMP").arg(&key).query_async(&mut connection).await.expect("a dump");
+            all.extend(dump.map(|dump| (key, dump)));
+        }
+        all
+    }
+
+    /// Kills it, as a crash would.
+    pub fn kill9(&mut self) {
+        let _ = self.child.0.kill();
+        let _ = self.child.0.wait();
+    }
+
+    /// Stops it in the middle of whatever it does: connections stay open, nothing is answered.
+    pub fn stop(&self) {
+        self.child.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn cont(&self) {
+        self.child.signal(Signal::CONT);
+    }
+
+    /// Kills it, if it still runs, and starts it again on the same files and the same socket.
+    pub async fn restart(&mut self) {
+        self.kill9();
+        self.child = spawn(&self.folder, &self.options);
+        self.wait_until_up().await;
+    }
+
+    async fn wait_until_up(&self) {
+        eventually("redis answers", async || {
+            let mut connection = self.try_connection().await.ok()?;
+            words("PING").query_async::<String>(&mut connection).await.ok()
+        })
+        .await;
+    }
+}
+
+fn spawn(folder: &TempDir, options: &[String]) -> Owned {
+    let program = process::find(&["valkey-server", "redis-server"]);
+    let socket = folder.path().join("redis.sock");
+    let _ = std::fs::remove_file(&socket);
+    let child = Command::new(program)
+        .args(["--port", "0", "--save", "", "--daemonize", "no", "--enable-debug-command", "yes", "--dir"])
+        .arg(folder.path())
+        .arg("--unixsocket")
+        .arg(socket)
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis starts");
+    Owned(child)
+}
+
+fn words(command: &str) -> Cmd {
+    let mut cmd = Cmd::new();
+    for word in command.split(' ') {
+        cmd.arg(word);
+    }
+    cmd
+}

@@ -1,0 +1,283 @@
+//! The real server as a process: started with free ports, found by its log, killed when dropped
+//! together with the Redis that it may have embedded.
+
+use std::{
+    fs::{self, File},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Command, ExitStatus, Stdio},
+};
+
+use inventory_sentinel::v1::{
+    inventory_admin_client::InventoryAdminClient, inventory_sentinel_client::InventorySentinelClient,
+};
+use inventory_sentinel_client::Sentinel;
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{
+    Redis, eventually, http_get,
+    process::{self, Owned},
+    shop::Shop,
+};
+
+/// How a server is to be started.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    flags: Vec<String>,
+    variables: Vec<(String, String)>,
+}
+
+impl Launch {
+    /// Adds flags as on the command line, separated by spaces.
+    #[must_use]
+    pub fn flags(mut self, flags: &str) -> Self {
+        self.flags.extend(flags.split(' ').map(str::to_owned));
+        self
+    }
+
+    /// Uses this Redis instead of an embedded one.
+    #[must_use]
+    pub fn on(self, redis: &Redis) -> Self {
+        self.flags(&format!("--redis-url {}", redis.url()))
+    }
+
+    /// Sets a variable of the environment, which is empty otherwise.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts the server and waits until it is ready.
+    pub async fn start(self) -> SentinelProcess {
+        let server = self.start_unready().await;
+        server.wait_until_ready().await;
+        server
+    }
+
+    /// Starts the server and waits until it listens, whatever its store.
+    pub async fn start_unready(self) -> SentinelProcess {
+        let folder = TempDir::with_prefix("sentinel-").expect("a temporary folder");
+        let child = self.spawn(&folder, 0);
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (grpc, admin, channel) = (nowhere, nowhere, Endpoint::from_static("http://127.0.0.1:1").connect_lazy());
+        let mut server = SentinelProcess { child, grpc, admin, channel, launch: self, starts: 1, folder };
+        server.wait_until_listening().await;
+        server
+    }
+
+    /// Runs the server to its end, for what makes it end by itself: its exit code and its log.
+    pub async fn run(self) -> (Option<i32>, String) {
+        let folder = TempDir::with_prefix("sentinel-").expect("a temporary folder");
+        let mut child = self.spawn(&folder, 0);
+        let status = exit(&mut child).await;
+        (status.code(), fs::read_to_string(folder.path().join("server-0.log")).expect("a log"))
+    }
+
+    fn spawn(&self, folder: &TempDir, start: usize) -> Owned {
+        let log = File::create(folder.path().join(format!("server-{start}.log"))).expect("a log file");
+        let mut command = Command::new(process::built("sentinel-server"));
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("RUST_BACKTRACE", "1");
+        if let Some(temporary) = std::env::var_os("TMPDIR") {
+            command.env("TMPDIR", temporary);
+        }
+        let child = command
+            // As variables, so that a flag has its way.
+            .env("SENTINEL_LISTEN", "127.0.0.1:0")
+            .env("SENTINEL_ADMIN_LISTEN", "127.0.0.1:0")
+            .env("SENTINEL_DATA_DIR", folder.path().join("data"))
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .args(&self.flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log file"))
+            .stderr(log)
+            .spawn()
+            .expect("the server starts");
+        Owned(child)
+    }
+}
+
+/// One server.
+#[derive(Debug)]
+pub struct SentinelProcess {
+    child: Owned,
+    grpc: SocketAddr,
+    admin: SocketAddr,
+    channel: Channel,
+    launch: Launch,
+    starts: usize,
+    folder: TempDir,
+}
+
+impl SentinelProcess {
+    /// What can be said before the start.
+    pub fn launch() -> Launch {
+        Launch::default()
+    }
+
+    /// One with an embedded Redis, ready.
+    pub async fn start() -> SentinelProcess {
+        Launch::default().start().await
+    }
+
+    /// One on this Redis, ready.
+    pub async fn on(redis: &Redis) -> SentinelProcess {
+        Launch::default().on(redis).start().await
+    }
+
+    /// The address of its gRPC port.
+    pub fn grpc(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// The address of its operator's port.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// A connection to it, the same each time.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// The raw client for checkout.
+    pub fn checkout(&self) -> InventorySentinelClient<Channel> {
+        InventorySentinelClient::new(self.channel())
+    }
+
+    /// The raw client for operators.
+    pub fn admin(&self) -> InventoryAdminClient<Channel> {
+        InventoryAdminClient::new(self.channel())
+    }
+
+    /// The client crate's client.
+    pub async fn client(&self) -> Sentinel {
+        Sentinel::connect(format!("http://{}", self.grpc)).await.expect("the server can be connected to")
+    }
+
+    /// Both raw clients, for one namespace.
+    pub fn shop(&self, namespace: &str) -> Shop {
+        Shop::new(self.checkout(), self.admin(), namespace)
+    }
+
+    /// Whether it says that it is ready, and what it says.
+    pub async fn readyz(&self) -> (bool, String) {
+        match http_get(self.admin, "/readyz").await {
+            Ok((status, body)) => (status == 200, body),
+            Err(error) => (false, error.to_string()),
+        }
+    }
+
+    /// Waits until it is ready.
+    pub async fn wait_until_ready(&self) {
+        eventually("the server is ready", async || self.readyz().await.0.then_some(())).await;
+    }
+
+    /// The text of `/metrics`.
+    pub async fn metrics(&self) -> String {
+        http_get(self.admin, "/metrics").await.expect("metrics").1
+    }
+
+    /// The value of one series, as it stands in the text: `name{label="value"}`.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = self.metrics().await;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {series} in {text}"))
+    }
+
+    /// All that it has logged, over all its starts.
+    pub fn log(&self) -> String {
+        (0..self.starts).map(|start| fs::read_to_string(self.log_path(start)).expect("a log")).collect()
+    }
+
+    /// The lines of its log that are JSON, as they should all be.
+    pub fn log_lines(&self) -> Vec<Value> {
+        self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Kills it, as a crash would; an embedded Redis lives on.
+    pub fn kill9(&mut self) {
+        let _ = self.child.0.kill();
+        let _ = self.child.0.wait();
+    }
+
+    /// Asks it to stop, once.
+    pub fn terminate(&self) {
+        self.child.signal(Signal::TERM);
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn exit(&mut self) -> ExitStatus {
+        exit(&mut self.child).await
+    }
+
+    /// Kills it, if it still runs, and starts it again with the same flags and the same data.
+    pub async fn restart(&mut self) {
+        self.restart_unready().await;
+        self.wait_until_ready().await;
+    }
+
+    /// As [`SentinelProcess::restart`], but does not wait for the store.
+    pub async fn restart_unready(&mut self) {
+        self.kill9();
+        self.child = self.launch.spawn(&self.folder, self.starts);
+        self.starts += 1;
+        self.wait_until_listening().await;
+    }
+
+    /// The process of its embedded Redis, if it has one that runs.
+    pub fn embedded_redis(&self) -> Option<u32> {
+        // Its lock is held for as long as the child lives, and names it.
+        let path = self.folder.path().join("data/redis.lock");
+        let lock = File::open(&path).ok()?;
+        lock.try_lock().is_err().then(|| fs::read_to_string(path).ok()?.trim().parse().ok())?
+    }
+
+    /// Kills its embedded Redis, as a crash would.
+    pub fn kill9_redis(&self) {
+        if let Some(pid) = self.embedded_redis().and_then(|pid| Pid::from_raw(pid as i32)) {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+    }
+
+    fn log_path(&self, start: usize) -> PathBuf {
+        self.folder.path().join(format!("server-{start}.log"))
+    }
+
+    async fn wait_until_listening(&mut self) {
+        let (log, child) = (self.log_path(self.starts - 1), &mut self.child);
+        let (grpc, admin) = eventually("the server listens", async || {
+            let text = fs::read_to_string(&log).expect("a log");
+            assert!(child.is_running(), "the server ended: {text}");
+            Some((address(&text, "grpc")?, address(&text, "admin")?))
+        })
+        .await;
+        (self.grpc, self.admin) = (grpc, admin);
+        self.channel = Endpoint::from_shared(format!("http://{grpc}")).expect("an address").connect_lazy();
+    }
+}
+
+impl Drop for SentinelProcess {
+    fn drop(&mut self) {
+        self.kill9();
+        self.kill9_redis();
+        if std::thread::panicking() {
+            eprintln!("--- log of the server at {} ---\n{}", self.grpc, self.log());
+        }
+    }
+}
+
+async fn exit(child: &mut Owned) -> ExitStatus {
+    eventually("the server ends", async || child.0.try_wait().expect("a child of ours")).await
+}
+
+/// What the log says about where a port is.
+fn address(log: &str, port: &str) -> Option<SocketAddr> {
+    log.lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find(|line| line["message"] == "listening" && line["port"] == port)
+        .and_then(|line| line["address"].as_str()?.parse().ok())
+}

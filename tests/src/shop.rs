@@ -1,0 +1,183 @@
+//! The raw generated clients of one namespace, with short words for the calls that tests make often.
+
+use std::time::Duration;
+
+use inventory_sentinel::v1::{
+    self, inventory_admin_client::InventoryAdminClient, inventory_sentinel_client::InventorySentinelClient,
+    reserve_response::Result as Reserved,
+};
+use tonic::{Status, transport::Channel};
+
+use crate::new_id;
+
+/// One namespace of one server.
+#[derive(Clone, Debug)]
+pub struct Shop {
+    /// The raw client for checkout.
+    pub checkout: InventorySentinelClient<Channel>,
+    /// The raw client for operators.
+    pub admin: InventoryAdminClient<Channel>,
+    /// The name.
+    pub namespace: String,
+}
+
+/// A Reserve of these lines with a new identity, no ttl and no buyer; its namespace is the shop's to fill in.
+pub fn order(lines: &[(&str, i32)]) -> v1::ReserveRequest {
+    v1::ReserveRequest {
+        request_id: new_id(),
+        lines: lines.iter().map(|&(sku, quantity)| v1::Line { sku: sku.into(), quantity }).collect(),
+        ..Default::default()
+    }
+}
+
+type Answer<T> = Result<T, Status>;
+
+impl Shop {
+    pub(crate) fn new(
+        checkout: InventorySentinelClient<Channel>,
+        admin: InventoryAdminClient<Channel>,
+        namespace: &str,
+    ) -> Shop {
+        Shop { checkout, admin, namespace: namespace.to_owned() }
+    }
+
+    /// Reserve, as it is answered.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn reserve(&self, order: v1::ReserveRequest) -> Answer<v1::ReserveResponse> {
+        let request = v1::ReserveRequest { namespace_id: self.namespace.clone(), ..order };
+        self.checkout.clone().reserve(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// A hold that must succeed.
+    pub async fn hold(&self, sku: &str, quantity: i32) -> v1::Reservation {
+        self.hold_order(order(&[(sku, quantity)])).await
+    }
+
+    /// A hold for so long that must succeed.
+    pub async fn hold_for(&self, sku: &str, quantity: i32, ttl: Duration) -> v1::Reservation {
+        let ttl = Some(ttl.try_into().expect("a ttl"));
+        self.hold_order(v1::ReserveRequest { ttl, ..order(&[(sku, quantity)]) }).await
+    }
+
+    /// A hold of this order that must succeed.
+    pub async fn hold_order(&self, order: v1::ReserveRequest) -> v1::Reservation {
+        match self.reserve(order).await.expect("a reservation").result {
+            Some(Reserved::Reservation(reservation)) => reservation,
+            other => panic!("no reservation: {other:?}"),
+        }
+    }
+
+    /// Commit, as it is answered.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn commit(&self, reservation_id: &str) -> Answer<v1::CommitResponse> {
+        let (namespace_id, reservation_id) = (self.namespace.clone(), reservation_id.to_owned());
+        let request = v1::CommitRequest { namespace_id, reservation_id, ..Default::default() };
+        self.checkout.clone().commit(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Rollback, as it is answered.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn rollback(&self, reservation_id: &str) -> Answer<v1::RollbackResponse> {
+        let (namespace_id, reservation_id) = (self.namespace.clone(), reservation_id.to_owned());
+        let request = v1::RollbackRequest { namespace_id, reservation_id, ..Default::default() };
+        self.checkout.clone().rollback(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// GetReservation.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn reservation(&self, reservation_id: &str) -> Answer<v1::Reservation> {
+        let (namespace_id, reservation_id) = (self.namespace.clone(), reservation_id.to_owned());
+        let request = v1::GetReservationRequest { namespace_id, reservation_id };
+        let response = self.checkout.clone().get_reservation(request).await?.into_inner();
+        Ok(response.reservation.expect("an answer has a reservation"))
+    }
+
+    /// GetStock.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn try_stock(&self, sku: &str) -> Answer<v1::GetStockResponse> {
+        let request = v1::GetStockRequest { namespace_id: self.namespace.clone(), sku: sku.into() };
+        self.checkout.clone().get_stock(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// The counters of a SKU that must be there.
+    pub async fn stock(&self, sku: &str) -> v1::Stock {
+        self.try_stock(sku).await.expect("the stock").stock.expect("an answer has a stock")
+    }
+
+    /// Available, held and sold units of a SKU that must be there.
+    pub async fn counts(&self, sku: &str) -> (i64, i64, i64) {
+        let stock = self.stock(sku).await;
+        assert_eq!(stock.supplied, stock.available + stock.held + stock.sold, "{stock:?}");
+        (stock.available, stock.held, stock.sold)
+    }
+
+    /// SetStock, with this identity.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn set_stock(&self, sku: &str, on_hand: i64, request_id: &str) -> Answer<v1::SetStockResponse> {
+        let (namespace_id, sku, request_id) = (self.namespace.clone(), sku.to_owned(), request_id.to_owned());
+        let request = v1::SetStockRequest { namespace_id, sku, on_hand, request_id };
+        self.admin.clone().set_stock(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// SetStock that must succeed.
+    pub async fn supply(&self, sku: &str, on_hand: i64) -> v1::Stock {
+        let response = self.set_stock(sku, on_hand, &new_id()).await.expect("the stock is set");
+        response.stock.expect("an answer has a stock")
+    }
+
+    /// AdjustStock, with this identity.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn adjust_stock(&self, sku: &str, delta: i64, request_id: &str) -> Answer<v1::AdjustStockResponse> {
+        let (namespace_id, sku, request_id) = (self.namespace.clone(), sku.to_owned(), request_id.to_owned());
+        let request = v1::AdjustStockRequest { namespace_id, sku, delta, request_id };
+        self.admin.clone().adjust_stock(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// ConfigureSku: protected or not.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn protect(&self, sku: &str, is_protected: bool) -> Answer<v1::ConfigureSkuResponse> {
+        let rules = Some(v1::SkuRules { is_protected: Some(is_protected) });
+        let (namespace_id, sku) = (self.namespace.clone(), sku.to_owned());
+        let request = v1::ConfigureSkuRequest { namespace_id, sku, rules, request_id: String::new() };
+        self.admin.clone().configure_sku(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// IsProtected.
+    pub async fn is_protected(&self, sku: &str) -> bool {
+        let request = v1::IsProtectedRequest { namespace_id: self.namespace.clone(), sku: sku.into() };
+        self.checkout.clone().is_protected(request).await.expect("an answer").into_inner().is_protected
+    }
+
+    /// Audit, as it is answered.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn try_audit(&self) -> Answer<v1::AuditResponse> {
+        let request = v1::AuditRequest { namespace_id: self.namespace.clone() };
+        self.admin.clone().audit(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// An audit that must find nothing wrong.
+    pub async fn audit(&self) -> v1::AuditResponse {
+        let audit = self.try_audit().await.expect("an audit");
+        assert!(audit.clean && audit.findings.is_empty(), "{audit:?}");
+        assert_eq!(audit.supplied, audit.available + audit.held + audit.sold, "{audit:?}");
+        audit
+    }
+}
