@@ -6,6 +6,7 @@
 //! - [`Proxy`]: stands between the server and Redis and can lose replies.
 //! - [`Collector`]: an OTLP receiver.
 //! - [`History`]: answers of concurrent calls, checked for linearizability by their sequence.
+//! - [`model`]: what the service must answer, call by call, as a plain model says it.
 //!
 //! Everything listens on loopback or in a temporary folder, and is killed by its id when dropped.
 
@@ -18,6 +19,7 @@ use tonic_types::StatusExt as _;
 mod collector;
 mod history;
 mod http;
+pub mod model;
 mod process;
 mod proxy;
 mod redis;
