@@ -7,7 +7,7 @@ local backlog = false        -- true: more are due than this call gives back
 local expired = 0
 
 local function is_due(record)
-  return byte(record, 1) == PENDING and deadline_of(record) <= now
+  return is_pending(record) and deadline_of(record) <= now
 end
 
 local function find_due_in_batch()
@@ -68,8 +68,8 @@ end
 local function expire_due()
   for i = 1, #due do
     local record = known[due[i]]
-    if byte(record, 1) == PENDING then -- not twice, should two entries name it
-      resolve(due[i], 'E', deadline_of(record))
+    if is_pending(record) then -- not twice, should two entries name it
+      settle(due[i], 'E', nil, deadline_of(record))
       expired = expired + 1
     end
   end

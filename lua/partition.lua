@@ -1,8 +1,8 @@
 -- The partition: its state, its one clock, its generations, and how it is opened.
--- Reads META and TIME, and on opening writes META. Sets: now, epoch, sequence, ...
+-- Reads META and TIME, and on opening and configuring writes META. Sets: now, epoch, sequence, ...
 
 local now, epoch, sequence, mark, offset, generation_start, generation, next_due
-local retention, quota_records, quota_skus, events_kept
+local config_revision, retention, longest_life, quota_records, quota_skus, events_kept
 local PAST, PAST_OTHER    -- the generation that is written, and the one before it
 local retired = {}        -- generations whose time is over, PAST first: not read, unlinked when writing
 
@@ -45,7 +45,8 @@ local function load_partition(expected_epoch)
     error(error_reply('SENTINELCLOSED no such partition'))
   end
   local _
-  _, retention, _, _, quota_records, quota_skus, events_kept = unpack_bytes(CONFIG_FORMAT, meta[1])
+  _, config_revision, retention, _, _, longest_life, quota_records, quota_skus, events_kept =
+    unpack_bytes(CONFIG_FORMAT, meta[1])
   epoch, sequence, mark, offset, generation_start, generation, next_due =
     unpack_bytes(STATE_FORMAT, meta[2])
   if epoch ~= expected_epoch then
@@ -63,10 +64,10 @@ end
 local function open_partition(config, proposed_epoch)
   local meta = call('HMGET', META, 'config', 'state')
   if not meta[1] and not meta[2] then
-    if call('EXISTS', STOCK, HOLDS, DEADLINES, PAST_A, PAST_B, EVENTS) > 0 then
+    if call('EXISTS', STOCK, HOLDS, DEADLINES, PAST_A, PAST_B, EVENTS, BUYERS) > 0 then
       corrupt('records without meta')
     end
-    if #config < 39 then malformed('config') end
+    if #config < CONFIG_LENGTH then malformed('config') end
     epoch, sequence, offset, generation, next_due = proposed_epoch, 0, 0, 0, 0
     now = server_time()
     generation_start = now
@@ -76,4 +77,14 @@ local function open_partition(config, proposed_epoch)
     corrupt('meta')
   end
   return { server_time(), meta[1], (unpack_bytes('>I6', meta[2])) }
+end
+
+-- Replaces the config if it has this revision; returns 1 or 0, and the config as it is now.
+local function configure_partition(revision, config)
+  local current = call('HGET', META, 'config')
+  if not current then error(error_reply('SENTINELCLOSED no such partition')) end
+  if #config < CONFIG_LENGTH then malformed('config') end
+  if unpack_bytes('>I6', current, 2) ~= revision then return { 0, current } end
+  call('HSET', META, 'config', config)
+  return { 1, config }
 end

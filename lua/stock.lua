@@ -1,8 +1,8 @@
--- SetStock, AdjustStock, ConfigureSku and GetStock. Works on loaded tables through the ledger;
--- reads the number of SKUs where one is made.
+-- SetStock, AdjustStock, ConfigureSku, DeleteSku and GetStock. Works on loaded tables through the
+-- ledger; reads the number of SKUs where one is made.
 
-local PROTECTED = 1
 local new_skus = 0
+local ANY_REVISION = 281474976710655 -- all ones
 
 local function answer(code, stock)
   return { code, '', stock and stock_bytes(stock) or nil }
@@ -16,14 +16,17 @@ local function made(sku)
   return stocks[sku]
 end
 
--- Changes the units on hand once for each identity, and remembers the identity.
-local function change_stock(group, sku, delta_of)
+-- Changes the units on hand once for each identity, and remembers the identity. `refuse` may object.
+local function change_stock(group, sku, delta_of, refuse)
   local id, memo = group.ids[1], group.kind .. group.args
   local record, stock = known[id], stocks[sku]
   if record then
-    if byte(record, 1) == MEMO and sub(record, 8) == memo then return answer('Y', stock) end
-    return answer('D')
+    if byte(record, 1) ~= MEMO or sub(record, 8) ~= memo then return answer('D') end
+    if not stock then return { 'N', '\1' } end -- deleted since
+    return answer('Y', stock)
   end
+  local objection = refuse and refuse(stock)
+  if objection then return answer(objection, objection == 'v' and stock or nil) end
   local delta = delta_of(stock)
   if not stock and delta < 0 then return { 'N', '\1' } end
   local available, held = stock and stock[AVAILABLE] or 0, stock and stock[HELD] or 0
@@ -39,10 +42,13 @@ local function change_stock(group, sku, delta_of)
 end
 
 local function set_stock(group)
-  local on_hand = unpack_bytes('>I6', group.args)
-  if on_hand > MAX_STOCK then malformed('stock') end
-  return change_stock(group, sub(group.args, 7), function(stock)
+  local on_hand, condition, version = unpack_bytes('>I6BI6', group.args)
+  if on_hand > MAX_STOCK or condition > 2 then malformed('stock') end
+  return change_stock(group, sub(group.args, 14), function(stock)
     return stock and on_hand - stock[AVAILABLE] - stock[HELD] or on_hand
+  end, function(stock)
+    if condition == 1 and stock then return 'p' end
+    if condition == 2 and (not stock or stock[VERSION] ~= version) then return 'v' end
   end)
 end
 
@@ -52,14 +58,42 @@ local function adjust_stock(group)
   return change_stock(group, sub(group.args, 9), function() return delta end)
 end
 
+-- The rules after the change, and whether they differ from those before.
+local function changed_rules(stock, mask, values)
+  local rules, differs = stock.rules and { unpack(stock.rules) } or { 0, 0, 0, 0, 0, 0 }, false
+  for i = MOST_UNITS, CLOSES do
+    if bit.band(mask, bit.lshift(1, i - 1)) ~= 0 and rules[i] ~= values[i] then
+      rules[i], differs = values[i], true
+    end
+  end
+  return rules, differs
+end
+
 local function configure_sku(group)
-  local mask, values, sku = byte(group.args, 1), byte(group.args, 2), sub(group.args, 3)
-  if mask ~= PROTECTED or values > PROTECTED then malformed('rules') end
+  local args = group.args
+  local mask, flags, most_units, ttl, limit, opens, closes, revision = unpack_bytes('>BBI4I6I4I6I6I6', args)
+  if mask == 0 or flags > PROTECTED or most_units > MAX_QUANTITY or limit > MAX_QUANTITY then malformed('rules') end
+  local sku = sub(args, 35)
   local stock = stocks[sku]
   if not stock then return { 'N', '\1' } end
-  if stock[FLAGS] == values then return answer('Y', stock) end
-  configure(sku, values)
+  local current = stock.rules and stock.rules[REVISION] or 0
+  if revision ~= ANY_REVISION and revision ~= current then return answer('v', stock) end
+  local rules, differs = changed_rules(stock, mask, { 0, most_units, ttl, limit, opens, closes })
+  if rules[CLOSES] > 0 and rules[CLOSES] <= rules[OPENS] then return { 'w', '' } end
+  local protected = mask % 2 == 1 and flags or stock[FLAGS] % 2
+  if not differs and protected == stock[FLAGS] % 2 then return answer('Y', stock) end
+  rules[REVISION] = current + 1
+  configure(sku, protected + RULED, rules)
   return answer('K', stock)
+end
+
+local function delete_sku(group)
+  local stock = stocks[group.args]
+  if not stock then return { 'Y', '' } end
+  if stock[HELD] > 0 then return answer(backlog and 'A' or 'h', not backlog and stock or nil) end
+  local last = answer('K', stock)
+  delete(group.args)
+  return last
 end
 
 local function read_stock(group)

@@ -8,23 +8,24 @@ local function call_with(command, key, arguments)
   end
 end
 
--- One entry: version, now, first sequence, runs (kind, deadline where 'H', shape, entries), and the
--- stock after the batch. Its id is the last sequence, so that a reader resumes by sequence.
+-- One entry: version, now, first sequence, runs (kind, state after it, deadline, shape, rest,
+-- entries), and the stock after the batch; a SKU that is gone has no record. Its id is the last
+-- sequence, so that a reader resumes by sequence.
 local function write_event()
   local parts = { char(1), pack('>I6I6I2', now, first_sequence, #run_list) }
   for r = 1, #run_list do
     local run = run_list[r]
-    parts[#parts + 1] = run.kind .. run.deadline .. pack('>I2', #run.shape) .. run.shape
-      .. pack('>I2', run.n) .. concat(run)
+    parts[#parts + 1] = run.head .. pack('>I2', run.n) .. concat(run)
   end
   local skus = {}
   for sku in pairs(changed_stock) do skus[#skus + 1] = sku end
   table.sort(skus)
   parts[#parts + 1] = pack('>I2', #skus)
   for i = 1, #skus do
-    parts[#parts + 1] = char(#skus[i]) .. skus[i] .. stock_bytes(stocks[skus[i]])
+    local record = stocks[skus[i]] and stock_bytes(stocks[skus[i]]) or ''
+    parts[#parts + 1] = char(#skus[i]) .. skus[i] .. char(#record) .. record
   end
-  local oldest = string.format('%.0f', math.max(0, sequence - events_kept))
+  local oldest = string.format('%.0f', max(0, sequence - events_kept))
   call('XADD', EVENTS, 'MINID', '~', oldest, string.format('%.0f-0', sequence), 'b', concat(parts))
 end
 
@@ -34,7 +35,7 @@ local function write_records()
     local id = changed[i]
     local record = known[id]
     local state = byte(record, 1)
-    if state == PENDING then
+    if state == PENDING or state == EXTENDED_PENDING then
       held[#held + 1] = id
       held[#held + 1] = record
     else
@@ -49,12 +50,33 @@ local function write_records()
 end
 
 local function write_stock()
-  local values = {}
+  local values, gone = {}, {}
   for sku in pairs(changed_stock) do
-    values[#values + 1] = sku
-    values[#values + 1] = stock_bytes(stocks[sku])
+    local stock = stocks[sku]
+    if stock then
+      values[#values + 1] = sku
+      values[#values + 1] = stock_bytes(stock)
+    else
+      gone[#gone + 1] = sku
+    end
   end
   call_with('HSET', STOCK, values)
+  call_with('HDEL', STOCK, gone)
+end
+
+local function write_counts()
+  local values, gone = {}, {}
+  for i = 1, #changed_counts do
+    local field = changed_counts[i]
+    if counts[field] > 0 then
+      values[#values + 1] = field
+      values[#values + 1] = string.format('%.0f', counts[field])
+    else
+      gone[#gone + 1] = field
+    end
+  end
+  call_with('HSET', BUYERS, values)
+  call_with('HDEL', BUYERS, gone)
 end
 
 local function write()
@@ -69,6 +91,7 @@ local function write()
   if moved then
     write_records()
     write_stock()
+    write_counts()
     call_with('ZADD', DEADLINES, new_deadlines)
   end
   call_with('ZREM', DEADLINES, spent)
