@@ -88,11 +88,11 @@ local function over_limit(lines, buyer, given_back)
     local rules = lines.stocks[i] and lines.stocks[i].rules
     local limit = rules and rules[BUYER_LIMIT] or 0
     if limit > 0 then
-      if #buyer == 1 then return 'P', char(i) end
       local sku = lines.skus[i]
+      if #buyer == 1 then return 'P', char(#sku) .. sku end
       local has = (counts[count_field(sku, buyer)] or 0) - (given_back and given_back[sku] or 0)
       if has + lines.quantities[i] > limit then
-        return 'I', char(i) .. pack('>I6I6', max(0, has), limit)
+        return 'I', char(#sku) .. sku .. pack('>I6I6', max(0, has), limit)
       end
     end
   end

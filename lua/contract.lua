@@ -51,19 +51,19 @@
 --   N no such SKU, U not protected  shared: the number of the line B
 --   W outside of the sale's window  shared: the number of the line B, opens I6, closes I6
 --   M too many units, T too long    shared: the number of the line B, the limit I6
---   P the buyer is not named        detail: the number of the line B
---   I over the buyer's limit        detail: the number of the line B, units that he has I6, may have I6
---   O bought anew, but short        detail: available I6 of each line, record
+--   P the buyer is not named        detail: SKU length B, SKU
+--   I over the buyer's limit        detail: SKU length B, SKU, units that he has I6, may have I6
+--   O bought anew, but short        detail: lines B, available I6 of each, record
 --   A again: due holds wait to be given back; submit it once more
 --   D the identity was used with other arguments      Q quota
 --   X no such reservation   E it expired   B it was rolled back   C it was committed
---   Z more than is held of a line   detail: the number of the line B, held I6
+--   Z more than is held of a line   detail: SKU length B, SKU, held I6
 --   x beyond the longest life       detail: ms that are left I6
 --   H below what is held            detail: stock record
 --   h units are held                detail: stock record
 --   L above the limit on stock
 --   p present, though asked for only if absent
---   v another version               detail: stock record, or none for a SKU that is not known
+--   v another version               detail: stock record; empty for a SKU that is not known
 --   w the sale would close before it opens
 -- Errors, all of them before the first write: SENTINELCLOSED (no such partition, or another epoch),
 -- SENTINELCORRUPT (a record that this script did not write), SENTINELMALFORMED (arguments).

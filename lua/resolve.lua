@@ -57,7 +57,7 @@ local function buy_anew(id, purchase)
   for i = 1, lines.n do
     if not lines.stocks[i] or lines.stocks[i][AVAILABLE] < lines.quantities[i] then
       if backlog then return 'A' end
-      return 'O', availability(lines) .. record
+      return 'O', char(lines.n) .. availability(lines) .. record
     end
   end
   if records >= quota_records then return 'Q' end
@@ -127,9 +127,10 @@ local function named_amounts(record, named)
   local amounts, named_total = {}, 0
   for i = 1, lines.n do amounts[i] = 0 end
   for i = 1, named.n do
-    local at = named.index and lines.index[named.skus[i]]
+    local sku = named.skus[i]
+    local at = lines.index[sku]
     local most = at and held[at] or 0
-    if named.quantities[i] > most then return nil, nil, char(i) .. pack('>I6', most) end
+    if named.quantities[i] > most then return nil, nil, char(#sku) .. sku .. pack('>I6', most) end
     amounts[at] = named.quantities[i]
     named_total = named_total + amounts[at]
   end

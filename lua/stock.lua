@@ -26,7 +26,8 @@ local function change_stock(group, sku, delta_of, refuse)
     return answer('Y', stock)
   end
   local objection = refuse and refuse(stock)
-  if objection then return answer(objection, objection == 'v' and stock or nil) end
+  if objection == 'v' then return { 'v', '', stock and stock_bytes(stock) or '' } end
+  if objection then return answer(objection) end
   local delta = delta_of(stock)
   if not stock and delta < 0 then return { 'N', '\1' } end
   local available, held = stock and stock[AVAILABLE] or 0, stock and stock[HELD] or 0

@@ -116,6 +116,10 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_MAX_TTL", default_value = "1h", value_parser = duration, value_name = "DURATION")]
     pub max_ttl: Duration,
 
+    /// Longest life of a hold in a new namespace, however often it is extended, --max-ttl to 60days
+    #[arg(long, env = "SENTINEL_MAX_LIFE", default_value = "2h", value_parser = duration, value_name = "DURATION")]
+    pub max_life: Duration,
+
     /// How long resolved reservations and request ids are remembered in a new namespace, 1s to 30days
     #[arg(long, env = "SENTINEL_RETENTION", default_value = "24h", value_parser = duration, value_name = "DURATION")]
     pub retention: Duration,
@@ -221,6 +225,7 @@ impl Config {
         check.duration("sweep-interval", self.sweep_interval, 10 * MILLISECOND, MINUTE);
         check.duration("drain-grace", self.drain_grace, Duration::ZERO, 10 * MINUTE);
         check.duration("max-ttl", self.max_ttl, MILLISECOND, 30 * DAY);
+        check.duration("max-life", self.max_life, self.max_ttl, 60 * DAY);
         check.duration("default-ttl", self.default_ttl, MILLISECOND, self.max_ttl);
         check.duration("retention", self.retention, SECOND, 30 * DAY);
 

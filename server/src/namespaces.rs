@@ -30,6 +30,7 @@ pub(crate) struct Defaults {
     retention: Duration,
     default_ttl: Duration,
     max_ttl: Duration,
+    max_life: Duration,
     quota_records: u64,
     quota_skus: u64,
     partitions: u16,
@@ -41,6 +42,7 @@ impl From<&Config> for Defaults {
             retention: config.retention,
             default_ttl: config.default_ttl,
             max_ttl: config.max_ttl,
+            max_life: config.max_life,
             quota_records: config.quota_records,
             quota_skus: config.quota_skus,
             partitions: config.partitions,
@@ -53,9 +55,11 @@ impl Defaults {
     fn propose(&self) -> NamespaceConfig {
         let partitions = u64::from(self.partitions.max(1));
         NamespaceConfig {
+            revision: 1,
             retention: self.retention,
             default_ttl: self.default_ttl,
             max_ttl: self.max_ttl,
+            max_life: self.max_life,
             quota_records: self.quota_records.div_ceil(partitions),
             quota_skus: self.quota_skus.div_ceil(partitions),
             events_kept: EVENTS_KEPT,
@@ -77,7 +81,18 @@ pub(crate) struct Namespace {
 impl Namespace {
     /// What stands for this request in the store.
     pub(crate) fn identity(&self, request: &RequestId) -> Id {
-        let digest = self.identity.clone().chain_update(request.as_str()).finalize().into_bytes();
+        self.digest(&[request.as_str().as_bytes()])
+    }
+
+    /// The id of what a late Commit buys anew: it follows from the reservation's, so that a repeat finds
+    /// it, and can be no request's, as those have no NUL.
+    pub(crate) fn purchase_of(&self, reservation: ReservationId) -> Id {
+        self.digest(&[b"\0late", &reservation.id])
+    }
+
+    fn digest(&self, parts: &[&[u8]]) -> Id {
+        let mac = parts.iter().fold(self.identity.clone(), |mac, part| mac.chain_update(part));
+        let digest = mac.finalize().into_bytes();
         let mut id = Id::default();
         id.copy_from_slice(&digest[..16]);
         id
@@ -196,6 +211,7 @@ impl Namespaces {
             partition,
             keys,
             epoch: opened.epoch,
+            config_revision: opened.config.revision,
             default_ttl: opened.config.default_ttl,
         };
         let now: Millis = opened.now;

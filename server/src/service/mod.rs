@@ -4,6 +4,7 @@
 //! - [`checkout`][]: `InventorySentinel`.
 //! - [`admin`][]: `InventoryAdmin`.
 //! - [`convert`][]: domain values as messages.
+//! - [`rules`][]: the rules of a SKU, both ways.
 //! - [`status`][]: refusals as `Status`; the only place that knows gRPC codes.
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -16,6 +17,7 @@ use tonic::{Response, Status, metadata::MetadataMap};
 pub(crate) mod admin;
 pub(crate) mod checkout;
 mod convert;
+mod rules;
 mod status;
 
 use self::status::Failure;

@@ -8,6 +8,7 @@ const BODY: &str = concat!(
     include_str!("../../../lua/records.lua"),
     include_str!("../../../lua/partition.lua"),
     include_str!("../../../lua/batch.lua"),
+    include_str!("../../../lua/buyers.lua"),
     include_str!("../../../lua/ledger.lua"),
     include_str!("../../../lua/expiry.lua"),
     include_str!("../../../lua/reserve.lua"),
