@@ -44,9 +44,11 @@ local function load_partition(expected_epoch)
   if not meta[1] or not meta[2] then
     error(error_reply('SENTINELCLOSED no such partition'))
   end
-  local _
-  _, config_revision, retention, _, _, longest_life, quota_records, quota_skus, events_kept =
+  local _, partitions
+  _, config_revision, retention, _, _, longest_life, quota_records, quota_skus, events_kept, partitions =
     unpack_bytes(CONFIG_FORMAT, meta[1])
+  -- The namespace's quotas, divided among its partitions.
+  quota_records, quota_skus = math.ceil(quota_records / partitions), math.ceil(quota_skus / partitions)
   epoch, sequence, mark, offset, generation_start, generation, next_due =
     unpack_bytes(STATE_FORMAT, meta[2])
   if epoch ~= expected_epoch then

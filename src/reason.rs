@@ -87,7 +87,8 @@ catalogue! {
     InvalidDelta "INVALID_DELTA" InvalidArgument Fix "the delta is 0 or not between -1,000,000,000 and 1,000,000,000";
     InvalidRule "INVALID_RULE" InvalidArgument Fix "a rule is out of its range, or the sale would close before it opens";
     InvalidPolicy "INVALID_POLICY" InvalidArgument Fix "the policy is not known, or does not go together with the rest of the request";
-    NoRules "NO_RULES" InvalidArgument Fix "the request changes no rule";
+    InvalidConfig "INVALID_CONFIG" InvalidArgument Fix "a setting of the namespace is out of its range, or does not go together with the others";
+    NoRules "NO_RULES" InvalidArgument Fix "the request changes nothing";
     RequestIdRequired "REQUEST_ID_REQUIRED" InvalidArgument Fix "a change that does not repeat harmlessly needs a request_id";
     InvalidRequestId "INVALID_REQUEST_ID" InvalidArgument Fix "the request_id is longer than 128 bytes, has a character outside printable ASCII, or is a UUIDv7 from the future";
     RequestTooOld "REQUEST_TOO_OLD" InvalidArgument Fix "the request_id is a UUIDv7 older than the retention, so it can't be told whether it was applied";
@@ -108,6 +109,7 @@ catalogue! {
     LineNotHeld "LINE_NOT_HELD" FailedPrecondition Decide "more units of a line are named than the reservation holds";
     LateCommitSoldOut "LATE_COMMIT_SOLD_OUT" FailedPrecondition Decide "the reservation has expired, and the stock can't cover it any more: refund the buyer";
     ExtendLimit "EXTEND_LIMIT" FailedPrecondition Decide "the reservation would live longer than its namespace allows";
+    PartitionsFixed "PARTITIONS_FIXED" FailedPrecondition Decide "the number of partitions is fixed when a namespace is made";
     SkuExists "SKU_EXISTS" FailedPrecondition Decide "the SKU is known already, and the change was asked for only if it were not";
     SkuHasHolds "SKU_HAS_HOLDS" FailedPrecondition Decide "units of the SKU are held";
     RequestIdReused "REQUEST_ID_REUSED" FailedPrecondition Fix "the request_id was used before, with other arguments";

@@ -13,7 +13,8 @@ mod operation;
 
 pub(crate) use audit::{Finding, FindingKind, Report};
 pub(crate) use operation::{
-    Answer, Condition, Operation, Outcome, Refusal, Reservation, ReservedLine, Rules, RulesChange, State, Stock,
+    Answer, Condition, NamespaceChange, Operation, Outcome, Refusal, Reservation, ReservedLine, Rules, RulesChange,
+    State, Stock,
 };
 
 /// The longest name of a namespace, in bytes.
@@ -28,6 +29,19 @@ pub(crate) const MAX_LINES: usize = 32;
 pub(crate) const MAX_QUANTITY: u32 = 1_000_000;
 /// The most units on hand of one SKU.
 pub(crate) const MAX_STOCK: u64 = 1_000_000_000;
+
+/// The longest ttl that a namespace can allow.
+pub(crate) const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The longest life of a hold that a namespace can allow.
+pub(crate) const MAX_LIFE: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+/// The shortest and the longest retention of a namespace.
+pub(crate) const RETENTION: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30 * 24 * 60 * 60));
+/// The most partitions of a namespace.
+pub(crate) const MAX_PARTITIONS: u16 = 64;
+/// The most records that a namespace may be allowed.
+pub(crate) const MAX_QUOTA_RECORDS: u64 = 1_000_000_000;
+/// The most SKUs that a namespace may be allowed.
+pub(crate) const MAX_QUOTA_SKUS: u64 = 100_000_000;
 
 /// A field that is not what it should be: why, and which one.
 #[derive(Debug, PartialEq, Eq)]

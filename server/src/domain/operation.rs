@@ -1,5 +1,7 @@
 //! What a lane carries to its partition, and what comes of it. Plain data, no I/O.
 
+use std::time::Duration;
+
 use super::{BuyerId, Delta, Id, Line, Millis, OnHand, ReservationId, Sku, Ttl};
 
 /// Where a reservation stands.
@@ -74,6 +76,18 @@ pub(crate) struct RulesChange {
     pub(crate) buyer_limit: Option<u32>,
     pub(crate) opens_at: Option<Millis>,
     pub(crate) closes_at: Option<Millis>,
+}
+
+/// Settings of a namespace to change; what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NamespaceChange {
+    pub(crate) partitions: Option<u16>,
+    pub(crate) default_ttl: Option<Duration>,
+    pub(crate) max_ttl: Option<Duration>,
+    pub(crate) max_life: Option<Duration>,
+    pub(crate) retention: Option<Duration>,
+    pub(crate) quota_records: Option<u64>,
+    pub(crate) quota_skus: Option<u64>,
 }
 
 /// When SetStock may be applied.

@@ -10,7 +10,7 @@ use inventory_sentinel::{
 use tokio::{sync::Semaphore, time::Instant};
 use tonic::{Request, Response, Status};
 
-use super::{Desk, carry, check_age, convert, deadline, rules, status::Failure, unexpected};
+use super::{Desk, carry, check_age, convert, deadline, rules, settings, status::Failure, unexpected};
 use crate::{
     domain::{
         Condition, Delta, Id, Invalid, NamespaceName, OnHand, Operation, Outcome, Refusal, Report, RequestId, Sku,
@@ -148,6 +148,39 @@ impl InventoryAdmin for Admin {
             }
         };
         self.desk.answer(Measured::DeleteSku, handler, |_| false).await
+    }
+
+    async fn configure_namespace(
+        &self,
+        request: Request<v1::ConfigureNamespaceRequest>,
+    ) -> Result<Response<v1::ConfigureNamespaceResponse>, Status> {
+        let v1::ConfigureNamespaceRequest { namespace_id, config, request_id, if_version } = request.into_inner();
+        let handler = async {
+            let name = NamespaceName::parse(namespace_id)?;
+            RequestId::check_optional(request_id)?;
+            let change = settings::change(config)?;
+            let if_revision = if_version.map(version).transpose()?;
+            self.desk.admit()?;
+            let config = self.desk.namespaces.configure(&name, change, if_revision).await??;
+            let version = config.revision as i64;
+            Ok(v1::ConfigureNamespaceResponse { config: Some(settings::message(&config)), version })
+        };
+        self.desk.answer(Measured::ConfigureNamespace, handler, |_| false).await
+    }
+
+    async fn get_namespace(
+        &self,
+        request: Request<v1::GetNamespaceRequest>,
+    ) -> Result<Response<v1::GetNamespaceResponse>, Status> {
+        let v1::GetNamespaceRequest { namespace_id } = request.into_inner();
+        let handler = async {
+            let name = NamespaceName::parse(namespace_id)?;
+            self.desk.admit()?;
+            let config = self.store.find(&name).await?.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
+            let version = config.revision as i64;
+            Ok(v1::GetNamespaceResponse { config: Some(settings::message(&config)), version })
+        };
+        self.desk.answer(Measured::GetNamespace, handler, |_| false).await
     }
 
     async fn audit(&self, request: Request<v1::AuditRequest>) -> Result<Response<v1::AuditResponse>, Status> {

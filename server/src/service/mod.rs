@@ -5,6 +5,7 @@
 //! - [`admin`][]: `InventoryAdmin`.
 //! - [`convert`][]: domain values as messages.
 //! - [`rules`][]: the rules of a SKU, both ways.
+//! - [`settings`][]: the settings of a namespace, both ways.
 //! - [`status`][]: refusals as `Status`; the only place that knows gRPC codes.
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -18,6 +19,7 @@ pub(crate) mod admin;
 pub(crate) mod checkout;
 mod convert;
 mod rules;
+mod settings;
 mod status;
 
 use self::status::Failure;

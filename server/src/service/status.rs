@@ -13,6 +13,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::{
     domain::{Invalid, Line, Refusal},
     lane::LaneError,
+    namespaces::Unchanged,
     store::{audit::AuditError, error::StoreError},
     telemetry::metrics::CallStatus,
 };
@@ -112,6 +113,16 @@ impl From<Refusal> for Failure {
                 .with("version", stock.version)
                 .with("rules_version", stock.rules.revision),
             Refusal::ClosesBeforeOpening => Invalid::new(Reason::InvalidRule, "rules.closes_at").into(),
+        }
+    }
+}
+
+impl From<Unchanged> for Failure {
+    fn from(unchanged: Unchanged) -> Self {
+        match unchanged {
+            Unchanged::Invalid(field) => Invalid::new(Reason::InvalidConfig, field).into(),
+            Unchanged::PartitionsFixed => Self::new(Reason::PartitionsFixed),
+            Unchanged::VersionMismatch(version) => Self::new(Reason::VersionMismatch).with("version", version),
         }
     }
 }

@@ -51,6 +51,8 @@ labels! {
         ConfigureSku = "configure_sku",
         GetSku = "get_sku",
         DeleteSku = "delete_sku",
+        ConfigureNamespace = "configure_namespace",
+        GetNamespace = "get_namespace",
         Audit = "audit",
     }
 }
