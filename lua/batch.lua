@@ -1,14 +1,21 @@
 -- The batch: parses ARGV into groups, and loads the records, the stock and the buyers' counts that
 -- they touch. Reads HOLDS, both generations, STOCK and BUYERS; writes nothing.
 
+local STOCK, HOLDS = KEYS[2], KEYS[3]
+local call, sub, byte, min = redis.call, string.sub, string.byte, math.min
+local MEMO, BUYER_LIMIT, malformed, stock_from, lines_from, is_pending, buyer_and_shape =
+  records.MEMO, records.BUYER_LIMIT, records.malformed, records.stock_from, records.lines_from,
+  records.is_pending, records.buyer_and_shape
+local retired = partition.retired
+local MAX_OPERATIONS = 512 -- operations in a batch
+local MAX_ARGUMENTS = 1000 -- of one redis.call; unpack() fails near 8,000
+
 local groups = {}   -- { kind, args, ids = {..}, extra, lines, target }
 local known = {}    -- id -> record as it is now: from the store, or as this call has changed it
 local stocks = {}   -- SKU -> stock table; false: no such SKU
 local shapes = {}   -- shape -> its lines
 local wanted = {}   -- SKUs to load
 local counts = {}   -- SKU NUL buyer -> units held and bought
-local records = 0   -- records of the partition, counted against its quota
-local any_limited = false -- whether a SKU of the batch has a limit per buyer
 
 -- HMGET in as many calls as the limit on arguments asks for.
 local function load_fields(key, fields)
@@ -101,8 +108,8 @@ local function load_records()
   local ids = named_ids()
   if #ids == 0 then return end
   local held = load_fields(HOLDS, ids)
-  local past = retired[1] and {} or load_fields(PAST, ids)
-  local other = retired[2] and {} or load_fields(PAST_OTHER, ids)
+  local past = retired[1] and {} or load_fields(ctx.past, ids)
+  local other = retired[2] and {} or load_fields(ctx.past_other, ids)
   for i = 1, #ids do
     local record = held[i] or past[i] or other[i]
     if record then known[ids[i]] = record end
@@ -120,8 +127,8 @@ local function load_records()
       if record and is_pending(record) then want_lines_of(record) end
     end
   end
-  records = call('HLEN', HOLDS) + (retired[1] and 0 or call('HLEN', PAST))
-    + (retired[2] and 0 or call('HLEN', PAST_OTHER))
+  ctx.record_count = call('HLEN', HOLDS) + (retired[1] and 0 or call('HLEN', ctx.past))
+    + (retired[2] and 0 or call('HLEN', ctx.past_other))
 end
 
 local function load_stock()
@@ -135,7 +142,7 @@ local function load_stock()
       local stock = stocks[lines.skus[i]]
       lines.stocks[i] = stock
       if stock and stock.rules and stock.rules[BUYER_LIMIT] > 0 then
-        lines.limited, any_limited = true, true
+        lines.limited, ctx.any_limited = true, true
       end
     end
   end
@@ -144,3 +151,16 @@ end
 local function count_field(sku, buyer)
   return sku .. '\0' .. sub(buyer, 2)
 end
+
+batch.groups = groups
+batch.known = known
+batch.shapes = shapes
+batch.counts = counts
+batch.load_fields = load_fields
+batch.count_field = count_field
+batch.stocks = stocks
+batch.lines_of = lines_of
+batch.want_lines_of = want_lines_of
+batch.parse_groups = parse_groups
+batch.load_records = load_records
+batch.load_stock = load_stock

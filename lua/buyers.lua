@@ -1,6 +1,13 @@
 -- Limits per buyer: how many units of a SKU each buyer holds and has bought, counted only for SKUs
 -- that have a limit, and given back with the units. Reads BUYERS; write.lua writes what changed.
 
+local BUYERS = KEYS[8]
+local pack, sub, byte, char, max = struct.pack, string.sub, string.byte, string.char, math.max
+local MEMO, BUYER_LIMIT, malformed, buyer_and_shape =
+  records.MEMO, records.BUYER_LIMIT, records.malformed, records.buyer_and_shape
+local groups, known, shapes, counts, load_fields, count_field =
+  batch.groups, batch.known, batch.shapes, batch.counts, batch.load_fields, batch.count_field
+
 local changed_counts = {} -- fields of BUYERS, in order, possibly twice
 
 -- Which lines of a new hold count for its buyer, a bit each.
@@ -56,7 +63,7 @@ local function load_counts()
   end
   for _, record in pairs(known) do
     local letter = byte(record, 1)
-    if letter >= 97 or any_limited and letter ~= MEMO then
+    if letter >= 97 or ctx.any_limited and letter ~= MEMO then
       local buyer, shape = buyer_and_shape(record)
       local lines = shapes[shape]
       if lines then
@@ -97,3 +104,11 @@ local function over_limit(lines, buyer, given_back)
     end
   end
 end
+
+buyers.limited_lines = limited_lines
+buyers.count = count
+buyers.counts_line = counts_line
+buyers.buyers_of = buyers_of
+buyers.over_limit = over_limit
+buyers.changed_counts = changed_counts
+buyers.load_counts = load_counts

@@ -1,7 +1,15 @@
 -- The ledger: the only place that changes a counter, and with it the sequence, the record and the
 -- event. Works on the tables that were loaded; no redis.call.
 
-local first_sequence      -- of this call's first change, minus one
+local pack, sub, byte, char, lower = struct.pack, string.sub, string.byte, string.char, string.lower
+local PENDING, NO_ORIGIN, AVAILABLE, HELD, SOLD, SUPPLIED, VERSION, FLAGS, corrupt, lines_from, shape_of,
+      state_of, buyer_and_shape, extension_of, extension_bytes, implied_extension =
+  records.PENDING, records.NO_ORIGIN, records.AVAILABLE, records.HELD, records.SOLD, records.SUPPLIED,
+  records.VERSION, records.FLAGS, records.corrupt, records.lines_from, records.shape_of, records.state_of,
+  records.buyer_and_shape, records.extension_of, records.extension_bytes, records.implied_extension
+local known, stocks, lines_of = batch.known, batch.stocks, batch.lines_of
+local limited_lines, count = buyers.limited_lines, buyers.count
+
 local changed_stock = {}  -- SKU -> true
 local changed = {}        -- ids whose record this call has changed, in order, possibly twice
 local runs = {}           -- events by all but the id: { head, entries... }
@@ -23,14 +31,14 @@ local function note(kind, after, deadline, shape, rest, id, buyer)
     run_list[#run_list + 1] = run
   end
   run.n = run.n + 1
-  run[run.n] = id .. pack('>I2', sequence - first_sequence) .. buyer
+  run[run.n] = id .. pack('>I2', ctx.sequence - ctx.first_sequence) .. buyer
 end
 
 local NO_DEADLINE = '\0\0\0\0\0\0'
 
 -- Moves units of these lines from one counter to another: one change, one number.
 local function move(lines, amounts, from, to)
-  sequence = sequence + 1
+  ctx.sequence = ctx.sequence + 1
   for i = 1, lines.n do
     local stock, quantity = lines.stocks[i], amounts[i]
     if quantity > 0 then
@@ -38,7 +46,7 @@ local function move(lines, amounts, from, to)
       stock[from] = stock[from] - quantity
       stock[to] = stock[to] + quantity
       if stock[from] < 0 then corrupt('a counter below zero') end
-      stock[VERSION] = sequence
+      stock[VERSION] = ctx.sequence
       changed_stock[lines.skus[i]] = true
     end
   end
@@ -73,7 +81,7 @@ end
 local function buy(id, origin, buyer, shape)
   local lines = lines_of(shape)
   move(lines, lines.quantities, AVAILABLE, SOLD)
-  local at = pack('>I6', now)
+  local at = pack('>I6', ctx.now)
   put(id, 'c' .. at .. at .. at .. buyer .. shape .. new_extension(lines, buyer, origin, true))
   note('L', 'C', NO_DEADLINE, shape, '', id, buyer)
 end
@@ -128,7 +136,7 @@ end
 local function watch_deadline(deadline, ids)
   new_deadlines[#new_deadlines + 1] = deadline
   new_deadlines[#new_deadlines + 1] = ids
-  if next_due == 0 or deadline < next_due then next_due = deadline end
+  if ctx.next_due == 0 or deadline < ctx.next_due then ctx.next_due = deadline end
 end
 
 -- A later deadline; no unit moves.
@@ -140,7 +148,7 @@ local function extend_deadline(id, deadline)
   if is_extended then
     held = shape_of(lines, (held_amounts(lines, extension_of(record, lines.n))))
   end
-  sequence = sequence + 1
+  ctx.sequence = ctx.sequence + 1
   local bytes = pack('>I6', deadline)
   put(id, sub(record, 1, 1) .. bytes .. sub(record, 8))
   watch_deadline(deadline, id)
@@ -150,11 +158,11 @@ end
 -- Units that come in or go out: the only change of `supplied`.
 local function supply(sku, delta, kind, id)
   local stock = stocks[sku]
-  sequence = sequence + 1
+  ctx.sequence = ctx.sequence + 1
   stock[AVAILABLE] = stock[AVAILABLE] + delta
   stock[SUPPLIED] = stock[SUPPLIED] + delta
   if stock[AVAILABLE] < 0 or stock[SUPPLIED] < 0 then corrupt('a counter below zero') end
-  stock[VERSION] = sequence
+  stock[VERSION] = ctx.sequence
   changed_stock[sku] = true
   note(kind, '-', NO_DEADLINE, pack('>i8', delta) .. sku, '', id, '\0')
 end
@@ -162,16 +170,31 @@ end
 -- The rules of a SKU; no unit moves.
 local function configure(sku, flags, rules)
   local stock = stocks[sku]
-  sequence = sequence + 1
-  stock[FLAGS], stock[VERSION], stock.rules = flags, sequence, rules
+  ctx.sequence = ctx.sequence + 1
+  stock[FLAGS], stock[VERSION], stock.rules = flags, ctx.sequence, rules
   changed_stock[sku] = true
   note('F', '-', NO_DEADLINE, char(flags) .. sku, '', NO_ORIGIN, '\0')
 end
 
 -- A SKU that nobody holds goes.
 local function delete(sku)
-  sequence = sequence + 1
+  ctx.sequence = ctx.sequence + 1
   stocks[sku] = false
   changed_stock[sku] = true
   note('D', '-', NO_DEADLINE, sku, '', NO_ORIGIN, '\0')
 end
+
+ledger.settle = settle
+ledger.hold = hold
+ledger.held_amounts = held_amounts
+ledger.watch_deadline = watch_deadline
+ledger.put = put
+ledger.buy = buy
+ledger.extend_deadline = extend_deadline
+ledger.supply = supply
+ledger.configure = configure
+ledger.delete = delete
+ledger.changed_stock = changed_stock
+ledger.changed = changed
+ledger.run_list = run_list
+ledger.new_deadlines = new_deadlines

@@ -17,6 +17,12 @@
 -- The state of a reservation is a letter: P pending, C committed, R rolled back, E expired. A record is
 -- extended only where it has something to say: a plain sale costs no byte for the rules of others.
 
+local error_reply, pack, unpack_bytes, sub, byte, char, upper, concat =
+  redis.error_reply, struct.pack, struct.unpack, string.sub, string.byte, string.char, string.upper,
+  table.concat
+local MAX_LINES = 32 -- lines in a reservation
+local MAX_QUANTITY = 1000000 -- units in a line
+
 local PENDING, EXTENDED_PENDING, MEMO = byte('P'), byte('p'), byte('M')
 local STATE_FORMAT = '>I6I6I6i8I6BI6'
 local CONFIG_FORMAT = '>BI6I6I6I6I6I6I6I6I2'
@@ -144,3 +150,38 @@ local function implied_extension(state, lines)
   end
   return { counted = 0, origin = NO_ORIGIN, sold = sold, released = released }
 end
+
+records.STATE_FORMAT = STATE_FORMAT
+records.CONFIG_FORMAT = CONFIG_FORMAT
+records.CONFIG_LENGTH = CONFIG_LENGTH
+records.corrupt = corrupt
+records.malformed = malformed
+records.MEMO = MEMO
+records.BUYER_LIMIT = BUYER_LIMIT
+records.stock_from = stock_from
+records.lines_from = lines_from
+records.is_pending = is_pending
+records.buyer_and_shape = buyer_and_shape
+records.PENDING = PENDING
+records.NO_ORIGIN = NO_ORIGIN
+records.AVAILABLE = AVAILABLE
+records.HELD = HELD
+records.SOLD = SOLD
+records.SUPPLIED = SUPPLIED
+records.VERSION = VERSION
+records.FLAGS = FLAGS
+records.shape_of = shape_of
+records.state_of = state_of
+records.extension_of = extension_of
+records.extension_bytes = extension_bytes
+records.implied_extension = implied_extension
+records.deadline_of = deadline_of
+records.MOST_UNITS = MOST_UNITS
+records.LONGEST_TTL = LONGEST_TTL
+records.OPENS = OPENS
+records.CLOSES = CLOSES
+records.REVISION = REVISION
+records.PROTECTED = PROTECTED
+records.RULED = RULED
+records.stock_bytes = stock_bytes
+records.EXTENDED_PENDING = EXTENDED_PENDING

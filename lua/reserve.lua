@@ -1,5 +1,18 @@
 -- Reserve: units of all lines, or none. Works on loaded tables through the ledger; no redis.call.
 
+local pack, unpack_bytes, sub, byte, char, concat, min =
+  struct.pack, struct.unpack, string.sub, string.byte, string.char, table.concat, math.min
+local PENDING, MEMO, NO_ORIGIN, AVAILABLE, FLAGS, MOST_UNITS, LONGEST_TTL, OPENS, CLOSES, malformed,
+      state_of, buyer_and_shape, extension_of, implied_extension =
+  records.PENDING, records.MEMO, records.NO_ORIGIN, records.AVAILABLE, records.FLAGS, records.MOST_UNITS,
+  records.LONGEST_TTL, records.OPENS, records.CLOSES, records.malformed, records.state_of,
+  records.buyer_and_shape, records.extension_of, records.implied_extension
+local known, lines_of = batch.known, batch.lines_of
+local counts_line, buyers_of, over_limit = buyers.counts_line, buyers.buyers_of, buyers.over_limit
+local hold, held_amounts, settle, watch_deadline =
+  ledger.hold, ledger.held_amounts, ledger.settle, ledger.watch_deadline
+local MAX_TTL = 31536000000 -- ms: a year, far above what any namespace allows
+
 -- What refuses the whole group, and what it shares; nil if nothing does.
 local function refusal_of(lines, asked_ttl)
   for i = 1, lines.n do
@@ -8,7 +21,7 @@ local function refusal_of(lines, asked_ttl)
     if stock[FLAGS] % 2 == 0 then return 'U', char(i) end
     local rules = stock.rules
     if rules then
-      if now < rules[OPENS] or rules[CLOSES] > 0 and now >= rules[CLOSES] then
+      if ctx.now < rules[OPENS] or rules[CLOSES] > 0 and ctx.now >= rules[CLOSES] then
         return 'W', char(i) .. pack('>I6I6', rules[OPENS], rules[CLOSES])
       end
       if rules[MOST_UNITS] > 0 and lines.quantities[i] > rules[MOST_UNITS] then
@@ -80,14 +93,14 @@ end
 
 -- One after the other, so that the last unit goes to exactly one of the group. Within a group stock
 -- only falls: once it is short, all that follow are, with the same numbers.
-local function reserve(group)
+function reserve.group(group)
   local shape, ids, lines = group.args, group.ids, group.lines
   local buyers = buyers_of(group)
   local asked = unpack_bytes('>I6', shape)
   local ttl = ttl_of(lines, (unpack_bytes('>I6', group.extra)))
   if ttl < 1 or ttl > MAX_TTL then malformed('ttl') end
-  local deadline = now + ttl
-  local head = pack('>I6I6', deadline, now)
+  local deadline = ctx.now + ttl
+  local head = pack('>I6I6', deadline, ctx.now)
   local origin = group.target or NO_ORIGIN
 
   local refusal, shared = refusal_of(lines, asked)
@@ -106,20 +119,20 @@ local function reserve(group)
       if unfit then
         code = unfit
       elseif not fits(lines, units) then
-        refusal = backlog and 'A' or 'S'
-        if not backlog then shared = availability(lines) end
+        refusal = ctx.backlog and 'A' or 'S'
+        if not ctx.backlog then shared = availability(lines) end
         code = refusal
-      elseif records >= quota_records then
+      elseif ctx.record_count >= ctx.quota_records then
         code = 'Q'
       else
         code, detail = over_limit(lines, buyer, counted)
         if not code then
-          if units then settle(group.target, 'R', nil, now) end
+          if units then settle(group.target, 'R', nil, ctx.now) end
           hold(id, head, buyer, shape, origin)
-          records = records + 1
+          ctx.record_count = ctx.record_count + 1
           taken[#taken + 1] = id
           code = units and '+' or 'K'
-        elseif backlog and code == 'I' then
+        elseif ctx.backlog and code == 'I' then
           code, detail = 'A', nil
         end
       end
@@ -131,3 +144,5 @@ local function reserve(group)
   reply[1], reply[2] = concat(codes), pack('>I6', ttl) .. (shared or '')
   return reply
 end
+
+reserve.availability = availability

@@ -2,6 +2,18 @@
 -- given back before, so a record that is pending here is before its deadline. Works on loaded tables
 -- through the ledger; no redis.call.
 
+local pack, unpack_bytes, sub, byte, char, concat, max =
+  struct.pack, struct.unpack, string.sub, string.byte, string.char, table.concat, math.max
+local MEMO, AVAILABLE, malformed, state_of, deadline_of, buyer_and_shape, extension_of, implied_extension =
+  records.MEMO, records.AVAILABLE, records.malformed, records.state_of, records.deadline_of,
+  records.buyer_and_shape, records.extension_of, records.implied_extension
+local known, lines_of = batch.known, batch.lines_of
+local over_limit = buyers.over_limit
+local put, buy, held_amounts, settle, extend_deadline =
+  ledger.put, ledger.buy, ledger.held_amounts, ledger.settle, ledger.extend_deadline
+local availability = reserve.availability
+local MAX_TTL = 31536000000 -- ms: a year, far above what any namespace allows
+
 -- By the letter of the state: what the answer is where the reservation is resolved already. The
 -- same again is a replay; Rollback of what the deadline gave back is one too.
 local COMMIT_OF = { C = 'Y', R = 'B', E = 'E' }
@@ -28,7 +40,7 @@ local function resolve_group(group, to, code_of)
     local record = known[id]
     local state = record and state_of(record)
     if state == 'P' then
-      settle(id, to, nil, now)
+      settle(id, to, nil, ctx.now)
       codes[i] = 'K'
     else
       codes[i] = code_of[state] or 'X' -- unknown, or a remembered request
@@ -56,18 +68,18 @@ local function buy_anew(id, purchase)
   local lines = lines_of(shape)
   for i = 1, lines.n do
     if not lines.stocks[i] or lines.stocks[i][AVAILABLE] < lines.quantities[i] then
-      if backlog then return 'A' end
+      if ctx.backlog then return 'A' end
       return 'O', char(lines.n) .. availability(lines) .. record
     end
   end
-  if records >= quota_records then return 'Q' end
+  if ctx.record_count >= ctx.quota_records then return 'Q' end
   local code, detail = over_limit(lines, buyer)
   if code == 'I' then
-    if backlog then return 'A' end
+    if ctx.backlog then return 'A' end
     return code, detail
   end
   buy(purchase, id, buyer, shape)
-  records = records + 1
+  ctx.record_count = ctx.record_count + 1
   return 'J', known[purchase]
 end
 
@@ -80,7 +92,7 @@ local function commit_late(group)
     local state = record and state_of(record)
     local code, detail
     if state == 'P' then
-      settle(id, 'C', nil, now)
+      settle(id, 'C', nil, ctx.now)
       code, detail = 'K', known[id]
     elseif state == 'E' then
       code, detail = buy_anew(id, purchase)
@@ -107,11 +119,11 @@ local function change_once(group, apply)
   end
   local state = record and state_of(record)
   if state ~= 'P' then return { CHANGE_OF[state] or 'X', '' } end
-  if records >= quota_records then return { 'Q', '' } end
+  if ctx.record_count >= ctx.quota_records then return { 'Q', '' } end
   local code, detail = apply(record)
   if code == 'K' or code == '+' then
-    put(id, 'M' .. pack('>I6', now) .. memo)
-    records = records + 1
+    put(id, 'M' .. pack('>I6', ctx.now) .. memo)
+    ctx.record_count = ctx.record_count + 1
     detail = known[group.target]
   end
   return { code, '', detail }
@@ -142,9 +154,9 @@ local function commit_lines(group)
   return change_once(group, function(record)
     local amounts, rest, short = named_amounts(record, group.lines)
     if short then return 'Z', short end
-    settle(group.target, 'C', amounts, now)
+    settle(group.target, 'C', amounts, ctx.now)
     if rest == 0 or keep == 1 then return 'K' end
-    settle(group.target, 'R', nil, now)
+    settle(group.target, 'R', nil, ctx.now)
     return '+'
   end)
 end
@@ -153,7 +165,7 @@ local function roll_back_lines(group)
   return change_once(group, function(record)
     local amounts, _, short = named_amounts(record, group.lines)
     if short then return 'Z', short end
-    settle(group.target, 'R', amounts, now)
+    settle(group.target, 'R', amounts, ctx.now)
     return 'K'
   end)
 end
@@ -162,9 +174,9 @@ local function extend(group)
   local ttl = #group.args == 22 and unpack_bytes('>I6', group.args, 17) or 0
   if ttl < 1 or ttl > MAX_TTL then malformed('ttl') end
   return change_once(group, function(record)
-    local latest = unpack_bytes('>I6', record, 8) + longest_life
-    if now + ttl > latest then return 'x', pack('>I6', max(0, latest - deadline_of(record))) end
-    extend_deadline(group.target, max(deadline_of(record), now + ttl))
+    local latest = unpack_bytes('>I6', record, 8) + ctx.longest_life
+    if ctx.now + ttl > latest then return 'x', pack('>I6', max(0, latest - deadline_of(record))) end
+    extend_deadline(group.target, max(deadline_of(record), ctx.now + ttl))
     return 'K'
   end)
 end
@@ -182,3 +194,11 @@ local function read_reservations(group)
   reply[1] = concat(codes)
   return reply
 end
+
+resolve.commit = commit
+resolve.roll_back = roll_back
+resolve.commit_late = commit_late
+resolve.commit_lines = commit_lines
+resolve.roll_back_lines = roll_back_lines
+resolve.extend = extend
+resolve.read_reservations = read_reservations

@@ -1,6 +1,18 @@
 -- SetStock, AdjustStock, ConfigureSku, DeleteSku and GetStock. Works on loaded tables through the
 -- ledger; reads the number of SKUs where one is made.
 
+local STOCK = KEYS[2]
+local call, pack, unpack_bytes, sub, byte = redis.call, struct.pack, struct.unpack, string.sub, string.byte
+local MEMO, AVAILABLE, HELD, VERSION, FLAGS, REVISION, MOST_UNITS, OPENS, CLOSES, PROTECTED, RULED,
+      malformed, stock_bytes =
+  records.MEMO, records.AVAILABLE, records.HELD, records.VERSION, records.FLAGS, records.REVISION,
+  records.MOST_UNITS, records.OPENS, records.CLOSES, records.PROTECTED, records.RULED, records.malformed,
+  records.stock_bytes
+local known, stocks = batch.known, batch.stocks
+local put, supply, configure, delete = ledger.put, ledger.supply, ledger.configure, ledger.delete
+local MAX_QUANTITY = 1000000 -- units in a line
+local MAX_STOCK = 1000000000 -- units on hand of a SKU
+
 local new_skus = 0
 local ANY_REVISION = 281474976710655 -- all ones
 
@@ -10,7 +22,7 @@ end
 
 -- Makes the SKU, protected and empty, if the quota allows it.
 local function made(sku)
-  if call('HLEN', STOCK) + new_skus >= quota_skus then return nil end
+  if call('HLEN', STOCK) + new_skus >= ctx.quota_skus then return nil end
   new_skus = new_skus + 1
   stocks[sku] = { 0, 0, 0, 0, 0, PROTECTED }
   return stocks[sku]
@@ -31,14 +43,14 @@ local function change_stock(group, sku, delta_of, refuse)
   local delta = delta_of(stock)
   if not stock and delta < 0 then return { 'N', '\1' } end
   local available, held = stock and stock[AVAILABLE] or 0, stock and stock[HELD] or 0
-  if available + delta < 0 then return answer(backlog and 'A' or 'H', not backlog and stock or nil) end
+  if available + delta < 0 then return answer(ctx.backlog and 'A' or 'H', not ctx.backlog and stock or nil) end
   if available + held + delta > MAX_STOCK then return answer('L') end
-  if records >= quota_records then return answer('Q') end
+  if ctx.record_count >= ctx.quota_records then return answer('Q') end
   stock = stock or made(sku)
   if not stock then return answer('Q') end
   supply(sku, delta, group.kind, id)
-  records = records + 1
-  put(id, 'M' .. pack('>I6', now) .. memo)
+  ctx.record_count = ctx.record_count + 1
+  put(id, 'M' .. pack('>I6', ctx.now) .. memo)
   return answer('K', stock)
 end
 
@@ -91,15 +103,21 @@ end
 local function delete_sku(group)
   local stock = stocks[group.args]
   if not stock then return { 'Y', '' } end
-  if stock[HELD] > 0 then return answer(backlog and 'A' or 'h', not backlog and stock or nil) end
+  if stock[HELD] > 0 then return answer(ctx.backlog and 'A' or 'h', not ctx.backlog and stock or nil) end
   local last = answer('K', stock)
   delete(group.args)
   return last
 end
 
 local function read_stock(group)
-  if backlog then return answer('A') end
+  if ctx.backlog then return answer('A') end
   local stock = stocks[group.args]
   if not stock then return { 'N', '\1' } end
   return answer('V', stock)
 end
+
+stock.set_stock = set_stock
+stock.adjust_stock = adjust_stock
+stock.configure_sku = configure_sku
+stock.delete_sku = delete_sku
+stock.read_stock = read_stock
