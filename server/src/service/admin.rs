@@ -47,7 +47,7 @@ impl InventoryAdmin for Admin {
             let sku = Sku::parse(sku, "sku")?;
             let on_hand = OnHand::parse(on_hand)?;
             let request_id = RequestId::parse(request_id)?;
-            let namespace = self.desk.namespace_made(&name).await?;
+            let namespace = self.desk.namespace_made(&name, deadline).await?;
             let operation = |id, sku| Operation::SetStock { id, sku, on_hand };
             let (stock, replayed, sequence) = change_stock(&namespace, sku, &request_id, operation, deadline).await?;
             Ok(v1::SetStockResponse { stock: Some(stock), replayed, sequence })
@@ -67,9 +67,9 @@ impl InventoryAdmin for Admin {
             let delta = Delta::parse(delta)?;
             let request_id = RequestId::parse(request_id)?;
             let namespace = if delta.get() > 0 {
-                self.desk.namespace_made(&name).await?
+                self.desk.namespace_made(&name, deadline).await?
             } else {
-                self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone())).await?
+                self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?
             };
             let operation = |id, sku| Operation::AdjustStock { id, sku, delta };
             let (stock, replayed, sequence) = change_stock(&namespace, sku, &request_id, operation, deadline).await?;
@@ -92,7 +92,7 @@ impl InventoryAdmin for Admin {
             if rules.is_protected.is_none() {
                 return Err(Invalid::new(Reason::NoRules, "rules").into());
             }
-            let namespace = self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone())).await?;
+            let namespace = self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?;
             let operation = Operation::ConfigureSku { sku: sku.clone(), rules };
             let (sku, stock, _, sequence) = stock_of(carry(namespace.lane_of(&sku), operation, deadline).await?)?;
             Ok(v1::ConfigureSkuResponse {
@@ -109,7 +109,7 @@ impl InventoryAdmin for Admin {
         let v1::AuditRequest { namespace_id } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
-            let namespace = self.desk.namespace(&name).await?;
+            let namespace = self.desk.namespace(&name, deadline).await?;
             let namespace = namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
             let Ok(_permit) = self.audits.try_acquire() else {
                 return Err(Failure::new(Reason::Overloaded).because("another audit is under way"));

@@ -113,7 +113,7 @@ impl Checkout {
         let buyer = BuyerId::parse(buyer_id)?;
         let ttl_up_to = |longest| ttl.as_ref().map(|ttl| Ttl::parse(ttl.seconds, ttl.nanos, longest)).transpose();
         ttl_up_to(ANY_TTL)?;
-        let Some(namespace) = self.0.namespace(&name).await? else {
+        let Some(namespace) = self.0.namespace(&name, deadline).await? else {
             return Err(Refusal::SkuNotFound(lines[0].sku.clone()).into());
         };
         let ttl = ttl_up_to(namespace.config.max_ttl)?;
@@ -143,7 +143,7 @@ impl Checkout {
     ) -> Result<(v1::Reservation, bool, i64), Failure> {
         let name = NamespaceName::parse(namespace_id)?;
         let id = ReservationId::parse(reservation_id)?;
-        let namespace = self.0.namespace_or(&name, Refusal::ReservationNotFound).await?;
+        let namespace = self.0.namespace_or(&name, Refusal::ReservationNotFound, deadline).await?;
         match carry(lane_of(&namespace, id)?, operation(id), deadline).await? {
             (Outcome::Reservation { reservation, replayed }, sequence) => {
                 Ok((convert::reservation(&name, reservation), replayed, sequence))
@@ -160,7 +160,7 @@ impl Checkout {
     ) -> Result<(Sku, Stock, i64), Failure> {
         let name = NamespaceName::parse(namespace_id)?;
         let sku = Sku::parse(sku, "sku")?;
-        let namespace = self.0.namespace_or(&name, Refusal::SkuNotFound(sku.clone())).await?;
+        let namespace = self.0.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?;
         match carry(namespace.lane_of(&sku), Operation::GetStock { sku: sku.clone() }, deadline).await? {
             (Outcome::Stock { sku, stock, .. }, sequence) => Ok((sku, stock, sequence)),
             (other, _) => Err(unexpected(&other)),
