@@ -3,12 +3,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::Rng as _;
 use sha2::Sha256;
+use tokio::sync::watch;
 
 mod settings;
 
@@ -106,18 +107,54 @@ pub(crate) struct Namespaces {
     limits: LaneLimits,
     defaults: Defaults,
     open: RwLock<HashMap<NamespaceName, Arc<Namespace>>>,
+    /// Names that are being looked up, with what came of it.
+    searches: Mutex<HashMap<NamespaceName, watch::Receiver<Option<Found>>>>,
 }
+
+/// What a search in the store came to.
+type Found = Result<Option<Arc<Namespace>>, StoreError>;
 
 impl Namespaces {
     pub(crate) fn new(store: Arc<Store>, metrics: Arc<Metrics>, limits: LaneLimits, defaults: Defaults) -> Self {
-        Self { store, metrics, limits, defaults, open: RwLock::default() }
+        Self { store, metrics, limits, defaults, open: RwLock::default(), searches: Mutex::default() }
     }
 
     /// The namespace, if there is one.
-    pub(crate) async fn get(&self, name: &NamespaceName) -> Result<Option<Arc<Namespace>>, StoreError> {
+    pub(crate) async fn get(self: &Arc<Self>, name: &NamespaceName) -> Found {
         if let Some(namespace) = self.opened(name) {
             return Ok(Some(namespace));
         }
+        let found = match self.search(name).wait_for(Option::is_some).await {
+            Ok(found) => found.clone(),
+            Err(_) => None,
+        };
+        match found {
+            Some(Ok(None)) | None => self.look_up(name).await,
+            Some(found) => found,
+        }
+    }
+
+    /// The search for this name that is under way, or a new one: a crowd at the opening of a sale asks the store
+    /// once. That it found nothing says nothing to who came while it was under way: it may have looked before.
+    fn search(self: &Arc<Self>, name: &NamespaceName) -> watch::Receiver<Option<Found>> {
+        let mut searches = self.searches.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(search) = searches.get(name) {
+            return search.clone();
+        }
+        let (tell, search) = watch::channel(None);
+        searches.insert(name.clone(), search.clone());
+        let (namespaces, name) = (Arc::clone(self), name.clone());
+        // A task of its own: who asked first may be the first to go.
+        tokio::spawn(async move {
+            let found = namespaces.look_up(&name).await;
+            namespaces.searches.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            // Perhaps nobody waits any more.
+            let _ = tell.send(Some(found));
+        });
+        search
+    }
+
+    async fn look_up(&self, name: &NamespaceName) -> Found {
         match self.store.find(name).await? {
             Some(config) => self.open(name, &config).await.map(Some),
             None => Ok(None),
@@ -125,7 +162,7 @@ impl Namespaces {
     }
 
     /// The namespace, made with this server's defaults if there is none.
-    pub(crate) async fn get_or_make(&self, name: &NamespaceName) -> Result<Arc<Namespace>, StoreError> {
+    pub(crate) async fn get_or_make(self: &Arc<Self>, name: &NamespaceName) -> Result<Arc<Namespace>, StoreError> {
         if let Some(namespace) = self.get(name).await? {
             return Ok(namespace);
         }

@@ -50,7 +50,7 @@ async fn sweep(lane: &Lane) {
 }
 
 /// Opens the namespaces that other servers have made. Returns false to try again soon.
-async fn look_around(namespaces: &Namespaces, store: &Store) -> bool {
+async fn look_around(namespaces: &Arc<Namespaces>, store: &Store) -> bool {
     let mut cursor = 0;
     loop {
         let Ok((names, next)) = store.namespaces(cursor).await else {

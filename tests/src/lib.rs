@@ -10,9 +10,15 @@
 //!
 //! Everything listens on loopback or in a temporary folder, and is killed by its id when dropped.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Debug,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
-use inventory_sentinel::Reason;
+use inventory_sentinel::{
+    Reason,
+    reason::{Advice, DOMAIN},
+};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
@@ -56,6 +62,33 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
 /// A new identity for one change.
 pub fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
+}
+
+/// An identity that says that it was made so long ago.
+pub fn id_born(ago: Duration) -> String {
+    let born = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").saturating_sub(ago);
+    uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, born.as_secs(), born.subsec_nanos())).to_string()
+}
+
+/// An instant of an answer, in milliseconds since 1970; panics if there is none.
+pub fn millis(timestamp: Option<prost_types::Timestamp>) -> i64 {
+    let prost_types::Timestamp { seconds, nanos } = timestamp.expect("an instant");
+    seconds * 1_000 + i64::from(nanos) / 1_000_000
+}
+
+/// Checks that a call was refused, and all that a refusal must tell: the code of its reason, our domain,
+/// the field where one is wrong, and when to come back where that helps.
+pub fn assert_refused<T: Debug>(result: Result<T, Status>, expected: Reason, field: Option<&str>) {
+    let status = result.expect_err(expected.as_str());
+    assert_eq!(reason(&status), expected, "{status:?}");
+    assert_eq!(status.code(), expected.code(), "{status:?}");
+    let details = status.get_error_details();
+    assert_eq!(details.error_info().map(|info| info.domain.as_str()), Some(DOMAIN));
+    let named = details.bad_request().map(|bad| bad.field_violations.iter().map(|violation| violation.field.as_str()));
+    assert_eq!(named.map(Iterator::collect::<Vec<_>>), field.map(|field| vec![field]), "{status:?}");
+    let repeatable = matches!(expected.advice(), Advice::Retry | Advice::Repeat);
+    assert_eq!(details.retry_info().is_some(), repeatable, "{status:?}");
+    assert!(!status.message().is_empty() && !status.message().contains(char::is_control), "{status:?}");
 }
 
 /// The catalogue's reason for a refusal; panics if it has none, for every refusal must.

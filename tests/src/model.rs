@@ -19,6 +19,8 @@ pub mod history;
 pub const DEFAULT_TTL: Duration = Duration::from_secs(600);
 /// The longest ttl of a hold, as the server's default is.
 pub const MAX_TTL: Duration = Duration::from_secs(3_600);
+/// The longest ttl where there is no namespace that could say.
+pub const ANY_TTL: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// The most units on hand of a SKU.
 pub const MAX_STOCK: i64 = 1_000_000_000;
 /// The most units of a line.
@@ -193,10 +195,11 @@ impl Model {
     /// Why the call would be refused now; `None` if it would not. Changes nothing.
     pub fn refusal(&self, op: &Op) -> Option<Answer> {
         let refused = |reason, about: &str| Some(Answer::Refused(reason, about.into()));
-        if let Err((reason, field)) = op.check() {
+        if let Err((reason, field)) = op.check(if self.stock.is_empty() { ANY_TTL } else { MAX_TTL }) {
             return refused(reason, &field);
         }
-        if let Op::SetStock { request_id, .. } | Op::AdjustStock { request_id, .. } | Op::Reserve { request_id, .. } = op
+        if let Op::SetStock { request_id, .. } | Op::AdjustStock { request_id, .. } | Op::Reserve { request_id, .. } =
+            op
             && let Some((first, _)) = self.remembered.get(request_id)
         {
             return if first == op { None } else { refused(Reason::RequestIdReused, "") };
@@ -325,7 +328,7 @@ impl Model {
 
 impl Op {
     /// Whether the fields are well formed; if not, why and which.
-    fn check(&self) -> Result<(), (Reason, String)> {
+    fn check(&self, longest: Duration) -> Result<(), (Reason, String)> {
         let bad = |reason, field: &str| Err((reason, field.to_owned()));
         match self {
             Op::SetStock { sku, on_hand, request_id } => {
@@ -352,12 +355,14 @@ impl Op {
                 if !is_identifier(buyer_id) {
                     return bad(Reason::InvalidBuyerId, "buyer_id");
                 }
-                if ttl_ms.is_some_and(|ttl| !(1..=MAX_TTL.as_millis() as i64).contains(&ttl)) {
+                if ttl_ms.is_some_and(|ttl| !(1..=longest.as_millis() as i64).contains(&ttl)) {
                     return bad(Reason::InvalidTtl, "ttl");
                 }
                 Ok(())
             }
-            Op::Commit { reservation_id: id } | Op::Rollback { reservation_id: id } | Op::GetReservation { reservation_id: id } => {
+            Op::Commit { reservation_id: id }
+            | Op::Rollback { reservation_id: id }
+            | Op::GetReservation { reservation_id: id } => {
                 let is_base64 = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
                 if id.len() == 24 && is_base64 { Ok(()) } else { bad(Reason::InvalidReservationId, "reservation_id") }
             }

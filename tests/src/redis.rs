@@ -84,6 +84,12 @@ impl Redis {
         all
     }
 
+    /// Its clock, in milliseconds since 1970.
+    pub async fn now(&self) -> i64 {
+        let (seconds, micros): (i64, i64) = self.ask("TIME").await;
+        seconds * 1_000 + micros / 1_000
+    }
+
     /// Kills it, as a crash would.
     pub fn kill9(&mut self) {
         let _ = self.child.0.kill();

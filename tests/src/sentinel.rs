@@ -274,10 +274,14 @@ async fn exit(child: &mut Owned) -> ExitStatus {
     eventually("the server ends", async || child.0.try_wait().expect("a child of ours")).await
 }
 
-/// What the log says about where a port is.
+/// What the log says about where a port is, in either of its forms.
 fn address(log: &str, port: &str) -> Option<SocketAddr> {
-    log.lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .find(|line| line["message"] == "listening" && line["port"] == port)
-        .and_then(|line| line["address"].as_str()?.parse().ok())
+    let is_it = |line: &&str| {
+        line.contains("listening")
+            && (line.contains(&format!(r#""port":"{port}""#)) || line.contains(&format!(r#"port="{port}""#)))
+    };
+    let (_, rest) = log.lines().find(is_it)?.split_once("address")?;
+    let start = rest.find(|character: char| character.is_ascii_digit())?;
+    let end = rest[start..].find(['"', ' ', ',']).map_or(rest.len(), |end| start + end);
+    rest[start..end].parse().ok()
 }

@@ -50,7 +50,7 @@ impl InventoryAdmin for Admin {
             let on_hand = OnHand::parse(on_hand)?;
             let condition = condition(if_absent, if_version)?;
             let request_id = RequestId::parse(request_id)?;
-            let namespace = self.desk.namespace_made(&name).await?;
+            let namespace = self.desk.namespace_made(&name, deadline).await?;
             let operation = |memo, sku| Operation::SetStock { memo, sku, on_hand, condition };
             let (stock, replayed, sequence) = change_stock(&namespace, sku, &request_id, operation, deadline).await?;
             Ok(v1::SetStockResponse { stock: Some(stock), replayed, sequence })
@@ -70,9 +70,9 @@ impl InventoryAdmin for Admin {
             let delta = Delta::parse(delta)?;
             let request_id = RequestId::parse(request_id)?;
             let namespace = if delta.get() > 0 {
-                self.desk.namespace_made(&name).await?
+                self.desk.namespace_made(&name, deadline).await?
             } else {
-                self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone())).await?
+                self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?
             };
             let operation = |memo, sku| Operation::AdjustStock { memo, sku, delta };
             let (stock, replayed, sequence) = change_stock(&namespace, sku, &request_id, operation, deadline).await?;
@@ -93,7 +93,7 @@ impl InventoryAdmin for Admin {
             RequestId::check_optional(request_id)?;
             let change = rules::change(rules)?;
             let if_revision = if_version.map(version).transpose()?;
-            let namespace = self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone())).await?;
+            let namespace = self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?;
             let operation = Operation::ConfigureSku { sku: sku.clone(), change, if_revision };
             let (sku, stock, _, sequence) = stock_of(carry(namespace.lane_of(&sku), operation, deadline).await?)?;
             Ok(v1::ConfigureSkuResponse {
@@ -112,7 +112,7 @@ impl InventoryAdmin for Admin {
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
             let sku = Sku::parse(sku, "sku")?;
-            let namespace = self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone())).await?;
+            let namespace = self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?;
             let operation = Operation::GetStock { sku: sku.clone() };
             let (sku, stock, _, sequence) = stock_of(carry(namespace.lane_of(&sku), operation, deadline).await?)?;
             Ok(v1::GetSkuResponse {
@@ -135,7 +135,7 @@ impl InventoryAdmin for Admin {
             let name = NamespaceName::parse(namespace_id)?;
             let sku = Sku::parse(sku, "sku")?;
             RequestId::check_optional(request_id)?;
-            let Some(namespace) = self.desk.namespace(&name).await? else {
+            let Some(namespace) = self.desk.namespace(&name, deadline).await? else {
                 return Ok(v1::DeleteSkuResponse { stock: None, sequence: 0 });
             };
             let operation = Operation::DeleteSku { sku: sku.clone() };
@@ -188,7 +188,7 @@ impl InventoryAdmin for Admin {
         let v1::AuditRequest { namespace_id } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
-            let namespace = self.desk.namespace(&name).await?;
+            let namespace = self.desk.namespace(&name, deadline).await?;
             let namespace = namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
             let Ok(_permit) = self.audits.try_acquire() else {
                 return Err(Failure::new(Reason::Overloaded).because("another audit is under way"));

@@ -62,7 +62,7 @@ impl InventorySentinel for Checkout {
         let deadline = deadline(request.metadata());
         let v1::GetReservationRequest { namespace_id, reservation_id } = request.into_inner();
         let handler = async {
-            let target = self.target(namespace_id, &reservation_id).await?;
+            let target = self.target(namespace_id, &reservation_id, deadline).await?;
             let (reservation, _, sequence) = target.carry(Operation::GetReservation(target.id), deadline).await?;
             Ok(v1::GetReservationResponse { reservation: Some(target.message(reservation)), sequence })
         };
@@ -111,7 +111,7 @@ impl Checkout {
         let replaces = replaced(&replaces_reservation_id)?;
         let ttl_up_to = |longest| ttl.as_ref().map(|ttl| Ttl::parse(ttl.seconds, ttl.nanos, longest)).transpose();
         ttl_up_to(ANY_TTL)?;
-        let Some(namespace) = self.0.namespace(&name).await? else {
+        let Some(namespace) = self.0.namespace(&name, deadline).await? else {
             return Err(Refusal::SkuNotFound(lines[0].sku.clone()).into());
         };
         let ttl = ttl_up_to(namespace.config.max_ttl)?;
@@ -146,7 +146,7 @@ impl Checkout {
         let buys_anew = buys_anew(late_policy, !lines.is_empty())?;
         let keep_rest = keeps_rest(rest_policy, !lines.is_empty())?;
         let part = part(lines, request_id)?;
-        let target = self.target(namespace_id, &reservation_id).await?;
+        let target = self.target(namespace_id, &reservation_id, deadline).await?;
         let operation = match part {
             Some((lines, request_id)) => {
                 let memo = target.memo(&request_id)?;
@@ -168,7 +168,7 @@ impl Checkout {
     ) -> Result<v1::RollbackResponse, Failure> {
         let v1::RollbackRequest { namespace_id, reservation_id, request_id, lines } = request;
         let part = part(lines, request_id)?;
-        let target = self.target(namespace_id, &reservation_id).await?;
+        let target = self.target(namespace_id, &reservation_id, deadline).await?;
         let operation = match part {
             Some((lines, request_id)) => {
                 let memo = target.memo(&request_id)?;
@@ -189,7 +189,7 @@ impl Checkout {
         let request_id = RequestId::parse(request_id)?;
         let ttl = ttl.unwrap_or_default();
         Ttl::parse(ttl.seconds, ttl.nanos, ANY_TTL)?;
-        let target = self.target(namespace_id, &reservation_id).await?;
+        let target = self.target(namespace_id, &reservation_id, deadline).await?;
         let ttl = Ttl::parse(ttl.seconds, ttl.nanos, target.namespace.config.max_ttl)?;
         let operation = Operation::Extend { memo: target.memo(&request_id)?, id: target.id, ttl };
         let (reservation, replayed, sequence) = target.carry(operation, deadline).await?;
@@ -208,10 +208,10 @@ impl Checkout {
     }
 
     /// The reservation that a request names, and where it lies.
-    async fn target(&self, namespace_id: String, reservation_id: &str) -> Result<Target, Failure> {
+    async fn target(&self, namespace_id: String, reservation_id: &str, deadline: Instant) -> Result<Target, Failure> {
         let name = NamespaceName::parse(namespace_id)?;
         let id = ReservationId::parse(reservation_id)?;
-        let namespace = self.0.namespace_or(&name, Refusal::ReservationNotFound).await?;
+        let namespace = self.0.namespace_or(&name, Refusal::ReservationNotFound, deadline).await?;
         lane_of(&namespace, id)?;
         Ok(Target { namespace, id })
     }
@@ -224,7 +224,7 @@ impl Checkout {
     ) -> Result<(Sku, Stock, i64), Failure> {
         let name = NamespaceName::parse(namespace_id)?;
         let sku = Sku::parse(sku, "sku")?;
-        let namespace = self.0.namespace_or(&name, Refusal::SkuNotFound(sku.clone())).await?;
+        let namespace = self.0.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?;
         match carry(namespace.lane_of(&sku), Operation::GetStock { sku: sku.clone() }, deadline).await? {
             (Outcome::Stock { sku, stock, .. }, sequence) => Ok((sku, stock, sequence)),
             (other, _) => Err(unexpected(&other)),

@@ -28,6 +28,7 @@ use crate::{
     health::StoreGate,
     lane::Lane,
     namespaces::{Namespace, Namespaces},
+    store::error::StoreError,
     telemetry::metrics::{CallStatus, Metrics, Operation as Measured},
 };
 
@@ -95,19 +96,32 @@ impl Desk {
         self.gate.check().map_err(|why| Failure::new(Reason::StoreUnavailable).because(&why))
     }
 
-    async fn namespace(&self, name: &NamespaceName) -> Result<Option<Arc<Namespace>>, Failure> {
+    async fn namespace(&self, name: &NamespaceName, deadline: Instant) -> Result<Option<Arc<Namespace>>, Failure> {
         self.admit()?;
-        Ok(self.namespaces.get(name).await?)
+        in_time(deadline, self.namespaces.get(name)).await
     }
 
     /// The namespace, or the refusal that its absence means.
-    async fn namespace_or(&self, name: &NamespaceName, refusal: Refusal) -> Result<Arc<Namespace>, Failure> {
-        self.namespace(name).await?.ok_or_else(|| refusal.into())
+    async fn namespace_or(
+        &self,
+        name: &NamespaceName,
+        refusal: Refusal,
+        deadline: Instant,
+    ) -> Result<Arc<Namespace>, Failure> {
+        self.namespace(name, deadline).await?.ok_or_else(|| refusal.into())
     }
 
-    async fn namespace_made(&self, name: &NamespaceName) -> Result<Arc<Namespace>, Failure> {
+    async fn namespace_made(&self, name: &NamespaceName, deadline: Instant) -> Result<Arc<Namespace>, Failure> {
         self.admit()?;
-        Ok(self.namespaces.get_or_make(name).await?)
+        in_time(deadline, self.namespaces.get_or_make(name)).await
+    }
+}
+
+/// Finding a namespace, until the caller's deadline at most: nothing of his call is sent before.
+async fn in_time<T>(deadline: Instant, found: impl Future<Output = Result<T, StoreError>>) -> Result<T, Failure> {
+    match tokio::time::timeout_at(deadline, found).await {
+        Ok(found) => Ok(found?),
+        Err(_) => Err(Failure::new(Reason::DeadlineExceeded)),
     }
 }
 

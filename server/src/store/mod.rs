@@ -10,7 +10,7 @@
 //! - [`events`]: the entries of the event stream.
 //! - [`audit`]: the books against the records, in bounded reads.
 
-use deadpool_redis::redis::{Cmd, Value, cmd};
+use deadpool_redis::redis::{Arg, Cmd, Value, cmd};
 
 pub(crate) mod audit;
 pub(crate) mod embedded;
@@ -120,14 +120,12 @@ impl Store {
         self.run(script, batch.command(&script.sha, keys, epoch)).await
     }
 
-    /// Runs a script, loading it where Redis has lost it.
+    /// Runs a script. Where Redis has lost it, it goes along whole, which loads it too: between a
+    /// loading of its own and the call it could be lost again.
     async fn run(&self, script: &Script, command: Cmd) -> Result<Value, StoreError> {
         let mut connection = self.pool.get().await?;
         match connection.send(&command).await {
-            Err(StoreError::NoScript) => {
-                connection.send(cmd("SCRIPT").arg("LOAD").arg(&script.source)).await?;
-                connection.send(&command).await
-            }
+            Err(StoreError::NoScript) => connection.send(&with_source(&command, &script.source)).await,
             result => result,
         }
     }
@@ -135,4 +133,16 @@ impl Store {
     async fn send(&self, command: &Cmd) -> Result<Value, StoreError> {
         self.pool.get().await?.send(command).await
     }
+}
+
+/// The EVALSHA with the script's source instead of its name.
+fn with_source(evalsha: &Cmd, source: &str) -> Cmd {
+    let mut command = cmd("EVAL");
+    command.arg(source);
+    for argument in evalsha.args_iter().skip(2) {
+        if let Arg::Simple(bytes) = argument {
+            command.arg(bytes);
+        }
+    }
+    command
 }

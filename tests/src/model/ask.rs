@@ -62,7 +62,8 @@ impl Op {
                 let rules = Some(SkuRules { is_protected });
                 let request = ConfigureSkuRequest { namespace_id, sku, rules, request_id: String::new() };
                 let response = admin.configure_sku(limited(request)).await?.into_inner();
-                if response.rules.and_then(|rules| rules.is_protected) != response.stock.as_ref().map(|of| of.is_protected)
+                if response.rules.and_then(|rules| rules.is_protected)
+                    != response.stock.as_ref().map(|of| of.is_protected)
                 {
                     return Err(Status::internal("the rules in the response are not those of its stock"));
                 }
@@ -70,10 +71,8 @@ impl Op {
             }
             Op::Reserve { request_id, lines, ttl_ms, buyer_id } => {
                 let lines = lines.into_iter().map(|(sku, quantity)| Line { sku, quantity }).collect();
-                let ttl = ttl_ms.map(|ttl| prost_types::Duration {
-                    seconds: ttl / 1_000,
-                    nanos: (ttl % 1_000) as i32 * 1_000_000,
-                });
+                let ttl = ttl_ms
+                    .map(|ttl| prost_types::Duration { seconds: ttl / 1_000, nanos: (ttl % 1_000) as i32 * 1_000_000 });
                 let request = ReserveRequest { namespace_id, request_id, lines, ttl, buyer_id };
                 let response = checkout.reserve(limited(request)).await?.into_inner();
                 match response.result {

@@ -1,4 +1,18 @@
 //! The end-to-end tests: one binary, a module per subject, so that they link once and run in parallel.
 
+mod client;
+mod crash;
+mod expiry;
+mod identity;
+mod input;
+mod limits;
+mod lua;
 mod model;
+mod namespaces;
+mod overload;
+mod process;
+mod refusals;
 mod sale;
+mod stock;
+mod store;
+mod telemetry;

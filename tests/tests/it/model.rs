@@ -8,26 +8,32 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use inventory_sentinel::{Reason, v1::AuditResponse};
+use inventory_sentinel::{
+    Reason,
+    v1::{AuditResponse, ReservationState},
+};
 use proptest::{
     collection::vec,
-    prelude::*,
-    sample::select,
     test_runner::{Config, TestCaseError, TestRunner},
 };
 use sentinel_tests::{
     SentinelProcess, eventually,
     model::{
-        Answer, Counters, MAX_LINES, MAX_QUANTITY, MAX_STOCK, MAX_TTL, Model, Op,
+        Answer, Counters, Model, Op,
         ask::{Told, may_repeat},
         history::{instant_of, new_id_of},
+        millis,
     },
     reason,
 };
 use tokio::sync::Mutex;
 
-/// Sequences that are tried unless told otherwise: all of them in about a minute on two cores.
-const CASES: u32 = 24;
+mod steps;
+
+use steps::{SKUS, SOON, Step, Storm, reused, step};
+
+/// Sequences that are tried unless told otherwise: half a minute to a minute on two cores.
+const CASES: u32 = 80;
 /// Longest sequence.
 const MAX_STEPS: usize = 60;
 /// Longest search for a shorter sequence that fails, in milliseconds.
@@ -38,126 +44,6 @@ const AUDIT_EVERY: usize = 8;
 const MARGIN: Duration = Duration::from_millis(150);
 /// The same around a crash, which takes its time.
 const STORM_MARGIN: Duration = Duration::from_secs(3);
-/// The life of a hold that some later step finds expired, and of one that the next step does.
-const SOON: i64 = 400;
-const AT_ONCE: i64 = 3;
-
-const SKUS: [&str; 4] = ["a", "b", "c", "d"];
-
-/// One step; what names an earlier call or reservation counts from the latest, and wraps.
-#[derive(Clone, Debug)]
-enum Step {
-    SetStock(usize, i64),
-    AdjustStock(usize, i64),
-    Configure(usize, bool),
-    Reserve(Vec<(usize, i32)>, Option<i64>, bool),
-    Commit(usize),
-    Rollback(usize),
-    GetReservation(usize),
-    IsProtected(usize),
-    /// An earlier call again.
-    Repeat(usize),
-    /// The identity of an earlier call, with something else in one of its fields.
-    Reuse(usize, usize),
-    /// A call that refers to nothing, or has a field out of range.
-    Bad(Op),
-    /// Waits until the next hold has expired.
-    PassDeadline,
-    /// An earlier or a new call while this happens.
-    During(Storm, Box<Step>),
-}
-
-/// What can happen to a server, after so many milliseconds of a call.
-#[derive(Clone, Debug)]
-enum Storm {
-    RedisKilled(u64),
-    ServerKilled(u64),
-    ServerStopped(u64),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        30 => call(),
-        1 => (storm(), call()).prop_map(|(storm, step)| Step::During(storm, Box::new(step))),
-    ]
-}
-
-fn call() -> impl Strategy<Value = Step> {
-    let sku = 0..SKUS.len();
-    let ttl = select(vec![None, None, Some(MAX_TTL.as_millis() as i64), Some(SOON), Some(SOON), Some(AT_ONCE)]);
-    let lines = proptest::sample::subsequence(vec![0, 1, 2, 3], 1..=4).prop_shuffle();
-    let lines = (lines, vec(1..=4_i32, 4)).prop_map(|(skus, quantities)| skus.into_iter().zip(quantities).collect());
-    prop_oneof![
-        4 => (sku.clone(), prop_oneof![9 => 0..=12_i64, 1 => Just(MAX_STOCK)]).prop_map(|(sku, units)| Step::SetStock(sku, units)),
-        3 => (sku.clone(), prop_oneof![9 => -6..=6_i64, 1 => Just(MAX_STOCK)]).prop_map(|(sku, units)| Step::AdjustStock(sku, units)),
-        1 => (sku.clone(), prop::bool::weighted(0.7)).prop_map(|(sku, on)| Step::Configure(sku, on)),
-        12 => (lines, ttl, any::<bool>()).prop_map(|(lines, ttl, buyer)| Step::Reserve(lines, ttl, buyer)),
-        5 => (0..6_usize).prop_map(Step::Commit),
-        4 => (0..6_usize).prop_map(Step::Rollback),
-        1 => (0..6_usize).prop_map(Step::GetReservation),
-        1 => sku.prop_map(Step::IsProtected),
-        3 => (0..12_usize).prop_map(Step::Repeat),
-        2 => (0..12_usize, 0..6_usize).prop_map(|(call, field)| Step::Reuse(call, field)),
-        2 => select(bad_calls()).prop_map(Step::Bad),
-        2 => Just(Step::PassDeadline),
-    ]
-}
-
-fn storm() -> impl Strategy<Value = Storm> {
-    prop_oneof![
-        (0..4_u64).prop_map(Storm::RedisKilled),
-        (0..4_u64).prop_map(Storm::ServerKilled),
-        (0..4_u64).prop_map(Storm::ServerStopped),
-    ]
-}
-
-/// Calls that no state of the shop can accept.
-fn bad_calls() -> Vec<Op> {
-    let (fine, long, spaced, id) = ("fine".to_owned(), "x".repeat(129), "a b".to_owned(), "bad".to_owned());
-    let reserve = |lines: Vec<(String, i32)>| Op::Reserve { request_id: id.clone(), lines, ttl_ms: None, buyer_id: String::new() };
-    let lasting = |ttl_ms| Op::Reserve {
-        request_id: id.clone(),
-        lines: vec![("a".into(), 1)],
-        ttl_ms: Some(ttl_ms),
-        buyer_id: String::new(),
-    };
-    let mut bad = vec![
-        Op::ConfigureSku { sku: fine.clone(), is_protected: None },
-        Op::ConfigureSku { sku: fine.clone(), is_protected: Some(true) },
-        Op::IsProtected { sku: String::new() },
-        Op::Reserve { request_id: id.clone(), lines: vec![("a".into(), 1)], ttl_ms: None, buyer_id: spaced.clone() },
-        reserve(vec![]),
-        reserve((0..=MAX_LINES).map(|i| (format!("{i}"), 1)).collect()),
-        reserve(vec![("a".into(), 1), ("b".into(), 1), ("a".into(), 2)]),
-        reserve(vec![("a".into(), 1), (fine.clone(), 1)]),
-        reserve(vec![("a".into(), 1), ("{}".into(), 1)]),
-        lasting(0),
-        lasting(-1),
-        lasting(MAX_TTL.as_millis() as i64 + 1),
-        lasting(i64::MAX),
-    ];
-    for quantity in [0, -1, MAX_QUANTITY + 1, i32::MIN, i32::MAX] {
-        bad.push(reserve(vec![("b".into(), 1), ("a".into(), quantity)]));
-    }
-    for on_hand in [-1, MAX_STOCK + 1, i64::MIN, i64::MAX] {
-        bad.push(Op::SetStock { sku: "a".into(), on_hand, request_id: id.clone() });
-    }
-    for delta in [0, -MAX_STOCK - 1, MAX_STOCK + 1, i64::MIN, i64::MAX] {
-        bad.push(Op::AdjustStock { sku: "a".into(), delta, request_id: id.clone() });
-    }
-    for name in [String::new(), long, spaced] {
-        bad.push(Op::GetStock { sku: name.clone() });
-        bad.push(Op::AdjustStock { sku: "a".into(), delta: 1, request_id: name.clone() });
-        bad.push(Op::SetStock { sku: name, on_hand: 1, request_id: id.clone() });
-    }
-    // The last two are well formed: an id that nobody has, and one of a partition that is not there.
-    for reservation_id in [String::new(), "A".repeat(23), "!".repeat(24), "A".repeat(24), "_".repeat(24)] {
-        bad.push(Op::Commit { reservation_id: reservation_id.clone() });
-        bad.push(Op::Rollback { reservation_id: reservation_id.clone() });
-        bad.push(Op::GetReservation { reservation_id });
-    }
-    bad
-}
 
 /// One sequence: the model, and what steps refer to.
 struct Run<'a> {
@@ -188,7 +74,10 @@ impl Run<'_> {
     async fn steps(&mut self, steps: &[Step]) -> Result<(), End> {
         for (i, step) in steps.iter().enumerate() {
             self.step(step).await?;
-            self.look_at_stock().await?;
+            // What has fallen due is left for the next call to find, whatever that is.
+            if !self.has_due(MARGIN) {
+                self.look_at_stock().await?;
+            }
             if (i + 1) % AUDIT_EVERY == 0 {
                 self.audit().await?;
             }
@@ -203,6 +92,10 @@ impl Run<'_> {
                     wait_until_after(deadline).await;
                 }
                 Ok(())
+            }
+            Step::Idle(storm) => {
+                rage(self.server, storm).await;
+                self.wait_for_the_store().await
             }
             Step::During(storm, step) => match self.op(step) {
                 Some(op) => self.ask_during(storm, op).await,
@@ -219,16 +112,17 @@ impl Run<'_> {
     fn op(&mut self, step: &Step) -> Option<Op> {
         let sku = |sku: &usize| SKUS[*sku].to_owned();
         let back = |back: usize, length: usize| (length > 0).then(|| length - 1 - back % length);
-        let reservation = |at: &usize| {
-            back(*at, self.reservations.len()).map_or("A".repeat(24), |at| self.reservations[at].clone())
-        };
+        let reservation =
+            |at: &usize| back(*at, self.reservations.len()).map_or("A".repeat(24), |at| self.reservations[at].clone());
         let earlier = |at: &usize| back(*at, self.calls.len()).map(|at| self.calls[at].clone());
         let request_id = format!("request-{}", self.ids);
         self.ids += 1;
         Some(match step {
             Step::SetStock(of, on_hand) => Op::SetStock { sku: sku(of), on_hand: *on_hand, request_id },
             // 0 is not a change, which is for the bad calls to try.
-            Step::AdjustStock(of, delta) => Op::AdjustStock { sku: sku(of), delta: if *delta == 0 { 1 } else { *delta }, request_id },
+            Step::AdjustStock(of, delta) => {
+                Op::AdjustStock { sku: sku(of), delta: if *delta == 0 { 1 } else { *delta }, request_id }
+            }
             Step::Configure(of, on) => Op::ConfigureSku { sku: sku(of), is_protected: Some(*on) },
             Step::Reserve(lines, ttl_ms, has_buyer) => Op::Reserve {
                 request_id,
@@ -243,7 +137,7 @@ impl Run<'_> {
             Step::Repeat(at) => earlier(at)?,
             Step::Reuse(at, field) => reused(earlier(at)?, *field),
             Step::Bad(op) => op.clone(),
-            Step::PassDeadline | Step::During(..) => return None,
+            Step::PassDeadline | Step::Idle(_) | Step::During(..) => return None,
         })
     }
 
@@ -259,21 +153,32 @@ impl Run<'_> {
     /// that it is a replay, whether the first or a later attempt was the one that counted.
     async fn ask_during(&mut self, storm: &Storm, op: Op) -> Result<(), End> {
         self.keep_away_from_deadlines(STORM_MARGIN).await;
-        let before = now();
+        let mut before = now();
         let channel = self.server.channel();
         let (first, ()) = tokio::join!(op.ask(&channel, &self.namespace), rage(self.server, storm));
         let mut told = match first {
             Ok(told) => told,
             Err(_) => persist(self.server, &self.namespace, &op).await?,
         };
-        persist(self.server, &self.namespace, &Op::GetStock { sku: SKUS[0].into() }).await?;
+        self.wait_for_the_store().await?;
+        if let (Op::Reserve { .. }, Answer::Reservation(made, _)) = (&op, &told.answer)
+            && made.state() == ReservationState::Expired
+            && !is_replay(&self.model, &op)
+        {
+            // The answer that was lost told of the hold; this one tells of its end.
+            let lost = Answer::Reservation(made.clone(), false);
+            self.model.expect(&op, millis(made.created_at), new_id_of(&op, &lost));
+            before = now();
+        }
         if let Answer::Reservation(_, replayed) | Answer::Stock(_, replayed) = &mut told.answer {
-            let mut as_new = self.model.clone();
-            as_new.advance(before);
-            // A replay to the model too if it was answered before the storm.
-            *replayed = is_replay(&as_new, &op);
+            *replayed = is_replay(&self.model, &op);
         }
         self.compare(op, told, before)
+    }
+
+    /// A call through the store is answered again, whatever the answer.
+    async fn wait_for_the_store(&mut self) -> Result<(), End> {
+        persist(self.server, &self.namespace, &Op::GetStock { sku: SKUS[0].into() }).await.map(|_| ())
     }
 
     /// Holds the answer against the model's; both go on from there.
@@ -284,11 +189,11 @@ impl Run<'_> {
             return Err(format!("{op:?} was answered at {before} to {after}, and says {told:?}").into());
         }
         self.model.advance(before);
-        let expected = self.model.expect(&op, at.unwrap_or(before), new_id_of(&op, &told.answer));
         // Also short of it, as the store's deadlines have no margin.
         if self.model.next_deadline().is_some_and(|deadline| deadline <= after + 1) {
             return Err(End::Stalled);
         }
+        let expected = self.model.expect(&op, at.unwrap_or(before), new_id_of(&op, &told.answer));
         if expected != told.answer {
             return Err(format!("{op:?} was answered {:?}, expected {expected:?}", told.answer).into());
         }
@@ -309,7 +214,10 @@ impl Run<'_> {
 
     /// A version grows with every change of its SKU, and stands for nothing else.
     fn check_version(&mut self, op: &Op, told: &Told) -> Result<(), End> {
-        let (Op::SetStock { sku, .. } | Op::AdjustStock { sku, .. } | Op::ConfigureSku { sku, .. } | Op::GetStock { sku }) = op
+        let (Op::SetStock { sku, .. }
+        | Op::AdjustStock { sku, .. }
+        | Op::ConfigureSku { sku, .. }
+        | Op::GetStock { sku }) = op
         else {
             return Ok(());
         };
@@ -345,11 +253,13 @@ impl Run<'_> {
         let shop = self.server.shop(&self.namespace);
         let audit = match shop.try_audit().await {
             Ok(audit) => audit,
-            Err(status) if reason(&status) == Reason::NamespaceNotFound && self.model.stock().next().is_none() => return Ok(()),
+            Err(status) if reason(&status) == Reason::NamespaceNotFound && self.model.stock().next().is_none() => {
+                return Ok(());
+            }
             Err(status) => return Err(format!("no audit: {status:?}").into()),
         };
         // What is due and not given back yet is held, to an audit.
-        if self.model.next_deadline().is_some_and(|deadline| deadline <= now()) {
+        if self.has_due(Duration::ZERO) {
             return if audit.clean { Ok(()) } else { Err(format!("{audit:?}").into()) };
         }
         let sum = |of: fn(&Counters) -> i64| self.model.stock().map(|(_, counters)| of(counters)).sum();
@@ -366,10 +276,14 @@ impl Run<'_> {
         if audit == expected { Ok(()) } else { Err(format!("{audit:?}, expected {expected:?}").into()) }
     }
 
+    /// Whether a hold falls due within this time, as far as the model has gone.
+    fn has_due(&self, margin: Duration) -> bool {
+        self.model.next_deadline().is_some_and(|deadline| deadline <= now() + margin.as_millis() as i64)
+    }
+
     /// Waits for the deadlines that are so near.
     async fn keep_away_from_deadlines(&mut self, margin: Duration) {
-        let margin = margin.as_millis() as i64;
-        while let Some(deadline) = self.model.next_deadline().filter(|deadline| *deadline <= now() + margin) {
+        while let Some(deadline) = self.model.next_deadline().filter(|_| self.has_due(margin)) {
             wait_until_after(deadline).await;
             self.model.advance(now());
         }
@@ -381,32 +295,6 @@ fn is_replay(model: &Model, op: &Op) -> bool {
     let mut model = model.clone();
     let spare = "spare";
     matches!(model.expect(op, 0, spare), Answer::Reservation(_, true) | Answer::Stock(_, true))
-}
-
-/// The same identity, with something else in a field.
-fn reused(op: Op, field: usize) -> Op {
-    match (op, field) {
-        (Op::SetStock { sku, on_hand, request_id }, 0) => Op::AdjustStock { sku, delta: on_hand.max(1), request_id },
-        (Op::SetStock { sku, on_hand, request_id }, 1..=3) => Op::SetStock { sku, on_hand: (on_hand + 1).min(9), request_id },
-        (Op::SetStock { on_hand, request_id, .. }, _) => Op::SetStock { sku: "d".into(), on_hand, request_id },
-        (Op::AdjustStock { sku, delta, request_id }, 0..=3) => Op::AdjustStock { sku, delta: if delta == 1 { 2 } else { 1 }, request_id },
-        (Op::AdjustStock { sku, request_id, .. }, _) => {
-            Op::Reserve { request_id, lines: vec![(sku, 1)], ttl_ms: None, buyer_id: String::new() }
-        }
-        (Op::Reserve { request_id, mut lines, mut ttl_ms, mut buyer_id }, field) => {
-            match field {
-                0 => lines.iter_mut().for_each(|line| line.1 = if line.1 == 1 { 2 } else { 1 }),
-                1 => lines.reverse(),
-                2 => lines.truncate(1),
-                3 => ttl_ms = Some(ttl_ms.map_or(600_000, |ttl| ttl.saturating_sub(1).max(1))),
-                4 => buyer_id.push('x'),
-                _ => return Op::SetStock { sku: "a".into(), on_hand: 5, request_id },
-            }
-            Op::Reserve { request_id, lines, ttl_ms, buyer_id }
-        }
-        // The others have no identity to use again.
-        (op, _) => op,
-    }
 }
 
 async fn rage(server: &mut SentinelProcess, storm: &Storm) {
@@ -450,7 +338,8 @@ async fn wait_until_after(deadline: i64) {
 
 #[test]
 fn the_service_does_what_the_model_does() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let server = Mutex::new(runtime.block_on(SentinelProcess::start()));
     let (cases, stalled) = (Cell::new(0_u32), Cell::new(0_u32));
     let mut config = Config { max_shrink_time: SHRINK_LIMIT, failure_persistence: None, ..Config::default() };

@@ -1,0 +1,95 @@
+//! The Rust client against the real server: its words for what happened, and retries that are safe.
+
+use std::time::Duration;
+
+use inventory_sentinel_client::{
+    AdjustStockError, CommitError, GetReservationError, ReserveError, RetryPolicy, RollbackError, Sentinel,
+    SetStockError, SkuRules, State,
+};
+use sentinel_tests::{Proxy, Redis, SentinelProcess, new_id};
+
+#[tokio::test]
+async fn a_sale_in_the_words_of_the_client() {
+    let server = SentinelProcess::start().await;
+    let sale = server.client().await.namespace("sale");
+    let stock = sale.admin().set_stock("ps5", 3).await.expect("set");
+    assert_eq!((stock.value.available, stock.replayed), (3, false));
+
+    let held = sale.reserve("ps5", 2).ttl(Duration::from_secs(60)).buyer("ada").await.expect("held");
+    assert_eq!((held.state, held.buyer.as_deref()), (State::Pending, Some("ada")));
+    assert_eq!(held.expires_at.duration_since(held.created_at).unwrap(), Duration::from_secs(60));
+    match sale.reserve("ps5", 2).await {
+        Err(ReserveError::InsufficientStock { lines }) => {
+            assert_eq!((lines[0].sku.as_str(), lines[0].requested, lines[0].available), ("ps5", 2, 1));
+        }
+        other => panic!("{other:?}"),
+    }
+    let sold = sale.commit(&held.id).await.expect("sold");
+    assert_eq!((sold.state, sold.replayed), (State::Committed, false));
+    assert!(sale.commit(&held.id).await.expect("again").replayed);
+    assert!(matches!(sale.rollback(&held.id).await, Err(RollbackError::AlreadyCommitted(_))));
+
+    let other = sale.reserve("ps5", 1).await.expect("held");
+    assert!(matches!(sale.admin().adjust_stock("ps5", -1).await, Err(AdjustStockError::BelowHeld(_))));
+    sale.rollback(&other.id).await.expect("given back");
+    assert!(matches!(sale.commit(&other.id).await, Err(CommitError::RolledBack(_))));
+    let rules = SkuRules::default().protected(false);
+    assert!(!sale.admin().configure_sku("ps5", rules).await.expect("a rule").stock.is_protected);
+    assert!(!sale.is_protected("ps5").await.expect("an answer"));
+    assert!(matches!(sale.reserve("ps5", 1).await, Err(ReserveError::NotProtected(_))));
+    assert!(matches!(sale.reserve("vita", 1).await, Err(ReserveError::SkuNotFound(_))));
+    assert!(matches!(sale.reservation("x").await, Err(GetReservationError::InvalidReservationId(_))));
+    let audit = sale.admin().audit().await.expect("an audit");
+    assert!(audit.clean && audit.sold == 2, "{audit:?}");
+}
+
+#[tokio::test]
+async fn its_identity_is_the_callers_or_a_new_one() {
+    let server = SentinelProcess::start().await;
+    let sale = server.client().await.namespace("sale");
+    for replayed in [false, true] {
+        let answer = sale.admin().request_id("transfer-17").adjust_stock("ps5", 5).await.expect("adjusted");
+        assert_eq!((answer.replayed, answer.value.available), (replayed, 5));
+    }
+    let refused = sale.admin().request_id("transfer-17").set_stock("ps5", 5).await;
+    assert!(matches!(refused, Err(SetStockError::RequestIdReused(_))), "{refused:?}");
+    sale.admin().adjust_stock("ps5", 5).await.expect("another identity");
+    assert_eq!(sale.stock("ps5").await.expect("the stock").available, 10);
+
+    let id = new_id();
+    let first = sale.reserve("ps5", 1).request_id(&id).await.expect("held");
+    let again = sale.reserve("ps5", 1).request_id(&id).await.expect("held");
+    assert!(again.replayed && first.id == again.id);
+    sale.reserve("ps5", 1).await.expect("another identity");
+    assert_eq!(sale.stock("ps5").await.expect("the stock").held, 2);
+}
+
+/// The server gives up at once, so that it is the client who repeats what may have been done.
+#[tokio::test]
+async fn its_retries_have_one_effect() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(&redis).await;
+    let flags = format!("--redis-url {} --resend-for 0s", proxy.url());
+    let server = SentinelProcess::launch().flags(&flags).start().await;
+    let uri = format!("http://{}", server.grpc());
+    let careful = Sentinel::builder(&uri).deadline(Duration::from_secs(20)).connect().await.expect("a connection");
+    let sale = careful.namespace("sale");
+    sale.admin().set_stock("ps5", 10).await.expect("set");
+
+    proxy.lose_replies(1);
+    let held = sale.reserve("ps5", 1).await.expect("held");
+    assert!(held.replayed, "the first attempt had made it");
+    proxy.lose_replies(1);
+    assert!(sale.commit(&held.id).await.expect("sold").replayed);
+    proxy.lose_replies(1);
+    assert_eq!(sale.admin().adjust_stock("ps5", 5).await.expect("adjusted").value.available, 14);
+    assert_eq!(proxy.lost(), 3);
+
+    // Without retries the caller is told that he can't know.
+    let once = Sentinel::builder(&uri).retry(RetryPolicy::never()).connect().await.expect("a connection");
+    proxy.lose_replies(1);
+    let error = once.namespace("sale").reserve("ps5", 1).await.expect_err("the reply is lost");
+    assert!(error.outcome_unknown(), "{error:?}");
+    let audit = sale.admin().audit().await.expect("an audit");
+    assert_eq!((audit.held, audit.sold, audit.clean), (1, 1, true));
+}

@@ -1,0 +1,228 @@
+//! Each change has an identity: repeated it has one effect, whoever repeats it and however the reply was lost.
+
+use std::time::Duration;
+
+use inventory_sentinel::{
+    Reason,
+    v1::{ReservationState, ReserveRequest, reserve_response::Result as Reserved},
+};
+use sentinel_tests::{Proxy, Redis, SentinelProcess, Shop, assert_refused, eventually, new_id, order, reason};
+use tokio::task::JoinSet;
+
+fn id_of(result: Option<Reserved>) -> String {
+    match result {
+        Some(Reserved::Reservation(reservation)) => reservation.reservation_id,
+        other => panic!("no reservation: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_reserve_is_told_the_reservation_as_it_is_now() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let placed = ReserveRequest { buyer_id: "ada".into(), ..order(&[("ps5", 2)]) };
+    let first = shop.reserve(placed.clone()).await.expect("held");
+    assert!(!first.replayed);
+    let again = shop.reserve(placed.clone()).await.expect("held");
+    assert!(again.replayed);
+    assert_eq!(again.result, first.result);
+    assert_eq!(again.sequence, first.sequence, "a replay changes nothing");
+
+    let id = id_of(first.result);
+    assert!(!shop.commit(&id).await.expect("sold").replayed);
+    let late = shop.reserve(placed).await.expect("an answer");
+    let Some(Reserved::Reservation(now)) = late.result else { panic!("{late:?}") };
+    assert!(late.replayed);
+    assert_eq!(now.state(), ReservationState::Committed);
+    assert_eq!((now.lines[0].held, now.lines[0].sold, now.lines[0].released), (0, 2, 0));
+    assert_eq!(shop.counts("ps5").await, (8, 0, 2));
+}
+
+#[tokio::test]
+async fn a_hundred_identical_reserves_at_once_make_one_hold() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    let placed = order(&[("ps5", 1)]);
+    let mut calls = JoinSet::new();
+    for _ in 0..100 {
+        let (shop, placed) = (shop.clone(), placed.clone());
+        calls.spawn(async move { shop.reserve(placed).await.expect("an answer") });
+    }
+    let answers = calls.join_all().await;
+    assert_eq!(answers.iter().filter(|answer| !answer.replayed).count(), 1);
+    let ids: std::collections::HashSet<_> = answers.into_iter().map(|answer| id_of(answer.result)).collect();
+    assert_eq!(ids.len(), 1);
+    assert_eq!(shop.counts("ps5").await, (99, 1, 0));
+}
+
+#[tokio::test]
+async fn of_two_carts_under_one_identity_at_once_one_is_refused_whole() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 1_000).await;
+    let request_id = new_id();
+    let mut calls = JoinSet::new();
+    for i in 0..100 {
+        let (shop, request_id) = (shop.clone(), request_id.clone());
+        let placed = ReserveRequest { request_id, ..order(&[("ps5", 1 + i % 2)]) };
+        calls.spawn(async move { shop.reserve(placed).await });
+    }
+    let (held, refused): (Vec<_>, Vec<_>) = calls.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!((held.len(), refused.len()), (50, 50));
+    for refusal in refused {
+        assert_refused(refusal, Reason::RequestIdReused, None);
+    }
+    let (_, units, _) = shop.counts("ps5").await;
+    assert!(units == 1 || units == 2, "one of the carts, once: {units}");
+}
+
+#[tokio::test]
+async fn changes_of_stock_are_applied_once() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    assert!(!shop.set_stock("ps5", 10, "opening").await.expect("set").replayed);
+    assert!(!shop.adjust_stock("ps5", 5, "delivery").await.expect("adjusted").replayed);
+    // As it is now: 15, not the 10 of that time.
+    let again = shop.set_stock("ps5", 10, "opening").await.expect("set");
+    assert!(again.replayed);
+    assert_eq!(again.stock.unwrap().available, 15);
+
+    let mut calls = JoinSet::new();
+    for _ in 0..50 {
+        let shop = shop.clone();
+        calls.spawn(async move { shop.adjust_stock("ps5", 7, "second").await.expect("adjusted").replayed });
+    }
+    assert_eq!(calls.join_all().await.into_iter().filter(|replayed| !replayed).count(), 1);
+    assert_eq!(shop.counts("ps5").await, (22, 0, 0));
+}
+
+#[tokio::test]
+async fn a_shortage_and_a_refusal_are_not_remembered() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 1).await;
+    let placed = order(&[("ps5", 2)]);
+    let short = shop.reserve(placed.clone()).await.expect("an answer");
+    assert!(matches!(short.result, Some(Reserved::Shortage(_))));
+    shop.supply("ps5", 2).await;
+    let answer = shop.reserve(placed).await.expect("an answer");
+    assert!(!answer.replayed);
+    id_of(answer.result);
+
+    let early = order(&[("vita", 1)]);
+    assert_eq!(reason(&shop.reserve(early.clone()).await.expect_err("unknown")), Reason::SkuNotFound);
+    shop.supply("vita", 1).await;
+    assert!(!shop.reserve(early).await.expect("an answer").replayed);
+}
+
+#[tokio::test]
+async fn commit_and_rollback_repeat_harmlessly() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let (sold, given_back) = (shop.hold("ps5", 3).await.reservation_id, shop.hold("ps5", 4).await.reservation_id);
+    let first = shop.commit(&sold).await.expect("sold");
+    for _ in 0..3 {
+        let again = shop.commit(&sold).await.expect("sold");
+        assert!(again.replayed && !first.replayed);
+        assert_eq!(again.reservation, first.reservation);
+    }
+    let first = shop.rollback(&given_back).await.expect("given back");
+    for _ in 0..3 {
+        let again = shop.rollback(&given_back).await.expect("given back");
+        assert!(again.replayed && !first.replayed);
+        assert_eq!(again.reservation, first.reservation);
+    }
+    assert_eq!(shop.counts("ps5").await, (7, 0, 3));
+    // Together, in whatever batches: one of them decides, and the other says so.
+    let id = shop.hold("ps5", 1).await.reservation_id;
+    let (commit, rollback) = tokio::join!(shop.commit(&id), shop.rollback(&id));
+    match (commit, rollback) {
+        (Ok(_), refused) => assert_refused(refused, Reason::ReservationAlreadyCommitted, None),
+        (refused, Ok(_)) => assert_refused(refused, Reason::ReservationRolledBack, None),
+        other => panic!("{other:?}"),
+    }
+    shop.audit().await;
+}
+
+/// Every kind of change, each repeated by itself by the server when the reply is lost.
+#[tokio::test]
+async fn a_reply_cut_off_after_the_change_leaves_one_effect() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(&redis).await;
+    let server = SentinelProcess::launch().flags(&format!("--redis-url {}", proxy.url())).start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let held = shop.hold("ps5", 1).await.reservation_id;
+    let other = shop.hold("ps5", 1).await.reservation_id;
+
+    let mut lost = 0;
+    let mut lose = || {
+        assert_eq!(proxy.lost(), lost);
+        lost += 2;
+        proxy.lose_replies(2);
+    };
+    lose();
+    shop.set_stock("vita", 5, &new_id()).await.expect("set");
+    lose();
+    shop.adjust_stock("vita", 5, &new_id()).await.expect("adjusted");
+    lose();
+    shop.hold("vita", 3).await;
+    lose();
+    shop.commit(&held).await.expect("sold");
+    lose();
+    shop.rollback(&other).await.expect("given back");
+    lose();
+    shop.protect("vita", false).await.expect("a rule");
+    assert_eq!(proxy.lost(), 12, "each reply was lost twice");
+    assert_eq!(shop.counts("vita").await, (7, 3, 0));
+    assert_eq!(shop.counts("ps5").await, (9, 0, 1));
+    assert!(!shop.is_protected("vita").await);
+    shop.audit().await;
+}
+
+/// Stops Redis, makes a call whose outcome its caller can't know, and lets Redis go on.
+async fn lose_by_stopping<T>(redis: &Redis, call: impl Future<Output = Result<T, tonic::Status>>) {
+    redis.stop();
+    let refused = call.await.map(|_| ());
+    redis.cont();
+    assert_refused(refused, Reason::OutcomeUnknown, None);
+}
+
+#[tokio::test]
+async fn after_an_unknown_outcome_the_same_identity_has_one_effect() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--store-timeout 200ms --resend-for 300ms").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+
+    let placed = order(&[("ps5", 2)]);
+    lose_by_stopping(&redis, shop.reserve(placed.clone())).await;
+    let id = id_of(repeat(&shop, async || shop.reserve(placed.clone()).await).await.result);
+    assert_eq!(shop.counts("ps5").await, (8, 2, 0));
+
+    lose_by_stopping(&redis, shop.adjust_stock("ps5", 5, "delivery")).await;
+    repeat(&shop, async || shop.adjust_stock("ps5", 5, "delivery").await).await;
+    assert_eq!(shop.counts("ps5").await, (13, 2, 0));
+
+    lose_by_stopping(&redis, shop.commit(&id)).await;
+    repeat(&shop, async || shop.commit(&id).await).await;
+    assert_eq!(shop.counts("ps5").await, (13, 0, 2));
+    shop.audit().await;
+}
+
+/// Repeats a call as its caller should: as long as it is refused as worth repeating.
+async fn repeat<T>(shop: &Shop, call: impl AsyncFn() -> Result<T, tonic::Status>) -> T {
+    eventually(&format!("an answer in {}", shop.namespace), async || match call().await {
+        Ok(answer) => Some(answer),
+        Err(status) => {
+            let reason = reason(&status);
+            assert!(matches!(reason, Reason::OutcomeUnknown | Reason::StoreUnavailable), "{status:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            None
+        }
+    })
+    .await
+}

@@ -1,0 +1,159 @@
+//! Hostile strings in every field of every call: refused by the name of the field or stored safely, and
+//! never a line of the log of their own.
+
+use inventory_sentinel::v1;
+use sentinel_tests::{Redis, SentinelProcess, new_id, order};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// Fit for no field. The last is nearly the largest message that is read at all.
+fn hostile() -> Vec<String> {
+    ["a b", "a\0b", "a\nb{\"level\":\"ERROR\"}", "\u{1b}[2J\u{1b}[31m", "\u{202e}cba", "caf\u{e9}", "a\r\nb", "\u{7f}"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(["x".repeat((1 << 20) - 1_024)])
+        .collect()
+}
+
+/// Fit for request and buyer ids only: printable, but the separators of keys.
+const SEPARATORS: [&str; 6] = ["{}", "}{", "a:b", "{sale/0}:stock", "*", "\"; return 1 --"];
+
+/// The field that the refusal names.
+fn field<T: std::fmt::Debug>(result: Result<T, Status>) -> String {
+    let status = result.expect_err("refused");
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    assert!(!status.message().contains(char::is_control), "{status:?}");
+    assert!(status.message().len() < 1_024, "{} bytes", status.message().len());
+    status.get_details_bad_request().expect("it names the field").field_violations[0].field.clone()
+}
+
+/// Sends a text in every string field of every call; each must be refused by its name. Says how many there are.
+async fn in_every_field(server: &SentinelProcess, text: &str) -> usize {
+    let (mut checkout, mut admin) = (server.checkout(), server.admin());
+    let (sale, ps5, id) = (|| "sale".to_owned(), || "ps5".to_owned(), || "A".repeat(24));
+    let mut fields = 0;
+    macro_rules! refused {
+        ($client:ident.$method:ident($good:expr): $($bad:ident)+) => {
+            $(
+                let mut request = $good;
+                request.$bad = text.to_owned();
+                assert_eq!(field($client.$method(request).await), stringify!($bad), stringify!($method));
+                fields += 1;
+            )+
+        };
+    }
+    let order = || v1::ReserveRequest { namespace_id: sale(), ..order(&[("ps5", 1)]) };
+    refused!(checkout.reserve(order()): namespace_id request_id buyer_id);
+    let good = || v1::CommitRequest { namespace_id: sale(), reservation_id: id(), request_id: sale() };
+    refused!(checkout.commit(good()): namespace_id reservation_id request_id);
+    let good = || v1::RollbackRequest { namespace_id: sale(), reservation_id: id(), request_id: sale() };
+    refused!(checkout.rollback(good()): namespace_id reservation_id request_id);
+    let good = || v1::GetReservationRequest { namespace_id: sale(), reservation_id: id() };
+    refused!(checkout.get_reservation(good()): namespace_id reservation_id);
+    let good = || v1::GetStockRequest { namespace_id: sale(), sku: ps5() };
+    refused!(checkout.get_stock(good()): namespace_id sku);
+    let good = || v1::IsProtectedRequest { namespace_id: sale(), sku: ps5() };
+    refused!(checkout.is_protected(good()): namespace_id sku);
+    let good = || v1::SetStockRequest { namespace_id: sale(), sku: ps5(), on_hand: 1, request_id: sale() };
+    refused!(admin.set_stock(good()): namespace_id sku request_id);
+    let good = || v1::AdjustStockRequest { namespace_id: sale(), sku: ps5(), delta: 1, request_id: sale() };
+    refused!(admin.adjust_stock(good()): namespace_id sku request_id);
+    let rules = Some(v1::SkuRules { is_protected: Some(true) });
+    let good = || v1::ConfigureSkuRequest { namespace_id: sale(), sku: ps5(), rules, request_id: sale() };
+    refused!(admin.configure_sku(good()): namespace_id sku request_id);
+    let good = || v1::AuditRequest { namespace_id: sale() };
+    refused!(admin.audit(good()): namespace_id);
+    fields
+}
+
+async fn hostile_strings_do_no_harm(format: &str) {
+    let redis = Redis::start().await;
+    let flags = format!("--log info,sentinel_server=trace --log-format {format}");
+    let server = SentinelProcess::launch().on(&redis).flags(&flags).start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    let before = redis.dump("").await;
+    for text in hostile() {
+        assert_eq!(in_every_field(&server, &text).await, 25);
+        assert_eq!(field(shop.reserve(order(&[(&text, 1)])).await), "lines[0].sku");
+    }
+    for text in SEPARATORS {
+        for namespace in [server.shop(text), server.shop("sale{}")] {
+            assert_eq!(field(namespace.try_stock("ps5").await), "namespace_id");
+        }
+        assert_eq!(field(shop.try_stock(text).await), "sku");
+        assert_eq!(field(shop.commit(text).await), "reservation_id");
+    }
+    assert!(redis.dump("").await == before, "something was written");
+    assert_eq!(redis.ask::<Vec<String>>("SMEMBERS is:namespaces").await, ["sale"]);
+
+    let log = server.log();
+    assert!(log.lines().count() > 24, "refusals are logged at debug: {log}");
+    assert!(log.lines().count() < 1_000 && log.len() < 1 << 20, "{} bytes of log", log.len());
+    let raw = log.chars().find(|&character| character.is_control() && character != '\n');
+    assert_eq!(raw, None, "a control character in the log");
+    for line in log.lines() {
+        assert!(line.starts_with(if format == "json" { '{' } else { '2' }), "not a line of ours: {line:?}");
+    }
+}
+
+#[tokio::test]
+async fn hostile_strings_do_no_harm_and_stay_in_their_line_of_the_json_log() {
+    hostile_strings_do_no_harm("json").await;
+}
+
+#[tokio::test]
+async fn hostile_strings_do_no_harm_and_stay_in_their_line_of_the_human_log() {
+    hostile_strings_do_no_harm("human").await;
+}
+
+#[tokio::test]
+async fn separators_in_ids_are_only_characters() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::on(&redis).await;
+    let shop = server.shop("sale");
+    // Every character that a SKU may have.
+    let odd = "A-z.0_9/+#~@=";
+    shop.supply(odd, 100).await;
+    let mut ids = std::collections::HashSet::new();
+    for text in SEPARATORS.map(|text| text.replace(' ', "")) {
+        let request = v1::ReserveRequest { request_id: text.clone(), buyer_id: text.clone(), ..order(&[(odd, 1)]) };
+        let held = shop.hold_order(request.clone()).await;
+        assert_eq!(held.buyer_id, text);
+        assert_eq!(shop.hold_order(request).await, held, "the same again");
+        assert!(ids.insert(held.reservation_id), "{text} is another identity");
+    }
+    let keys: Vec<String> = redis.ask("KEYS *").await;
+    assert!(keys.iter().all(|key| key == "is:namespaces" || key.starts_with("is:{sale/0}:")), "{keys:?}");
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_is_refused_and_the_server_goes_on() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 1).await;
+    let huge = v1::ReserveRequest { buyer_id: "x".repeat(1 << 20), ..order(&[("ps5", 1)]) };
+    let status = shop.reserve(huge).await.expect_err("refused");
+    assert!(matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted), "{status:?}");
+    shop.hold("ps5", 1).await;
+}
+
+#[tokio::test]
+async fn ids_made_by_hand_find_nothing() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.set_stock("ps5", 5, &new_id()).await.expect("the stock is set");
+    let mut id = shop.hold("ps5", 1).await.reservation_id;
+    // One bit off.
+    let last = if id.starts_with('A') { "B" } else { "A" };
+    id.replace_range(..1, last);
+    for status in [
+        shop.commit(&id).await.map(drop).expect_err("unknown"),
+        shop.rollback(&id).await.map(drop).expect_err("unknown"),
+        shop.reservation(&id).await.map(drop).expect_err("unknown"),
+    ] {
+        assert_eq!(status.code(), Code::NotFound);
+    }
+    assert_eq!(shop.counts("ps5").await, (4, 1, 0));
+}

@@ -1,0 +1,130 @@
+//! What is bounded: how long things are remembered, how many there may be, and Redis's memory.
+
+use std::time::Duration;
+
+use inventory_sentinel::{Reason, v1::ReservationState as State};
+use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, id_born, millis, new_id, order, reason};
+use tokio::task::JoinSet;
+
+const RETENTION: i64 = 2_000;
+
+#[tokio::test]
+async fn resolved_reservations_stay_for_the_retention_and_go_soon_after() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--retention 2s").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let id = shop.hold("ps5", 1).await.reservation_id;
+    // A hold that is out is no matter of the retention.
+    let held = shop.hold_for("ps5", 1, Duration::from_secs(60)).await.reservation_id;
+    let sold = shop.commit(&id).await.expect("sold").reservation.unwrap();
+    let resolved = millis(sold.resolved_at);
+    let age = eventually("it is forgotten", async || {
+        // Changes go on, so that generations change.
+        shop.adjust_stock("ps5", 1, &new_id()).await.expect("adjusted");
+        match shop.reservation(&id).await {
+            Ok(reservation) => {
+                assert_eq!(reservation.state(), State::Committed);
+                None
+            }
+            Err(status) => {
+                assert_eq!(reason(&status), Reason::ReservationNotFound);
+                Some(redis.now().await - resolved)
+            }
+        }
+    })
+    .await;
+    assert!(age >= RETENTION, "forgotten after {age} ms");
+    assert!(age <= 3 * RETENTION + 2_000, "remembered for {age} ms");
+    assert_eq!(shop.reservation(&held).await.expect("it is out").state(), State::Pending);
+
+    eventually("an idle partition drops what is over", async || {
+        (redis.ask::<i64>("EXISTS is:{sale/0}:past:a is:{sale/0}:past:b").await == 0).then_some(())
+    })
+    .await;
+    shop.commit(&held).await.expect("sold");
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn an_identity_that_may_be_forgotten_is_refused() {
+    let server = SentinelProcess::launch().flags("--retention 2s").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let old = id_born(Duration::from_secs(3));
+    assert_refused(shop.set_stock("ps5", 1, &old).await, Reason::RequestTooOld, Some("request_id"));
+    assert_refused(shop.adjust_stock("ps5", 1, &old).await, Reason::RequestTooOld, Some("request_id"));
+    let mut placed = order(&[("ps5", 1)]);
+    placed.request_id = old;
+    assert_refused(shop.reserve(placed).await, Reason::RequestTooOld, Some("request_id"));
+    assert_eq!(shop.counts("ps5").await, (10, 0, 0));
+}
+
+#[tokio::test]
+async fn at_the_quota_nothing_new_is_made_and_all_that_is_out_is_resolved() {
+    let server = SentinelProcess::launch().flags("--quota-records 5 --quota-skus 2").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    shop.supply("vita", 10).await;
+    assert_refused(shop.set_stock("switch", 1, &new_id()).await, Reason::NamespaceQuota, None);
+    assert_refused(shop.adjust_stock("switch", 1, &new_id()).await, Reason::NamespaceQuota, None);
+    let placed = order(&[("ps5", 1)]);
+    let one = shop.hold_order(placed.clone()).await.reservation_id;
+    let other = shop.hold("ps5", 1).await.reservation_id;
+    shop.hold("vita", 1).await;
+    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::NamespaceQuota, None);
+    assert_refused(shop.set_stock("ps5", 5, &new_id()).await, Reason::NamespaceQuota, None);
+    assert_refused(shop.adjust_stock("ps5", -1, &new_id()).await, Reason::NamespaceQuota, None);
+    // Nothing new is made by these.
+    assert_eq!(shop.hold_order(placed).await.reservation_id, one);
+    shop.protect("vita", false).await.expect("a rule");
+    shop.commit(&one).await.expect("sold");
+    shop.rollback(&other).await.expect("given back");
+    assert_eq!(shop.counts("ps5").await, (9, 0, 1));
+    // Another namespace has a quota of its own.
+    server.shop("other").supply("ps5", 1).await;
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn out_of_memory_only_what_makes_records_is_refused() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::on(&redis).await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(shop.hold("ps5", 1).await.reservation_id);
+    }
+    let short_lived = shop.hold_for("ps5", 5, Duration::from_secs(1)).await.reservation_id;
+    redis.ask::<()>("CONFIG SET maxmemory 1").await;
+
+    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::StoreFull, None);
+    assert_refused(shop.set_stock("ps5", 200, &new_id()).await, Reason::StoreFull, None);
+    assert_refused(shop.adjust_stock("vita", 1, &new_id()).await, Reason::StoreFull, None);
+    shop.stock("ps5").await;
+    shop.protect("ps5", true).await.expect("a rule");
+    // Together with those that are refused, in the same batches.
+    let mut calls = JoinSet::new();
+    for id in &held[..18] {
+        let (shop, id) = (shop.clone(), id.clone());
+        calls.spawn(async move {
+            let (resolved, refused) = tokio::join!(shop.commit(&id), shop.reserve(order(&[("ps5", 1)])));
+            resolved.expect("a sale gets through");
+            assert_refused(refused, Reason::StoreFull, None);
+        });
+    }
+    calls.join_all().await;
+    shop.rollback(&held[18]).await.expect("a rollback gets through");
+    eventually("the deadline gets through", async || {
+        let state = shop.reservation(&short_lived).await.expect("it is known").state();
+        (state == State::Expired).then_some(())
+    })
+    .await;
+    assert_eq!(shop.counts("ps5").await, (81, 1, 18));
+    assert!(server.readyz().await.0, "a full store still resolves: {}", server.readyz().await.1);
+
+    redis.ask::<()>("CONFIG SET maxmemory 0").await;
+    shop.hold("ps5", 1).await;
+    shop.audit().await;
+}

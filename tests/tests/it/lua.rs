@@ -1,0 +1,128 @@
+//! The script by itself, called as no server of ours would: what the server should have refused it refuses again,
+//! before its first write.
+
+use deadpool_redis::redis::{Cmd, Value, cmd};
+use sentinel_tests::{Redis, SentinelProcess};
+
+/// The script as the server assembles it.
+fn script() -> String {
+    let list = include_str!("../../../server/src/store/script.rs");
+    let names = list.split("include_str!(\"../../../").skip(1).filter_map(|rest| rest.split('"').next());
+    let read = |name| std::fs::read_to_string(format!("{}/../{name}", env!("CARGO_MANIFEST_DIR"))).expect("a lua file");
+    format!("#!lua\n{}", names.map(read).collect::<String>())
+}
+
+fn u48(number: u64) -> [u8; 6] {
+    number.to_be_bytes()[2..].try_into().expect("six bytes")
+}
+
+fn shape(lines: &[(u32, &str)]) -> Vec<u8> {
+    let mut shape = u48(0).to_vec();
+    shape.push(lines.len() as u8);
+    for (quantity, sku) in lines {
+        shape.extend(quantity.to_be_bytes());
+        shape.push(sku.len() as u8);
+        shape.extend(sku.as_bytes());
+    }
+    shape
+}
+
+/// Kind, args, ids and extra.
+type Group = (&'static str, Vec<u8>, Vec<u8>, Vec<u8>);
+
+fn call(script: &str, epoch: &str, groups: &[Group]) -> Cmd {
+    let mut command = cmd("EVAL");
+    command.arg(script).arg(7);
+    for name in ["meta", "stock", "holds", "deadlines", "past:a", "past:b", "events"] {
+        command.arg(format!("is:{{sale/0}}:{name}"));
+    }
+    command.arg(epoch);
+    for (kind, args, ids, extra) in groups {
+        command.arg(kind).arg(args).arg(ids).arg(extra);
+    }
+    command
+}
+
+fn malformed() -> Vec<Group> {
+    let (id, ids) = (|| vec![7; 16], |n: usize| vec![7; 16 * n]);
+    let ttl = || u48(60_000).to_vec();
+    let reserve = |shape: Vec<u8>| ("R", shape, id(), ttl());
+    let good = || shape(&[(1, "ps5")]);
+    let adjust = |delta: i64, sku: &str| [&delta.to_be_bytes()[..], sku.as_bytes()].concat();
+    let set = |on_hand: u64, sku: &str| [&u48(on_hand)[..], sku.as_bytes()].concat();
+    let many: Vec<String> = (0..33).map(|i| format!("sku-{i}")).collect();
+    let many: Vec<(u32, &str)> = many.iter().map(|sku| (1, sku.as_str())).collect();
+    vec![
+        reserve(shape(&[(0, "ps5")])),
+        reserve(shape(&[(1_000_001, "ps5")])),
+        reserve(shape(&[(u32::MAX, "ps5")])),
+        reserve(shape(&[(1, "")])),
+        reserve(shape(&[])),
+        reserve(shape(&many)),
+        reserve(shape(&[(1, "ps5"), (1, "ps5")])),
+        reserve(good()[..9].to_vec()),
+        reserve(good()[..good().len() - 1].to_vec()),
+        reserve([good(), vec![0]].concat()),
+        reserve(Vec::new()),
+        ("R", good(), id(), u48(0).to_vec()),
+        ("R", good(), id(), u48((1 << 48) - 1).to_vec()),
+        ("R", good(), id(), vec![1]),
+        // A buyer field for the first of two only.
+        ("R", good(), ids(2), [ttl(), vec![1, b'x']].concat()),
+        ("R", good(), Vec::new(), ttl()),
+        ("R", good(), vec![7; 15], ttl()),
+        ("C", Vec::new(), vec![7; 17], Vec::new()),
+        ("C", Vec::new(), Vec::new(), Vec::new()),
+        ("G", Vec::new(), ids(513), Vec::new()),
+        ("S", set(1_000_000_001, "ps5"), id(), Vec::new()),
+        ("S", set(1, ""), id(), Vec::new()),
+        ("S", set(1, "ps5"), ids(2), Vec::new()),
+        ("A", adjust(0, "ps5"), id(), Vec::new()),
+        ("A", adjust(1_000_000_001, "ps5"), id(), Vec::new()),
+        ("A", adjust(i64::MIN, "ps5"), id(), Vec::new()),
+        ("A", adjust(1, ""), id(), Vec::new()),
+        ("F", b"\0\x01ps5".to_vec(), Vec::new(), Vec::new()),
+        ("F", b"\x02\x01ps5".to_vec(), Vec::new(), Vec::new()),
+        ("F", b"\x01\x02ps5".to_vec(), Vec::new(), Vec::new()),
+        ("F", b"\x01\x01ps5".to_vec(), id(), Vec::new()),
+        ("T", Vec::new(), Vec::new(), Vec::new()),
+        ("Z", Vec::new(), id(), Vec::new()),
+        ("", Vec::new(), Vec::new(), Vec::new()),
+    ]
+}
+
+#[tokio::test]
+async fn what_is_malformed_is_refused_again_before_the_first_write() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::on(&redis).await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    shop.hold("ps5", 1).await;
+    let script = script();
+    let state: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:meta", "state")).await;
+    let epoch = state[..6].iter().fold(0_u64, |epoch, &byte| epoch << 8 | u64::from(byte)).to_string();
+    let mut connection = redis.connection().await;
+    let good = ("R", shape(&[(1, "ps5")]), vec![9; 16], u48(60_000).to_vec());
+    // Called this way it works, so what is refused below is refused for its own sake.
+    let answer: Value = redis.query(&call(&script, &epoch, std::slice::from_ref(&good))).await;
+    assert!(matches!(answer, Value::Array(_)), "{answer:?}");
+    assert_eq!(shop.counts("ps5").await, (8, 2, 0));
+
+    let before = redis.dump("").await;
+    let mut check = async |command: Cmd, code: &str, what: &str| {
+        let error = command.query_async::<Value>(&mut connection).await.expect_err(what);
+        assert_eq!(error.code(), Some(code), "{what}: {error}");
+        assert!(redis.dump("").await == before, "{what}: something was written");
+    };
+    for group in malformed() {
+        let what = format!("{group:?}");
+        check(call(&script, &epoch, std::slice::from_ref(&group)), "SENTINELMALFORMED", &what).await;
+        // Behind a good one it takes that one with it.
+        let other = (good.0, good.1.clone(), vec![8; 16], good.3.clone());
+        check(call(&script, &epoch, &[other, group]), "SENTINELMALFORMED", &what).await;
+    }
+    for epoch in ["nan", "-nan", "inf", "-1", "1.5", "0x10", "", "9007199254740993", "ps5"] {
+        check(call(&script, epoch, std::slice::from_ref(&good)), "SENTINELCLOSED", epoch).await;
+    }
+    shop.audit().await;
+}

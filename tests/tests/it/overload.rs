@@ -1,0 +1,190 @@
+//! Redis stands still: what is queued, sent, late, given up or too much is told apart, and all of it is bounded.
+
+use std::time::{Duration, Instant};
+
+use inventory_sentinel::{
+    Reason,
+    v1::{self, ReserveRequest, reserve_response::Result as Reserved},
+};
+use sentinel_tests::{Redis, SentinelProcess, Shop, assert_refused, eventually, order, reason};
+use tokio::task::JoinSet;
+use tonic::{Code, Request, Status};
+
+const BATCHES: &str = "inventory_sentinel_batch_operations_count";
+const QUEUED: &str = "inventory_sentinel_lane_queue_operations";
+
+/// Why a call with a deadline was refused; `None` where the client's own clock was faster than the server's answer.
+fn told<T: std::fmt::Debug>(answer: Result<T, Status>) -> Option<Reason> {
+    let status = answer.expect_err("redis stands still");
+    if status.details().is_empty() {
+        assert!(matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded), "{status:?}");
+        return None;
+    }
+    let reason = reason(&status);
+    assert_refused(Err::<(), _>(status), reason, None);
+    Some(reason)
+}
+
+async fn reserve_within(shop: Shop, order: ReserveRequest, limit: Duration) -> Result<v1::ReserveResponse, Status> {
+    let mut request = Request::new(ReserveRequest { namespace_id: shop.namespace.clone(), ..order });
+    request.set_timeout(limit);
+    shop.checkout.clone().reserve(request).await.map(tonic::Response::into_inner)
+}
+
+/// One batch at a time, so that it is known who is sent and who waits.
+async fn one_at_a_time(redis: &Redis) -> SentinelProcess {
+    let flags = "--batches-in-flight 1 --store-timeout 10s --resend-for 10s --sweep-interval 1m";
+    SentinelProcess::launch().on(redis).flags(flags).start().await
+}
+
+#[tokio::test]
+async fn a_deadline_says_whether_the_call_was_sent() {
+    let redis = Redis::start().await;
+    let server = one_at_a_time(&redis).await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 1_000).await;
+    eventually("both are told by the server", async || {
+        let (sent, waiting) = stand_still(&redis, &server).await;
+        assert!(matches!(sent, None | Some(Reason::OutcomeUnknown)), "{sent:?}");
+        assert!(matches!(waiting, None | Some(Reason::DeadlineExceeded)), "{waiting:?}");
+        sent.and(waiting)
+    })
+    .await;
+    shop.audit().await;
+}
+
+/// One call is sent and one is given up and one waits, and then time is up: why the sent one and the one that waited
+/// were refused. What was sent was done; what waited and what was given up was not.
+async fn stand_still(redis: &Redis, server: &SentinelProcess) -> (Option<Reason>, Option<Reason>) {
+    let shop = server.shop("sale");
+    let held = shop.stock("ps5").await.held;
+    let batches = server.metric(BATCHES).await;
+    let (sent, waiting, cancelled) = (order(&[("ps5", 1)]), order(&[("ps5", 2)]), order(&[("ps5", 4)]));
+    redis.stop();
+    let first = tokio::spawn(reserve_within(shop.clone(), sent.clone(), Duration::from_secs(1)));
+    eventually("the first is sent", async || (server.metric(BATCHES).await > batches).then_some(())).await;
+    let given_up = {
+        let (shop, cancelled) = (shop.clone(), cancelled.clone());
+        tokio::spawn(async move { shop.reserve(cancelled).await })
+    };
+    eventually("it waits", async || (server.metric(QUEUED).await == 1.0).then_some(())).await;
+    given_up.abort();
+    let began = Instant::now();
+    let late = reserve_within(shop.clone(), waiting.clone(), Duration::from_millis(500)).await;
+    let first = first.await.expect("a call");
+    assert!(began.elapsed() < Duration::from_secs(8), "a deadline is a bound: {:?}", began.elapsed());
+    redis.cont();
+
+    eventually("the first is done", async || (shop.stock("ps5").await.held == held + 1).then_some(())).await;
+    assert!(shop.reserve(sent).await.expect("an answer").replayed);
+    for (never_sent, units) in [(waiting, 3), (cancelled, 7)] {
+        assert!(!shop.reserve(never_sent).await.expect("an answer").replayed);
+        assert_eq!(shop.stock("ps5").await.held, held + units);
+    }
+    (told(first), told(late))
+}
+
+#[tokio::test]
+async fn a_read_that_is_late_leaves_no_doubt() {
+    let redis = Redis::start().await;
+    let server = one_at_a_time(&redis).await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    redis.stop();
+    let reason = eventually("the server says so", async || {
+        let mut request = Request::new(v1::GetStockRequest { namespace_id: "sale".into(), sku: "ps5".into() });
+        request.set_timeout(Duration::from_millis(300));
+        told(shop.checkout.clone().get_stock(request).await)
+    })
+    .await;
+    assert_eq!(reason, Reason::DeadlineExceeded);
+    redis.cont();
+}
+
+#[tokio::test]
+async fn too_many_callers_are_shed_at_once_and_the_rest_is_served() {
+    let redis = Redis::start().await;
+    let flags = "--queue-limit 8 --store-timeout 20s --resend-for 20s --sweep-interval 1m";
+    let server = SentinelProcess::launch().on(&redis).flags(flags).start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 1_000).await;
+    redis.stop();
+    let mut buyers = JoinSet::new();
+    for _ in 0..500 {
+        let shop = shop.clone();
+        buyers.spawn(async move { shop.reserve(order(&[("ps5", 1)])).await });
+    }
+    // Two batches of eight at most are on their way, and eight wait: all others hear it while Redis stands still.
+    for _ in 0..500 - 3 * 8 {
+        let answer = tokio::time::timeout(Duration::from_secs(10), buyers.join_next()).await.expect("shed at once");
+        let status = answer.unwrap().unwrap().expect_err("redis stands still");
+        let pushback = status.metadata().get("grpc-retry-pushback-ms").expect("gRPC clients are told to wait");
+        assert!(pushback.to_str().unwrap().parse::<u32>().unwrap() > 0);
+        assert_refused(Err::<(), _>(status), Reason::Overloaded, None);
+    }
+    assert!(server.metric("inventory_sentinel_shed_total").await >= 476.0);
+    redis.cont();
+    let mut held = 0;
+    for answer in buyers.join_all().await {
+        match answer {
+            Ok(answer) => {
+                assert!(matches!(answer.result, Some(Reserved::Reservation(_))));
+                held += 1;
+            }
+            Err(status) => assert_eq!(reason(&status), Reason::Overloaded),
+        }
+    }
+    assert!(held > 0);
+    assert_eq!(shop.counts("ps5").await, (1_000 - held, held, 0));
+    assert_eq!(server.metric(QUEUED).await, 0.0);
+    shop.audit().await;
+}
+
+/// A sale opens at a server that has not heard of it yet: the namespace is looked for once, not by each buyer.
+#[tokio::test]
+async fn a_crowd_at_a_server_that_does_not_know_the_sale_yet_is_served() {
+    let redis = Redis::start().await;
+    let flags = "--pool-size 4 --pool-wait 10ms --store-timeout 20s --batches-in-flight 1";
+    let server = SentinelProcess::launch().on(&redis).flags(flags).start().await;
+    let other = SentinelProcess::on(&redis).await;
+    other.shop("sale").supply("ps5", 10).await;
+    redis.stop();
+    let mut buyers = JoinSet::new();
+    for _ in 0..1_000 {
+        let shop = server.shop("sale");
+        buyers.spawn(async move { shop.reserve(order(&[("ps5", 1)])).await.expect("an answer") });
+    }
+    // On the same connection, and answered without the store: when it is, the crowd has arrived.
+    assert_refused(server.shop("sale").reserve(order(&[])).await, Reason::NoLines, Some("lines"));
+    redis.cont();
+    let answers = buyers.join_all().await;
+    let held = answers.iter().filter(|answer| matches!(answer.result, Some(Reserved::Reservation(_)))).count();
+    assert_eq!(held, 10);
+    // A namespace that is not there is looked for by each, and that is not remembered.
+    let ghost = server.shop("ghost");
+    assert_eq!(reason(&ghost.try_stock("ps5").await.expect_err("unknown")), Reason::SkuNotFound);
+    other.shop("ghost").supply("ps5", 1).await;
+    assert_eq!(ghost.counts("ps5").await, (1, 0, 0));
+}
+
+#[tokio::test]
+async fn a_deadline_holds_where_the_namespace_is_not_known_yet() {
+    let redis = Redis::start().await;
+    let server = one_at_a_time(&redis).await;
+    redis.stop();
+    for attempt in ["reading", "making"] {
+        let reason = eventually("the server says so", async || {
+            let mut request = Request::new(v1::SetStockRequest { sku: "ps5".into(), on_hand: 1, ..Default::default() });
+            request.get_mut().request_id = attempt.to_owned();
+            request.set_timeout(Duration::from_millis(300));
+            if attempt == "making" {
+                return told(server.admin().set_stock(request).await);
+            }
+            told(reserve_within(server.shop("sale"), order(&[("ps5", 1)]), Duration::from_millis(300)).await)
+        })
+        .await;
+        assert_eq!(reason, Reason::DeadlineExceeded);
+    }
+    redis.cont();
+    eventually("it goes on", async || server.shop("sale").set_stock("ps5", 1, "opening").await.ok()).await;
+}

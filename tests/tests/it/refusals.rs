@@ -1,0 +1,263 @@
+//! Each operation's refusals: the right reason, all that goes with it, and not a byte written. Every reason
+//! of the catalogue is provoked here or in the module of its subject.
+
+use std::{pin::Pin, time::Duration};
+
+use inventory_sentinel::{Reason, v1};
+use sentinel_tests::{Redis, SentinelProcess, Shop, assert_refused, eventually, id_born, new_id, order};
+use tonic::Status;
+
+type Call<'a> = Pin<Box<dyn Future<Output = Result<(), Status>> + 'a>>;
+
+/// A call that must be refused.
+struct Case<'a>(Reason, Option<&'static str>, Call<'a>);
+
+/// A call as a case: what it answers does not matter, it must not.
+macro_rules! case {
+    ($reason:ident, $field:expr, $call:expr) => {
+        Case(Reason::$reason, $field, Box::pin(async move { $call.await.map(|_| ()) }))
+    };
+}
+
+fn reserve_with(change: impl FnOnce(&mut v1::ReserveRequest)) -> v1::ReserveRequest {
+    let mut request = order(&[("ps5", 1)]);
+    change(&mut request);
+    request
+}
+
+fn ttl(seconds: i64, nanos: i32) -> v1::ReserveRequest {
+    reserve_with(|request| request.ttl = Some(prost_types::Duration { seconds, nanos }))
+}
+
+fn malformed<'a>(shop: &'a Shop, ghost: &'a Shop, misnamed: &'a Shop) -> Vec<Case<'a>> {
+    let with_id = |id: String| reserve_with(|request| request.request_id = id);
+    let many: Vec<String> = (0..33).map(|i| format!("sku-{i}")).collect();
+    let many: Vec<(&str, i32)> = many.iter().map(|sku| (sku.as_str(), 1)).collect();
+    let many = order(&many);
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    vec![
+        case!(InvalidNamespace, Some("namespace_id"), misnamed.reserve(order(&[("ps5", 1)]))),
+        case!(InvalidNamespace, Some("namespace_id"), misnamed.set_stock("ps5", 1, "a")),
+        case!(InvalidNamespace, Some("namespace_id"), misnamed.try_audit()),
+        case!(NoLines, Some("lines"), shop.reserve(order(&[]))),
+        case!(TooManyLines, Some("lines"), shop.reserve(many.clone())),
+        case!(DuplicateSku, Some("lines[1].sku"), shop.reserve(order(&[("ps5", 1), ("ps5", 1)]))),
+        case!(EmptySku, Some("lines[1].sku"), shop.reserve(order(&[("ps5", 1), ("", 1)]))),
+        case!(InvalidSku, Some("lines[0].sku"), shop.reserve(order(&[("p s", 1)]))),
+        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(order(&[("ps5", 0)]))),
+        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(order(&[("ps5", -100)]))),
+        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(order(&[("ps5", 1_000_001)]))),
+        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(order(&[("ps5", i32::MAX)]))),
+        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(order(&[("ps5", i32::MIN)]))),
+        case!(InvalidTtl, Some("ttl"), shop.reserve(ttl(0, 0))),
+        case!(InvalidTtl, Some("ttl"), shop.reserve(ttl(-1, 0))),
+        case!(InvalidTtl, Some("ttl"), shop.reserve(ttl(1, -1_000_000))),
+        case!(InvalidTtl, Some("ttl"), shop.reserve(ttl(1, 1))),
+        case!(InvalidTtl, Some("ttl"), shop.reserve(ttl(0, 1_000_000_000))),
+        case!(InvalidTtl, Some("ttl"), shop.reserve(ttl(3_600, 1_000_000))),
+        case!(InvalidTtl, Some("ttl"), shop.reserve(ttl(i64::MAX, 999_000_000))),
+        case!(InvalidTtl, Some("ttl"), ghost.reserve(ttl(i64::MAX, 0))),
+        case!(RequestIdRequired, Some("request_id"), shop.reserve(with_id(String::new()))),
+        case!(InvalidRequestId, Some("request_id"), shop.reserve(with_id("x".repeat(129)))),
+        case!(InvalidRequestId, Some("request_id"), shop.reserve(with_id("with space".into()))),
+        case!(
+            InvalidRequestId,
+            Some("request_id"),
+            shop.reserve(with_id("f0000000-0000-7000-8000-000000000000".into()))
+        ),
+        case!(RequestTooOld, Some("request_id"), shop.reserve(with_id(id_born(DAY)))),
+        case!(InvalidBuyerId, Some("buyer_id"), shop.reserve(reserve_with(|r| r.buyer_id = "jürgen".into()))),
+        case!(EmptySku, Some("sku"), shop.set_stock("", 1, "a")),
+        case!(InvalidSku, Some("sku"), shop.set_stock(&"s".repeat(129), 1, "a")),
+        case!(InvalidStock, Some("on_hand"), shop.set_stock("ps5", -1, "a")),
+        case!(InvalidStock, Some("on_hand"), shop.set_stock("ps5", 1_000_000_001, "a")),
+        case!(InvalidStock, Some("on_hand"), shop.set_stock("ps5", i64::MIN, "a")),
+        case!(RequestIdRequired, Some("request_id"), shop.set_stock("ps5", 1, "")),
+        case!(RequestTooOld, Some("request_id"), shop.set_stock("ps5", 1, &id_born(DAY))),
+        case!(InvalidDelta, Some("delta"), shop.adjust_stock("ps5", 0, "a")),
+        case!(InvalidDelta, Some("delta"), shop.adjust_stock("ps5", 1_000_000_001, "a")),
+        case!(InvalidDelta, Some("delta"), shop.adjust_stock("ps5", i64::MIN, "a")),
+        case!(RequestIdRequired, Some("request_id"), shop.adjust_stock("ps5", 1, "")),
+        case!(EmptySku, Some("sku"), shop.adjust_stock("", 1, "a")),
+        case!(EmptySku, Some("sku"), shop.protect("", true)),
+        case!(EmptySku, Some("sku"), shop.try_stock("")),
+        case!(InvalidReservationId, Some("reservation_id"), shop.commit("")),
+        case!(InvalidReservationId, Some("reservation_id"), shop.rollback("AAAA")),
+        case!(InvalidReservationId, Some("reservation_id"), shop.reservation(&"A".repeat(25))),
+        case!(NoRules, Some("rules"), async move {
+            let request = v1::ConfigureSkuRequest {
+                namespace_id: shop.namespace.clone(),
+                sku: "ps5".into(),
+                rules: Some(v1::SkuRules { is_protected: None }),
+                ..Default::default()
+            };
+            shop.admin.clone().configure_sku(request).await
+        }),
+    ]
+}
+
+fn refused_by_a_rule<'a>(shop: &'a Shop, ghost: &'a Shop, ids: &'a Ids) -> Vec<Case<'a>> {
+    let reused = move |change: fn(&mut v1::ReserveRequest)| {
+        let mut request = ids.order.clone();
+        change(&mut request);
+        request
+    };
+    const MADE_UP: &str = "AAAAAAAAAAAAAAAAAAAAAAAA";
+    vec![
+        case!(SkuNotFound, None, shop.reserve(order(&[("nothing", 1)]))),
+        case!(SkuNotFound, None, shop.reserve(order(&[("ps5", 1), ("nothing", 1)]))),
+        case!(SkuNotFound, None, shop.adjust_stock("nothing", -1, "a")),
+        case!(SkuNotFound, None, shop.protect("nothing", true)),
+        case!(SkuNotFound, None, shop.try_stock("nothing")),
+        case!(SkuNotFound, None, ghost.reserve(order(&[("ps5", 1)]))),
+        case!(SkuNotFound, None, ghost.adjust_stock("ps5", -1, "a")),
+        case!(SkuNotFound, None, ghost.protect("ps5", true)),
+        case!(SkuNotFound, None, ghost.try_stock("ps5")),
+        case!(NamespaceNotFound, None, ghost.try_audit()),
+        case!(ReservationNotFound, None, ghost.commit(&ids.held)),
+        case!(ReservationNotFound, None, shop.commit(MADE_UP)),
+        case!(ReservationNotFound, None, shop.rollback(MADE_UP)),
+        case!(ReservationNotFound, None, shop.reservation(MADE_UP)),
+        // In a partition that there is not.
+        case!(ReservationNotFound, None, shop.commit("AAAAAAAAAAAAAAAAAAAAA__8")),
+        case!(SkuNotProtected, None, shop.reserve(order(&[("free", 1)]))),
+        case!(SkuNotProtected, None, shop.reserve(order(&[("ps5", 1), ("free", 1)]))),
+        case!(ReservationRolledBack, None, shop.commit(&ids.rolled_back)),
+        case!(ReservationAlreadyCommitted, None, shop.rollback(&ids.committed)),
+        case!(ReservationExpired, None, shop.commit(&ids.expired)),
+        case!(RequestIdReused, None, shop.reserve(reused(|request| request.lines[0].quantity = 2))),
+        case!(RequestIdReused, None, shop.reserve(reused(|request| request.lines[0].sku = "free".into()))),
+        case!(RequestIdReused, None, shop.reserve(reused(|request| request.buyer_id = "eve".into()))),
+        case!(RequestIdReused, None, shop.reserve(reused(|request| request.ttl = ttl(60, 0).ttl))),
+        case!(RequestIdReused, None, shop.set_stock("ps5", 100, &ids.order.request_id)),
+        case!(RequestIdReused, None, shop.set_stock("ps5", 99, "opening")),
+        case!(RequestIdReused, None, shop.set_stock("other", 100, "opening")),
+        case!(RequestIdReused, None, shop.adjust_stock("ps5", 100, "opening")),
+        case!(StockBelowHeld, None, shop.set_stock("ps5", 0, "a")),
+        case!(StockBelowHeld, None, shop.adjust_stock("ps5", -100, "a")),
+        case!(StockLimit, None, shop.adjust_stock("ps5", 1_000_000_000, "a")),
+    ]
+}
+
+/// What the refusals by a rule are about.
+struct Ids {
+    order: v1::ReserveRequest,
+    held: String,
+    committed: String,
+    rolled_back: String,
+    expired: String,
+}
+
+#[tokio::test]
+async fn every_refusal_says_why_and_writes_nothing() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::on(&redis).await;
+    let (shop, ghost, misnamed) = (server.shop("sale"), server.shop("ghost"), server.shop(&"n".repeat(64)));
+    shop.set_stock("ps5", 100, "opening").await.expect("the stock is set");
+    shop.supply("free", 10).await;
+    shop.protect("free", false).await.expect("a rule");
+    let placed = order(&[("ps5", 1)]);
+    let held = shop.hold_order(placed.clone()).await.reservation_id;
+    let committed = shop.hold("ps5", 1).await.reservation_id;
+    shop.commit(&committed).await.expect("a sale");
+    let rolled_back = shop.hold("ps5", 1).await.reservation_id;
+    shop.rollback(&rolled_back).await.expect("given back");
+    let expired = shop.hold_for("ps5", 1, Duration::from_millis(1)).await.reservation_id;
+    eventually("the hold expires", async || {
+        let state = shop.reservation(&expired).await.expect("it is known").state();
+        (state == v1::ReservationState::Expired).then_some(())
+    })
+    .await;
+    let ids = Ids { order: placed, held, committed, rolled_back, expired };
+
+    let before = redis.dump("").await;
+    for (i, Case(reason, field, call)) in
+        malformed(&shop, &ghost, &misnamed).into_iter().chain(refused_by_a_rule(&shop, &ghost, &ids)).enumerate()
+    {
+        assert_refused(call.await, reason, field);
+        assert!(redis.dump("").await == before, "case {i}, {reason:?}, wrote something");
+    }
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn numbers_go_with_the_refusals_that_have_them() {
+    use tonic_types::StatusExt as _;
+
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    shop.hold("ps5", 7).await;
+    let status = shop.set_stock("ps5", 6, &new_id()).await.expect_err("below what is held");
+    assert_eq!(status.get_details_error_info().unwrap().metadata["held"], "7");
+    let status = shop.try_stock("vita").await.expect_err("unknown");
+    assert_eq!(status.get_details_error_info().unwrap().metadata["sku"], "vita");
+
+    // The shortage names every line that falls short, and those only.
+    shop.supply("vita", 1).await;
+    shop.supply("cable", 9).await;
+    let answer = shop.reserve(order(&[("vita", 2), ("cable", 9), ("ps5", 4)])).await.expect("an answer");
+    let Some(v1::reserve_response::Result::Shortage(shortage)) = answer.result else { panic!("{answer:?}") };
+    let short = |sku: &str, requested, available| v1::ShortLine { sku: sku.into(), requested, available };
+    assert_eq!(shortage.lines, [short("vita", 2, 1), short("ps5", 4, 3)]);
+    assert_eq!(shop.counts("cable").await, (9, 0, 0));
+}
+
+#[tokio::test]
+async fn an_audit_whose_events_are_trimmed_away_says_so() {
+    let redis = Redis::start_in_memory().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--durability fast").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 1_000_000).await;
+    let busy = {
+        let shop = shop.clone();
+        tokio::spawn(async move {
+            loop {
+                shop.hold("ps5", 1).await;
+            }
+        })
+    };
+    let trimmer = {
+        let mut connection = redis.connection().await;
+        tokio::spawn(async move {
+            let mut trim = deadpool_redis::redis::cmd("XTRIM");
+            trim.arg("is:{sale/0}:events").arg("MAXLEN").arg(0);
+            while trim.query_async::<i64>(&mut connection).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    let refused = eventually("an audit is overtaken", async || shop.try_audit().await.err()).await;
+    assert_refused(Err::<(), _>(refused), Reason::AuditOvertaken, None);
+    busy.abort();
+    trimmer.abort();
+}
+
+/// Not walked, and why.
+const NOT_WALKED: &[Reason] = &[
+    // A defect of ours: if a test knew how to make one, it would be repaired.
+    Reason::Internal,
+];
+
+#[test]
+fn every_reason_of_the_catalogue_is_walked() {
+    let sources = concat!(
+        include_str!("refusals.rs"),
+        include_str!("limits.rs"),
+        include_str!("store.rs"),
+        include_str!("overload.rs"),
+        include_str!("namespaces.rs"),
+        include_str!("process.rs"),
+    );
+    let is_walked = |reason: &Reason| {
+        let forms = [
+            format!("case!({reason:?}, "),
+            format!(", Reason::{reason:?}, None)"),
+            format!("Some(Reason::{reason:?})"),
+        ];
+        forms.iter().any(|form| sources.contains(form))
+    };
+    let missing: Vec<_> =
+        Reason::ALL.iter().filter(|&reason| is_walked(reason) == NOT_WALKED.contains(reason)).collect();
+    assert!(missing.is_empty(), "walked by no test, or walked and listed as not: {missing:?}");
+}

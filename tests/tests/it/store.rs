@@ -1,0 +1,228 @@
+//! Redis is not as it should be: without its scripts, with foreign data, emptied, away, or unfit.
+
+use std::time::Duration;
+
+use deadpool_redis::redis::{Cmd, cmd};
+use inventory_sentinel::{Reason, v1::reserve_response::Result as Reserved};
+use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, new_id, order, reason};
+use tokio::task::JoinSet;
+
+#[tokio::test]
+async fn a_lost_script_is_loaded_again_and_nobody_sees_it() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::on(&redis).await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 1_000).await;
+    let mut buyers = JoinSet::new();
+    for _ in 0..8 {
+        let shop = shop.clone();
+        buyers.spawn(async move {
+            for _ in 0..50 {
+                let id = shop.hold("ps5", 1).await.reservation_id;
+                shop.commit(&id).await.expect("sold");
+            }
+        });
+    }
+    let mut flushed = 0;
+    while !buyers.is_empty() {
+        redis.ask::<()>("SCRIPT FLUSH").await;
+        flushed += 1;
+        if let Ok(Some(done)) = tokio::time::timeout(Duration::from_millis(20), buyers.join_next()).await {
+            done.expect("a buyer saw it");
+        }
+    }
+    assert!(flushed > 1);
+    assert_eq!(shop.counts("ps5").await, (600, 0, 400));
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn a_wrong_type_under_any_key_is_reported_and_nothing_is_written() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::on(&redis).await;
+    let (shop, other) = (server.shop("sale"), server.shop("other"));
+    shop.supply("ps5", 100).await;
+    other.supply("ps5", 100).await;
+    let sold = shop.hold("ps5", 1).await.reservation_id;
+    shop.commit(&sold).await.expect("sold");
+    let held = shop.hold("ps5", 1).await.reservation_id;
+
+    for name in ["meta", "stock", "holds", "deadlines", "past:a", "past:b", "events"] {
+        let key = format!("is:{{sale/0}}:{name}");
+        let aside = format!("aside:{name}");
+        let exists: bool = redis.query(&Cmd::exists(&key)).await;
+        if exists {
+            redis.query::<()>(&Cmd::rename(&key, &aside)).await;
+        }
+        redis.query::<()>(&Cmd::set(&key, "not ours")).await;
+        let before = redis.dump("{sale/0}").await;
+        assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::StoreCorrupt, None);
+        assert!(redis.dump("{sale/0}").await == before, "{name}: something was written");
+        other.hold("ps5", 1).await;
+        redis.query::<()>(&Cmd::del(&key)).await;
+        if exists {
+            redis.query::<()>(&Cmd::rename(&aside, &key)).await;
+        }
+        shop.hold("ps5", 1).await;
+    }
+    // A value in a hash that this service did not write.
+    let stock = "is:{sale/0}:stock";
+    let good: Vec<u8> = redis.query(&Cmd::hget(stock, "ps5")).await;
+    redis.query::<()>(&Cmd::hset(stock, "ps5", "9")).await;
+    let before = redis.dump("{sale/0}").await;
+    assert_refused(shop.commit(&held).await, Reason::StoreCorrupt, None);
+    assert_refused(shop.try_stock("ps5").await, Reason::StoreCorrupt, None);
+    assert!(redis.dump("{sale/0}").await == before);
+    redis.query::<()>(&Cmd::hset(stock, "ps5", good)).await;
+    shop.commit(&held).await.expect("sold");
+
+    assert_eq!(shop.counts("ps5").await, (91, 7, 2));
+    assert!(server.log_lines().iter().any(|line| line["level"] == "ERROR" && line["reason"] == "STORE_CORRUPT"));
+    shop.audit().await;
+    other.audit().await;
+}
+
+#[tokio::test]
+async fn an_emptied_store_is_never_sold_out_and_never_sold_twice() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::on(&redis).await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 3).await;
+    let held = shop.hold("ps5", 1).await.reservation_id;
+    redis.ask::<()>("FLUSHALL").await;
+    let refused = eventually("the loss is seen", async || match shop.reserve(order(&[("ps5", 1)])).await {
+        Ok(answer) => panic!("an emptied store said {answer:?}"),
+        Err(status) => (reason(&status) == Reason::SkuNotFound).then_some(status),
+    })
+    .await;
+    assert_refused(Err::<(), _>(refused), Reason::SkuNotFound, None);
+    assert_refused(shop.commit(&held).await, Reason::ReservationNotFound, None);
+    // It is opened anew, with another secret: the old id is nobody's.
+    shop.supply("ps5", 3).await;
+    assert_refused(shop.commit(&held).await, Reason::ReservationNotFound, None);
+    shop.hold("ps5", 3).await;
+    let answer = shop.reserve(order(&[("ps5", 1)])).await.expect("an answer");
+    assert!(matches!(answer.result, Some(Reserved::Shortage(_))));
+    shop.audit().await;
+}
+
+/// Counters that are wrong, which only an audit can see, are found by it, whichever they are.
+#[tokio::test]
+async fn an_audit_finds_what_does_not_add_up() {
+    use inventory_sentinel::v1::AuditFindingKind as Kind;
+
+    let redis = Redis::start().await;
+    let server = SentinelProcess::on(&redis).await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    shop.hold("ps5", 3).await;
+    assert_eq!((shop.audit().await.pending_reservations, shop.audit().await.held), (1, 3));
+    let kinds = async || -> Vec<Kind> {
+        let audit = shop.try_audit().await.expect("an audit");
+        assert_eq!(audit.clean, audit.findings.is_empty());
+        audit.findings.iter().map(|finding| finding.kind()).collect()
+    };
+
+    let stock = "is:{sale/0}:stock";
+    let good: Vec<u8> = redis.query(&Cmd::hget(stock, "ps5")).await;
+    // The counters are 6 bytes each, big-endian: available, held, sold, supplied.
+    let tamper = async |byte: usize| {
+        let mut bad = good.clone();
+        bad[byte] += 1;
+        redis.query::<()>(&Cmd::hset(stock, "ps5", bad)).await;
+    };
+    tamper(5).await;
+    assert_eq!(kinds().await, [Kind::NotConserved], "a unit from nowhere");
+    tamper(11).await;
+    assert_eq!(kinds().await, [Kind::NotConserved, Kind::HeldMismatch], "a unit held by nobody");
+    redis.query::<()>(&Cmd::hset(stock, "ps5", &good)).await;
+    shop.audit().await;
+
+    let deadlines = "is:{sale/0}:deadlines";
+    let entries: Vec<(Vec<u8>, f64)> = redis.query(&Cmd::zrange_withscores(deadlines, 0, -1)).await;
+    redis.query::<()>(&Cmd::del(deadlines)).await;
+    assert_eq!(kinds().await, [Kind::NoDeadline], "a hold that would never end");
+    redis.query::<()>(cmd("ZADD").arg(deadlines).arg(entries[0].1).arg(&entries[0].0)).await;
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn a_store_that_comes_late_is_waited_for() {
+    let mut redis = Redis::start().await;
+    redis.kill9();
+    let server = SentinelProcess::launch().on(&redis).start_unready().await;
+    let shop = server.shop("sale");
+    assert!(!server.readyz().await.0);
+    assert_eq!(super::process::health(&server).await, "NotServing");
+    assert_refused(shop.set_stock("ps5", 1, &new_id()).await, Reason::StoreUnavailable, None);
+    redis.restart().await;
+    server.wait_until_ready().await;
+    assert_eq!(super::process::health(&server).await, "Serving");
+    shop.supply("ps5", 1).await;
+    shop.hold("ps5", 1).await;
+
+    // And again while it serves.
+    redis.kill9();
+    eventually("it is not ready", async || (!server.readyz().await.0).then_some(())).await;
+    assert_refused(shop.try_stock("ps5").await, Reason::StoreUnavailable, None);
+    redis.restart().await;
+    server.wait_until_ready().await;
+    assert_eq!(shop.counts("ps5").await, (0, 1, 0), "fsynced before it was acknowledged");
+}
+
+/// Waits for the reason in `/readyz`, checks that the log has it too and that calls are refused with it.
+async fn is_unfit(server: &SentinelProcess, why: &str) {
+    eventually(why, async || server.readyz().await.1.contains(why).then_some(())).await;
+    assert!(!server.readyz().await.0);
+    assert_eq!(super::process::health(server).await, "NotServing");
+    let told = |line: &serde_json::Value| {
+        line["component"] == "store" && line["reason"].as_str().is_some_and(|reason| reason.contains(why))
+    };
+    eventually("the log says it", async || server.log_lines().iter().any(told).then_some(())).await;
+    let status = server.shop("sale").set_stock("ps5", 1, &new_id()).await.expect_err("no call passes");
+    assert!(status.message().contains(why), "{status:?}");
+    assert_refused(Err::<(), _>(status), Reason::StoreUnavailable, None);
+}
+
+#[tokio::test]
+async fn a_store_that_evicts_is_not_used() {
+    let redis =
+        Redis::start_with(&["--appendonly yes", "--appendfsync always", "--maxmemory-policy allkeys-lru"]).await;
+    let server = SentinelProcess::launch().on(&redis).start_unready().await;
+    is_unfit(&server, "maxmemory-policy allkeys-lru").await;
+    assert_eq!(redis.ask::<i64>("DBSIZE").await, 0);
+    redis.ask::<()>("CONFIG SET maxmemory-policy noeviction").await;
+    server.wait_until_ready().await;
+    server.shop("sale").supply("ps5", 1).await;
+    // Found in mid-sale too.
+    redis.ask::<()>("CONFIG SET maxmemory-policy volatile-ttl").await;
+    is_unfit(&server, "maxmemory-policy volatile-ttl").await;
+}
+
+#[tokio::test]
+async fn a_store_that_keeps_nothing_on_disk_is_used_in_the_fast_mode_only() {
+    let redis = Redis::start_in_memory().await;
+    let server = SentinelProcess::launch().on(&redis).start_unready().await;
+    is_unfit(&server, "appendonly yes").await;
+    redis.ask::<()>("CONFIG SET appendonly yes").await;
+    is_unfit(&server, "appendfsync always").await;
+    redis.ask::<()>("CONFIG SET appendfsync always").await;
+    server.wait_until_ready().await;
+
+    let memory = Redis::start_in_memory().await;
+    let fast = SentinelProcess::launch().on(&memory).flags("--durability fast").start().await;
+    fast.shop("sale").supply("ps5", 1).await;
+}
+
+#[tokio::test]
+async fn a_replica_is_not_used() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::launch().on(&redis).start().await;
+    server.shop("sale").supply("ps5", 1).await;
+    // There is no such primary, which makes it a replica all the same.
+    redis.ask::<()>("REPLICAOF 127.0.0.1 1").await;
+    is_unfit(&server, "not the primary").await;
+    redis.ask::<()>("REPLICAOF NO ONE").await;
+    server.wait_until_ready().await;
+    assert_eq!(server.shop("sale").counts("ps5").await, (1, 0, 0));
+}
