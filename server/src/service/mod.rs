@@ -34,8 +34,9 @@ use crate::{
 
 /// Longest that a call without a deadline waits for its answer.
 const LONGEST_CALL: Duration = Duration::from_secs(60);
-/// How much earlier than the caller's deadline we answer, so that the answer is ours and says why.
-const ANSWER_MARGIN: Duration = Duration::from_millis(5);
+/// How much earlier than the caller's deadline we answer at most, and a tenth of his time-out at that, so
+/// that the answer is ours and says why: the transport's own time-out says nothing.
+const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 
 /// What every call needs: shared by the services.
 #[derive(Clone)]
