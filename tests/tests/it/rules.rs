@@ -39,7 +39,10 @@ async fn a_buyer_has_no_more_than_he_may() {
     shop.commit(&sold).await.expect("sold");
     assert_refused(shop.reserve(by("amy", "ps5", 1)).await, Reason::BuyerLimit, None);
     shop.rollback(&held).await.expect("given back");
-    let short = v1::ReserveRequest { ttl: Some(prost_types::Duration { seconds: 0, nanos: 50_000_000 }), ..by("amy", "ps5", 1) };
+    let short = v1::ReserveRequest {
+        ttl: Some(prost_types::Duration { seconds: 0, nanos: 50_000_000 }),
+        ..by("amy", "ps5", 1)
+    };
     let due = shop.hold_order(short).await.reservation_id;
     shop.expired(&due).await;
     let last = shop.hold_order(by("amy", "ps5", 1)).await.reservation_id;
@@ -106,7 +109,8 @@ async fn a_sku_has_limits_of_its_own() {
     let max_ttl = Some(prost_types::Duration { seconds: 10, nanos: 0 });
     shop.configure("ps5", v1::SkuRules { max_quantity: Some(2), max_ttl, ..rules() }).await.expect("limits");
     assert_refused(shop.reserve(order(&[("ps5", 3)])).await, Reason::QuantityLimit, None);
-    let long = v1::ReserveRequest { ttl: Some(prost_types::Duration { seconds: 11, nanos: 0 }), ..order(&[("ps5", 1)]) };
+    let long =
+        v1::ReserveRequest { ttl: Some(prost_types::Duration { seconds: 11, nanos: 0 }), ..order(&[("ps5", 1)]) };
     assert_refused(shop.reserve(long).await, Reason::TtlLimit, None);
     // A ttl that nobody asked for is shortened.
     let held = shop.hold("ps5", 2).await;

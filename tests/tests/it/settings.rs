@@ -42,7 +42,8 @@ async fn a_namespace_is_made_as_it_is_asked_for_and_changed_under_way() {
     }
     let ttl = |held: v1::Reservation| millis(held.expires_at) - millis(held.created_at);
     assert_eq!(ttl(elsewhere.hold("a", 1).await), 100_000);
-    let changed = admin.configure_namespace(change(v1::NamespaceConfig { default_ttl: seconds(50), ..none() }, Some(1)));
+    let changed =
+        admin.configure_namespace(change(v1::NamespaceConfig { default_ttl: seconds(50), ..none() }, Some(1)));
     assert_eq!(changed.await.expect("changed").into_inner().version, 2);
     // In every partition, here at once and elsewhere soon.
     for sku in ["a", "b", "c", "d", "e", "f"] {
