@@ -18,6 +18,7 @@ operation_error! {
         StockBelowHeld => BelowHeld,
         StockLimit => StockLimit,
         SkuExists => SkuExists,
+        InvalidPolicy => InvalidPolicy,
         NamespaceQuota => NamespaceQuota,
         StoreFull => StoreFull,
     }
@@ -54,6 +55,7 @@ operation_error! {
         InvalidSku => InvalidSku,
         NoRules => NoRules,
         InvalidRule => InvalidRule,
+        InvalidPolicy => InvalidPolicy,
         InvalidRequestId => InvalidRequestId,
         SkuNotFound => SkuNotFound,
     }
@@ -94,6 +96,7 @@ operation_error! {
     ConfigureNamespaceError {
         NoRules => NoSettings,
         InvalidConfig => InvalidConfig,
+        InvalidPolicy => InvalidPolicy,
         InvalidRequestId => InvalidRequestId,
         PartitionsFixed => PartitionsFixed,
     }

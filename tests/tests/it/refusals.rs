@@ -256,6 +256,7 @@ fn every_reason_of_the_catalogue_is_walked() {
         let forms = [
             format!("case!({reason:?}, "),
             format!(", Reason::{reason:?}, None)"),
+            format!(", Reason::{reason:?}, Some("),
             format!("Some(Reason::{reason:?})"),
         ];
         forms.iter().any(|form| sources.contains(form))
