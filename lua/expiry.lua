@@ -1,13 +1,19 @@
 -- Due holds are given back before anything else is decided: those that the batch names, and then a
 -- bounded number from the index. Reads DEADLINES and HOLDS; resolves through the ledger.
 
+local HOLDS, DEADLINES = KEYS[3], KEYS[4]
+local call, sub = redis.call, string.sub
+local is_pending, deadline_of = records.is_pending, records.deadline_of
+local known, load_fields, want_lines_of = batch.known, batch.load_fields, batch.want_lines_of
+local settle = ledger.settle
+local EXPIRE_BATCH = 512 -- due holds given back by one call, before the last group of ids
+local EXPIRE_CHUNK = 16 -- entries of the deadline index read at a time
+
 local due = {}               -- ids of pending reservations whose deadline has passed
 local spent = {}             -- entries of the index that are done with
-local backlog = false        -- true: more are due than this call gives back
-local expired = 0
 
 local function is_due(record)
-  return byte(record, 1) == PENDING and deadline_of(record) <= now
+  return is_pending(record) and deadline_of(record) <= ctx.now
 end
 
 local function find_due_in_batch()
@@ -22,10 +28,10 @@ end
 local function read_index()
   local ids, read = {}, 0
   while true do
-    local entries = call('ZRANGEBYSCORE', DEADLINES, '-inf', now, 'LIMIT', #spent, EXPIRE_CHUNK)
+    local entries = call('ZRANGEBYSCORE', DEADLINES, '-inf', ctx.now, 'LIMIT', #spent, EXPIRE_CHUNK)
     for e = 1, #entries do
       if read >= EXPIRE_BATCH then
-        backlog = true
+        ctx.backlog = true
         return ids
       end
       local entry = entries[e]
@@ -41,7 +47,7 @@ local function read_index()
 end
 
 local function find_due_in_index()
-  if next_due == 0 or next_due > now then return end
+  if ctx.next_due == 0 or ctx.next_due > ctx.now then return end
   local ids = read_index()
   if #ids > 0 then
     local held = load_fields(HOLDS, ids)
@@ -55,7 +61,7 @@ local function find_due_in_index()
     end
   end
   local first = call('ZRANGEBYSCORE', DEADLINES, '-inf', '+inf', 'WITHSCORES', 'LIMIT', #spent, 1)
-  next_due = tonumber(first[2] or 0)
+  ctx.next_due = tonumber(first[2] or 0)
 end
 
 local function find_due()
@@ -68,9 +74,13 @@ end
 local function expire_due()
   for i = 1, #due do
     local record = known[due[i]]
-    if byte(record, 1) == PENDING then -- not twice, should two entries name it
-      resolve(due[i], 'E', deadline_of(record))
-      expired = expired + 1
+    if is_pending(record) then -- not twice, should two entries name it
+      settle(due[i], 'E', nil, deadline_of(record))
+      ctx.expired = ctx.expired + 1
     end
   end
 end
+
+expiry.spent = spent
+expiry.find_due = find_due
+expiry.expire_due = expire_due

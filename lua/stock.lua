@@ -1,8 +1,20 @@
--- SetStock, AdjustStock, ConfigureSku and GetStock. Works on loaded tables through the ledger;
--- reads the number of SKUs where one is made.
+-- SetStock, AdjustStock, ConfigureSku, DeleteSku and GetStock. Works on loaded tables through the
+-- ledger; reads the number of SKUs where one is made.
 
-local PROTECTED = 1
+local STOCK = KEYS[2]
+local call, pack, unpack_bytes, sub, byte = redis.call, struct.pack, struct.unpack, string.sub, string.byte
+local MEMO, AVAILABLE, HELD, VERSION, FLAGS, REVISION, MOST_UNITS, OPENS, CLOSES, PROTECTED, RULED,
+      malformed, stock_bytes =
+  records.MEMO, records.AVAILABLE, records.HELD, records.VERSION, records.FLAGS, records.REVISION,
+  records.MOST_UNITS, records.OPENS, records.CLOSES, records.PROTECTED, records.RULED, records.malformed,
+  records.stock_bytes
+local known, stocks = batch.known, batch.stocks
+local put, supply, configure, delete = ledger.put, ledger.supply, ledger.configure, ledger.delete
+local MAX_QUANTITY = 1000000 -- units in a line
+local MAX_STOCK = 1000000000 -- units on hand of a SKU
+
 local new_skus = 0
+local ANY_REVISION = 281474976710655 -- all ones
 
 local function answer(code, stock)
   return { code, '', stock and stock_bytes(stock) or nil }
@@ -10,39 +22,46 @@ end
 
 -- Makes the SKU, protected and empty, if the quota allows it.
 local function made(sku)
-  if call('HLEN', STOCK) + new_skus >= quota_skus then return nil end
+  if call('HLEN', STOCK) + new_skus >= ctx.quota_skus then return nil end
   new_skus = new_skus + 1
   stocks[sku] = { 0, 0, 0, 0, 0, PROTECTED }
   return stocks[sku]
 end
 
--- Changes the units on hand once for each identity, and remembers the identity.
-local function change_stock(group, sku, delta_of)
+-- Changes the units on hand once for each identity, and remembers the identity. `refuse` may object.
+local function change_stock(group, sku, delta_of, refuse)
   local id, memo = group.ids[1], group.kind .. group.args
   local record, stock = known[id], stocks[sku]
   if record then
-    if byte(record, 1) == MEMO and sub(record, 8) == memo then return answer('Y', stock) end
-    return answer('D')
+    if byte(record, 1) ~= MEMO or sub(record, 8) ~= memo then return answer('D') end
+    if not stock then return { 'N', '\1' } end -- deleted since
+    return answer('Y', stock)
   end
+  local objection = refuse and refuse(stock)
+  if objection == 'v' then return { 'v', '', stock and stock_bytes(stock) or '' } end
+  if objection then return answer(objection) end
   local delta = delta_of(stock)
   if not stock and delta < 0 then return { 'N', '\1' } end
   local available, held = stock and stock[AVAILABLE] or 0, stock and stock[HELD] or 0
-  if available + delta < 0 then return answer(backlog and 'A' or 'H', not backlog and stock or nil) end
+  if available + delta < 0 then return answer(ctx.backlog and 'A' or 'H', not ctx.backlog and stock or nil) end
   if available + held + delta > MAX_STOCK then return answer('L') end
-  if records >= quota_records then return answer('Q') end
+  if ctx.record_count >= ctx.quota_records then return answer('Q') end
   stock = stock or made(sku)
   if not stock then return answer('Q') end
   supply(sku, delta, group.kind, id)
-  records = records + 1
-  put(id, 'M' .. pack('>I6', now) .. memo)
+  ctx.record_count = ctx.record_count + 1
+  put(id, 'M' .. pack('>I6', ctx.now) .. memo)
   return answer('K', stock)
 end
 
 local function set_stock(group)
-  local on_hand = unpack_bytes('>I6', group.args)
-  if on_hand > MAX_STOCK then malformed('stock') end
-  return change_stock(group, sub(group.args, 7), function(stock)
+  local on_hand, condition, version = unpack_bytes('>I6BI6', group.args)
+  if on_hand > MAX_STOCK or condition > 2 then malformed('stock') end
+  return change_stock(group, sub(group.args, 14), function(stock)
     return stock and on_hand - stock[AVAILABLE] - stock[HELD] or on_hand
+  end, function(stock)
+    if condition == 1 and stock then return 'p' end
+    if condition == 2 and (not stock or stock[VERSION] ~= version) then return 'v' end
   end)
 end
 
@@ -52,19 +71,53 @@ local function adjust_stock(group)
   return change_stock(group, sub(group.args, 9), function() return delta end)
 end
 
+-- The rules after the change, and whether they differ from those before.
+local function changed_rules(stock, mask, values)
+  local rules, differs = stock.rules and { unpack(stock.rules) } or { 0, 0, 0, 0, 0, 0 }, false
+  for i = MOST_UNITS, CLOSES do
+    if bit.band(mask, bit.lshift(1, i - 1)) ~= 0 and rules[i] ~= values[i] then
+      rules[i], differs = values[i], true
+    end
+  end
+  return rules, differs
+end
+
 local function configure_sku(group)
-  local mask, values, sku = byte(group.args, 1), byte(group.args, 2), sub(group.args, 3)
-  if mask ~= PROTECTED or values > PROTECTED then malformed('rules') end
+  local args = group.args
+  local mask, flags, most_units, ttl, limit, opens, closes, revision = unpack_bytes('>BBI4I6I4I6I6I6', args)
+  if mask == 0 or flags > PROTECTED or most_units > MAX_QUANTITY or limit > MAX_QUANTITY then malformed('rules') end
+  local sku = sub(args, 35)
   local stock = stocks[sku]
   if not stock then return { 'N', '\1' } end
-  if stock[FLAGS] == values then return answer('Y', stock) end
-  configure(sku, values)
+  local current = stock.rules and stock.rules[REVISION] or 0
+  if revision ~= ANY_REVISION and revision ~= current then return answer('v', stock) end
+  local rules, differs = changed_rules(stock, mask, { 0, most_units, ttl, limit, opens, closes })
+  if rules[CLOSES] > 0 and rules[CLOSES] <= rules[OPENS] then return { 'w', '' } end
+  local protected = mask % 2 == 1 and flags or stock[FLAGS] % 2
+  if not differs and protected == stock[FLAGS] % 2 then return answer('Y', stock) end
+  rules[REVISION] = current + 1
+  configure(sku, protected + RULED, rules)
   return answer('K', stock)
 end
 
+local function delete_sku(group)
+  local stock = stocks[group.args]
+  if not stock then return { 'Y', '' } end
+  if stock[HELD] > 0 then return answer(ctx.backlog and 'A' or 'h', not ctx.backlog and stock or nil) end
+  local last = answer('K', stock)
+  delete(group.args)
+  return last
+end
+
 local function read_stock(group)
-  if backlog then return answer('A') end
+  if ctx.backlog then return answer('A') end
   local stock = stocks[group.args]
   if not stock then return { 'N', '\1' } end
   return answer('V', stock)
 end
+
+stock.set_stock = set_stock
+stock.adjust_stock = adjust_stock
+stock.configure_sku = configure_sku
+stock.delete_sku = delete_sku
+stock.read_stock = read_stock

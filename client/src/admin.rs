@@ -5,19 +5,20 @@ use tonic::transport::Channel;
 
 use crate::{
     call::new_request_id,
+    configure::{ConfigureNamespace, ConfigureSku, SetStock},
     connection::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES},
-    convert,
     namespace::Namespace,
-    operation_errors::{AdjustStockError, AuditError, ConfigureSkuError, SetStockError},
+    operation_errors::{AdjustStockError, AuditError, DeleteSkuError, GetNamespaceError, GetSkuError},
     rpc_error::RpcError,
-    types::{Audit, Receipt, SkuConfiguration, SkuRules, Snapshot, Stock},
+    rules::{NamespaceChange, NamespaceConfig, RulesChange, SkuConfiguration},
+    types::{Audit, Receipt, Snapshot, Stock},
 };
 
 /// The operators' operations on one namespace. Made by [`Namespace::admin`]; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    namespace: Namespace,
-    request_id: Option<String>,
+    pub(crate) namespace: Namespace,
+    pub(crate) request_id: Option<String>,
 }
 
 impl Admin {
@@ -35,20 +36,11 @@ impl Admin {
     }
 
     /// Sets the units on hand, that is available and held ones; sold ones stay. An unknown SKU is
-    /// made, protected, and so is an unknown namespace.
-    ///
-    /// # Errors
-    /// See [`SetStockError`].
-    pub async fn set_stock(&self, sku: &str, on_hand: i64) -> Result<Receipt<Stock>, SetStockError> {
-        let message = v1::SetStockRequest {
-            namespace_id: self.namespace.name.to_string(),
-            sku: sku.to_owned(),
-            on_hand,
-            request_id: self.identity(),
-        };
-        let send = |channel, request| async { admin(channel).set_stock(request).await };
-        let Namespace { core, deadline, .. } = &self.namespace;
-        Ok(core.call(*deadline, message, send).await?)
+    /// made, protected, and so is an unknown namespace. Await it, or say more first:
+    /// `admin.set_stock("ps5", 100).if_absent().await`. It can be refused as
+    /// [`SetStockError`](crate::SetStockError) says.
+    pub fn set_stock(&self, sku: &str, on_hand: i64) -> SetStock {
+        SetStock::new(self.clone(), sku, on_hand)
     }
 
     /// Adds `delta` units, or takes units away if it is negative. A positive one makes an unknown SKU,
@@ -61,31 +53,65 @@ impl Admin {
             namespace_id: self.namespace.name.to_string(),
             sku: sku.to_owned(),
             delta,
-            request_id: self.identity(),
+            request_id: self.request_id.clone().unwrap_or_else(new_request_id),
         };
-        let send = |channel, request| async { admin(channel).adjust_stock(request).await };
+        let send = |channel, request| async { operators(channel).adjust_stock(request).await };
         let Namespace { core, deadline, .. } = &self.namespace;
         Ok(core.call(*deadline, message, send).await?)
     }
 
-    /// Changes the rules of a SKU; what is `None` in `rules` stays as it is. Repeats harmlessly.
+    /// Changes the rules of a SKU. Repeats harmlessly. Await it, or say more first:
+    /// `admin.configure_sku("ps5", RulesChange::new().buyer_limit(2)).if_version(3).await`. It can be
+    /// refused as [`ConfigureSkuError`](crate::ConfigureSkuError) says.
+    pub fn configure_sku(&self, sku: &str, change: RulesChange) -> ConfigureSku {
+        ConfigureSku::new(self.clone(), sku, change)
+    }
+
+    /// Reads the rules and the counters of a SKU.
     ///
     /// # Errors
-    /// See [`ConfigureSkuError`].
-    pub async fn configure_sku(
-        &self,
-        sku: &str,
-        rules: SkuRules,
-    ) -> Result<Snapshot<SkuConfiguration>, ConfigureSkuError> {
-        let message = v1::ConfigureSkuRequest {
+    /// See [`GetSkuError`].
+    pub async fn sku(&self, sku: &str) -> Result<Snapshot<SkuConfiguration>, GetSkuError> {
+        let message = v1::GetSkuRequest { namespace_id: self.namespace.name.to_string(), sku: sku.to_owned() };
+        let send = |channel, request| async { operators(channel).get_sku(request).await };
+        let Namespace { core, deadline, .. } = &self.namespace;
+        let answer = core.call(*deadline, message, send).await;
+        Ok(answer.map_err(RpcError::of_read)?)
+    }
+
+    /// Forgets a SKU, its counters and its rules, and tells its last counters; `None` if it was not
+    /// known. Repeats harmlessly.
+    ///
+    /// # Errors
+    /// See [`DeleteSkuError`].
+    pub async fn delete_sku(&self, sku: &str) -> Result<Snapshot<Option<Stock>>, DeleteSkuError> {
+        let message = v1::DeleteSkuRequest {
             namespace_id: self.namespace.name.to_string(),
             sku: sku.to_owned(),
-            rules: Some(convert::rules(rules)),
             request_id: self.request_id.clone().unwrap_or_default(),
         };
-        let send = |channel, request| async { admin(channel).configure_sku(request).await };
+        let send = |channel, request| async { operators(channel).delete_sku(request).await };
         let Namespace { core, deadline, .. } = &self.namespace;
         Ok(core.call(*deadline, message, send).await?)
+    }
+
+    /// Changes what holds for the namespace, or makes it. Repeats harmlessly. Await it, or say more
+    /// first: `admin.configure_namespace(NamespaceChange::new().partitions(8)).if_version(0).await`. It
+    /// can be refused as [`ConfigureNamespaceError`](crate::ConfigureNamespaceError) says.
+    pub fn configure_namespace(&self, change: NamespaceChange) -> ConfigureNamespace {
+        ConfigureNamespace::new(self.clone(), change)
+    }
+
+    /// Reads what holds for the namespace.
+    ///
+    /// # Errors
+    /// See [`GetNamespaceError`].
+    pub async fn namespace_config(&self) -> Result<NamespaceConfig, GetNamespaceError> {
+        let message = v1::GetNamespaceRequest { namespace_id: self.namespace.name.to_string() };
+        let send = |channel, request| async { operators(channel).get_namespace(request).await };
+        let Namespace { core, deadline, .. } = &self.namespace;
+        let answer = core.call(*deadline, message, send).await;
+        Ok(answer.map_err(RpcError::of_read)?)
     }
 
     /// Checks the books of the namespace against its records, exactly and under full traffic. Reads
@@ -96,18 +122,15 @@ impl Admin {
     /// See [`AuditError`].
     pub async fn audit(&self) -> Result<Audit, AuditError> {
         let message = v1::AuditRequest { namespace_id: self.namespace.name.to_string() };
-        let send = |channel, request| async { admin(channel).audit(request).await };
+        let send = |channel, request| async { operators(channel).audit(request).await };
         let Namespace { core, deadline, .. } = &self.namespace;
         let answer = core.call(*deadline, message, send).await;
         Ok(answer.map_err(RpcError::of_read)?)
     }
-
-    fn identity(&self) -> String {
-        self.request_id.clone().unwrap_or_else(new_request_id)
-    }
 }
 
-fn admin(channel: Channel) -> InventoryAdminClient<Channel> {
+/// The generated client of the operators' service, within this client's limits.
+pub(crate) fn operators(channel: Channel) -> InventoryAdminClient<Channel> {
     InventoryAdminClient::new(channel)
         .max_decoding_message_size(MAX_ANSWER_BYTES)
         .max_encoding_message_size(MAX_REQUEST_BYTES)

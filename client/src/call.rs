@@ -103,6 +103,21 @@ impl Core {
     }
 }
 
+/// Lets a request be awaited: `send` is what it then does.
+macro_rules! awaited {
+    ($request:ident -> $answer:ty) => {
+        impl std::future::IntoFuture for $request {
+            type Output = $answer;
+            type IntoFuture = std::pin::Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+            fn into_future(self) -> Self::IntoFuture {
+                Box::pin(self.send())
+            }
+        }
+    };
+}
+pub(crate) use awaited;
+
 /// A new identity for one change.
 pub(crate) fn new_request_id() -> String {
     Uuid::now_v7().to_string()

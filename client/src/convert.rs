@@ -1,14 +1,18 @@
-//! Generated messages to plain types and back. The only place that knows both; no I/O.
+//! Generated messages to plain types and back. The only place that knows both; no I/O. Rules and
+//! settings are in `rules`.
+
+mod rules;
 
 use std::time::{Duration, SystemTime};
 
 use inventory_sentinel::v1;
 
+pub(crate) use self::rules::{namespace_change, rules_change};
 use crate::{
     rpc_error::RpcError,
     types::{
-        Audit, Finding, FindingKind, Line, Receipt, Reservation, ReservationLine, ShortLine, SkuConfiguration,
-        SkuRules, Snapshot, State, Stock,
+        Audit, Extended, Finding, FindingKind, Line, Receipt, Reservation, ReservationLine, ShortLine, Snapshot, State,
+        Stock,
     },
 };
 
@@ -28,10 +32,6 @@ pub(crate) fn duration(value: Duration) -> prost_types::Duration {
 
 pub(crate) fn line(line: Line) -> v1::Line {
     v1::Line { sku: line.sku, quantity: line.quantity }
-}
-
-pub(crate) fn rules(rules: SkuRules) -> v1::SkuRules {
-    v1::SkuRules { is_protected: rules.is_protected }
 }
 
 /// What Reserve answers: the reservation, or the lines that fell short.
@@ -101,14 +101,20 @@ impl Answer for v1::IsProtectedResponse {
     }
 }
 
-impl Answer for v1::ConfigureSkuResponse {
-    type Plain = Snapshot<SkuConfiguration>;
+impl Answer for v1::ExtendResponse {
+    type Plain = Receipt<Extended>;
     fn plain(self) -> Result<Self::Plain, RpcError> {
-        let rules = self.rules.ok_or_else(|| RpcError::malformed("no rules"))?;
-        Ok(Snapshot {
-            value: SkuConfiguration { rules: SkuRules { is_protected: rules.is_protected }, stock: stock(self.stock)? },
-            sequence: self.sequence,
-        })
+        let extendable = span(self.extendable.ok_or_else(|| RpcError::malformed("no extendable"))?)?;
+        let reservation = reservation(self.reservation)?;
+        Ok(Receipt { value: Extended { reservation, extendable }, replayed: self.replayed, sequence: self.sequence })
+    }
+}
+
+impl Answer for v1::DeleteSkuResponse {
+    type Plain = Snapshot<Option<Stock>>;
+    fn plain(self) -> Result<Self::Plain, RpcError> {
+        let value = self.stock.map(|last| stock(Some(last))).transpose()?;
+        Ok(Snapshot { value, sequence: self.sequence })
     }
 }
 
@@ -139,6 +145,7 @@ fn reservation(message: Option<v1::Reservation>) -> Result<Reservation, RpcError
         created_at: required_instant(message.created_at, "no created_at")?,
         expires_at: required_instant(message.expires_at, "no expires_at")?,
         resolved_at: message.resolved_at.map(instant).transpose()?,
+        origin: some(message.origin_reservation_id),
     })
 }
 
@@ -205,6 +212,10 @@ fn instant(value: prost_types::Timestamp) -> Result<SystemTime, RpcError> {
     SystemTime::try_from(value).map_err(|_| RpcError::malformed("an instant out of range"))
 }
 
+fn span(value: prost_types::Duration) -> Result<Duration, RpcError> {
+    Duration::try_from(value).map_err(|_| RpcError::malformed("a duration out of range"))
+}
+
 fn some(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
@@ -225,6 +236,7 @@ mod tests {
             created_at: Some(prost_types::Timestamp { seconds: 1, nanos: 2_000_000 }),
             expires_at: Some(prost_types::Timestamp { seconds: 3, nanos: 0 }),
             resolved_at: None,
+            origin_reservation_id: "o".into(),
         }
     }
 
@@ -236,6 +248,7 @@ mod tests {
         assert_eq!(plain.created_at, UNIX_EPOCH + Duration::from_millis(1002));
         assert_eq!(plain.expires_at, UNIX_EPOCH + Duration::from_secs(3));
         assert_eq!(plain.resolved_at, None);
+        assert_eq!(plain.origin.as_deref(), Some("o"));
         let line = &plain.lines[0];
         assert_eq!((line.quantity, line.held, line.sold, line.released), (4, 1, 2, 1));
     }
@@ -256,6 +269,9 @@ mod tests {
         let mut beyond = message();
         beyond.created_at = Some(prost_types::Timestamp { seconds: i64::MIN, nanos: 0 });
         assert!(reservation(Some(beyond)).is_err());
+        let no_extendable = v1::ExtendResponse { reservation: Some(message()), ..v1::ExtendResponse::default() };
+        assert!(no_extendable.plain().is_err());
+        assert!(span(prost_types::Duration { seconds: -1, nanos: 0 }).is_err());
     }
 
     #[test]

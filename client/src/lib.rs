@@ -23,8 +23,9 @@
 //! ```
 //!
 //! # What it does for its caller
-//! - **Identity.** Every change gets a `request_id` (UUIDv7) unless the caller names one, and each
-//!   retry of a call carries the same one, so that a change is never applied twice.
+//! - **Identity.** Every change that does not repeat harmlessly by its nature gets a `request_id`
+//!   (UUIDv7) unless the caller names one, and each retry of a call carries the same one, so that a
+//!   change is never applied twice.
 //! - **Deadline.** Each call has one (5 s unless told otherwise) for all of its attempts together;
 //!   what is left of it travels as `grpc-timeout`.
 //! - **Retries** on `UNAVAILABLE` only, as the [`RetryPolicy`] says. Everything else is for the caller.
@@ -37,23 +38,27 @@
 //!
 //! # Layout
 //! - `connection`: [`Sentinel`] and its [`Builder`]: endpoints, keepalive, connections.
-//! - `namespace`: [`Namespace`], the checkout operations; `reserve`: the [`Reserve`] request.
-//! - `admin`: [`Admin`], the operators' operations.
+//! - `namespace`: [`Namespace`], the checkout operations; `reserve`, `resolve`: their requests, such as
+//!   [`Reserve`] and [`Commit`].
+//! - `admin`: [`Admin`], the operators' operations; `configure`: their requests, such as [`SetStock`].
 //! - `call`: the way of every call: identity, deadline, attempts. Knows neither operation nor message.
 //! - `retry`: [`RetryPolicy`] and [`RetryBudget`]: pure decisions, no waiting.
 //! - `trace`: the trace context as metadata.
-//! - `types`: the plain types; `convert`: the only place where they meet the generated ones.
+//! - `types`, `rules`: the plain types; `convert`: the only place where they meet the generated ones.
 //! - `rpc_error`: [`RpcError`], read from a gRPC status; `operation_errors`: the errors by operation.
 
 mod admin;
 mod call;
+mod configure;
 mod connection;
 mod convert;
 mod namespace;
 mod operation_errors;
 mod reserve;
+mod resolve;
 mod retry;
 mod rpc_error;
+mod rules;
 mod trace;
 mod types;
 
@@ -61,20 +66,24 @@ mod types;
 mod tests;
 
 pub use admin::Admin;
+pub use configure::{ConfigureNamespace, ConfigureSku, SetStock};
 pub use connection::{
     Builder, ConnectError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEADLINE, MAX_CONNECTIONS, MAX_DEADLINE, Sentinel,
 };
 pub use inventory_sentinel::Reason;
 pub use namespace::Namespace;
 pub use operation_errors::{
-    AdjustStockError, AuditError, CommitError, ConfigureSkuError, GetReservationError, GetStockError, IsProtectedError,
-    ReserveError, RollbackError, SetStockError,
+    AdjustStockError, AuditError, CommitError, ConfigureNamespaceError, ConfigureSkuError, DeleteSkuError, ExtendError,
+    GetNamespaceError, GetReservationError, GetSkuError, GetStockError, IsProtectedError, ReserveError, RollbackError,
+    SetStockError,
 };
 pub use reserve::Reserve;
+pub use resolve::{Commit, Extend, Rollback};
 pub use retry::{RetryBudget, RetryPolicy};
 pub use rpc_error::{FieldViolation, RpcError};
+pub use rules::{NamespaceChange, NamespaceConfig, RulesChange, SkuConfiguration, SkuRules};
 pub use tonic::Code;
 pub use types::{
-    Audit, Finding, FindingKind, Line, Receipt, Reservation, ReservationLine, ShortLine, SkuConfiguration, SkuRules,
-    Snapshot, State, Stock,
+    Audit, Extended, Finding, FindingKind, Line, Receipt, Reservation, ReservationLine, ShortLine, Snapshot, State,
+    Stock,
 };

@@ -9,10 +9,11 @@ use crate::{
     admin::Admin,
     call::Core,
     connection::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES},
-    operation_errors::{CommitError, GetReservationError, GetStockError, IsProtectedError, RollbackError},
+    operation_errors::{GetReservationError, GetStockError, IsProtectedError},
     reserve::Reserve,
+    resolve::{Commit, Extend, Rollback},
     rpc_error::RpcError,
-    types::{Line, Receipt, Reservation, Snapshot, Stock},
+    types::{Line, Reservation, Snapshot, Stock},
 };
 
 /// One sale or tenant: the operations that checkout needs. Cheap to clone.
@@ -57,35 +58,27 @@ impl Namespace {
         Reserve::new(self.clone(), lines)
     }
 
-    /// Makes the sale final. Repeats harmlessly.
-    ///
-    /// # Errors
-    /// See [`CommitError`].
-    pub async fn commit(&self, reservation_id: &str) -> Result<Receipt<Reservation>, CommitError> {
-        let message = v1::CommitRequest {
-            namespace_id: self.name.to_string(),
-            reservation_id: reservation_id.to_owned(),
-            request_id: String::new(),
-        };
-        let send = |channel, request| async { checkout(channel).commit(request).await };
-        Ok(self.core.call(self.deadline, message, send).await?)
+    /// Makes the sale final, of all units that are held or of some: await it, or say more first:
+    /// `sale.commit(&held.id).line("ps5", 1).keep_rest().await`. Repeats harmlessly. It can be refused
+    /// as [`CommitError`](crate::CommitError) says.
+    pub fn commit(&self, reservation_id: &str) -> Commit {
+        Commit::new(self.clone(), reservation_id)
     }
 
-    /// Gives the units back. Repeats harmlessly. After the deadline it is `Ok` with the state
-    /// [`State::Expired`]: the units were given back already.
+    /// Gives back all units that are held or some: await it, or say more first:
+    /// `sale.rollback(&held.id).line("ps5", 1).await`. Repeats harmlessly. After the deadline it is
+    /// `Ok` with the state [`State::Expired`]: the units were given back already. It can be refused as
+    /// [`RollbackError`](crate::RollbackError) says.
     ///
     /// [`State::Expired`]: crate::State::Expired
-    ///
-    /// # Errors
-    /// See [`RollbackError`].
-    pub async fn rollback(&self, reservation_id: &str) -> Result<Receipt<Reservation>, RollbackError> {
-        let message = v1::RollbackRequest {
-            namespace_id: self.name.to_string(),
-            reservation_id: reservation_id.to_owned(),
-            request_id: String::new(),
-        };
-        let send = |channel, request| async { checkout(channel).rollback(request).await };
-        Ok(self.core.call(self.deadline, message, send).await?)
+    pub fn rollback(&self, reservation_id: &str) -> Rollback {
+        Rollback::new(self.clone(), reservation_id)
+    }
+
+    /// Holds the units for `ttl` from now, or as long as they are held already if that is longer. Await
+    /// it. It can be refused as [`ExtendError`](crate::ExtendError) says.
+    pub fn extend(&self, reservation_id: &str, ttl: Duration) -> Extend {
+        Extend::new(self.clone(), reservation_id, ttl)
     }
 
     /// Reads a reservation. A resolved one stays readable for the retention of the namespace.

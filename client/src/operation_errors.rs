@@ -1,18 +1,39 @@
 //! Why each operation can fail: one enum per operation, over `RpcError`. No I/O.
 //!
 //! A variant stands for a reason that the proto names at that operation, and a test reads the proto
-//! to see that none is missing. What any call can meet (store away, draining, outcome unknown) is in
-//! the `Rpc` variant, with its reason.
+//! to see that none is missing. Where the server adds numbers to the reason, the variant has them as
+//! fields; should they be missing, the error is in `Rpc`, as one of a later server is. What any call
+//! can meet (store away, draining, outcome unknown) is there too, with its reason.
+//!
+//! - `checkout`, `admin`: the enums of the two services.
+//! - `metadata`: how a number or a name is read.
 
-use inventory_sentinel::Reason;
+mod admin;
+mod checkout;
+mod metadata;
 
-use crate::{rpc_error::RpcError, types::ShortLine};
+pub use self::{
+    admin::{
+        AdjustStockError, AuditError, ConfigureNamespaceError, ConfigureSkuError, DeleteSkuError, GetNamespaceError,
+        GetSkuError, SetStockError,
+    },
+    checkout::{
+        CommitError, ExtendError, GetReservationError, GetStockError, IsProtectedError, ReserveError, RollbackError,
+    },
+};
 
+/// Makes an operation's error: the reasons that stand alone, those `with` numbers (each field with its
+/// type and its key on the wire), and what is an error here `and` none on the wire.
 macro_rules! operation_error {
     (
         $(#[$doc:meta])* $name:ident {
             $($reason:ident => $variant:ident,)*
         }
+        $(with {
+            $($told:ident => $telling:ident {
+                $($(#[$field_doc:meta])* $field:ident: $type:ty = $key:literal,)+
+            },)+
+        })?
         $(and { $($own:tt)* })?
     ) => {
         $(#[$doc])*
@@ -25,6 +46,16 @@ macro_rules! operation_error {
                 #[error(transparent)]
                 $variant(RpcError),
             )*
+            $($(
+                #[doc = concat!("Refused for [`Reason::", stringify!($told), "`].")]
+                #[error("{rpc}")]
+                #[non_exhaustive]
+                $telling {
+                    $($(#[$field_doc])* $field: $type,)+
+                    /// All that the server said.
+                    rpc: RpcError,
+                },
+            )+)?
             /// Refused for [`Reason::InvalidNamespace`].
             #[error(transparent)]
             InvalidNamespace(RpcError),
@@ -37,12 +68,19 @@ macro_rules! operation_error {
         }
 
         impl From<RpcError> for $name {
-            fn from(error: RpcError) -> Self {
-                match error.reason() {
-                    $(Some(Reason::$reason) => $name::$variant(error),)*
-                    Some(Reason::InvalidNamespace) => $name::InvalidNamespace(error),
-                    Some(Reason::Overloaded) => $name::Overloaded(error),
-                    _ => $name::Rpc(error),
+            fn from(rpc: RpcError) -> Self {
+                match rpc.reason() {
+                    $(Some(Reason::$reason) => $name::$variant(rpc),)*
+                    $($(Some(Reason::$told) => {
+                        let read = || Some(($(<$type as Datum>::read(&rpc, $key)?,)+));
+                        match read() {
+                            Some(($($field,)+)) => $name::$telling { $($field,)+ rpc },
+                            None => $name::Rpc(rpc),
+                        }
+                    })+)?
+                    Some(Reason::InvalidNamespace) => $name::InvalidNamespace(rpc),
+                    Some(Reason::Overloaded) => $name::Overloaded(rpc),
+                    _ => $name::Rpc(rpc),
                 }
             }
         }
@@ -52,10 +90,11 @@ macro_rules! operation_error {
             #[allow(unreachable_patterns)]
             pub fn rpc(&self) -> Option<&RpcError> {
                 match self {
-                    $($name::$variant(error) => Some(error),)*
-                    $name::InvalidNamespace(error)
-                    | $name::Overloaded(error)
-                    | $name::Rpc(error) => Some(error),
+                    $($name::$variant(rpc) => Some(rpc),)*
+                    $($($name::$telling { rpc, .. } => Some(rpc),)+)?
+                    $name::InvalidNamespace(rpc)
+                    | $name::Overloaded(rpc)
+                    | $name::Rpc(rpc) => Some(rpc),
                     _ => None,
                 }
             }
@@ -67,164 +106,50 @@ macro_rules! operation_error {
         }
     };
 }
-
-operation_error! {
-    /// Why nothing was reserved.
-    ReserveError {
-        EmptySku => EmptySku,
-        InvalidSku => InvalidSku,
-        InvalidQuantity => InvalidQuantity,
-        InvalidTtl => InvalidTtl,
-        NoLines => NoLines,
-        TooManyLines => TooManyLines,
-        DuplicateSku => DuplicateSku,
-        InvalidBuyerId => InvalidBuyer,
-        RequestIdRequired => RequestIdRequired,
-        InvalidRequestId => InvalidRequestId,
-        RequestTooOld => RequestTooOld,
-        RequestIdReused => RequestIdReused,
-        SkuNotFound => SkuNotFound,
-        SkuNotProtected => NotProtected,
-        CrossPartitionCart => CrossPartitionCart,
-        NamespaceQuota => NamespaceQuota,
-        StoreFull => StoreFull,
-    }
-    and {
-        /// The stock can't cover the lines; nothing was taken.
-        #[error("insufficient stock: {}", shortage(lines))]
-        InsufficientStock {
-            /// Every line that fell short, in the order of the request.
-            lines: Vec<ShortLine>,
-        },
-    }
-}
-
-operation_error! {
-    /// Why a sale was not made final.
-    CommitError {
-        InvalidReservationId => InvalidReservationId,
-        InvalidRequestId => InvalidRequestId,
-        ReservationNotFound => NotFound,
-        ReservationExpired => Expired,
-        ReservationRolledBack => RolledBack,
-    }
-}
-
-operation_error! {
-    /// Why units were not given back.
-    RollbackError {
-        InvalidReservationId => InvalidReservationId,
-        InvalidRequestId => InvalidRequestId,
-        ReservationNotFound => NotFound,
-        ReservationAlreadyCommitted => AlreadyCommitted,
-    }
-}
-
-operation_error! {
-    /// Why a reservation could not be read.
-    GetReservationError {
-        InvalidReservationId => InvalidReservationId,
-        ReservationNotFound => NotFound,
-    }
-}
-
-operation_error! {
-    /// Why a SKU's counters could not be read.
-    GetStockError {
-        EmptySku => EmptySku,
-        InvalidSku => InvalidSku,
-        SkuNotFound => SkuNotFound,
-    }
-}
-
-operation_error! {
-    /// Why it could not be told whether a SKU is protected.
-    IsProtectedError {
-        EmptySku => EmptySku,
-        InvalidSku => InvalidSku,
-    }
-}
-
-operation_error! {
-    /// Why the units on hand were not set.
-    SetStockError {
-        EmptySku => EmptySku,
-        InvalidSku => InvalidSku,
-        InvalidStock => InvalidStock,
-        RequestIdRequired => RequestIdRequired,
-        InvalidRequestId => InvalidRequestId,
-        RequestTooOld => RequestTooOld,
-        RequestIdReused => RequestIdReused,
-        StockBelowHeld => BelowHeld,
-        StockLimit => StockLimit,
-        NamespaceQuota => NamespaceQuota,
-        StoreFull => StoreFull,
-    }
-}
-
-operation_error! {
-    /// Why units were neither added nor taken away.
-    AdjustStockError {
-        EmptySku => EmptySku,
-        InvalidSku => InvalidSku,
-        InvalidDelta => InvalidDelta,
-        RequestIdRequired => RequestIdRequired,
-        InvalidRequestId => InvalidRequestId,
-        RequestTooOld => RequestTooOld,
-        RequestIdReused => RequestIdReused,
-        SkuNotFound => SkuNotFound,
-        StockBelowHeld => BelowHeld,
-        StockLimit => StockLimit,
-        NamespaceQuota => NamespaceQuota,
-        StoreFull => StoreFull,
-    }
-}
-
-operation_error! {
-    /// Why a SKU's rules were not changed.
-    ConfigureSkuError {
-        EmptySku => EmptySku,
-        InvalidSku => InvalidSku,
-        NoRules => NoRules,
-        InvalidRequestId => InvalidRequestId,
-        SkuNotFound => SkuNotFound,
-    }
-}
-
-operation_error! {
-    /// Why the books could not be checked.
-    AuditError {
-        NamespaceNotFound => NamespaceNotFound,
-        AuditOvertaken => Overtaken,
-    }
-}
-
-fn shortage(lines: &[ShortLine]) -> String {
-    let lines: Vec<String> = lines
-        .iter()
-        .map(|line| format!("{} requested and {} available of sku {}", line.requested, line.available, line.sku))
-        .collect();
-    lines.join(", ")
-}
+use operation_error;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::{
+        collections::HashMap,
+        time::{Duration, UNIX_EPOCH},
+    };
 
-    use inventory_sentinel::reason::DOMAIN;
+    use inventory_sentinel::{Reason, reason::DOMAIN};
     use tonic::Status;
     use tonic_types::{ErrorDetails, StatusExt as _};
 
     use super::*;
+    use crate::{rpc_error::RpcError, types::ShortLine};
 
     const PROTO: &str = concat!(
         include_str!("../../proto/inventory_sentinel/v1/inventory_sentinel.proto"),
         include_str!("../../proto/inventory_sentinel/v1/inventory_admin.proto")
     );
 
-    fn refusal(reason: Reason) -> RpcError {
-        let info = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, HashMap::new());
+    /// Every number that any reason has.
+    const NUMBERS: &[(&str, &str)] = &[
+        ("sku", "ps5"),
+        ("limit", "3"),
+        ("has", "2"),
+        ("limit_ms", "1500"),
+        ("opens_at_ms", "0"),
+        ("closes_at_ms", "1001"),
+        ("held", "4"),
+        ("left_ms", "250"),
+        ("version", "17"),
+        ("rules_version", "5"),
+        ("available", "ps5: 0 of 1, pad~red: 3 of 4"),
+    ];
+
+    fn refusal_with(reason: Reason, metadata: &[(&str, &str)]) -> RpcError {
+        let metadata: HashMap<_, _> = metadata.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let info = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
         RpcError::from_status(&Status::with_error_details(reason.code(), "refused", info))
+    }
+
+    fn refusal(reason: Reason) -> RpcError {
+        refusal_with(reason, NUMBERS)
     }
 
     /// The reasons that the comment above an RPC names.
@@ -255,12 +180,17 @@ mod tests {
             "Reserve" ReserveError,
             "Commit" CommitError,
             "Rollback" RollbackError,
+            "Extend" ExtendError,
             "GetReservation" GetReservationError,
             "GetStock" GetStockError,
             "IsProtected" IsProtectedError,
             "SetStock" SetStockError,
             "AdjustStock" AdjustStockError,
             "ConfigureSku" ConfigureSkuError,
+            "GetSku" GetSkuError,
+            "DeleteSku" DeleteSkuError,
+            "ConfigureNamespace" ConfigureNamespaceError,
+            "GetNamespace" GetNamespaceError,
             "Audit" AuditError,
         }
     }
@@ -278,6 +208,64 @@ mod tests {
         let error = RollbackError::from(refusal(R::ReservationAlreadyCommitted));
         assert!(matches!(error, RollbackError::AlreadyCommitted(_)));
         assert!(CommitError::from(refusal(R::OutcomeUnknown)).outcome_unknown());
+    }
+
+    #[test]
+    fn the_numbers_are_read() {
+        use Reason as R;
+        type Reserve = ReserveError;
+        match Reserve::from(refusal(R::SaleNotOpen)) {
+            Reserve::SaleNotOpen { sku, opens_at: None, closes_at: Some(at), .. } => {
+                assert_eq!((sku.as_str(), at), ("ps5", UNIX_EPOCH + Duration::from_millis(1001)));
+            }
+            other => panic!("{other:?}"),
+        }
+        let error = Reserve::from(refusal(R::TtlLimit));
+        assert!(matches!(error, Reserve::TtlLimit { limit, .. } if limit == Duration::from_millis(1500)));
+        assert!(matches!(Reserve::from(refusal(R::QuantityLimit)), Reserve::QuantityLimit { limit: 3, .. }));
+        assert!(matches!(Reserve::from(refusal(R::BuyerRequired)), Reserve::BuyerRequired { .. }));
+        let error = Reserve::from(refusal(R::BuyerLimit));
+        assert_eq!(error.to_string(), "BUYER_LIMIT: refused");
+        assert!(matches!(error, Reserve::BuyerLimit { has: 2, limit: 3, .. }));
+        let error = CommitError::from(refusal(R::LineNotHeld));
+        assert!(matches!(error, CommitError::LineNotHeld { held: 4, .. }));
+        let error = ExtendError::from(refusal(R::ExtendLimit));
+        assert!(matches!(error, ExtendError::Limit { left, .. } if left == Duration::from_millis(250)));
+        let error = DeleteSkuError::from(refusal(R::SkuHasHolds));
+        assert!(matches!(error, DeleteSkuError::HasHolds { held: 4, .. }));
+        let error = ConfigureSkuError::from(refusal(R::VersionMismatch));
+        assert!(matches!(error, ConfigureSkuError::VersionMismatch { rules_version: 5, .. }));
+        let error = ConfigureNamespaceError::from(refusal(R::VersionMismatch));
+        assert!(matches!(error, ConfigureNamespaceError::VersionMismatch { version: 17, .. }));
+    }
+
+    #[test]
+    fn a_sku_that_is_not_known_has_no_version() {
+        let mismatch = |numbers: &[_]| SetStockError::from(refusal_with(Reason::VersionMismatch, numbers));
+        assert!(matches!(mismatch(NUMBERS), SetStockError::VersionMismatch { version: Some(17), .. }));
+        assert!(matches!(mismatch(&[]), SetStockError::VersionMismatch { version: None, .. }));
+        assert!(matches!(mismatch(&[("version", "new")]), SetStockError::Rpc(_)));
+    }
+
+    #[test]
+    fn a_late_commit_names_every_line_that_is_sold_out() {
+        let late = |lines| CommitError::from(refusal_with(Reason::LateCommitSoldOut, &[("available", lines)]));
+        let line = |sku: &str, available, requested| ShortLine { sku: sku.into(), requested, available };
+        match late("ps5: 0 of 1, pad~red: 3 of 4") {
+            CommitError::LateSoldOut { lines, .. } => {
+                assert_eq!(lines, [line("ps5", 0, 1), line("pad~red", 3, 4)]);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(late(""), CommitError::LateSoldOut { lines, .. } if lines.is_empty()));
+        assert!(matches!(late("ps5: few of 1"), CommitError::Rpc(_)));
+    }
+
+    #[test]
+    fn a_refusal_without_its_numbers_keeps_its_reason() {
+        let error = ReserveError::from(refusal_with(Reason::BuyerLimit, &[("sku", "ps5")]));
+        assert!(matches!(error, ReserveError::Rpc(_)));
+        assert_eq!(error.rpc().and_then(RpcError::reason), Some(Reason::BuyerLimit));
     }
 
     #[test]

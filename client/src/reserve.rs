@@ -1,15 +1,11 @@
 //! The request to reserve: what can be said about it, and its sending. Keeps no state.
 
-use std::{
-    future::{Future, IntoFuture},
-    pin::Pin,
-    time::Duration,
-};
+use std::time::Duration;
 
 use inventory_sentinel::v1;
 
 use crate::{
-    call::new_request_id,
+    call::{awaited, new_request_id},
     convert::{self, Reserved},
     namespace::{Namespace, checkout},
     operation_errors::ReserveError,
@@ -26,11 +22,19 @@ pub struct Reserve {
     ttl: Option<Duration>,
     request_id: Option<String>,
     buyer: Option<String>,
+    replaces: Option<String>,
 }
 
 impl Reserve {
     pub(crate) fn new(namespace: Namespace, lines: impl IntoIterator<Item = Line>) -> Reserve {
-        Reserve { namespace, lines: lines.into_iter().collect(), ttl: None, request_id: None, buyer: None }
+        Reserve {
+            namespace,
+            lines: lines.into_iter().collect(),
+            ttl: None,
+            request_id: None,
+            buyer: None,
+            replaces: None,
+        }
     }
 
     /// One line more.
@@ -52,9 +56,16 @@ impl Reserve {
         self
     }
 
-    /// The caller's name for the buyer.
+    /// The caller's name for the buyer; SKUs with a limit per buyer need one.
     pub fn buyer(mut self, buyer: impl Into<String>) -> Self {
         self.buyer = Some(buyer.into());
+        self
+    }
+
+    /// A reservation of the same partition whose held units are given back in the same step, such as the
+    /// cart before its last change. On a shortage or a refusal it stays as it is.
+    pub fn replacing(mut self, reservation_id: impl Into<String>) -> Self {
+        self.replaces = Some(reservation_id.into());
         self
     }
 
@@ -66,6 +77,7 @@ impl Reserve {
             lines: self.lines.into_iter().map(convert::line).collect(),
             ttl: self.ttl.map(convert::duration),
             buyer_id: self.buyer.unwrap_or_default(),
+            replaces_reservation_id: self.replaces.unwrap_or_default(),
         };
         let send = |channel, request| async { checkout(channel).reserve(request).await };
         match core.call(deadline, message, send).await? {
@@ -75,11 +87,4 @@ impl Reserve {
     }
 }
 
-impl IntoFuture for Reserve {
-    type Output = Result<Receipt<Reservation>, ReserveError>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.send())
-    }
-}
+awaited! { Reserve -> Result<Receipt<Reservation>, ReserveError> }

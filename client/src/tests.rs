@@ -1,4 +1,7 @@
-//! The way of a call, against a scripted server of this process on a real socket.
+//! The way of a call, against a scripted server of this process on a real socket. What each request
+//! puts on the wire is in `requests`.
+
+mod requests;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -26,7 +29,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{CommitError, ConnectError, Namespace, ReserveError, RetryBudget, RetryPolicy, Sentinel, State};
 
-/// Answers Reserve and Commit from a script and writes down what it was asked; silent when the
+/// Answers the changes of a reservation from a script and writes down what it was asked; silent when the
 /// script has come to its end.
 #[derive(Clone, Default)]
 struct Scripted {
@@ -89,24 +92,27 @@ impl InventorySentinel for Scripted {
             let line = v1::ShortLine { sku: "ps5".into(), requested: 2, available: 1 };
             v1::reserve_response::Result::Shortage(v1::Shortage { lines: vec![line] })
         } else {
-            v1::reserve_response::Result::Reservation(v1::Reservation {
-                reservation_id: "r1".into(),
-                state: v1::ReservationState::Pending.into(),
-                created_at: Some(prost_types::Timestamp::default()),
-                expires_at: Some(prost_types::Timestamp::default()),
-                ..v1::Reservation::default()
-            })
+            v1::reserve_response::Result::Reservation(pending())
         };
         Ok(Response::new(v1::ReserveResponse { result: Some(result), replayed: self.calls() > 1, sequence: 9 }))
     }
 
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
-        self.answer("", &request).await?;
+        let request_id = request.get_ref().request_id.clone();
+        self.answer(&request_id, &request).await?;
         Ok(Response::new(v1::CommitResponse::default()))
     }
 
-    async fn rollback(&self, _: Request<v1::RollbackRequest>) -> Result<Response<v1::RollbackResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
+    async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Result<Response<v1::RollbackResponse>, Status> {
+        let request_id = request.get_ref().request_id.clone();
+        self.answer(&request_id, &request).await?;
+        Ok(Response::new(v1::RollbackResponse::default()))
+    }
+
+    async fn extend(&self, request: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
+        let request_id = request.get_ref().request_id.clone();
+        self.answer(&request_id, &request).await?;
+        Ok(Response::new(v1::ExtendResponse::default()))
     }
 
     async fn get_reservation(
@@ -126,6 +132,16 @@ impl InventorySentinel for Scripted {
         _: Request<v1::IsProtectedRequest>,
     ) -> Result<Response<v1::IsProtectedResponse>, Status> {
         Err(Status::unimplemented("not scripted"))
+    }
+}
+
+fn pending() -> v1::Reservation {
+    v1::Reservation {
+        reservation_id: "r1".into(),
+        state: v1::ReservationState::Pending.into(),
+        created_at: Some(prost_types::Timestamp::default()),
+        expires_at: Some(prost_types::Timestamp::default()),
+        ..v1::Reservation::default()
     }
 }
 
@@ -176,6 +192,28 @@ async fn two_calls_are_two_requests_unless_the_caller_says_otherwise() {
     let asked = server.asked.lock().unwrap();
     assert_ne!(asked[0].request_id, asked[1].request_id);
     assert_eq!(asked[2].request_id, "mine");
+}
+
+#[tokio::test]
+async fn a_change_in_part_has_an_identity_that_a_retry_keeps() {
+    let server = Scripted::refusing([1, 2, 3].map(|_| refusal(Reason::StoreUnavailable)));
+    let sale = sale(&server, quick()).await;
+    // The script's answers are empty; what was asked is what counts.
+    sale.commit("r1").line("ps5", 1).keep_rest().await.unwrap_err();
+    sale.commit("r1").line("ps5", 1).await.unwrap_err();
+    sale.rollback("r1").line("ps5", 1).await.unwrap_err();
+    sale.extend("r1", Duration::from_secs(9)).await.unwrap_err();
+    sale.extend("r1", Duration::from_secs(9)).request_id("mine").await.unwrap_err();
+    sale.commit("r1").await.unwrap_err();
+    sale.rollback("r1").await.unwrap_err();
+    let asked = server.asked.lock().unwrap();
+    let ids: Vec<_> = asked.iter().map(|call| call.request_id.as_str()).collect();
+    assert_eq!(ids.len(), 10);
+    let made: HashSet<_> = [ids[0], ids[4], ids[5], ids[6]].into();
+    assert_eq!(made.len(), 4, "each call has its own");
+    assert!(made.iter().all(|id| uuid::Uuid::parse_str(id).unwrap().get_version_num() == 7));
+    assert!(ids[1..4].iter().all(|id| *id == ids[0]), "all retries of the first call have its own");
+    assert_eq!(ids[7..], ["mine", "", ""], "a change of the whole needs none");
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! The plain types of this client. Data only: they know neither the wire nor a connection.
 
-use std::{ops::Deref, time::SystemTime};
+use std::{
+    ops::Deref,
+    time::{Duration, SystemTime},
+};
 
 /// A SKU and how many units of it: one position of a cart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,11 +27,11 @@ impl Line {
 pub enum State {
     /// Units are held for the buyer until the deadline.
     Pending,
-    /// The sale is final.
+    /// Something was bought: the sale is final.
     Committed,
-    /// A call gave the units back.
+    /// Nothing was bought, and a call gave the units back.
     RolledBack,
-    /// The deadline gave the units back.
+    /// Nothing was bought, and the deadline gave the units back.
     Expired,
     /// A state that this version of the client does not know, by its number on the wire.
     Unknown(i32),
@@ -70,6 +73,19 @@ pub struct Reservation {
     pub expires_at: SystemTime,
     /// When the state became final; `None` while pending.
     pub resolved_at: Option<SystemTime>,
+    /// The reservation that this one came after: the hold that it replaced, or the expired one that a
+    /// late commit bought anew.
+    pub origin: Option<String>,
+}
+
+/// A reservation with its deadline as it is now, and what is left to extend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Extended {
+    /// The reservation.
+    pub reservation: Reservation,
+    /// How much further the deadline could be moved.
+    pub extendable: Duration,
 }
 
 /// One line that the stock could not cover.
@@ -102,33 +118,6 @@ pub struct Stock {
     pub version: i64,
     /// Whether the units are governed here.
     pub is_protected: bool,
-}
-
-/// The rules of a SKU. What is `None` stays as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SkuRules {
-    /// Whether the units are governed here.
-    pub is_protected: Option<bool>,
-}
-
-impl SkuRules {
-    /// Rules that set whether the units are governed here.
-    #[must_use]
-    pub fn protected(mut self, yes: bool) -> Self {
-        self.is_protected = Some(yes);
-        self
-    }
-}
-
-/// The rules and the counters of a SKU as they are now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SkuConfiguration {
-    /// All rules.
-    pub rules: SkuRules,
-    /// The counters.
-    pub stock: Stock,
 }
 
 /// What an audit can find wrong.

@@ -13,14 +13,14 @@ use std::time::Duration;
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
+use crate::domain;
+
 mod redis_url;
 
 pub use redis_url::RedisUrl;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Exit code of a process that was configured wrongly (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
@@ -116,6 +116,10 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_MAX_TTL", default_value = "1h", value_parser = duration, value_name = "DURATION")]
     pub max_ttl: Duration,
 
+    /// Longest life of a hold in a new namespace, however often it is extended, --max-ttl to 60days
+    #[arg(long, env = "SENTINEL_MAX_LIFE", default_value = "2h", value_parser = duration, value_name = "DURATION")]
+    pub max_life: Duration,
+
     /// How long resolved reservations and request ids are remembered in a new namespace, 1s to 30days
     #[arg(long, env = "SENTINEL_RETENTION", default_value = "24h", value_parser = duration, value_name = "DURATION")]
     pub retention: Duration,
@@ -210,9 +214,9 @@ impl Config {
         check.number("batches-in-flight", self.batches_in_flight, 1, 64);
         check.number("max-streams", self.max_streams, 1, 1_000_000);
         check.number("max-request-bytes", self.max_request_bytes, 1_024, 67_108_864);
-        check.number("partitions", self.partitions, 1, 64);
-        check.number("quota-records", self.quota_records, 1, 1_000_000_000);
-        check.number("quota-skus", self.quota_skus, 1, 100_000_000);
+        check.number("partitions", self.partitions, 1, domain::MAX_PARTITIONS);
+        check.number("quota-records", self.quota_records, 1, domain::MAX_QUOTA_RECORDS);
+        check.number("quota-skus", self.quota_skus, 1, domain::MAX_QUOTA_SKUS);
 
         check.duration("pool-wait", self.pool_wait, MILLISECOND, MINUTE);
         check.duration("store-timeout", self.store_timeout, 10 * MILLISECOND, MINUTE);
@@ -220,9 +224,10 @@ impl Config {
         check.duration("resend-for", self.resend_for, Duration::ZERO, 5 * MINUTE);
         check.duration("sweep-interval", self.sweep_interval, 10 * MILLISECOND, MINUTE);
         check.duration("drain-grace", self.drain_grace, Duration::ZERO, 10 * MINUTE);
-        check.duration("max-ttl", self.max_ttl, MILLISECOND, 30 * DAY);
+        check.duration("max-ttl", self.max_ttl, MILLISECOND, domain::MAX_TTL);
+        check.duration("max-life", self.max_life, self.max_ttl, domain::MAX_LIFE);
         check.duration("default-ttl", self.default_ttl, MILLISECOND, self.max_ttl);
-        check.duration("retention", self.retention, SECOND, 30 * DAY);
+        check.duration("retention", self.retention, domain::RETENTION.0, domain::RETENTION.1);
 
         if self.listen == self.admin_listen && self.listen.port() != 0 {
             check.problem(format!("--listen and --admin-listen are both {}: give them different ports", self.listen));
@@ -281,6 +286,8 @@ fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     fn with(flags: &[&str]) -> Config {
         Config::from_flags(std::iter::once(&"sentinel-server").chain(flags)).unwrap()

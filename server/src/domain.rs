@@ -1,8 +1,21 @@
 //! The words of the service as types: parsed once, at the edge, and true ever after. No I/O.
+//!
+//! - here: names, ids and numbers, and how they are parsed;
+//! - [`operation`]: what a lane carries, and what comes of it;
+//! - [`audit`]: what an audit finds.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use inventory_sentinel::Reason;
+
+mod audit;
+mod operation;
+
+pub(crate) use audit::{Finding, FindingKind, Report};
+pub(crate) use operation::{
+    Answer, Condition, NamespaceChange, Operation, Outcome, Refusal, Reservation, ReservedLine, Rules, RulesChange,
+    State, Stock,
+};
 
 /// The longest name of a namespace, in bytes.
 pub(crate) const MAX_NAMESPACE_BYTES: usize = 63;
@@ -16,6 +29,19 @@ pub(crate) const MAX_LINES: usize = 32;
 pub(crate) const MAX_QUANTITY: u32 = 1_000_000;
 /// The most units on hand of one SKU.
 pub(crate) const MAX_STOCK: u64 = 1_000_000_000;
+
+/// The longest ttl that a namespace can allow.
+pub(crate) const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// The longest life of a hold that a namespace can allow.
+pub(crate) const MAX_LIFE: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+/// The shortest and the longest retention of a namespace.
+pub(crate) const RETENTION: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30 * 24 * 60 * 60));
+/// The most partitions of a namespace.
+pub(crate) const MAX_PARTITIONS: u16 = 64;
+/// The most records that a namespace may be allowed.
+pub(crate) const MAX_QUOTA_RECORDS: u64 = 1_000_000_000;
+/// The most SKUs that a namespace may be allowed.
+pub(crate) const MAX_QUOTA_SKUS: u64 = 100_000_000;
 
 /// A field that is not what it should be: why, and which one.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,11 +119,16 @@ impl Sku {
         self.0
     }
 
+    /// What stands before the first `~`, or all of it: SKUs of one group lie in one partition.
+    fn group(&self) -> &str {
+        self.0.split_once('~').map_or(self.0.as_str(), |(group, _)| group)
+    }
+
     /// Which of so many partitions a SKU lies in; fixed for ever, as records depend on it. FNV-1a, and
     /// the last step of MurmurHash3: without it SKUs that differ only at their end lie together.
     pub(crate) fn partition(&self, partitions: u16) -> u16 {
         let mut hash = self
-            .0
+            .group()
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
@@ -325,177 +356,8 @@ mod base64url {
 }
 
 /// An instant on the store's clock: milliseconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Millis(pub(crate) u64);
-
-/// Where a reservation stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    Pending,
-    Committed,
-    RolledBack,
-    Expired,
-}
-
-/// Units held for a buyer until a deadline.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reservation {
-    pub(crate) id: ReservationId,
-    pub(crate) state: State,
-    pub(crate) lines: Vec<Line>,
-    pub(crate) buyer: BuyerId,
-    pub(crate) created_at: Millis,
-    pub(crate) expires_at: Millis,
-    pub(crate) resolved_at: Option<Millis>,
-}
-
-/// The counters of one SKU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stock {
-    pub(crate) available: u64,
-    pub(crate) held: u64,
-    pub(crate) sold: u64,
-    pub(crate) supplied: u64,
-    pub(crate) version: u64,
-    pub(crate) is_protected: bool,
-}
-
-/// Rules of a SKU to change; what is `None` stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rules {
-    pub(crate) is_protected: Option<bool>,
-}
-
-/// What a lane carries to its partition.
-#[derive(Debug)]
-pub(crate) enum Operation {
-    Reserve {
-        id: ReservationId,
-        lines: Vec<Line>,
-        /// `None`: the default of the namespace.
-        ttl: Option<Ttl>,
-        buyer: BuyerId,
-    },
-    Commit(ReservationId),
-    Rollback(ReservationId),
-    GetReservation(ReservationId),
-    SetStock {
-        id: Id,
-        sku: Sku,
-        on_hand: OnHand,
-    },
-    AdjustStock {
-        id: Id,
-        sku: Sku,
-        delta: Delta,
-    },
-    ConfigureSku {
-        sku: Sku,
-        rules: Rules,
-    },
-    GetStock {
-        sku: Sku,
-    },
-    /// Gives back what is due and nothing else.
-    Sweep,
-}
-
-impl Operation {
-    /// Whether it makes records, so that a store at its memory limit refuses it.
-    pub(crate) fn grows(&self) -> bool {
-        matches!(self, Operation::Reserve { .. } | Operation::SetStock { .. } | Operation::AdjustStock { .. })
-    }
-
-    /// Whether it changes nothing, so that a lost answer leaves no doubt behind.
-    pub(crate) fn is_read(&self) -> bool {
-        matches!(self, Operation::GetReservation(_) | Operation::GetStock { .. } | Operation::Sweep)
-    }
-
-    /// How many lines it can touch: what a batch is bounded by, beside its operations.
-    pub(crate) fn weight(&self) -> usize {
-        match self {
-            Operation::Reserve { lines, .. } => lines.len(),
-            _ => 1,
-        }
-    }
-}
-
-/// What the store decided about an operation, and where that stands in the partition's history.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) outcome: Result<Outcome, Refusal>,
-    pub(crate) sequence: u64,
-}
-
-/// What came of an operation that was not refused.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// Reserve, Commit, Rollback, GetReservation: the reservation as it is now.
-    Reservation { reservation: Reservation, replayed: bool },
-    /// Reserve: the lines, and how many units there are of each.
-    Shortage(Vec<(Line, u64)>),
-    /// SetStock, AdjustStock, ConfigureSku, GetStock: the counters as they are now.
-    Stock { sku: Sku, stock: Stock, replayed: bool },
-    /// Sweep: nothing to tell.
-    Swept,
-}
-
-/// Why the store refused an operation; nothing was changed.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    SkuNotFound(Sku),
-    SkuNotProtected(Sku),
-    RequestIdReused,
-    NamespaceQuota,
-    ReservationNotFound,
-    ReservationExpired,
-    ReservationRolledBack,
-    ReservationAlreadyCommitted,
-    StockBelowHeld { held: u64 },
-    StockLimit,
-}
-
-/// What an audit found wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FindingKind {
-    NotConserved,
-    Negative,
-    HeldMismatch,
-    NoDeadline,
-}
-
-/// One thing that an audit found wrong.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Finding {
-    pub(crate) kind: FindingKind,
-    /// Empty where it is about a reservation.
-    pub(crate) sku: String,
-    pub(crate) reservation: Option<ReservationId>,
-    /// What the records say.
-    pub(crate) expected: u64,
-    /// What the counter says.
-    pub(crate) actual: u64,
-}
-
-/// What an audit read, and what it found.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Report {
-    pub(crate) clean: bool,
-    pub(crate) findings: Vec<Finding>,
-    pub(crate) skus: u64,
-    pub(crate) pending: u64,
-    pub(crate) available: u64,
-    pub(crate) held: u64,
-    pub(crate) sold: u64,
-    pub(crate) supplied: u64,
-}
-
-impl Report {
-    /// Nothing read, nothing wrong.
-    pub(crate) fn empty() -> Self {
-        Self { clean: true, findings: Vec::new(), skus: 0, pending: 0, available: 0, held: 0, sold: 0, supplied: 0 }
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -510,6 +372,14 @@ mod tests {
         for bad in ["", "short", &text[..23], &format!("{text}A"), "!".repeat(24).as_str()] {
             assert!(ReservationId::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn skus_of_a_group_lie_together() {
+        let partition = |sku: &str| Sku::parse(sku.into(), "sku").map(|sku| sku.partition(64));
+        assert_eq!(partition("concert~row-7"), partition("concert~row-8"));
+        assert_eq!(partition("concert~a~b"), partition("concert"));
+        assert_ne!(partition("concert"), partition("theatre"));
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub(crate) struct Destination {
     pub(crate) partition: u16,
     pub(crate) keys: PartitionKeys,
     pub(crate) epoch: u64,
+    /// Of the namespace's config, which says the default ttl.
+    pub(crate) config_revision: u64,
     pub(crate) default_ttl: Duration,
 }
 
@@ -174,7 +176,8 @@ impl Lane {
         seen.at.elapsed() >= unheard || seen.next_due.is_some_and(|due| due <= self.now())
     }
 
-    /// Whether the partition was found to be gone or replaced: the namespace must be opened anew.
+    /// Whether the partition was found to be gone, replaced or configured anew: the namespace must be
+    /// opened again.
     pub(crate) fn is_closed(&self) -> bool {
         self.view.closed.load(Ordering::Acquire)
     }
@@ -293,6 +296,9 @@ impl Worker {
             );
         }
         self.metrics.add_expired(reply.expired);
+        if reply.config_revision != self.destination.config_revision {
+            self.view.closed.store(true, Ordering::Release);
+        }
         let mut again = Vec::new();
         for (verdict, caller) in reply.verdicts.into_iter().zip(callers) {
             match verdict {

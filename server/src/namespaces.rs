@@ -4,7 +4,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, RwLock},
-    time::Duration,
 };
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -12,58 +11,31 @@ use rand::Rng as _;
 use sha2::Sha256;
 use tokio::sync::watch;
 
+mod settings;
+
+pub(crate) use settings::Defaults;
+
 use crate::{
-    config::Config,
-    domain::{Id, Millis, NamespaceName, RequestId, ReservationId, Sku},
+    domain::{Id, Millis, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
     lane::{Destination, Lane, LaneLimits},
     store::{Store, error::StoreError, keys::PartitionKeys, wire::NamespaceConfig},
     telemetry::metrics::Metrics,
 };
 
-/// Changes that the event stream of a partition keeps, about.
-const EVENTS_KEPT: u64 = 1_000_000;
+/// How often a change of config is tried again that another one has overtaken.
+const CONFIGURE_ATTEMPTS: usize = 10;
 /// Epochs are random numbers below this, so that two partitions never share one by chance.
 const EPOCHS: u64 = 1 << 47;
 
-/// What a namespace gets when it is made.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Defaults {
-    retention: Duration,
-    default_ttl: Duration,
-    max_ttl: Duration,
-    quota_records: u64,
-    quota_skus: u64,
-    partitions: u16,
-}
-
-impl From<&Config> for Defaults {
-    fn from(config: &Config) -> Self {
-        Self {
-            retention: config.retention,
-            default_ttl: config.default_ttl,
-            max_ttl: config.max_ttl,
-            quota_records: config.quota_records,
-            quota_skus: config.quota_skus,
-            partitions: config.partitions,
-        }
-    }
-}
-
-impl Defaults {
-    /// A namespace's quotas are divided among its partitions.
-    fn propose(&self) -> NamespaceConfig {
-        let partitions = u64::from(self.partitions.max(1));
-        NamespaceConfig {
-            retention: self.retention,
-            default_ttl: self.default_ttl,
-            max_ttl: self.max_ttl,
-            quota_records: self.quota_records.div_ceil(partitions),
-            quota_skus: self.quota_skus.div_ceil(partitions),
-            events_kept: EVENTS_KEPT,
-            partitions: self.partitions,
-            secret: rand::rng().random(),
-        }
-    }
+/// Why a namespace was not configured.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unchanged {
+    /// A setting is out of its range: its field.
+    Invalid(&'static str),
+    /// The number of partitions never changes.
+    PartitionsFixed,
+    /// It has this revision.
+    VersionMismatch(u64),
 }
 
 /// One namespace, open.
@@ -78,7 +50,18 @@ pub(crate) struct Namespace {
 impl Namespace {
     /// What stands for this request in the store.
     pub(crate) fn identity(&self, request: &RequestId) -> Id {
-        let digest = self.identity.clone().chain_update(request.as_str()).finalize().into_bytes();
+        self.digest(&[request.as_str().as_bytes()])
+    }
+
+    /// The id of what a late Commit buys anew: it follows from the reservation's, so that a repeat finds
+    /// it, and can be no request's, as those have no NUL.
+    pub(crate) fn purchase_of(&self, reservation: ReservationId) -> Id {
+        self.digest(&[b"\0late", &reservation.id])
+    }
+
+    fn digest(&self, parts: &[&[u8]]) -> Id {
+        let mac = parts.iter().fold(self.identity.clone(), |mac, part| mac.chain_update(part));
+        let digest = mac.finalize().into_bytes();
         let mut id = Id::default();
         id.copy_from_slice(&digest[..16]);
         id
@@ -184,9 +167,67 @@ impl Namespaces {
             return Ok(namespace);
         }
         self.store.register(name).await?;
-        let namespace = self.open(name, &self.defaults.propose()).await?;
+        let namespace = self.open(name, &self.defaults.propose(None)).await?;
         tracing::info!(namespace = name.as_str(), partitions = namespace.config.partitions, "made a namespace");
         Ok(namespace)
+    }
+
+    /// Changes what holds for a namespace, and makes it if there is none. Partition 0 decides; the others
+    /// follow, here or when the namespace is opened the next time.
+    pub(crate) async fn configure(
+        &self,
+        name: &NamespaceName,
+        change: NamespaceChange,
+        if_revision: Option<u64>,
+    ) -> Result<Result<NamespaceConfig, Unchanged>, StoreError> {
+        for _ in 0..CONFIGURE_ATTEMPTS {
+            let current = self.store.find(name).await?;
+            let revision = current.as_ref().map_or(0, |config| config.revision);
+            if if_revision.is_some_and(|expected| expected != revision) {
+                return Ok(Err(Unchanged::VersionMismatch(revision)));
+            }
+            let next = match &current {
+                Some(config) => settings::changed(config, change),
+                None => settings::changed(&self.defaults.propose(change.partitions), change),
+            };
+            let next = match next {
+                Ok(next) => next,
+                Err(unchanged) => return Ok(Err(unchanged)),
+            };
+            match current {
+                Some(current) if next == current => return Ok(Ok(current)),
+                Some(current) => {
+                    let next = NamespaceConfig { revision: current.revision + 1, ..next };
+                    let keys = PartitionKeys::new(name, 0);
+                    if self.store.configure(&keys, current.revision, &next).await?.0 {
+                        // The other partitions follow as they are opened.
+                        self.open(name, &next).await?;
+                        return Ok(Ok(next));
+                    }
+                }
+                None => {
+                    self.store.register(name).await?;
+                    let made = self.open(name, &next).await?;
+                    if made.config == next {
+                        return Ok(Ok(next));
+                    }
+                }
+            }
+        }
+        Err(StoreError::not_applied("the namespace is being configured by many at once"))
+    }
+
+    /// Brings a partition to the config that the first one has.
+    async fn catch_up(
+        &self,
+        keys: &PartitionKeys,
+        mut current: NamespaceConfig,
+        config: &NamespaceConfig,
+    ) -> Result<NamespaceConfig, StoreError> {
+        while current.revision < config.revision {
+            current = self.store.configure(keys, current.revision, config).await?.1;
+        }
+        Ok(current)
     }
 
     /// All that are open.
@@ -211,7 +252,9 @@ impl Namespaces {
         let namespace = Arc::new(Namespace { name: name.clone(), config, identity, lanes });
 
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(other) = open.get(name).filter(|other| !other.is_closed()) {
+        let is_current =
+            |other: &&Arc<Namespace>| !other.is_closed() && other.config.revision >= namespace.config.revision;
+        if let Some(other) = open.get(name).filter(is_current) {
             // Somebody was faster; its lanes may carry calls already.
             return Ok(Arc::clone(other));
         }
@@ -226,17 +269,25 @@ impl Namespaces {
         proposal: &NamespaceConfig,
     ) -> Result<(Lane, NamespaceConfig), StoreError> {
         let keys = PartitionKeys::new(name, partition);
-        let epoch = rand::rng().random_range(1..EPOCHS);
-        let opened = self.store.open(&keys, proposal, epoch).await?;
+        let mut opened = self.store.open(&keys, proposal, new_epoch()).await?;
+        if partition > 0 {
+            opened.config = self.catch_up(&keys, opened.config, proposal).await?;
+        }
         let destination = Destination {
             namespace: name.clone(),
             partition,
             keys,
             epoch: opened.epoch,
+            config_revision: opened.config.revision,
             default_ttl: opened.config.default_ttl,
         };
         let now: Millis = opened.now;
         let lane = Lane::start(destination, now, self.limits, Arc::clone(&self.store), Arc::clone(&self.metrics));
         Ok((lane, opened.config))
     }
+}
+
+/// A random epoch, by which a partition is told from one that takes its place.
+fn new_epoch() -> u64 {
+    rand::rng().random_range(1..EPOCHS)
 }

@@ -288,6 +288,7 @@ impl Model {
             created_at: Some(timestamp(now)),
             expires_at: Some(timestamp(now + ttl)),
             resolved_at: None,
+            origin_reservation_id: String::new(),
         };
         self.reservations.insert(id.into(), reservation);
         self.reservation(id, false)

@@ -8,7 +8,7 @@ use inventory_sentinel::v1::{
 };
 use tonic::{Status, transport::Channel};
 
-use crate::new_id;
+use crate::{eventually, new_id};
 
 /// One namespace of one server.
 #[derive(Clone, Debug)]
@@ -127,7 +127,7 @@ impl Shop {
     /// The refusal.
     pub async fn set_stock(&self, sku: &str, on_hand: i64, request_id: &str) -> Answer<v1::SetStockResponse> {
         let (namespace_id, sku, request_id) = (self.namespace.clone(), sku.to_owned(), request_id.to_owned());
-        let request = v1::SetStockRequest { namespace_id, sku, on_hand, request_id };
+        let request = v1::SetStockRequest { namespace_id, sku, on_hand, request_id, ..Default::default() };
         self.admin.clone().set_stock(request).await.map(tonic::Response::into_inner)
     }
 
@@ -152,10 +152,95 @@ impl Shop {
     /// # Errors
     /// The refusal.
     pub async fn protect(&self, sku: &str, is_protected: bool) -> Answer<v1::ConfigureSkuResponse> {
-        let rules = Some(v1::SkuRules { is_protected: Some(is_protected) });
+        self.configure(sku, v1::SkuRules { is_protected: Some(is_protected), ..Default::default() }).await
+    }
+
+    /// ConfigureSku.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn configure(&self, sku: &str, rules: v1::SkuRules) -> Answer<v1::ConfigureSkuResponse> {
         let (namespace_id, sku) = (self.namespace.clone(), sku.to_owned());
-        let request = v1::ConfigureSkuRequest { namespace_id, sku, rules, request_id: String::new() };
+        let request = v1::ConfigureSkuRequest { namespace_id, sku, rules: Some(rules), ..Default::default() };
         self.admin.clone().configure_sku(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Commit of these lines, with this identity.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn commit_lines(
+        &self,
+        reservation_id: &str,
+        lines: &[(&str, i32)],
+        rest_policy: v1::RestPolicy,
+        request_id: &str,
+    ) -> Answer<v1::CommitResponse> {
+        let request = v1::CommitRequest {
+            namespace_id: self.namespace.clone(),
+            reservation_id: reservation_id.into(),
+            request_id: request_id.into(),
+            lines: order(lines).lines,
+            rest_policy: rest_policy.into(),
+            ..Default::default()
+        };
+        self.checkout.clone().commit(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Rollback of these lines, with this identity.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn rollback_lines(
+        &self,
+        reservation_id: &str,
+        lines: &[(&str, i32)],
+        request_id: &str,
+    ) -> Answer<v1::RollbackResponse> {
+        let request = v1::RollbackRequest {
+            namespace_id: self.namespace.clone(),
+            reservation_id: reservation_id.into(),
+            request_id: request_id.into(),
+            lines: order(lines).lines,
+        };
+        self.checkout.clone().rollback(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Commit that buys anew after the deadline.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn commit_late(&self, reservation_id: &str) -> Answer<v1::CommitResponse> {
+        let request = v1::CommitRequest {
+            namespace_id: self.namespace.clone(),
+            reservation_id: reservation_id.into(),
+            late_policy: v1::LatePolicy::BuyAnew.into(),
+            ..Default::default()
+        };
+        self.checkout.clone().commit(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Extend, with this identity.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn extend(&self, reservation_id: &str, ttl: Duration, request_id: &str) -> Answer<v1::ExtendResponse> {
+        let request = v1::ExtendRequest {
+            namespace_id: self.namespace.clone(),
+            reservation_id: reservation_id.into(),
+            ttl: Some(ttl.try_into().expect("a ttl")),
+            request_id: request_id.into(),
+        };
+        self.checkout.clone().extend(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Waits until a reservation has expired.
+    pub async fn expired(&self, reservation_id: &str) {
+        eventually("the hold expires", async || {
+            let state = self.reservation(reservation_id).await.expect("it is known").state();
+            (state == v1::ReservationState::Expired).then_some(())
+        })
+        .await;
     }
 
     /// IsProtected.

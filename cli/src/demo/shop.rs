@@ -1,7 +1,7 @@
 //! The server as a buyer sees it. The only place of the demo that sends calls; repeats what is worth
 //! repeating, with the same identity, for a bounded time.
 
-use std::{error::Error, future::Future, sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use inventory_sentinel_client::{
     Audit, Code, CommitError, ConnectError, GetReservationError, Namespace, Reason, Receipt, Reservation, ReserveError,
@@ -143,7 +143,7 @@ impl Shop {
         rpc: impl Fn(&E) -> Option<&RpcError>,
     ) -> Result<Result<T, E>, Failure>
     where
-        F: Future<Output = Result<T, E>>,
+        F: IntoFuture<Output = Result<T, E>>,
     {
         let give_up = Instant::now() + self.patience;
         loop {

@@ -10,10 +10,11 @@ use inventory_sentinel::{
 use tokio::{sync::Semaphore, time::Instant};
 use tonic::{Request, Response, Status};
 
-use super::{Desk, carry, check_age, convert, deadline, status::Failure, unexpected};
+use super::{Desk, carry, check_age, convert, deadline, rules, settings, status::Failure, unexpected};
 use crate::{
     domain::{
-        Delta, Id, Invalid, NamespaceName, OnHand, Operation, Outcome, Refusal, Report, RequestId, Rules, Sku, Stock,
+        Condition, Delta, Id, Invalid, NamespaceName, OnHand, Operation, Outcome, Refusal, Report, RequestId, Sku,
+        Stock,
     },
     namespaces::Namespace,
     store::{Store, audit},
@@ -41,14 +42,16 @@ impl Admin {
 impl InventoryAdmin for Admin {
     async fn set_stock(&self, request: Request<v1::SetStockRequest>) -> Result<Response<v1::SetStockResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let v1::SetStockRequest { namespace_id, sku, on_hand, request_id } = request.into_inner();
+        let v1::SetStockRequest { namespace_id, sku, on_hand, request_id, if_absent, if_version } =
+            request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
             let sku = Sku::parse(sku, "sku")?;
             let on_hand = OnHand::parse(on_hand)?;
+            let condition = condition(if_absent, if_version)?;
             let request_id = RequestId::parse(request_id)?;
             let namespace = self.desk.namespace_made(&name, deadline).await?;
-            let operation = |id, sku| Operation::SetStock { id, sku, on_hand };
+            let operation = |memo, sku| Operation::SetStock { memo, sku, on_hand, condition };
             let (stock, replayed, sequence) = change_stock(&namespace, sku, &request_id, operation, deadline).await?;
             Ok(v1::SetStockResponse { stock: Some(stock), replayed, sequence })
         };
@@ -71,7 +74,7 @@ impl InventoryAdmin for Admin {
             } else {
                 self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?
             };
-            let operation = |id, sku| Operation::AdjustStock { id, sku, delta };
+            let operation = |memo, sku| Operation::AdjustStock { memo, sku, delta };
             let (stock, replayed, sequence) = change_stock(&namespace, sku, &request_id, operation, deadline).await?;
             Ok(v1::AdjustStockResponse { stock: Some(stock), replayed, sequence })
         };
@@ -83,25 +86,101 @@ impl InventoryAdmin for Admin {
         request: Request<v1::ConfigureSkuRequest>,
     ) -> Result<Response<v1::ConfigureSkuResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let v1::ConfigureSkuRequest { namespace_id, sku, rules, request_id } = request.into_inner();
+        let v1::ConfigureSkuRequest { namespace_id, sku, rules, request_id, if_version } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
             let sku = Sku::parse(sku, "sku")?;
             RequestId::check_optional(request_id)?;
-            let rules = Rules { is_protected: rules.and_then(|rules| rules.is_protected) };
-            if rules.is_protected.is_none() {
-                return Err(Invalid::new(Reason::NoRules, "rules").into());
-            }
+            let change = rules::change(rules)?;
+            let if_revision = if_version.map(version).transpose()?;
             let namespace = self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?;
-            let operation = Operation::ConfigureSku { sku: sku.clone(), rules };
+            let operation = Operation::ConfigureSku { sku: sku.clone(), change, if_revision };
             let (sku, stock, _, sequence) = stock_of(carry(namespace.lane_of(&sku), operation, deadline).await?)?;
             Ok(v1::ConfigureSkuResponse {
-                rules: Some(v1::SkuRules { is_protected: Some(stock.is_protected) }),
+                rules: Some(rules::message(&stock)),
+                rules_version: stock.rules.revision as i64,
                 stock: Some(convert::stock(sku, stock)),
                 sequence,
             })
         };
         self.desk.answer(Measured::ConfigureSku, handler, |_| false).await
+    }
+
+    async fn get_sku(&self, request: Request<v1::GetSkuRequest>) -> Result<Response<v1::GetSkuResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let v1::GetSkuRequest { namespace_id, sku } = request.into_inner();
+        let handler = async {
+            let name = NamespaceName::parse(namespace_id)?;
+            let sku = Sku::parse(sku, "sku")?;
+            let namespace = self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?;
+            let operation = Operation::GetStock { sku: sku.clone() };
+            let (sku, stock, _, sequence) = stock_of(carry(namespace.lane_of(&sku), operation, deadline).await?)?;
+            Ok(v1::GetSkuResponse {
+                rules: Some(rules::message(&stock)),
+                rules_version: stock.rules.revision as i64,
+                stock: Some(convert::stock(sku, stock)),
+                sequence,
+            })
+        };
+        self.desk.answer(Measured::GetSku, handler, |_| false).await
+    }
+
+    async fn delete_sku(
+        &self,
+        request: Request<v1::DeleteSkuRequest>,
+    ) -> Result<Response<v1::DeleteSkuResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let v1::DeleteSkuRequest { namespace_id, sku, request_id } = request.into_inner();
+        let handler = async {
+            let name = NamespaceName::parse(namespace_id)?;
+            let sku = Sku::parse(sku, "sku")?;
+            RequestId::check_optional(request_id)?;
+            let Some(namespace) = self.desk.namespace(&name, deadline).await? else {
+                return Ok(v1::DeleteSkuResponse { stock: None, sequence: 0 });
+            };
+            let operation = Operation::DeleteSku { sku: sku.clone() };
+            match carry(namespace.lane_of(&sku), operation, deadline).await? {
+                (Outcome::NothingToDelete, sequence) => Ok(v1::DeleteSkuResponse { stock: None, sequence }),
+                answer => {
+                    let (sku, stock, _, sequence) = stock_of(answer)?;
+                    Ok(v1::DeleteSkuResponse { stock: Some(convert::stock(sku, stock)), sequence })
+                }
+            }
+        };
+        self.desk.answer(Measured::DeleteSku, handler, |_| false).await
+    }
+
+    async fn configure_namespace(
+        &self,
+        request: Request<v1::ConfigureNamespaceRequest>,
+    ) -> Result<Response<v1::ConfigureNamespaceResponse>, Status> {
+        let v1::ConfigureNamespaceRequest { namespace_id, config, request_id, if_version } = request.into_inner();
+        let handler = async {
+            let name = NamespaceName::parse(namespace_id)?;
+            RequestId::check_optional(request_id)?;
+            let change = settings::change(config)?;
+            let if_revision = if_version.map(version).transpose()?;
+            self.desk.admit()?;
+            let config = self.desk.namespaces.configure(&name, change, if_revision).await??;
+            let version = config.revision as i64;
+            Ok(v1::ConfigureNamespaceResponse { config: Some(settings::message(&config)), version })
+        };
+        self.desk.answer(Measured::ConfigureNamespace, handler, |_| false).await
+    }
+
+    async fn get_namespace(
+        &self,
+        request: Request<v1::GetNamespaceRequest>,
+    ) -> Result<Response<v1::GetNamespaceResponse>, Status> {
+        let v1::GetNamespaceRequest { namespace_id } = request.into_inner();
+        let handler = async {
+            let name = NamespaceName::parse(namespace_id)?;
+            self.desk.admit()?;
+            let config = self.store.find(&name).await?.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
+            let version = config.revision as i64;
+            Ok(v1::GetNamespaceResponse { config: Some(settings::message(&config)), version })
+        };
+        self.desk.answer(Measured::GetNamespace, handler, |_| false).await
     }
 
     async fn audit(&self, request: Request<v1::AuditRequest>) -> Result<Response<v1::AuditResponse>, Status> {
@@ -131,6 +210,22 @@ impl Admin {
         }
         Ok(convert::report(report))
     }
+}
+
+/// When SetStock may be applied; the two conditions exclude each other.
+fn condition(if_absent: bool, if_version: Option<i64>) -> Result<Condition, Invalid> {
+    match if_version {
+        Some(_) if if_absent => Err(Invalid::new(Reason::InvalidPolicy, "if_version")),
+        Some(number) => version(number).map(Condition::IfVersion),
+        None if if_absent => Ok(Condition::IfAbsent),
+        None => Ok(Condition::Always),
+    }
+}
+
+/// A version is a sequence, which fits six bytes with one number to spare.
+fn version(number: i64) -> Result<u64, Invalid> {
+    let version = u64::try_from(number).ok().filter(|version| *version < (1 << 48) - 1);
+    version.ok_or_else(|| Invalid::new(Reason::InvalidPolicy, "if_version"))
 }
 
 /// What SetStock and AdjustStock share: a change with an identity in, the counters out.

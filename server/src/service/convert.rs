@@ -6,8 +6,8 @@ use inventory_sentinel::{Reason, v1};
 use prost_types::Timestamp;
 
 use crate::domain::{
-    Finding, FindingKind, Invalid, Line, MAX_LINES, Millis, NamespaceName, Quantity, Report, Reservation, Sku, State,
-    Stock,
+    Finding, FindingKind, Invalid, Line, MAX_LINES, Millis, NamespaceName, Quantity, Report, Reservation, ReservedLine,
+    Sku, State, Stock,
 };
 
 /// The lines of a cart: at least one, not too many, each SKU once.
@@ -42,34 +42,32 @@ fn within(line: usize, invalid: Invalid) -> Invalid {
 }
 
 pub(super) fn reservation(namespace: &NamespaceName, reservation: Reservation) -> v1::Reservation {
-    let state = reservation.state;
     v1::Reservation {
         reservation_id: reservation.id.to_string(),
         namespace_id: namespace.as_str().to_owned(),
-        state: match state {
+        state: match reservation.state {
             State::Pending => v1::ReservationState::Pending,
             State::Committed => v1::ReservationState::Committed,
             State::RolledBack => v1::ReservationState::RolledBack,
             State::Expired => v1::ReservationState::Expired,
         }
         .into(),
-        lines: reservation.lines.into_iter().map(|line| reservation_line(line, state)).collect(),
+        lines: reservation.lines.into_iter().map(reserved_line).collect(),
         buyer_id: reservation.buyer.into_string(),
         created_at: Some(timestamp(reservation.created_at)),
         expires_at: Some(timestamp(reservation.expires_at)),
         resolved_at: reservation.resolved_at.map(timestamp),
+        origin_reservation_id: reservation.origin.map(|id| id.to_string()).unwrap_or_default(),
     }
 }
 
-fn reservation_line(line: Line, state: State) -> v1::ReservationLine {
-    let quantity = line.quantity.get() as i32;
-    let share = |these: bool| if these { quantity } else { 0 };
+fn reserved_line(line: ReservedLine) -> v1::ReservationLine {
     v1::ReservationLine {
-        sku: line.sku.into_string(),
-        quantity,
-        held: share(state == State::Pending),
-        sold: share(state == State::Committed),
-        released: share(matches!(state, State::RolledBack | State::Expired)),
+        held: line.held() as i32,
+        sold: line.sold as i32,
+        released: line.released as i32,
+        quantity: line.line.quantity.get() as i32,
+        sku: line.line.sku.into_string(),
     }
 }
 
@@ -127,7 +125,7 @@ fn finding(finding: Finding) -> v1::AuditFinding {
     }
 }
 
-fn timestamp(instant: Millis) -> Timestamp {
+pub(super) fn timestamp(instant: Millis) -> Timestamp {
     Timestamp { seconds: (instant.0 / 1_000) as i64, nanos: (instant.0 % 1_000) as i32 * 1_000_000 }
 }
 

@@ -4,6 +4,8 @@
 //! - [`checkout`][]: `InventorySentinel`.
 //! - [`admin`][]: `InventoryAdmin`.
 //! - [`convert`][]: domain values as messages.
+//! - [`rules`][]: the rules of a SKU, both ways.
+//! - [`settings`][]: the settings of a namespace, both ways.
 //! - [`status`][]: refusals as `Status`; the only place that knows gRPC codes.
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -16,6 +18,8 @@ use tonic::{Response, Status, metadata::MetadataMap};
 pub(crate) mod admin;
 pub(crate) mod checkout;
 mod convert;
+mod rules;
+mod settings;
 mod status;
 
 use self::status::Failure;
@@ -30,8 +34,9 @@ use crate::{
 
 /// Longest that a call without a deadline waits for its answer.
 const LONGEST_CALL: Duration = Duration::from_secs(60);
-/// How much earlier than the caller's deadline we answer, so that the answer is ours and says why.
-const ANSWER_MARGIN: Duration = Duration::from_millis(5);
+/// How much earlier than the caller's deadline we answer at most, and a tenth of his time-out at that, so
+/// that the answer is ours and says why: the transport's own time-out says nothing.
+const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 
 /// What every call needs: shared by the services.
 #[derive(Clone)]

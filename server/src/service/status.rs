@@ -11,8 +11,9 @@ use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
-    domain::{Invalid, Refusal},
+    domain::{Invalid, Line, Refusal},
     lane::LaneError,
+    namespaces::Unchanged,
     store::{audit::AuditError, error::StoreError},
     telemetry::metrics::CallStatus,
 };
@@ -61,7 +62,7 @@ impl Failure {
         match self.reason.code() {
             Code::InvalidArgument => CallStatus::Invalid,
             Code::NotFound | Code::FailedPrecondition => CallStatus::Refused,
-            _ if self.reason == Reason::NamespaceQuota => CallStatus::Refused,
+            _ if matches!(self.reason, Reason::NamespaceQuota | Reason::VersionMismatch) => CallStatus::Refused,
             _ => CallStatus::Unavailable,
         }
     }
@@ -78,16 +79,62 @@ impl From<Refusal> for Failure {
         match refusal {
             Refusal::SkuNotFound(sku) => Self::new(Reason::SkuNotFound).with("sku", sku.as_str()),
             Refusal::SkuNotProtected(sku) => Self::new(Reason::SkuNotProtected).with("sku", sku.as_str()),
+            Refusal::SaleNotOpen { sku, opens_at, closes_at } => Self::new(Reason::SaleNotOpen)
+                .with("sku", sku.as_str())
+                .with("opens_at_ms", opens_at.0)
+                .with("closes_at_ms", closes_at.0),
+            Refusal::QuantityLimit { sku, limit } => {
+                Self::new(Reason::QuantityLimit).with("sku", sku.as_str()).with("limit", limit)
+            }
+            Refusal::TtlLimit { sku, limit } => {
+                Self::new(Reason::TtlLimit).with("sku", sku.as_str()).with("limit_ms", limit)
+            }
+            Refusal::BuyerRequired(sku) => Self::new(Reason::BuyerRequired).with("sku", sku.as_str()),
+            Refusal::BuyerLimit { sku, has, limit } => {
+                Self::new(Reason::BuyerLimit).with("sku", sku.as_str()).with("has", has).with("limit", limit)
+            }
             Refusal::RequestIdReused => Self::new(Reason::RequestIdReused),
             Refusal::NamespaceQuota => Self::new(Reason::NamespaceQuota),
             Refusal::ReservationNotFound => Self::new(Reason::ReservationNotFound),
             Refusal::ReservationExpired => Self::new(Reason::ReservationExpired),
             Refusal::ReservationRolledBack => Self::new(Reason::ReservationRolledBack),
             Refusal::ReservationAlreadyCommitted => Self::new(Reason::ReservationAlreadyCommitted),
+            Refusal::LineNotHeld { sku, held } => {
+                Self::new(Reason::LineNotHeld).with("sku", sku.as_str()).with("held", held)
+            }
+            Refusal::LateCommitSoldOut(lines) => late_commit_sold_out(&lines),
+            Refusal::ExtendLimit { left } => Self::new(Reason::ExtendLimit).with("left_ms", left),
             Refusal::StockBelowHeld { held } => Self::new(Reason::StockBelowHeld).with("held", held),
             Refusal::StockLimit => Self::new(Reason::StockLimit),
+            Refusal::SkuExists => Self::new(Reason::SkuExists),
+            Refusal::SkuHasHolds { held } => Self::new(Reason::SkuHasHolds).with("held", held),
+            Refusal::VersionMismatch(None) => Self::new(Reason::VersionMismatch),
+            Refusal::VersionMismatch(Some(stock)) => Self::new(Reason::VersionMismatch)
+                .with("version", stock.version)
+                .with("rules_version", stock.rules.revision),
+            Refusal::ClosesBeforeOpening => Invalid::new(Reason::InvalidRule, "rules.closes_at").into(),
         }
     }
+}
+
+impl From<Unchanged> for Failure {
+    fn from(unchanged: Unchanged) -> Self {
+        match unchanged {
+            Unchanged::Invalid(field) => Invalid::new(Reason::InvalidConfig, field).into(),
+            Unchanged::PartitionsFixed => Self::new(Reason::PartitionsFixed),
+            Unchanged::VersionMismatch(version) => Self::new(Reason::VersionMismatch).with("version", version),
+        }
+    }
+}
+
+/// Names every line that fell short, as the shortage of a Reserve does.
+fn late_commit_sold_out(lines: &[(Line, u64)]) -> Failure {
+    let short: Vec<String> = lines
+        .iter()
+        .filter(|(line, available)| u64::from(line.quantity.get()) > *available)
+        .map(|(line, available)| format!("{}: {} of {}", line.sku.as_str(), available, line.quantity.get()))
+        .collect();
+    Failure::new(Reason::LateCommitSoldOut).with("available", short.join(", "))
 }
 
 impl From<LaneError> for Failure {

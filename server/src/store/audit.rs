@@ -11,12 +11,12 @@ use deadpool_redis::redis::{self, FromRedisValue, Value, cmd};
 
 use super::{
     error::StoreError,
-    events::{Entry, Kind},
+    events::{After, Entry},
     keys::PartitionKeys,
     pool::Connection,
     wire::{self, reservation_from, stock_from},
 };
-use crate::domain::{Finding, FindingKind, Id, Line, Report, ReservationId, Sku, Stock};
+use crate::domain::{Finding, FindingKind, Id, Report, ReservationId, Sku, Stock};
 
 /// Records asked for with one HSCAN or ZSCAN.
 const SCAN_COUNT: usize = 500;
@@ -42,7 +42,8 @@ impl From<StoreError> for AuditError {
 }
 
 struct Pending {
-    lines: Vec<Line>,
+    /// Units that are held, by SKU.
+    units: Vec<(Sku, u32)>,
     deadline: u64,
     /// Whether it was there from the start, so that the scan of the index must have met it.
     seen_from_start: bool,
@@ -85,7 +86,11 @@ async fn scan_holds(
             let reservation = reservation_from(ReservationId { id, partition }, &record[1])
                 .ok_or_else(|| StoreError::corrupt("the record of a hold"))?;
             let deadline = reservation.expires_at.0;
-            pending.insert(id, Pending { lines: reservation.lines, deadline, seen_from_start: true });
+            let units = units(reservation.lines.into_iter().map(|line| {
+                let held = line.held();
+                (line.line.sku, held)
+            }));
+            pending.insert(id, Pending { units, deadline, seen_from_start: true });
         }
         if next == 0 {
             return Ok(pending);
@@ -184,19 +189,26 @@ async fn carry_forward(
 fn apply(entry: Entry, pending: &mut HashMap<Id, Pending>, stock: &mut HashMap<Sku, Stock>) {
     for run in entry.runs {
         for id in run.ids {
-            match run.kind {
-                Kind::Held => {
-                    let deadline = run.deadline.map_or(0, |deadline| deadline.0);
-                    pending.insert(id, Pending { lines: run.lines.clone(), deadline, seen_from_start: false });
+            match &run.after {
+                After::Holding { lines, deadline } => {
+                    let units = units(lines.iter().map(|line| (line.sku.clone(), line.quantity.get())));
+                    pending.insert(id, Pending { units, deadline: deadline.0, seen_from_start: false });
                 }
-                Kind::Committed | Kind::RolledBack | Kind::Expired => {
+                After::Resolved => {
                     pending.remove(&id);
                 }
-                Kind::Stock => {}
+                After::Nothing => {}
             }
+        }
+        if let Some(sku) = run.deleted {
+            stock.remove(&sku);
         }
     }
     stock.extend(entry.stock);
+}
+
+fn units(lines: impl Iterator<Item = (Sku, u32)>) -> Vec<(Sku, u32)> {
+    lines.filter(|(_, units)| *units > 0).collect()
 }
 
 fn compare(
@@ -215,8 +227,8 @@ fn compare(
     };
     let mut held: HashMap<&Sku, u64> = HashMap::new();
     for (&id, hold) in pending {
-        for line in &hold.lines {
-            *held.entry(&line.sku).or_default() += u64::from(line.quantity.get());
+        for (sku, units) in &hold.units {
+            *held.entry(sku).or_default() += u64::from(*units);
         }
         let covered = deadlines.get(&id).is_some_and(|scores| scores.contains(&hold.deadline));
         if hold.seen_from_start && !covered {

@@ -9,25 +9,23 @@ use crate::domain::{Id, Line, Millis, Sku, Stock};
 /// The version of the format.
 const VERSION: u8 = 1;
 
-/// What happened in a run of events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Held,
-    Committed,
-    RolledBack,
-    Expired,
-    /// SetStock, AdjustStock or ConfigureSku: no reservation is touched.
-    Stock,
+/// What an event did to the reservations of its run.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// They hold these units until this deadline.
+    Holding { lines: Vec<Line>, deadline: Millis },
+    /// They hold nothing any more.
+    Resolved,
+    /// No reservation is touched.
+    Nothing,
 }
 
-/// Reservations of one shape to which the same happened in one batch.
+/// Reservations to which the same happened in one batch.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Run {
-    pub(crate) kind: Kind,
-    /// The deadline of what was held.
-    pub(crate) deadline: Option<Millis>,
-    /// The lines; empty where no reservation is touched.
-    pub(crate) lines: Vec<Line>,
+    pub(crate) after: After,
+    /// The SKU that is gone with this event.
+    pub(crate) deleted: Option<Sku>,
     pub(crate) ids: Vec<Id>,
 }
 
@@ -37,7 +35,7 @@ pub(crate) struct Entry {
     pub(crate) first: u64,
     pub(crate) last: u64,
     pub(crate) runs: Vec<Run>,
-    /// The counters of every SKU that changed, as they were after the call.
+    /// The counters of every SKU that changed and is still there, as they were after the call.
     pub(crate) stock: Vec<(Sku, Stock)>,
 }
 
@@ -53,9 +51,13 @@ impl Entry {
             let _now = bytes.u48()?;
             let first = bytes.u48()?;
             let runs = (0..bytes.u16()?).map(|_| run(&mut bytes)).collect::<Option<_>>()?;
-            let stock = (0..bytes.u16()?)
-                .map(|_| Some((Sku::from_store(bytes.short()?)?, stock_from(bytes.take(31)?)?)))
-                .collect::<Option<_>>()?;
+            let mut stock = Vec::new();
+            for _ in 0..bytes.u16()? {
+                let (sku, record) = (Sku::from_store(bytes.short()?)?, bytes.short()?);
+                if !record.is_empty() {
+                    stock.push((sku, stock_from(record)?));
+                }
+            }
             bytes.0.is_empty().then_some(Self { first, last, runs, stock })
         };
         entry().ok_or_else(|| StoreError::corrupt(format!("event {id}")))
@@ -63,18 +65,19 @@ impl Entry {
 }
 
 fn run(bytes: &mut Bytes<'_>) -> Option<Run> {
-    let kind = match bytes.u8()? {
-        b'H' => Kind::Held,
-        b'C' => Kind::Committed,
-        b'R' => Kind::RolledBack,
-        b'E' => Kind::Expired,
-        b'S' | b'A' | b'F' => Kind::Stock,
+    let kind = bytes.u8()?;
+    let state = bytes.u8()?;
+    let deadline = Millis(bytes.u48()?);
+    let (moved, rest) = (bytes.long()?, bytes.long()?);
+    // What a new hold holds, and one that was extended, is what the event moved; else it is the rest.
+    let held = if rest.is_empty() { moved } else { rest };
+    let after = match state {
+        b'P' => After::Holding { lines: Bytes(held).lines()?, deadline },
+        b'C' | b'R' | b'E' => After::Resolved,
+        b'-' => After::Nothing,
         _ => return None,
     };
-    let deadline = if kind == Kind::Held { Some(Millis(bytes.u48()?)) } else { None };
-    let length = bytes.u16()?;
-    let mut shape = Bytes(bytes.take(length.into())?);
-    let lines = if kind == Kind::Stock { Vec::new() } else { shape.lines()? };
+    let deleted = if kind == b'D' { Some(Sku::from_store(moved)?) } else { None };
     let ids = (0..bytes.u16()?)
         .map(|_| {
             let id = bytes.take(16)?.try_into().ok()?;
@@ -83,5 +86,5 @@ fn run(bytes: &mut Bytes<'_>) -> Option<Run> {
             Some(id)
         })
         .collect::<Option<_>>()?;
-    Some(Run { kind, deadline, lines, ids })
+    Some(Run { after, deleted, ids })
 }

@@ -10,15 +10,24 @@ pub(crate) const NAMESPACES: &str = "is:namespaces";
 
 /// The keys of one partition, in the order of `KEYS` in `lua/contract.lua`.
 #[derive(Clone, Debug)]
-pub(crate) struct PartitionKeys([String; 7]);
+pub(crate) struct PartitionKeys([String; 8]);
 
 impl PartitionKeys {
     pub(crate) fn new(namespace: &NamespaceName, partition: u16) -> Self {
         let key = |name: &str| format!("is:{{{namespace}/{partition}}}:{name}");
-        Self([key("meta"), key("stock"), key("holds"), key("deadlines"), key("past:a"), key("past:b"), key("events")])
+        Self([
+            key("meta"),
+            key("stock"),
+            key("holds"),
+            key("deadlines"),
+            key("past:a"),
+            key("past:b"),
+            key("events"),
+            key("buyers"),
+        ])
     }
 
-    pub(crate) fn all(&self) -> &[String; 7] {
+    pub(crate) fn all(&self) -> &[String; 8] {
         &self.0
     }
 

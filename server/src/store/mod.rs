@@ -93,6 +93,18 @@ impl Store {
         wire::decode_opened(&reply)
     }
 
+    /// Replaces the config of a partition if it still has this revision; says whether, and what it is now.
+    pub(crate) async fn configure(
+        &self,
+        keys: &PartitionKeys,
+        replaced: u64,
+        config: &NamespaceConfig,
+    ) -> Result<(bool, NamespaceConfig), StoreError> {
+        let script = &self.plain;
+        let reply = self.run(script, wire::configure_command(&script.sha, keys, replaced, config)).await?;
+        wire::decode_configured(&reply)
+    }
+
     /// Runs a batch once.
     pub(crate) async fn apply(
         &self,

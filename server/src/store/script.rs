@@ -2,19 +2,28 @@
 
 use deadpool_redis::redis::Script as Hashed;
 
+/// One file of `lua/`, as a block of its own: its locals end with it.
+macro_rules! block {
+    ($file:literal) => {
+        concat!("do\n", include_str!(concat!("../../../lua/", $file)), "end\n")
+    };
+}
+
 /// The files of `lua/`, each using only what stands before it.
 const BODY: &str = concat!(
     include_str!("../../../lua/contract.lua"),
-    include_str!("../../../lua/records.lua"),
-    include_str!("../../../lua/partition.lua"),
-    include_str!("../../../lua/batch.lua"),
-    include_str!("../../../lua/ledger.lua"),
-    include_str!("../../../lua/expiry.lua"),
-    include_str!("../../../lua/reserve.lua"),
-    include_str!("../../../lua/resolve.lua"),
-    include_str!("../../../lua/stock.lua"),
-    include_str!("../../../lua/write.lua"),
-    include_str!("../../../lua/main.lua"),
+    include_str!("../../../lua/modules.lua"),
+    block!("records.lua"),
+    block!("partition.lua"),
+    block!("batch.lua"),
+    block!("buyers.lua"),
+    block!("ledger.lua"),
+    block!("expiry.lua"),
+    block!("reserve.lua"),
+    block!("resolve.lua"),
+    block!("stock.lua"),
+    block!("write.lua"),
+    block!("main.lua"),
 );
 
 /// One script, loaded twice: Redis at its memory limit runs only the second, so that resolutions

@@ -42,12 +42,17 @@ labels! {
         Reserve = "reserve",
         Commit = "commit",
         Rollback = "rollback",
+        Extend = "extend",
         GetReservation = "get_reservation",
         GetStock = "get_stock",
         IsProtected = "is_protected",
         SetStock = "set_stock",
         AdjustStock = "adjust_stock",
         ConfigureSku = "configure_sku",
+        GetSku = "get_sku",
+        DeleteSku = "delete_sku",
+        ConfigureNamespace = "configure_namespace",
+        GetNamespace = "get_namespace",
         Audit = "audit",
     }
 }

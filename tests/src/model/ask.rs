@@ -49,7 +49,7 @@ impl Op {
         let namespace_id = namespace.to_owned();
         match self.clone() {
             Op::SetStock { sku, on_hand, request_id } => {
-                let request = SetStockRequest { namespace_id, sku, on_hand, request_id };
+                let request = SetStockRequest { namespace_id, sku, on_hand, request_id, ..Default::default() };
                 let response = admin.set_stock(limited(request)).await?.into_inner();
                 Ok(stock(response.stock, response.replayed, response.sequence))
             }
@@ -59,8 +59,8 @@ impl Op {
                 Ok(stock(response.stock, response.replayed, response.sequence))
             }
             Op::ConfigureSku { sku, is_protected } => {
-                let rules = Some(SkuRules { is_protected });
-                let request = ConfigureSkuRequest { namespace_id, sku, rules, request_id: String::new() };
+                let rules = Some(SkuRules { is_protected, ..Default::default() });
+                let request = ConfigureSkuRequest { namespace_id, sku, rules, ..Default::default() };
                 let response = admin.configure_sku(limited(request)).await?.into_inner();
                 if response.rules.and_then(|rules| rules.is_protected)
                     != response.stock.as_ref().map(|of| of.is_protected)
@@ -73,7 +73,7 @@ impl Op {
                 let lines = lines.into_iter().map(|(sku, quantity)| Line { sku, quantity }).collect();
                 let ttl = ttl_ms
                     .map(|ttl| prost_types::Duration { seconds: ttl / 1_000, nanos: (ttl % 1_000) as i32 * 1_000_000 });
-                let request = ReserveRequest { namespace_id, request_id, lines, ttl, buyer_id };
+                let request = ReserveRequest { namespace_id, request_id, lines, ttl, buyer_id, ..Default::default() };
                 let response = checkout.reserve(limited(request)).await?.into_inner();
                 match response.result {
                     Some(reserve_response::Result::Shortage(shortage)) if !response.replayed => {
@@ -87,12 +87,12 @@ impl Op {
                 }
             }
             Op::Commit { reservation_id } => {
-                let request = CommitRequest { namespace_id, reservation_id, request_id: String::new() };
+                let request = CommitRequest { namespace_id, reservation_id, ..Default::default() };
                 let response = checkout.commit(limited(request)).await?.into_inner();
                 Ok(reservation(response.reservation, response.replayed, response.sequence))
             }
             Op::Rollback { reservation_id } => {
-                let request = RollbackRequest { namespace_id, reservation_id, request_id: String::new() };
+                let request = RollbackRequest { namespace_id, reservation_id, ..Default::default() };
                 let response = checkout.rollback(limited(request)).await?.into_inner();
                 Ok(reservation(response.reservation, response.replayed, response.sequence))
             }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use inventory_sentinel_client::{
-    AdjustStockError, CommitError, GetReservationError, ReserveError, RetryPolicy, RollbackError, Sentinel,
-    SetStockError, SkuRules, State,
+    AdjustStockError, CommitError, GetReservationError, ReserveError, RetryPolicy, RollbackError, RulesChange,
+    Sentinel, SetStockError, State,
 };
 use sentinel_tests::{Proxy, Redis, SentinelProcess, new_id};
 
@@ -33,7 +33,7 @@ async fn a_sale_in_the_words_of_the_client() {
     assert!(matches!(sale.admin().adjust_stock("ps5", -1).await, Err(AdjustStockError::BelowHeld(_))));
     sale.rollback(&other.id).await.expect("given back");
     assert!(matches!(sale.commit(&other.id).await, Err(CommitError::RolledBack(_))));
-    let rules = SkuRules::default().protected(false);
+    let rules = RulesChange::new().protected(false);
     assert!(!sale.admin().configure_sku("ps5", rules).await.expect("a rule").stock.is_protected);
     assert!(!sale.is_protected("ps5").await.expect("an answer"));
     assert!(matches!(sale.reserve("ps5", 1).await, Err(ReserveError::NotProtected(_))));

@@ -43,10 +43,12 @@ async fn in_every_field(server: &SentinelProcess, text: &str) -> usize {
         };
     }
     let order = || v1::ReserveRequest { namespace_id: sale(), ..order(&[("ps5", 1)]) };
-    refused!(checkout.reserve(order()): namespace_id request_id buyer_id);
-    let good = || v1::CommitRequest { namespace_id: sale(), reservation_id: id(), request_id: sale() };
+    refused!(checkout.reserve(order()): namespace_id request_id buyer_id replaces_reservation_id);
+    let good =
+        || v1::CommitRequest { namespace_id: sale(), reservation_id: id(), request_id: sale(), ..Default::default() };
     refused!(checkout.commit(good()): namespace_id reservation_id request_id);
-    let good = || v1::RollbackRequest { namespace_id: sale(), reservation_id: id(), request_id: sale() };
+    let good =
+        || v1::RollbackRequest { namespace_id: sale(), reservation_id: id(), request_id: sale(), ..Default::default() };
     refused!(checkout.rollback(good()): namespace_id reservation_id request_id);
     let good = || v1::GetReservationRequest { namespace_id: sale(), reservation_id: id() };
     refused!(checkout.get_reservation(good()): namespace_id reservation_id);
@@ -54,13 +56,45 @@ async fn in_every_field(server: &SentinelProcess, text: &str) -> usize {
     refused!(checkout.get_stock(good()): namespace_id sku);
     let good = || v1::IsProtectedRequest { namespace_id: sale(), sku: ps5() };
     refused!(checkout.is_protected(good()): namespace_id sku);
-    let good = || v1::SetStockRequest { namespace_id: sale(), sku: ps5(), on_hand: 1, request_id: sale() };
+    let good = || v1::SetStockRequest {
+        namespace_id: sale(),
+        sku: ps5(),
+        on_hand: 1,
+        request_id: sale(),
+        ..Default::default()
+    };
     refused!(admin.set_stock(good()): namespace_id sku request_id);
     let good = || v1::AdjustStockRequest { namespace_id: sale(), sku: ps5(), delta: 1, request_id: sale() };
     refused!(admin.adjust_stock(good()): namespace_id sku request_id);
-    let rules = Some(v1::SkuRules { is_protected: Some(true) });
-    let good = || v1::ConfigureSkuRequest { namespace_id: sale(), sku: ps5(), rules, request_id: sale() };
+    let rules = Some(v1::SkuRules { is_protected: Some(true), ..Default::default() });
+    let good = || v1::ConfigureSkuRequest {
+        namespace_id: sale(),
+        sku: ps5(),
+        rules,
+        request_id: sale(),
+        ..Default::default()
+    };
     refused!(admin.configure_sku(good()): namespace_id sku request_id);
+    let good = || v1::ExtendRequest {
+        namespace_id: sale(),
+        reservation_id: id(),
+        ttl: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        request_id: sale(),
+    };
+    refused!(checkout.extend(good()): namespace_id reservation_id request_id);
+    let good = || v1::GetSkuRequest { namespace_id: sale(), sku: ps5() };
+    refused!(admin.get_sku(good()): namespace_id sku);
+    let good = || v1::DeleteSkuRequest { namespace_id: sale(), sku: ps5(), request_id: sale() };
+    refused!(admin.delete_sku(good()): namespace_id sku request_id);
+    let good = || v1::ConfigureNamespaceRequest {
+        namespace_id: sale(),
+        config: Some(v1::NamespaceConfig { quota_skus: Some(1), ..Default::default() }),
+        request_id: sale(),
+        if_version: None,
+    };
+    refused!(admin.configure_namespace(good()): namespace_id request_id);
+    let good = || v1::GetNamespaceRequest { namespace_id: sale() };
+    refused!(admin.get_namespace(good()): namespace_id);
     let good = || v1::AuditRequest { namespace_id: sale() };
     refused!(admin.audit(good()): namespace_id);
     fields
@@ -74,7 +108,7 @@ async fn hostile_strings_do_no_harm(format: &str) {
     shop.supply("ps5", 100).await;
     let before = redis.dump("").await;
     for text in hostile() {
-        assert_eq!(in_every_field(&server, &text).await, 25);
+        assert_eq!(in_every_field(&server, &text).await, 37);
         assert_eq!(field(shop.reserve(order(&[(&text, 1)])).await), "lines[0].sku");
     }
     for text in SEPARATORS {

@@ -7,9 +7,11 @@ use sentinel_tests::{Redis, SentinelProcess};
 /// The script as the server assembles it.
 fn script() -> String {
     let list = include_str!("../../../server/src/store/script.rs");
-    let names = list.split("include_str!(\"../../../").skip(1).filter_map(|rest| rest.split('"').next());
-    let read = |name| std::fs::read_to_string(format!("{}/../{name}", env!("CARGO_MANIFEST_DIR"))).expect("a lua file");
-    format!("#!lua\n{}", names.map(read).collect::<String>())
+    let read =
+        |name| std::fs::read_to_string(format!("{}/../lua/{name}", env!("CARGO_MANIFEST_DIR"))).expect("a lua file");
+    let blocks = list.split("block!(\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let blocks = blocks.map(|name| format!("do\n{}end\n", read(name))).collect::<String>();
+    format!("#!lua\n{}{}{blocks}", read("contract.lua"), read("modules.lua"))
 }
 
 fn u48(number: u64) -> [u8; 6] {
@@ -32,8 +34,8 @@ type Group = (&'static str, Vec<u8>, Vec<u8>, Vec<u8>);
 
 fn call(script: &str, epoch: &str, groups: &[Group]) -> Cmd {
     let mut command = cmd("EVAL");
-    command.arg(script).arg(7);
-    for name in ["meta", "stock", "holds", "deadlines", "past:a", "past:b", "events"] {
+    command.arg(script).arg(8);
+    for name in ["meta", "stock", "holds", "deadlines", "past:a", "past:b", "events", "buyers"] {
         command.arg(format!("is:{{sale/0}}:{name}"));
     }
     command.arg(epoch);
@@ -49,7 +51,13 @@ fn malformed() -> Vec<Group> {
     let reserve = |shape: Vec<u8>| ("R", shape, id(), ttl());
     let good = || shape(&[(1, "ps5")]);
     let adjust = |delta: i64, sku: &str| [&delta.to_be_bytes()[..], sku.as_bytes()].concat();
-    let set = |on_hand: u64, sku: &str| [&u48(on_hand)[..], sku.as_bytes()].concat();
+    let set = |on_hand: u64, sku: &str| [&u48(on_hand)[..], &[0], &u48(0), sku.as_bytes()].concat();
+    // Rules to set, flags, most units, longest ttl, limit, opens, closes, any revision.
+    let rules = |set: u8, flags: u8, most: u32, limit: u32| {
+        let (most, limit) = (most.to_be_bytes(), limit.to_be_bytes());
+        [&[set, flags], &most[..], &u48(0), &limit, &u48(0), &u48(0), &u48((1 << 48) - 1), b"ps5"].concat()
+    };
+    let target = || vec![6; 16];
     let many: Vec<String> = (0..33).map(|i| format!("sku-{i}")).collect();
     let many: Vec<(u32, &str)> = many.iter().map(|sku| (1, sku.as_str())).collect();
     vec![
@@ -81,10 +89,23 @@ fn malformed() -> Vec<Group> {
         ("A", adjust(1_000_000_001, "ps5"), id(), Vec::new()),
         ("A", adjust(i64::MIN, "ps5"), id(), Vec::new()),
         ("A", adjust(1, ""), id(), Vec::new()),
-        ("F", b"\0\x01ps5".to_vec(), Vec::new(), Vec::new()),
-        ("F", b"\x02\x01ps5".to_vec(), Vec::new(), Vec::new()),
-        ("F", b"\x01\x02ps5".to_vec(), Vec::new(), Vec::new()),
-        ("F", b"\x01\x01ps5".to_vec(), id(), Vec::new()),
+        ("S", [&u48(1)[..], &[3], &u48(0), b"ps5"].concat(), id(), Vec::new()),
+        ("F", rules(0, 1, 0, 0), Vec::new(), Vec::new()),
+        ("F", rules(1, 2, 0, 0), Vec::new(), Vec::new()),
+        ("F", rules(2, 1, 1_000_001, 0), Vec::new(), Vec::new()),
+        ("F", rules(8, 1, 0, 1_000_001), Vec::new(), Vec::new()),
+        ("F", rules(1, 1, 0, 0), id(), Vec::new()),
+        ("F", rules(1, 1, 0, 0)[..34].to_vec(), Vec::new(), Vec::new()),
+        ("r", good(), ids(2), [ttl(), vec![0, 0], target()].concat()),
+        ("r", good(), id(), ttl()),
+        ("L", Vec::new(), ids(2), target()),
+        ("c", [target(), vec![1]].concat(), id(), Vec::new()),
+        ("c", [target(), vec![1], shape(&[(0, "ps5")])].concat(), id(), Vec::new()),
+        ("b", shape(&[(1, "ps5")]), id(), Vec::new()),
+        ("E", target(), id(), Vec::new()),
+        ("E", [target(), u48(0).to_vec()].concat(), id(), Vec::new()),
+        ("D", Vec::new(), Vec::new(), Vec::new()),
+        ("D", b"ps5".to_vec(), id(), Vec::new()),
         ("T", Vec::new(), Vec::new(), Vec::new()),
         ("Z", Vec::new(), id(), Vec::new()),
         ("", Vec::new(), Vec::new(), Vec::new()),

@@ -88,7 +88,7 @@ fn malformed<'a>(shop: &'a Shop, ghost: &'a Shop, misnamed: &'a Shop) -> Vec<Cas
             let request = v1::ConfigureSkuRequest {
                 namespace_id: shop.namespace.clone(),
                 sku: "ps5".into(),
-                rules: Some(v1::SkuRules { is_protected: None }),
+                rules: Some(v1::SkuRules::default()),
                 ..Default::default()
             };
             shop.admin.clone().configure_sku(request).await
@@ -248,11 +248,15 @@ fn every_reason_of_the_catalogue_is_walked() {
         include_str!("overload.rs"),
         include_str!("namespaces.rs"),
         include_str!("process.rs"),
+        include_str!("rules.rs"),
+        include_str!("parts.rs"),
+        include_str!("settings.rs"),
     );
     let is_walked = |reason: &Reason| {
         let forms = [
             format!("case!({reason:?}, "),
             format!(", Reason::{reason:?}, None)"),
+            format!(", Reason::{reason:?}, Some("),
             format!("Some(Reason::{reason:?})"),
         ];
         forms.iter().any(|form| sources.contains(form))

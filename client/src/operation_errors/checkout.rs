@@ -1,0 +1,203 @@
+//! The errors of the checkout operations. Data only.
+
+use std::time::{Duration, SystemTime};
+
+use inventory_sentinel::Reason;
+
+use super::{metadata::Datum, operation_error};
+use crate::{rpc_error::RpcError, types::ShortLine};
+
+operation_error! {
+    /// Why nothing was reserved.
+    ReserveError {
+        EmptySku => EmptySku,
+        InvalidSku => InvalidSku,
+        InvalidQuantity => InvalidQuantity,
+        InvalidTtl => InvalidTtl,
+        NoLines => NoLines,
+        TooManyLines => TooManyLines,
+        DuplicateSku => DuplicateSku,
+        InvalidBuyerId => InvalidBuyer,
+        InvalidReservationId => InvalidReservationId,
+        RequestIdRequired => RequestIdRequired,
+        InvalidRequestId => InvalidRequestId,
+        RequestTooOld => RequestTooOld,
+        RequestIdReused => RequestIdReused,
+        SkuNotFound => SkuNotFound,
+        SkuNotProtected => NotProtected,
+        ReservationNotFound => ReplacedNotFound,
+        ReservationAlreadyCommitted => ReplacedAlreadyCommitted,
+        CrossPartitionCart => CrossPartitionCart,
+        NamespaceQuota => NamespaceQuota,
+        StoreFull => StoreFull,
+    }
+    with {
+        SaleNotOpen => SaleNotOpen {
+            /// The SKU that is not on sale now.
+            sku: String = "sku",
+            /// When its sale opens; `None`: always open.
+            opens_at: Option<SystemTime> = "opens_at_ms",
+            /// When its sale closes; `None`: never.
+            closes_at: Option<SystemTime> = "closes_at_ms",
+        },
+        QuantityLimit => QuantityLimit {
+            /// The SKU that too many units were asked of.
+            sku: String = "sku",
+            /// Most units of it in one reservation.
+            limit: i64 = "limit",
+        },
+        TtlLimit => TtlLimit {
+            /// The SKU that does not allow the ttl.
+            sku: String = "sku",
+            /// The longest ttl that it allows.
+            limit: Duration = "limit_ms",
+        },
+        BuyerRequired => BuyerRequired {
+            /// The SKU that has a limit per buyer.
+            sku: String = "sku",
+        },
+        BuyerLimit => BuyerLimit {
+            /// The SKU that the buyer wants too much of.
+            sku: String = "sku",
+            /// Units that the buyer holds and has bought.
+            has: i64 = "has",
+            /// Most that one buyer may.
+            limit: i64 = "limit",
+        },
+    }
+    and {
+        /// The stock can't cover the lines; nothing was taken.
+        #[error("insufficient stock: {}", shortage(lines))]
+        InsufficientStock {
+            /// Every line that fell short, in the order of the request.
+            lines: Vec<ShortLine>,
+        },
+    }
+}
+
+operation_error! {
+    /// Why a sale was not made final.
+    CommitError {
+        InvalidReservationId => InvalidReservationId,
+        InvalidPolicy => InvalidPolicy,
+        EmptySku => EmptySku,
+        InvalidSku => InvalidSku,
+        InvalidQuantity => InvalidQuantity,
+        TooManyLines => TooManyLines,
+        DuplicateSku => DuplicateSku,
+        RequestIdRequired => RequestIdRequired,
+        InvalidRequestId => InvalidRequestId,
+        RequestTooOld => RequestTooOld,
+        RequestIdReused => RequestIdReused,
+        ReservationNotFound => NotFound,
+        ReservationExpired => Expired,
+        ReservationRolledBack => RolledBack,
+        ReservationAlreadyCommitted => AlreadyCommitted,
+        NamespaceQuota => NamespaceQuota,
+    }
+    with {
+        LineNotHeld => LineNotHeld {
+            /// The SKU that too many units were named of.
+            sku: String = "sku",
+            /// Units of it that the reservation holds.
+            held: i64 = "held",
+        },
+        LateCommitSoldOut => LateSoldOut {
+            /// Every line that the stock can't cover any more: refund the buyer.
+            lines: Vec<ShortLine> = "available",
+        },
+        BuyerLimit => BuyerLimit {
+            /// The SKU that the buyer would have too much of.
+            sku: String = "sku",
+            /// Units that the buyer holds and has bought.
+            has: i64 = "has",
+            /// Most that one buyer may.
+            limit: i64 = "limit",
+        },
+    }
+}
+
+operation_error! {
+    /// Why units were not given back.
+    RollbackError {
+        InvalidReservationId => InvalidReservationId,
+        EmptySku => EmptySku,
+        InvalidSku => InvalidSku,
+        InvalidQuantity => InvalidQuantity,
+        TooManyLines => TooManyLines,
+        DuplicateSku => DuplicateSku,
+        RequestIdRequired => RequestIdRequired,
+        InvalidRequestId => InvalidRequestId,
+        RequestTooOld => RequestTooOld,
+        RequestIdReused => RequestIdReused,
+        ReservationNotFound => NotFound,
+        ReservationExpired => Expired,
+        ReservationRolledBack => RolledBack,
+        ReservationAlreadyCommitted => AlreadyCommitted,
+        NamespaceQuota => NamespaceQuota,
+    }
+    with {
+        LineNotHeld => LineNotHeld {
+            /// The SKU that too many units were named of.
+            sku: String = "sku",
+            /// Units of it that the reservation holds.
+            held: i64 = "held",
+        },
+    }
+}
+
+operation_error! {
+    /// Why a deadline was not moved.
+    ExtendError {
+        InvalidReservationId => InvalidReservationId,
+        InvalidTtl => InvalidTtl,
+        RequestIdRequired => RequestIdRequired,
+        InvalidRequestId => InvalidRequestId,
+        RequestTooOld => RequestTooOld,
+        RequestIdReused => RequestIdReused,
+        ReservationNotFound => NotFound,
+        ReservationExpired => Expired,
+        ReservationRolledBack => RolledBack,
+        ReservationAlreadyCommitted => AlreadyCommitted,
+        NamespaceQuota => NamespaceQuota,
+    }
+    with {
+        ExtendLimit => Limit {
+            /// How much further the deadline could be moved.
+            left: Duration = "left_ms",
+        },
+    }
+}
+
+operation_error! {
+    /// Why a reservation could not be read.
+    GetReservationError {
+        InvalidReservationId => InvalidReservationId,
+        ReservationNotFound => NotFound,
+    }
+}
+
+operation_error! {
+    /// Why a SKU's counters could not be read.
+    GetStockError {
+        EmptySku => EmptySku,
+        InvalidSku => InvalidSku,
+        SkuNotFound => SkuNotFound,
+    }
+}
+
+operation_error! {
+    /// Why it could not be told whether a SKU is protected.
+    IsProtectedError {
+        EmptySku => EmptySku,
+        InvalidSku => InvalidSku,
+    }
+}
+
+fn shortage(lines: &[ShortLine]) -> String {
+    let lines: Vec<String> = lines
+        .iter()
+        .map(|line| format!("{} requested and {} available of sku {}", line.requested, line.available, line.sku))
+        .collect();
+    lines.join(", ")
+}

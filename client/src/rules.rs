@@ -1,0 +1,179 @@
+//! The rules of a SKU and the settings of a namespace: as they are, and what to change of them. Data
+//! only: they know neither the wire nor a connection.
+
+use std::time::{Duration, SystemTime};
+
+use crate::types::Stock;
+
+/// The rules of a SKU as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SkuRules {
+    /// Whether the units are governed here.
+    pub is_protected: bool,
+    /// Most units of one reservation; `None`: no limit of its own.
+    pub max_quantity: Option<i32>,
+    /// Longest ttl of one reservation; `None`: no limit of its own.
+    pub max_ttl: Option<Duration>,
+    /// Most units that one buyer may hold and have bought; `None`: no limit.
+    pub buyer_limit: Option<i32>,
+    /// When the sale opens; `None`: always open.
+    pub opens_at: Option<SystemTime>,
+    /// When the sale closes; `None`: never.
+    pub closes_at: Option<SystemTime>,
+}
+
+/// The rules and the counters of a SKU as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SkuConfiguration {
+    /// All rules.
+    pub rules: SkuRules,
+    /// Grows with every change of the rules; 0 while they never changed.
+    pub rules_version: i64,
+    /// The counters.
+    pub stock: Stock,
+}
+
+/// What to change of the rules of a SKU; what is not said stays as it is, and `None` takes a limit
+/// away: `RulesChange::new().buyer_limit(2).closes_at(None)`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "nothing is changed before it is sent"]
+pub struct RulesChange {
+    pub(crate) is_protected: Option<bool>,
+    pub(crate) max_quantity: Option<Option<i32>>,
+    pub(crate) max_ttl: Option<Option<Duration>>,
+    pub(crate) buyer_limit: Option<Option<i32>>,
+    pub(crate) opens_at: Option<Option<SystemTime>>,
+    pub(crate) closes_at: Option<Option<SystemTime>>,
+}
+
+impl RulesChange {
+    /// No change yet; the server refuses to change nothing.
+    pub fn new() -> Self {
+        RulesChange::default()
+    }
+
+    /// Whether the units are governed here.
+    pub fn protected(mut self, yes: bool) -> Self {
+        self.is_protected = Some(yes);
+        self
+    }
+
+    /// Most units of one reservation, 1 to 1,000,000.
+    pub fn max_quantity(mut self, units: impl Into<Option<i32>>) -> Self {
+        self.max_quantity = Some(units.into());
+        self
+    }
+
+    /// Longest ttl of one reservation, from 1 ms, in steps of 1 ms.
+    pub fn max_ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
+        self.max_ttl = Some(ttl.into());
+        self
+    }
+
+    /// Most units that one buyer may hold and have bought, 1 to 1,000,000. Counted from the moment that
+    /// a limit is set.
+    pub fn buyer_limit(mut self, units: impl Into<Option<i32>>) -> Self {
+        self.buyer_limit = Some(units.into());
+        self
+    }
+
+    /// When the sale opens, on the store's clock; cut to the millisecond.
+    pub fn opens_at(mut self, at: impl Into<Option<SystemTime>>) -> Self {
+        self.opens_at = Some(at.into());
+        self
+    }
+
+    /// When the sale closes, on the store's clock; cut to the millisecond.
+    pub fn closes_at(mut self, at: impl Into<Option<SystemTime>>) -> Self {
+        self.closes_at = Some(at.into());
+        self
+    }
+}
+
+/// What holds for a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NamespaceConfig {
+    /// Partitions: each is a Redis hash tag of its own.
+    pub partitions: i32,
+    /// Life of a hold that names none.
+    pub default_ttl: Duration,
+    /// Longest ttl of a hold.
+    pub max_ttl: Duration,
+    /// Longest life of a hold, however often it is extended.
+    pub max_life: Duration,
+    /// How long resolved reservations and request ids are known.
+    pub retention: Duration,
+    /// Records (reservations and remembered requests) that the namespace may hold.
+    pub quota_records: i64,
+    /// SKUs that the namespace may hold.
+    pub quota_skus: i64,
+    /// Grows with every change.
+    pub version: i64,
+}
+
+/// What to change of a namespace; what is not said stays as it is, or is the server's default where
+/// the namespace is made: `NamespaceChange::new().partitions(8)`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "nothing is changed before it is sent"]
+pub struct NamespaceChange {
+    pub(crate) partitions: Option<i32>,
+    pub(crate) default_ttl: Option<Duration>,
+    pub(crate) max_ttl: Option<Duration>,
+    pub(crate) max_life: Option<Duration>,
+    pub(crate) retention: Option<Duration>,
+    pub(crate) quota_records: Option<i64>,
+    pub(crate) quota_skus: Option<i64>,
+}
+
+impl NamespaceChange {
+    /// No change yet; the server refuses to change nothing.
+    pub fn new() -> Self {
+        NamespaceChange::default()
+    }
+
+    /// Partitions, 1 to 64; fixed once the namespace is made.
+    pub fn partitions(mut self, number: i32) -> Self {
+        self.partitions = Some(number);
+        self
+    }
+
+    /// Life of a hold that names none, from 1 ms to the longest ttl, in steps of 1 ms.
+    pub fn default_ttl(mut self, ttl: Duration) -> Self {
+        self.default_ttl = Some(ttl);
+        self
+    }
+
+    /// Longest ttl of a hold, 1 ms to 30 days, in steps of 1 ms.
+    pub fn max_ttl(mut self, ttl: Duration) -> Self {
+        self.max_ttl = Some(ttl);
+        self
+    }
+
+    /// Longest life of a hold, however often it is extended: from the longest ttl to 60 days, in steps
+    /// of 1 ms.
+    pub fn max_life(mut self, life: Duration) -> Self {
+        self.max_life = Some(life);
+        self
+    }
+
+    /// How long resolved reservations and request ids are known, 1 s to 30 days, in steps of 1 ms.
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.retention = Some(retention);
+        self
+    }
+
+    /// Records (reservations and remembered requests) that the namespace may hold, 1 to 1,000,000,000.
+    pub fn quota_records(mut self, records: i64) -> Self {
+        self.quota_records = Some(records);
+        self
+    }
+
+    /// SKUs that the namespace may hold, 1 to 100,000,000.
+    pub fn quota_skus(mut self, skus: i64) -> Self {
+        self.quota_skus = Some(skus);
+        self
+    }
+}

@@ -1,0 +1,217 @@
+//! What each request puts on the wire and what is made of its answer, against a server of this process
+//! that writes down the last message it was sent.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use inventory_sentinel::v1::{
+    self,
+    inventory_admin_server::{InventoryAdmin, InventoryAdminServer},
+    inventory_sentinel_server::{InventorySentinel, InventorySentinelServer},
+};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+use super::pending;
+use crate::{Namespace, NamespaceChange, RulesChange, Sentinel};
+
+#[derive(Debug)]
+enum Message {
+    Reserve(v1::ReserveRequest),
+    Commit(v1::CommitRequest),
+    Rollback(v1::RollbackRequest),
+    Extend(v1::ExtendRequest),
+    SetStock(v1::SetStockRequest),
+    ConfigureSku(v1::ConfigureSkuRequest),
+    ConfigureNamespace(v1::ConfigureNamespaceRequest),
+}
+
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Option<Message>>>);
+
+impl Recorder {
+    fn answer<T>(&self, message: Message, answer: T) -> Result<Response<T>, Status> {
+        *self.0.lock().unwrap() = Some(message);
+        Ok(Response::new(answer))
+    }
+
+    fn last(&self) -> Message {
+        self.0.lock().unwrap().take().unwrap()
+    }
+}
+
+macro_rules! last {
+    ($recorder:ident, $kind:ident) => {
+        match $recorder.last() {
+            Message::$kind(message) => message,
+            other => panic!("{other:?}"),
+        }
+    };
+}
+
+/// A service whose methods record their request and always give the same answer, or are not there.
+macro_rules! service {
+    ($service:ident:
+        $($record:ident $kind:ident($request:ident) -> $response:ident $answer:expr;)+
+        $(- $absent:ident($unused:ident) -> $never:ident;)+
+    ) => {
+        #[tonic::async_trait]
+        impl $service for Recorder {
+            $(
+                async fn $record(&self, request: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {
+                    self.answer(Message::$kind(request.into_inner()), $answer)
+                }
+            )+
+            $(
+                async fn $absent(&self, _: Request<v1::$unused>) -> Result<Response<v1::$never>, Status> {
+                    Err(Status::unimplemented("not recorded"))
+                }
+            )+
+        }
+    };
+}
+
+service! { InventorySentinel:
+    reserve Reserve(ReserveRequest) -> ReserveResponse v1::ReserveResponse {
+        result: Some(v1::reserve_response::Result::Reservation(pending())),
+        ..Default::default()
+    };
+    commit Commit(CommitRequest) -> CommitResponse v1::CommitResponse {
+        reservation: Some(v1::Reservation { origin_reservation_id: "r0".into(), ..pending() }),
+        ..Default::default()
+    };
+    rollback Rollback(RollbackRequest) -> RollbackResponse
+        v1::RollbackResponse { reservation: Some(pending()), ..Default::default() };
+    extend Extend(ExtendRequest) -> ExtendResponse v1::ExtendResponse {
+        reservation: Some(pending()),
+        extendable: Some(prost_types::Duration { seconds: 2, nanos: 500_000_000 }),
+        ..Default::default()
+    };
+    - get_reservation(GetReservationRequest) -> GetReservationResponse;
+    - get_stock(GetStockRequest) -> GetStockResponse;
+    - is_protected(IsProtectedRequest) -> IsProtectedResponse;
+}
+
+service! { InventoryAdmin:
+    set_stock SetStock(SetStockRequest) -> SetStockResponse
+        v1::SetStockResponse { stock: Some(v1::Stock::default()), ..Default::default() };
+    configure_sku ConfigureSku(ConfigureSkuRequest) -> ConfigureSkuResponse v1::ConfigureSkuResponse {
+        rules: Some(v1::SkuRules { is_protected: Some(true), buyer_limit: Some(2), ..Default::default() }),
+        stock: Some(v1::Stock::default()),
+        sequence: 9,
+        rules_version: 4,
+    };
+    configure_namespace ConfigureNamespace(ConfigureNamespaceRequest) -> ConfigureNamespaceResponse
+        v1::ConfigureNamespaceResponse {
+            config: Some(v1::NamespaceConfig {
+                partitions: Some(8),
+                default_ttl: Some(prost_types::Duration::default()),
+                max_ttl: Some(prost_types::Duration::default()),
+                max_life: Some(prost_types::Duration::default()),
+                retention: Some(prost_types::Duration::default()),
+                quota_records: Some(1),
+                quota_skus: Some(1),
+            }),
+            version: 1,
+        };
+    - adjust_stock(AdjustStockRequest) -> AdjustStockResponse;
+    - get_sku(GetSkuRequest) -> GetSkuResponse;
+    - delete_sku(DeleteSkuRequest) -> DeleteSkuResponse;
+    - get_namespace(GetNamespaceRequest) -> GetNamespaceResponse;
+    - audit(AuditRequest) -> AuditResponse;
+}
+
+async fn shop() -> (Recorder, Namespace) {
+    let recorder = Recorder::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let server = tonic::transport::Server::builder()
+        .add_service(InventorySentinelServer::new(recorder.clone()))
+        .add_service(InventoryAdminServer::new(recorder.clone()))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    tokio::spawn(server);
+    let sentinel = Sentinel::connect(uri).await.unwrap();
+    (recorder, sentinel.namespace("sale"))
+}
+
+#[tokio::test]
+async fn reserve_names_what_it_replaces() {
+    let (server, sale) = shop().await;
+    sale.reserve("ps5", 1).replacing("r0").await.unwrap();
+    assert_eq!(last!(server, Reserve).replaces_reservation_id, "r0");
+    sale.reserve("ps5", 1).await.unwrap();
+    assert_eq!(last!(server, Reserve).replaces_reservation_id, "");
+}
+
+#[tokio::test]
+async fn commit_says_what_becomes_of_the_rest_and_of_a_late_one() {
+    let (server, sale) = shop().await;
+    sale.commit("r1").line("ps5", 2).line("pad", 1).keep_rest().await.unwrap();
+    let asked = last!(server, Commit);
+    assert_eq!((asked.namespace_id.as_str(), asked.reservation_id.as_str()), ("sale", "r1"));
+    let line = |sku: &str, quantity| v1::Line { sku: sku.into(), quantity };
+    assert_eq!(asked.lines, [line("ps5", 2), line("pad", 1)]);
+    assert_eq!(asked.rest_policy(), v1::RestPolicy::Keep);
+    assert_eq!(asked.late_policy(), v1::LatePolicy::Unspecified);
+
+    sale.commit("r1").line("ps5", 2).release_rest().await.unwrap();
+    assert_eq!(last!(server, Commit).rest_policy(), v1::RestPolicy::Release);
+
+    let sold = sale.commit("r0").buy_anew_if_late().await.unwrap();
+    assert_eq!(sold.origin.as_deref(), Some("r0"));
+    let asked = last!(server, Commit);
+    assert_eq!(asked.late_policy(), v1::LatePolicy::BuyAnew);
+    assert_eq!((asked.rest_policy(), asked.lines.len()), (v1::RestPolicy::Unspecified, 0));
+}
+
+#[tokio::test]
+async fn rollback_names_its_lines_and_extend_its_ttl() {
+    let (server, sale) = shop().await;
+    sale.rollback("r1").line("ps5", 2).await.unwrap();
+    assert_eq!(last!(server, Rollback).lines, [v1::Line { sku: "ps5".into(), quantity: 2 }]);
+    let held = sale.extend("r1", Duration::from_secs(60)).await.unwrap();
+    assert_eq!((held.reservation.id.as_str(), held.extendable), ("r1", Duration::from_millis(2500)));
+    let asked = last!(server, Extend);
+    assert_eq!((asked.reservation_id.as_str(), asked.ttl.unwrap().seconds), ("r1", 60));
+}
+
+#[tokio::test]
+async fn set_stock_has_one_condition_at_most() {
+    let (server, sale) = shop().await;
+    let admin = sale.admin();
+    admin.set_stock("ps5", 3).await.unwrap();
+    let asked = last!(server, SetStock);
+    assert_eq!((asked.on_hand, asked.if_absent, asked.if_version), (3, false, None));
+    assert!(!asked.request_id.is_empty());
+    admin.set_stock("ps5", 3).if_version(7).if_absent().await.unwrap();
+    let asked = last!(server, SetStock);
+    assert_eq!((asked.if_absent, asked.if_version), (true, None));
+    admin.request_id("mine").set_stock("ps5", 3).if_absent().if_version(0).await.unwrap();
+    let asked = last!(server, SetStock);
+    assert_eq!((asked.if_absent, asked.if_version), (false, Some(0)));
+    assert_eq!(asked.request_id, "mine");
+}
+
+#[tokio::test]
+async fn configurations_say_only_what_changes() {
+    let (server, sale) = shop().await;
+    let admin = sale.admin();
+    let opens = UNIX_EPOCH + Duration::from_secs(100);
+    let change = RulesChange::new().buyer_limit(2).max_quantity(None).opens_at(opens);
+    let now = admin.configure_sku("ps5", change).if_version(3).await.unwrap();
+    assert_eq!((now.rules_version, now.rules.buyer_limit, now.rules.max_quantity), (4, Some(2), None));
+    let asked = last!(server, ConfigureSku);
+    let rules = asked.rules.unwrap();
+    assert_eq!((rules.buyer_limit, rules.max_quantity, rules.is_protected), (Some(2), Some(0), None));
+    assert_eq!((rules.opens_at.unwrap().seconds, rules.closes_at), (100, None));
+    assert_eq!(asked.if_version, Some(3));
+
+    let now = admin.configure_namespace(NamespaceChange::new().partitions(8)).if_version(0).await.unwrap();
+    assert_eq!((now.partitions, now.version), (8, 1));
+    let asked = last!(server, ConfigureNamespace);
+    assert_eq!(asked.config, Some(v1::NamespaceConfig { partitions: Some(8), ..Default::default() }));
+    assert_eq!(asked.if_version, Some(0));
+}

@@ -1,0 +1,260 @@
+//! What a lane carries to its partition, and what comes of it. Plain data, no I/O.
+
+use std::time::Duration;
+
+use super::{BuyerId, Delta, Id, Line, Millis, OnHand, ReservationId, Sku, Ttl};
+
+/// Where a reservation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Pending,
+    Committed,
+    RolledBack,
+    Expired,
+}
+
+/// One line of a reservation, and what became of its units; the rest of them is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ReservedLine {
+    pub(crate) line: Line,
+    pub(crate) sold: u32,
+    pub(crate) released: u32,
+}
+
+impl ReservedLine {
+    pub(crate) fn held(&self) -> u32 {
+        self.line.quantity.get().saturating_sub(self.sold).saturating_sub(self.released)
+    }
+}
+
+/// Units held for a buyer until a deadline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reservation {
+    pub(crate) id: ReservationId,
+    pub(crate) state: State,
+    pub(crate) lines: Vec<ReservedLine>,
+    pub(crate) buyer: BuyerId,
+    pub(crate) created_at: Millis,
+    pub(crate) expires_at: Millis,
+    pub(crate) resolved_at: Option<Millis>,
+    /// The reservation that this one came after.
+    pub(crate) origin: Option<ReservationId>,
+}
+
+/// The counters of one SKU, and its rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stock {
+    pub(crate) available: u64,
+    pub(crate) held: u64,
+    pub(crate) sold: u64,
+    pub(crate) supplied: u64,
+    pub(crate) version: u64,
+    pub(crate) is_protected: bool,
+    pub(crate) rules: Rules,
+}
+
+/// The rules of a SKU beside its protection; 0 means none of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// Grows with every change; 0 while there was none.
+    pub(crate) revision: u64,
+    pub(crate) max_quantity: u32,
+    /// Milliseconds.
+    pub(crate) max_ttl: u64,
+    pub(crate) buyer_limit: u32,
+    pub(crate) opens_at: Millis,
+    pub(crate) closes_at: Millis,
+}
+
+/// Rules of a SKU to change; what is `None` stays, what is 0 goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RulesChange {
+    pub(crate) is_protected: Option<bool>,
+    pub(crate) max_quantity: Option<u32>,
+    /// Milliseconds.
+    pub(crate) max_ttl: Option<u64>,
+    pub(crate) buyer_limit: Option<u32>,
+    pub(crate) opens_at: Option<Millis>,
+    pub(crate) closes_at: Option<Millis>,
+}
+
+/// Settings of a namespace to change; what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NamespaceChange {
+    pub(crate) partitions: Option<u16>,
+    pub(crate) default_ttl: Option<Duration>,
+    pub(crate) max_ttl: Option<Duration>,
+    pub(crate) max_life: Option<Duration>,
+    pub(crate) retention: Option<Duration>,
+    pub(crate) quota_records: Option<u64>,
+    pub(crate) quota_skus: Option<u64>,
+}
+
+/// When SetStock may be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Always,
+    IfAbsent,
+    IfVersion(u64),
+}
+
+/// What a lane carries to its partition. The `memo` of a change is the identity by which it is
+/// remembered; a change without one repeats harmlessly by its nature.
+#[derive(Debug)]
+pub(crate) enum Operation {
+    Reserve {
+        id: ReservationId,
+        lines: Vec<Line>,
+        /// `None`: the default of the namespace.
+        ttl: Option<Ttl>,
+        buyer: BuyerId,
+        /// The hold that is given back in the same step.
+        replaces: Option<Id>,
+    },
+    Commit {
+        id: ReservationId,
+        /// After the deadline: buy anew, under this id.
+        purchase: Option<Id>,
+    },
+    CommitLines {
+        memo: Id,
+        id: ReservationId,
+        lines: Vec<Line>,
+        keep_rest: bool,
+    },
+    Rollback(ReservationId),
+    RollbackLines {
+        memo: Id,
+        id: ReservationId,
+        lines: Vec<Line>,
+    },
+    Extend {
+        memo: Id,
+        id: ReservationId,
+        ttl: Ttl,
+    },
+    GetReservation(ReservationId),
+    SetStock {
+        memo: Id,
+        sku: Sku,
+        on_hand: OnHand,
+        condition: Condition,
+    },
+    AdjustStock {
+        memo: Id,
+        sku: Sku,
+        delta: Delta,
+    },
+    ConfigureSku {
+        sku: Sku,
+        change: RulesChange,
+        /// Only if the rules have this revision.
+        if_revision: Option<u64>,
+    },
+    DeleteSku {
+        sku: Sku,
+    },
+    GetStock {
+        sku: Sku,
+    },
+    /// Gives back what is due and nothing else.
+    Sweep,
+}
+
+impl Operation {
+    /// Whether it takes units in or puts them in, so that a store at its memory limit refuses it.
+    pub(crate) fn grows(&self) -> bool {
+        matches!(self, Operation::Reserve { .. } | Operation::SetStock { .. } | Operation::AdjustStock { .. })
+    }
+
+    /// Whether it changes nothing, so that a lost answer leaves no doubt behind.
+    pub(crate) fn is_read(&self) -> bool {
+        matches!(self, Operation::GetReservation(_) | Operation::GetStock { .. } | Operation::Sweep)
+    }
+
+    /// How many lines it can touch: what a batch is bounded by, beside its operations.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Operation::Reserve { lines, .. }
+            | Operation::CommitLines { lines, .. }
+            | Operation::RollbackLines { lines, .. } => lines.len(),
+            _ => 1,
+        }
+    }
+}
+
+/// What the store decided about an operation, and where that stands in the partition's history.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) outcome: Result<Outcome, Refusal>,
+    pub(crate) sequence: u64,
+}
+
+/// What came of an operation that was not refused.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Of all that name a reservation: the reservation as it is now.
+    Reservation { reservation: Reservation, replayed: bool },
+    /// Reserve: the lines, and how many units there are of each.
+    Shortage(Vec<(Line, u64)>),
+    /// Of all that name a SKU: the counters as they are now; DeleteSku: as they were.
+    Stock { sku: Sku, stock: Stock, replayed: bool },
+    /// DeleteSku: there was no such SKU.
+    NothingToDelete,
+    /// Sweep: nothing to tell.
+    Swept,
+}
+
+/// Why the store refused an operation; nothing was changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    SkuNotFound(Sku),
+    SkuNotProtected(Sku),
+    SaleNotOpen {
+        sku: Sku,
+        opens_at: Millis,
+        closes_at: Millis,
+    },
+    QuantityLimit {
+        sku: Sku,
+        limit: u64,
+    },
+    /// Milliseconds.
+    TtlLimit {
+        sku: Sku,
+        limit: u64,
+    },
+    BuyerRequired(Sku),
+    BuyerLimit {
+        sku: Sku,
+        has: u64,
+        limit: u64,
+    },
+    RequestIdReused,
+    NamespaceQuota,
+    ReservationNotFound,
+    ReservationExpired,
+    ReservationRolledBack,
+    ReservationAlreadyCommitted,
+    LineNotHeld {
+        sku: Sku,
+        held: u64,
+    },
+    /// The lines, and how many units there are of each.
+    LateCommitSoldOut(Vec<(Line, u64)>),
+    /// Milliseconds by which the deadline could still be moved.
+    ExtendLimit {
+        left: u64,
+    },
+    StockBelowHeld {
+        held: u64,
+    },
+    StockLimit,
+    SkuExists,
+    SkuHasHolds {
+        held: u64,
+    },
+    /// What there is; `None`: no such SKU.
+    VersionMismatch(Option<Stock>),
+    ClosesBeforeOpening,
+}

@@ -1,0 +1,94 @@
+//! The rules of a SKU, from messages and to messages. No I/O.
+
+use inventory_sentinel::{Reason, v1};
+use prost_types::{Duration, Timestamp};
+
+use super::convert::timestamp;
+use crate::domain::{Invalid, MAX_QUANTITY, Millis, RulesChange, Stock};
+
+/// The latest instant of a sale window, ms since 1970: the year 9999, the last that Timestamp has.
+const LATEST: u64 = 253_402_300_799_999;
+/// The longest ttl that a rule may name, in milliseconds: 30 days.
+const LONGEST_TTL: u64 = 30 * 24 * 60 * 60 * 1_000;
+
+/// What to change; at least one rule.
+pub(super) fn change(rules: Option<v1::SkuRules>) -> Result<RulesChange, Invalid> {
+    let v1::SkuRules { is_protected, max_quantity, max_ttl, buyer_limit, opens_at, closes_at } =
+        rules.unwrap_or_default();
+    let change = RulesChange {
+        is_protected,
+        max_quantity: max_quantity.map(|units| limit(units, "rules.max_quantity")).transpose()?,
+        max_ttl: max_ttl.map(longest_ttl).transpose()?,
+        buyer_limit: buyer_limit.map(|units| limit(units, "rules.buyer_limit")).transpose()?,
+        opens_at: opens_at.map(|at| instant(at, "rules.opens_at")).transpose()?,
+        closes_at: closes_at.map(|at| instant(at, "rules.closes_at")).transpose()?,
+    };
+    if change == RulesChange::default() {
+        return Err(Invalid::new(Reason::NoRules, "rules"));
+    }
+    Ok(change)
+}
+
+fn limit(units: i32, field: &str) -> Result<u32, Invalid> {
+    match u32::try_from(units) {
+        Ok(units @ 0..=MAX_QUANTITY) => Ok(units),
+        _ => Err(Invalid::new(Reason::InvalidRule, field)),
+    }
+}
+
+fn longest_ttl(ttl: Duration) -> Result<u64, Invalid> {
+    let millis = whole_millis(ttl.seconds, ttl.nanos);
+    millis.filter(|millis| *millis <= LONGEST_TTL).ok_or_else(|| Invalid::new(Reason::InvalidRule, "rules.max_ttl"))
+}
+
+fn instant(at: Timestamp, field: &str) -> Result<Millis, Invalid> {
+    let millis = whole_millis(at.seconds, at.nanos);
+    millis.filter(|millis| *millis <= LATEST).map(Millis).ok_or_else(|| Invalid::new(Reason::InvalidRule, field))
+}
+
+/// Not negative, and nothing between the milliseconds.
+fn whole_millis(seconds: i64, nanos: i32) -> Option<u64> {
+    let (seconds, nanos) = (u64::try_from(seconds).ok()?, u64::try_from(nanos).ok()?);
+    if nanos >= 1_000_000_000 || nanos % 1_000_000 != 0 {
+        return None;
+    }
+    seconds.checked_mul(1_000)?.checked_add(nanos / 1_000_000)
+}
+
+/// All rules as they are.
+pub(super) fn message(stock: &Stock) -> v1::SkuRules {
+    let rules = &stock.rules;
+    let set = |at: Millis| (at.0 > 0).then(|| timestamp(at));
+    v1::SkuRules {
+        is_protected: Some(stock.is_protected),
+        max_quantity: Some(rules.max_quantity as i32),
+        max_ttl: Some(Duration {
+            seconds: (rules.max_ttl / 1_000) as i64,
+            nanos: (rules.max_ttl % 1_000) as i32 * 1_000_000,
+        }),
+        buyer_limit: Some(rules.buyer_limit as i32),
+        opens_at: set(rules.opens_at),
+        closes_at: set(rules.closes_at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_out_of_range_is_named() {
+        let refused = |rules| change(Some(rules)).map_err(|invalid| (invalid.reason, invalid.field));
+        assert_eq!(refused(v1::SkuRules::default()), Err((Reason::NoRules, "rules".into())));
+        let rules = v1::SkuRules { max_quantity: Some(-1), ..Default::default() };
+        assert_eq!(refused(rules), Err((Reason::InvalidRule, "rules.max_quantity".into())));
+        let rules = v1::SkuRules { buyer_limit: Some(1_000_001), ..Default::default() };
+        assert_eq!(refused(rules), Err((Reason::InvalidRule, "rules.buyer_limit".into())));
+        let rules = v1::SkuRules { max_ttl: Some(Duration { seconds: 1, nanos: 1 }), ..Default::default() };
+        assert_eq!(refused(rules), Err((Reason::InvalidRule, "rules.max_ttl".into())));
+        let rules = v1::SkuRules { opens_at: Some(Timestamp { seconds: -1, nanos: 0 }), ..Default::default() };
+        assert_eq!(refused(rules), Err((Reason::InvalidRule, "rules.opens_at".into())));
+        let rules = v1::SkuRules { closes_at: Some(Timestamp { seconds: i64::MAX, nanos: 0 }), ..Default::default() };
+        assert_eq!(refused(rules), Err((Reason::InvalidRule, "rules.closes_at".into())));
+    }
+}

@@ -1,0 +1,84 @@
+//! Records as they lie in Redis: reservations, stock, the state of a partition. Pure, no I/O.
+
+use super::Bytes;
+use crate::domain::{BuyerId, Id, Millis, Reservation, ReservationId, ReservedLine, Rules, State, Stock};
+
+/// Flags of a stock record: its units are governed here; it has rules.
+pub(super) const PROTECTED: u8 = 1;
+const RULED: u8 = 2;
+
+/// The counters and the rules in a stock record.
+pub(crate) fn stock_from(record: &[u8]) -> Option<Stock> {
+    let mut bytes = Bytes(record);
+    let mut stock = Stock {
+        available: bytes.u48()?,
+        held: bytes.u48()?,
+        sold: bytes.u48()?,
+        supplied: bytes.u48()?,
+        version: bytes.u48()?,
+        is_protected: false,
+        rules: Rules::default(),
+    };
+    let flags = bytes.u8()?;
+    stock.is_protected = flags & PROTECTED != 0;
+    if flags & RULED != 0 {
+        stock.rules = Rules {
+            revision: bytes.u48()?,
+            max_quantity: bytes.u32()?,
+            max_ttl: bytes.u48()?,
+            buyer_limit: bytes.u32()?,
+            opens_at: Millis(bytes.u48()?),
+            closes_at: Millis(bytes.u48()?),
+        };
+    }
+    bytes.0.is_empty().then_some(stock)
+}
+
+/// The reservation in a record.
+pub(crate) fn reservation_from(id: ReservationId, record: &[u8]) -> Option<Reservation> {
+    let mut bytes = Bytes(record);
+    let letter = bytes.u8()?;
+    let state = match letter.to_ascii_uppercase() {
+        b'P' => State::Pending,
+        b'C' => State::Committed,
+        b'R' => State::RolledBack,
+        b'E' => State::Expired,
+        _ => return None,
+    };
+    let expires_at = Millis(bytes.u48()?);
+    let created_at = Millis(bytes.u48()?);
+    let resolved_at = if state == State::Pending { None } else { Some(Millis(bytes.u48()?)) };
+    let buyer = BuyerId::parse(String::from_utf8(bytes.short()?.to_vec()).ok()?).ok()?;
+    let mut lines: Vec<ReservedLine> = bytes
+        .lines()?
+        .into_iter()
+        .map(|line| {
+            let quantity = line.quantity.get();
+            ReservedLine {
+                line,
+                sold: if state == State::Committed { quantity } else { 0 },
+                released: if matches!(state, State::RolledBack | State::Expired) { quantity } else { 0 },
+            }
+        })
+        .collect();
+    let mut origin = None;
+    if letter.is_ascii_lowercase() {
+        let _counted = bytes.u32()?;
+        let id_of_origin: Id = bytes.take(16)?.try_into().ok()?;
+        if id_of_origin != Id::default() {
+            origin = Some(ReservationId { id: id_of_origin, partition: id.partition });
+        }
+        for line in &mut lines {
+            line.sold = bytes.u32()?;
+            line.released = bytes.u32()?;
+        }
+    }
+    bytes.0.is_empty().then_some(Reservation { id, state, lines, buyer, created_at, expires_at, resolved_at, origin })
+}
+
+/// The sequence in the state record of a partition.
+pub(crate) fn sequence_of(state: &[u8]) -> Option<u64> {
+    let mut bytes = Bytes(state);
+    let _epoch = bytes.u48()?;
+    bytes.u48()
+}

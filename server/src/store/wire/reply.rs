@@ -1,0 +1,279 @@
+//! The script's reply to a batch as an answer for each operation. Pure, no I/O.
+
+use deadpool_redis::redis::Value;
+
+use super::{
+    Bytes, array, bytes, number,
+    records::{reservation_from, stock_from},
+    request::{Batch, Group, Kind},
+};
+use crate::{
+    domain::{
+        Answer, Line, Millis, Operation, Outcome, Refusal, Reservation, ReservationId, ReservedLine, Sku, State, Stock,
+    },
+    store::error::StoreError,
+};
+
+/// A reply that is not read yet.
+pub(crate) type RawReply = Value;
+
+/// What the script said about one operation.
+pub(crate) enum Verdict {
+    Answered(Answer),
+    /// Due holds wait to be given back: submit it once more.
+    Again(Operation),
+}
+
+/// The reply to a batch.
+pub(crate) struct Reply {
+    pub(crate) now: Millis,
+    /// Holds that this call gave back because their deadline had passed.
+    pub(crate) expired: u64,
+    /// The next deadline of the partition, `None` if no hold waits.
+    pub(crate) next_due: Option<Millis>,
+    /// The revision of the namespace's config.
+    pub(crate) config_revision: u64,
+    /// One for each operation, in their order.
+    pub(crate) verdicts: Vec<Verdict>,
+}
+
+impl Batch {
+    /// Reads the reply to this batch, which was made of these operations.
+    pub(crate) fn decode(&self, reply: &RawReply, operations: Vec<Operation>) -> Result<Reply, StoreError> {
+        self.read(reply, operations).ok_or_else(|| StoreError::corrupt("the reply of the script"))
+    }
+
+    fn read(&self, reply: &RawReply, operations: Vec<Operation>) -> Option<Reply> {
+        let [now, sequence, expired, next_due, config_revision, replies @ ..] = array(reply)? else {
+            return None;
+        };
+        if replies.len() != self.groups.len() {
+            return None;
+        }
+        let mut decoder = Decoder {
+            now: Millis(number(now)?),
+            sequence: number(sequence)?,
+            verdicts: operations.iter().map(|_| None).collect(),
+            operations: operations.into_iter().map(Some).collect(),
+        };
+        for (group, reply) in self.groups.iter().zip(replies) {
+            decoder.group(group, reply)?;
+        }
+        let next_due = number(next_due)?;
+        Some(Reply {
+            now: decoder.now,
+            expired: number(expired)?,
+            next_due: (next_due > 0).then_some(Millis(next_due)),
+            config_revision: number(config_revision)?,
+            verdicts: decoder.finish(),
+        })
+    }
+}
+
+struct Decoder {
+    now: Millis,
+    sequence: u64,
+    operations: Vec<Option<Operation>>,
+    verdicts: Vec<Option<Verdict>>,
+}
+
+impl Decoder {
+    fn group(&mut self, group: &Group, reply: &Value) -> Option<()> {
+        let [Value::BulkString(codes), Value::BulkString(shared), details @ ..] = array(reply)? else {
+            return None;
+        };
+        let shared_answer = group.kind.is_shared();
+        if codes.len() != if shared_answer { 1 } else { group.members.len() } {
+            return None;
+        }
+        let mut details = details.iter();
+        let mut detail: &[u8] = &[];
+        for (i, &member) in group.members.iter().enumerate() {
+            let code = codes[if shared_answer { 0 } else { i }];
+            if i == 0 || !shared_answer {
+                // A change that is shared is one change, however many asked for it.
+                self.sequence += steps(code);
+                detail = if has_detail(group.kind, code) { bytes(details.next()?)? } else { &[] };
+            }
+            let operation = self.operations[member].take()?;
+            let said = Said { now: self.now, code, shared, detail };
+            self.verdicts[member] = Some(match code {
+                b'A' => Verdict::Again(operation),
+                _ => Verdict::Answered(Answer { outcome: said.outcome(operation)?, sequence: self.sequence }),
+            });
+        }
+        Some(())
+    }
+
+    /// What the script was not asked about is a sweep.
+    fn finish(self) -> Vec<Verdict> {
+        let sequence = self.sequence;
+        let swept = || Verdict::Answered(Answer { outcome: Ok(Outcome::Swept), sequence });
+        self.verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(swept)).collect()
+    }
+}
+
+/// How far a code moves the sequence on.
+fn steps(code: u8) -> u64 {
+    match code {
+        b'K' | b'J' => 1,
+        b'+' => 2,
+        _ => 0,
+    }
+}
+
+/// Whether a detail stands in the reply for this code.
+fn has_detail(kind: Kind, code: u8) -> bool {
+    match code {
+        b'K' | b'+' => !b"Rr".contains(&kind.0),
+        b'Y' => kind.0 != b'D',
+        _ => b"VJjPIOZxHhv".contains(&code),
+    }
+}
+
+/// What the script said of one operation.
+struct Said<'a> {
+    now: Millis,
+    code: u8,
+    shared: &'a [u8],
+    detail: &'a [u8],
+}
+
+impl Said<'_> {
+    /// `None`: the reply makes no sense.
+    fn outcome(&self, operation: Operation) -> Option<Result<Outcome, Refusal>> {
+        let refusal = match self.code {
+            b'K' | b'+' | b'J' | b'j' | b'Y' | b'V' | b'S' => return self.success(operation).map(Ok),
+            b'N' | b'U' | b'W' | b'M' | b'T' => self.rule(operation)?,
+            b'P' | b'I' | b'Z' => self.line()?,
+            b'D' => Refusal::RequestIdReused,
+            b'Q' => Refusal::NamespaceQuota,
+            b'X' => Refusal::ReservationNotFound,
+            b'E' => Refusal::ReservationExpired,
+            b'B' => Refusal::ReservationRolledBack,
+            b'C' => Refusal::ReservationAlreadyCommitted,
+            b'O' => self.late_and_short(operation)?,
+            b'x' => Refusal::ExtendLimit { left: Bytes(self.detail).u48()? },
+            b'H' => Refusal::StockBelowHeld { held: self.stock()?.held },
+            b'h' => Refusal::SkuHasHolds { held: self.stock()?.held },
+            b'L' => Refusal::StockLimit,
+            b'p' => Refusal::SkuExists,
+            b'v' if self.detail.is_empty() => Refusal::VersionMismatch(None),
+            b'v' => Refusal::VersionMismatch(Some(self.stock()?)),
+            b'w' => Refusal::ClosesBeforeOpening,
+            _ => return None,
+        };
+        Some(Err(refusal))
+    }
+
+    fn success(&self, operation: Operation) -> Option<Outcome> {
+        let replayed = matches!(self.code, b'Y' | b'j');
+        let reservation = |id| {
+            let reservation = reservation_from(id, self.detail)?;
+            Some(Outcome::Reservation { reservation, replayed })
+        };
+        match operation {
+            Operation::Reserve { lines, .. } if self.code == b'S' => {
+                let mut shared = Bytes(self.shared);
+                let _ttl = shared.u48()?;
+                availability(lines, &mut shared).map(Outcome::Shortage)
+            }
+            Operation::Reserve { id, lines, buyer, replaces, .. } if !replayed => {
+                let ttl = Bytes(self.shared).u48()?;
+                let reservation = Reservation {
+                    id,
+                    state: State::Pending,
+                    lines: lines.into_iter().map(|line| ReservedLine { line, sold: 0, released: 0 }).collect(),
+                    buyer,
+                    created_at: self.now,
+                    expires_at: Millis(self.now.0 + ttl),
+                    resolved_at: None,
+                    origin: replaces.map(|origin| ReservationId { id: origin, partition: id.partition }),
+                };
+                Some(Outcome::Reservation { reservation, replayed })
+            }
+            Operation::Commit { id, purchase } if matches!(self.code, b'J' | b'j') => {
+                reservation(ReservationId { id: purchase?, partition: id.partition })
+            }
+            Operation::Reserve { id, .. }
+            | Operation::Commit { id, .. }
+            | Operation::CommitLines { id, .. }
+            | Operation::Rollback(id)
+            | Operation::RollbackLines { id, .. }
+            | Operation::Extend { id, .. }
+            | Operation::GetReservation(id) => reservation(id),
+            Operation::DeleteSku { .. } if replayed => Some(Outcome::NothingToDelete),
+            Operation::SetStock { sku, .. }
+            | Operation::AdjustStock { sku, .. }
+            | Operation::ConfigureSku { sku, .. }
+            | Operation::DeleteSku { sku }
+            | Operation::GetStock { sku } => Some(Outcome::Stock { sku, stock: self.stock()?, replayed }),
+            Operation::Sweep => Some(Outcome::Swept),
+        }
+    }
+
+    /// A refusal of the whole group, by a rule of one of its SKUs.
+    fn rule(&self, operation: Operation) -> Option<Refusal> {
+        let mut shared = Bytes(self.shared);
+        if matches!(operation, Operation::Reserve { .. }) {
+            let _ttl = shared.u48()?;
+        }
+        let sku = named_sku(operation, shared.u8()?)?;
+        Some(match self.code {
+            b'N' => Refusal::SkuNotFound(sku),
+            b'U' => Refusal::SkuNotProtected(sku),
+            b'W' => Refusal::SaleNotOpen { sku, opens_at: Millis(shared.u48()?), closes_at: Millis(shared.u48()?) },
+            b'M' => Refusal::QuantityLimit { sku, limit: shared.u48()? },
+            _ => Refusal::TtlLimit { sku, limit: shared.u48()? },
+        })
+    }
+
+    /// A refusal of one operation that is about one of its SKUs.
+    fn line(&self) -> Option<Refusal> {
+        let mut detail = Bytes(self.detail);
+        let sku = Sku::from_store(detail.short()?)?;
+        Some(match self.code {
+            b'P' => Refusal::BuyerRequired(sku),
+            b'I' => Refusal::BuyerLimit { sku, has: detail.u48()?, limit: detail.u48()? },
+            _ => Refusal::LineNotHeld { sku, held: detail.u48()? },
+        })
+    }
+
+    fn late_and_short(&self, operation: Operation) -> Option<Refusal> {
+        let Operation::Commit { id, .. } = operation else {
+            return None;
+        };
+        let mut detail = Bytes(self.detail);
+        let lines = usize::from(detail.u8()?);
+        let mut numbers = Bytes(detail.take(6 * lines)?);
+        let lines = reservation_from(id, detail.0)?.lines.into_iter().map(|line| line.line).collect();
+        availability(lines, &mut numbers).map(Refusal::LateCommitSoldOut)
+    }
+
+    fn stock(&self) -> Option<Stock> {
+        stock_from(self.detail)
+    }
+}
+
+/// The lines, and how many units there are of each.
+fn availability(lines: Vec<Line>, numbers: &mut Bytes<'_>) -> Option<Vec<(Line, u64)>> {
+    lines.into_iter().map(|line| Some((line, numbers.u48()?))).collect()
+}
+
+/// The SKU of the line with this number, from 1.
+fn named_sku(operation: Operation, number: u8) -> Option<Sku> {
+    match operation {
+        Operation::Reserve { mut lines, .. }
+        | Operation::CommitLines { mut lines, .. }
+        | Operation::RollbackLines { mut lines, .. } => {
+            let line = usize::from(number).checked_sub(1)?;
+            (line < lines.len()).then(|| lines.swap_remove(line).sku)
+        }
+        Operation::SetStock { sku, .. }
+        | Operation::AdjustStock { sku, .. }
+        | Operation::ConfigureSku { sku, .. }
+        | Operation::DeleteSku { sku }
+        | Operation::GetStock { sku } => Some(sku),
+        _ => None,
+    }
+}

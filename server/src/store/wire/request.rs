@@ -1,0 +1,263 @@
+//! Operations as the arguments of the script: those that differ only by their ids go as one group.
+//! Pure, no I/O.
+
+use std::{collections::HashMap, time::Duration};
+
+use deadpool_redis::redis::Cmd;
+
+use super::{put_u48, records::PROTECTED, script_call};
+use crate::{
+    domain::{Condition, Id, Line, Operation, RulesChange, Sku},
+    store::keys::PartitionKeys,
+};
+
+/// The revision that stands for any.
+const ANY_REVISION: u64 = (1 << 48) - 1;
+
+/// Operations that differ only by their ids, and go to the script as one.
+pub(super) struct Group {
+    pub(super) kind: Kind,
+    args: Vec<u8>,
+    ids: Vec<u8>,
+    extra: Extra,
+    /// Indices of the operations, in the order of the ids.
+    pub(super) members: Vec<usize>,
+}
+
+/// The kind of a group, as the script names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Kind(pub(super) u8);
+
+impl Kind {
+    /// Whether one answer is for all who asked: operations without an identity.
+    pub(super) fn is_shared(self) -> bool {
+        b"FDT".contains(&self.0)
+    }
+
+    /// Whether each operation is a group of its own.
+    pub(super) fn is_single(self) -> bool {
+        b"rcbESA".contains(&self.0)
+    }
+}
+
+/// What stands beside the ids.
+enum Extra {
+    Nothing,
+    /// Of a Reserve: the ttl in force, a buyer field for each operation, and what is replaced.
+    Reserve {
+        ttl: u64,
+        buyers: Vec<u8>,
+        has_buyers: bool,
+        replaces: Option<Id>,
+    },
+    /// Of a late Commit: the id of the purchase for each.
+    Purchases(Vec<u8>),
+}
+
+/// The operations of one script call, grouped.
+pub(crate) struct Batch {
+    pub(super) groups: Vec<Group>,
+}
+
+impl Batch {
+    pub(crate) fn new<'a>(operations: impl IntoIterator<Item = &'a Operation>, default_ttl: Duration) -> Self {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut index: HashMap<(Kind, Vec<u8>), usize> = HashMap::new();
+        for (member, operation) in operations.into_iter().enumerate() {
+            let Some((kind, args)) = kind_and_args(operation) else {
+                continue;
+            };
+            let known = if kind.is_single() { None } else { index.get(&(kind, args.clone())).copied() };
+            let group = known.unwrap_or_else(|| {
+                if !kind.is_single() {
+                    index.insert((kind, args.clone()), groups.len());
+                }
+                let extra = Extra::of(operation, default_ttl);
+                groups.push(Group { kind, args, ids: Vec::new(), extra, members: Vec::new() });
+                groups.len() - 1
+            });
+            groups[group].add(member, operation);
+        }
+        Self { groups }
+    }
+
+    pub(crate) fn command(&self, sha: &str, keys: &PartitionKeys, epoch: u64) -> Cmd {
+        let mut command = script_call(sha, keys);
+        command.arg(epoch);
+        for group in &self.groups {
+            command.arg(&[group.kind.0]).arg(&group.args).arg(&group.ids).arg(group.extra.encode());
+        }
+        command
+    }
+}
+
+impl Group {
+    fn add(&mut self, member: usize, operation: &Operation) {
+        self.members.push(member);
+        if let Some(id) = id_of(operation) {
+            self.ids.extend_from_slice(id);
+        }
+        match (&mut self.extra, operation) {
+            (Extra::Reserve { buyers, has_buyers, .. }, Operation::Reserve { buyer, .. }) => {
+                let buyer = buyer.as_str();
+                buyers.push(buyer.len() as u8);
+                buyers.extend_from_slice(buyer.as_bytes());
+                *has_buyers |= !buyer.is_empty();
+            }
+            (Extra::Purchases(ids), Operation::Commit { purchase: Some(purchase), .. }) => {
+                ids.extend_from_slice(purchase);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Extra {
+    fn of(operation: &Operation, default_ttl: Duration) -> Self {
+        match operation {
+            Operation::Reserve { ttl, replaces, .. } => Extra::Reserve {
+                ttl: ttl.map_or(default_ttl.as_millis() as u64, |ttl| ttl.as_millis()),
+                buyers: Vec::new(),
+                has_buyers: false,
+                replaces: *replaces,
+            },
+            Operation::Commit { purchase: Some(_), .. } => Extra::Purchases(Vec::new()),
+            _ => Extra::Nothing,
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Extra::Nothing => Vec::new(),
+            Extra::Purchases(ids) => ids.clone(),
+            Extra::Reserve { ttl, buyers, has_buyers, replaces } => {
+                let mut out = Vec::with_capacity(6 + buyers.len());
+                put_u48(&mut out, *ttl);
+                if *has_buyers {
+                    out.extend_from_slice(buyers);
+                }
+                out.extend(replaces.iter().flatten());
+                out
+            }
+        }
+    }
+}
+
+/// The identity of an operation, if it has one.
+fn id_of(operation: &Operation) -> Option<&Id> {
+    match operation {
+        Operation::Reserve { id, .. }
+        | Operation::Commit { id, .. }
+        | Operation::Rollback(id)
+        | Operation::GetReservation(id) => Some(&id.id),
+        Operation::CommitLines { memo, .. }
+        | Operation::RollbackLines { memo, .. }
+        | Operation::Extend { memo, .. }
+        | Operation::SetStock { memo, .. }
+        | Operation::AdjustStock { memo, .. } => Some(memo),
+        Operation::ConfigureSku { .. }
+        | Operation::DeleteSku { .. }
+        | Operation::GetStock { .. }
+        | Operation::Sweep => None,
+    }
+}
+
+/// How the script names an operation; `None`: there is nothing to say to it.
+fn kind_and_args(operation: &Operation) -> Option<(Kind, Vec<u8>)> {
+    let mut args = Vec::new();
+    let kind = match operation {
+        Operation::Reserve { lines, ttl, replaces, .. } => {
+            put_shape(&mut args, ttl.map_or(0, |ttl| ttl.as_millis()), lines);
+            if replaces.is_some() { b'r' } else { b'R' }
+        }
+        Operation::Commit { purchase: None, .. } => b'C',
+        Operation::Commit { purchase: Some(_), .. } => b'L',
+        Operation::Rollback(_) => b'B',
+        Operation::GetReservation(_) => b'G',
+        Operation::CommitLines { id, lines, keep_rest, .. } => {
+            args.extend_from_slice(&id.id);
+            args.push((*keep_rest).into());
+            put_shape(&mut args, 0, lines);
+            b'c'
+        }
+        Operation::RollbackLines { id, lines, .. } => {
+            args.extend_from_slice(&id.id);
+            put_shape(&mut args, 0, lines);
+            b'b'
+        }
+        Operation::Extend { id, ttl, .. } => {
+            args.extend_from_slice(&id.id);
+            put_u48(&mut args, ttl.as_millis());
+            b'E'
+        }
+        Operation::SetStock { sku, on_hand, condition, .. } => {
+            put_u48(&mut args, on_hand.get());
+            let (condition, version) = match *condition {
+                Condition::Always => (0, 0),
+                Condition::IfAbsent => (1, 0),
+                Condition::IfVersion(version) => (2, version),
+            };
+            args.push(condition);
+            put_u48(&mut args, version);
+            put_sku(&mut args, sku);
+            b'S'
+        }
+        Operation::AdjustStock { sku, delta, .. } => {
+            args.extend_from_slice(&delta.get().to_be_bytes());
+            put_sku(&mut args, sku);
+            b'A'
+        }
+        Operation::ConfigureSku { sku, change, if_revision } => {
+            put_change(&mut args, change);
+            put_u48(&mut args, if_revision.unwrap_or(ANY_REVISION));
+            put_sku(&mut args, sku);
+            b'F'
+        }
+        Operation::DeleteSku { sku } => {
+            put_sku(&mut args, sku);
+            b'D'
+        }
+        Operation::GetStock { sku } => {
+            put_sku(&mut args, sku);
+            b'T'
+        }
+        Operation::Sweep => return None,
+    };
+    Some((Kind(kind), args))
+}
+
+/// The shape of a reservation: the ttl as it was asked for, and the lines.
+fn put_shape(out: &mut Vec<u8>, ttl: u64, lines: &[Line]) {
+    out.reserve(7 + lines.len() * 24);
+    put_u48(out, ttl);
+    out.push(lines.len() as u8);
+    for line in lines {
+        out.extend_from_slice(&line.quantity.get().to_be_bytes());
+        out.push(line.sku.as_str().len() as u8);
+        put_sku(out, &line.sku);
+    }
+}
+
+fn put_sku(out: &mut Vec<u8>, sku: &Sku) {
+    out.extend_from_slice(sku.as_str().as_bytes());
+}
+
+/// Which rules change, a bit each, and their values.
+fn put_change(out: &mut Vec<u8>, change: &RulesChange) {
+    let RulesChange { is_protected, max_quantity, max_ttl, buyer_limit, opens_at, closes_at } = *change;
+    let set = [
+        is_protected.is_some(),
+        max_quantity.is_some(),
+        max_ttl.is_some(),
+        buyer_limit.is_some(),
+        opens_at.is_some(),
+        closes_at.is_some(),
+    ];
+    out.push(set.iter().enumerate().map(|(bit, &set)| u8::from(set) << bit).sum());
+    out.push(if is_protected == Some(true) { PROTECTED } else { 0 });
+    out.extend_from_slice(&max_quantity.unwrap_or(0).to_be_bytes());
+    put_u48(out, max_ttl.unwrap_or(0));
+    out.extend_from_slice(&buyer_limit.unwrap_or(0).to_be_bytes());
+    put_u48(out, opens_at.map_or(0, |at| at.0));
+    put_u48(out, closes_at.map_or(0, |at| at.0));
+}

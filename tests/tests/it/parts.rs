@@ -1,0 +1,185 @@
+//! Commits and rollbacks in part, late commits, extension and replacement: every unit is resolved once.
+
+use std::time::Duration;
+
+use inventory_sentinel::{
+    Reason,
+    v1::{self, ReservationState as State, RestPolicy},
+};
+use sentinel_tests::{SentinelProcess, Shop, assert_refused, eventually, millis, new_id, order};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Held, sold and released units of each line.
+fn shares(reservation: &Option<v1::Reservation>) -> Vec<(i32, i32, i32)> {
+    let reservation = reservation.as_ref().expect("an answer has a reservation");
+    reservation.lines.iter().map(|line| (line.held, line.sold, line.released)).collect()
+}
+
+async fn cart(shop: &Shop) -> String {
+    shop.supply("ps5", 10).await;
+    shop.supply("cable", 10).await;
+    shop.hold_order(order(&[("ps5", 2), ("cable", 3)])).await.reservation_id
+}
+
+#[tokio::test]
+async fn a_part_is_committed_and_the_rest_given_back() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    let id = cart(&shop).await;
+    let request = new_id();
+    let answer = shop.commit_lines(&id, &[("cable", 2)], RestPolicy::Release, &request).await.expect("a part");
+    assert_eq!(shares(&answer.reservation), [(0, 0, 2), (0, 2, 1)]);
+    assert_eq!(answer.reservation.as_ref().expect("one").state(), State::Committed);
+    assert_eq!((shop.counts("ps5").await, shop.counts("cable").await), ((10, 0, 0), (8, 0, 2)));
+
+    // Repeated as it was, it is a replay; with other lines, a mistake; by another request, too late.
+    let again = shop.commit_lines(&id, &[("cable", 2)], RestPolicy::Release, &request).await.expect("a replay");
+    assert!(again.replayed && again.reservation == answer.reservation);
+    let other = shop.commit_lines(&id, &[("cable", 1)], RestPolicy::Release, &request).await;
+    assert_refused(other, Reason::RequestIdReused, None);
+    let late = shop.commit_lines(&id, &[("cable", 1)], RestPolicy::Release, &new_id()).await;
+    assert_refused(late, Reason::ReservationAlreadyCommitted, None);
+    // Whole commits and rollbacks repeat harmlessly, whatever the parts were.
+    assert!(shop.commit(&id).await.expect("a replay").replayed);
+    assert!(shop.rollback(&id).await.expect("some was given back").replayed);
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn a_part_is_kept_until_it_is_resolved_or_due() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    let id = cart(&shop).await;
+    let answer = shop.commit_lines(&id, &[("ps5", 1)], RestPolicy::Keep, &new_id()).await.expect("a part");
+    assert_eq!(shares(&answer.reservation), [(1, 1, 0), (3, 0, 0)]);
+    assert_eq!(answer.reservation.expect("one").state(), State::Pending);
+    let answer = shop.rollback_lines(&id, &[("cable", 2), ("ps5", 1)], &new_id()).await.expect("a part");
+    assert_eq!(shares(&answer.reservation), [(0, 1, 1), (1, 0, 2)]);
+    let over = shop.rollback_lines(&id, &[("cable", 2)], &new_id()).await;
+    assert_refused(over, Reason::LineNotHeld, None);
+    let unknown = shop.commit_lines(&id, &[("vita", 1)], RestPolicy::Keep, &new_id()).await;
+    assert_refused(unknown, Reason::LineNotHeld, None);
+    shop.audit().await;
+    let answer = shop.rollback(&id).await.expect("the rest");
+    // Something was bought: that is what it is for good.
+    assert_eq!(answer.reservation.as_ref().expect("one").state(), State::Committed);
+    assert_eq!(shares(&answer.reservation), [(0, 1, 1), (0, 0, 3)]);
+    assert!(shop.rollback(&id).await.expect("a replay").replayed);
+    assert_eq!((shop.counts("ps5").await, shop.counts("cable").await), ((9, 0, 1), (10, 0, 0)));
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn what_is_kept_comes_back_at_the_deadline() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 5).await;
+    let id = shop.hold_for("ps5", 3, Duration::from_millis(700)).await.reservation_id;
+    shop.commit_lines(&id, &[("ps5", 1)], RestPolicy::Keep, &new_id()).await.expect("a part");
+    eventually("the rest comes back", async || (shop.counts("ps5").await == (4, 0, 1)).then_some(())).await;
+    let reservation = shop.reservation(&id).await.expect("it is known");
+    assert_eq!(reservation.state(), State::Committed);
+    assert_eq!(shares(&Some(reservation.clone())), [(0, 1, 2)]);
+    assert_eq!(millis(reservation.resolved_at), millis(reservation.expires_at));
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn paid_late_it_is_bought_anew_or_refunded() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 3).await;
+    let id = shop.hold_for("ps5", 2, Duration::from_millis(50)).await.reservation_id;
+    shop.expired(&id).await;
+    assert_refused(shop.commit(&id).await, Reason::ReservationExpired, None);
+    let bought = shop.commit_late(&id).await.expect("bought anew");
+    let purchase = bought.reservation.clone().expect("one");
+    assert_eq!((purchase.state(), purchase.origin_reservation_id.as_str()), (State::Committed, id.as_str()));
+    assert_ne!(purchase.reservation_id, id);
+    assert_eq!(shop.counts("ps5").await, (1, 0, 2));
+    let again = shop.commit_late(&id).await.expect("a replay");
+    assert!(again.replayed && again.reservation == bought.reservation);
+    assert_eq!(shop.reservation(&id).await.expect("known").state(), State::Expired, "expired stays final");
+
+    let id = shop.hold_for("ps5", 1, Duration::from_millis(50)).await.reservation_id;
+    shop.expired(&id).await;
+    shop.hold("ps5", 1).await;
+    assert_refused(shop.commit_late(&id).await, Reason::LateCommitSoldOut, None);
+    // In time it is a plain commit.
+    shop.supply("vita", 1).await;
+    let id = shop.hold("vita", 1).await.reservation_id;
+    let answer = shop.commit_late(&id).await.expect("in time");
+    assert_eq!(answer.reservation.expect("one").reservation_id, id);
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn a_deadline_moves_away_but_not_for_ever() {
+    let server = SentinelProcess::launch().flags("--max-ttl 1m --default-ttl 1m --max-life 2m").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 1_000_000).await;
+    let held = shop.hold_for("ps5", 1, Duration::from_millis(400)).await;
+    let (id, request) = (held.reservation_id.clone(), new_id());
+    let extended = shop.extend(&id, MINUTE, &request).await.expect("extended");
+    let reservation = extended.reservation.clone().expect("one");
+    let life = millis(reservation.expires_at) - millis(reservation.created_at);
+    assert!((60_000..70_000).contains(&life), "{life}");
+    let left = extended.extendable.expect("what is left");
+    assert_eq!(left.seconds * 1_000 + i64::from(left.nanos) / 1_000_000, 120_000 - life);
+    let again = shop.extend(&id, MINUTE, &request).await.expect("a replay");
+    assert!(again.replayed && again.reservation == extended.reservation);
+    // Never nearer.
+    let same = shop.extend(&id, Duration::from_millis(1), &new_id()).await.expect("no nearer");
+    assert_eq!(same.reservation.expect("one").expires_at, reservation.expires_at);
+    // The first deadline passes and takes nothing with it.
+    let first = millis(held.expires_at);
+    eventually("the first deadline passes", async || {
+        (millis(shop.hold("ps5", 1).await.created_at) > first).then_some(())
+    })
+    .await;
+    assert_eq!(shop.reservation(&id).await.expect("known").state(), State::Pending);
+    shop.audit().await;
+
+    let capped = SentinelProcess::launch().flags("--max-ttl 1m --default-ttl 1m --max-life 1m").start().await;
+    let shop = capped.shop("sale");
+    shop.supply("ps5", 1).await;
+    let id = shop.hold("ps5", 1).await.reservation_id;
+    eventually("a moment passes", async || {
+        shop.extend(&id, MINUTE, &new_id()).await.err().map(|status| {
+            assert_refused(Err::<(), _>(status), Reason::ExtendLimit, None);
+        })
+    })
+    .await;
+    shop.commit(&id).await.expect("sold");
+    assert_refused(shop.extend(&id, MINUTE, &new_id()).await, Reason::ReservationAlreadyCommitted, None);
+}
+
+#[tokio::test]
+async fn a_hold_is_swapped_for_another_in_one_step() {
+    let server = SentinelProcess::launch().flags("--partitions 4").start().await;
+    let shop = server.shop("sale");
+    shop.supply("concert~a", 2).await;
+    shop.supply("concert~b", 1).await;
+    let first = shop.hold("concert~a", 2).await.reservation_id;
+    let swap = |sku: &str, quantity, replaced: &str| v1::ReserveRequest {
+        replaces_reservation_id: replaced.into(),
+        ..order(&[(sku, quantity)])
+    };
+    // The units of the first are there for the second, and only for it.
+    let request = swap("concert~a", 2, &first);
+    let answer = shop.reserve(request.clone()).await.expect("an answer");
+    let Some(v1::reserve_response::Result::Reservation(second)) = answer.result else { panic!("{answer:?}") };
+    assert_eq!(second.origin_reservation_id, first);
+    assert_eq!(shop.reservation(&first).await.expect("known").state(), State::RolledBack);
+    assert_eq!(shop.counts("concert~a").await, (0, 2, 0));
+    assert!(shop.reserve(request).await.expect("a replay").replayed);
+    // Short, it leaves the first as it is.
+    let short = shop.reserve(swap("concert~b", 2, &second.reservation_id)).await.expect("an answer");
+    assert!(matches!(short.result, Some(v1::reserve_response::Result::Shortage(_))), "{short:?}");
+    assert_eq!(shop.counts("concert~a").await, (0, 2, 0));
+    shop.commit(&second.reservation_id).await.expect("sold");
+    let sold = shop.reserve(swap("concert~b", 1, &second.reservation_id)).await;
+    assert_refused(sold, Reason::ReservationAlreadyCommitted, None);
+    shop.audit().await;
+}

@@ -1,0 +1,212 @@
+//! The rules of a SKU: sale window, limits on quantity, ttl and buyer; each decided with the reservation.
+
+use inventory_sentinel::{Reason, v1};
+use sentinel_tests::{SentinelProcess, Shop, assert_refused, eventually, millis, new_id, order};
+
+fn rules() -> v1::SkuRules {
+    v1::SkuRules::default()
+}
+
+fn by(buyer: &str, sku: &str, quantity: i32) -> v1::ReserveRequest {
+    v1::ReserveRequest { buyer_id: buyer.into(), ..order(&[(sku, quantity)]) }
+}
+
+fn instant(millis: i64) -> Option<prost_types::Timestamp> {
+    Some(prost_types::Timestamp { seconds: millis / 1_000, nanos: (millis % 1_000) as i32 * 1_000_000 })
+}
+
+async fn delete(shop: &Shop, sku: &str) -> Result<v1::DeleteSkuResponse, tonic::Status> {
+    let (namespace_id, sku) = (shop.namespace.clone(), sku.to_owned());
+    let request = v1::DeleteSkuRequest { namespace_id, sku, ..Default::default() };
+    shop.admin.clone().delete_sku(request).await.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn a_buyer_has_no_more_than_he_may() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    shop.configure("ps5", v1::SkuRules { buyer_limit: Some(2), ..rules() }).await.expect("a limit");
+    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::BuyerRequired, None);
+    assert_refused(shop.reserve(by("amy", "ps5", 3)).await, Reason::BuyerLimit, None);
+    let held = shop.hold_order(by("amy", "ps5", 1)).await.reservation_id;
+    let sold = shop.hold_order(by("amy", "ps5", 1)).await.reservation_id;
+    assert_refused(shop.reserve(by("amy", "ps5", 1)).await, Reason::BuyerLimit, None);
+    // Others are not in her way, nor she in theirs.
+    shop.hold_order(by("bob", "ps5", 2)).await;
+
+    // What is bought counts for good; what is given back does not.
+    shop.commit(&sold).await.expect("sold");
+    assert_refused(shop.reserve(by("amy", "ps5", 1)).await, Reason::BuyerLimit, None);
+    shop.rollback(&held).await.expect("given back");
+    let short = v1::ReserveRequest {
+        ttl: Some(prost_types::Duration { seconds: 0, nanos: 50_000_000 }),
+        ..by("amy", "ps5", 1)
+    };
+    let due = shop.hold_order(short).await.reservation_id;
+    shop.expired(&due).await;
+    let last = shop.hold_order(by("amy", "ps5", 1)).await.reservation_id;
+    // She is not in the way of herself.
+    let swap = v1::ReserveRequest { replaces_reservation_id: last, ..by("amy", "ps5", 1) };
+    shop.hold_order(swap).await;
+    assert_refused(shop.reserve(by("amy", "ps5", 1)).await, Reason::BuyerLimit, None);
+    // Nor is a late commit a way around.
+    assert_refused(shop.commit_late(&due).await, Reason::BuyerLimit, None);
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn one_limit_holds_against_a_hundred_calls_at_once() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 1_000).await;
+    shop.configure("ps5", v1::SkuRules { buyer_limit: Some(2), ..rules() }).await.expect("a limit");
+    let calls: Vec<_> = (0..100)
+        .map(|_| {
+            let shop = shop.clone();
+            tokio::spawn(async move { shop.reserve(by("amy", "ps5", 1)).await.is_ok() })
+        })
+        .collect();
+    let mut held = 0;
+    for call in calls {
+        held += usize::from(call.await.expect("a call"));
+    }
+    assert_eq!((held, shop.counts("ps5").await), (2, (998, 2, 0)));
+}
+
+#[tokio::test]
+async fn a_sale_opens_and_closes() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let now = millis(shop.hold("ps5", 1).await.created_at);
+    let window = |opens, closes| v1::SkuRules { opens_at: instant(opens), closes_at: instant(closes), ..rules() };
+    shop.configure("ps5", window(now + 1_500, now + 3_600_000)).await.expect("a window");
+    let status = shop.reserve(order(&[("ps5", 1)])).await.expect_err("it is closed");
+    let info = tonic_types::StatusExt::get_details_error_info(&status).expect("an ErrorInfo");
+    assert_eq!(info.metadata["opens_at_ms"], (now + 1_500).to_string());
+    assert_refused(Err::<(), _>(status), Reason::SaleNotOpen, None);
+    let id = eventually("the sale opens", async || {
+        let answer = shop.reserve(order(&[("ps5", 1)])).await.ok()?;
+        let Some(v1::reserve_response::Result::Reservation(held)) = answer.result else { panic!("{answer:?}") };
+        assert!(millis(held.created_at) >= now + 1_500, "too early");
+        Some(held.reservation_id)
+    })
+    .await;
+    shop.configure("ps5", window(1, now + 1_500)).await.expect("closed again");
+    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SaleNotOpen, None);
+    shop.commit(&id).await.expect("what was held inside is sold after");
+    assert_refused(shop.configure("ps5", window(5, 5)).await, Reason::InvalidRule, Some("rules.closes_at"));
+    shop.configure("ps5", window(0, 0)).await.expect("always open");
+    shop.hold("ps5", 1).await;
+}
+
+#[tokio::test]
+async fn a_sku_has_limits_of_its_own() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let max_ttl = Some(prost_types::Duration { seconds: 10, nanos: 0 });
+    shop.configure("ps5", v1::SkuRules { max_quantity: Some(2), max_ttl, ..rules() }).await.expect("limits");
+    assert_refused(shop.reserve(order(&[("ps5", 3)])).await, Reason::QuantityLimit, None);
+    let long =
+        v1::ReserveRequest { ttl: Some(prost_types::Duration { seconds: 11, nanos: 0 }), ..order(&[("ps5", 1)]) };
+    assert_refused(shop.reserve(long).await, Reason::TtlLimit, None);
+    // A ttl that nobody asked for is shortened.
+    let held = shop.hold("ps5", 2).await;
+    assert_eq!(millis(held.expires_at) - millis(held.created_at), 10_000);
+    shop.configure("ps5", v1::SkuRules { max_quantity: Some(0), ..rules() }).await.expect("no limit");
+    shop.hold("ps5", 3).await;
+    let bad = v1::SkuRules { max_quantity: Some(-1), ..rules() };
+    assert_refused(shop.configure("ps5", bad).await, Reason::InvalidRule, Some("rules.max_quantity"));
+}
+
+#[tokio::test]
+async fn rules_are_read_back_and_compared_before_they_are_set() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let set = |limit, if_version| v1::ConfigureSkuRequest {
+        namespace_id: "sale".into(),
+        sku: "ps5".into(),
+        rules: Some(v1::SkuRules { buyer_limit: Some(limit), ..rules() }),
+        if_version,
+        ..Default::default()
+    };
+    let mut admin = shop.admin.clone();
+    let first = admin.configure_sku(set(4, Some(0))).await.expect("the first").into_inner();
+    assert_eq!(first.rules_version, 1);
+    assert_refused(admin.configure_sku(set(5, Some(0))).await, Reason::VersionMismatch, None);
+    let again = admin.configure_sku(set(4, None)).await.expect("the same again").into_inner();
+    assert_eq!((again.rules_version, again.sequence), (1, first.sequence), "nothing changed");
+    let request = v1::GetSkuRequest { namespace_id: "sale".into(), sku: "ps5".into() };
+    let read = admin.get_sku(request).await.expect("the rules").into_inner();
+    assert_eq!((&read.rules, read.rules_version), (&first.rules, 1));
+    assert_eq!(read.rules.expect("rules").is_protected, Some(true), "protection is as it was");
+}
+
+#[tokio::test]
+async fn a_warm_up_can_be_run_again_in_the_middle_of_a_sale() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    let warm_up = |if_absent, if_version| v1::SetStockRequest {
+        namespace_id: "sale".into(),
+        sku: "ps5".into(),
+        on_hand: 10,
+        request_id: new_id(),
+        if_absent,
+        if_version,
+    };
+    let mut admin = shop.admin.clone();
+    let made = admin.set_stock(warm_up(true, None)).await.expect("made").into_inner().stock.expect("a stock");
+    shop.hold("ps5", 3).await;
+    assert_refused(admin.set_stock(warm_up(true, None)).await, Reason::SkuExists, None);
+    assert_refused(admin.set_stock(warm_up(false, Some(made.version))).await, Reason::VersionMismatch, None);
+    assert_eq!(shop.counts("ps5").await, (7, 3, 0));
+    let version = shop.stock("ps5").await.version;
+    admin.set_stock(warm_up(false, Some(version))).await.expect("as it was seen");
+    let both = admin.set_stock(warm_up(true, Some(1))).await;
+    assert_refused(both, Reason::InvalidPolicy, Some("if_version"));
+}
+
+#[tokio::test]
+async fn a_sku_is_deleted_when_nobody_holds_it_and_its_versions_go_on() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let id = shop.hold("ps5", 1).await.reservation_id;
+    assert_refused(delete(&shop, "ps5").await, Reason::SkuHasHolds, None);
+    shop.rollback(&id).await.expect("given back");
+    let last = delete(&shop, "ps5").await.expect("deleted").stock.expect("as it was");
+    assert_eq!(last.available, 10);
+    assert_eq!(delete(&shop, "ps5").await.expect("again").stock, None);
+    assert_refused(shop.try_stock("ps5").await, Reason::SkuNotFound, None);
+    assert!(!shop.is_protected("ps5").await);
+    shop.audit().await;
+    let anew = shop.supply("ps5", 5).await;
+    assert!(anew.version > last.version);
+    assert_eq!((anew.supplied, anew.sold), (5, 0));
+    assert_eq!(shop.reservation(&id).await.expect("what was is known still").reservation_id, id);
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn a_policy_that_does_not_fit_is_refused() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let id = shop.hold("ps5", 2).await.reservation_id;
+    let good = v1::CommitRequest { namespace_id: "sale".into(), reservation_id: id, ..Default::default() };
+    let lines = order(&[("ps5", 1)]).lines;
+    let mut checkout = shop.checkout.clone();
+    let request = v1::CommitRequest { rest_policy: v1::RestPolicy::Keep.into(), ..good.clone() };
+    assert_refused(checkout.commit(request).await, Reason::InvalidPolicy, Some("rest_policy"));
+    let request = v1::CommitRequest { late_policy: 77, ..good.clone() };
+    assert_refused(checkout.commit(request).await, Reason::InvalidPolicy, Some("late_policy"));
+    let late_policy = v1::LatePolicy::BuyAnew.into();
+    let request = v1::CommitRequest { late_policy, lines: lines.clone(), request_id: new_id(), ..good.clone() };
+    assert_refused(checkout.commit(request).await, Reason::InvalidPolicy, Some("late_policy"));
+    let request = v1::CommitRequest { lines, ..good };
+    assert_refused(checkout.commit(request).await, Reason::RequestIdRequired, Some("request_id"));
+    assert_eq!(shop.counts("ps5").await, (8, 2, 0));
+}
