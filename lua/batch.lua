@@ -152,15 +152,8 @@ local function count_field(sku, buyer)
   return sku .. '\0' .. sub(buyer, 2)
 end
 
-batch.groups = groups
-batch.known = known
-batch.shapes = shapes
-batch.counts = counts
-batch.load_fields = load_fields
-batch.count_field = count_field
-batch.stocks = stocks
-batch.lines_of = lines_of
-batch.want_lines_of = want_lines_of
-batch.parse_groups = parse_groups
-batch.load_records = load_records
-batch.load_stock = load_stock
+batch = {
+  groups = groups, known = known, shapes = shapes, counts = counts, load_fields = load_fields,
+  count_field = count_field, stocks = stocks, lines_of = lines_of, want_lines_of = want_lines_of,
+  parse_groups = parse_groups, load_records = load_records, load_stock = load_stock,
+}

@@ -105,10 +105,7 @@ local function over_limit(lines, buyer, given_back)
   end
 end
 
-buyers.limited_lines = limited_lines
-buyers.count = count
-buyers.counts_line = counts_line
-buyers.buyers_of = buyers_of
-buyers.over_limit = over_limit
-buyers.changed_counts = changed_counts
-buyers.load_counts = load_counts
+buyers = {
+  limited_lines = limited_lines, count = count, counts_line = counts_line, buyers_of = buyers_of,
+  over_limit = over_limit, changed_counts = changed_counts, load_counts = load_counts,
+}

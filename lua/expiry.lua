@@ -81,6 +81,6 @@ local function expire_due()
   end
 end
 
-expiry.spent = spent
-expiry.find_due = find_due
-expiry.expire_due = expire_due
+expiry = {
+  spent = spent, find_due = find_due, expire_due = expire_due,
+}

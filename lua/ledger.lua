@@ -184,17 +184,8 @@ local function delete(sku)
   note('D', '-', NO_DEADLINE, sku, '', NO_ORIGIN, '\0')
 end
 
-ledger.settle = settle
-ledger.hold = hold
-ledger.held_amounts = held_amounts
-ledger.watch_deadline = watch_deadline
-ledger.put = put
-ledger.buy = buy
-ledger.extend_deadline = extend_deadline
-ledger.supply = supply
-ledger.configure = configure
-ledger.delete = delete
-ledger.changed_stock = changed_stock
-ledger.changed = changed
-ledger.run_list = run_list
-ledger.new_deadlines = new_deadlines
+ledger = {
+  settle = settle, hold = hold, held_amounts = held_amounts, watch_deadline = watch_deadline, put = put,
+  buy = buy, extend_deadline = extend_deadline, supply = supply, configure = configure, delete = delete,
+  changed_stock = changed_stock, changed = changed, run_list = run_list, new_deadlines = new_deadlines,
+}

@@ -1,10 +1,12 @@
 -- What the files share: a table of exports for each, and the context of this call. Each file that
 -- follows is a block of its own (server/src/store/script.rs wraps it in `do ... end`): its locals end
 -- with it, and it hands on what stands in its table. That is also for speed: Redis runs all of this at
--- every call, and making a function costs a walk through the captured locals that are open then.
+-- every call, and making a function costs a walk through the captured locals that are open then. For the
+-- same reason parts.lua and stock.lua are functions, parts.load() and stock.load(), that run when a
+-- batch has a kind of theirs. A file that applies kinds of operations has them in its table `apply`.
 
 local records, partition, batch, buyers, ledger, expiry = {}, {}, {}, {}, {}, {}
-local reserve, resolve, stock, write = {}, {}, {}, {}
+local reserve, resolve, parts, stock, write = {}, {}, {}, {}, {}
 
 local ctx = {
   -- Of the partition, loaded by partition.lua: epoch, sequence, mark, offset, generation_start,

@@ -95,8 +95,7 @@ local function configure_partition(revision, config)
   return { 1, config }
 end
 
-partition.retired = retired
-partition.state_bytes = state_bytes
-partition.load_partition = load_partition
-partition.open_partition = open_partition
-partition.configure_partition = configure_partition
+partition = {
+  retired = retired, state_bytes = state_bytes, load_partition = load_partition,
+  open_partition = open_partition, configure_partition = configure_partition,
+}

@@ -151,37 +151,14 @@ local function implied_extension(state, lines)
   return { counted = 0, origin = NO_ORIGIN, sold = sold, released = released }
 end
 
-records.STATE_FORMAT = STATE_FORMAT
-records.CONFIG_FORMAT = CONFIG_FORMAT
-records.CONFIG_LENGTH = CONFIG_LENGTH
-records.corrupt = corrupt
-records.malformed = malformed
-records.MEMO = MEMO
-records.BUYER_LIMIT = BUYER_LIMIT
-records.stock_from = stock_from
-records.lines_from = lines_from
-records.is_pending = is_pending
-records.buyer_and_shape = buyer_and_shape
-records.PENDING = PENDING
-records.NO_ORIGIN = NO_ORIGIN
-records.AVAILABLE = AVAILABLE
-records.HELD = HELD
-records.SOLD = SOLD
-records.SUPPLIED = SUPPLIED
-records.VERSION = VERSION
-records.FLAGS = FLAGS
-records.shape_of = shape_of
-records.state_of = state_of
-records.extension_of = extension_of
-records.extension_bytes = extension_bytes
-records.implied_extension = implied_extension
-records.deadline_of = deadline_of
-records.MOST_UNITS = MOST_UNITS
-records.LONGEST_TTL = LONGEST_TTL
-records.OPENS = OPENS
-records.CLOSES = CLOSES
-records.REVISION = REVISION
-records.PROTECTED = PROTECTED
-records.RULED = RULED
-records.stock_bytes = stock_bytes
-records.EXTENDED_PENDING = EXTENDED_PENDING
+records = {
+  STATE_FORMAT = STATE_FORMAT, CONFIG_FORMAT = CONFIG_FORMAT, CONFIG_LENGTH = CONFIG_LENGTH,
+  corrupt = corrupt, malformed = malformed, MEMO = MEMO, BUYER_LIMIT = BUYER_LIMIT,
+  stock_from = stock_from, lines_from = lines_from, is_pending = is_pending,
+  buyer_and_shape = buyer_and_shape, PENDING = PENDING, NO_ORIGIN = NO_ORIGIN, AVAILABLE = AVAILABLE,
+  HELD = HELD, SOLD = SOLD, SUPPLIED = SUPPLIED, VERSION = VERSION, FLAGS = FLAGS, shape_of = shape_of,
+  state_of = state_of, extension_of = extension_of, extension_bytes = extension_bytes,
+  implied_extension = implied_extension, deadline_of = deadline_of, MOST_UNITS = MOST_UNITS,
+  LONGEST_TTL = LONGEST_TTL, OPENS = OPENS, CLOSES = CLOSES, REVISION = REVISION, PROTECTED = PROTECTED,
+  RULED = RULED, stock_bytes = stock_bytes, EXTENDED_PENDING = EXTENDED_PENDING,
+}

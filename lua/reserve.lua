@@ -93,7 +93,7 @@ end
 
 -- One after the other, so that the last unit goes to exactly one of the group. Within a group stock
 -- only falls: once it is short, all that follow are, with the same numbers.
-function reserve.group(group)
+local function reserve_group(group)
   local shape, ids, lines = group.args, group.ids, group.lines
   local buyers = buyers_of(group)
   local asked = unpack_bytes('>I6', shape)
@@ -146,3 +146,4 @@ function reserve.group(group)
 end
 
 reserve.availability = availability
+reserve.apply = { R = reserve_group, r = reserve_group }

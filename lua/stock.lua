@@ -116,8 +116,6 @@ local function read_stock(group)
   return answer('V', stock)
 end
 
-stock.set_stock = set_stock
-stock.adjust_stock = adjust_stock
-stock.configure_sku = configure_sku
-stock.delete_sku = delete_sku
-stock.read_stock = read_stock
+stock.apply = {
+  S = set_stock, A = adjust_stock, F = configure_sku, D = delete_sku, T = read_stock,
+}

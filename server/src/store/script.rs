@@ -9,6 +9,13 @@ macro_rules! block {
     };
 }
 
+/// One file of `lua/`, as a function that is run when it is needed.
+macro_rules! on_demand {
+    ($file:literal, $module:literal) => {
+        concat!("function ", $module, ".load()\n", include_str!(concat!("../../../lua/", $file)), "end\n")
+    };
+}
+
 /// The files of `lua/`, each using only what stands before it.
 const BODY: &str = concat!(
     include_str!("../../../lua/contract.lua"),
@@ -21,7 +28,8 @@ const BODY: &str = concat!(
     block!("expiry.lua"),
     block!("reserve.lua"),
     block!("resolve.lua"),
-    block!("stock.lua"),
+    on_demand!("parts.lua", "parts"),
+    on_demand!("stock.lua", "stock"),
     block!("write.lua"),
     block!("main.lua"),
 );

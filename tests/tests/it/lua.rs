@@ -9,9 +9,18 @@ fn script() -> String {
     let list = include_str!("../../../server/src/store/script.rs");
     let read =
         |name| std::fs::read_to_string(format!("{}/../lua/{name}", env!("CARGO_MANIFEST_DIR"))).expect("a lua file");
-    let blocks = list.split("block!(\"").skip(1).filter_map(|rest| rest.split('"').next());
-    let blocks = blocks.map(|name| format!("do\n{}end\n", read(name))).collect::<String>();
-    format!("#!lua\n{}{}{blocks}", read("contract.lua"), read("modules.lua"))
+    // In the order of the list; what stands behind a file's name is the module whose load() it is.
+    let files = list.split("!(\"").skip(1).filter_map(|rest| rest.split_once(')').map(|(arguments, _)| arguments));
+    let listed = |arguments: &&str| arguments.contains(".lua\"") && !arguments.starts_with("..");
+    let blocks = files.filter(listed).map(|arguments| {
+        let mut names = arguments.split('"').filter(|name| !name.trim_matches([',', ' ']).is_empty());
+        let file = read(names.next().expect("a file"));
+        match names.next() {
+            Some(module) => format!("function {module}.load()\n{file}end\n"),
+            None => format!("do\n{file}end\n"),
+        }
+    });
+    format!("#!lua\n{}{}{}", read("contract.lua"), read("modules.lua"), blocks.collect::<String>())
 }
 
 fn u48(number: u64) -> [u8; 6] {
