@@ -83,6 +83,8 @@ catalogue! {
     NoLines "NO_LINES" InvalidArgument Fix "the request has no line";
     TooManyLines "TOO_MANY_LINES" InvalidArgument Fix "the request has more than 32 lines";
     DuplicateSku "DUPLICATE_SKU" InvalidArgument Fix "a SKU stands in more than one line";
+    NoOperations "NO_OPERATIONS" InvalidArgument Fix "the batch is empty, or an entry of it names no operation";
+    TooManyOperations "TOO_MANY_OPERATIONS" InvalidArgument Fix "the batch has more than 512 entries";
     InvalidStock "INVALID_STOCK" InvalidArgument Fix "the units on hand are not between 0 and 1,000,000,000";
     InvalidDelta "INVALID_DELTA" InvalidArgument Fix "the delta is 0 or not between -1,000,000,000 and 1,000,000,000";
     InvalidRule "INVALID_RULE" InvalidArgument Fix "a rule is out of its range, or the sale would close before it opens";

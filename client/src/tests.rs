@@ -127,6 +127,17 @@ impl InventorySentinel for Scripted {
         Ok(Response::new(v1::GetStockResponse::default()))
     }
 
+    async fn batch_get_stock(
+        &self,
+        _: Request<v1::BatchGetStockRequest>,
+    ) -> Result<Response<v1::BatchGetStockResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn batch(&self, _: Request<v1::BatchRequest>) -> Result<Response<v1::BatchResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn is_protected(
         &self,
         _: Request<v1::IsProtectedRequest>,

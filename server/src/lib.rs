@@ -15,6 +15,9 @@
 //! the `lane` puts it into a batch, the `store` runs the batch as one script call, and `service`
 //! answers. [`run`] wires the rooms and takes them down again.
 
+// The layout of a handler's future is nested deeper than the compiler looks by default.
+#![recursion_limit = "256"]
+
 use std::{io, sync::Arc, time::Duration};
 
 use inventory_sentinel::v1::{

@@ -32,9 +32,7 @@ impl InventorySentinel for Checkout {
     async fn reserve(&self, request: Request<v1::ReserveRequest>) -> Result<Response<v1::ReserveResponse>, Status> {
         let deadline = deadline(request.metadata());
         let handler = self.handle_reserve(request.into_inner(), deadline);
-        let short =
-            |response: &v1::ReserveResponse| matches!(response.result, Some(reserve_response::Result::Shortage(_)));
-        self.0.answer(Measured::Reserve, handler, short).await
+        self.0.answer(Measured::Reserve, handler, is_short).await
     }
 
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
@@ -60,23 +58,29 @@ impl InventorySentinel for Checkout {
         request: Request<v1::GetReservationRequest>,
     ) -> Result<Response<v1::GetReservationResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let v1::GetReservationRequest { namespace_id, reservation_id } = request.into_inner();
-        let handler = async {
-            let target = self.target(namespace_id, &reservation_id, deadline).await?;
-            let (reservation, _, sequence) = target.carry(Operation::GetReservation(target.id), deadline).await?;
-            Ok(v1::GetReservationResponse { reservation: Some(target.message(reservation)), sequence })
-        };
+        let handler = self.handle_get_reservation(request.into_inner(), deadline);
         self.0.answer(Measured::GetReservation, handler, |_| false).await
     }
 
     async fn get_stock(&self, request: Request<v1::GetStockRequest>) -> Result<Response<v1::GetStockResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let v1::GetStockRequest { namespace_id, sku } = request.into_inner();
-        let handler = async {
-            let (sku, stock, sequence) = self.read_stock(namespace_id, sku, deadline).await?;
-            Ok(v1::GetStockResponse { stock: Some(convert::stock(sku, stock)), sequence })
-        };
+        let handler = self.handle_get_stock(request.into_inner(), deadline);
         self.0.answer(Measured::GetStock, handler, |_| false).await
+    }
+
+    async fn batch_get_stock(
+        &self,
+        request: Request<v1::BatchGetStockRequest>,
+    ) -> Result<Response<v1::BatchGetStockResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let handler = self.handle_batch_get_stock(request.into_inner(), deadline);
+        self.0.answer(Measured::BatchGetStock, handler, |_| false).await
+    }
+
+    async fn batch(&self, request: Request<v1::BatchRequest>) -> Result<Response<v1::BatchResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let handler = self.handle_batch(request.into_inner(), deadline);
+        self.0.answer(Measured::Batch, handler, |_| false).await
     }
 
     async fn is_protected(
@@ -98,7 +102,7 @@ impl InventorySentinel for Checkout {
 }
 
 impl Checkout {
-    async fn handle_reserve(
+    pub(super) async fn handle_reserve(
         &self,
         request: v1::ReserveRequest,
         deadline: Instant,
@@ -137,7 +141,7 @@ impl Checkout {
         Ok(v1::ReserveResponse { result: Some(result), replayed, sequence })
     }
 
-    async fn handle_commit(
+    pub(super) async fn handle_commit(
         &self,
         request: v1::CommitRequest,
         deadline: Instant,
@@ -161,7 +165,7 @@ impl Checkout {
         Ok(v1::CommitResponse { reservation: Some(target.message(reservation)), replayed, sequence })
     }
 
-    async fn handle_rollback(
+    pub(super) async fn handle_rollback(
         &self,
         request: v1::RollbackRequest,
         deadline: Instant,
@@ -180,7 +184,7 @@ impl Checkout {
         Ok(v1::RollbackResponse { reservation: Some(target.message(reservation)), replayed, sequence })
     }
 
-    async fn handle_extend(
+    pub(super) async fn handle_extend(
         &self,
         request: v1::ExtendRequest,
         deadline: Instant,
@@ -207,6 +211,25 @@ impl Checkout {
         })
     }
 
+    pub(super) async fn handle_get_reservation(
+        &self,
+        request: v1::GetReservationRequest,
+        deadline: Instant,
+    ) -> Result<v1::GetReservationResponse, Failure> {
+        let target = self.target(request.namespace_id, &request.reservation_id, deadline).await?;
+        let (reservation, _, sequence) = target.carry(Operation::GetReservation(target.id), deadline).await?;
+        Ok(v1::GetReservationResponse { reservation: Some(target.message(reservation)), sequence })
+    }
+
+    pub(super) async fn handle_get_stock(
+        &self,
+        request: v1::GetStockRequest,
+        deadline: Instant,
+    ) -> Result<v1::GetStockResponse, Failure> {
+        let (sku, stock, sequence) = self.read_stock(request.namespace_id, request.sku, deadline).await?;
+        Ok(v1::GetStockResponse { stock: Some(convert::stock(sku, stock)), sequence })
+    }
+
     /// The reservation that a request names, and where it lies.
     async fn target(&self, namespace_id: String, reservation_id: &str, deadline: Instant) -> Result<Target, Failure> {
         let name = NamespaceName::parse(namespace_id)?;
@@ -230,6 +253,11 @@ impl Checkout {
             (other, _) => Err(unexpected(&other)),
         }
     }
+}
+
+/// A Reserve that the stock could not cover.
+pub(super) fn is_short(response: &v1::ReserveResponse) -> bool {
+    matches!(response.result, Some(reserve_response::Result::Shortage(_)))
 }
 
 /// A reservation that a request names, in its namespace.

@@ -2,6 +2,7 @@
 //! lane, and answered here.
 //!
 //! - [`checkout`][]: `InventorySentinel`.
+//! - [`batch`][]: many of its operations in one call.
 //! - [`admin`][]: `InventoryAdmin`.
 //! - [`convert`][]: domain values as messages.
 //! - [`rules`][]: the rules of a SKU, both ways.
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, metadata::MetadataMap};
 
 pub(crate) mod admin;
+mod batch;
 pub(crate) mod checkout;
 mod convert;
 mod rules;
@@ -57,13 +59,23 @@ impl Desk {
         Self { namespaces, gate, metrics, draining }
     }
 
-    /// Runs a handler and counts how it ended.
+    /// Runs a call's handler and counts how it ended.
     async fn answer<T>(
         &self,
         operation: Measured,
         handler: impl Future<Output = Result<T, Failure>>,
         short: impl FnOnce(&T) -> bool,
     ) -> Result<Response<T>, Status> {
+        Ok(Response::new(self.measure(operation, handler, short).await?))
+    }
+
+    /// Runs a handler, of a call or of a part of one, and counts how it ended.
+    async fn measure<T>(
+        &self,
+        operation: Measured,
+        handler: impl Future<Output = Result<T, Failure>>,
+        short: impl FnOnce(&T) -> bool,
+    ) -> Result<T, Failure> {
         let start = Instant::now();
         let result = handler.await;
         let status = match &result {
@@ -72,21 +84,14 @@ impl Desk {
             Err(failure) => failure.call_status(),
         };
         self.metrics.observe(operation, status, start.elapsed());
-        match result {
-            Ok(message) => Ok(Response::new(message)),
-            Err(failure) => {
-                if failure.reason() == Reason::Internal || failure.reason() == Reason::StoreCorrupt {
-                    tracing::error!(reason = failure.reason().as_str(), message = failure.message(), "a call failed");
-                } else {
-                    tracing::debug!(
-                        reason = failure.reason().as_str(),
-                        message = failure.message(),
-                        "a call was refused"
-                    );
-                }
-                Err(failure.into())
+        if let Err(failure) = &result {
+            if failure.reason() == Reason::Internal || failure.reason() == Reason::StoreCorrupt {
+                tracing::error!(reason = failure.reason().as_str(), message = failure.message(), "a call failed");
+            } else {
+                tracing::debug!(reason = failure.reason().as_str(), message = failure.message(), "a call was refused");
             }
         }
+        result
     }
 
     /// Whether calls may pass at all.

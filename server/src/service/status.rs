@@ -6,6 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use inventory_sentinel::{
     Reason,
     reason::{Advice, DOMAIN},
+    v1,
 };
 use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -55,6 +56,11 @@ impl Failure {
 
     pub(crate) fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The pause after which repeating may help, if it may at all.
+    fn retry_after(&self) -> Option<Duration> {
+        matches!(self.reason.advice(), Advice::Retry | Advice::Repeat).then_some(RETRY_AFTER)
     }
 
     /// The label of this failure in the metrics.
@@ -172,22 +178,44 @@ impl From<AuditError> for Failure {
 
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
+        let retry_after = failure.retry_after();
         let Failure { reason, message, field, metadata } = failure;
-        let metadata: HashMap<_, _> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let mut details = ErrorDetails::new();
-        details.set_error_info(reason.as_str(), DOMAIN, metadata);
+        details.set_error_info(reason.as_str(), DOMAIN, named(metadata));
         if let Some(field) = field {
             details.add_bad_request_violation(field, reason.meaning());
         }
         let mut trailers = MetadataMap::new();
-        if matches!(reason.advice(), Advice::Retry | Advice::Repeat) {
-            details.set_retry_info(Some(RETRY_AFTER));
+        if retry_after.is_some() {
+            details.set_retry_info(retry_after);
         }
         if reason == Reason::Overloaded {
             trailers.insert(PUSHBACK, (RETRY_AFTER.as_millis() as u64).into());
         }
         Status::with_error_details_and_metadata(reason.code(), message, details, trailers)
     }
+}
+
+/// The same within a Batch, where there is no status of one's own.
+impl From<Failure> for v1::Failure {
+    fn from(failure: Failure) -> Self {
+        let retry_after = failure
+            .retry_after()
+            .map(|pause| prost_types::Duration { seconds: pause.as_secs() as i64, nanos: pause.subsec_nanos() as i32 });
+        let Failure { reason, message, field, metadata } = failure;
+        Self {
+            code: reason.code().into(),
+            reason: reason.as_str().to_owned(),
+            message,
+            field: field.unwrap_or_default(),
+            metadata: named(metadata),
+            retry_after,
+        }
+    }
+}
+
+fn named(metadata: Vec<(&'static str, String)>) -> HashMap<String, String> {
+    metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 #[cfg(test)]
@@ -203,6 +231,22 @@ mod tests {
             assert_eq!(Reason::from_name(&info.reason), Some(reason));
             assert_eq!(info.domain, DOMAIN);
             assert_eq!(info.metadata.get("held").map(String::as_str), Some("7"));
+        }
+    }
+
+    #[test]
+    fn within_a_batch_a_failure_says_what_its_status_would() {
+        for &reason in Reason::ALL {
+            let failure = || Failure { field: Some("sku".into()), ..Failure::new(reason).with("held", 7) };
+            let (status, told) = (Status::from(failure()), v1::Failure::from(failure()));
+            assert_eq!((told.code, told.message.as_str()), (status.code().into(), status.message()));
+            let details = status.get_error_details();
+            let info = details.error_info().expect("every error has an ErrorInfo");
+            assert_eq!((&told.reason, &told.metadata), (&info.reason, &info.metadata));
+            let bad = details.bad_request().expect("it has a BadRequest");
+            assert_eq!(told.field, bad.field_violations[0].field);
+            let pause = told.retry_after.map(|pause| Duration::try_from(pause).expect("a pause"));
+            assert_eq!(pause, details.retry_info().and_then(|info| info.retry_delay));
         }
     }
 

@@ -167,7 +167,7 @@ mod tests {
 
                 let seen = std::mem::take(&mut *handler.seen.lock().unwrap());
                 assert!(seen[1].is_disabled(), "health checks are not traced");
-                let batch = spans::batch_span("shop", 0, 2, seen.iter());
+                let batch = spans::batch_span("shop", 0, 3, [&seen[0], &seen[0], &seen[1]].into_iter());
                 drop(spans::redis_span(&batch, "apply"));
             });
         });

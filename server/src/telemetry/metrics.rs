@@ -45,6 +45,8 @@ labels! {
         Extend = "extend",
         GetReservation = "get_reservation",
         GetStock = "get_stock",
+        BatchGetStock = "batch_get_stock",
+        Batch = "batch",
         IsProtected = "is_protected",
         SetStock = "set_stock",
         AdjustStock = "adjust_stock",

@@ -87,7 +87,10 @@ pub(crate) fn batch_span<'a>(
         sentinel.operations = operations,
     );
     if !batch.is_disabled() {
-        for call in calls.filter(|call| !call.is_disabled()).take(MAX_LINKS) {
+        let mut calls: Vec<&Span> = calls.filter(|call| !call.is_disabled()).collect();
+        // One call may have many operations here.
+        calls.dedup_by_key(|call| call.id());
+        for call in calls.into_iter().take(MAX_LINKS) {
             batch.add_link(call.context().span().span_context().clone());
         }
     }

@@ -27,6 +27,21 @@ fn field<T: std::fmt::Debug>(result: Result<T, Status>) -> String {
     status.get_details_bad_request().expect("it names the field").field_violations[0].field.clone()
 }
 
+/// The field that a Batch says of an operation: its fields are those of the single calls.
+async fn field_in_a_batch(server: &SentinelProcess, text: &str) -> String {
+    let reserve = v1::ReserveRequest { request_id: text.to_owned(), ..order(&[("ps5", 1)]) };
+    let operation = Some(v1::batch_operation::Operation::Reserve(reserve));
+    let request = v1::BatchRequest { operations: vec![v1::BatchOperation { operation }] };
+    let mut results = server.checkout().batch(request).await.expect("a batch").into_inner().results;
+    match results.remove(0).result {
+        Some(v1::batch_result::Result::Failure(failure)) => {
+            assert!(failure.message.len() < 1_024 && !failure.message.contains(char::is_control), "{failure:?}");
+            failure.field
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Sends a text in every string field of every call; each must be refused by its name. Says how many there are.
 async fn in_every_field(server: &SentinelProcess, text: &str) -> usize {
     let (mut checkout, mut admin) = (server.checkout(), server.admin());
@@ -56,6 +71,11 @@ async fn in_every_field(server: &SentinelProcess, text: &str) -> usize {
     refused!(checkout.get_stock(good()): namespace_id sku);
     let good = || v1::IsProtectedRequest { namespace_id: sale(), sku: ps5() };
     refused!(checkout.is_protected(good()): namespace_id sku);
+    let good = || v1::BatchGetStockRequest { namespace_id: sale(), skus: vec![ps5()] };
+    refused!(checkout.batch_get_stock(good()): namespace_id);
+    let good = v1::BatchGetStockRequest { namespace_id: sale(), skus: vec![ps5(), text.to_owned()] };
+    assert_eq!(field(checkout.batch_get_stock(good).await), "skus[1]");
+    assert_eq!(field_in_a_batch(server, text).await, "request_id");
     let good = || v1::SetStockRequest {
         namespace_id: sale(),
         sku: ps5(),
@@ -108,7 +128,7 @@ async fn hostile_strings_do_no_harm(format: &str) {
     shop.supply("ps5", 100).await;
     let before = redis.dump("").await;
     for text in hostile() {
-        assert_eq!(in_every_field(&server, &text).await, 37);
+        assert_eq!(in_every_field(&server, &text).await, 38);
         assert_eq!(field(shop.reserve(order(&[(&text, 1)])).await), "lines[0].sku");
     }
     for text in SEPARATORS {
