@@ -2,7 +2,7 @@
 //! lane, and answered here.
 //!
 //! - [`checkout`][]: `InventorySentinel`.
-//! - [`admin`][]: `InventoryAdmin`.
+//! - [`admin`][]: `InventoryAdmin`; [`lists`][]: its lists; [`bulk`][]: many SKUs in a call.
 //! - [`convert`][]: domain values as messages.
 //! - [`rules`][]: the rules of a SKU, both ways.
 //! - [`settings`][]: the settings of a namespace, both ways.
@@ -16,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, metadata::MetadataMap};
 
 pub(crate) mod admin;
+mod bulk;
 pub(crate) mod checkout;
 mod convert;
+mod lists;
 mod rules;
 mod settings;
 mod status;
