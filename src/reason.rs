@@ -91,6 +91,9 @@ catalogue! {
     InvalidPolicy "INVALID_POLICY" InvalidArgument Fix "the policy is not known, or does not go together with the rest of the request";
     InvalidConfig "INVALID_CONFIG" InvalidArgument Fix "a setting of the namespace is out of its range, or does not go together with the others";
     NoRules "NO_RULES" InvalidArgument Fix "the request changes nothing";
+    TooManyRows "TOO_MANY_ROWS" InvalidArgument Fix "the message has more than 1,000 rows or SKUs";
+    InvalidPageSize "INVALID_PAGE_SIZE" InvalidArgument Fix "the page size is not between 0 and 1,000";
+    InvalidPageToken "INVALID_PAGE_TOKEN" InvalidArgument Fix "the page token is not one that this list has made";
     RequestIdRequired "REQUEST_ID_REQUIRED" InvalidArgument Fix "a change that does not repeat harmlessly needs a request_id";
     InvalidRequestId "INVALID_REQUEST_ID" InvalidArgument Fix "the request_id is longer than 128 bytes, has a character outside printable ASCII, or is a UUIDv7 from the future";
     RequestTooOld "REQUEST_TOO_OLD" InvalidArgument Fix "the request_id is a UUIDv7 older than the retention, so it can't be told whether it was applied";

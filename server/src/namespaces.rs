@@ -53,6 +53,11 @@ impl Namespace {
         self.digest(&[request.as_str().as_bytes()])
     }
 
+    /// What stands for one row of an import; it can be no request's either.
+    pub(crate) fn row_identity(&self, request: &RequestId, sku: &Sku) -> Id {
+        self.digest(&[request.as_str().as_bytes(), b"\0row", sku.as_str().as_bytes()])
+    }
+
     /// The id of what a late Commit buys anew: it follows from the reservation's, so that a repeat finds
     /// it, and can be no request's, as those have no NUL.
     pub(crate) fn purchase_of(&self, reservation: ReservationId) -> Id {

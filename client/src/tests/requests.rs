@@ -57,6 +57,7 @@ macro_rules! service {
     ($service:ident:
         $($record:ident $kind:ident($request:ident) -> $response:ident $answer:expr;)+
         $(- $absent:ident($unused:ident) -> $never:ident;)+
+        $(stream { $($stream:tt)+ })?
     ) => {
         #[tonic::async_trait]
         impl $service for Recorder {
@@ -70,6 +71,7 @@ macro_rules! service {
                     Err(Status::unimplemented("not recorded"))
                 }
             )+
+            $($($stream)+)?
         }
     };
 }
@@ -121,7 +123,21 @@ service! { InventoryAdmin:
     - get_sku(GetSkuRequest) -> GetSkuResponse;
     - delete_sku(DeleteSkuRequest) -> DeleteSkuResponse;
     - get_namespace(GetNamespaceRequest) -> GetNamespaceResponse;
+    - list_namespaces(ListNamespacesRequest) -> ListNamespacesResponse;
+    - list_stock(ListStockRequest) -> ListStockResponse;
+    - list_reservations(ListReservationsRequest) -> ListReservationsResponse;
+    - set_protection(SetProtectionRequest) -> SetProtectionResponse;
     - audit(AuditRequest) -> AuditResponse;
+    stream {
+        type ImportStockStream = tokio_stream::Empty<Result<v1::ImportStockResponse, Status>>;
+
+        async fn import_stock(
+            &self,
+            _: Request<tonic::Streaming<v1::ImportStockRequest>>,
+        ) -> Result<Response<Self::ImportStockStream>, Status> {
+            Err(Status::unimplemented("not recorded"))
+        }
+    }
 }
 
 async fn shop() -> (Recorder, Namespace) {

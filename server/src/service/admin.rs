@@ -1,5 +1,5 @@
-//! `InventoryAdmin`: stock, rules and the audit. Parses and answers; what is decided is decided in
-//! the store.
+//! `InventoryAdmin`: stock, rules and the audit; its lists are in `lists`, its bulk operations in `bulk`.
+//! Parses and answers; what is decided is decided in the store.
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use inventory_sentinel::{
     v1::{self, inventory_admin_server::InventoryAdmin},
 };
 use tokio::{sync::Semaphore, time::Instant};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{Desk, carry, check_age, convert, deadline, rules, settings, status::Failure, unexpected};
+use super::{Desk, bulk, carry, check_age, convert, deadline, rules, settings, status::Failure, unexpected};
 use crate::{
     domain::{
         Condition, Delta, Id, Invalid, NamespaceName, OnHand, Operation, Outcome, Refusal, Report, RequestId, Sku,
@@ -27,8 +27,8 @@ const AUDITS: usize = 1;
 /// The operators' service.
 #[derive(Clone)]
 pub(crate) struct Admin {
-    desk: Desk,
-    store: Arc<Store>,
+    pub(super) desk: Desk,
+    pub(super) store: Arc<Store>,
     audits: Arc<Semaphore>,
 }
 
@@ -181,6 +181,51 @@ impl InventoryAdmin for Admin {
             Ok(v1::GetNamespaceResponse { config: Some(settings::message(&config)), version })
         };
         self.desk.answer(Measured::GetNamespace, handler, |_| false).await
+    }
+
+    async fn list_namespaces(
+        &self,
+        request: Request<v1::ListNamespacesRequest>,
+    ) -> Result<Response<v1::ListNamespacesResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let handler = self.page_of_namespaces(request.into_inner(), deadline);
+        self.desk.answer(Measured::ListNamespaces, handler, |_| false).await
+    }
+
+    async fn list_stock(
+        &self,
+        request: Request<v1::ListStockRequest>,
+    ) -> Result<Response<v1::ListStockResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let handler = self.page_of_stock(request.into_inner(), deadline);
+        self.desk.answer(Measured::ListStock, handler, |_| false).await
+    }
+
+    async fn list_reservations(
+        &self,
+        request: Request<v1::ListReservationsRequest>,
+    ) -> Result<Response<v1::ListReservationsResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let handler = self.page_of_reservations(request.into_inner(), deadline);
+        self.desk.answer(Measured::ListReservations, handler, |_| false).await
+    }
+
+    type ImportStockStream = bulk::Answers;
+
+    async fn import_stock(
+        &self,
+        request: Request<Streaming<v1::ImportStockRequest>>,
+    ) -> Result<Response<bulk::Answers>, Status> {
+        Ok(Response::new(bulk::import(self.desk.clone(), request.into_inner())))
+    }
+
+    async fn set_protection(
+        &self,
+        request: Request<v1::SetProtectionRequest>,
+    ) -> Result<Response<v1::SetProtectionResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let handler = bulk::protect(&self.desk, request.into_inner(), deadline);
+        self.desk.answer(Measured::SetProtection, handler, |_| false).await
     }
 
     async fn audit(&self, request: Request<v1::AuditRequest>) -> Result<Response<v1::AuditResponse>, Status> {

@@ -3,7 +3,7 @@
 //!
 //! - [`checkout`][]: `InventorySentinel`.
 //! - [`batch`][]: many of its operations in one call.
-//! - [`admin`][]: `InventoryAdmin`.
+//! - [`admin`][]: `InventoryAdmin`; [`lists`][]: its lists; [`bulk`][]: many SKUs in a call.
 //! - [`convert`][]: domain values as messages.
 //! - [`rules`][]: the rules of a SKU, both ways.
 //! - [`settings`][]: the settings of a namespace, both ways.
@@ -18,8 +18,10 @@ use tonic::{Response, Status, metadata::MetadataMap};
 
 pub(crate) mod admin;
 mod batch;
+mod bulk;
 pub(crate) mod checkout;
 mod convert;
+mod lists;
 mod rules;
 mod settings;
 mod status;

@@ -13,6 +13,7 @@ use super::{
     error::StoreError,
     events::{After, Entry},
     keys::PartitionKeys,
+    lists::scan,
     pool::Connection,
     wire::{self, reservation_from, stock_from},
 };
@@ -80,7 +81,7 @@ async fn scan_holds(
     let mut pending = HashMap::new();
     let mut cursor = 0;
     loop {
-        let (next, records) = scan(connection, "HSCAN", keys.holds(), cursor).await?;
+        let (next, records) = scan(connection, "HSCAN", keys.holds(), cursor, SCAN_COUNT).await?;
         for record in records.chunks_exact(2) {
             let id = Id::try_from(record[0].as_slice()).map_err(|_| StoreError::corrupt("the id of a hold"))?;
             let reservation = reservation_from(ReservationId { id, partition }, &record[1])
@@ -107,7 +108,7 @@ async fn scan_deadlines(
     let mut deadlines: HashMap<Id, Vec<u64>> = HashMap::new();
     let mut cursor = 0;
     loop {
-        let (next, entries) = scan(connection, "ZSCAN", keys.deadlines(), cursor).await?;
+        let (next, entries) = scan(connection, "ZSCAN", keys.deadlines(), cursor, SCAN_COUNT).await?;
         for entry in entries.chunks_exact(2) {
             let score = std::str::from_utf8(&entry[1]).ok().and_then(|score| score.parse::<f64>().ok());
             let score = score.ok_or_else(|| StoreError::corrupt("an entry of the deadline index"))?;
@@ -127,7 +128,7 @@ async fn scan_stock(connection: &mut Connection, keys: &PartitionKeys) -> Result
     let mut stock = HashMap::new();
     let mut cursor = 0;
     loop {
-        let (next, records) = scan(connection, "HSCAN", keys.stock(), cursor).await?;
+        let (next, records) = scan(connection, "HSCAN", keys.stock(), cursor, SCAN_COUNT).await?;
         for record in records.chunks_exact(2) {
             let entry = Sku::from_store(&record[0]).zip(stock_from(&record[1]));
             let (sku, counters) = entry.ok_or_else(|| StoreError::corrupt("a stock record"))?;
@@ -138,15 +139,6 @@ async fn scan_stock(connection: &mut Connection, keys: &PartitionKeys) -> Result
         }
         cursor = next;
     }
-}
-
-async fn scan(
-    connection: &mut Connection,
-    command: &str,
-    key: &str,
-    cursor: u64,
-) -> Result<(u64, Vec<Vec<u8>>), StoreError> {
-    parse(connection.send(cmd(command).arg(key).arg(cursor).arg("COUNT").arg(SCAN_COUNT)).await?)
 }
 
 /// Applies the events of (start, end] to what was scanned.

@@ -9,6 +9,7 @@
 //! - [`embedded`]: a Redis of our own, as a child.
 //! - [`events`]: the entries of the event stream.
 //! - [`audit`]: the books against the records, in bounded reads.
+//! - [`lists`]: what there is, a page at a time, in bounded reads.
 
 use deadpool_redis::redis::{Arg, Cmd, Value, cmd};
 
@@ -18,6 +19,7 @@ pub(crate) mod error;
 mod events;
 pub(crate) mod fitness;
 pub(crate) mod keys;
+pub(crate) mod lists;
 pub(crate) mod pool;
 mod script;
 pub(crate) mod wire;

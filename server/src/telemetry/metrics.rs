@@ -55,6 +55,12 @@ labels! {
         DeleteSku = "delete_sku",
         ConfigureNamespace = "configure_namespace",
         GetNamespace = "get_namespace",
+        ListNamespaces = "list_namespaces",
+        ListStock = "list_stock",
+        ListReservations = "list_reservations",
+        /// One message of the stream.
+        ImportStock = "import_stock",
+        SetProtection = "set_protection",
         Audit = "audit",
     }
 }

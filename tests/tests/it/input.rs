@@ -115,6 +115,19 @@ async fn in_every_field(server: &SentinelProcess, text: &str) -> usize {
     refused!(admin.configure_namespace(good()): namespace_id request_id);
     let good = || v1::GetNamespaceRequest { namespace_id: sale() };
     refused!(admin.get_namespace(good()): namespace_id);
+    let good = || v1::ListNamespacesRequest::default();
+    refused!(admin.list_namespaces(good()): page_token);
+    let good = || v1::ListStockRequest { namespace_id: sale(), ..Default::default() };
+    refused!(admin.list_stock(good()): namespace_id page_token);
+    let good = || v1::ListReservationsRequest { namespace_id: sale(), ..Default::default() };
+    refused!(admin.list_reservations(good()): namespace_id page_token sku buyer_id);
+    let good = || v1::SetProtectionRequest {
+        namespace_id: sale(),
+        skus: vec![ps5()],
+        is_protected: Some(true),
+        request_id: sale(),
+    };
+    refused!(admin.set_protection(good()): namespace_id request_id);
     let good = || v1::AuditRequest { namespace_id: sale() };
     refused!(admin.audit(good()): namespace_id);
     fields
@@ -128,7 +141,13 @@ async fn hostile_strings_do_no_harm(format: &str) {
     shop.supply("ps5", 100).await;
     let before = redis.dump("").await;
     for text in hostile() {
-        assert_eq!(in_every_field(&server, &text).await, 38);
+        assert_eq!(in_every_field(&server, &text).await, 47);
+        for (namespace, request, named) in [(&*text, "a", "namespace_id"), ("sale", &*text, "request_id")] {
+            let (namespace_id, request_id) = (namespace.to_owned(), request.to_owned());
+            let message = v1::ImportStockRequest { namespace_id, request_id, ..Default::default() };
+            let mut answers = server.admin().import_stock(tokio_stream::iter([message])).await.expect("a stream");
+            assert_eq!(field(answers.get_mut().message().await), named);
+        }
         assert_eq!(field(shop.reserve(order(&[(&text, 1)])).await), "lines[0].sku");
     }
     for text in SEPARATORS {

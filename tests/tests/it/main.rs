@@ -7,6 +7,7 @@ mod expiry;
 mod identity;
 mod input;
 mod limits;
+mod lists;
 mod lua;
 mod model;
 mod namespaces;

@@ -1,0 +1,175 @@
+//! Many SKUs in a call: ImportStock and SetProtection. Each row takes the ordinary way through its lane,
+//! a bounded number of them at once; no row waits for another's outcome.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::{Stream, StreamExt as _, stream};
+use inventory_sentinel::{Reason, reason::Advice, v1};
+use tokio::time::Instant;
+use tonic::{Status, Streaming};
+
+use super::{Desk, LONGEST_CALL, carry, check_age, status::Failure, unexpected};
+use crate::{
+    domain::{Condition, Invalid, NamespaceName, OnHand, Operation, Outcome, Refusal, RequestId, RulesChange, Sku},
+    namespaces::Namespace,
+    telemetry::metrics::Operation as Measured,
+};
+
+/// Rows of one message, and SKUs of one SetProtection.
+const MAX_ROWS: usize = 1_000;
+/// Rows of one call that wait in lanes at once: one full batch and the next.
+const ROWS_UNDER_WAY: usize = 1_024;
+
+/// The answers of an import.
+pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<v1::ImportStockResponse, Status>> + Send>>;
+
+/// Answers each message with one, in order; ends with the caller's stream, with a message that is refused, or
+/// when the server drains.
+pub(super) fn import(desk: Desk, requests: Streaming<v1::ImportStockRequest>) -> Answers {
+    Box::pin(stream::try_unfold((desk, requests), |(desk, mut requests)| async move {
+        let message = tokio::select! {
+            biased;
+            () = desk.draining.cancelled() => return Err(Failure::new(Reason::Draining).into()),
+            message = requests.message() => message?,
+        };
+        let Some(message) = message else {
+            return Ok(None);
+        };
+        let answer = desk.answer(Measured::ImportStock, rows(&desk, message), |_| false).await?.into_inner();
+        Ok(Some((answer, (desk, requests))))
+    }))
+}
+
+/// Applies the rows of one message.
+async fn rows(desk: &Desk, message: v1::ImportStockRequest) -> Result<v1::ImportStockResponse, Failure> {
+    // The caller's own deadline ends the stream; this bounds one message of it.
+    let deadline = Instant::now() + LONGEST_CALL;
+    let v1::ImportStockRequest { namespace_id, request_id, rows, overwrite } = message;
+    let name = NamespaceName::parse(namespace_id)?;
+    let request_id = RequestId::parse(request_id)?;
+    if rows.len() > MAX_ROWS {
+        return Err(Invalid::new(Reason::TooManyRows, "rows").into());
+    }
+    let condition = if overwrite { Condition::Always } else { Condition::IfAbsent };
+    let namespace = desk.namespace_made(&name, deadline).await?;
+    let results = stream::iter(rows)
+        .map(|row| async { result(apply(&namespace, &request_id, row, condition, deadline).await) })
+        .buffered(ROWS_UNDER_WAY)
+        .collect()
+        .await;
+    Ok(v1::ImportStockResponse { results })
+}
+
+async fn apply(
+    namespace: &Namespace,
+    request_id: &RequestId,
+    v1::ImportRow { sku, on_hand }: v1::ImportRow,
+    condition: Condition,
+    deadline: Instant,
+) -> Result<v1::ImportOutcome, Failure> {
+    let sku = Sku::parse(sku, "sku")?;
+    let on_hand = OnHand::parse(on_hand)?;
+    let lane = namespace.lane_of(&sku);
+    check_age(namespace, lane, request_id)?;
+    let memo = namespace.row_identity(request_id, &sku);
+    let operation = Operation::SetStock { memo, sku, on_hand, condition };
+    match lane.submit(operation, Some(deadline)).await?.outcome {
+        Ok(Outcome::Stock { replayed: false, .. }) => Ok(v1::ImportOutcome::Applied),
+        Ok(Outcome::Stock { replayed: true, .. }) | Err(Refusal::SkuExists) => Ok(v1::ImportOutcome::AlreadyThere),
+        Ok(other) => Err(unexpected(&other)),
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+fn result(applied: Result<v1::ImportOutcome, Failure>) -> v1::ImportRowResult {
+    match applied {
+        Ok(outcome) => v1::ImportRowResult { outcome: outcome.into(), ..Default::default() },
+        Err(failure) => v1::ImportRowResult {
+            outcome: v1::ImportOutcome::Failed.into(),
+            reason: failure.reason().as_str().to_owned(),
+            message: failure.message().to_owned(),
+        },
+    }
+}
+
+/// Sets the protection of many SKUs.
+pub(super) async fn protect(
+    desk: &Desk,
+    request: v1::SetProtectionRequest,
+    deadline: Instant,
+) -> Result<v1::SetProtectionResponse, Failure> {
+    let v1::SetProtectionRequest { namespace_id, skus, is_protected, request_id } = request;
+    let name = NamespaceName::parse(namespace_id)?;
+    RequestId::check_optional(request_id)?;
+    if skus.is_empty() {
+        return Err(Invalid::new(Reason::NoRules, "skus").into());
+    }
+    if skus.len() > MAX_ROWS {
+        return Err(Invalid::new(Reason::TooManyRows, "skus").into());
+    }
+    if is_protected.is_none() {
+        return Err(Invalid::new(Reason::NoRules, "is_protected").into());
+    }
+    let skus: Vec<Sku> = skus
+        .into_iter()
+        .enumerate()
+        .map(|(i, sku)| Sku::parse(sku, &format!("skus[{i}]")))
+        .collect::<Result<_, _>>()?;
+    let namespace = desk.namespace(&name, deadline).await?;
+    let namespace: Arc<Namespace> = namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
+    let change = RulesChange { is_protected, ..RulesChange::default() };
+    let results: Vec<_> = stream::iter(skus)
+        .map(|sku| protect_one(&namespace, sku, change, deadline))
+        .buffered(ROWS_UNDER_WAY)
+        .collect()
+        .await;
+    whole(results).map(|outcomes| v1::SetProtectionResponse { outcomes })
+}
+
+async fn protect_one(
+    namespace: &Namespace,
+    sku: Sku,
+    change: RulesChange,
+    deadline: Instant,
+) -> Result<v1::ProtectionOutcome, Failure> {
+    let operation = Operation::ConfigureSku { sku: sku.clone(), change, if_revision: None };
+    match carry(namespace.lane_of(&sku), operation, deadline).await {
+        Ok((Outcome::Stock { replayed: false, .. }, _)) => Ok(v1::ProtectionOutcome::Changed),
+        Ok((Outcome::Stock { replayed: true, .. }, _)) => Ok(v1::ProtectionOutcome::Unchanged),
+        Ok((other, _)) => Err(unexpected(&other)),
+        Err(failure) if failure.reason() == Reason::SkuNotFound => Ok(v1::ProtectionOutcome::SkuNotFound),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// All outcomes, or the first failure; one that says that nothing was applied must not, where some may be.
+fn whole(results: Vec<Result<v1::ProtectionOutcome, Failure>>) -> Result<Vec<i32>, Failure> {
+    let in_part = results.iter().any(|result| match result {
+        Ok(outcome) => *outcome == v1::ProtectionOutcome::Changed,
+        Err(failure) => failure.reason().advice() == Advice::Repeat,
+    });
+    let told = |failure: Failure| match failure.reason().advice() {
+        Advice::Retry if in_part => {
+            Failure::new(Reason::OutcomeUnknown).because(&format!("of some skus, {}", failure.message()))
+        }
+        _ => failure,
+    };
+    results.into_iter().map(|result| result.map(i32::from).map_err(told)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_changed_in_part_is_not_said_to_be_unchanged() {
+        let shed = || Err(Failure::new(Reason::Overloaded));
+        let reason = |results| whole(results).map_err(|failure| failure.reason());
+        let changed = v1::ProtectionOutcome::Changed;
+        assert_eq!(reason(vec![Ok(changed)]), Ok(vec![1]));
+        assert_eq!(reason(vec![shed(), Ok(v1::ProtectionOutcome::Unchanged)]), Err(Reason::Overloaded));
+        assert_eq!(reason(vec![shed(), Ok(changed)]), Err(Reason::OutcomeUnknown));
+        let lost = Err(Failure::new(Reason::OutcomeUnknown));
+        assert_eq!(reason(vec![shed(), lost]), Err(Reason::OutcomeUnknown));
+    }
+}

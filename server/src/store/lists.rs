@@ -1,0 +1,182 @@
+//! What there is, a page at a time: namespaces, stock, pending reservations. Reads by SSCAN and HSCAN in
+//! bounded steps, no script; changes nothing.
+//!
+//! A scan sees what stood still from its start to its end, for certain; what came or went meanwhile it
+//! may see, and it may see an element twice. It keeps no state in Redis: a place is all there is to it.
+
+use deadpool_redis::redis::{self, cmd};
+
+use super::{
+    error::StoreError,
+    keys::{NAMESPACES, PartitionKeys},
+    pool::Connection,
+    wire::{reservation_from, stock_from},
+};
+use crate::domain::{BuyerId, Id, NamespaceName, Reservation, ReservationId, Sku, Stock};
+
+/// Elements asked for with one step at most.
+const STEP: usize = 250;
+/// Steps of one page at most: with [`STEP`], 10,000 elements looked at.
+const MAX_STEPS: usize = 40;
+/// Bytes of records after which a page is full, whatever its size: an answer has to fit into a message.
+const MAX_PAGE_BYTES: usize = 1 << 20;
+
+/// Where a walk over partitions stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) partition: u16,
+    pub(crate) cursor: u64,
+}
+
+/// A piece of a list.
+#[derive(Debug)]
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
+    /// Where the next page begins; `None` after the last.
+    pub(crate) next: Option<Place>,
+}
+
+/// Which page: how many items it should have, and where it begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    pub(crate) size: usize,
+    /// `None`: at the start.
+    pub(crate) from: Option<Place>,
+}
+
+/// A page of the namespaces.
+pub(crate) async fn namespaces(connection: &mut Connection, range: Range) -> Result<Page<NamespaceName>, StoreError> {
+    let list = List { command: "SSCAN", width: 1, sources: &[(0, NAMESPACES)] };
+    list.page(connection, range, |_, names| {
+        let name = String::from_utf8(names[0].clone()).ok().and_then(|name| NamespaceName::parse(name).ok());
+        name.map(Some).ok_or_else(|| StoreError::corrupt("the name of a namespace"))
+    })
+    .await
+}
+
+/// A page of the SKUs in these partitions.
+pub(crate) async fn stock(
+    connection: &mut Connection,
+    partitions: &[(u16, PartitionKeys)],
+    range: Range,
+) -> Result<Page<(Sku, Stock)>, StoreError> {
+    let sources: Vec<_> = partitions.iter().map(|(partition, keys)| (*partition, keys.stock())).collect();
+    let list = List { command: "HSCAN", width: 2, sources: &sources };
+    list.page(connection, range, |_, record| {
+        let entry = Sku::from_store(&record[0]).zip(stock_from(&record[1]));
+        entry.map(Some).ok_or_else(|| StoreError::corrupt("a stock record"))
+    })
+    .await
+}
+
+/// Which reservations are listed.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    pub(crate) sku: Option<Sku>,
+    /// Empty: of any buyer.
+    pub(crate) buyer: BuyerId,
+}
+
+impl Filter {
+    fn passes(&self, reservation: &Reservation) -> bool {
+        let holds = |sku: &Sku| reservation.lines.iter().any(|line| line.line.sku == *sku && line.held() > 0);
+        (self.buyer.as_str().is_empty() || self.buyer == reservation.buyer) && self.sku.as_ref().is_none_or(holds)
+    }
+}
+
+/// A page of the pending reservations in these partitions.
+pub(crate) async fn reservations(
+    connection: &mut Connection,
+    partitions: &[(u16, PartitionKeys)],
+    filter: &Filter,
+    range: Range,
+) -> Result<Page<Reservation>, StoreError> {
+    let sources: Vec<_> = partitions.iter().map(|(partition, keys)| (*partition, keys.holds())).collect();
+    let list = List { command: "HSCAN", width: 2, sources: &sources };
+    list.page(connection, range, |partition, record| {
+        let id = Id::try_from(record[0].as_slice()).map_err(|_| StoreError::corrupt("the id of a hold"))?;
+        let reservation = reservation_from(ReservationId { id, partition }, &record[1])
+            .ok_or_else(|| StoreError::corrupt("the record of a hold"))?;
+        Ok(filter.passes(&reservation).then_some(reservation))
+    })
+    .await
+}
+
+/// One step of a scan: the next cursor, 0 after the last step, and what it saw.
+pub(super) async fn scan(
+    connection: &mut Connection,
+    command: &str,
+    key: &str,
+    cursor: u64,
+    count: usize,
+) -> Result<(u64, Vec<Vec<u8>>), StoreError> {
+    let reply = connection.send(cmd(command).arg(key).arg(cursor).arg("COUNT").arg(count)).await?;
+    redis::from_redis_value(reply).map_err(|error| StoreError::corrupt(error.to_string()))
+}
+
+/// What is walked over.
+struct List<'a> {
+    command: &'static str,
+    /// Strings of one element.
+    width: usize,
+    /// Partitions in order, each with the key to scan.
+    sources: &'a [(u16, &'a str)],
+}
+
+impl List<'_> {
+    /// Walks on until the page is full, the list at its end, or one call has done its share. `read` makes an
+    /// item of an element, or nothing where it is not asked for.
+    async fn page<T>(
+        &self,
+        connection: &mut Connection,
+        Range { size, from }: Range,
+        read: impl Fn(u16, &[Vec<u8>]) -> Result<Option<T>, StoreError>,
+    ) -> Result<Page<T>, StoreError> {
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        let mut next = from.or_else(|| Some(Place { partition: self.sources.first()?.0, cursor: 0 }));
+        let mut count = size.min(STEP);
+        for _ in 0..MAX_STEPS {
+            let room = size - items.len().min(size);
+            let Some(place) = next.filter(|_| room > 0 && bytes < MAX_PAGE_BYTES) else {
+                break;
+            };
+            let Some(&(partition, key)) = self.sources.iter().find(|source| source.0 == place.partition) else {
+                return Ok(Page { items, next: None });
+            };
+            let (cursor, elements) = scan(connection, self.command, key, place.cursor, count).await?;
+            let mut found = Vec::new();
+            let mut found_bytes = 0;
+            for element in elements.chunks_exact(self.width) {
+                if let Some(item) = read(partition, element)? {
+                    found.push(item);
+                    found_bytes += element.iter().map(Vec::len).sum::<usize>();
+                }
+            }
+            if found.len() > room && count > room {
+                // A shorter step from the same place may fit.
+                count = room;
+                continue;
+            }
+            if found.len() > room && !items.is_empty() {
+                break;
+            }
+            // Where little of much is asked for, longer steps.
+            let longer = found.is_empty().then_some(count * 2);
+            bytes += found_bytes;
+            items.extend(found);
+            count = longer.unwrap_or(size - items.len().min(size)).clamp(1, STEP);
+            next = self.after(place, cursor);
+        }
+        Ok(Page { items, next })
+    }
+
+    /// The place behind a step that ended with this cursor.
+    fn after(&self, place: Place, cursor: u64) -> Option<Place> {
+        if cursor != 0 {
+            return Some(Place { cursor, ..place });
+        }
+        let following = self.sources.iter().find(|source| source.0 > place.partition)?;
+        Some(Place { partition: following.0, cursor: 0 })
+    }
+}
