@@ -3,7 +3,10 @@
 
 use std::{
     future::Future,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     connection::MAX_DEADLINE,
     convert::Answer,
+    gather::{Gathered, Gatherer},
     retry::{RetryPolicy, TokenBucket},
     rpc_error::RpcError,
     trace,
@@ -22,18 +26,38 @@ use crate::{
 /// What all handles of one client share.
 #[derive(Debug)]
 pub(crate) struct Core {
-    channels: Box<[Channel]>,
-    turn: AtomicUsize,
+    channels: Arc<Channels>,
     retry: RetryPolicy,
     budget: TokenBucket,
+    gatherer: Option<Arc<Gatherer>>,
+}
+
+/// The connections of one client.
+#[derive(Debug)]
+pub(crate) struct Channels {
+    channels: Box<[Channel]>,
+    turn: AtomicUsize,
+}
+
+impl Channels {
+    /// The next connection in turn, so that a retry takes another one where there are several.
+    pub(crate) fn next(&self) -> Channel {
+        let turn = match self.channels.len() {
+            1 => 0,
+            several => self.turn.fetch_add(1, Ordering::Relaxed) % several,
+        };
+        self.channels[turn].clone()
+    }
 }
 
 impl Core {
     /// `channels` has at least one.
-    pub(crate) fn new(channels: Box<[Channel]>, retry: RetryPolicy) -> Core {
+    pub(crate) fn new(channels: Box<[Channel]>, retry: RetryPolicy, batching: bool) -> Core {
         debug_assert!(!channels.is_empty());
         let budget = TokenBucket::new(retry.budget);
-        Core { channels, turn: AtomicUsize::new(0), retry, budget }
+        let channels = Arc::new(Channels { channels, turn: AtomicUsize::new(0) });
+        let gatherer = batching.then(|| Arc::new(Gatherer::new(Arc::clone(&channels))));
+        Core { channels, retry, budget, gatherer }
     }
 
     /// Sends `message` until it is answered for good, within `timeout` for all attempts together.
@@ -48,11 +72,42 @@ impl Core {
         A: Answer,
         F: Future<Output = Result<Response<A>, Status>>,
     {
+        let (message, send) = (&message, &send);
+        self.repeat(timeout, |deadline| self.attempt(deadline, message.clone(), send)).await
+    }
+
+    /// As `call`, of a message that may travel together with those of other calls.
+    pub(crate) async fn call_gathered<M, F>(
+        &self,
+        timeout: Duration,
+        message: M,
+        send: impl Fn(Channel, Request<M>) -> F,
+    ) -> Result<<M::Response as Answer>::Plain, RpcError>
+    where
+        M: Gathered,
+        F: Future<Output = Result<Response<M::Response>, Status>>,
+    {
+        let Some(gatherer) = &self.gatherer else { return self.call(timeout, message, send).await };
+        let (message, send) = (&message, &send);
+        let attempt = |deadline| async move {
+            match gatherer.pass() {
+                Some(_pass) => self.attempt(deadline, message.clone(), send).await,
+                None => gatherer.carry(message.clone(), deadline).await,
+            }
+        };
+        self.repeat(timeout, attempt).await
+    }
+
+    async fn repeat<A, F>(&self, timeout: Duration, attempt: impl Fn(Instant) -> F) -> Result<A::Plain, RpcError>
+    where
+        A: Answer,
+        F: Future<Output = Result<A, RpcError>>,
+    {
         let deadline = Instant::now() + timeout.min(MAX_DEADLINE);
         let mut attempts = 1;
         let mut unknown = false;
         loop {
-            let error = match self.attempt(deadline, message.clone(), &send).await {
+            let error = match attempt(deadline).await {
                 Ok(answer) => {
                     self.budget.refund();
                     return answer.plain().map_err(|error| error.after(attempts, unknown));
@@ -86,20 +141,11 @@ impl Core {
         let mut request = Request::new(message);
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         trace::inject(request.metadata_mut());
-        match timeout_at(deadline, send(self.channel(), request)).await {
+        match timeout_at(deadline, send(self.channels.next(), request)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(RpcError::from_status(&status)),
             Err(_) => Err(RpcError::deadline_exceeded()),
         }
-    }
-
-    /// The next connection in turn, so that a retry takes another one where there are several.
-    fn channel(&self) -> Channel {
-        let turn = match self.channels.len() {
-            1 => 0,
-            several => self.turn.fetch_add(1, Ordering::Relaxed) % several,
-        };
-        self.channels[turn].clone()
     }
 }
 

@@ -50,6 +50,7 @@ impl Sentinel {
             deadline: DEFAULT_DEADLINE,
             retry: RetryPolicy::default(),
             connections: 1,
+            batching: true,
         }
     }
 
@@ -68,6 +69,7 @@ pub struct Builder {
     deadline: Duration,
     retry: RetryPolicy,
     connections: usize,
+    batching: bool,
 }
 
 impl Builder {
@@ -94,6 +96,15 @@ impl Builder {
     /// carries many calls at once; more help where one core of the client or server is the limit.
     pub fn connections(mut self, number: usize) -> Self {
         self.connections = number;
+        self
+    }
+
+    /// Whether Reserve, Commit and Rollback calls that are made at the same time travel together. Default
+    /// true. While few calls are under way each is sent at once and alone; further ones wait for one of
+    /// those to end, 10 ms at most, and share a message then. They keep their own identity, deadline,
+    /// retries and errors; a shared message carries the trace context of the first of them.
+    pub fn batching(mut self, batching: bool) -> Self {
+        self.batching = batching;
         self
     }
 
@@ -130,7 +141,7 @@ impl Builder {
     }
 
     fn sentinel(self, channels: Vec<Channel>) -> Sentinel {
-        Sentinel { core: Arc::new(Core::new(channels.into(), self.retry)), deadline: self.deadline }
+        Sentinel { core: Arc::new(Core::new(channels.into(), self.retry, self.batching)), deadline: self.deadline }
     }
 
     fn endpoint(&self) -> Result<Endpoint, ConnectError> {

@@ -32,6 +32,8 @@
 //! - **Errors** by operation: what can go wrong with a commit is a [`CommitError`], and so on.
 //!   [`RpcError`] is what they fall through to, and it can tell whether the
 //!   [outcome is unknown](RpcError::outcome_unknown).
+//! - **Batches.** Reserve, Commit and Rollback calls that are made at the same time share messages, see
+//!   [`Builder::batching`].
 //! - **Traces.** The W3C trace context of the current `tracing` span is sent along.
 //!
 //! Dropping a call's future gives up waiting; it does not take the call back.
@@ -42,6 +44,7 @@
 //!   [`Reserve`] and [`Commit`].
 //! - `admin`: [`Admin`], the operators' operations; `configure`: their requests, such as [`SetStock`].
 //! - `call`: the way of every call: identity, deadline, attempts. Knows neither operation nor message.
+//! - `gather`: calls made at the same time in one message.
 //! - `retry`: [`RetryPolicy`] and [`RetryBudget`]: pure decisions, no waiting.
 //! - `trace`: the trace context as metadata.
 //! - `types`, `rules`: the plain types; `convert`: the only place where they meet the generated ones.
@@ -52,6 +55,7 @@ mod call;
 mod configure;
 mod connection;
 mod convert;
+mod gather;
 mod namespace;
 mod operation_errors;
 mod reserve;

@@ -80,7 +80,7 @@ impl Reserve {
             replaces_reservation_id: self.replaces.unwrap_or_default(),
         };
         let send = |channel, request| async { checkout(channel).reserve(request).await };
-        match core.call(deadline, message, send).await? {
+        match core.call_gathered(deadline, message, send).await? {
             Reserved::Held(receipt) => Ok(receipt),
             Reserved::Short(lines) => Err(ReserveError::InsufficientStock { lines }),
         }

@@ -81,7 +81,7 @@ impl Commit {
             rest_policy: self.rest.into(),
         };
         let send = |channel, request| async { checkout(channel).commit(request).await };
-        Ok(core.call(deadline, message, send).await?)
+        Ok(core.call_gathered(deadline, message, send).await?)
     }
 }
 
@@ -124,7 +124,7 @@ impl Rollback {
             lines: self.lines.into_iter().map(convert::line).collect(),
         };
         let send = |channel, request| async { checkout(channel).rollback(request).await };
-        Ok(core.call(deadline, message, send).await?)
+        Ok(core.call_gathered(deadline, message, send).await?)
     }
 }
 

@@ -5,6 +5,7 @@ use std::{collections::HashMap, error::Error as _, fmt, time::Duration};
 use inventory_sentinel::{
     Reason,
     reason::{Advice, DOMAIN},
+    v1,
 };
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
@@ -108,6 +109,36 @@ impl RpcError {
         }))
     }
 
+    /// What a status would say, of a call that was carried together with others.
+    pub(crate) fn from_failure(failure: v1::Failure) -> RpcError {
+        let (code, reason) = (Code::from(failure.code), Reason::from_name(&failure.reason));
+        let violation = FieldViolation { field: failure.field, description: failure.message.clone() };
+        RpcError(Box::new(Inner {
+            code,
+            reason,
+            message: failure.message,
+            metadata: failure.metadata,
+            field_violations: Some(violation).filter(|violation| !violation.field.is_empty()).into_iter().collect(),
+            retry_delay: failure.retry_after.and_then(|pause| Duration::try_from(pause).ok()),
+            outcome_unknown: reason.map_or(!refused_unseen(code), |reason| reason.advice() == Advice::Repeat),
+            attempts: 1,
+        }))
+    }
+
+    /// The message that carried the call came to no end: what was to read its answer is gone.
+    pub(crate) fn cut_off() -> RpcError {
+        RpcError(Box::new(Inner {
+            code: Code::Unavailable,
+            reason: None,
+            message: "the message that carried the call was given up".into(),
+            metadata: HashMap::new(),
+            field_violations: Vec::new(),
+            retry_delay: None,
+            outcome_unknown: true,
+            attempts: 1,
+        }))
+    }
+
     /// The call's own deadline passed while this client waited for the answer.
     pub(crate) fn deadline_exceeded() -> RpcError {
         RpcError(Box::new(Inner {
@@ -172,8 +203,13 @@ fn without_reason(status: &Status) -> (Code, bool) {
         // A connection that broke; tonic calls it UNKNOWN, INTERNAL or CANCELLED as it happens.
         return (Code::Unavailable, true);
     }
-    let refused_unseen = matches!(
-        status.code(),
+    (status.code(), !refused_unseen(status.code()))
+}
+
+/// Whether a code says by itself that nothing was applied.
+fn refused_unseen(code: Code) -> bool {
+    matches!(
+        code,
         Code::InvalidArgument
             | Code::NotFound
             | Code::FailedPrecondition
@@ -181,8 +217,7 @@ fn without_reason(status: &Status) -> (Code, bool) {
             | Code::Unauthenticated
             | Code::Unimplemented
             | Code::ResourceExhausted
-    );
-    (status.code(), !refused_unseen)
+    )
 }
 
 fn caused_by<E: std::error::Error + 'static>(status: &Status) -> bool {

@@ -1,6 +1,7 @@
 //! The way of a call, against a scripted server of this process on a real socket. What each request
-//! puts on the wire is in `requests`.
+//! puts on the wire is in `requests`, and how calls travel together in `gather`.
 
+mod gather;
 mod requests;
 
 use std::{
@@ -37,6 +38,7 @@ struct Scripted {
     asked: Arc<Mutex<Vec<Asked>>>,
     silent: bool,
     short: bool,
+    batches: Arc<Mutex<Vec<v1::BatchRequest>>>,
 }
 
 struct Asked {
@@ -134,8 +136,8 @@ impl InventorySentinel for Scripted {
         Err(Status::unimplemented("not scripted"))
     }
 
-    async fn batch(&self, _: Request<v1::BatchRequest>) -> Result<Response<v1::BatchResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
+    async fn batch(&self, request: Request<v1::BatchRequest>) -> Result<Response<v1::BatchResponse>, Status> {
+        gather::answer(self, request.into_inner())
     }
 
     async fn is_protected(

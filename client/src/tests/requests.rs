@@ -95,6 +95,8 @@ service! { InventorySentinel:
     - get_reservation(GetReservationRequest) -> GetReservationResponse;
     - get_stock(GetStockRequest) -> GetStockResponse;
     - is_protected(IsProtectedRequest) -> IsProtectedResponse;
+    - batch_get_stock(BatchGetStockRequest) -> BatchGetStockResponse;
+    - batch(BatchRequest) -> BatchResponse;
 }
 
 service! { InventoryAdmin:

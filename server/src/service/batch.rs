@@ -1,7 +1,7 @@
 //! Many operations in one call: each goes its own way through its single call's handler, all at the
 //! same time, so that they meet in their lanes and share batches there. One task carries them all.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use futures_util::future::{join_all, try_join_all};
 use inventory_sentinel::{
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     checkout::{Checkout, is_short},
-    convert,
+    convert, deadline_in,
     status::Failure,
     unexpected,
 };
@@ -32,13 +32,16 @@ impl Checkout {
         deadline: Instant,
     ) -> Result<v1::BatchResponse, Failure> {
         check_size(request.operations.len(), "operations")?;
-        let operations = request.operations.into_iter().map(|entry| self.carry_one(entry.operation, deadline));
+        let operations = request.operations.into_iter().map(|entry| self.carry_one(entry, deadline));
         Ok(v1::BatchResponse { results: join_all(operations).await })
     }
 
     /// One entry, as its single call would be answered and counted.
-    async fn carry_one(&self, asked: Option<Asked>, deadline: Instant) -> v1::BatchResult {
-        let result = match asked {
+    async fn carry_one(&self, entry: v1::BatchOperation, deadline: Instant) -> v1::BatchResult {
+        // One that is negative leaves no time.
+        let own = |timeout| deadline_in(Duration::try_from(timeout).unwrap_or_default());
+        let deadline = entry.timeout.map_or(deadline, |timeout| deadline.min(own(timeout)));
+        let result = match entry.operation {
             Some(Asked::Reserve(request)) => {
                 let handler = self.handle_reserve(request, deadline);
                 self.0.measure(Measured::Reserve, handler, is_short).await.map(Told::Reserve)

@@ -151,11 +151,15 @@ fn check_age(namespace: &Namespace, lane: &Lane, request: &RequestId) -> Result<
 
 /// When the caller stops waiting, from the `grpc-timeout` header.
 fn deadline(metadata: &MetadataMap) -> Instant {
-    let timeout = metadata
-        .get("grpc-timeout")
-        .and_then(|value| parse_timeout(value.to_str().ok()?))
-        .map_or(LONGEST_CALL, |timeout| timeout.saturating_sub(ANSWER_MARGIN.min(timeout / 10)));
-    Instant::now() + timeout.min(LONGEST_CALL)
+    let timeout =
+        metadata.get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?)).unwrap_or(LONGEST_CALL);
+    deadline_in(timeout)
+}
+
+/// When we answer one who waits for so long.
+fn deadline_in(timeout: Duration) -> Instant {
+    let margin = ANSWER_MARGIN.min(timeout / 10);
+    Instant::now() + timeout.saturating_sub(margin).min(LONGEST_CALL)
 }
 
 /// At most eight digits and a unit, as the gRPC protocol has it.

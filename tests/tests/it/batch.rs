@@ -16,7 +16,8 @@ use tonic::{Code, Status};
 const MOST: usize = 512;
 
 async fn try_batch(shop: &Shop, operations: Vec<Ask>) -> Result<Vec<Told>, Status> {
-    let operations = operations.into_iter().map(|operation| v1::BatchOperation { operation: Some(operation) });
+    let operations =
+        operations.into_iter().map(|operation| v1::BatchOperation { operation: Some(operation), timeout: None });
     let request = v1::BatchRequest { operations: operations.collect() };
     let results = shop.checkout.clone().batch(request).await?.into_inner().results;
     Ok(results.into_iter().map(|entry| entry.result.expect("every operation has a result")).collect())
@@ -206,7 +207,7 @@ async fn what_batches_answer_can_be_put_in_one_order() {
                 let (mut seen, mut mine) = (Vec::new(), Vec::new());
                 for _ in 0..10 {
                     let mut asked: Vec<Ask> = (0..6).map(|_| reserve(&shop, order(&[("ps5", 1)]))).collect();
-                    let resolved: Vec<String> = mine.drain(..).collect();
+                    let resolved: Vec<String> = std::mem::take(&mut mine);
                     for (i, id) in resolved.iter().enumerate() {
                         asked.push(if i % 3 == 0 { commit(&shop, id) } else { rollback(&shop, id) });
                     }
@@ -268,12 +269,20 @@ async fn a_batch_too_large_or_empty_is_refused_whole() {
 
     // An entry without an operation is only its own mistake.
     let operation = Some(reserve(&shop, order(&[("ps5", 1)])));
-    let operations = vec![v1::BatchOperation::default(), v1::BatchOperation { operation }];
+    let no_time = Some(prost_types::Duration { seconds: -1, nanos: 0 });
+    let operations = vec![
+        v1::BatchOperation::default(),
+        v1::BatchOperation { operation: operation.clone(), timeout: None },
+        v1::BatchOperation { operation, timeout: no_time },
+    ];
     let told = shop.checkout.clone().batch(v1::BatchRequest { operations }).await.expect("a batch").into_inner();
     let told: Vec<Told> = told.results.into_iter().map(|entry| entry.result.expect("a result")).collect();
     let (reason, told_0) = failure(&told[0]);
     assert_eq!((reason, told_0.field.as_str()), (Reason::NoOperations, "operation"));
     held(&told[1]);
+    // Nor is one whose own time is over before it was sent.
+    assert_eq!(failure(&told[2]).0, Reason::DeadlineExceeded);
+    assert_eq!(shop.counts("ps5").await, (999, 1, 0));
 }
 
 #[tokio::test]

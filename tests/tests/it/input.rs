@@ -31,7 +31,7 @@ fn field<T: std::fmt::Debug>(result: Result<T, Status>) -> String {
 async fn field_in_a_batch(server: &SentinelProcess, text: &str) -> String {
     let reserve = v1::ReserveRequest { request_id: text.to_owned(), ..order(&[("ps5", 1)]) };
     let operation = Some(v1::batch_operation::Operation::Reserve(reserve));
-    let request = v1::BatchRequest { operations: vec![v1::BatchOperation { operation }] };
+    let request = v1::BatchRequest { operations: vec![v1::BatchOperation { operation, timeout: None }] };
     let mut results = server.checkout().batch(request).await.expect("a batch").into_inner().results;
     match results.remove(0).result {
         Some(v1::batch_result::Result::Failure(failure)) => {

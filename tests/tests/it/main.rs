@@ -4,6 +4,7 @@ mod batch;
 mod client;
 mod crash;
 mod expiry;
+mod gather;
 mod identity;
 mod input;
 mod limits;

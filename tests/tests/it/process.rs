@@ -242,14 +242,11 @@ async fn a_stop_under_load_loses_nothing_that_was_answered() {
             loop {
                 match shop.reserve(order(&[("ps5", 1)])).await {
                     Ok(_) => held += 1,
-                    // Either we are told so, or there is nobody to tell it.
+                    // Either we are told so, or there is nobody to tell it: what the transport makes of a
+                    // connection that is going away it says by one of several codes, and without details.
                     Err(status) => {
-                        assert!(
-                            status.code() == Code::Unavailable
-                                || status.code() == Code::Cancelled
-                                || status.code() == Code::Unknown,
-                            "{status:?}"
-                        );
+                        let codes = [Code::Unavailable, Code::Cancelled, Code::Unknown, Code::Internal];
+                        assert!(codes.contains(&status.code()), "{status:?}");
                         if !status.details().is_empty() {
                             assert_eq!(reason(&status), Reason::Draining);
                         }

@@ -1,0 +1,223 @@
+//! Gathers calls that are made at the same time into Batch messages. Keeps the calls that wait, and
+//! starts a task per message; knows neither retries nor what an operation means.
+//!
+//! A call that finds few messages under way goes at once and alone. Others wait until one of those has
+//! ended, or for [`LONGEST_WAIT`] if none does, and go together.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use inventory_sentinel::v1::{self, batch_operation::Operation, batch_result::Result as Told};
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+use tonic::{Request, metadata::MetadataMap};
+
+use crate::{
+    call::Channels,
+    convert::{self, Answer},
+    namespace::checkout,
+    rpc_error::RpcError,
+    trace,
+};
+
+/// Messages under way from which on further calls are gathered.
+const FEW: usize = 16;
+/// Longest that a call waits to be sent, however slow those under way are.
+const LONGEST_WAIT: Duration = Duration::from_millis(10);
+/// Most calls of one message, as the server has it.
+const MAX_CALLS: usize = 512;
+/// Most bytes of the calls of one message: half of what a server reads by default.
+const MAX_BYTES: usize = 512 * 1024;
+
+/// A request that can travel in a Batch.
+pub(crate) trait Gathered: Clone {
+    type Response: Answer;
+    fn operation(self) -> Operation;
+    /// Its response, if that is what the server has told.
+    fn response(told: Told) -> Option<Self::Response>;
+}
+
+macro_rules! gathered {
+    ($($request:ident -> $response:ident as $kind:ident;)+) => { $(
+        impl Gathered for v1::$request {
+            type Response = v1::$response;
+            fn operation(self) -> Operation {
+                Operation::$kind(self)
+            }
+            fn response(told: Told) -> Option<Self::Response> {
+                match told {
+                    Told::$kind(response) => Some(response),
+                    _ => None,
+                }
+            }
+        }
+    )+ };
+}
+
+gathered! {
+    ReserveRequest -> ReserveResponse as Reserve;
+    CommitRequest -> CommitResponse as Commit;
+    RollbackRequest -> RollbackResponse as Rollback;
+}
+
+/// Where the calls of one client meet.
+#[derive(Debug)]
+pub(crate) struct Gatherer {
+    channels: Arc<Channels>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    under_way: usize,
+    waiting: VecDeque<Waiting>,
+}
+
+/// A call that waits to be sent.
+#[derive(Debug)]
+struct Waiting {
+    operation: Operation,
+    deadline: Instant,
+    /// When it has waited long enough.
+    due: Instant,
+    trace: MetadataMap,
+    answer: oneshot::Sender<Result<Told, RpcError>>,
+}
+
+/// One message under way; when it is dropped, the next may go.
+pub(crate) struct Pass<'a>(&'a Arc<Gatherer>);
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        self.0.state().under_way -= 1;
+        self.0.pump();
+    }
+}
+
+impl Gatherer {
+    pub(crate) fn new(channels: Arc<Channels>) -> Gatherer {
+        Gatherer { channels, state: Mutex::default() }
+    }
+
+    /// Lets a call go alone, if few are under way.
+    pub(crate) fn pass(self: &Arc<Self>) -> Option<Pass<'_>> {
+        let mut state = self.state();
+        let free = state.under_way < FEW && state.waiting.is_empty();
+        free.then(|| {
+            state.under_way += 1;
+            Pass(self)
+        })
+    }
+
+    /// Sends a call together with others, and waits for its own answer until its deadline.
+    pub(crate) async fn carry<M: Gathered>(
+        self: &Arc<Self>,
+        message: M,
+        deadline: Instant,
+    ) -> Result<M::Response, RpcError> {
+        let (answer, mut answered) = oneshot::channel();
+        let due = Instant::now() + LONGEST_WAIT;
+        let mut trace = MetadataMap::new();
+        trace::inject(&mut trace);
+        self.state().waiting.push_back(Waiting { operation: message.operation(), deadline, due, trace, answer });
+        self.pump();
+        let told = match timeout_at(due.min(deadline), &mut answered).await {
+            Ok(told) => told,
+            Err(_) => {
+                self.pump();
+                timeout_at(deadline, answered).await.map_err(|_| RpcError::deadline_exceeded())?
+            }
+        };
+        match told.map_err(|_| RpcError::cut_off())?? {
+            Told::Failure(failure) => Err(RpcError::from_failure(failure)),
+            told => M::response(told).ok_or_else(|| RpcError::malformed("the result of another operation")),
+        }
+    }
+
+    /// Sends what waits, as far as it may go.
+    fn pump(self: &Arc<Self>) {
+        // Without a runtime nobody is polled either; who waits comes here again when he is due.
+        let Ok(runtime) = Handle::try_current() else { return };
+        loop {
+            let next = self.state().next_message(Instant::now());
+            let Some(calls) = next else { return };
+            let gatherer = Arc::clone(self);
+            runtime.spawn(async move {
+                let _pass = Pass(&gatherer);
+                send(&gatherer.channels, calls).await;
+            });
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The calls of the next message, which is under way from now on. None of them is over already.
+    fn next_message(&mut self, now: Instant) -> Option<Vec<Waiting>> {
+        let is_over = |call: &Waiting| call.answer.is_closed() || call.deadline <= now;
+        while self.waiting.front().is_some_and(is_over) {
+            self.waiting.pop_front();
+        }
+        let first = self.waiting.front()?;
+        if self.under_way >= FEW && first.due > now {
+            return None;
+        }
+        let (mut calls, mut bytes) = (Vec::new(), 0);
+        while let Some(call) = self.waiting.pop_front() {
+            if is_over(&call) {
+                continue;
+            }
+            bytes += call.operation.encoded_len();
+            if calls.len() == MAX_CALLS || (bytes > MAX_BYTES && !calls.is_empty()) {
+                self.waiting.push_front(call);
+                break;
+            }
+            calls.push(call);
+        }
+        self.under_way += 1;
+        Some(calls)
+    }
+}
+
+/// Sends one message and tells each call its result.
+async fn send(channels: &Channels, mut calls: Vec<Waiting>) {
+    let now = Instant::now();
+    let timeout = |deadline: Instant| deadline.saturating_duration_since(now);
+    let last = calls.iter().map(|call| call.deadline).max().unwrap_or(now);
+    let trace = calls.first_mut().map(|call| std::mem::take(&mut call.trace)).unwrap_or_default();
+    let (operations, answers): (Vec<_>, Vec<_>) = calls
+        .into_iter()
+        .map(|call| {
+            let timeout = Some(convert::duration(timeout(call.deadline)));
+            (v1::BatchOperation { operation: Some(call.operation), timeout }, call.answer)
+        })
+        .unzip();
+    let mut request = Request::new(v1::BatchRequest { operations });
+    *request.metadata_mut() = trace;
+    request.set_timeout(timeout(last));
+    let results = match timeout_at(last, checkout(channels.next()).batch(request)).await {
+        Ok(Ok(response)) => response.into_inner().results,
+        // Each hears it as if he had been alone. One who gave up earlier hears nothing any more.
+        Ok(Err(status)) => {
+            for answer in answers {
+                let _ = answer.send(Err(RpcError::from_status(&status)));
+            }
+            return;
+        }
+        Err(_) => return,
+    };
+    let missing = || Err(RpcError::malformed("no result of the operation"));
+    let mut results = results.into_iter().map(|entry| entry.result.map_or_else(missing, Ok));
+    for answer in answers {
+        let _ = answer.send(results.next().unwrap_or_else(missing));
+    }
+}

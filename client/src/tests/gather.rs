@@ -1,0 +1,140 @@
+//! How calls that are made at the same time travel together, against the scripted server: single calls
+//! there get no answer, batches do.
+
+use std::time::{Duration, Instant};
+
+use inventory_sentinel::{
+    Reason,
+    v1::{self, batch_operation::Operation, batch_result::Result as Told},
+};
+use tokio::task::JoinHandle;
+use tonic::{Code, Response, Status};
+
+use super::{Scripted, pending, quick, sale};
+use crate::{Namespace, Receipt, Reservation, ReserveError, RpcError};
+
+/// Calls that go alone before others are gathered.
+const FEW: usize = 16;
+
+/// Takes one of the script's refusals per operation; without one, a Reserve is made.
+pub(super) fn answer(server: &Scripted, request: v1::BatchRequest) -> Result<Response<v1::BatchResponse>, Status> {
+    server.batches.lock().unwrap().push(request.clone());
+    let results = request.operations.into_iter().map(|entry| {
+        let told = match (server.answers.lock().unwrap().pop_front(), entry.operation) {
+            (Some(status), _) => Told::Failure(v1::Failure {
+                code: status.code().into(),
+                reason: reason(&status).as_str().into(),
+                message: status.message().into(),
+                field: "lines[0].sku".into(),
+                metadata: [("held".to_owned(), "7".to_owned())].into(),
+                retry_after: Some(prost_types::Duration { seconds: 0, nanos: 1_000_000 }),
+            }),
+            (None, Some(Operation::Reserve(_))) => Told::Reserve(v1::ReserveResponse {
+                result: Some(v1::reserve_response::Result::Reservation(pending())),
+                ..Default::default()
+            }),
+            // Not what was asked for.
+            (None, _) => Told::GetStock(v1::GetStockResponse::default()),
+        };
+        v1::BatchResult { result: Some(told) }
+    });
+    Ok(Response::new(v1::BatchResponse { results: results.collect() }))
+}
+
+fn reason(status: &Status) -> Reason {
+    RpcError::from_status(status).reason().unwrap()
+}
+
+type Call = JoinHandle<Result<Receipt<Reservation>, ReserveError>>;
+
+/// So many Reserves that never get an answer, under way.
+async fn stuck(server: &Scripted, sale: &Namespace) -> Vec<Call> {
+    let calls = (0..FEW).map(|_| tokio::spawn(sale.reserve("ps5", 1).into_future())).collect();
+    while server.calls() < FEW {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    calls
+}
+
+fn silent(answers: impl IntoIterator<Item = Status>) -> Scripted {
+    Scripted { silent: true, ..Scripted::refusing(answers) }
+}
+
+#[tokio::test]
+async fn what_waits_goes_together_and_is_not_held_up_by_who_is_stuck() {
+    let server = silent([]);
+    let sale = sale(&server, quick()).await;
+    let stuck = stuck(&server, &sale).await;
+    assert!(server.batches.lock().unwrap().is_empty(), "few calls go alone");
+    let begun = Instant::now();
+    let calls: Vec<Call> = (0..600).map(|_| tokio::spawn(sale.reserve("ps5", 1).into_future())).collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(3));
+    let batches = server.batches.lock().unwrap();
+    let sizes: Vec<_> = batches.iter().map(|batch| batch.operations.len()).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 600);
+    assert!(sizes.len() < 60 && sizes.iter().all(|&size| size <= 512), "{sizes:?}");
+    stuck.iter().for_each(|call| call.abort());
+}
+
+#[tokio::test]
+async fn a_gathered_call_is_retried_as_itself() {
+    let server = silent([Reason::StoreUnavailable, Reason::OutcomeUnknown].map(super::refusal));
+    let sale = sale(&server, quick()).await;
+    let stuck = stuck(&server, &sale).await;
+    sale.reserve("ps5", 1).await.unwrap();
+    let batches = server.batches.lock().unwrap();
+    let ids: Vec<_> = batches
+        .iter()
+        .flat_map(|batch| &batch.operations)
+        .map(|entry| match &entry.operation {
+            Some(Operation::Reserve(request)) => request.request_id.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(ids.len(), 3);
+    assert!(ids.iter().all(|id| *id == ids[0]));
+    let timeouts: Vec<_> = batches.iter().map(|batch| batch.operations[0].timeout.unwrap()).collect();
+    let spans: Vec<_> = timeouts.iter().map(|timeout| Duration::try_from(*timeout).unwrap()).collect();
+    assert!(spans[0] <= crate::DEFAULT_DEADLINE && spans[0] > spans[1] && spans[1] > spans[2]);
+    stuck.iter().for_each(|call| call.abort());
+}
+
+#[tokio::test]
+async fn a_gathered_call_has_the_errors_of_a_single_one() {
+    let server = silent([Reason::InvalidSku, Reason::Internal, Reason::LineNotHeld].map(super::refusal));
+    let sale = sale(&server, quick()).await;
+    let stuck = stuck(&server, &sale).await;
+    match sale.reserve("p s", 1).await {
+        Err(ReserveError::InvalidSku(rpc)) => {
+            assert_eq!((rpc.code(), rpc.message(), rpc.attempts()), (Code::InvalidArgument, "scripted", 1));
+            assert_eq!(rpc.field_violations()[0].field, "lines[0].sku");
+            assert_eq!(rpc.metadata()["held"], "7");
+            assert_eq!(rpc.retry_delay(), Some(Duration::from_millis(1)));
+            assert!(!rpc.outcome_unknown());
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(sale.reserve("ps5", 1).await.unwrap_err().outcome_unknown());
+    assert!(!sale.commit("r1").await.unwrap_err().outcome_unknown());
+    // The script is at its end: what comes is no answer to a Rollback.
+    let error = sale.rollback("r1").await.unwrap_err();
+    assert_eq!(error.rpc().map(RpcError::code), Some(Code::Internal));
+    assert!(error.outcome_unknown());
+    stuck.iter().for_each(|call| call.abort());
+}
+
+#[tokio::test]
+async fn a_caller_who_has_gone_is_not_sent() {
+    let server = silent([]);
+    let sale = sale(&server, quick()).await;
+    let stuck = stuck(&server, &sale).await;
+    let gone = tokio::time::timeout(Duration::ZERO, sale.reserve("gone", 1).into_future()).await;
+    assert!(gone.is_err(), "he is gone before his call is");
+    sale.reserve("ps5", 1).await.unwrap();
+    let batches = server.batches.lock().unwrap();
+    assert_eq!((batches.len(), batches[0].operations.len()), (1, 1));
+    stuck.iter().for_each(|call| call.abort());
+}
