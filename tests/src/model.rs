@@ -1,24 +1,31 @@
 //! A plain model of one namespace with one partition: what the service must answer, and when. Pure
 //! data, no I/O; only [`ask`] speaks to a server.
 //!
-//! Time is what the caller says it is, in milliseconds of the store's clock. Versions are not
-//! modelled: which of two holds that fall due together goes first is the service's to choose.
+//! Time is what the caller says it is, in milliseconds of the store's clock. The version of a SKU is
+//! not known after an expiry, until it is told: which of two holds that fall due goes first is the
+//! service's to choose.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use inventory_sentinel::{
     Reason,
-    v1::{Reservation, ReservationLine, ReservationState as State, ShortLine},
+    v1::{Reservation, ReservationState as State, ShortLine, SkuRules},
 };
 use prost_types::Timestamp;
+use tonic::Code;
 
 pub mod ask;
+mod check;
 pub mod history;
+mod refusals;
+mod units;
 
 /// The ttl of a hold that names none, as the server's default is.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(600);
 /// The longest ttl of a hold, as the server's default is.
 pub const MAX_TTL: Duration = Duration::from_secs(3_600);
+/// The longest life of a hold, as the server's default is.
+pub const MAX_LIFE: Duration = Duration::from_secs(7_200);
 /// The longest ttl where there is no namespace that could say.
 pub const ANY_TTL: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// The most units on hand of a SKU.
@@ -34,15 +41,79 @@ pub const MAX_NAME_BYTES: usize = 128;
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the fields are those of the requests")]
 pub enum Op {
-    SetStock { sku: String, on_hand: i64, request_id: String },
-    AdjustStock { sku: String, delta: i64, request_id: String },
-    ConfigureSku { sku: String, is_protected: Option<bool> },
-    Reserve { request_id: String, lines: Vec<(String, i32)>, ttl_ms: Option<i64>, buyer_id: String },
-    Commit { reservation_id: String },
-    Rollback { reservation_id: String },
-    GetReservation { reservation_id: String },
-    GetStock { sku: String },
-    IsProtected { sku: String },
+    SetStock {
+        sku: String,
+        on_hand: i64,
+        condition: Condition,
+        request_id: String,
+    },
+    AdjustStock {
+        sku: String,
+        delta: i64,
+        request_id: String,
+    },
+    ConfigureSku {
+        sku: String,
+        rules: SkuRules,
+        if_version: Option<i64>,
+    },
+    GetSku {
+        sku: String,
+    },
+    DeleteSku {
+        sku: String,
+    },
+    Reserve {
+        request_id: String,
+        lines: Vec<(String, i32)>,
+        ttl_ms: Option<i64>,
+        buyer_id: String,
+        replaces: String,
+    },
+    /// `late`: buys anew after the deadline.
+    Commit {
+        reservation_id: String,
+        late: bool,
+    },
+    CommitLines {
+        reservation_id: String,
+        lines: Vec<(String, i32)>,
+        keep_rest: bool,
+        request_id: String,
+    },
+    Rollback {
+        reservation_id: String,
+    },
+    RollbackLines {
+        reservation_id: String,
+        lines: Vec<(String, i32)>,
+        request_id: String,
+    },
+    Extend {
+        reservation_id: String,
+        ttl_ms: i64,
+        request_id: String,
+    },
+    GetReservation {
+        reservation_id: String,
+    },
+    GetStock {
+        sku: String,
+    },
+    IsProtected {
+        sku: String,
+    },
+}
+
+/// When SetStock may be applied.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Condition {
+    /// Always.
+    Always,
+    /// Only if the SKU is not known.
+    IfAbsent,
+    /// Only at this version of the SKU.
+    IfVersion(i64),
 }
 
 /// What came of it. Sequence and version of the response stand in [`ask::Told`].
@@ -50,13 +121,19 @@ pub enum Op {
 pub enum Answer {
     /// Reserve, Commit, Rollback, GetReservation.
     Reservation(Box<Reservation>, Replayed),
+    /// Extend: the reservation, and how much further its deadline can go, in milliseconds.
+    Extended(Box<Reservation>, i64, Replayed),
     /// Reserve: the lines that fell short.
     Short(Vec<ShortLine>),
-    /// SetStock, AdjustStock, ConfigureSku, GetStock.
+    /// SetStock, AdjustStock, GetStock.
     Stock(Counters, Replayed),
+    /// ConfigureSku, GetSku: with the rules and their version.
+    Sku(Counters, Box<SkuRules>, i64),
+    /// DeleteSku: the counters at the end; `None` if the SKU was not known.
+    Deleted(Option<Counters>),
     /// IsProtected.
     IsProtected(bool),
-    /// Refused: why, and what about: the malformed field, the SKU, or the units held.
+    /// Refused: why, and [`about`] what: the malformed field, or names and numbers.
     Refused(Reason, String),
 }
 
@@ -88,10 +165,22 @@ impl Counters {
 #[derive(Clone, Debug)]
 pub struct Model {
     namespace: String,
+    is_made: bool,
+    max_life: Duration,
     stock: BTreeMap<String, Counters>,
+    /// SKU -> its rules without `is_protected`, which is a counter's, and their version.
+    rules: BTreeMap<String, (SkuRules, i64)>,
+    /// SKU -> the sequence of its last change; `None` until it is told.
+    versions: BTreeMap<String, Option<i64>>,
     reservations: BTreeMap<String, Reservation>,
-    /// Request id -> the call that it was used for, and the reservation that this made.
-    remembered: BTreeMap<String, (Op, Option<String>)>,
+    /// Reservation -> whether each line counts for the buyer.
+    counted: BTreeMap<String, Vec<bool>>,
+    /// SKU and buyer -> units that count.
+    counts: BTreeMap<(String, String), i64>,
+    /// Expired reservation -> what was bought anew.
+    purchases: BTreeMap<String, String>,
+    /// Request id -> the call that it was used for, and the reservation that it made or changed.
+    remembered: BTreeMap<String, (Op, String)>,
     sequence: i64,
 }
 
@@ -100,11 +189,28 @@ impl Model {
     pub fn new(namespace: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),
+            is_made: false,
+            max_life: MAX_LIFE,
             stock: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            versions: BTreeMap::new(),
             reservations: BTreeMap::new(),
+            counted: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            purchases: BTreeMap::new(),
             remembered: BTreeMap::new(),
             sequence: 0,
         }
+    }
+
+    /// A namespace that somebody has made, with this longest life of a hold.
+    pub fn made(namespace: impl Into<String>, max_life: Duration) -> Self {
+        Self { is_made: true, max_life, ..Self::new(namespace) }
+    }
+
+    /// Whether the namespace is known to the service.
+    pub fn is_made(&self) -> bool {
+        self.is_made
     }
 
     /// How many changes there were.
@@ -115,6 +221,21 @@ impl Model {
     /// The counters of a SKU.
     pub fn counters(&self, sku: &str) -> Option<&Counters> {
         self.stock.get(sku)
+    }
+
+    /// The version of a SKU; `None` if it has none, or has yet to be told.
+    pub fn version(&self, sku: &str) -> Option<i64> {
+        self.versions.get(sku).copied().flatten()
+    }
+
+    /// Tells the version of a SKU.
+    pub fn learn_version(&mut self, sku: &str, version: i64) {
+        self.versions.insert(sku.into(), Some(version));
+    }
+
+    /// The version of a SKU's rules.
+    pub fn rules_version(&self, sku: &str) -> i64 {
+        self.rules.get(sku).map_or(0, |(_, version)| *version)
     }
 
     /// All SKUs and their counters.
@@ -151,7 +272,10 @@ impl Model {
             .map(|reservation| (reservation.reservation_id.clone(), millis(reservation.expires_at)))
             .collect();
         for (id, deadline) in due {
-            self.resolve(&id, State::Expired, deadline);
+            self.settle_all(&id, State::Expired, deadline);
+            for line in &self.reservations[&id].lines {
+                self.versions.insert(line.sku.clone(), None);
+            }
         }
     }
 
@@ -159,261 +283,163 @@ impl Model {
     /// name of the reservation if one is made: the service chooses it, and never one that is taken.
     pub fn expect(&mut self, op: &Op, now: i64, new_id: &str) -> Answer {
         self.advance(now);
-        if let Some(refused) = self.refusal(op) {
-            return refused;
+        if let Some(answer) = self.refusal(op, now).or_else(|| self.replay(op)) {
+            self.is_made |= op.makes_namespace(&answer);
+            return answer;
         }
+        if let Op::Reserve { lines, replaces, .. } = op {
+            let short = self.short(lines, replaces);
+            if !short.is_empty() {
+                return Answer::Short(short);
+            }
+        }
+        if self.makes_reservation(op) && (new_id.is_empty() || self.reservations.contains_key(new_id)) {
+            return Answer::Refused(Reason::Internal, "a reservation needs an id of its own".into());
+        }
+        if let Some(request_id) = op.request_id() {
+            let reservation = match op {
+                Op::CommitLines { reservation_id: id, .. }
+                | Op::RollbackLines { reservation_id: id, .. }
+                | Op::Extend { reservation_id: id, .. } => id,
+                _ => new_id,
+            };
+            self.remembered.insert(request_id.into(), (op.clone(), reservation.into()));
+        }
+        self.apply(op, now, new_id)
+    }
+
+    /// Carries out what is not refused and no replay of a request.
+    fn apply(&mut self, op: &Op, now: i64, new_id: &str) -> Answer {
         match op {
-            Op::SetStock { sku, on_hand, request_id } => {
+            Op::SetStock { sku, on_hand, .. } => {
                 let counters = self.stock.get(sku).unwrap_or(&Counters::NEW);
-                let delta = on_hand - counters.available - counters.held;
-                self.supply(op, sku, delta, request_id)
+                self.supply(sku, on_hand - counters.available - counters.held)
             }
-            Op::AdjustStock { sku, delta, request_id } => self.supply(op, sku, *delta, request_id),
-            Op::ConfigureSku { sku, is_protected } => self.configure(sku, is_protected.unwrap_or_default()),
-            Op::Reserve { request_id, lines, ttl_ms, buyer_id } => {
-                if let Some((_, Some(id))) = self.remembered.get(request_id) {
-                    return self.reservation(id, true);
+            Op::AdjustStock { sku, delta, .. } => self.supply(sku, *delta),
+            Op::ConfigureSku { sku, rules, .. } => self.configure(sku, rules),
+            Op::GetSku { sku } => self.sku(sku),
+            Op::DeleteSku { sku } => self.delete(sku),
+            Op::Reserve { lines, ttl_ms, buyer_id, replaces, .. } => {
+                let ttl = ttl_ms.unwrap_or_else(|| self.default_ttl(lines));
+                if self.reservations.get(replaces).is_some_and(|replaced| replaced.state() == State::Pending) {
+                    self.settle_all(replaces, State::RolledBack, now);
                 }
-                let short = self.short(lines);
-                if !short.is_empty() {
-                    return Answer::Short(short);
-                }
-                if new_id.is_empty() || self.reservations.contains_key(new_id) {
-                    return Answer::Refused(Reason::Internal, "a reservation needs an id of its own".into());
-                }
-                self.remembered.insert(request_id.clone(), (op.clone(), Some(new_id.into())));
-                self.hold(new_id, lines, now, ttl_ms.unwrap_or(DEFAULT_TTL.as_millis() as i64), buyer_id)
+                self.hold(new_id, lines, now, ttl, buyer_id, replaces)
             }
-            Op::Commit { reservation_id: id } => self.end(id, State::Committed, now),
+            Op::Commit { reservation_id: id, .. } if self.reservations[id].state() == State::Expired => {
+                self.buy_anew(id, now, new_id)
+            }
+            Op::Commit { reservation_id: id, .. } => self.end(id, State::Committed, now),
             Op::Rollback { reservation_id: id } => self.end(id, State::RolledBack, now),
+            Op::CommitLines { reservation_id: id, lines, keep_rest, .. } => {
+                self.settle(id, State::Committed, lines, now);
+                if !keep_rest && self.reservations[id].state() == State::Pending {
+                    self.settle_all(id, State::RolledBack, now);
+                }
+                self.reservation(id, false)
+            }
+            Op::RollbackLines { reservation_id: id, lines, .. } => {
+                self.settle(id, State::RolledBack, lines, now);
+                self.reservation(id, false)
+            }
+            Op::Extend { reservation_id: id, ttl_ms, .. } => {
+                self.sequence += 1;
+                if let Some(reservation) = self.reservations.get_mut(id) {
+                    let deadline = millis(reservation.expires_at).max(now + ttl_ms);
+                    reservation.expires_at = Some(timestamp(deadline));
+                }
+                self.extended(id, false)
+            }
             Op::GetReservation { reservation_id: id } => self.reservation(id, false),
             Op::GetStock { sku } => Answer::Stock(self.stock[sku].clone(), false),
             Op::IsProtected { sku } => Answer::IsProtected(self.stock.get(sku).is_some_and(|of| of.is_protected)),
         }
     }
 
-    /// Why the call would be refused now; `None` if it would not. Changes nothing.
-    pub fn refusal(&self, op: &Op) -> Option<Answer> {
-        let refused = |reason, about: &str| Some(Answer::Refused(reason, about.into()));
-        if let Err((reason, field)) = op.check(if self.stock.is_empty() { ANY_TTL } else { MAX_TTL }) {
-            return refused(reason, &field);
-        }
-        if let Op::SetStock { request_id, .. } | Op::AdjustStock { request_id, .. } | Op::Reserve { request_id, .. } =
-            op
-            && let Some((first, _)) = self.remembered.get(request_id)
-        {
-            return if first == op { None } else { refused(Reason::RequestIdReused, "") };
-        }
-        match op {
-            Op::SetStock { sku, on_hand, .. } => {
-                let held = self.stock.get(sku).map_or(0, |of| of.held);
-                if *on_hand < held { refused(Reason::StockBelowHeld, &held.to_string()) } else { None }
-            }
-            Op::AdjustStock { sku, delta, .. } => match self.stock.get(sku) {
-                None if *delta < 0 => refused(Reason::SkuNotFound, sku),
-                Some(of) if of.available + delta < 0 => refused(Reason::StockBelowHeld, &of.held.to_string()),
-                Some(of) if of.available + of.held + delta > MAX_STOCK => refused(Reason::StockLimit, ""),
-                _ => None,
+    /// The answer to a request that was applied before.
+    fn replay(&self, op: &Op) -> Option<Answer> {
+        let (first, id) = self.remembered.get(op.request_id()?)?;
+        Some(match op {
+            _ if first != op => Answer::Refused(Reason::RequestIdReused, String::new()),
+            Op::SetStock { sku, .. } | Op::AdjustStock { sku, .. } => match self.stock.get(sku) {
+                Some(counters) => Answer::Stock(counters.clone(), true),
+                None => Answer::Refused(Reason::SkuNotFound, sku.clone()),
             },
-            Op::Reserve { lines, .. } => lines.iter().find_map(|(sku, _)| match self.stock.get(sku) {
-                None => refused(Reason::SkuNotFound, sku),
-                Some(of) if !of.is_protected => refused(Reason::SkuNotProtected, sku),
-                Some(_) => None,
-            }),
-            Op::ConfigureSku { sku, .. } | Op::GetStock { sku } if !self.stock.contains_key(sku) => {
-                refused(Reason::SkuNotFound, sku)
+            Op::Extend { .. } => self.extended(id, true),
+            _ => self.reservation(id, true),
+        })
+    }
+
+    /// Whether this call, if it is neither refused nor short, makes a reservation.
+    fn makes_reservation(&self, op: &Op) -> bool {
+        match op {
+            Op::Reserve { .. } => true,
+            Op::Commit { reservation_id: id, late: true } => {
+                self.reservations[id].state() == State::Expired && !self.purchases.contains_key(id)
             }
-            Op::Commit { reservation_id } | Op::Rollback { reservation_id } | Op::GetReservation { reservation_id } => {
-                let state = self.reservations.get(reservation_id).map(Reservation::state);
-                match (op, state) {
-                    (_, None) => refused(Reason::ReservationNotFound, ""),
-                    (Op::Commit { .. }, Some(State::Expired)) => refused(Reason::ReservationExpired, ""),
-                    (Op::Commit { .. }, Some(State::RolledBack)) => refused(Reason::ReservationRolledBack, ""),
-                    (Op::Rollback { .. }, Some(State::Committed)) => refused(Reason::ReservationAlreadyCommitted, ""),
-                    _ => None,
-                }
-            }
-            _ => None,
+            _ => false,
         }
-    }
-
-    fn short(&self, lines: &[(String, i32)]) -> Vec<ShortLine> {
-        let of = |(sku, quantity): &(String, i32)| ShortLine {
-            sku: sku.clone(),
-            requested: *quantity,
-            available: self.stock[sku].available,
-        };
-        lines.iter().map(of).filter(|line| line.available < i64::from(line.requested)).collect()
-    }
-
-    fn supply(&mut self, op: &Op, sku: &str, delta: i64, request_id: &str) -> Answer {
-        if self.remembered.contains_key(request_id) {
-            return Answer::Stock(self.stock[sku].clone(), true);
-        }
-        self.sequence += 1;
-        self.remembered.insert(request_id.into(), (op.clone(), None));
-        let counters = self.stock.entry(sku.into()).or_insert(Counters::NEW);
-        counters.available += delta;
-        counters.supplied += delta;
-        Answer::Stock(counters.clone(), false)
-    }
-
-    fn configure(&mut self, sku: &str, is_protected: bool) -> Answer {
-        let counters = self.stock.entry(sku.into()).or_insert(Counters::NEW);
-        self.sequence += i64::from(counters.is_protected != is_protected);
-        counters.is_protected = is_protected;
-        Answer::Stock(counters.clone(), false)
-    }
-
-    fn hold(&mut self, id: &str, lines: &[(String, i32)], now: i64, ttl: i64, buyer: &str) -> Answer {
-        self.sequence += 1;
-        for (sku, quantity) in lines {
-            if let Some(counters) = self.stock.get_mut(sku) {
-                counters.available -= i64::from(*quantity);
-                counters.held += i64::from(*quantity);
-            }
-        }
-        let line = |(sku, quantity): &(String, i32)| ReservationLine {
-            sku: sku.clone(),
-            quantity: *quantity,
-            held: *quantity,
-            ..ReservationLine::default()
-        };
-        let reservation = Reservation {
-            reservation_id: id.into(),
-            namespace_id: self.namespace.clone(),
-            state: State::Pending.into(),
-            lines: lines.iter().map(line).collect(),
-            buyer_id: buyer.into(),
-            created_at: Some(timestamp(now)),
-            expires_at: Some(timestamp(now + ttl)),
-            resolved_at: None,
-            origin_reservation_id: String::new(),
-        };
-        self.reservations.insert(id.into(), reservation);
-        self.reservation(id, false)
     }
 
     /// Commit or Rollback of what is not refused: pending, or resolved like that already.
     fn end(&mut self, id: &str, state: State, now: i64) -> Answer {
         let was_pending = self.reservations[id].state() == State::Pending;
         if was_pending {
-            self.resolve(id, state, now);
+            self.settle_all(id, state, now);
         }
         self.reservation(id, !was_pending)
-    }
-
-    fn resolve(&mut self, id: &str, state: State, at: i64) {
-        self.sequence += 1;
-        let Some(reservation) = self.reservations.get_mut(id) else { return };
-        reservation.state = state.into();
-        reservation.resolved_at = Some(timestamp(at));
-        for line in &mut reservation.lines {
-            let units = std::mem::take(&mut line.held);
-            let Some(counters) = self.stock.get_mut(&line.sku) else { continue };
-            counters.held -= i64::from(units);
-            if state == State::Committed {
-                line.sold = units;
-                counters.sold += i64::from(units);
-            } else {
-                line.released = units;
-                counters.available += i64::from(units);
-            }
-        }
     }
 
     fn reservation(&self, id: &str, replayed: Replayed) -> Answer {
         Answer::Reservation(Box::new(self.reservations[id].clone()), replayed)
     }
+
+    fn extended(&self, id: &str, replayed: Replayed) -> Answer {
+        let reservation = self.reservations[id].clone();
+        let latest = millis(reservation.created_at) + self.max_life.as_millis() as i64;
+        let is_pending = reservation.state() == State::Pending;
+        let left = if is_pending { latest - millis(reservation.expires_at) } else { 0 };
+        Answer::Extended(Box::new(reservation), left, replayed)
+    }
 }
 
 impl Op {
-    /// Whether the fields are well formed; if not, why and which.
-    fn check(&self, longest: Duration) -> Result<(), (Reason, String)> {
-        let bad = |reason, field: &str| Err((reason, field.to_owned()));
+    /// The identity of a change that does not repeat harmlessly by its nature.
+    pub fn request_id(&self) -> Option<&str> {
         match self {
-            Op::SetStock { sku, on_hand, request_id } => {
-                check_sku(sku, "sku")?;
-                if !(0..=MAX_STOCK).contains(on_hand) {
-                    return bad(Reason::InvalidStock, "on_hand");
-                }
-                check_request_id(request_id)
-            }
-            Op::AdjustStock { sku, delta, request_id } => {
-                check_sku(sku, "sku")?;
-                if *delta == 0 || !(-MAX_STOCK..=MAX_STOCK).contains(delta) {
-                    return bad(Reason::InvalidDelta, "delta");
-                }
-                check_request_id(request_id)
-            }
-            Op::ConfigureSku { sku, is_protected } => {
-                check_sku(sku, "sku")?;
-                if is_protected.is_none() { bad(Reason::NoRules, "rules") } else { Ok(()) }
-            }
-            Op::Reserve { request_id, lines, ttl_ms, buyer_id } => {
-                check_request_id(request_id)?;
-                check_lines(lines)?;
-                if !is_identifier(buyer_id) {
-                    return bad(Reason::InvalidBuyerId, "buyer_id");
-                }
-                if ttl_ms.is_some_and(|ttl| !(1..=longest.as_millis() as i64).contains(&ttl)) {
-                    return bad(Reason::InvalidTtl, "ttl");
-                }
-                Ok(())
-            }
-            Op::Commit { reservation_id: id }
-            | Op::Rollback { reservation_id: id }
-            | Op::GetReservation { reservation_id: id } => {
-                let is_base64 = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-                if id.len() == 24 && is_base64 { Ok(()) } else { bad(Reason::InvalidReservationId, "reservation_id") }
-            }
-            Op::GetStock { sku } | Op::IsProtected { sku } => check_sku(sku, "sku"),
+            Op::SetStock { request_id, .. }
+            | Op::AdjustStock { request_id, .. }
+            | Op::Reserve { request_id, .. }
+            | Op::CommitLines { request_id, .. }
+            | Op::RollbackLines { request_id, .. }
+            | Op::Extend { request_id, .. } => Some(request_id),
+            _ => None,
+        }
+    }
+
+    /// Whether the namespace is made before this call is answered so.
+    fn makes_namespace(&self, answer: &Answer) -> bool {
+        let is_malformed = matches!(answer, Answer::Refused(reason, _) if reason.code() == Code::InvalidArgument);
+        let makes = matches!(self, Op::SetStock { .. }) || matches!(self, Op::AdjustStock { delta: 1.., .. });
+        makes && !is_malformed
+    }
+}
+
+/// What a refusal is about: its one value, or all of them with their names, in order.
+pub fn about<K: Ord + ToString, V: ToString>(metadata: impl IntoIterator<Item = (K, V)>) -> String {
+    let named: BTreeMap<K, V> = metadata.into_iter().collect();
+    match named.len() {
+        1 => named.into_values().map(|value| value.to_string()).collect(),
+        _ => {
+            let pairs = named.iter().map(|(name, value)| format!("{}={}", name.to_string(), value.to_string()));
+            pairs.collect::<Vec<_>>().join(" ")
         }
     }
 }
 
-fn check_sku(sku: &str, field: &str) -> Result<(), (Reason, String)> {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/+#~@=".contains(&byte);
-    if sku.is_empty() {
-        Err((Reason::EmptySku, field.into()))
-    } else if sku.len() > MAX_NAME_BYTES || !sku.bytes().all(is_allowed) {
-        Err((Reason::InvalidSku, field.into()))
-    } else {
-        Ok(())
-    }
-}
-
-fn check_request_id(id: &str) -> Result<(), (Reason, String)> {
-    if id.is_empty() {
-        Err((Reason::RequestIdRequired, "request_id".into()))
-    } else if !is_identifier(id) {
-        Err((Reason::InvalidRequestId, "request_id".into()))
-    } else {
-        Ok(())
-    }
-}
-
-fn check_lines(lines: &[(String, i32)]) -> Result<(), (Reason, String)> {
-    if lines.is_empty() {
-        return Err((Reason::NoLines, "lines".into()));
-    }
-    if lines.len() > MAX_LINES {
-        return Err((Reason::TooManyLines, "lines".into()));
-    }
-    for (i, (sku, quantity)) in lines.iter().enumerate() {
-        check_sku(sku, &format!("lines[{i}].sku"))?;
-        if !(1..=MAX_QUANTITY).contains(quantity) {
-            return Err((Reason::InvalidQuantity, format!("lines[{i}].quantity")));
-        }
-    }
-    match (1..lines.len()).find(|&i| lines[..i].iter().any(|(sku, _)| *sku == lines[i].0)) {
-        Some(i) => Err((Reason::DuplicateSku, format!("lines[{i}].sku"))),
-        None => Ok(()),
-    }
-}
-
-fn is_identifier(text: &str) -> bool {
-    text.len() <= MAX_NAME_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic())
+/// A duration in milliseconds.
+pub fn millis_of(duration: prost_types::Duration) -> i64 {
+    duration.seconds * 1_000 + i64::from(duration.nanos) / 1_000_000
 }
 
 /// An instant of the store's clock in milliseconds; 0 where there is none.
@@ -437,13 +463,15 @@ mod tests {
             lines: vec![("a".into(), 1)],
             ttl_ms: Some(10),
             buyer_id: String::new(),
+            replaces: String::new(),
         };
-        model.expect(&Op::SetStock { sku: "a".into(), on_hand: 1, request_id: "s".into() }, 0, "");
+        let condition = Condition::Always;
+        model.expect(&Op::SetStock { sku: "a".into(), on_hand: 1, condition, request_id: "s".into() }, 0, "");
         let first = model.expect(&reserve("1"), 0, "x");
         assert!(matches!(&first, Answer::Reservation(made, false) if made.state() == State::Pending), "{first:?}");
         assert!(matches!(model.expect(&reserve("2"), 9, "y"), Answer::Short(_)));
         assert!(matches!(model.expect(&reserve("2"), 10, "y"), Answer::Reservation(_, false)));
-        let late = model.expect(&Op::Commit { reservation_id: "x".repeat(24) }, 10, "");
+        let late = model.expect(&Op::Commit { reservation_id: "x".repeat(24), late: false }, 10, "");
         assert_eq!(late, Answer::Refused(Reason::ReservationNotFound, String::new()));
         assert_eq!((model.held("a"), model.sequence()), (1, 4));
     }

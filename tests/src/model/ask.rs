@@ -6,16 +6,16 @@ use std::time::Duration;
 use inventory_sentinel::{
     Reason,
     v1::{
-        AdjustStockRequest, CommitRequest, ConfigureSkuRequest, GetReservationRequest, GetStockRequest,
-        IsProtectedRequest, Line, Reservation, ReserveRequest, RollbackRequest, SetStockRequest, SkuRules, Stock,
-        inventory_admin_client::InventoryAdminClient, inventory_sentinel_client::InventorySentinelClient,
-        reserve_response,
+        AdjustStockRequest, CommitRequest, ConfigureSkuRequest, DeleteSkuRequest, ExtendRequest, GetReservationRequest,
+        GetSkuRequest, GetStockRequest, IsProtectedRequest, LatePolicy, Line, Reservation, ReserveRequest, RestPolicy,
+        RollbackRequest, SetStockRequest, SkuRules, Stock, inventory_admin_client::InventoryAdminClient,
+        inventory_sentinel_client::InventorySentinelClient, reserve_response,
     },
 };
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
-use super::{Answer, Counters, Op, Replayed};
+use super::{Answer, Condition, Counters, Op, Replayed, about, millis_of};
 
 /// Longest that one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -48,8 +48,10 @@ impl Op {
         let mut admin = InventoryAdminClient::new(channel.clone());
         let namespace_id = namespace.to_owned();
         match self.clone() {
-            Op::SetStock { sku, on_hand, request_id } => {
-                let request = SetStockRequest { namespace_id, sku, on_hand, request_id, ..Default::default() };
+            Op::SetStock { sku, on_hand, condition, request_id } => {
+                let if_absent = condition == Condition::IfAbsent;
+                let if_version = if let Condition::IfVersion(version) = condition { Some(version) } else { None };
+                let request = SetStockRequest { namespace_id, sku, on_hand, request_id, if_absent, if_version };
                 let response = admin.set_stock(limited(request)).await?.into_inner();
                 Ok(stock(response.stock, response.replayed, response.sequence))
             }
@@ -58,22 +60,27 @@ impl Op {
                 let response = admin.adjust_stock(limited(request)).await?.into_inner();
                 Ok(stock(response.stock, response.replayed, response.sequence))
             }
-            Op::ConfigureSku { sku, is_protected } => {
-                let rules = Some(SkuRules { is_protected, ..Default::default() });
-                let request = ConfigureSkuRequest { namespace_id, sku, rules, ..Default::default() };
+            Op::ConfigureSku { sku, rules, if_version } => {
+                let rules = Some(rules);
+                let request = ConfigureSkuRequest { namespace_id, sku, rules, if_version, ..Default::default() };
                 let response = admin.configure_sku(limited(request)).await?.into_inner();
-                if response.rules.and_then(|rules| rules.is_protected)
-                    != response.stock.as_ref().map(|of| of.is_protected)
-                {
-                    return Err(Status::internal("the rules in the response are not those of its stock"));
-                }
-                Ok(stock(response.stock, false, response.sequence))
+                Ok(ruled(response.stock, response.rules, response.rules_version, response.sequence))
             }
-            Op::Reserve { request_id, lines, ttl_ms, buyer_id } => {
-                let lines = lines.into_iter().map(|(sku, quantity)| Line { sku, quantity }).collect();
-                let ttl = ttl_ms
-                    .map(|ttl| prost_types::Duration { seconds: ttl / 1_000, nanos: (ttl % 1_000) as i32 * 1_000_000 });
-                let request = ReserveRequest { namespace_id, request_id, lines, ttl, buyer_id, ..Default::default() };
+            Op::GetSku { sku } => {
+                let response = admin.get_sku(limited(GetSkuRequest { namespace_id, sku })).await?.into_inner();
+                Ok(ruled(response.stock, response.rules, response.rules_version, response.sequence))
+            }
+            Op::DeleteSku { sku } => {
+                let request = DeleteSkuRequest { namespace_id, sku, ..Default::default() };
+                let response = admin.delete_sku(limited(request)).await?.into_inner();
+                let answer = Answer::Deleted(response.stock.map(counters));
+                Ok(Told { answer, sequence: Some(response.sequence), version: None })
+            }
+            Op::Reserve { request_id, lines, ttl_ms, buyer_id, replaces } => {
+                let (lines, ttl) = (messages(lines), ttl_ms.map(duration));
+                let replaces_reservation_id = replaces;
+                let request =
+                    ReserveRequest { namespace_id, request_id, lines, ttl, buyer_id, replaces_reservation_id };
                 let response = checkout.reserve(limited(request)).await?.into_inner();
                 match response.result {
                     Some(reserve_response::Result::Shortage(shortage)) if !response.replayed => {
@@ -86,8 +93,17 @@ impl Op {
                     other => Err(Status::internal(format!("no result of a Reserve: {other:?}"))),
                 }
             }
-            Op::Commit { reservation_id } => {
-                let request = CommitRequest { namespace_id, reservation_id, ..Default::default() };
+            Op::Commit { reservation_id, late } => {
+                let late_policy = if late { LatePolicy::BuyAnew } else { LatePolicy::Unspecified }.into();
+                let request = CommitRequest { namespace_id, reservation_id, late_policy, ..Default::default() };
+                let response = checkout.commit(limited(request)).await?.into_inner();
+                Ok(reservation(response.reservation, response.replayed, response.sequence))
+            }
+            Op::CommitLines { reservation_id, lines, keep_rest, request_id } => {
+                let rest_policy = if keep_rest { RestPolicy::Keep } else { RestPolicy::Release }.into();
+                let (lines, late_policy) = (messages(lines), LatePolicy::Unspecified.into());
+                let request =
+                    CommitRequest { namespace_id, reservation_id, request_id, late_policy, lines, rest_policy };
                 let response = checkout.commit(limited(request)).await?.into_inner();
                 Ok(reservation(response.reservation, response.replayed, response.sequence))
             }
@@ -95,6 +111,19 @@ impl Op {
                 let request = RollbackRequest { namespace_id, reservation_id, ..Default::default() };
                 let response = checkout.rollback(limited(request)).await?.into_inner();
                 Ok(reservation(response.reservation, response.replayed, response.sequence))
+            }
+            Op::RollbackLines { reservation_id, lines, request_id } => {
+                let request = RollbackRequest { namespace_id, reservation_id, request_id, lines: messages(lines) };
+                let response = checkout.rollback(limited(request)).await?.into_inner();
+                Ok(reservation(response.reservation, response.replayed, response.sequence))
+            }
+            Op::Extend { reservation_id, ttl_ms, request_id } => {
+                let request = ExtendRequest { namespace_id, reservation_id, ttl: Some(duration(ttl_ms)), request_id };
+                let response = checkout.extend(limited(request)).await?.into_inner();
+                let left = response.extendable.map_or(-1, millis_of);
+                let extended = Box::new(response.reservation.unwrap_or_default());
+                let answer = Answer::Extended(extended, left, response.replayed);
+                Ok(Told { answer, sequence: Some(response.sequence), version: None })
             }
             Op::GetReservation { reservation_id } => {
                 let request = GetReservationRequest { namespace_id, reservation_id };
@@ -120,10 +149,30 @@ fn limited<T>(message: T) -> Request<T> {
     request
 }
 
+fn messages(lines: Vec<(String, i32)>) -> Vec<Line> {
+    lines.into_iter().map(|(sku, quantity)| Line { sku, quantity }).collect()
+}
+
+fn duration(millis: i64) -> prost_types::Duration {
+    prost_types::Duration { seconds: millis / 1_000, nanos: (millis % 1_000) as i32 * 1_000_000 }
+}
+
+fn counters(stock: Stock) -> Counters {
+    let Stock { sku: _, available, held, sold, supplied, version: _, is_protected } = stock;
+    Counters { available, held, sold, supplied, is_protected }
+}
+
 fn stock(stock: Option<Stock>, replayed: Replayed, sequence: i64) -> Told {
-    let Stock { sku: _, available, held, sold, supplied, version, is_protected } = stock.unwrap_or_default();
-    let counters = Counters { available, held, sold, supplied, is_protected };
-    Told { answer: Answer::Stock(counters, replayed), sequence: Some(sequence), version: Some(version) }
+    let stock = stock.unwrap_or_default();
+    let version = Some(stock.version);
+    Told { answer: Answer::Stock(counters(stock), replayed), sequence: Some(sequence), version }
+}
+
+fn ruled(stock: Option<Stock>, rules: Option<SkuRules>, rules_version: i64, sequence: i64) -> Told {
+    let stock = stock.unwrap_or_default();
+    let version = Some(stock.version);
+    let answer = Answer::Sku(counters(stock), Box::new(rules.unwrap_or_default()), rules_version);
+    Told { answer, sequence: Some(sequence), version }
 }
 
 fn reservation(reservation: Option<Reservation>, replayed: Replayed, sequence: i64) -> Told {
@@ -135,13 +184,14 @@ fn reservation(reservation: Option<Reservation>, replayed: Replayed, sequence: i
 fn refused(status: &Status) -> Option<Answer> {
     let info = status.get_details_error_info()?;
     let reason = Reason::from_name(&info.reason)?;
-    let is_answer = matches!(status.code(), Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition);
+    let is_answer = matches!(status.code(), Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition)
+        || reason == Reason::VersionMismatch;
     if !is_answer || status.code() != reason.code() {
         return None;
     }
     let field = status.get_details_bad_request().and_then(|bad| bad.field_violations.into_iter().next());
-    let about = field.map(|violation| violation.field).or_else(|| info.metadata.into_values().next());
-    Some(Answer::Refused(reason, about.unwrap_or_default()))
+    let what = field.map_or_else(|| about(info.metadata), |violation| violation.field);
+    Some(Answer::Refused(reason, what))
 }
 
 /// Whether the same call with the same identity may get its answer later: the server or its store

@@ -24,7 +24,10 @@ impl Call {
     fn is_change(&self) -> bool {
         match (&self.op, &self.told.answer) {
             (Op::GetReservation { .. } | Op::GetStock { .. } | Op::ConfigureSku { .. }, _) => false,
-            (_, Answer::Reservation(_, replayed) | Answer::Stock(_, replayed)) => !replayed,
+            (_, Answer::Reservation(_, replayed) | Answer::Stock(_, replayed) | Answer::Extended(_, _, replayed)) => {
+                !replayed
+            }
+            (_, Answer::Deleted(last)) => last.is_some(),
             _ => false,
         }
     }
@@ -44,7 +47,10 @@ impl Call {
 pub fn instant_of(op: &Op, answer: &Answer) -> Option<i64> {
     match (op, answer) {
         (Op::Reserve { .. }, Answer::Reservation(made, false)) => Some(millis(made.created_at)),
-        (Op::Commit { .. } | Op::Rollback { .. }, Answer::Reservation(ended, false)) => Some(millis(ended.resolved_at)),
+        (_, Answer::Reservation(ended, false)) if !matches!(op, Op::GetReservation { .. }) => {
+            ended.resolved_at.map(|at| millis(Some(at)))
+        }
+        (Op::Extend { ttl_ms, .. }, Answer::Extended(extended, _, false)) => Some(millis(extended.expires_at) - ttl_ms),
         _ => None,
     }
 }
@@ -53,6 +59,11 @@ pub fn instant_of(op: &Op, answer: &Answer) -> Option<i64> {
 pub fn new_id_of<'a>(op: &Op, answer: &'a Answer) -> &'a str {
     match (op, answer) {
         (Op::Reserve { .. }, Answer::Reservation(made, false)) => &made.reservation_id,
+        (Op::Commit { reservation_id: asked, late: true }, Answer::Reservation(bought, false))
+            if bought.reservation_id != *asked =>
+        {
+            &bought.reservation_id
+        }
         _ => "",
     }
 }
@@ -163,6 +174,6 @@ fn is_true(model: &Model, call: &Call) -> bool {
         (Op::IsProtected { sku }, answer @ Answer::IsProtected(_)) => {
             *answer == Answer::IsProtected(model.counters(sku).is_some_and(|of| of.is_protected))
         }
-        (op, answer) => model.refusal(op).as_ref() == Some(answer),
+        (op, answer) => model.refusal(op, 0).as_ref() == Some(answer),
     }
 }

@@ -12,12 +12,12 @@ use std::{
 
 use inventory_sentinel::{
     Reason,
-    v1::{Reservation, ReservationState as State},
+    v1::{Reservation, ReservationState as State, SkuRules},
 };
 use sentinel_tests::{
     BOUND, Redis, SentinelProcess, Shop, eventually,
     model::{
-        Answer, Model, Op,
+        Answer, Condition, Model, Op,
         ask::{Told, may_repeat},
         history::{Call, replay},
         millis,
@@ -139,7 +139,13 @@ async fn buy(place: &Place, turn: usize, books: &mut Books) {
     let line = |step: usize| (SKUS[(turn + step) % SKUS.len()].to_owned(), 1 + (turn / 4 % 2) as i32);
     let lines = if turn.is_multiple_of(3) { vec![line(0), line(1)] } else { vec![line(0)] };
     let ttl_ms = Some(if dies { SHORT } else { LONG });
-    let reserve = Op::Reserve { request_id: new_id(), lines: lines.clone(), ttl_ms, buyer_id: format!("buyer-{turn}") };
+    let reserve = Op::Reserve {
+        request_id: new_id(),
+        lines: lines.clone(),
+        ttl_ms,
+        buyer_id: format!("buyer-{turn}"),
+        replaces: String::new(),
+    };
     let told = if dies {
         match reserve.ask(&place.channel(), SALE).await {
             Ok(told) => told,
@@ -169,7 +175,7 @@ async fn buy(place: &Place, turn: usize, books: &mut Books) {
     let end = match turn % 5 {
         0 => return,
         1 => Op::Rollback { reservation_id: id.clone() },
-        _ => Op::Commit { reservation_id: id.clone() },
+        _ => Op::Commit { reservation_id: id.clone(), late: false },
     };
     match place.persist(&end).await.answer {
         Answer::Reservation(ended, _) => {
@@ -309,6 +315,7 @@ async fn of_commit_and_deadline_exactly_one_wins() {
                     lines: vec![(SKUS[racer % SKUS.len()].into(), 1)],
                     ttl_ms: Some(TTL),
                     buyer_id: String::new(),
+                    replaces: String::new(),
                 };
                 let Answer::Reservation(made, _) = place.persist(&reserve).await.answer else {
                     panic!("there is enough for everybody");
@@ -319,7 +326,7 @@ async fn of_commit_and_deadline_exactly_one_wins() {
                 let start = deadline + Duration::from_millis(offset) - Duration::from_millis(6);
                 sleep(start.duration_since(SystemTime::now()).unwrap_or_default()).await;
                 let id = made.reservation_id.clone();
-                let commit = Op::Commit { reservation_id: id.clone() };
+                let commit = Op::Commit { reservation_id: id.clone(), late: false };
                 let (first, second) = tokio::join!(place.persist(&commit), place.persist(&commit));
                 let Answer::Reservation(is, _) = place.persist(&Op::GetReservation { reservation_id: id }).await.answer
                 else {
@@ -370,7 +377,12 @@ async fn one_order_explains_all_answers_of_a_concurrent_sale() {
     let servers = [SentinelProcess::on(&redis).await, SentinelProcess::on(&redis).await];
     let mut calls = Vec::new();
     for sku in SKUS {
-        let opening = Op::SetStock { sku: sku.into(), on_hand: 30, request_id: format!("open-{sku}") };
+        let opening = Op::SetStock {
+            sku: sku.into(),
+            on_hand: 30,
+            condition: Condition::Always,
+            request_id: format!("open-{sku}"),
+        };
         calls.push(record(&servers[0].channel(), opening).await);
     }
     let mut clients = JoinSet::new();
@@ -415,15 +427,24 @@ fn concurrent_op(client: usize, turn: usize, mine: &[String], calls: &[Call]) ->
     match mix {
         0..=7 => {
             let lines = (0..=mix % 3).map(|step| (sku(step), 1 + (mix % 2) as i32)).collect();
-            Op::Reserve { request_id, lines, ttl_ms: Some(LONG), buyer_id: format!("buyer-{client}") }
+            Op::Reserve {
+                request_id,
+                lines,
+                ttl_ms: Some(LONG),
+                buyer_id: format!("buyer-{client}"),
+                replaces: String::new(),
+            }
         }
         8..=9 => Op::Rollback { reservation_id: latest },
-        10 => Op::Commit { reservation_id: latest },
+        10 => Op::Commit { reservation_id: latest, late: false },
         11 => Op::GetReservation { reservation_id: latest },
         12 => Op::GetStock { sku: sku(0) },
         13 => Op::AdjustStock { sku: sku(0), delta: if turn.is_multiple_of(2) { 2 } else { -2 }, request_id },
-        14 => Op::SetStock { sku: sku(0), on_hand: 20 + (turn % 20) as i64, request_id },
-        15 if client.is_multiple_of(8) => Op::ConfigureSku { sku: sku(0), is_protected: Some(!turn.is_multiple_of(5)) },
+        14 => Op::SetStock { sku: sku(0), on_hand: 20 + (turn % 20) as i64, condition: Condition::Always, request_id },
+        15 if client.is_multiple_of(8) => {
+            let rules = SkuRules { is_protected: Some(!turn.is_multiple_of(5)), ..Default::default() };
+            Op::ConfigureSku { sku: sku(0), rules, if_version: None }
+        }
         16 => Op::IsProtected { sku: sku(0) },
         _ => {
             let made = |call: &&Call| matches!(call.told.answer, Answer::Reservation(..) | Answer::Stock(..));

@@ -10,16 +10,17 @@ use std::{
 
 use inventory_sentinel::{
     Reason,
-    v1::{AuditResponse, ReservationState},
+    v1::{AuditResponse, ConfigureNamespaceRequest, NamespaceConfig, ReservationState},
 };
 use proptest::{
+    arbitrary::any,
     collection::vec,
     test_runner::{Config, TestCaseError, TestRunner},
 };
 use sentinel_tests::{
     SentinelProcess, eventually,
     model::{
-        Answer, Counters, Model, Op,
+        Answer, Condition, Counters, MAX_TTL, Model, Op,
         ask::{Told, may_repeat},
         history::{instant_of, new_id_of},
         millis,
@@ -30,7 +31,7 @@ use tokio::sync::Mutex;
 
 mod steps;
 
-use steps::{SKUS, SOON, Step, Storm, reused, step};
+use steps::{If, Part, SKUS, SOON, Step, Storm, reused, step};
 
 /// Sequences that are tried unless told otherwise: half a minute to a minute on two cores.
 const CASES: u32 = 80;
@@ -85,6 +86,18 @@ impl Run<'_> {
         self.audit().await
     }
 
+    /// A namespace in which no hold lives longer than its first ttl may be.
+    async fn make_namespace(&self) -> Result<(), End> {
+        let max_life = Some(MAX_TTL.try_into().map_err(|error| format!("{error}"))?);
+        let request = ConfigureNamespaceRequest {
+            namespace_id: self.namespace.clone(),
+            config: Some(NamespaceConfig { max_life, ..Default::default() }),
+            ..Default::default()
+        };
+        let made = self.server.shop(&self.namespace).admin.configure_namespace(request).await;
+        made.map(|_| ()).map_err(|status| format!("no namespace: {status:?}").into())
+    }
+
     async fn step(&mut self, step: &Step) -> Result<(), End> {
         match step {
             Step::PassDeadline => {
@@ -118,20 +131,52 @@ impl Run<'_> {
         let request_id = format!("request-{}", self.ids);
         self.ids += 1;
         Some(match step {
-            Step::SetStock(of, on_hand) => Op::SetStock { sku: sku(of), on_hand: *on_hand, request_id },
+            Step::SetStock(of, on_hand, when) => {
+                let condition = match when {
+                    If::Always => Condition::Always,
+                    If::Absent => Condition::IfAbsent,
+                    If::Version(off) => Condition::IfVersion(self.model.version(&sku(of)).unwrap_or_default() + off),
+                };
+                Op::SetStock { sku: sku(of), on_hand: *on_hand, condition, request_id }
+            }
             // 0 is not a change, which is for the bad calls to try.
             Step::AdjustStock(of, delta) => {
                 Op::AdjustStock { sku: sku(of), delta: if *delta == 0 { 1 } else { *delta }, request_id }
             }
-            Step::Configure(of, on) => Op::ConfigureSku { sku: sku(of), is_protected: Some(*on) },
-            Step::Reserve(lines, ttl_ms, has_buyer) => Op::Reserve {
+            Step::Configure(of, rules, off) => {
+                let if_version = off.map(|off| self.model.rules_version(&sku(of)) + off);
+                Op::ConfigureSku { sku: sku(of), rules: *rules, if_version }
+            }
+            Step::GetSku(of) => Op::GetSku { sku: sku(of) },
+            Step::DeleteSku(of) => Op::DeleteSku { sku: sku(of) },
+            Step::Reserve(lines, ttl_ms, buyer) => Op::Reserve {
                 request_id,
                 lines: lines.iter().map(|(of, quantity)| (sku(of), *quantity)).collect(),
                 ttl_ms: *ttl_ms,
-                buyer_id: if *has_buyer { "buyer".into() } else { String::new() },
+                buyer_id: (*buyer).into(),
+                replaces: String::new(),
             },
-            Step::Commit(at) => Op::Commit { reservation_id: reservation(at) },
+            Step::Replace(at, step) => {
+                let replaced = reservation(at);
+                let mut op = self.op(step)?;
+                if let Op::Reserve { replaces, .. } = &mut op {
+                    *replaces = replaced;
+                }
+                op
+            }
+            Step::Commit(at, late) => Op::Commit { reservation_id: reservation(at), late: *late },
+            Step::CommitLines(at, part, keep_rest) => {
+                let (reservation_id, keep_rest) = (reservation(at), *keep_rest);
+                let lines = self.lines_of(&reservation_id, part);
+                Op::CommitLines { reservation_id, lines, keep_rest, request_id }
+            }
             Step::Rollback(at) => Op::Rollback { reservation_id: reservation(at) },
+            Step::RollbackLines(at, part) => {
+                let reservation_id = reservation(at);
+                let lines = self.lines_of(&reservation_id, part);
+                Op::RollbackLines { reservation_id, lines, request_id }
+            }
+            Step::Extend(at, ttl_ms) => Op::Extend { reservation_id: reservation(at), ttl_ms: *ttl_ms, request_id },
             Step::GetReservation(at) => Op::GetReservation { reservation_id: reservation(at) },
             Step::IsProtected(of) => Op::IsProtected { sku: sku(of) },
             Step::Repeat(at) => earlier(at)?,
@@ -141,8 +186,47 @@ impl Run<'_> {
         })
     }
 
+    /// The lines that a part names of a reservation.
+    fn lines_of(&self, id: &str, part: &Part) -> Vec<(String, i32)> {
+        let reservation = self.model.reservations().find(|reservation| reservation.reservation_id == id);
+        let held: Vec<_> = reservation.into_iter().flat_map(|of| &of.lines).filter(|line| line.held > 0).collect();
+        let mut lines: Vec<(String, i32)> = Vec::new();
+        for &(at, units) in &part.lines {
+            let (sku, units) = match held.len() {
+                0 => (SKUS[at], units),
+                _ if part.is_wild => (SKUS[at], units),
+                length => (held[at % length].sku.as_str(), units.min(held[at % length].held)),
+            };
+            if lines.iter().all(|(named, _)| named != sku) {
+                lines.push((sku.into(), units));
+            }
+        }
+        lines
+    }
+
+    /// Nothing falls due, and the model knows what the answer depends on.
+    async fn prepare(&mut self, op: &Op, margin: Duration) -> Result<(), End> {
+        self.keep_away_from_deadlines(margin).await;
+        match op {
+            Op::SetStock { sku, condition: Condition::IfVersion(_), .. }
+            | Op::ConfigureSku { sku, if_version: Some(_), .. }
+                if self.model.counters(sku).is_some() && self.model.version(sku).is_none() =>
+            {
+                let (op, before) = (Op::GetStock { sku: sku.clone() }, now());
+                let told = persist(self.server, &self.namespace, &op).await?;
+                self.compare(op, told, before)
+            }
+            // The longest life may be over a millisecond after the birth, but not in the same one.
+            Op::Extend { .. } => {
+                wait_until_after(now()).await;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn ask(&mut self, op: Op) -> Result<(), End> {
-        self.keep_away_from_deadlines(MARGIN).await;
+        self.prepare(&op, MARGIN).await?;
         let before = now();
         let told = op.ask(&self.server.channel(), &self.namespace).await;
         let told = told.map_err(|status| format!("no answer to {op:?}: {status:?}"))?;
@@ -152,7 +236,12 @@ impl Run<'_> {
     /// Asks until there is an answer. The call and its repeats count as one, so the answer may say
     /// that it is a replay, whether the first or a later attempt was the one that counted.
     async fn ask_during(&mut self, storm: &Storm, op: Op) -> Result<(), End> {
-        self.keep_away_from_deadlines(STORM_MARGIN).await;
+        match &op {
+            // What repeats them would be told something else.
+            Op::ConfigureSku { if_version: Some(_), .. } => return self.ask(op).await,
+            Op::Extend { ttl_ms, .. } if *ttl_ms < STORM_MARGIN.as_millis() as i64 => return self.ask(op).await,
+            _ => self.prepare(&op, STORM_MARGIN).await?,
+        }
         let mut before = now();
         let channel = self.server.channel();
         let (first, ()) = tokio::join!(op.ask(&channel, &self.namespace), rage(self.server, storm));
@@ -170,8 +259,12 @@ impl Run<'_> {
             self.model.expect(&op, millis(made.created_at), new_id_of(&op, &lost));
             before = now();
         }
-        if let Answer::Reservation(_, replayed) | Answer::Stock(_, replayed) = &mut told.answer {
-            *replayed = is_replay(&self.model, &op);
+        match (&op, &mut told.answer) {
+            (_, Answer::Reservation(_, replayed) | Answer::Stock(_, replayed) | Answer::Extended(_, _, replayed)) => {
+                *replayed = is_replay(&self.model, &op)
+            }
+            (Op::DeleteSku { sku }, Answer::Deleted(last)) => *last = self.model.counters(sku).cloned(),
+            _ => {}
         }
         self.compare(op, told, before)
     }
@@ -184,7 +277,8 @@ impl Run<'_> {
     /// Holds the answer against the model's; both go on from there.
     fn compare(&mut self, op: Op, told: Told, before: i64) -> Result<(), End> {
         let after = now();
-        let at = instant_of(&op, &told.answer);
+        // An Extend that found a later deadline does not tell when it was.
+        let at = instant_of(&op, &told.answer).filter(|at| !matches!(op, Op::Extend { .. }) || *at <= after);
         if at.is_some_and(|at| !(before..=after).contains(&at)) {
             return Err(format!("{op:?} was answered at {before} to {after}, and says {told:?}").into());
         }
@@ -217,11 +311,19 @@ impl Run<'_> {
         let (Op::SetStock { sku, .. }
         | Op::AdjustStock { sku, .. }
         | Op::ConfigureSku { sku, .. }
+        | Op::GetSku { sku }
         | Op::GetStock { sku }) = op
         else {
             return Ok(());
         };
-        let (Some(version), Answer::Stock(counters, _)) = (told.version, &told.answer) else { return Ok(()) };
+        let (Some(version), Answer::Stock(counters, _) | Answer::Sku(counters, ..)) = (told.version, &told.answer)
+        else {
+            return Ok(());
+        };
+        if self.model.version(sku).is_some_and(|known| known != version) {
+            return Err(format!("{sku} is at {:?}, and {told:?}", self.model.version(sku)).into());
+        }
+        self.model.learn_version(sku, version);
         let seen = (version, counters.clone());
         let is_fine = match self.versions.get(sku) {
             Some(last) if last.1 != seen.1 => version > last.0,
@@ -253,7 +355,7 @@ impl Run<'_> {
         let shop = self.server.shop(&self.namespace);
         let audit = match shop.try_audit().await {
             Ok(audit) => audit,
-            Err(status) if reason(&status) == Reason::NamespaceNotFound && self.model.stock().next().is_none() => {
+            Err(status) if reason(&status) == Reason::NamespaceNotFound && !self.model.is_made() => {
                 return Ok(());
             }
             Err(status) => return Err(format!("no audit: {status:?}").into()),
@@ -294,7 +396,10 @@ impl Run<'_> {
 fn is_replay(model: &Model, op: &Op) -> bool {
     let mut model = model.clone();
     let spare = "spare";
-    matches!(model.expect(op, 0, spare), Answer::Reservation(_, true) | Answer::Stock(_, true))
+    matches!(
+        model.expect(op, 0, spare),
+        Answer::Reservation(_, true) | Answer::Stock(_, true) | Answer::Extended(_, _, true)
+    )
 }
 
 async fn rage(server: &mut SentinelProcess, storm: &Storm) {
@@ -346,19 +451,22 @@ fn the_service_does_what_the_model_does() {
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = CASES;
     }
-    let result = TestRunner::new(config).run(&vec(step(), 1..=MAX_STEPS), |steps| {
+    let result = TestRunner::new(config).run(&(any::<bool>(), vec(step(), 1..=MAX_STEPS)), |(is_made, steps)| {
         cases.set(cases.get() + 1);
         let namespace = format!("case-{}", cases.get());
         let ended = runtime.block_on(async {
             let mut run = Run {
                 server: &mut *server.lock().await,
-                model: Model::new(&namespace),
+                model: if is_made { Model::made(&namespace, MAX_TTL) } else { Model::new(&namespace) },
                 namespace,
                 calls: Vec::new(),
                 reservations: Vec::new(),
                 ids: 0,
                 versions: HashMap::new(),
             };
+            if is_made {
+                run.make_namespace().await?;
+            }
             run.steps(&steps).await
         });
         match ended {

@@ -1,24 +1,39 @@
 //! The steps of the model test: what can happen, how likely it is, and every call that is malformed.
 //! Strategies and plain data, no I/O.
 
+use inventory_sentinel::v1::SkuRules;
 use proptest::{collection::vec, prelude::*, sample::select};
-use sentinel_tests::model::{MAX_LINES, MAX_QUANTITY, MAX_STOCK, MAX_TTL, Op};
+use prost_types::{Duration, Timestamp};
+use sentinel_tests::model::{ANY_TTL, Condition, MAX_LINES, MAX_QUANTITY, MAX_STOCK, MAX_TTL, Op};
 
 pub(super) const SKUS: [&str; 4] = ["a", "b", "c", "d"];
 /// The life of a hold that some later step finds expired, in milliseconds.
 pub(super) const SOON: i64 = 400;
 /// The life of a hold that the next step finds expired, in milliseconds.
 const AT_ONCE: i64 = 3;
+/// Sales open and close so far from now that no clock is in doubt; in seconds since 1970.
+const LONG_AGO: i64 = 1_000_000;
+const FAR_AWAY: i64 = 4_000_000_000;
 
 /// One step; what names an earlier call or reservation counts from the latest, and wraps.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    SetStock(usize, i64),
+    SetStock(usize, i64, If),
     AdjustStock(usize, i64),
-    Configure(usize, bool),
-    Reserve(Vec<(usize, i32)>, Option<i64>, bool),
-    Commit(usize),
+    /// These rules, perhaps only at a version that is so far from the true one.
+    Configure(usize, SkuRules, Option<i64>),
+    GetSku(usize),
+    DeleteSku(usize),
+    Reserve(Vec<(usize, i32)>, Option<i64>, &'static str),
+    /// A Reserve that replaces a reservation.
+    Replace(usize, Box<Step>),
+    /// The second: buys anew after the deadline.
+    Commit(usize, bool),
+    /// The last: keeps the rest.
+    CommitLines(usize, Part, bool),
     Rollback(usize),
+    RollbackLines(usize, Part),
+    Extend(usize, i64),
     GetReservation(usize),
     IsProtected(usize),
     /// An earlier call again.
@@ -33,6 +48,23 @@ pub(super) enum Step {
     Idle(Storm),
     /// This happens during a call.
     During(Storm, Box<Step>),
+}
+
+/// When SetStock applies: the version is as far as this from the true one.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum If {
+    Always,
+    Absent,
+    Version(i64),
+}
+
+/// Lines of a reservation.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    /// Places of lines, which wrap, and units, at most those that are held.
+    pub(super) lines: Vec<(usize, i32)>,
+    /// Instead: SKUs, and units as they are, whatever is held.
+    pub(super) is_wild: bool,
 }
 
 /// What can happen to a server, after so many milliseconds of a call.
@@ -53,22 +85,60 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
 
 fn call() -> impl Strategy<Value = Step> {
     let sku = 0..SKUS.len();
-    let ttl = select(vec![None, None, Some(MAX_TTL.as_millis() as i64), Some(SOON), Some(SOON), Some(AT_ONCE)]);
-    let lines = proptest::sample::subsequence(vec![0, 1, 2, 3], 1..=4).prop_shuffle();
-    let lines = (lines, vec(1..=4_i32, 4)).prop_map(|(skus, quantities)| skus.into_iter().zip(quantities).collect());
     prop_oneof![
-        4 => (sku.clone(), prop_oneof![9 => 0..=12_i64, 1 => Just(MAX_STOCK)]).prop_map(|(sku, units)| Step::SetStock(sku, units)),
+        4 => (sku.clone(), prop_oneof![9 => 0..=12_i64, 1 => Just(MAX_STOCK)], condition())
+            .prop_map(|(sku, units, condition)| Step::SetStock(sku, units, condition)),
         3 => (sku.clone(), prop_oneof![9 => -6..=6_i64, 1 => Just(MAX_STOCK)]).prop_map(|(sku, units)| Step::AdjustStock(sku, units)),
-        1 => (sku.clone(), prop::bool::weighted(0.7)).prop_map(|(sku, on)| Step::Configure(sku, on)),
-        12 => (lines, ttl, any::<bool>()).prop_map(|(lines, ttl, buyer)| Step::Reserve(lines, ttl, buyer)),
-        5 => (0..6_usize).prop_map(Step::Commit),
-        4 => (0..6_usize).prop_map(Step::Rollback),
+        5 => (sku.clone(), rules(), prop::option::weighted(0.25, -1..=1_i64))
+            .prop_map(|(sku, rules, off)| Step::Configure(sku, rules, off)),
+        1 => sku.clone().prop_map(Step::GetSku),
+        1 => sku.clone().prop_map(Step::DeleteSku),
+        14 => reserve(),
+        3 => (0..6_usize, reserve()).prop_map(|(at, reserve)| Step::Replace(at, Box::new(reserve))),
+        6 => (0..6_usize, any::<bool>()).prop_map(|(at, late)| Step::Commit(at, late)),
+        4 => (0..6_usize, part(), any::<bool>()).prop_map(|(at, part, keep)| Step::CommitLines(at, part, keep)),
+        3 => (0..6_usize).prop_map(Step::Rollback),
+        3 => (0..6_usize, part()).prop_map(|(at, part)| Step::RollbackLines(at, part)),
+        3 => (0..6_usize, select(vec![AT_ONCE, SOON, 2 * SOON, 1_200_000, MAX_TTL.as_millis() as i64]))
+            .prop_map(|(at, ttl)| Step::Extend(at, ttl)),
         1 => (0..6_usize).prop_map(Step::GetReservation),
         1 => sku.prop_map(Step::IsProtected),
         3 => (0..12_usize).prop_map(Step::Repeat),
         2 => (0..12_usize, 0..6_usize).prop_map(|(call, field)| Step::Reuse(call, field)),
         2 => select(bad_calls()).prop_map(Step::Bad),
-        2 => Just(Step::PassDeadline),
+        3 => Just(Step::PassDeadline),
+    ]
+}
+
+fn reserve() -> impl Strategy<Value = Step> {
+    let ttl = select(vec![None, None, Some(MAX_TTL.as_millis() as i64), Some(SOON), Some(SOON), Some(AT_ONCE)]);
+    let lines = proptest::sample::subsequence(vec![0, 1, 2, 3], 1..=4).prop_shuffle();
+    let lines = (lines, vec(1..=4_i32, 4)).prop_map(|(skus, quantities)| skus.into_iter().zip(quantities).collect());
+    (lines, ttl, select(vec!["", "amy", "amy", "bob"])).prop_map(|(lines, ttl, buyer)| Step::Reserve(lines, ttl, buyer))
+}
+
+fn condition() -> impl Strategy<Value = If> {
+    prop_oneof![6 => Just(If::Always), 1 => Just(If::Absent), 2 => (-1..=1_i64).prop_map(If::Version)]
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    (vec((0..SKUS.len(), 1..=3_i32), 1..=3), prop::bool::weighted(0.15))
+        .prop_map(|(lines, is_wild)| Part { lines, is_wild })
+}
+
+/// One or several rules; those that would refuse most of what follows are rare.
+fn rules() -> impl Strategy<Value = SkuRules> {
+    let unset = SkuRules::default();
+    let ttl = |millis: i64| Duration { seconds: millis / 1_000, nanos: (millis % 1_000) as i32 * 1_000_000 };
+    let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
+    prop_oneof![
+        2 => prop::bool::weighted(0.7).prop_map(move |on| SkuRules { is_protected: Some(on), ..unset }),
+        2 => select(vec![0, 2, 3]).prop_map(move |units| SkuRules { max_quantity: Some(units), ..unset }),
+        2 => select(vec![0, SOON, 700_000]).prop_map(move |millis| SkuRules { max_ttl: Some(ttl(millis)), ..unset }),
+        6 => select(vec![0, 2, 3, 5, 5]).prop_map(move |units| SkuRules { buyer_limit: Some(units), ..unset }),
+        2 => (select(vec![0, LONG_AGO, LONG_AGO, FAR_AWAY]), select(vec![0, FAR_AWAY, FAR_AWAY, LONG_AGO]))
+            .prop_map(move |(opens, closes)| SkuRules { opens_at: at(opens), closes_at: at(closes), ..unset }),
+        1 => Just(SkuRules { opens_at: at(0), closes_at: at(0), buyer_limit: Some(4), ..unset }),
     ]
 }
 
@@ -88,18 +158,30 @@ fn bad_calls() -> Vec<Op> {
         lines,
         ttl_ms: None,
         buyer_id: String::new(),
+        replaces: String::new(),
+    };
+    let in_part = |reservation_id: &str, sku: &str, quantity| Op::CommitLines {
+        reservation_id: reservation_id.into(),
+        lines: vec![(sku.into(), quantity)],
+        keep_rest: true,
+        request_id: id.clone(),
     };
     let lasting = |ttl_ms| Op::Reserve {
         request_id: id.clone(),
         lines: vec![("a".into(), 1)],
         ttl_ms: Some(ttl_ms),
         buyer_id: String::new(),
+        replaces: String::new(),
     };
     let mut bad = vec![
-        Op::ConfigureSku { sku: fine.clone(), is_protected: None },
-        Op::ConfigureSku { sku: fine.clone(), is_protected: Some(true) },
         Op::IsProtected { sku: String::new() },
-        Op::Reserve { request_id: id.clone(), lines: vec![("a".into(), 1)], ttl_ms: None, buyer_id: spaced.clone() },
+        Op::Reserve {
+            request_id: id.clone(),
+            lines: vec![("a".into(), 1)],
+            ttl_ms: None,
+            buyer_id: spaced.clone(),
+            replaces: String::new(),
+        },
         reserve(vec![]),
         reserve((0..=MAX_LINES).map(|i| (format!("{i}"), 1)).collect()),
         reserve(vec![("a".into(), 1), ("b".into(), 1), ("a".into(), 2)]),
@@ -114,7 +196,7 @@ fn bad_calls() -> Vec<Op> {
         bad.push(reserve(vec![("b".into(), 1), ("a".into(), quantity)]));
     }
     for on_hand in [-1, MAX_STOCK + 1, i64::MIN, i64::MAX] {
-        bad.push(Op::SetStock { sku: "a".into(), on_hand, request_id: id.clone() });
+        bad.push(Op::SetStock { sku: "a".into(), on_hand, condition: Condition::Always, request_id: id.clone() });
     }
     for delta in [0, -MAX_STOCK - 1, MAX_STOCK + 1, i64::MIN, i64::MAX] {
         bad.push(Op::AdjustStock { sku: "a".into(), delta, request_id: id.clone() });
@@ -122,11 +204,35 @@ fn bad_calls() -> Vec<Op> {
     for name in [String::new(), long, spaced] {
         bad.push(Op::GetStock { sku: name.clone() });
         bad.push(Op::AdjustStock { sku: "a".into(), delta: 1, request_id: name.clone() });
-        bad.push(Op::SetStock { sku: name, on_hand: 1, request_id: id.clone() });
+        bad.push(Op::GetSku { sku: name.clone() });
+        bad.push(Op::DeleteSku { sku: name.clone() });
+        bad.push(Op::SetStock { sku: name, on_hand: 1, condition: Condition::IfAbsent, request_id: id.clone() });
+    }
+    for quantity in [0, MAX_QUANTITY + 1] {
+        bad.push(in_part(&"A".repeat(24), "a", quantity));
+    }
+    bad.push(in_part(&"A".repeat(24), "", 1));
+    for ttl_ms in [0, -1, MAX_TTL.as_millis() as i64 + 1, ANY_TTL.as_millis() as i64 + 1] {
+        bad.push(Op::Extend { reservation_id: "A".repeat(24), ttl_ms, request_id: id.clone() });
+    }
+    let condition = Condition::IfVersion(-1);
+    bad.push(Op::SetStock { sku: "a".into(), on_hand: 1, condition, request_id: id.clone() });
+    let (unset, before) = (SkuRules::default(), Timestamp { seconds: -1, nanos: 0 });
+    for rules in [
+        unset,
+        SkuRules { is_protected: Some(true), ..unset },
+        SkuRules { max_quantity: Some(-1), ..unset },
+        SkuRules { buyer_limit: Some(MAX_QUANTITY + 1), ..unset },
+        SkuRules { max_ttl: Some(Duration { seconds: -1, nanos: 0 }), ..unset },
+        SkuRules { opens_at: Some(before), ..unset },
+    ] {
+        bad.push(Op::ConfigureSku { sku: fine.clone(), rules, if_version: None });
     }
     // The last two are well formed: an id that nobody has, and one of a partition that is not there.
     for reservation_id in [String::new(), "A".repeat(23), "!".repeat(24), "A".repeat(24), "_".repeat(24)] {
-        bad.push(Op::Commit { reservation_id: reservation_id.clone() });
+        bad.push(Op::Commit { reservation_id: reservation_id.clone(), late: true });
+        bad.push(in_part(&reservation_id, "a", 1));
+        bad.push(Op::Extend { reservation_id: reservation_id.clone(), ttl_ms: 1, request_id: id.clone() });
         bad.push(Op::Rollback { reservation_id: reservation_id.clone() });
         bad.push(Op::GetReservation { reservation_id });
     }
@@ -136,27 +242,54 @@ fn bad_calls() -> Vec<Op> {
 /// The same identity, with something else in a field.
 pub(super) fn reused(op: Op, field: usize) -> Op {
     match (op, field) {
-        (Op::SetStock { sku, on_hand, request_id }, 0) => Op::AdjustStock { sku, delta: on_hand.max(1), request_id },
-        (Op::SetStock { sku, on_hand, request_id }, 1..=3) => {
-            Op::SetStock { sku, on_hand: if on_hand == 9 { 8 } else { 9 }, request_id }
+        (Op::SetStock { sku, on_hand, request_id, .. }, 0) => {
+            Op::AdjustStock { sku, delta: on_hand.max(1), request_id }
         }
-        (Op::SetStock { on_hand, request_id, .. }, _) => Op::SetStock { sku: "d".into(), on_hand, request_id },
+        (Op::SetStock { sku, on_hand, condition, request_id }, 1..=3) => {
+            Op::SetStock { sku, on_hand: if on_hand == 9 { 8 } else { 9 }, condition, request_id }
+        }
+        (Op::SetStock { sku, on_hand, request_id, .. }, 4) => {
+            Op::SetStock { sku, on_hand, condition: Condition::IfAbsent, request_id }
+        }
+        (Op::SetStock { on_hand, condition, request_id, .. }, _) => {
+            Op::SetStock { sku: "d".into(), on_hand, condition, request_id }
+        }
         (Op::AdjustStock { sku, delta, request_id }, 0..=3) => {
             Op::AdjustStock { sku, delta: if delta == 1 { 2 } else { 1 }, request_id }
         }
-        (Op::AdjustStock { sku, request_id, .. }, _) => {
-            Op::Reserve { request_id, lines: vec![(sku, 1)], ttl_ms: None, buyer_id: String::new() }
-        }
-        (Op::Reserve { request_id, mut lines, mut ttl_ms, mut buyer_id }, field) => {
+        (Op::AdjustStock { sku, request_id, .. }, _) => Op::Reserve {
+            request_id,
+            lines: vec![(sku, 1)],
+            ttl_ms: None,
+            buyer_id: String::new(),
+            replaces: String::new(),
+        },
+        (Op::Reserve { request_id, mut lines, mut ttl_ms, mut buyer_id, mut replaces }, field) => {
             match field {
                 0 => lines.iter_mut().for_each(|line| line.1 = if line.1 == 1 { 2 } else { 1 }),
                 1 => lines.reverse(),
-                2 => lines.truncate(1),
+                2 => replaces = if replaces.is_empty() { "B".repeat(21) + "AAA" } else { String::new() },
                 3 => ttl_ms = Some(ttl_ms.map_or(600_000, |ttl| ttl.saturating_sub(1).max(1))),
                 4 => buyer_id.push('x'),
-                _ => return Op::SetStock { sku: "a".into(), on_hand: 5, request_id },
+                _ => {
+                    let condition = Condition::Always;
+                    return Op::SetStock { sku: "a".into(), on_hand: 5, condition, request_id };
+                }
             }
-            Op::Reserve { request_id, lines, ttl_ms, buyer_id }
+            Op::Reserve { request_id, lines, ttl_ms, buyer_id, replaces }
+        }
+        (Op::CommitLines { reservation_id, lines, request_id, .. }, 0) => {
+            Op::RollbackLines { reservation_id, lines, request_id }
+        }
+        (Op::CommitLines { reservation_id, lines, keep_rest, request_id }, _) => {
+            Op::CommitLines { reservation_id, lines, keep_rest: !keep_rest, request_id }
+        }
+        (Op::RollbackLines { reservation_id, mut lines, request_id }, _) => {
+            lines.iter_mut().for_each(|line| line.1 = if line.1 == 1 { 2 } else { 1 });
+            Op::RollbackLines { reservation_id, lines, request_id }
+        }
+        (Op::Extend { reservation_id, ttl_ms, request_id }, _) => {
+            Op::Extend { reservation_id, ttl_ms: if ttl_ms == 1 { 2 } else { ttl_ms - 1 }, request_id }
         }
         // The others have no identity to use again.
         (op, _) => op,
