@@ -305,6 +305,21 @@ async fn a_message_that_is_refused_ends_the_import_and_what_was_answered_stays()
 }
 
 #[tokio::test]
+async fn an_import_that_waits_for_its_caller_does_not_hold_up_the_drain() {
+    let mut server = SentinelProcess::launch().flags("--drain-grace 60s").start().await;
+    let shop = server.shop("sale");
+    let (sender, messages) = tokio::sync::mpsc::channel(1);
+    let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+    sender.send(import(&shop, &[row("ps5", 5)], "warm-up").remove(0)).await.expect("sent");
+    let mut answers = shop.admin.clone().import_stock(messages).await.expect("a stream").into_inner();
+    assert_eq!(answers.message().await.expect("an answer").expect("one").results.len(), 1);
+    server.terminate();
+    assert_refused(answers.message().await, Reason::Draining, None);
+    assert!(server.exit().await.success());
+    drop(sender);
+}
+
+#[tokio::test]
 async fn a_hundred_thousand_skus_are_imported_in_seconds() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
