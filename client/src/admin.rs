@@ -4,14 +4,18 @@ use inventory_sentinel::v1::{self, inventory_admin_client::InventoryAdminClient}
 use tonic::transport::Channel;
 
 use crate::{
+    bulk::{self, ImportStock},
     call::new_request_id,
     configure::{ConfigureNamespace, ConfigureSku, SetStock},
     connection::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES},
+    lists::{ListReservations, ListStock},
     namespace::Namespace,
-    operation_errors::{AdjustStockError, AuditError, DeleteSkuError, GetNamespaceError, GetSkuError},
+    operation_errors::{
+        AdjustStockError, AuditError, DeleteSkuError, GetNamespaceError, GetSkuError, SetProtectionError,
+    },
     rpc_error::RpcError,
     rules::{NamespaceChange, NamespaceConfig, RulesChange, SkuConfiguration},
-    types::{Audit, Receipt, Snapshot, Stock},
+    types::{Audit, Protection, Receipt, Snapshot, Stock},
 };
 
 /// The operators' operations on one namespace. Made by [`Namespace::admin`]; cheap to clone.
@@ -112,6 +116,41 @@ impl Admin {
         let Namespace { core, deadline, .. } = &self.namespace;
         let answer = core.call(*deadline, message, send).await;
         Ok(answer.map_err(RpcError::of_read)?)
+    }
+
+    /// A page of the SKUs with their counters and rules. Await it, or say more first:
+    /// `admin.list_stock().size(1_000).after(next).await`. It can be refused as
+    /// [`ListStockError`](crate::ListStockError) says.
+    pub fn list_stock(&self) -> ListStock {
+        ListStock::new(self.clone())
+    }
+
+    /// A page of the pending reservations. Await it, or say more first:
+    /// `admin.list_reservations().buyer("amy").after(next).await`. It can be refused as
+    /// [`ListReservationsError`](crate::ListReservationsError) says.
+    pub fn list_reservations(&self) -> ListReservations {
+        ListReservations::new(self.clone())
+    }
+
+    /// Sets the units on hand of many SKUs: `admin.import_stock([("ps5", 100), ("pad", 500)]).await`; SKUs that
+    /// are known already only where [`overwrite`](ImportStock::overwrite) is said, so that it may be run again in the
+    /// middle of a sale. The answer has an outcome for each row, in order. Sent by the thousand, each with the
+    /// namespace's deadline. It can fail as [`ImportStockError`](crate::ImportStockError) says.
+    pub fn import_stock(&self, rows: impl IntoIterator<Item = (impl Into<String>, i64)>) -> ImportStock {
+        ImportStock::new(self.clone(), rows)
+    }
+
+    /// Puts many SKUs under protection or takes it away, and tells of each what became of it, in order. Sent
+    /// by the thousand, each with the namespace's deadline. Repeats harmlessly.
+    ///
+    /// # Errors
+    /// See [`SetProtectionError`].
+    pub async fn set_protection(
+        &self,
+        skus: impl IntoIterator<Item = impl Into<String>>,
+        is_protected: bool,
+    ) -> Result<Vec<Protection>, SetProtectionError> {
+        bulk::set_protection(self, skus.into_iter().map(Into::into).collect(), is_protected).await
     }
 
     /// Checks the books of the namespace against its records, exactly and under full traffic. Reads

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{call::Core, namespace::Namespace, retry::RetryPolicy};
+use crate::{call::Core, lists::ListNamespaces, namespace::Namespace, retry::RetryPolicy};
 
 /// How long connecting may take unless told otherwise: 5 s.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,6 +57,13 @@ impl Sentinel {
     /// The operations on one namespace. No call is made.
     pub fn namespace(&self, name: impl Into<String>) -> Namespace {
         Namespace::new(Arc::clone(&self.core), name.into(), self.deadline)
+    }
+
+    /// A page of the namespaces there are, by name. Await it, or say more first:
+    /// `sentinel.list_namespaces().size(1_000).after(next).await`. It can be refused as
+    /// [`ListNamespacesError`](crate::ListNamespacesError) says.
+    pub fn list_namespaces(&self) -> ListNamespaces {
+        ListNamespaces::new(Arc::clone(&self.core), self.deadline)
     }
 }
 

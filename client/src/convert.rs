@@ -1,6 +1,7 @@
 //! Generated messages to plain types and back. The only place that knows both; no I/O. Rules and
 //! settings are in `rules`.
 
+mod lists;
 mod rules;
 
 use std::time::{Duration, SystemTime};

@@ -42,7 +42,8 @@
 //! - `connection`: [`Sentinel`] and its [`Builder`]: endpoints, keepalive, connections.
 //! - `namespace`: [`Namespace`], the checkout operations; `reserve`, `resolve`: their requests, such as
 //!   [`Reserve`] and [`Commit`].
-//! - `admin`: [`Admin`], the operators' operations; `configure`: their requests, such as [`SetStock`].
+//! - `admin`: [`Admin`], the operators' operations; `configure`: their requests, such as [`SetStock`];
+//!   `lists`, `bulk`: what there is in pages, and many SKUs in a call.
 //! - `call`: the way of every call: identity, deadline, attempts. Knows neither operation nor message.
 //! - `gather`: calls made at the same time in one message.
 //! - `retry`: [`RetryPolicy`] and [`RetryBudget`]: pure decisions, no waiting.
@@ -51,11 +52,13 @@
 //! - `rpc_error`: [`RpcError`], read from a gRPC status; `operation_errors`: the errors by operation.
 
 mod admin;
+mod bulk;
 mod call;
 mod configure;
 mod connection;
 mod convert;
 mod gather;
+mod lists;
 mod namespace;
 mod operation_errors;
 mod reserve;
@@ -70,15 +73,18 @@ mod types;
 mod tests;
 
 pub use admin::Admin;
+pub use bulk::ImportStock;
 pub use configure::{ConfigureNamespace, ConfigureSku, SetStock};
 pub use connection::{
     Builder, ConnectError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEADLINE, MAX_CONNECTIONS, MAX_DEADLINE, Sentinel,
 };
 pub use inventory_sentinel::Reason;
+pub use lists::{ListNamespaces, ListReservations, ListStock};
 pub use namespace::Namespace;
 pub use operation_errors::{
     AdjustStockError, AuditError, CommitError, ConfigureNamespaceError, ConfigureSkuError, DeleteSkuError, ExtendError,
-    GetNamespaceError, GetReservationError, GetSkuError, GetStockError, IsProtectedError, ReserveError, RollbackError,
+    GetNamespaceError, GetReservationError, GetSkuError, GetStockError, ImportStockError, IsProtectedError,
+    ListNamespacesError, ListReservationsError, ListStockError, ReserveError, RollbackError, SetProtectionError,
     SetStockError,
 };
 pub use reserve::Reserve;
@@ -88,6 +94,6 @@ pub use rpc_error::{FieldViolation, RpcError};
 pub use rules::{NamespaceChange, NamespaceConfig, RulesChange, SkuConfiguration, SkuRules};
 pub use tonic::Code;
 pub use types::{
-    Audit, Extended, Finding, FindingKind, Line, Receipt, Reservation, ReservationLine, ShortLine, Snapshot, State,
-    Stock,
+    Audit, Extended, Finding, FindingKind, Imported, Line, Page, Protection, Receipt, Reservation, ReservationLine,
+    ShortLine, Snapshot, State, Stock,
 };

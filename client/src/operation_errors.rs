@@ -15,7 +15,8 @@ mod metadata;
 pub use self::{
     admin::{
         AdjustStockError, AuditError, ConfigureNamespaceError, ConfigureSkuError, DeleteSkuError, GetNamespaceError,
-        GetSkuError, SetStockError,
+        GetSkuError, ImportStockError, ListNamespacesError, ListReservationsError, ListStockError, SetProtectionError,
+        SetStockError,
     },
     checkout::{
         CommitError, ExtendError, GetReservationError, GetStockError, IsProtectedError, ReserveError, RollbackError,
@@ -191,6 +192,11 @@ mod tests {
             "DeleteSku" DeleteSkuError,
             "ConfigureNamespace" ConfigureNamespaceError,
             "GetNamespace" GetNamespaceError,
+            "ListNamespaces" ListNamespacesError,
+            "ListStock" ListStockError,
+            "ListReservations" ListReservationsError,
+            "ImportStock" ImportStockError,
+            "SetProtection" SetProtectionError,
             "Audit" AuditError,
         }
     }

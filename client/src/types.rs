@@ -5,6 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use inventory_sentinel::Reason;
+
 /// A SKU and how many units of it: one position of a cart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Line {
@@ -172,6 +174,48 @@ pub struct Audit {
     pub sold: i64,
     /// Units supplied.
     pub supplied: i64,
+}
+
+/// A piece of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Page<T> {
+    /// What is on this page, possibly nothing even where there is more.
+    pub items: Vec<T>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<String>,
+}
+
+/// What became of one row of an import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Imported {
+    /// The units on hand are what the row says.
+    Applied,
+    /// Nothing was changed: the SKU was known, or this import has applied the row before.
+    AlreadyThere,
+    /// Refused, or the outcome is not known.
+    #[non_exhaustive]
+    Failed {
+        /// Why; `None` if it is a reason that this version of the client does not know.
+        reason: Option<Reason>,
+        /// One sentence for people.
+        message: String,
+    },
+}
+
+/// What became of a SKU's protection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Protection {
+    /// It was the other way before.
+    Changed,
+    /// It was so already.
+    Unchanged,
+    /// The SKU is not known.
+    SkuNotFound,
+    /// An outcome that this version of the client does not know, by its number on the wire.
+    Unknown(i32),
 }
 
 /// The answer to a change: the thing changed, and how the server came to the answer.

@@ -92,9 +92,16 @@ fn configuration(
     counters: Option<v1::Stock>,
     sequence: i64,
 ) -> Result<Snapshot<SkuConfiguration>, RpcError> {
+    Ok(Snapshot { value: sku_configuration(rules, rules_version, counters)?, sequence })
+}
+
+pub(super) fn sku_configuration(
+    rules: Option<v1::SkuRules>,
+    rules_version: i64,
+    counters: Option<v1::Stock>,
+) -> Result<SkuConfiguration, RpcError> {
     let rules = sku_rules(rules.ok_or_else(|| RpcError::malformed("no rules"))?)?;
-    let stock = stock(counters)?;
-    Ok(Snapshot { value: SkuConfiguration { rules, rules_version, stock }, sequence })
+    Ok(SkuConfiguration { rules, rules_version, stock: stock(counters)? })
 }
 
 fn sku_rules(rules: v1::SkuRules) -> Result<SkuRules, RpcError> {

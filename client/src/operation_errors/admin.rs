@@ -116,6 +116,56 @@ operation_error! {
 }
 
 operation_error! {
+    /// Why the namespaces were not listed.
+    ListNamespacesError {
+        InvalidPageSize => InvalidPageSize,
+        InvalidPageToken => InvalidPageToken,
+    }
+}
+
+operation_error! {
+    /// Why the SKUs were not listed.
+    ListStockError {
+        InvalidPageSize => InvalidPageSize,
+        InvalidPageToken => InvalidPageToken,
+        NamespaceNotFound => NamespaceNotFound,
+    }
+}
+
+operation_error! {
+    /// Why the reservations were not listed.
+    ListReservationsError {
+        InvalidPageSize => InvalidPageSize,
+        InvalidPageToken => InvalidPageToken,
+        InvalidSku => InvalidSku,
+        InvalidBuyerId => InvalidBuyerId,
+        NamespaceNotFound => NamespaceNotFound,
+    }
+}
+
+operation_error! {
+    /// Why an import ended before its last row; what was wrong with a row is its outcome. Some rows may have
+    /// been applied: an import may be run again.
+    ImportStockError {
+        TooManyRows => TooManyRows,
+        RequestIdRequired => RequestIdRequired,
+        InvalidRequestId => InvalidRequestId,
+    }
+}
+
+operation_error! {
+    /// Why the protection of many SKUs was not set. Some may have been changed: the call may be repeated.
+    SetProtectionError {
+        NoRules => NoRules,
+        TooManyRows => TooManyRows,
+        EmptySku => EmptySku,
+        InvalidSku => InvalidSku,
+        InvalidRequestId => InvalidRequestId,
+        NamespaceNotFound => NamespaceNotFound,
+    }
+}
+
+operation_error! {
     /// Why the books could not be checked.
     AuditError {
         NamespaceNotFound => NamespaceNotFound,

@@ -7,6 +7,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use inventory_sentinel::{Reason, reason::Advice, v1};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
+use tracing::{Instrument as _, Span};
 
 use super::{Desk, LONGEST_CALL, carry, check_age, status::Failure, unexpected};
 use crate::{
@@ -24,20 +25,31 @@ const ROWS_UNDER_WAY: usize = 1_024;
 pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<v1::ImportStockResponse, Status>> + Send>>;
 
 /// Answers each message with one, in order; ends with the caller's stream, with a message that is refused, or
-/// when the server drains.
+/// when the server drains. The call's span lasts as long, so that the batches of its rows are linked to it.
 pub(super) fn import(desk: Desk, requests: Streaming<v1::ImportStockRequest>) -> Answers {
-    Box::pin(stream::try_unfold((desk, requests), |(desk, mut requests)| async move {
-        let message = tokio::select! {
-            biased;
-            () = desk.draining.cancelled() => return Err(Failure::new(Reason::Draining).into()),
-            message = requests.message() => message?,
+    let span = Span::current();
+    Box::pin(stream::try_unfold((desk, requests), move |(desk, mut requests)| {
+        let answer = async move {
+            let Some(message) = next(&desk, &mut requests).await? else {
+                return Ok(None);
+            };
+            let answer = desk.answer(Measured::ImportStock, rows(&desk, message), |_| false).await?;
+            Ok(Some((answer.into_inner(), (desk, requests))))
         };
-        let Some(message) = message else {
-            return Ok(None);
-        };
-        let answer = desk.answer(Measured::ImportStock, rows(&desk, message), |_| false).await?.into_inner();
-        Ok(Some((answer, (desk, requests))))
+        answer.instrument(span.clone())
     }))
+}
+
+/// The next message, unless the server drains first: a caller who pauses must not hold that up.
+async fn next(
+    desk: &Desk,
+    requests: &mut Streaming<v1::ImportStockRequest>,
+) -> Result<Option<v1::ImportStockRequest>, Status> {
+    tokio::select! {
+        biased;
+        () = desk.draining.cancelled() => Err(Failure::new(Reason::Draining).into()),
+        message = requests.message() => message,
+    }
 }
 
 /// Applies the rows of one message.

@@ -9,6 +9,7 @@ use inventory_sentinel::{
     Reason,
     v1::{self, ImportOutcome, ProtectionOutcome},
 };
+use inventory_sentinel_client::{Imported, ListStockError, Protection};
 use sentinel_tests::{SentinelProcess, Shop, assert_refused, new_id, order};
 use tonic::Status;
 
@@ -304,6 +305,21 @@ async fn a_message_that_is_refused_ends_the_import_and_what_was_answered_stays()
 }
 
 #[tokio::test]
+async fn an_import_that_waits_for_its_caller_does_not_hold_up_the_drain() {
+    let mut server = SentinelProcess::launch().flags("--drain-grace 60s").start().await;
+    let shop = server.shop("sale");
+    let (sender, messages) = tokio::sync::mpsc::channel(1);
+    let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+    sender.send(import(&shop, &[row("ps5", 5)], "warm-up").remove(0)).await.expect("sent");
+    let mut answers = shop.admin.clone().import_stock(messages).await.expect("a stream").into_inner();
+    assert_eq!(answers.message().await.expect("an answer").expect("one").results.len(), 1);
+    server.terminate();
+    assert_refused(answers.message().await, Reason::Draining, None);
+    assert!(server.exit().await.success());
+    drop(sender);
+}
+
+#[tokio::test]
 async fn a_hundred_thousand_skus_are_imported_in_seconds() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
@@ -360,4 +376,42 @@ async fn many_skus_are_protected_in_a_call() {
     let elsewhere = v1::SetProtectionRequest { namespace_id: "ghost".into(), ..set(&one_bad[..1], Some(true)) };
     assert_refused(admin.set_protection(elsewhere).await, Reason::NamespaceNotFound, None);
     shop.audit().await;
+}
+
+#[tokio::test]
+async fn the_client_lists_imports_and_protects() {
+    let server = SentinelProcess::start().await;
+    let sentinel = server.client().await;
+    let sale = sentinel.namespace("sale");
+    let admin = sale.admin();
+    assert!(matches!(admin.list_stock().await, Err(ListStockError::NamespaceNotFound(_))));
+    let mut rows: Vec<_> = (0..1_500).map(|i| (format!("sku-{i}"), 5)).collect();
+    rows[1_200].1 = -1;
+    let outcomes = admin.import_stock(rows.clone()).await.expect("an import");
+    assert_eq!(outcomes.len(), 1_500);
+    assert!(matches!(outcomes[1_200], Imported::Failed { reason: Some(Reason::InvalidStock), .. }));
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == Imported::Applied).count(), 1_499);
+    let again = admin.import_stock(rows.clone()).await.expect("an import");
+    assert_eq!(again.iter().filter(|outcome| **outcome == Imported::AlreadyThere).count(), 1_499);
+    let set = admin.import_stock([("sku-1", 7)]).overwrite().await.expect("an import");
+    assert_eq!((&set[..], sale.stock("sku-1").await.expect("it").available), (&[Imported::Applied][..], 7));
+
+    let outcomes = admin.set_protection(rows.iter().map(|(sku, _)| sku.as_str()), false).await.expect("an answer");
+    let changed = outcomes.iter().filter(|outcome| **outcome == Protection::Changed).count();
+    assert_eq!((outcomes.len(), changed, outcomes[1_200]), (1_500, 1_499, Protection::SkuNotFound));
+
+    let mut skus = HashSet::new();
+    let mut page = admin.list_stock().size(200).await.expect("a page");
+    loop {
+        assert!(page.items.iter().all(|sku| !sku.rules.is_protected));
+        skus.extend(page.items.into_iter().map(|sku| sku.stock.sku));
+        let Some(next) = page.next else { break };
+        page = admin.list_stock().size(200).after(next).await.expect("a page");
+    }
+    assert_eq!(skus.len(), 1_499);
+    admin.set_protection(["sku-2"], true).await.expect("an answer");
+    let held = sale.reserve("sku-2", 1).buyer("amy").await.expect("held");
+    let mine = admin.list_reservations().sku("sku-2").buyer("amy").await.expect("a page");
+    assert_eq!((mine.items, mine.next), (vec![held.value], None));
+    assert_eq!(sentinel.list_namespaces().size(10).await.expect("a page").items, ["sale"]);
 }
