@@ -37,6 +37,8 @@ use steps::{If, Part, SKUS, SOON, Step, Storm, reused, step};
 const CASES: u32 = 80;
 /// Longest sequence.
 const MAX_STEPS: usize = 60;
+/// Units of each SKU, in half of the sequences from the start.
+const STOCK: i64 = 8;
 /// Longest search for a shorter sequence that fails, in milliseconds.
 const SHRINK_LIMIT: u32 = 90_000;
 /// The books are audited after so many steps, and at the end.
@@ -466,6 +468,9 @@ fn the_service_does_what_the_model_does() {
             };
             if is_made {
                 run.make_namespace().await?;
+                // Most of what there is to see needs stock.
+                let stock = (0..SKUS.len()).map(|sku| Step::SetStock(sku, STOCK, If::Always)).collect::<Vec<_>>();
+                run.steps(&stock).await?;
             }
             run.steps(&steps).await
         });
