@@ -10,7 +10,7 @@ use std::{
 
 use inventory_sentinel::{
     Reason,
-    v1::{AuditResponse, ConfigureNamespaceRequest, NamespaceConfig, ReservationState},
+    v1::{AuditResponse, ConfigureNamespaceRequest, NamespaceConfig, ReservationState, SkuRules},
 };
 use proptest::{
     arbitrary::any,
@@ -471,6 +471,9 @@ fn the_service_does_what_the_model_does() {
                 // Most of what there is to see needs stock.
                 let stock = (0..SKUS.len()).map(|sku| Step::SetStock(sku, STOCK, If::Always)).collect::<Vec<_>>();
                 run.steps(&stock).await?;
+                // And what a buyer is given back shows only where he had come near a limit.
+                let rules = SkuRules { buyer_limit: Some(4), ..SkuRules::default() };
+                run.steps(&[Step::Configure(0, rules, None), Step::Configure(1, rules, None)]).await?;
             }
             run.steps(&steps).await
         });
