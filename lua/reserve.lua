@@ -53,9 +53,13 @@ local function fits(lines, given_back)
   return true
 end
 
-local function availability(lines)
+-- What there is of each line, with what is given back in the same step.
+local function availability(lines, given_back)
   local numbers = {}
-  for i = 1, lines.n do numbers[i] = pack('>I6', lines.stocks[i] and lines.stocks[i][AVAILABLE] or 0) end
+  for i = 1, lines.n do
+    local available = lines.stocks[i] and lines.stocks[i][AVAILABLE] or 0
+    numbers[i] = pack('>I6', available + (given_back and given_back[lines.skus[i]] or 0))
+  end
   return concat(numbers)
 end
 
@@ -120,7 +124,7 @@ local function reserve_group(group)
         code = unfit
       elseif not fits(lines, units) then
         refusal = ctx.backlog and 'A' or 'S'
-        if not ctx.backlog then shared = availability(lines) end
+        if not ctx.backlog then shared = availability(lines, units) end
         code = refusal
       elseif ctx.record_count >= ctx.quota_records then
         code = 'Q'

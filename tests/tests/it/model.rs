@@ -10,7 +10,7 @@ use std::{
 
 use inventory_sentinel::{
     Reason,
-    v1::{AuditResponse, ConfigureNamespaceRequest, NamespaceConfig, ReservationState},
+    v1::{AuditResponse, ConfigureNamespaceRequest, NamespaceConfig, ReservationState, SkuRules},
 };
 use proptest::{
     arbitrary::any,
@@ -37,6 +37,8 @@ use steps::{If, Part, SKUS, SOON, Step, Storm, reused, step};
 const CASES: u32 = 80;
 /// Longest sequence.
 const MAX_STEPS: usize = 60;
+/// Units of each SKU, in half of the sequences from the start.
+const STOCK: i64 = 8;
 /// Longest search for a shorter sequence that fails, in milliseconds.
 const SHRINK_LIMIT: u32 = 90_000;
 /// The books are audited after so many steps, and at the end.
@@ -466,6 +468,12 @@ fn the_service_does_what_the_model_does() {
             };
             if is_made {
                 run.make_namespace().await?;
+                // Most of what there is to see needs stock.
+                let stock = (0..SKUS.len()).map(|sku| Step::SetStock(sku, STOCK, If::Always)).collect::<Vec<_>>();
+                run.steps(&stock).await?;
+                // And what a buyer is given back shows only where he had come near a limit.
+                let rules = SkuRules { buyer_limit: Some(4), ..SkuRules::default() };
+                run.steps(&[Step::Configure(0, rules, None), Step::Configure(1, rules, None)]).await?;
             }
             run.steps(&steps).await
         });
