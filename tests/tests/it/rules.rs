@@ -56,6 +56,23 @@ async fn a_buyer_has_no_more_than_he_may() {
 }
 
 #[tokio::test]
+async fn what_is_given_back_in_part_is_given_back_to_the_buyer() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    shop.configure("ps5", v1::SkuRules { buyer_limit: Some(3), ..rules() }).await.expect("a limit");
+    let id = shop.hold_order(by("amy", "ps5", 3)).await.reservation_id;
+    shop.rollback_lines(&id, &[("ps5", 1)], &new_id()).await.expect("one back");
+    shop.hold_order(by("amy", "ps5", 1)).await;
+    assert_refused(shop.reserve(by("amy", "ps5", 1)).await, Reason::BuyerLimit, None);
+    // One bought, the rest given back: one of three is left in use, and the other hold.
+    shop.commit_lines(&id, &[("ps5", 1)], v1::RestPolicy::Release, &new_id()).await.expect("a part");
+    shop.hold_order(by("amy", "ps5", 1)).await;
+    assert_refused(shop.reserve(by("amy", "ps5", 1)).await, Reason::BuyerLimit, None);
+    shop.audit().await;
+}
+
+#[tokio::test]
 async fn one_limit_holds_against_a_hundred_calls_at_once() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
