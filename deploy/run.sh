@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/server.sh
 
-cargo build --release --locked --package inventory-sentinel-server >&2
+# Together with sentinelctl, as for the demo: so that what the one has built the other need not build again.
+cargo build --release --locked --package inventory-sentinel-server --package sentinelctl >&2
 
 # The addresses the server will have, read as it reads them: arguments, environment, defaults.
 listen=${SENTINEL_LISTEN:-127.0.0.1:50051} admin=${SENTINEL_ADMIN_LISTEN:-127.0.0.1:9464}
