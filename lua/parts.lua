@@ -9,7 +9,6 @@ local MEMO, AVAILABLE, malformed, state_of, deadline_of, buyer_and_shape, extens
   records.buyer_and_shape, records.extension_of, records.implied_extension
 local known, lines_of = batch.known, batch.lines_of
 local put, held_amounts, settle = ledger.put, ledger.held_amounts, ledger.settle
-local MAX_TTL = 31536000000 -- ms: a year, far above what any namespace allows
 
 local CHANGE_OF = { C = 'C', R = 'B', E = 'E' }
 
@@ -125,7 +124,7 @@ end
 
 local function extend(group)
   local ttl = #group.args == 22 and unpack_bytes('>I6', group.args, 17) or 0
-  if ttl < 1 or ttl > MAX_TTL then malformed('ttl') end
+  if ttl < 1 or ttl > records.MAX_TTL then malformed('ttl') end
   return change_once(group, function(record)
     local latest = unpack_bytes('>I6', record, 8) + ctx.longest_life
     if ctx.now + ttl > latest then return 'x', pack('>I6', max(0, latest - deadline_of(record))) end

@@ -152,6 +152,7 @@ local function implied_extension(state, lines)
 end
 
 records = {
+  MAX_TTL = 31536000000, -- ms: a year, far above what any namespace allows
   STATE_FORMAT = STATE_FORMAT, CONFIG_FORMAT = CONFIG_FORMAT, CONFIG_LENGTH = CONFIG_LENGTH,
   corrupt = corrupt, malformed = malformed, MEMO = MEMO, BUYER_LIMIT = BUYER_LIMIT,
   stock_from = stock_from, lines_from = lines_from, is_pending = is_pending,

@@ -11,7 +11,6 @@ local known, lines_of = batch.known, batch.lines_of
 local counts_line, buyers_of, over_limit = buyers.counts_line, buyers.buyers_of, buyers.over_limit
 local hold, held_amounts, settle, watch_deadline =
   ledger.hold, ledger.held_amounts, ledger.settle, ledger.watch_deadline
-local MAX_TTL = 31536000000 -- ms: a year, far above what any namespace allows
 
 -- What refuses the whole group, and what it shares; nil if nothing does.
 local function refusal_of(lines, asked_ttl)
@@ -102,7 +101,7 @@ local function reserve_group(group)
   local buyers = buyers_of(group)
   local asked = unpack_bytes('>I6', shape)
   local ttl = ttl_of(lines, (unpack_bytes('>I6', group.extra)))
-  if ttl < 1 or ttl > MAX_TTL then malformed('ttl') end
+  if ttl < 1 or ttl > records.MAX_TTL then malformed('ttl') end
   local deadline = ctx.now + ttl
   local head = pack('>I6I6', deadline, ctx.now)
   local origin = group.target or NO_ORIGIN

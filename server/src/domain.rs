@@ -201,6 +201,16 @@ impl Delta {
     }
 }
 
+/// Milliseconds of a span or an instant as messages have them: not negative, nothing between the
+/// milliseconds.
+pub(crate) fn whole_millis(seconds: i64, nanos: i32) -> Option<u64> {
+    let (seconds, nanos) = (u64::try_from(seconds).ok()?, u64::try_from(nanos).ok()?);
+    if nanos >= 1_000_000_000 || nanos % 1_000_000 != 0 {
+        return None;
+    }
+    seconds.checked_mul(1_000)?.checked_add(nanos / 1_000_000)
+}
+
 /// How long units are held, in whole milliseconds, at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ttl(u64);
@@ -208,17 +218,10 @@ pub(crate) struct Ttl(u64);
 impl Ttl {
     /// Nothing between the milliseconds, nothing above the longest of the namespace.
     pub(crate) fn parse(seconds: i64, nanos: i32, longest: Duration) -> Result<Self, Invalid> {
-        let invalid = || Invalid::new(Reason::InvalidTtl, "ttl");
-        let seconds = u64::try_from(seconds).map_err(|_| invalid())?;
-        let nanos = u32::try_from(nanos).map_err(|_| invalid())?;
-        if nanos >= 1_000_000_000 || nanos % 1_000_000 != 0 || seconds > longest.as_secs() {
-            return Err(invalid());
+        match whole_millis(seconds, nanos) {
+            Some(millis) if millis > 0 && u128::from(millis) <= longest.as_millis() => Ok(Self(millis)),
+            _ => Err(Invalid::new(Reason::InvalidTtl, "ttl")),
         }
-        let ttl = Duration::new(seconds, nanos);
-        if ttl.is_zero() || ttl > longest {
-            return Err(invalid());
-        }
-        Ok(Self(ttl.as_millis() as u64))
     }
 
     pub(crate) fn as_millis(self) -> u64 {

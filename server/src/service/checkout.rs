@@ -201,10 +201,7 @@ impl Checkout {
         let left =
             if reservation.state == State::Pending { latest.saturating_sub(reservation.expires_at.0) } else { 0 };
         Ok(v1::ExtendResponse {
-            extendable: Some(prost_types::Duration {
-                seconds: (left / 1_000) as i64,
-                nanos: (left % 1_000) as i32 * 1_000_000,
-            }),
+            extendable: Some(convert::duration(Duration::from_millis(left))),
             reservation: Some(target.message(reservation)),
             replayed,
             sequence,

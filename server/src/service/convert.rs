@@ -1,6 +1,6 @@
 //! Domain values as messages, and the parsing of the fields that requests share. No I/O.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use inventory_sentinel::{Reason, v1};
 use prost_types::Timestamp;
@@ -123,6 +123,10 @@ fn finding(finding: Finding) -> v1::AuditFinding {
         expected: finding.expected as i64,
         actual: finding.actual as i64,
     }
+}
+
+pub(super) fn duration(span: Duration) -> prost_types::Duration {
+    prost_types::Duration { seconds: span.as_secs() as i64, nanos: span.subsec_nanos() as i32 }
 }
 
 pub(super) fn timestamp(instant: Millis) -> Timestamp {

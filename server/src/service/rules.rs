@@ -1,10 +1,12 @@
 //! The rules of a SKU, from messages and to messages. No I/O.
 
+use std::time::Duration as StdDuration;
+
 use inventory_sentinel::{Reason, v1};
 use prost_types::{Duration, Timestamp};
 
-use super::convert::timestamp;
-use crate::domain::{Invalid, MAX_QUANTITY, Millis, RulesChange, Stock};
+use super::convert::{duration, timestamp};
+use crate::domain::{Invalid, MAX_QUANTITY, Millis, RulesChange, Stock, whole_millis};
 
 /// The latest instant of a sale window, ms since 1970: the year 9999, the last that Timestamp has.
 const LATEST: u64 = 253_402_300_799_999;
@@ -46,15 +48,6 @@ fn instant(at: Timestamp, field: &str) -> Result<Millis, Invalid> {
     millis.filter(|millis| *millis <= LATEST).map(Millis).ok_or_else(|| Invalid::new(Reason::InvalidRule, field))
 }
 
-/// Not negative, and nothing between the milliseconds.
-fn whole_millis(seconds: i64, nanos: i32) -> Option<u64> {
-    let (seconds, nanos) = (u64::try_from(seconds).ok()?, u64::try_from(nanos).ok()?);
-    if nanos >= 1_000_000_000 || nanos % 1_000_000 != 0 {
-        return None;
-    }
-    seconds.checked_mul(1_000)?.checked_add(nanos / 1_000_000)
-}
-
 /// All rules as they are.
 pub(super) fn message(stock: &Stock) -> v1::SkuRules {
     let rules = &stock.rules;
@@ -62,10 +55,7 @@ pub(super) fn message(stock: &Stock) -> v1::SkuRules {
     v1::SkuRules {
         is_protected: Some(stock.is_protected),
         max_quantity: Some(rules.max_quantity as i32),
-        max_ttl: Some(Duration {
-            seconds: (rules.max_ttl / 1_000) as i64,
-            nanos: (rules.max_ttl % 1_000) as i32 * 1_000_000,
-        }),
+        max_ttl: Some(duration(StdDuration::from_millis(rules.max_ttl))),
         buyer_limit: Some(rules.buyer_limit as i32),
         opens_at: set(rules.opens_at),
         closes_at: set(rules.closes_at),

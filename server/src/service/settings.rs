@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use inventory_sentinel::{Reason, v1};
 
+use super::convert;
 use crate::{
-    domain::{Invalid, NamespaceChange},
+    domain::{Invalid, NamespaceChange, whole_millis},
     store::wire::NamespaceConfig,
 };
 
@@ -32,28 +33,19 @@ fn whole<F, T: TryFrom<F>>(number: F, field: &str) -> Result<T, Invalid> {
     T::try_from(number).map_err(|_| Invalid::new(Reason::InvalidConfig, field))
 }
 
-/// Not negative, and nothing between the milliseconds.
 fn duration(span: prost_types::Duration, field: &str) -> Result<Duration, Invalid> {
-    let invalid = || Invalid::new(Reason::InvalidConfig, field);
-    let (seconds, nanos) = (whole(span.seconds, field)?, whole(span.nanos, field)?);
-    if nanos >= 1_000_000_000 || nanos % 1_000_000 != 0 || seconds > i64::MAX as u64 / 1_000 {
-        return Err(invalid());
-    }
-    Ok(Duration::new(seconds, nanos))
+    let millis = whole_millis(span.seconds, span.nanos);
+    millis.map(Duration::from_millis).ok_or_else(|| Invalid::new(Reason::InvalidConfig, field))
 }
 
 /// The whole config.
 pub(super) fn message(config: &NamespaceConfig) -> v1::NamespaceConfig {
-    let span = |duration: Duration| prost_types::Duration {
-        seconds: duration.as_secs() as i64,
-        nanos: duration.subsec_nanos() as i32,
-    };
     v1::NamespaceConfig {
         partitions: Some(config.partitions.into()),
-        default_ttl: Some(span(config.default_ttl)),
-        max_ttl: Some(span(config.max_ttl)),
-        max_life: Some(span(config.max_life)),
-        retention: Some(span(config.retention)),
+        default_ttl: Some(convert::duration(config.default_ttl)),
+        max_ttl: Some(convert::duration(config.max_ttl)),
+        max_life: Some(convert::duration(config.max_life)),
+        retention: Some(convert::duration(config.retention)),
         quota_records: Some(config.quota_records as i64),
         quota_skus: Some(config.quota_skus as i64),
     }

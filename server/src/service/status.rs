@@ -199,9 +199,7 @@ impl From<Failure> for Status {
 /// The same within a Batch, where there is no status of one's own.
 impl From<Failure> for v1::Failure {
     fn from(failure: Failure) -> Self {
-        let retry_after = failure
-            .retry_after()
-            .map(|pause| prost_types::Duration { seconds: pause.as_secs() as i64, nanos: pause.subsec_nanos() as i32 });
+        let retry_after = failure.retry_after().map(super::convert::duration);
         let Failure { reason, message, field, metadata } = failure;
         Self {
             code: reason.code().into(),
