@@ -21,6 +21,11 @@ pub(crate) const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// The largest request that is sent, in bytes: far above a cart of 32 lines.
 pub(crate) const MAX_REQUEST_BYTES: usize = 1024 * 1024;
 
+/// Bytes of answers that may be under way on a connection before their callers have read them. Far more than
+/// the answers themselves need: the HTTP/2 library counts a small one as 256 bytes, and closes a connection
+/// on which these come to more than half of its window. So this is room for 65,536 of them.
+const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
+
 /// How often a connection is pinged, also while idle, so that a dead peer is noticed.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// How long the answer to a ping may take before the connection is given up.
@@ -160,6 +165,7 @@ impl Builder {
         Ok(Endpoint::from(uri)
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true))

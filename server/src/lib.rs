@@ -54,9 +54,15 @@ use crate::{
     telemetry::{grpc::TraceLayer, metrics::Metrics},
 };
 
-/// Bytes that may be under way on one connection, and in one call, before the receiver has read them.
-const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Bytes that may be under way in one call before the receiver has read them.
 const STREAM_WINDOW: u32 = 1 << 17;
+/// The same for a whole connection, at least; and for each call that it may have under way. The HTTP/2
+/// library counts a small frame that nobody has read yet as 256 bytes, and closes a connection on which
+/// these come to more than half of its window: so every call must find room for its one frame.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+const CALL_WINDOW: u32 = 512;
+/// The largest window that HTTP/2 knows.
+const MAX_WINDOW: u32 = (1 << 31) - 1;
 /// A connection that is silent for so long is asked whether it still lives...
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// ... and closed if it does not answer within this.
@@ -158,7 +164,7 @@ async fn serve(
     let desk = Desk::new(namespaces, gate, metrics, shutdown.clone());
     log_address("grpc", &listener);
     let server = Server::builder()
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(connection_window(config.max_streams))
         .initial_stream_window_size(STREAM_WINDOW)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -197,6 +203,11 @@ async fn serve(
         tracing::warn!(limit = ?STOP_LIMIT, "background tasks did not end in time");
     }
     result
+}
+
+/// Bytes that may be under way on a connection of so many calls.
+fn connection_window(calls: u32) -> u32 {
+    calls.saturating_mul(CALL_WINDOW).clamp(CONNECTION_WINDOW, MAX_WINDOW)
 }
 
 /// Describes our services, the health service, and the details of errors, so that grpcurl shows a

@@ -23,6 +23,9 @@ use crate::{
     shop::Shop,
 };
 
+/// Bytes of answers under way on a connection: room for those of 65,536 calls that nobody has read yet.
+const ANSWERS_WINDOW: u32 = 32 * 1024 * 1024;
+
 /// How a server is to be started.
 #[derive(Clone, Debug, Default)]
 pub struct Launch {
@@ -256,7 +259,9 @@ impl SentinelProcess {
         })
         .await;
         (self.grpc, self.admin) = (grpc, admin);
-        self.channel = Endpoint::from_shared(format!("http://{grpc}")).expect("an address").connect_lazy();
+        // Room for the answers of a whole rush, though nobody has read them yet.
+        let endpoint = Endpoint::from_shared(format!("http://{grpc}")).expect("an address");
+        self.channel = endpoint.initial_connection_window_size(ANSWERS_WINDOW).connect_lazy();
     }
 }
 

@@ -188,3 +188,20 @@ async fn a_deadline_holds_where_the_namespace_is_not_known_yet() {
     redis.cont();
     eventually("it goes on", async || server.shop("sale").set_stock("ps5", 1, "opening").await.ok()).await;
 }
+
+/// Nobody has read the requests yet when thousands more of them arrive on the same connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rush_on_one_connection_is_answered_whole() {
+    const BUYERS: i64 = 20_000;
+    let redis = Redis::start_in_memory().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--durability fast").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", BUYERS).await;
+    let mut buyers = JoinSet::new();
+    for _ in 0..BUYERS {
+        let shop = shop.clone();
+        buyers.spawn(async move { shop.hold("ps5", 1).await });
+    }
+    assert_eq!(buyers.join_all().await.len() as i64, BUYERS);
+    assert_eq!(shop.counts("ps5").await, (0, BUYERS, 0));
+}
