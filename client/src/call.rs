@@ -18,7 +18,7 @@ use crate::{
     connection::MAX_DEADLINE,
     convert::Answer,
     gather::{Gathered, Gatherer},
-    retry::{RetryPolicy, TokenBucket},
+    retry::{Fare, RetryPolicy, TokenBucket},
     rpc_error::RpcError,
     trace,
 };
@@ -28,8 +28,22 @@ use crate::{
 pub(crate) struct Core {
     channels: Arc<Channels>,
     retry: RetryPolicy,
-    budget: TokenBucket,
+    budget: Arc<TokenBucket>,
     gatherer: Option<Arc<Gatherer>>,
+}
+
+/// Why a message was not answered, as one of its calls sees it.
+#[derive(Debug)]
+pub(crate) struct Miss {
+    pub(crate) error: RpcError,
+    pub(crate) fare: Fare,
+}
+
+impl From<RpcError> for Miss {
+    /// Of a call that travelled alone.
+    fn from(error: RpcError) -> Self {
+        Miss { error, fare: Fare::default() }
+    }
 }
 
 /// The connections of one client.
@@ -54,9 +68,9 @@ impl Core {
     /// `channels` has at least one.
     pub(crate) fn new(channels: Box<[Channel]>, retry: RetryPolicy, batching: bool) -> Core {
         debug_assert!(!channels.is_empty());
-        let budget = TokenBucket::new(retry.budget);
+        let budget = Arc::new(TokenBucket::new(retry.budget));
         let channels = Arc::new(Channels { channels, turn: AtomicUsize::new(0) });
-        let gatherer = batching.then(|| Arc::new(Gatherer::new(Arc::clone(&channels))));
+        let gatherer = batching.then(|| Arc::new(Gatherer::new(Arc::clone(&channels), Arc::clone(&budget))));
         Core { channels, retry, budget, gatherer }
     }
 
@@ -101,18 +115,15 @@ impl Core {
     async fn repeat<A, F>(&self, timeout: Duration, attempt: impl Fn(Instant) -> F) -> Result<A::Plain, RpcError>
     where
         A: Answer,
-        F: Future<Output = Result<A, RpcError>>,
+        F: Future<Output = Result<A, Miss>>,
     {
         let deadline = Instant::now() + timeout.min(MAX_DEADLINE);
         let mut attempts = 1;
         let mut unknown = false;
         loop {
-            let error = match attempt(deadline).await {
-                Ok(answer) => {
-                    self.budget.refund();
-                    return answer.plain().map_err(|error| error.after(attempts, unknown));
-                }
-                Err(error) => error.after(attempts, unknown),
+            let (error, fare) = match attempt(deadline).await {
+                Ok(answer) => return answer.plain().map_err(|error| error.after(attempts, unknown)),
+                Err(Miss { error, fare }) => (error.after(attempts, unknown), fare),
             };
             unknown = error.outcome_unknown();
             if error.code() != Code::Unavailable || attempts >= self.retry.max_attempts {
@@ -120,7 +131,7 @@ impl Core {
             }
             let pause = self.retry.pause(attempts, error.retry_delay());
             let left = deadline.saturating_duration_since(Instant::now());
-            if pause >= left || !self.budget.take() {
+            if pause >= left || !fare.pay(&self.budget) {
                 return Err(error);
             }
             tracing::debug!(attempts, ?pause, %error, "call is repeated");
@@ -134,7 +145,7 @@ impl Core {
         deadline: Instant,
         message: M,
         send: &impl Fn(Channel, Request<M>) -> F,
-    ) -> Result<A, RpcError>
+    ) -> Result<A, Miss>
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {
@@ -142,9 +153,12 @@ impl Core {
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         trace::inject(request.metadata_mut());
         match timeout_at(deadline, send(self.channels.next(), request)).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(RpcError::from_status(&status)),
-            Err(_) => Err(RpcError::deadline_exceeded()),
+            Ok(Ok(response)) => {
+                self.budget.refund();
+                Ok(response.into_inner())
+            }
+            Ok(Err(status)) => Err(RpcError::from_status(&status).into()),
+            Err(_) => Err(RpcError::deadline_exceeded().into()),
         }
     }
 }

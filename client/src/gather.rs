@@ -1,5 +1,5 @@
 //! Gathers calls that are made at the same time into Batch messages. Keeps the calls that wait, and
-//! starts a task per message; knows neither retries nor what an operation means.
+//! starts a task per message; it repeats nothing, and does not know what an operation means.
 //!
 //! A call that finds few messages under way goes at once and alone. Others wait until one of those has
 //! ended, or for [`LONGEST_WAIT`] if none does, and go together.
@@ -16,12 +16,13 @@ use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
 };
-use tonic::{Request, metadata::MetadataMap};
+use tonic::{Code, Request, metadata::MetadataMap};
 
 use crate::{
-    call::Channels,
+    call::{Channels, Miss},
     convert::{self, Answer},
     namespace::checkout,
+    retry::{Fare, TokenBucket},
     rpc_error::RpcError,
     trace,
 };
@@ -70,6 +71,7 @@ gathered! {
 #[derive(Debug)]
 pub(crate) struct Gatherer {
     channels: Arc<Channels>,
+    budget: Arc<TokenBucket>,
     state: Mutex<State>,
 }
 
@@ -87,7 +89,7 @@ struct Waiting {
     /// When it has waited long enough.
     due: Instant,
     trace: MetadataMap,
-    answer: oneshot::Sender<Result<Told, RpcError>>,
+    answer: oneshot::Sender<Result<Told, Miss>>,
 }
 
 /// One message under way; when it is dropped, the next may go.
@@ -101,8 +103,8 @@ impl Drop for Pass<'_> {
 }
 
 impl Gatherer {
-    pub(crate) fn new(channels: Arc<Channels>) -> Gatherer {
-        Gatherer { channels, state: Mutex::default() }
+    pub(crate) fn new(channels: Arc<Channels>, budget: Arc<TokenBucket>) -> Gatherer {
+        Gatherer { channels, budget, state: Mutex::default() }
     }
 
     /// Lets a call go alone, if few are under way.
@@ -120,7 +122,7 @@ impl Gatherer {
         self: &Arc<Self>,
         message: M,
         deadline: Instant,
-    ) -> Result<M::Response, RpcError> {
+    ) -> Result<M::Response, Miss> {
         let (answer, mut answered) = oneshot::channel();
         let due = Instant::now() + LONGEST_WAIT;
         let mut trace = MetadataMap::new();
@@ -134,10 +136,8 @@ impl Gatherer {
                 timeout_at(deadline, answered).await.map_err(|_| RpcError::deadline_exceeded())?
             }
         };
-        match told.map_err(|_| RpcError::cut_off())?? {
-            Told::Failure(failure) => Err(RpcError::from_failure(failure)),
-            told => M::response(told).ok_or_else(|| RpcError::malformed("the result of another operation")),
-        }
+        let told = told.map_err(|_| RpcError::cut_off())??;
+        M::response(told).ok_or_else(|| RpcError::malformed("the result of another operation").into())
     }
 
     /// Sends what waits, as far as it may go.
@@ -150,7 +150,7 @@ impl Gatherer {
             let gatherer = Arc::clone(self);
             runtime.spawn(async move {
                 let _pass = Pass(&gatherer);
-                send(&gatherer.channels, calls).await;
+                send(&gatherer.channels, &gatherer.budget, calls).await;
             });
         }
     }
@@ -189,7 +189,7 @@ impl State {
 }
 
 /// Sends one message and tells each call its result.
-async fn send(channels: &Channels, mut calls: Vec<Waiting>) {
+async fn send(channels: &Channels, budget: &TokenBucket, mut calls: Vec<Waiting>) {
     let now = Instant::now();
     let timeout = |deadline: Instant| deadline.saturating_duration_since(now);
     let last = calls.iter().map(|call| call.deadline).max().unwrap_or(now);
@@ -204,20 +204,30 @@ async fn send(channels: &Channels, mut calls: Vec<Waiting>) {
     let mut request = Request::new(v1::BatchRequest { operations });
     *request.metadata_mut() = trace;
     request.set_timeout(timeout(last));
+    let fare = Fare::default();
+    let miss = |error| Miss { error, fare: fare.clone() };
     let results = match timeout_at(last, checkout(channels.next()).batch(request)).await {
         Ok(Ok(response)) => response.into_inner().results,
         // Each hears it as if he had been alone. One who gave up earlier hears nothing any more.
         Ok(Err(status)) => {
             for answer in answers {
-                let _ = answer.send(Err(RpcError::from_status(&status)));
+                let _ = answer.send(Err(miss(RpcError::from_status(&status))));
             }
             return;
         }
         Err(_) => return,
     };
-    let missing = || Err(RpcError::malformed("no result of the operation"));
-    let mut results = results.into_iter().map(|entry| entry.result.map_or_else(missing, Ok));
+    let (mut results, mut answered) = (results.into_iter(), true);
     for answer in answers {
-        let _ = answer.send(results.next().unwrap_or_else(missing));
+        let result = match results.next().and_then(|entry| entry.result) {
+            Some(Told::Failure(failure)) => Err(RpcError::from_failure(failure)),
+            Some(told) => Ok(told),
+            None => Err(RpcError::malformed("no result of the operation")),
+        };
+        answered &= !matches!(&result, Err(error) if error.code() == Code::Unavailable);
+        let _ = answer.send(result.map_err(miss));
+    }
+    if answered {
+        budget.refund();
     }
 }

@@ -1,7 +1,10 @@
 //! When and whether to repeat a call: pure decisions over data and one shared counter; never waits.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -25,17 +28,18 @@ pub struct RetryPolicy {
     pub multiplier: f64,
     /// Whether pauses are drawn at random; otherwise each is the longest. Default true.
     pub jitter: bool,
-    /// What all calls of a client may spend on retries together.
+    /// What all messages of a client may spend on retries together.
     pub budget: RetryBudget,
 }
 
-/// A shared allowance, so that retries do not multiply the load of a server in trouble: each retry
-/// takes one token, each call that succeeds gives back a part of one. Empty, nothing is retried.
+/// A shared allowance, so that retries do not multiply the load of a server in trouble: each message
+/// whose calls are repeated takes one token, each that is answered gives back a part of one. Empty,
+/// nothing is retried. A message is a call, or the calls that travelled together in one Batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryBudget {
     /// Tokens at the start, and at most. Default 100.
     pub tokens: u32,
-    /// Tokens given back per success. Default 0.1: lasting retries stay under a tenth of the calls.
+    /// Tokens given back per answered message. Default 0.1: lasting retries stay under a tenth of them.
     pub refund: f64,
 }
 
@@ -80,6 +84,17 @@ impl RetryPolicy {
     }
 }
 
+/// What the calls of one message share: whether the token that it takes to repeat them was there. Only
+/// the first of them that is to be repeated takes one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fare(Arc<OnceLock<bool>>);
+
+impl Fare {
+    pub(crate) fn pay(&self, budget: &TokenBucket) -> bool {
+        *self.0.get_or_init(|| budget.take())
+    }
+}
+
 /// The budget of one client, counted in thousandths of a token.
 #[derive(Debug)]
 pub(crate) struct TokenBucket {
@@ -101,12 +116,12 @@ impl TokenBucket {
         }
     }
 
-    /// Takes the token of one retry, if there is one.
-    pub(crate) fn take(&self) -> bool {
+    /// Takes the token of one message, if there is one.
+    fn take(&self) -> bool {
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(THOUSANDTHS)).is_ok()
     }
 
-    /// Gives back what one success earns. A full bucket, the usual case, is only read.
+    /// Gives back what one answered message earns. A full bucket, the usual case, is only read.
     pub(crate) fn refund(&self) {
         if self.left.load(Ordering::Relaxed) < self.capacity {
             let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
@@ -161,6 +176,14 @@ mod tests {
                 assert!(policy.pause(retry, None) <= policy.max_backoff, "{multiplier}");
             }
         }
+    }
+
+    #[test]
+    fn calls_of_one_message_pay_once() {
+        let bucket = TokenBucket::new(RetryBudget { tokens: 1, refund: 0.0 });
+        let (first, second) = (Fare::default(), Fare::default());
+        assert!(first.pay(&bucket) && first.clone().pay(&bucket));
+        assert!(!second.pay(&bucket) && !second.clone().pay(&bucket));
     }
 
     #[test]

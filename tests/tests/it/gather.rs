@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use inventory_sentinel_client::{CommitError, Namespace, ReserveError, RetryPolicy, RollbackError, Sentinel, State};
+use inventory_sentinel_client::{
+    CommitError, Namespace, ReserveError, RetryBudget, RetryPolicy, RollbackError, Sentinel, State,
+};
 use sentinel_tests::{Proxy, Redis, SentinelProcess};
 use tokio::task::JoinSet;
 
@@ -75,7 +77,8 @@ async fn a_lone_caller_and_one_who_wants_none_send_no_batch() {
     assert_eq!(server.metric(BATCHES).await, 0.0);
 }
 
-/// The server gives up at once, so that it is the client who repeats what may have been done.
+/// The server gives up at once, so that it is the client who repeats what may have been done: more calls
+/// than its budget has tokens, but in few messages.
 #[tokio::test(flavor = "multi_thread")]
 async fn retries_of_gathered_calls_have_one_effect() {
     let redis = Redis::start().await;
@@ -84,17 +87,21 @@ async fn retries_of_gathered_calls_have_one_effect() {
     let server = SentinelProcess::launch().flags(&flags).start().await;
     let careful = Sentinel::builder(format!("http://{}", server.grpc()))
         .deadline(Duration::from_secs(20))
-        .retry(RetryPolicy { max_attempts: 20, ..RetryPolicy::default() })
+        .retry(RetryPolicy {
+            max_attempts: 20,
+            budget: RetryBudget { tokens: 200, refund: 0.0 },
+            ..RetryPolicy::default()
+        })
         .connect()
         .await
         .expect("a connection");
     let sale = careful.namespace("sale");
-    sale.admin().set_stock("ps5", 1_000).await.expect("set");
-    proxy.lose_replies(3);
-    assert_eq!(rush(&sale, 200).await.len(), 200);
-    assert_eq!(proxy.lost(), 3);
+    sale.admin().set_stock("ps5", 3_000).await.expect("set");
+    proxy.lose_replies(10);
+    assert_eq!(rush(&sale, 2_000).await.len(), 2_000);
+    assert_eq!(proxy.lost(), 10);
     let audit = sale.admin().audit().await.expect("an audit");
-    assert_eq!((audit.available, audit.held, audit.clean), (800, 200, true));
+    assert_eq!((audit.available, audit.held, audit.clean), (1_000, 2_000, true));
 }
 
 #[tokio::test]
