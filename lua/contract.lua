@@ -1,5 +1,5 @@
 -- The contract of the whole script. The files of lua/ are joined into one script in the order of
--- server/src/store/script.rs; each opens with its own contract and uses only what stands before it.
+-- server/src/store/script.rs, which is the order in which they run; each opens with its own contract.
 --
 -- Why a script: a batch must read counters and records, decide, and write all or nothing; MULTI
 -- can't decide. Lua in Redis does not roll back, hence the rule of the house: LOAD everything with

@@ -1,16 +1,10 @@
 -- What is done to a reservation by a request of its own: Commit and Rollback in part, Extend; and the
--- Commit that buys anew after the deadline. Made only when a batch has one of them. Works on loaded
--- tables through the ledger; no redis.call.
+-- Commit that buys anew after the deadline. Works on loaded tables through the ledger; no redis.call.
 
-local pack, unpack_bytes, sub, byte, char, concat, max =
-  struct.pack, struct.unpack, string.sub, string.byte, string.char, table.concat, math.max
-local MEMO, AVAILABLE, malformed, state_of, deadline_of, buyer_and_shape, extension_of, implied_extension =
-  records.MEMO, records.AVAILABLE, records.malformed, records.state_of, records.deadline_of,
-  records.buyer_and_shape, records.extension_of, records.implied_extension
-local known, lines_of = batch.known, batch.lines_of
-local put, held_amounts, settle = ledger.put, ledger.held_amounts, ledger.settle
-
-local CHANGE_OF = { C = 'C', R = 'B', E = 'E' }
+-- What a reservation is that is not pending, for who wants to change it.
+local function code_of(state)
+  return state == 'C' and 'C' or state == 'R' and 'B' or state == 'E' and 'E' or 'X'
+end
 
 -- Buys anew what an expired reservation had, under an id that follows from its own.
 local function buy_anew(id, purchase)
@@ -21,21 +15,23 @@ local function buy_anew(id, purchase)
   for i = 1, lines.n do
     if not lines.stocks[i] or lines.stocks[i][AVAILABLE] < lines.quantities[i] then
       if ctx.backlog then return 'A' end
-      return 'O', char(lines.n) .. reserve.availability(lines) .. record
+      return 'O', char(lines.n) .. availability(lines) .. record
     end
   end
   if ctx.record_count >= ctx.quota_records then return 'Q' end
-  local code, detail = buyers.over_limit(lines, buyer)
-  if code == 'I' then
-    if ctx.backlog then return 'A' end
-    return code, detail
+  if lines.limited then
+    local code, detail = over_limit(lines, buyer)
+    if code == 'I' then
+      if ctx.backlog then return 'A' end
+      return code, detail
+    end
   end
-  ledger.buy(purchase, id, buyer, shape)
+  buy(purchase, id, buyer, shape)
   ctx.record_count = ctx.record_count + 1
   return 'J', known[purchase]
 end
 
-local function commit_late(group)
+function apply.L(group)
   local codes, reply = {}, { '', '' }
   for i = 1, #group.ids do
     local id, purchase = group.ids[i], sub(group.extra, 16 * i - 15, 16 * i)
@@ -48,9 +44,10 @@ local function commit_late(group)
       code, detail = 'K', known[id]
     elseif state == 'E' then
       code, detail = buy_anew(id, purchase)
+    elseif state == 'C' then
+      code, detail = 'Y', record
     else
-      code = resolve.COMMIT_OF[state] or 'X'
-      detail = code == 'Y' and record or nil
+      code = code_of(state)
     end
     codes[i] = code
     if detail then reply[#reply + 1] = detail end
@@ -60,8 +57,8 @@ local function commit_late(group)
 end
 
 -- What the changes share that are remembered by a request of their own: the reservation must be
--- pending, the identity new. `apply(record)` returns a code, and a detail unless it was applied.
-local function change_once(group, apply)
+-- pending, the identity new. `change(record)` returns a code, and a detail unless it was applied.
+local function change_once(group, change)
   local id, memo = group.ids[1], group.kind .. group.args
   local seen, record = known[id], known[group.target]
   if seen then
@@ -69,10 +66,9 @@ local function change_once(group, apply)
     if not record then return { 'X', '' } end
     return { 'Y', '', record }
   end
-  local state = record and state_of(record)
-  if state ~= 'P' then return { CHANGE_OF[state] or 'X', '' } end
+  if not record or not is_pending(record) then return { code_of(record and state_of(record)), '' } end
   if ctx.record_count >= ctx.quota_records then return { 'Q', '' } end
-  local code, detail = apply(record)
+  local code, detail = change(record)
   if code == 'K' or code == '+' then
     put(id, 'M' .. pack('>I6', ctx.now) .. memo)
     ctx.record_count = ctx.record_count + 1
@@ -81,13 +77,12 @@ local function change_once(group, apply)
   return { code, '', detail }
 end
 
--- The amounts that these lines name of a reservation's, or the line of which less is held.
+-- The amounts that these lines name of a reservation's, and how many are held beside them; or the line
+-- of which less is held.
 local function named_amounts(record, named)
   local _, shape = buyer_and_shape(record)
   local lines = lines_of(shape)
-  local _, is_extended = state_of(record)
-  local extension = is_extended and extension_of(record, lines.n) or implied_extension('P', lines)
-  local held, total = held_amounts(lines, extension)
+  local held, total = held_amounts(lines, extension_of(record, lines))
   local amounts, named_total = {}, 0
   for i = 1, lines.n do amounts[i] = 0 end
   for i = 1, named.n do
@@ -101,7 +96,7 @@ local function named_amounts(record, named)
   return amounts, total - named_total
 end
 
-local function commit_lines(group)
+function apply.c(group)
   local keep = byte(group.args, 17)
   return change_once(group, function(record)
     local amounts, rest, short = named_amounts(record, group.lines)
@@ -113,7 +108,7 @@ local function commit_lines(group)
   end)
 end
 
-local function roll_back_lines(group)
+function apply.b(group)
   return change_once(group, function(record)
     local amounts, _, short = named_amounts(record, group.lines)
     if short then return 'Z', short end
@@ -122,15 +117,13 @@ local function roll_back_lines(group)
   end)
 end
 
-local function extend(group)
+function apply.E(group)
   local ttl = #group.args == 22 and unpack_bytes('>I6', group.args, 17) or 0
-  if ttl < 1 or ttl > records.MAX_TTL then malformed('ttl') end
+  if ttl < 1 or ttl > MAX_TTL then malformed('ttl') end
   return change_once(group, function(record)
     local latest = unpack_bytes('>I6', record, 8) + ctx.longest_life
     if ctx.now + ttl > latest then return 'x', pack('>I6', max(0, latest - deadline_of(record))) end
-    ledger.extend_deadline(group.target, max(deadline_of(record), ctx.now + ttl))
+    extend_deadline(group.target, max(deadline_of(record), ctx.now + ttl))
     return 'K'
   end)
 end
-
-parts.apply = { L = commit_late, c = commit_lines, b = roll_back_lines, E = extend }

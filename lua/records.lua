@@ -15,54 +15,31 @@
 --           bit each), origin 16 (zeros: none), and for each line: sold I4, released I4
 --   memo    'M', at I6, kind, args: a remembered request that is no reservation
 -- The state of a reservation is a letter: P pending, C committed, R rolled back, E expired. A record is
--- extended only where it has something to say: a plain sale costs no byte for the rules of others.
+-- extended only where it has something to say (extended.lua): a plain sale costs no byte for the rules
+-- of others.
 
-local error_reply, pack, unpack_bytes, sub, byte, char, upper, concat =
-  redis.error_reply, struct.pack, struct.unpack, string.sub, string.byte, string.char, string.upper,
-  table.concat
-local MAX_LINES = 32 -- lines in a reservation
-local MAX_QUANTITY = 1000000 -- units in a line
-
-local PENDING, EXTENDED_PENDING, MEMO = byte('P'), byte('p'), byte('M')
-local STATE_FORMAT = '>I6I6I6i8I6BI6'
-local CONFIG_FORMAT = '>BI6I6I6I6I6I6I6I6I2'
-local CONFIG_LENGTH = 51
-local STOCK_FORMAT = '>I6I6I6I6I6B'
-local STOCK_LENGTH = 31
-local RULES_FORMAT = '>I6I4I6I4I6I6'
-local RULES_LENGTH = 32
-local NO_ORIGIN = string.rep('\0', 16)
-
--- Where the counters stand in a stock table, and the rules in a table of rules.
-local AVAILABLE, HELD, SOLD, SUPPLIED, VERSION, FLAGS = 1, 2, 3, 4, 5, 6
-local REVISION, MOST_UNITS, LONGEST_TTL, BUYER_LIMIT, OPENS, CLOSES = 1, 2, 3, 4, 5, 6
-local PROTECTED, RULED = 1, 2 -- flags of a stock record
-
-local function corrupt(what)
+function corrupt(what)
   error(error_reply('SENTINELCORRUPT ' .. what))
 end
 
-local function malformed(what)
+function malformed(what)
   error(error_reply('SENTINELMALFORMED ' .. what))
 end
 
-local function stock_from(bytes)
-  if #bytes == STOCK_LENGTH then return { unpack_bytes(STOCK_FORMAT, bytes) } end
-  if #bytes ~= STOCK_LENGTH + RULES_LENGTH then corrupt('stock record') end
-  local stock = { unpack_bytes(STOCK_FORMAT, bytes) }
-  stock.rules = { unpack_bytes(RULES_FORMAT, bytes, STOCK_LENGTH + 1) }
-  return stock
+function state_bytes()
+  return pack(STATE_FORMAT, ctx.epoch, ctx.sequence, ctx.now, ctx.offset, ctx.generation_start, ctx.generation,
+    ctx.next_due)
 end
 
-local function stock_bytes(stock)
-  local bytes = pack(STOCK_FORMAT, stock[1], stock[2], stock[3], stock[4], stock[5], stock[6])
+function stock_bytes(stock)
+  local bytes = pack('>I6I6I6I6I6B', stock[1], stock[2], stock[3], stock[4], stock[5], stock[6])
   local rules = stock.rules
   if not rules then return bytes end
-  return bytes .. pack(RULES_FORMAT, rules[1], rules[2], rules[3], rules[4], rules[5], rules[6])
+  return bytes .. pack('>I6I4I6I4I6I6', rules[1], rules[2], rules[3], rules[4], rules[5], rules[6])
 end
 
 -- The lines of a shape: skus[i], quantities[i], n. Refuses what the server should have refused.
-local function lines_from(shape)
+function lines_from(shape)
   if #shape < 7 then malformed('shape') end
   local n, at = byte(shape, 7), 8
   if n < 1 or n > MAX_LINES then malformed('lines') end
@@ -80,86 +57,32 @@ local function lines_from(shape)
   return { n = n, skus = skus, quantities = quantities, index = index, stocks = {} }
 end
 
--- Lines as the bytes of a shape without a ttl; a line of no unit is left out.
-local function shape_of(lines, amounts)
-  local parts = {}
-  for i = 1, lines.n do
-    if amounts[i] > 0 then
-      parts[#parts + 1] = pack('>I4B', amounts[i], #lines.skus[i]) .. lines.skus[i]
-    end
-  end
-  return '\0\0\0\0\0\0' .. char(#parts) .. concat(parts)
-end
-
-local function is_pending(record)
+function is_pending(record)
   local state = byte(record, 1)
   return state == PENDING or state == EXTENDED_PENDING
 end
 
 -- The state of a record as its letter, and whether the record is extended.
-local function state_of(record)
-  local letter = sub(record, 1, 1)
-  local state = upper(letter)
-  return state, state ~= letter
+function state_of(record)
+  local state = byte(record, 1)
+  if state >= FIRST_EXTENDED then return char(state - 32), true end
+  return char(state), false
 end
 
-local function deadline_of(record)
+function deadline_of(record)
   return (unpack_bytes('>I6', record, 2))
 end
 
 -- The buyer field of a record, and its shape.
-local function buyer_and_shape(record)
+function buyer_and_shape(record)
   local at = is_pending(record) and 14 or 20
   local length = byte(record, at)
   if not length then corrupt('reservation') end
   local last = #record
-  if byte(record, 1) >= 97 then -- lower case
+  if byte(record, 1) >= FIRST_EXTENDED then
     local n = byte(record, at + length + 7)
     if not n then corrupt('reservation') end
     last = last - 20 - 8 * n
   end
   return sub(record, at, at + length), sub(record, at + length + 1, last)
 end
-
--- What an extended record has behind the plain one: which lines count, origin, sold[i], released[i].
-local function extension_of(record, n)
-  local at = #record - 8 * n - 19
-  local extension = { counted = unpack_bytes('>I4', record, at), origin = sub(record, at + 4, at + 19) }
-  local sold, released = {}, {}
-  for i = 1, n do
-    sold[i], released[i] = unpack_bytes('>I4I4', record, at + 12 + 8 * i)
-  end
-  extension.sold, extension.released = sold, released
-  return extension
-end
-
-local function extension_bytes(extension)
-  local parts = { pack('>I4', extension.counted), extension.origin }
-  for i = 1, #extension.sold do
-    parts[i + 2] = pack('>I4I4', extension.sold[i], extension.released[i])
-  end
-  return concat(parts)
-end
-
--- The extension that a plain record stands for: nothing counted, nothing sold or released but all.
-local function implied_extension(state, lines)
-  local sold, released = {}, {}
-  for i = 1, lines.n do
-    sold[i] = state == 'C' and lines.quantities[i] or 0
-    released[i] = (state == 'R' or state == 'E') and lines.quantities[i] or 0
-  end
-  return { counted = 0, origin = NO_ORIGIN, sold = sold, released = released }
-end
-
-records = {
-  MAX_TTL = 31536000000, -- ms: a year, far above what any namespace allows
-  STATE_FORMAT = STATE_FORMAT, CONFIG_FORMAT = CONFIG_FORMAT, CONFIG_LENGTH = CONFIG_LENGTH,
-  corrupt = corrupt, malformed = malformed, MEMO = MEMO, BUYER_LIMIT = BUYER_LIMIT,
-  stock_from = stock_from, lines_from = lines_from, is_pending = is_pending,
-  buyer_and_shape = buyer_and_shape, PENDING = PENDING, NO_ORIGIN = NO_ORIGIN, AVAILABLE = AVAILABLE,
-  HELD = HELD, SOLD = SOLD, SUPPLIED = SUPPLIED, VERSION = VERSION, FLAGS = FLAGS, shape_of = shape_of,
-  state_of = state_of, extension_of = extension_of, extension_bytes = extension_bytes,
-  implied_extension = implied_extension, deadline_of = deadline_of, MOST_UNITS = MOST_UNITS,
-  LONGEST_TTL = LONGEST_TTL, OPENS = OPENS, CLOSES = CLOSES, REVISION = REVISION, PROTECTED = PROTECTED,
-  RULED = RULED, stock_bytes = stock_bytes, EXTENDED_PENDING = EXTENDED_PENDING,
-}

@@ -1,16 +1,5 @@
--- Reserve: units of all lines, or none. Works on loaded tables through the ledger; no redis.call.
-
-local pack, unpack_bytes, sub, byte, char, concat, min =
-  struct.pack, struct.unpack, string.sub, string.byte, string.char, table.concat, math.min
-local PENDING, MEMO, NO_ORIGIN, AVAILABLE, FLAGS, MOST_UNITS, LONGEST_TTL, OPENS, CLOSES, malformed,
-      state_of, buyer_and_shape, extension_of, implied_extension =
-  records.PENDING, records.MEMO, records.NO_ORIGIN, records.AVAILABLE, records.FLAGS, records.MOST_UNITS,
-  records.LONGEST_TTL, records.OPENS, records.CLOSES, records.malformed, records.state_of,
-  records.buyer_and_shape, records.extension_of, records.implied_extension
-local known, lines_of = batch.known, batch.lines_of
-local counts_line, buyers_of, over_limit = buyers.counts_line, buyers.buyers_of, buyers.over_limit
-local hold, held_amounts, settle, watch_deadline =
-  ledger.hold, ledger.held_amounts, ledger.settle, ledger.watch_deadline
+-- Reserve: units of all lines, or none. Works on loaded tables through the ledger; no redis.call. Runs
+-- for a late commit too, which says in the same words what there is.
 
 -- What refuses the whole group, and what it shares; nil if nothing does.
 local function refusal_of(lines, asked_ttl)
@@ -39,6 +28,7 @@ local function ttl_of(lines, ttl)
     local rules = lines.stocks[i] and lines.stocks[i].rules
     if rules and rules[LONGEST_TTL] > 0 then ttl = min(ttl, rules[LONGEST_TTL]) end
   end
+  if ttl < 1 or ttl > MAX_TTL then malformed('ttl') end
   return ttl
 end
 
@@ -53,7 +43,7 @@ local function fits(lines, given_back)
 end
 
 -- What there is of each line, with what is given back in the same step.
-local function availability(lines, given_back)
+function availability(lines, given_back)
   local numbers = {}
   for i = 1, lines.n do
     local available = lines.stocks[i] and lines.stocks[i][AVAILABLE] or 0
@@ -66,12 +56,11 @@ end
 local function is_same(record, buyer, shape, origin)
   local letter = byte(record, 1)
   if letter == MEMO then return false end
-  if letter < 97 then -- plain
+  if letter < FIRST_EXTENDED then
     return origin == NO_ORIGIN and sub(record, letter == PENDING and 14 or 20) == buyer .. shape
   end
   local its_buyer, its_shape = buyer_and_shape(record)
-  return its_buyer == buyer and its_shape == shape
-    and extension_of(record, byte(shape, 7)).origin == origin
+  return its_buyer == buyer and its_shape == shape and extension_of(record, lines_of(shape)).origin == origin
 end
 
 -- What the hold that is to be replaced gives back: units by SKU, those that count for this buyer,
@@ -79,17 +68,19 @@ end
 local function replaced_units(id, buyer)
   local record = known[id]
   if not record or byte(record, 1) == MEMO then return nil, nil, 'X' end
-  local state, is_extended = state_of(record)
+  local state = state_of(record)
   if state == 'C' then return nil, nil, 'C' end
   if state ~= 'P' then return nil, nil end
   local its_buyer, shape = buyer_and_shape(record)
   local lines = lines_of(shape)
-  local extension = is_extended and extension_of(record, lines.n) or implied_extension('P', lines)
+  local extension = extension_of(record, lines)
   local amounts = held_amounts(lines, extension)
   local units, counted = {}, {}
   for i = 1, lines.n do
     units[lines.skus[i]] = amounts[i]
-    if its_buyer == buyer and counts_line(extension.counted, i) then counted[lines.skus[i]] = amounts[i] end
+    if its_buyer == buyer and extension.counted ~= 0 and counts_line(extension.counted, i) then
+      counted[lines.skus[i]] = amounts[i]
+    end
   end
   return units, counted
 end
@@ -97,19 +88,19 @@ end
 -- One after the other, so that the last unit goes to exactly one of the group. Within a group stock
 -- only falls: once it is short, all that follow are, with the same numbers.
 local function reserve_group(group)
-  local shape, ids, lines = group.args, group.ids, group.lines
+  local shape, ids, lines, target = group.args, group.ids, group.lines, group.target
   local buyers = buyers_of(group)
-  local asked = unpack_bytes('>I6', shape)
   local ttl = ttl_of(lines, (unpack_bytes('>I6', group.extra)))
-  if ttl < 1 or ttl > records.MAX_TTL then malformed('ttl') end
   local deadline = ctx.now + ttl
   local head = pack('>I6I6', deadline, ctx.now)
-  local origin = group.target or NO_ORIGIN
+  local origin = target or NO_ORIGIN
+  local is_plain = not target and not lines.limited
+  local run
 
-  local refusal, shared = refusal_of(lines, asked)
-  local codes, reply, taken = {}, { '', '' }, {}
+  local refusal, shared = refusal_of(lines, (unpack_bytes('>I6', shape)))
+  local codes, reply, taken, n_taken = {}, { '', '' }, {}, 0
   for i = 1, #ids do
-    local id, buyer = ids[i], buyers and buyers[i] or '\0'
+    local id, buyer = ids[i], buyers and buyers[i] or NO_BUYER
     local record = known[id]
     local code, detail
     if record then
@@ -118,7 +109,7 @@ local function reserve_group(group)
       code = refusal
     else
       local units, counted, unfit
-      if group.target then units, counted, unfit = replaced_units(group.target, buyer) end
+      if target then units, counted, unfit = replaced_units(target, buyer) end
       if unfit then
         code = unfit
       elseif not fits(lines, units) then
@@ -128,12 +119,18 @@ local function reserve_group(group)
       elseif ctx.record_count >= ctx.quota_records then
         code = 'Q'
       else
-        code, detail = over_limit(lines, buyer, counted)
+        if lines.limited then code, detail = over_limit(lines, buyer, counted) end
         if not code then
-          if units then settle(group.target, 'R', nil, ctx.now) end
-          hold(id, head, buyer, shape, origin)
+          if units then settle(target, 'R', nil, ctx.now) end
+          if is_plain then
+            run = run or run_of('H', 'P', sub(head, 1, 6), shape, '')
+            hold(id, 'P' .. head .. buyer .. shape, lines, run, buyer)
+          else
+            hold_extended(id, head, buyer, shape, origin)
+          end
           ctx.record_count = ctx.record_count + 1
-          taken[#taken + 1] = id
+          n_taken = n_taken + 1
+          taken[n_taken] = id
           code = units and '+' or 'K'
         elseif ctx.backlog and code == 'I' then
           code, detail = 'A', nil
@@ -143,10 +140,9 @@ local function reserve_group(group)
     codes[i] = code
     if detail then reply[#reply + 1] = detail end
   end
-  if #taken > 0 then watch_deadline(deadline, concat(taken)) end
+  if n_taken > 0 then watch_deadline(deadline, concat(taken)) end
   reply[1], reply[2] = concat(codes), pack('>I6', ttl) .. (shared or '')
   return reply
 end
 
-reserve.availability = availability
-reserve.apply = { R = reserve_group, r = reserve_group }
+apply.R, apply.r = reserve_group, reserve_group

@@ -1,58 +1,62 @@
--- Commit and Rollback of all that is held, and the reading of a reservation. What is due was given back
--- before, so a record that is pending here is before its deadline. Works on loaded tables through the
--- ledger; no redis.call.
-
-local byte, concat = string.byte, table.concat
-local MEMO, state_of, buyer_and_shape, extension_of =
-  records.MEMO, records.state_of, records.buyer_and_shape, records.extension_of
-local known, settle = batch.known, ledger.settle
-
--- By the letter of the state: what the answer is where the reservation is resolved already. The
--- same again is a replay; Rollback of what the deadline gave back is one too.
-local COMMIT_OF = { C = 'Y', R = 'B', E = 'E' }
-local ROLLBACK_OF = { C = 'C', R = 'Y', E = 'Y' }
+-- Commit, Rollback and the reading of a reservation. What is due was given back before, so a record that
+-- is pending here is before its deadline. Works on loaded tables through the ledger; no redis.call.
 
 -- Whether some units of a committed reservation were given back: then Rollback has been here.
 local function was_released(record)
-  local _, is_extended = state_of(record)
-  if not is_extended then return false end
+  if byte(record, 1) < FIRST_EXTENDED then return false end
   local _, shape = buyer_and_shape(record)
-  local n = byte(shape, 7)
-  local released = extension_of(record, n).released
-  for i = 1, n do
+  local lines = lines_from(shape)
+  local released = extension_of(record, lines).released
+  for i = 1, lines.n do
     if released[i] > 0 then return true end
   end
   return false
 end
 
+-- By the state of a resolved record: what the answer is. The same again is a replay; Rollback of what
+-- the deadline gave back is one too.
+local function commit_code(state)
+  return state == 'C' and 'Y' or state == 'R' and 'B' or state == 'E' and 'E' or 'X'
+end
+
+local function roll_back_code(state, record)
+  if state == 'C' then return was_released(record) and 'Y' or 'C' end
+  return (state == 'R' or state == 'E') and 'Y' or 'X'
+end
+
 local function resolve_group(group, to, code_of)
-  local codes, reply = {}, { '', '' }
+  local codes, reply, n = {}, { '', '' }, 2
   for i = 1, #group.ids do
     local id = group.ids[i]
     local record = known[id]
-    local state = record and state_of(record)
-    if state == 'P' then
-      settle(id, to, nil, ctx.now)
-      codes[i] = 'K'
-    else
-      codes[i] = code_of[state] or 'X' -- unknown, or a remembered request
-      if codes[i] == 'C' and was_released(record) then codes[i] = 'Y' end
+    local code = 'X' -- unknown, or a remembered request
+    if record then
+      if is_pending(record) then
+        settle(id, to, nil, ctx.now)
+        code = 'K'
+      else
+        code = code_of(state_of(record), record)
+      end
     end
-    if codes[i] == 'K' or codes[i] == 'Y' then reply[#reply + 1] = known[id] end
+    codes[i] = code
+    if code == 'K' or code == 'Y' then
+      n = n + 1
+      reply[n] = known[id]
+    end
   end
   reply[1] = concat(codes)
   return reply
 end
 
-local function commit(group)
-  return resolve_group(group, 'C', COMMIT_OF)
+function apply.C(group)
+  return resolve_group(group, 'C', commit_code)
 end
 
-local function roll_back(group)
-  return resolve_group(group, 'R', ROLLBACK_OF)
+function apply.B(group)
+  return resolve_group(group, 'R', roll_back_code)
 end
 
-local function read_reservations(group)
+function apply.G(group)
   local codes, reply = {}, { '', '' }
   for i = 1, #group.ids do
     local record = known[group.ids[i]]
@@ -65,6 +69,3 @@ local function read_reservations(group)
   reply[1] = concat(codes)
   return reply
 end
-
-resolve.COMMIT_OF = COMMIT_OF
-resolve.apply = { C = commit, B = roll_back, G = read_reservations }

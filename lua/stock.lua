@@ -1,17 +1,5 @@
 -- SetStock, AdjustStock, ConfigureSku, DeleteSku and GetStock. Works on loaded tables through the
--- ledger; reads the number of SKUs where one is made.
-
-local STOCK = KEYS[2]
-local call, pack, unpack_bytes, sub, byte = redis.call, struct.pack, struct.unpack, string.sub, string.byte
-local MEMO, AVAILABLE, HELD, VERSION, FLAGS, REVISION, MOST_UNITS, OPENS, CLOSES, PROTECTED, RULED,
-      malformed, stock_bytes =
-  records.MEMO, records.AVAILABLE, records.HELD, records.VERSION, records.FLAGS, records.REVISION,
-  records.MOST_UNITS, records.OPENS, records.CLOSES, records.PROTECTED, records.RULED, records.malformed,
-  records.stock_bytes
-local known, stocks = batch.known, batch.stocks
-local put, supply, configure, delete = ledger.put, ledger.supply, ledger.configure, ledger.delete
-local MAX_QUANTITY = 1000000 -- units in a line
-local MAX_STOCK = 1000000000 -- units on hand of a SKU
+-- ledger (supply.lua); reads the number of SKUs where one is made.
 
 local new_skus = 0
 local ANY_REVISION = 281474976710655 -- all ones
@@ -54,7 +42,7 @@ local function change_stock(group, sku, delta_of, refuse)
   return answer('K', stock)
 end
 
-local function set_stock(group)
+function apply.S(group)
   local on_hand, condition, version = unpack_bytes('>I6BI6', group.args)
   if on_hand > MAX_STOCK or condition > 2 then malformed('stock') end
   return change_stock(group, sub(group.args, 14), function(stock)
@@ -65,7 +53,7 @@ local function set_stock(group)
   end)
 end
 
-local function adjust_stock(group)
+function apply.A(group)
   local delta = unpack_bytes('>i8', group.args)
   if delta == 0 or delta > MAX_STOCK or delta < -MAX_STOCK then malformed('delta') end
   return change_stock(group, sub(group.args, 9), function() return delta end)
@@ -82,7 +70,7 @@ local function changed_rules(stock, mask, values)
   return rules, differs
 end
 
-local function configure_sku(group)
+function apply.F(group)
   local args = group.args
   local mask, flags, most_units, ttl, limit, opens, closes, revision = unpack_bytes('>BBI4I6I4I6I6I6', args)
   if mask == 0 or flags > PROTECTED or most_units > MAX_QUANTITY or limit > MAX_QUANTITY then malformed('rules') end
@@ -100,7 +88,7 @@ local function configure_sku(group)
   return answer('K', stock)
 end
 
-local function delete_sku(group)
+function apply.D(group)
   local stock = stocks[group.args]
   if not stock then return { 'Y', '' } end
   if stock[HELD] > 0 then return answer(ctx.backlog and 'A' or 'h', not ctx.backlog and stock or nil) end
@@ -109,13 +97,9 @@ local function delete_sku(group)
   return last
 end
 
-local function read_stock(group)
+function apply.T(group)
   if ctx.backlog then return answer('A') end
   local stock = stocks[group.args]
   if not stock then return { 'N', '\1' } end
   return answer('V', stock)
 end
-
-stock.apply = {
-  S = set_stock, A = adjust_stock, F = configure_sku, D = delete_sku, T = read_stock,
-}

@@ -2,36 +2,40 @@
 
 use deadpool_redis::redis::Script as Hashed;
 
-/// One file of `lua/`, as a block of its own: its locals end with it.
+/// A file of `lua/` as a block: it runs where it stands, and its locals end with it.
 macro_rules! block {
     ($file:literal) => {
         concat!("do\n", include_str!(concat!("../../../lua/", $file)), "end\n")
     };
 }
 
-/// One file of `lua/`, as a function that is run when it is needed.
-macro_rules! on_demand {
-    ($file:literal, $module:literal) => {
-        concat!("function ", $module, ".load()\n", include_str!(concat!("../../../lua/", $file)), "end\n")
+/// The same where the batch needs it.
+macro_rules! block_if {
+    ($condition:literal, $($file:literal),+) => {
+        concat!("if ", $condition, " then\n", $(include_str!(concat!("../../../lua/", $file)),)+ "end\n")
     };
 }
 
-/// The files of `lua/`, each using only what stands before it.
+/// The files of `lua/`, in the order in which they run.
 const BODY: &str = concat!(
     include_str!("../../../lua/contract.lua"),
-    include_str!("../../../lua/modules.lua"),
+    include_str!("../../../lua/shared.lua"),
     block!("records.lua"),
+    block_if!("ARGV[1] == 'open' or ARGV[1] == 'configure'", "opening.lua"),
     block!("partition.lua"),
     block!("batch.lua"),
-    block!("buyers.lua"),
-    block!("ledger.lua"),
     block!("expiry.lua"),
-    block!("reserve.lua"),
-    block!("resolve.lua"),
-    on_demand!("parts.lua", "parts"),
-    on_demand!("stock.lua", "stock"),
+    block!("counters.lua"),
+    block!("ledger.lua"),
+    block_if!("ctx.any_counted", "buyers.lua"),
+    block_if!("ctx.any_extended", "extended.lua"),
+    block_if!("kinds.R or kinds.r or kinds.L", "reserve.lua"),
+    block_if!("kinds.C or kinds.B or kinds.G", "resolve.lua"),
+    block_if!("kinds.L or kinds.c or kinds.b or kinds.E", "parts.lua"),
+    block_if!("kinds.S or kinds.A or kinds.F or kinds.D or kinds.T", "supply.lua", "stock.lua"),
+    block!("apply.lua"),
     block!("write.lua"),
-    block!("main.lua"),
+    "return reply\n",
 );
 
 /// One script, loaded twice: Redis at its memory limit runs only the second, so that resolutions

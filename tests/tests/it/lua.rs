@@ -9,18 +9,19 @@ fn script() -> String {
     let list = include_str!("../../../server/src/store/script.rs");
     let read =
         |name| std::fs::read_to_string(format!("{}/../lua/{name}", env!("CARGO_MANIFEST_DIR"))).expect("a lua file");
-    // In the order of the list; what stands behind a file's name is the module whose load() it is.
-    let files = list.split("!(\"").skip(1).filter_map(|rest| rest.split_once(')').map(|(arguments, _)| arguments));
-    let listed = |arguments: &&str| arguments.contains(".lua\"") && !arguments.starts_with("..");
-    let blocks = files.filter(listed).map(|arguments| {
-        let mut names = arguments.split('"').filter(|name| !name.trim_matches([',', ' ']).is_empty());
-        let file = read(names.next().expect("a file"));
-        match names.next() {
-            Some(module) => format!("function {module}.load()\n{file}end\n"),
-            None => format!("do\n{file}end\n"),
+    let blocks = list.lines().filter_map(|line| {
+        let line = line.trim();
+        // Conditions, and names of files.
+        let mut texts = line.split('"').skip(1).step_by(2);
+        if line.starts_with("block!(") {
+            return Some(format!("do\n{}end\n", read(texts.next()?)));
         }
+        line.starts_with("block_if!(").then(|| {
+            let condition = texts.next().expect("a condition");
+            format!("if {condition} then\n{}end\n", texts.map(read).collect::<String>())
+        })
     });
-    format!("#!lua\n{}{}{}", read("contract.lua"), read("modules.lua"), blocks.collect::<String>())
+    format!("#!lua\n{}{}{}return reply\n", read("contract.lua"), read("shared.lua"), blocks.collect::<String>())
 }
 
 fn u48(number: u64) -> [u8; 6] {

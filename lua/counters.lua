@@ -1,0 +1,32 @@
+-- Loads the counters that the batch and what is due can move: stock, and the buyers' counts where a SKU
+-- has a limit per buyer. Reads STOCK, and through buyers.lua BUYERS; writes nothing.
+
+local skus, n = {}, 0
+for sku in pairs(stocks) do
+  n = n + 1
+  skus[n] = sku
+end
+if n > 0 then
+  local values = load_fields(STOCK, skus)
+  for i = 1, n do
+    local bytes = values[i]
+    if bytes then
+      if #bytes ~= 31 and #bytes ~= 63 then corrupt('stock record') end
+      local stock = { unpack_bytes('>I6I6I6I6I6B', bytes) }
+      if #bytes == 63 then
+        stock.rules = { unpack_bytes('>I6I4I6I4I6I6', bytes, 32) }
+        if stock.rules[BUYER_LIMIT] > 0 then ctx.any_limited = true end
+      end
+      stocks[skus[i]] = stock
+    end
+  end
+  for _, lines in pairs(shapes) do
+    for i = 1, lines.n do
+      local stock = stocks[lines.skus[i]]
+      lines.stocks[i] = stock
+      if stock and stock.rules and stock.rules[BUYER_LIMIT] > 0 then lines.limited = true end
+    end
+  end
+end
+ctx.any_counted = ctx.any_limited or ctx.any_extended
+ctx.any_extended = ctx.any_counted or kinds.r or kinds.L or kinds.c or kinds.b or kinds.E

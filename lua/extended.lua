@@ -1,0 +1,118 @@
+-- The ledger of extended records: reservations that a limit per buyer counts, that were resolved in
+-- part, or that come from another one. Runs where a batch has or makes one. No redis.call.
+
+-- Lines as the bytes of a shape without a ttl; a line of no unit is left out.
+function shape_of(lines, amounts)
+  local parts = {}
+  for i = 1, lines.n do
+    if amounts[i] > 0 then
+      parts[#parts + 1] = pack('>I4B', amounts[i], #lines.skus[i]) .. lines.skus[i]
+    end
+  end
+  return '\0\0\0\0\0\0' .. char(#parts) .. concat(parts)
+end
+
+-- What an extended record has behind the plain one, or what a plain one stands for: which lines count
+-- for the buyer, the origin, and of each line the units sold and released.
+function extension_of(record, lines)
+  local state, is_extended = state_of(record)
+  local n, sold, released = lines.n, {}, {}
+  if is_extended then
+    local at = #record - 8 * n - 19
+    for i = 1, n do sold[i], released[i] = unpack_bytes('>I4I4', record, at + 12 + 8 * i) end
+    local counted, origin = unpack_bytes('>I4', record, at), sub(record, at + 4, at + 19)
+    return { counted = counted, origin = origin, sold = sold, released = released }
+  end
+  for i = 1, n do
+    sold[i] = state == 'C' and lines.quantities[i] or 0
+    released[i] = (state == 'R' or state == 'E') and lines.quantities[i] or 0
+  end
+  return { counted = 0, origin = NO_ORIGIN, sold = sold, released = released }
+end
+
+local function extension_bytes(extension)
+  local parts = { pack('>I4', extension.counted), extension.origin }
+  for i = 1, #extension.sold do
+    parts[i + 2] = pack('>I4I4', extension.sold[i], extension.released[i])
+  end
+  return concat(parts)
+end
+
+-- Units of a pending reservation that are held still, by line, and their sum.
+function held_amounts(lines, extension)
+  local amounts, total = {}, 0
+  for i = 1, lines.n do
+    amounts[i] = lines.quantities[i] - extension.sold[i] - extension.released[i]
+    total = total + amounts[i]
+  end
+  return amounts, total
+end
+
+-- The extension of a new reservation, all of whose units are held or `sold`; counts them for the buyer.
+local function new_extension(lines, buyer, origin, sold)
+  local extension = { counted = 0, origin = origin, sold = {}, released = {} }
+  for i = 1, lines.n do
+    extension.sold[i], extension.released[i] = sold and lines.quantities[i] or 0, 0
+  end
+  if lines.limited then
+    extension.counted = limited_lines(lines)
+    count(lines, extension.counted, buyer, lines.quantities, 1)
+  end
+  return extension_bytes(extension)
+end
+
+-- available -> held: as `hold`, of a reservation that is counted, or replaces another. `head` is its
+-- deadline and its creation.
+function hold_extended(id, head, buyer, shape, origin)
+  local lines = lines_of(shape)
+  move(lines, lines.quantities, AVAILABLE, HELD)
+  put(id, 'p' .. head .. buyer .. shape .. new_extension(lines, buyer, origin))
+  enter(run_of('H', 'P', sub(head, 1, 6), shape, ''), id, buyer)
+end
+
+-- available -> sold: what an expired reservation had, bought anew.
+function buy(id, origin, buyer, shape)
+  local lines = lines_of(shape)
+  move(lines, lines.quantities, AVAILABLE, SOLD)
+  local at = pack('>I6', ctx.now)
+  put(id, 'c' .. at .. at .. at .. buyer .. shape .. new_extension(lines, buyer, origin, true))
+  enter(run_of('L', 'C', NO_DEADLINE, shape, ''), id, buyer)
+end
+
+-- The whole way of what is not plain: some units, or a record that has an extension already.
+function settle_extended(id, to, amounts, at)
+  local record = known[id]
+  local buyer, shape = buyer_and_shape(record)
+  local lines = lines_of(shape)
+  local extension = extension_of(record, lines)
+  amounts = amounts or held_amounts(lines, extension)
+  move(lines, amounts, HELD, to == 'C' and SOLD or AVAILABLE)
+  local sold = 0
+  for i = 1, lines.n do
+    local share = to == 'C' and extension.sold or extension.released
+    share[i] = share[i] + amounts[i]
+    sold = sold + extension.sold[i]
+  end
+  if to ~= 'C' and extension.counted ~= 0 then count(lines, extension.counted, buyer, amounts, -1) end
+  local rest, total = held_amounts(lines, extension)
+  local after = total > 0 and 'P' or sold > 0 and 'C' or to
+  local resolved = after == 'P' and '' or pack('>I6', at)
+  put(id, string.lower(after) .. sub(record, 2, 13) .. resolved .. buyer .. shape .. extension_bytes(extension))
+  enter(run_of(to, after, after == 'P' and sub(record, 2, 7) or NO_DEADLINE, shape_of(lines, amounts),
+    after == 'P' and shape_of(lines, rest) or ''), id, buyer)
+end
+
+-- A later deadline; no unit moves.
+function extend_deadline(id, deadline)
+  local record = known[id]
+  local buyer, shape = buyer_and_shape(record)
+  local lines, held = lines_from(shape), shape
+  if byte(record, 1) == EXTENDED_PENDING then
+    held = shape_of(lines, (held_amounts(lines, extension_of(record, lines))))
+  end
+  ctx.sequence = ctx.sequence + 1
+  local bytes = pack('>I6', deadline)
+  put(id, sub(record, 1, 1) .. bytes .. sub(record, 8))
+  watch_deadline(deadline, id)
+  enter(run_of('X', 'P', bytes, held, ''), id, buyer)
+end

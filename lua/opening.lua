@@ -1,0 +1,39 @@
+-- The two calls that are no batch: opening a partition, and configuring a namespace. Reads and writes
+-- META, and nothing else but the names of the other keys.
+
+local function now()
+  local time = call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Returns now, config and epoch of the partition, made from what is proposed if there is none.
+local function open_partition(config, proposed_epoch)
+  local meta = call('HMGET', META, 'config', 'state')
+  if not meta[1] and not meta[2] then
+    if call('EXISTS', STOCK, HOLDS, DEADLINES, PAST_A, PAST_B, EVENTS, BUYERS) > 0 then
+      corrupt('records without meta')
+    end
+    if #config < CONFIG_LENGTH then malformed('config') end
+    ctx.epoch, ctx.sequence, ctx.offset, ctx.generation, ctx.next_due = proposed_epoch, 0, 0, 0, 0
+    ctx.now = now()
+    ctx.generation_start = ctx.now
+    meta = { config, state_bytes() }
+    call('HSET', META, 'config', meta[1], 'state', meta[2])
+  elseif not meta[1] or not meta[2] then
+    corrupt('meta')
+  end
+  return { now(), meta[1], (unpack_bytes('>I6', meta[2])) }
+end
+
+-- Replaces the config if it has this revision; returns 1 or 0, and the config as it is now.
+local function configure_partition(revision, config)
+  local current = call('HGET', META, 'config')
+  if not current then error(error_reply('SENTINELCLOSED no such partition')) end
+  if #config < CONFIG_LENGTH then malformed('config') end
+  if unpack_bytes('>I6', current, 2) ~= revision then return { 0, current } end
+  call('HSET', META, 'config', config)
+  return { 1, config }
+end
+
+if ARGV[1] == 'open' then return open_partition(ARGV[2], tonumber(ARGV[3])) end
+return configure_partition(tonumber(ARGV[2]), ARGV[3])

@@ -1,0 +1,76 @@
+-- What the files share: the library functions, the keys, the constants, the tables of this call, and the
+-- functions that more than one file calls. Nothing runs here.
+--
+-- Redis runs the whole script at every call, so that whatever is made here is paid for by every batch: a
+-- function costs about as much as a tenth of an operation, and one that uses many names of others more.
+-- Hence the shape of the files: what is done once a call is plain code in the order of things, not a
+-- function; and a file that not every batch needs runs under a condition (server/src/store/script.rs).
+
+local call, error_reply, pack, unpack_bytes, sub, byte, char, concat, find, min, max =
+  redis.call, redis.error_reply, struct.pack, struct.unpack, string.sub, string.byte, string.char,
+  table.concat, string.find, math.min, math.max
+local META, STOCK, HOLDS, DEADLINES, PAST_A, PAST_B, EVENTS, BUYERS = unpack(KEYS)
+
+-- Limits.
+local MAX_OPERATIONS = 512 -- operations in a batch
+local MAX_ARGUMENTS = 1000 -- of one redis.call; unpack() fails near 8,000
+local MAX_LINES = 32 -- lines in a reservation
+local MAX_QUANTITY = 1000000 -- units in a line
+local MAX_STOCK = 1000000000 -- units on hand of a SKU
+local MAX_TTL = 31536000000 -- ms: a year, far above what any namespace allows
+
+-- Formats and first bytes of the records (records.lua).
+local STATE_FORMAT = '>I6I6I6i8I6BI6'
+local CONFIG_FORMAT = '>BI6I6I6I6I6I6I6I6I2'
+local CONFIG_LENGTH = 51
+local PENDING, EXTENDED_PENDING, MEMO = 80, 112, 77 -- 'P', 'p', 'M'
+local FIRST_EXTENDED = 97 -- 'a': the state of an extended record is in lower case
+local NO_ORIGIN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
+local NO_BUYER = '\0'
+local NO_DEADLINE = '\0\0\0\0\0\0'
+local PROTECTED, RULED = 1, 2 -- flags of a stock record
+
+-- Where the counters stand in a stock table, and the rules in a table of rules.
+local AVAILABLE, HELD, SOLD, SUPPLIED, VERSION, FLAGS = 1, 2, 3, 4, 5, 6
+local REVISION, MOST_UNITS, LONGEST_TTL, BUYER_LIMIT, OPENS, CLOSES = 1, 2, 3, 4, 5, 6
+
+local ctx = {
+  -- Of the partition, by partition.lua: epoch, sequence, mark, offset, generation_start, generation,
+  -- next_due; of its config: config_revision, retention, longest_life, quota_records, quota_skus, events_kept.
+  -- now               the clock of this call, ms
+  -- past, past_other  the generation that is written, and the one before it
+  -- past_is_over, other_is_over  whether their time is over: not read, and unlinked when writing
+  -- first_sequence    of this call's first change, minus one
+  -- any_limited       whether a SKU of the batch has a limit per buyer
+  -- any_extended      whether a record of the batch is extended, or can become so
+  -- any_counted       whether the batch can change how many units a buyer has
+  -- backlog           whether more holds are due than this call gives back
+  record_count = 0, -- records of the partition, counted against its quota
+  expired = 0,      -- holds that this call has given back
+}
+local kinds = {}    -- kind -> true, of the groups
+local groups = {}   -- { kind, args, ids = {..}, extra, lines, target }
+local known = {}    -- id -> record as it is now: from the store, or as this call has changed it
+local shapes = {}   -- shape -> its lines
+local stocks = {}   -- SKU -> stock table; false: no such SKU
+local counts        -- SKU NUL buyer -> units held and bought; nil where the batch has no limit per buyer
+local due = {}      -- ids of pending reservations whose deadline has passed
+local spent = {}    -- entries of the deadline index that are done with
+local apply = {}    -- kind -> what applies a group of it
+local reply
+
+-- By the ledger, for write.lua.
+local changed_stock = {}  -- SKU -> true
+local changed = {}        -- ids whose record this call has changed, in order, possibly twice
+local changed_counts      -- fields of BUYERS, in order, possibly twice
+local run_list = {}       -- the runs of events, in order
+local new_deadlines = {}  -- score, packed ids, ... for the index
+
+-- The functions that more than one file calls, by the file that makes them.
+local corrupt, malformed, is_pending, state_of, deadline_of, buyer_and_shape, lines_from -- records.lua
+local stock_bytes, state_bytes -- records.lua
+local load_fields, lines_of, buyers_of -- batch.lua
+local run_of, enter, move, put, hold, settle, watch_deadline -- ledger.lua
+local shape_of, extension_of, held_amounts, hold_extended, buy, settle_extended, extend_deadline -- extended.lua
+local limited_lines, counts_line, count, over_limit -- buyers.lua
+local availability -- reserve.lua
