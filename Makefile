@@ -2,7 +2,7 @@
 # deploy/, tests/ and .ci/. Everything that is built or downloaded lies in target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs bench-quick clean
+.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs bench-quick bench-against clean
 
 # What is passed on to `sentinelctl demo` and to the server, as in: make demo ARGS=--json
 ARGS ?=
@@ -58,6 +58,9 @@ docs: bootstrap ## write the generated pages of docs/ anew, and the Rust documen
 bench-quick: bootstrap ## measure group commit beside one script call per request, in under three minutes after the build
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
 	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench $(ARGS)
+
+bench-against: bootstrap ## measure this server beside that of another commit (ARGS=COMMIT)
+	@bench/against $(ARGS)
 
 clean: ## remove everything that was built; ./sentinel-data stays
 	cargo clean

@@ -1,22 +1,31 @@
-//! The measuring lab, its first rows: group commit against one EVALSHA per request, side by side in
-//! one run, and a lone caller's latency. Prints Markdown; every figure is a median over
-//! interleaved runs.
+//! The measuring lab, its first rows: group commit against one EVALSHA per request, side by side in one run,
+//! and a lone caller's latency; or this server against another build of it. Prints Markdown; every figure is
+//! a median over interleaved runs.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result};
-use clap::Parser;
+use anyhow::Result;
+use clap::{Parser, value_parser};
 
+mod lab;
 mod load;
 mod process;
 
+use lab::{Candidate, measure, ratio};
 use load::{Run, Shelf};
-use process::Server;
 
 /// Flags of a server that sends every request by itself: the same script, no grouping.
-const PER_REQUEST: &[&str] = &["--batch-max-operations", "1", "--batches-in-flight", "64", "--pool-size", "64"];
+const PER_REQUEST: &[&str] =
+    &["--batch-max-operations", "1", "--batches-in-flight", "64", "--pool-size", "64", "--durability", "fast"];
+const FAST: &[&str] = &["--durability", "fast"];
+const DURABLE: &[&str] = &["--durability", "durable"];
 /// Callers at once in the throughput rows.
 const CALLERS: usize = 512;
+/// Callers at once where batches are small.
+const FEW_CALLERS: usize = 16;
 
 /// Measures the server beside its alternatives.
 #[derive(Parser)]
@@ -24,105 +33,76 @@ struct Args {
     /// The server binary to measure.
     #[arg(long, default_value = "target/release/sentinel-server")]
     server: PathBuf,
+    /// Measure it beside this other build of it, instead of beside one script call per request.
+    #[arg(long, value_name = "BINARY")]
+    against: Option<PathBuf>,
     /// Interleaved rounds; each figure is the median over them.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
+    #[arg(long, default_value_t = 5, value_parser = value_parser!(u16).range(1..))]
+    rounds: u16,
     /// Length of one run, in seconds.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = value_parser!(u64).range(1..))]
     seconds: u64,
 }
-
-/// One way of running the server, and what it did in each round.
-struct Candidate {
-    name: &'static str,
-    server: Server,
-    shelf: Shelf,
-    callers: usize,
-    runs: Vec<Run>,
-}
-
-impl Candidate {
-    async fn new(args: &Args, name: &'static str, flags: &[&str], shelf: Shelf, callers: usize) -> Result<Self> {
-        let server = Server::start(&args.server, flags).await?;
-        load::prepare(&server, SKU, shelf).await?;
-        Ok(Self { name, server, shelf, callers, runs: Vec::new() })
-    }
-
-    async fn round(&mut self, duration: Duration) -> Result<()> {
-        let run =
-            load::reserve(&self.server, SKU, self.shelf, self.callers, duration).await.with_context(|| self.name)?;
-        self.runs.push(run);
-        Ok(())
-    }
-
-    fn median(&self, figure: impl Fn(&Run) -> f64) -> f64 {
-        let mut figures: Vec<f64> = self.runs.iter().map(figure).collect();
-        figures.sort_by(f64::total_cmp);
-        figures[figures.len() / 2]
-    }
-
-    fn print(&self) {
-        let at = |quantile: f64| self.median(|run| run.latency.value_at_quantile(quantile) as f64);
-        println!(
-            "| {} | {} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} |",
-            self.name,
-            self.callers,
-            self.median(|run| run.rate),
-            at(0.5),
-            at(0.99),
-            self.median(|run| run.server_cpu),
-            self.median(|run| run.redis_cpu),
-        );
-    }
-}
-
-const SKU: &str = "bench";
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let per_request = [PER_REQUEST, &["--durability", "fast"]].concat();
-    let mut candidates = [
-        Candidate::new(&args, "group commit, fast", &["--durability", "fast"], Shelf::Full, CALLERS).await?,
-        Candidate::new(&args, "per request, fast", &per_request, Shelf::Full, CALLERS).await?,
-        Candidate::new(&args, "group commit, durable", &["--durability", "durable"], Shelf::Full, CALLERS).await?,
-        Candidate::new(&args, "group commit, fast, sold out", &["--durability", "fast"], Shelf::Empty, CALLERS).await?,
-        Candidate::new(&args, "group commit, fast, lone caller", &["--durability", "fast"], Shelf::Full, 1).await?,
-        Candidate::new(&args, "per request, fast, lone caller", &per_request, Shelf::Full, 1).await?,
-    ];
-    for candidate in &mut candidates {
-        candidate.round(Duration::from_secs(1)).await?;
-        candidate.runs.clear();
+    match &args.against {
+        Some(before) => builds(&args, before).await,
+        None => ways(&args).await,
     }
-    for round in 1..=args.rounds {
-        eprintln!("round {round} of {}", args.rounds);
-        for candidate in &mut candidates {
-            candidate.round(Duration::from_secs(args.seconds)).await?;
-        }
-    }
+}
 
-    println!("| Reserve | callers | answers/s | p50 us | p99 us | server CPU us | Redis CPU us |");
-    println!("|---|---|---|---|---|---|---|");
-    for candidate in &candidates {
-        candidate.print();
-    }
-    println!();
-    println!("| ratio | median of the rounds | lowest | highest |");
-    println!("|---|---|---|---|");
+fn rate(run: &Run) -> f64 {
+    run.rate
+}
+
+fn p50(run: &Run) -> f64 {
+    run.latency.value_at_quantile(0.5) as f64
+}
+
+fn redis_cpu(run: &Run) -> f64 {
+    run.redis_cpu
+}
+
+/// Ways of running this server.
+async fn ways(args: &Args) -> Result<()> {
+    let server = &args.server;
+    let mut candidates = [
+        Candidate::new(server, "group commit, fast", FAST, Shelf::Full, CALLERS).await?,
+        Candidate::new(server, "per request, fast", PER_REQUEST, Shelf::Full, CALLERS).await?,
+        Candidate::new(server, "group commit, durable", DURABLE, Shelf::Full, CALLERS).await?,
+        Candidate::new(server, "group commit, fast, sold out", FAST, Shelf::Empty, CALLERS).await?,
+        Candidate::new(server, "group commit, fast, lone caller", FAST, Shelf::Full, 1).await?,
+        Candidate::new(server, "per request, fast, lone caller", PER_REQUEST, Shelf::Full, 1).await?,
+    ];
+    measure(&mut candidates, args.rounds.into(), Duration::from_secs(args.seconds)).await?;
     let [grouped, single, durable, sold_out, lone, lone_single] = &candidates;
-    let rate = |run: &Run| run.rate;
-    let p50 = |run: &Run| run.latency.value_at_quantile(0.5) as f64;
     ratio("unary_vs_per_request", grouped, single, rate);
     ratio("durable_vs_fast", durable, grouped, rate);
-    ratio("soldout_vs_success_redis_cpu", sold_out, grouped, |run| run.redis_cpu);
+    ratio("soldout_vs_success_redis_cpu", sold_out, grouped, redis_cpu);
     ratio("idle_latency_vs_per_request", lone, lone_single, p50);
     Ok(())
 }
 
-/// The ratio of two candidates, taken round by round, as neighbours in time.
-fn ratio(name: &str, this: &Candidate, that: &Candidate, figure: impl Fn(&Run) -> f64) {
-    let mut ratios: Vec<f64> =
-        this.runs.iter().zip(&that.runs).map(|(this, that)| figure(this) / figure(that)).collect();
-    ratios.sort_by(f64::total_cmp);
-    println!("| `{name}` | {:.2} | {:.2} | {:.2} |", ratios[ratios.len() / 2], ratios[0], ratios[ratios.len() - 1]);
+/// This build beside another one: plain Reserves in large, small and single batches, and sold out.
+async fn builds(args: &Args, before: &Path) -> Result<()> {
+    let rows = [
+        ("many", Shelf::Full, CALLERS),
+        ("few", Shelf::Full, FEW_CALLERS),
+        ("lone", Shelf::Full, 1),
+        ("sold_out", Shelf::Empty, CALLERS),
+    ];
+    let mut candidates = Vec::new();
+    for (name, shelf, callers) in rows {
+        for (build, binary) in [("before", before), ("after", &args.server)] {
+            candidates.push(Candidate::new(binary, format!("{name}, {build}"), FAST, shelf, callers).await?);
+        }
+    }
+    measure(&mut candidates, args.rounds.into(), Duration::from_secs(args.seconds)).await?;
+    for ((name, ..), pair) in rows.into_iter().zip(candidates.chunks_exact(2)) {
+        ratio(&format!("{name}_redis_cpu"), &pair[1], &pair[0], redis_cpu);
+        ratio(&format!("{name}_rate"), &pair[1], &pair[0], rate);
+    }
+    Ok(())
 }
