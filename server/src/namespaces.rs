@@ -129,6 +129,11 @@ impl Namespaces {
         if let Some(namespace) = self.opened(name) {
             return Ok(Some(namespace));
         }
+        // In a box: else every call carries the whole way of opening a namespace about with it.
+        Box::pin(self.find(name)).await
+    }
+
+    async fn find(self: &Arc<Self>, name: &NamespaceName) -> Found {
         let found = match self.search(name).wait_for(Option::is_some).await {
             Ok(found) => found.clone(),
             Err(_) => None,

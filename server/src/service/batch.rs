@@ -1,7 +1,7 @@
 //! Many operations in one call: each goes its own way through its single call's handler, all at the
 //! same time, so that they meet in their lanes and share batches there. One task carries them all.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, pin::pin, time::Duration};
 
 use futures_util::future::{join_all, try_join_all};
 use inventory_sentinel::{
@@ -43,7 +43,7 @@ impl Checkout {
         let deadline = entry.timeout.map_or(deadline, |timeout| deadline.min(own(timeout)));
         let result = match entry.operation {
             Some(Asked::Reserve(request)) => {
-                let handler = self.handle_reserve(request, deadline);
+                let handler = pin!(self.handle_reserve(request, deadline));
                 self.0.measure(Measured::Reserve, handler, is_short).await.map(Told::Reserve)
             }
             Some(Asked::Commit(request)) => {
@@ -75,7 +75,7 @@ impl Checkout {
         handler: impl Future<Output = Result<T, Failure>>,
         told: impl FnOnce(T) -> Told,
     ) -> Result<Told, Failure> {
-        self.0.measure(operation, handler, |_| false).await.map(told)
+        self.0.measure(operation, pin!(handler), |_| false).await.map(told)
     }
 
     pub(super) async fn handle_batch_get_stock(

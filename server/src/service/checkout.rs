@@ -1,7 +1,7 @@
 //! `InventorySentinel`: take units, make the sale final, give units back. Parses and answers; what
 //! is decided is decided in the store.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use inventory_sentinel::{
     Reason,
@@ -31,25 +31,25 @@ pub(crate) struct Checkout(pub(crate) Desk);
 impl InventorySentinel for Checkout {
     async fn reserve(&self, request: Request<v1::ReserveRequest>) -> Result<Response<v1::ReserveResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = self.handle_reserve(request.into_inner(), deadline);
+        let handler = pin!(self.handle_reserve(request.into_inner(), deadline));
         self.0.answer(Measured::Reserve, handler, is_short).await
     }
 
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = self.handle_commit(request.into_inner(), deadline);
+        let handler = pin!(self.handle_commit(request.into_inner(), deadline));
         self.0.answer(Measured::Commit, handler, |_| false).await
     }
 
     async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Result<Response<v1::RollbackResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = self.handle_rollback(request.into_inner(), deadline);
+        let handler = pin!(self.handle_rollback(request.into_inner(), deadline));
         self.0.answer(Measured::Rollback, handler, |_| false).await
     }
 
     async fn extend(&self, request: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = self.handle_extend(request.into_inner(), deadline);
+        let handler = pin!(self.handle_extend(request.into_inner(), deadline));
         self.0.answer(Measured::Extend, handler, |_| false).await
     }
 
@@ -58,13 +58,13 @@ impl InventorySentinel for Checkout {
         request: Request<v1::GetReservationRequest>,
     ) -> Result<Response<v1::GetReservationResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = self.handle_get_reservation(request.into_inner(), deadline);
+        let handler = pin!(self.handle_get_reservation(request.into_inner(), deadline));
         self.0.answer(Measured::GetReservation, handler, |_| false).await
     }
 
     async fn get_stock(&self, request: Request<v1::GetStockRequest>) -> Result<Response<v1::GetStockResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = self.handle_get_stock(request.into_inner(), deadline);
+        let handler = pin!(self.handle_get_stock(request.into_inner(), deadline));
         self.0.answer(Measured::GetStock, handler, |_| false).await
     }
 
@@ -73,13 +73,13 @@ impl InventorySentinel for Checkout {
         request: Request<v1::BatchGetStockRequest>,
     ) -> Result<Response<v1::BatchGetStockResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = self.handle_batch_get_stock(request.into_inner(), deadline);
+        let handler = pin!(self.handle_batch_get_stock(request.into_inner(), deadline));
         self.0.answer(Measured::BatchGetStock, handler, |_| false).await
     }
 
     async fn batch(&self, request: Request<v1::BatchRequest>) -> Result<Response<v1::BatchResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = self.handle_batch(request.into_inner(), deadline);
+        let handler = pin!(self.handle_batch(request.into_inner(), deadline));
         self.0.answer(Measured::Batch, handler, |_| false).await
     }
 

@@ -61,7 +61,8 @@ impl Desk {
         Self { namespaces, gate, metrics, draining }
     }
 
-    /// Runs a call's handler and counts how it ended.
+    /// Runs a call's handler and counts how it ended. Where it is hot, the handler is given pinned: by value it would be
+    /// copied at every step.
     async fn answer<T>(
         &self,
         operation: Measured,
