@@ -4,8 +4,11 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 2] =
-    ["inventory_sentinel/v1/inventory_sentinel.proto", "inventory_sentinel/v1/inventory_admin.proto"];
+const PROTOS: [&str; 3] = [
+    "inventory_sentinel/v1/inventory_sentinel.proto",
+    "inventory_sentinel/v1/inventory_admin.proto",
+    "inventory_sentinel/v1/inventory_events.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

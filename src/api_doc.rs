@@ -8,9 +8,10 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "inventory_sentinel/v1/inventory_sentinel.proto",
     "inventory_sentinel/v1/inventory_admin.proto",
+    "inventory_sentinel/v1/inventory_events.proto",
     "inventory_sentinel/v1/types.proto",
 ];
 

@@ -94,6 +94,8 @@ catalogue! {
     TooManyRows "TOO_MANY_ROWS" InvalidArgument Fix "the message has more than 1,000 rows or SKUs";
     InvalidPageSize "INVALID_PAGE_SIZE" InvalidArgument Fix "the page size is not between 0 and 1,000";
     InvalidPageToken "INVALID_PAGE_TOKEN" InvalidArgument Fix "the page token is not one that this list has made";
+    InvalidResumeToken "INVALID_RESUME_TOKEN" InvalidArgument Fix "the resume token is not one that a stream of this namespace has made";
+    InvalidInterval "INVALID_INTERVAL" InvalidArgument Fix "the interval is not between 10 ms and 1 hour";
     RequestIdRequired "REQUEST_ID_REQUIRED" InvalidArgument Fix "a change that does not repeat harmlessly needs a request_id";
     InvalidRequestId "INVALID_REQUEST_ID" InvalidArgument Fix "the request_id is longer than 128 bytes, has a character outside printable ASCII, or is a UUIDv7 from the future";
     RequestTooOld "REQUEST_TOO_OLD" InvalidArgument Fix "the request_id is a UUIDv7 older than the retention, so it can't be told whether it was applied";
@@ -123,9 +125,12 @@ catalogue! {
     CrossPartitionCart "CROSS_PARTITION_CART" FailedPrecondition Decide "the lines, or the reservation to replace, lie in different partitions: give SKUs that are sold together one group, as in `group~sku`";
     VersionMismatch "VERSION_MISMATCH" Aborted Decide "it has changed since the version that the caller has seen";
     AuditOvertaken "AUDIT_OVERTAKEN" Aborted Retry "the event stream was trimmed past the start of the audit while it ran";
+    EventsCompacted "EVENTS_COMPACTED" OutOfRange Decide "changes behind the resume token are not kept any more: compare with the lists and begin anew";
     NamespaceQuota "NAMESPACE_QUOTA" ResourceExhausted Retry "the namespace holds as many records or SKUs as it may";
     StoreFull "STORE_FULL" ResourceExhausted Retry "the store is at its memory limit: only commits, rollbacks and expiry go through";
     Overloaded "OVERLOADED" ResourceExhausted Retry "shed before execution: too many calls wait";
+    TooManyWatches "TOO_MANY_WATCHES" ResourceExhausted Retry "this server has as many streams, or watches as many namespaces, as it may";
+    WatchTooSlow "WATCH_TOO_SLOW" ResourceExhausted Retry "the stream was not read fast enough: call again with the last resume token";
     StoreUnavailable "STORE_UNAVAILABLE" Unavailable Retry "the store can't be used";
     Draining "DRAINING" Unavailable Retry "the server is stopping";
     DeadlineExceeded "DEADLINE_EXCEEDED" DeadlineExceeded Retry "the caller's deadline passed before the call was sent to the store";
@@ -164,6 +169,7 @@ fn code_name(code: Code) -> &'static str {
         Code::NotFound => "NOT_FOUND",
         Code::FailedPrecondition => "FAILED_PRECONDITION",
         Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
         Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
         Code::Unavailable => "UNAVAILABLE",
         Code::DeadlineExceeded => "DEADLINE_EXCEEDED",

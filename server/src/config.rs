@@ -104,6 +104,14 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_MAX_STREAMS", default_value_t = 65_536, value_name = "CALLS")]
     pub max_streams: u32,
 
+    /// Streams that watch a namespace, 1 to 1,000,000
+    #[arg(long, env = "SENTINEL_MAX_WATCHES", default_value_t = 10_000, value_name = "STREAMS")]
+    pub max_watches: usize,
+
+    /// Namespaces that are watched at the same time, each with a connection to the store, 1 to 1,024
+    #[arg(long, env = "SENTINEL_MAX_WATCHED_NAMESPACES", default_value_t = 64, value_name = "NAMESPACES")]
+    pub max_watched_namespaces: usize,
+
     /// Longest request, 1024 to 67,108,864 bytes
     #[arg(long, env = "SENTINEL_MAX_REQUEST_BYTES", default_value_t = 1_048_576, value_name = "BYTES")]
     pub max_request_bytes: usize,
@@ -213,6 +221,8 @@ impl Config {
         check.number("batch-max-operations", self.batch_max_operations, 1, 512);
         check.number("batches-in-flight", self.batches_in_flight, 1, 64);
         check.number("max-streams", self.max_streams, 1, 1_000_000);
+        check.number("max-watches", self.max_watches, 1, 1_000_000);
+        check.number("max-watched-namespaces", self.max_watched_namespaces, 1, 1_024);
         check.number("max-request-bytes", self.max_request_bytes, 1_024, 67_108_864);
         check.number("partitions", self.partitions, 1, domain::MAX_PARTITIONS);
         check.number("quota-records", self.quota_records, 1, domain::MAX_QUOTA_RECORDS);

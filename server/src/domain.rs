@@ -13,8 +13,8 @@ mod operation;
 
 pub(crate) use audit::{Finding, FindingKind, Report};
 pub(crate) use operation::{
-    Answer, Condition, NamespaceChange, Operation, Outcome, Refusal, Reservation, ReservedLine, Rules, RulesChange,
-    State, Stock,
+    Answer, Condition, Happened, NamespaceChange, Operation, Outcome, Refusal, Reservation, ReservedLine, Rules,
+    RulesChange, State, Stock,
 };
 
 /// The longest name of a namespace, in bytes.

@@ -5,6 +5,7 @@
 //! - `service`: proto to domain and back. A call enters and leaves here.
 //! - `sweeper`, `health`, `admin_http`: give back what is due where nobody calls; tell whether this
 //!   server is well; the operator's port.
+//! - `watch`: streams of what happens in a namespace, from one reader of its events.
 //! - `namespaces`: the namespaces that are open, and the lane of each partition.
 //! - `lane`: the queue of one partition; commits operations in groups.
 //! - `store`: Redis: keys, bytes, script, connections, the embedded child.
@@ -21,7 +22,8 @@
 use std::{io, sync::Arc, time::Duration};
 
 use inventory_sentinel::v1::{
-    self, inventory_admin_server::InventoryAdminServer, inventory_sentinel_server::InventorySentinelServer,
+    self, inventory_admin_server::InventoryAdminServer, inventory_events_server::InventoryEventsServer,
+    inventory_sentinel_server::InventorySentinelServer,
 };
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -37,6 +39,7 @@ mod service;
 mod store;
 mod sweeper;
 pub mod telemetry;
+mod watch;
 
 pub use store::embedded::EmbeddedError;
 
@@ -45,13 +48,15 @@ use crate::{
     health::{Health, StoreGate},
     lane::LaneLimits,
     namespaces::{Defaults, Namespaces},
-    service::{Desk, admin::Admin, checkout::Checkout},
+    service::{Desk, admin::Admin, checkout::Checkout, watch::Events},
     store::{
         Store,
         embedded::Embedded,
+        error::StoreError,
         pool::{Limits, Pool},
     },
     telemetry::{grpc::TraceLayer, metrics::Metrics},
+    watch::{Hub, WatchLimits},
 };
 
 /// Bytes that may be under way in one call before the receiver has read them.
@@ -140,9 +145,11 @@ async fn serve(
     admin: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let pool = Pool::new(&url, Limits::from(&*config)).map_err(|error| RunError::Store(error.to_string()))?;
-    let store = Arc::new(Store::new(pool));
+    let unusable = |error: StoreError| RunError::Store(error.to_string());
+    let limits = Limits::from(&*config);
+    let store = Arc::new(Store::new(Pool::new(&url, limits).map_err(unusable)?));
     let metrics = Arc::new(Metrics::new());
+    let hub = Arc::new(Hub::new(&url, limits, WatchLimits::from(&*config), Arc::clone(&metrics)).map_err(unusable)?);
     let limits = LaneLimits {
         queue: config.queue_limit,
         batch: config.batch_max_operations,
@@ -171,7 +178,12 @@ async fn serve(
         .max_concurrent_streams(config.max_streams)
         .layer(TraceLayer)
         .add_service(
-            InventorySentinelServer::new(Checkout(desk.clone())).max_decoding_message_size(config.max_request_bytes),
+            InventorySentinelServer::new(Checkout(desk.clone(), Arc::clone(&hub)))
+                .max_decoding_message_size(config.max_request_bytes),
+        )
+        .add_service(
+            InventoryEventsServer::new(Events { desk: desk.clone(), hub })
+                .max_decoding_message_size(config.max_request_bytes),
         )
         .add_service(
             InventoryAdminServer::new(Admin::new(desk, store)).max_decoding_message_size(config.max_request_bytes),

@@ -45,6 +45,8 @@ pub(crate) struct Namespace {
     /// Keyed with the secret, so that ids can't be guessed.
     identity: Hmac<Sha256>,
     lanes: Vec<Lane>,
+    /// Of each partition, by which it is told from one that takes its place.
+    pub(crate) epochs: Box<[u64]>,
 }
 
 impl Namespace {
@@ -253,13 +255,15 @@ impl Namespaces {
     /// Opens every partition; the first decides what all of them are like, whoever proposes.
     async fn open(&self, name: &NamespaceName, proposal: &NamespaceConfig) -> Result<Arc<Namespace>, StoreError> {
         let first = self.open_partition(name, 0, proposal).await?;
-        let config = first.1;
-        let mut lanes = vec![first.0];
+        let (lane, epoch, config) = first;
+        let (mut lanes, mut epochs) = (vec![lane], vec![epoch]);
         for partition in 1..config.partitions {
-            lanes.push(self.open_partition(name, partition, &config).await?.0);
+            let (lane, epoch, _) = self.open_partition(name, partition, &config).await?;
+            lanes.push(lane);
+            epochs.push(epoch);
         }
         let identity = Hmac::new_from_slice(&config.secret).map_err(|error| StoreError::corrupt(error.to_string()))?;
-        let namespace = Arc::new(Namespace { name: name.clone(), config, identity, lanes });
+        let namespace = Arc::new(Namespace { name: name.clone(), config, identity, lanes, epochs: epochs.into() });
 
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let is_current =
@@ -277,7 +281,7 @@ impl Namespaces {
         name: &NamespaceName,
         partition: u16,
         proposal: &NamespaceConfig,
-    ) -> Result<(Lane, NamespaceConfig), StoreError> {
+    ) -> Result<(Lane, u64, NamespaceConfig), StoreError> {
         let keys = PartitionKeys::new(name, partition);
         let mut opened = self.store.open(&keys, proposal, new_epoch()).await?;
         if partition > 0 {
@@ -293,7 +297,7 @@ impl Namespaces {
         };
         let now: Millis = opened.now;
         let lane = Lane::start(destination, now, self.limits, Arc::clone(&self.store), Arc::clone(&self.metrics));
-        Ok((lane, opened.config))
+        Ok((lane, opened.epoch, opened.config))
     }
 }
 

@@ -161,9 +161,9 @@ impl SentinelProcess {
         Sentinel::connect(format!("http://{}", self.grpc)).await.expect("the server can be connected to")
     }
 
-    /// Both raw clients, for one namespace.
+    /// All raw clients, for one namespace.
     pub fn shop(&self, namespace: &str) -> Shop {
-        Shop::new(self.checkout(), self.admin(), namespace)
+        Shop::new(self.channel(), namespace)
     }
 
     /// Whether it says that it is ready, and what it says.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use inventory_sentinel::v1::{
-    self, inventory_admin_client::InventoryAdminClient, inventory_sentinel_client::InventorySentinelClient,
-    reserve_response::Result as Reserved,
+    self, inventory_admin_client::InventoryAdminClient, inventory_events_client::InventoryEventsClient,
+    inventory_sentinel_client::InventorySentinelClient, reserve_response::Result as Reserved,
 };
 use tonic::{Status, transport::Channel};
 
@@ -17,6 +17,8 @@ pub struct Shop {
     pub checkout: InventorySentinelClient<Channel>,
     /// The raw client for operators.
     pub admin: InventoryAdminClient<Channel>,
+    /// The raw client for who watches.
+    pub events: InventoryEventsClient<Channel>,
     /// The name.
     pub namespace: String,
 }
@@ -33,12 +35,13 @@ pub fn order(lines: &[(&str, i32)]) -> v1::ReserveRequest {
 type Answer<T> = Result<T, Status>;
 
 impl Shop {
-    pub(crate) fn new(
-        checkout: InventorySentinelClient<Channel>,
-        admin: InventoryAdminClient<Channel>,
-        namespace: &str,
-    ) -> Shop {
-        Shop { checkout, admin, namespace: namespace.to_owned() }
+    pub(crate) fn new(channel: Channel, namespace: &str) -> Shop {
+        Shop {
+            checkout: InventorySentinelClient::new(channel.clone()),
+            admin: InventoryAdminClient::new(channel.clone()),
+            events: InventoryEventsClient::new(channel),
+            namespace: namespace.to_owned(),
+        }
     }
 
     /// Reserve, as it is answered.

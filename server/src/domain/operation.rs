@@ -258,3 +258,24 @@ pub(crate) enum Refusal {
     VersionMismatch(Option<Stock>),
     ClosesBeforeOpening,
 }
+
+/// What a change was, with the units that it moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Happened {
+    /// A reservation was made.
+    Reserved(Vec<Line>),
+    Committed(Vec<Line>),
+    /// Given back by a call.
+    RolledBack(Vec<Line>),
+    /// Given back by the deadline.
+    Expired(Vec<Line>),
+    /// Held for longer; nothing moved.
+    Extended(Vec<Line>),
+    /// A reservation was made that is sold already.
+    BoughtLate(Vec<Line>),
+    /// So many units more on hand, or fewer.
+    StockSet(Sku, i64),
+    StockAdjusted(Sku, i64),
+    Configured(Sku),
+    Deleted(Sku),
+}

@@ -10,7 +10,12 @@ use inventory_sentinel::{
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::{Desk, carry, check_age, convert, deadline, lane_of, status::Failure, unexpected};
+use super::{
+    Desk, carry, check_age, convert, deadline, lane_of,
+    status::Failure,
+    unexpected,
+    watch::{self, Answers},
+};
 use crate::{
     domain::{
         BuyerId, Id, Invalid, Line, NamespaceName, Operation, Outcome, Refusal, RequestId, Reservation, ReservationId,
@@ -18,6 +23,7 @@ use crate::{
     },
     namespaces::Namespace,
     telemetry::metrics::Operation as Measured,
+    watch::Hub,
 };
 
 /// The longest ttl of any namespace: what a namespace that does not exist would allow at most.
@@ -25,7 +31,7 @@ const ANY_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The checkout service.
 #[derive(Clone)]
-pub(crate) struct Checkout(pub(crate) Desk);
+pub(crate) struct Checkout(pub(crate) Desk, pub(crate) Arc<Hub>);
 
 #[tonic::async_trait]
 impl InventorySentinel for Checkout {
@@ -98,6 +104,15 @@ impl InventorySentinel for Checkout {
             Ok(v1::IsProtectedResponse { is_protected })
         };
         self.0.answer(Measured::IsProtected, handler, |_| false).await
+    }
+
+    type WatchProtectedStream = Answers<v1::WatchProtectedResponse>;
+
+    async fn watch_protected(
+        &self,
+        request: Request<v1::WatchProtectedRequest>,
+    ) -> Result<Response<Self::WatchProtectedStream>, Status> {
+        watch::protected(&self.0, &self.1, request).await
     }
 }
 

@@ -4,7 +4,8 @@
 //! - [`checkout`][]: `InventorySentinel`.
 //! - [`batch`][]: many of its operations in one call.
 //! - [`admin`][]: `InventoryAdmin`; [`lists`][]: its lists; [`bulk`][]: many SKUs in a call.
-//! - [`convert`][]: domain values as messages.
+//! - [`watch`][]: the streams, `InventoryEvents` among them.
+//! - [`convert`][], [`events`][]: domain values as messages.
 //! - [`rules`][]: the rules of a SKU, both ways.
 //! - [`settings`][]: the settings of a namespace, both ways.
 //! - [`status`][]: refusals as `Status`; the only place that knows gRPC codes.
@@ -21,10 +22,12 @@ mod batch;
 mod bulk;
 pub(crate) mod checkout;
 mod convert;
+mod events;
 mod lists;
 mod rules;
 mod settings;
 mod status;
+pub(crate) mod watch;
 
 use self::status::Failure;
 use crate::{

@@ -17,6 +17,7 @@ use crate::{
     namespaces::Unchanged,
     store::{audit::AuditError, error::StoreError},
     telemetry::metrics::CallStatus,
+    watch::WatchError,
 };
 
 /// After which a call that was not applied is best repeated.
@@ -163,6 +164,20 @@ impl From<StoreError> for Failure {
             StoreError::Full => Self::new(Reason::StoreFull),
             StoreError::Corrupt { why } => Self::new(Reason::StoreCorrupt).because(&why),
             error => Self::new(Reason::StoreUnavailable).because(&error.to_string()),
+        }
+    }
+}
+
+impl From<WatchError> for Failure {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::TooMany => Self::new(Reason::TooManyWatches),
+            WatchError::TooSlow => Self::new(Reason::WatchTooSlow),
+            WatchError::Compacted => Self::new(Reason::EventsCompacted),
+            WatchError::Lost => {
+                Self::new(Reason::StoreUnavailable).because("the stream has lost its place in the store")
+            }
+            WatchError::Store(error) => error.into(),
         }
     }
 }

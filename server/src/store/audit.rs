@@ -7,15 +7,13 @@
 
 use std::collections::HashMap;
 
-use deadpool_redis::redis::{self, FromRedisValue, Value, cmd};
-
 use super::{
     error::StoreError,
-    events::{After, Entry},
+    events::{self, After, Change, Entry},
     keys::PartitionKeys,
     lists::scan,
     pool::Connection,
-    wire::{self, reservation_from, stock_from},
+    wire::{reservation_from, stock_from},
 };
 use crate::domain::{Finding, FindingKind, Id, Report, ReservationId, Sku, Stock};
 
@@ -68,9 +66,8 @@ pub(crate) async fn partition(
 }
 
 async fn sequence(connection: &mut Connection, keys: &PartitionKeys) -> Result<u64, StoreError> {
-    let reply = connection.send(cmd("HGET").arg(keys.meta()).arg("state")).await?;
-    let state: Vec<u8> = parse(reply)?;
-    wire::sequence_of(&state).ok_or_else(|| StoreError::corrupt("the state of a partition"))
+    let place = events::place(connection, keys).await?;
+    place.map(|(_, sequence)| sequence).ok_or_else(|| StoreError::corrupt("the state of a partition"))
 }
 
 async fn scan_holds(
@@ -151,23 +148,11 @@ async fn carry_forward(
 ) -> Result<(), AuditError> {
     let mut at = start;
     while at < end {
-        let reply = connection
-            .send(
-                cmd("XRANGE")
-                    .arg(keys.events())
-                    .arg(format!("{}-0", at + 1))
-                    .arg(format!("{end}-0"))
-                    .arg("COUNT")
-                    .arg(EVENTS_COUNT),
-            )
-            .await?;
-        let entries: Vec<(String, Vec<Vec<u8>>)> = parse(reply)?;
+        let entries = events::read(connection, keys, at, Some(end), EVENTS_COUNT).await?;
         if entries.is_empty() {
             return Err(AuditError::Overtaken);
         }
-        for (id, fields) in entries {
-            let data = fields.get(1).ok_or_else(|| StoreError::corrupt("an event"))?;
-            let entry = Entry::decode(&id, data)?;
+        for entry in entries {
             if entry.first != at {
                 return Err(AuditError::Overtaken);
             }
@@ -180,23 +165,25 @@ async fn carry_forward(
 
 fn apply(entry: Entry, pending: &mut HashMap<Id, Pending>, stock: &mut HashMap<Sku, Stock>) {
     for run in entry.runs {
-        for id in run.ids {
+        for Change { id, .. } in run.changes {
             match &run.after {
                 After::Holding { lines, deadline } => {
                     let units = units(lines.iter().map(|line| (line.sku.clone(), line.quantity.get())));
                     pending.insert(id, Pending { units, deadline: deadline.0, seen_from_start: false });
                 }
-                After::Resolved => {
+                After::Resolved(_) => {
                     pending.remove(&id);
                 }
                 After::Nothing => {}
             }
         }
-        if let Some(sku) = run.deleted {
-            stock.remove(&sku);
+    }
+    for (sku, counters) in entry.stock {
+        match counters {
+            Some(counters) => _ = stock.insert(sku, counters),
+            None => _ = stock.remove(&sku),
         }
     }
-    stock.extend(entry.stock);
 }
 
 fn units(lines: impl Iterator<Item = (Sku, u32)>) -> Vec<(Sku, u32)> {
@@ -253,8 +240,4 @@ fn compare(
         report.sold += counters.sold;
         report.supplied += counters.supplied;
     }
-}
-
-fn parse<T: FromRedisValue>(reply: Value) -> Result<T, StoreError> {
-    redis::from_redis_value(reply).map_err(|error| StoreError::corrupt(error.to_string()))
 }

@@ -1,10 +1,15 @@
-//! The entries of the event stream as values; the format is written by `lua/write.lua`. Pure, no I/O.
+//! The event stream of a partition: its entries as values, and reading them. The format is written by
+//! `lua/write.lua`.
+
+use deadpool_redis::redis::{self, cmd};
 
 use super::{
     error::StoreError,
-    wire::{Bytes, stock_from},
+    keys::PartitionKeys,
+    pool::Connection,
+    wire::{Bytes, epoch_and_sequence_of, stock_from},
 };
-use crate::domain::{Id, Line, Millis, Sku, Stock};
+use crate::domain::{BuyerId, Happened, Id, Line, Millis, Sku, State, Stock};
 
 /// The version of the format.
 const VERSION: u8 = 1;
@@ -14,29 +19,39 @@ const VERSION: u8 = 1;
 pub(crate) enum After {
     /// They hold these units until this deadline.
     Holding { lines: Vec<Line>, deadline: Millis },
-    /// They hold nothing any more.
-    Resolved,
+    /// They hold nothing any more, and stand like this for good.
+    Resolved(State),
     /// No reservation is touched.
     Nothing,
 }
 
-/// Reservations to which the same happened in one batch.
+/// Changes of one batch that differ only by whom they happened to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Run {
+    pub(crate) happened: Happened,
     pub(crate) after: After,
-    /// The SKU that is gone with this event.
-    pub(crate) deleted: Option<Sku>,
-    pub(crate) ids: Vec<Id>,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// One change of a run.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// Of the reservation; of a change of stock no id that means anything.
+    pub(crate) id: Id,
+    /// Its number within the partition.
+    pub(crate) sequence: u64,
+    pub(crate) buyer: BuyerId,
 }
 
 /// All that one script call changed, in (`first`, `last`] of the partition's sequence.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
+    pub(crate) at: Millis,
     pub(crate) first: u64,
     pub(crate) last: u64,
     pub(crate) runs: Vec<Run>,
-    /// The counters of every SKU that changed and is still there, as they were after the call.
-    pub(crate) stock: Vec<(Sku, Stock)>,
+    /// The counters of every SKU that changed, as they were after the call; `None`: it is gone.
+    pub(crate) stock: Vec<(Sku, Option<Stock>)>,
 }
 
 impl Entry {
@@ -48,23 +63,22 @@ impl Entry {
             if bytes.u8()? != VERSION {
                 return None;
             }
-            let _now = bytes.u48()?;
+            let at = Millis(bytes.u48()?);
             let first = bytes.u48()?;
-            let runs = (0..bytes.u16()?).map(|_| run(&mut bytes)).collect::<Option<_>>()?;
+            let runs = (0..bytes.u16()?).map(|_| run(&mut bytes, first)).collect::<Option<_>>()?;
             let mut stock = Vec::new();
             for _ in 0..bytes.u16()? {
                 let (sku, record) = (Sku::from_store(bytes.short()?)?, bytes.short()?);
-                if !record.is_empty() {
-                    stock.push((sku, stock_from(record)?));
-                }
+                let counters = if record.is_empty() { None } else { Some(stock_from(record)?) };
+                stock.push((sku, counters));
             }
-            bytes.0.is_empty().then_some(Self { first, last, runs, stock })
+            bytes.0.is_empty().then_some(Self { at, first, last, runs, stock })
         };
         entry().ok_or_else(|| StoreError::corrupt(format!("event {id}")))
     }
 }
 
-fn run(bytes: &mut Bytes<'_>) -> Option<Run> {
+fn run(bytes: &mut Bytes<'_>, first: u64) -> Option<Run> {
     let kind = bytes.u8()?;
     let state = bytes.u8()?;
     let deadline = Millis(bytes.u48()?);
@@ -73,18 +87,96 @@ fn run(bytes: &mut Bytes<'_>) -> Option<Run> {
     let held = if rest.is_empty() { moved } else { rest };
     let after = match state {
         b'P' => After::Holding { lines: Bytes(held).lines()?, deadline },
-        b'C' | b'R' | b'E' => After::Resolved,
+        b'C' => After::Resolved(State::Committed),
+        b'R' => After::Resolved(State::RolledBack),
+        b'E' => After::Resolved(State::Expired),
         b'-' => After::Nothing,
         _ => return None,
     };
-    let deleted = if kind == b'D' { Some(Sku::from_store(moved)?) } else { None };
-    let ids = (0..bytes.u16()?)
+    let lines = || Bytes(moved).lines();
+    let supplied = || {
+        let (delta, sku) = moved.split_first_chunk()?;
+        Some((Sku::from_store(sku)?, i64::from_be_bytes(*delta)))
+    };
+    let happened = match kind {
+        b'H' => Happened::Reserved(lines()?),
+        b'C' => Happened::Committed(lines()?),
+        b'R' => Happened::RolledBack(lines()?),
+        b'E' => Happened::Expired(lines()?),
+        b'X' => Happened::Extended(lines()?),
+        b'L' => Happened::BoughtLate(lines()?),
+        b'S' => supplied().map(|(sku, delta)| Happened::StockSet(sku, delta))?,
+        b'A' => supplied().map(|(sku, delta)| Happened::StockAdjusted(sku, delta))?,
+        b'F' => Happened::Configured(Sku::from_store(moved.get(1..)?)?),
+        b'D' => Happened::Deleted(Sku::from_store(moved)?),
+        _ => return None,
+    };
+    let changes = (0..bytes.u16()?)
         .map(|_| {
             let id = bytes.take(16)?.try_into().ok()?;
-            let _place = bytes.u16()?;
-            let _buyer = bytes.short()?;
-            Some(id)
+            let sequence = first + u64::from(bytes.u16()?);
+            let buyer = BuyerId::parse(String::from_utf8(bytes.short()?.to_vec()).ok()?).ok()?;
+            Some(Change { id, sequence, buyer })
         })
         .collect::<Option<_>>()?;
-    Some(Run { after, deleted, ids })
+    Some(Run { happened, after, changes })
+}
+
+/// Epoch and sequence of a partition; `None` if there is no such partition.
+pub(crate) async fn place(connection: &mut Connection, keys: &PartitionKeys) -> Result<Option<(u64, u64)>, StoreError> {
+    let reply = connection.send(cmd("HGET").arg(keys.meta()).arg("state")).await?;
+    let Some(state): Option<Vec<u8>> = parse(reply)? else { return Ok(None) };
+    epoch_and_sequence_of(&state).map(Some).ok_or_else(|| StoreError::corrupt("the state of a partition"))
+}
+
+/// So many entries at most of one partition, with changes behind `after` up to `end`, where one is named.
+pub(crate) async fn read(
+    connection: &mut Connection,
+    keys: &PartitionKeys,
+    after: u64,
+    end: Option<u64>,
+    count: usize,
+) -> Result<Vec<Entry>, StoreError> {
+    let end = end.map_or_else(|| "+".to_owned(), |end| format!("{end}-0"));
+    let from = format!("{}-0", after.saturating_add(1));
+    let reply = connection.send(cmd("XRANGE").arg(keys.events()).arg(from).arg(end).arg("COUNT").arg(count)).await?;
+    decode(parse(reply)?)
+}
+
+/// Waits for so long at most for entries behind these places, each in the stream of its partition; so many
+/// at most of each.
+pub(crate) async fn wait(
+    connection: &mut Connection,
+    places: &[(PartitionKeys, u64)],
+    longest: std::time::Duration,
+    count: usize,
+) -> Result<Vec<(usize, Vec<Entry>)>, StoreError> {
+    let mut command = cmd("XREAD");
+    command.arg("COUNT").arg(count).arg("BLOCK").arg(longest.as_millis() as u64).arg("STREAMS");
+    places.iter().for_each(|(keys, _)| _ = command.arg(keys.events()));
+    places.iter().for_each(|(_, after)| _ = command.arg(format!("{after}-0")));
+    let streams: Option<Vec<(String, Raw)>> = parse(connection.send(&command).await?)?;
+    let mut read = Vec::new();
+    for (key, entries) in streams.unwrap_or_default() {
+        let partition = places.iter().position(|(keys, _)| keys.events() == key);
+        let partition = partition.ok_or_else(|| StoreError::corrupt("a stream that was not asked for"))?;
+        read.push((partition, decode(entries)?));
+    }
+    Ok(read)
+}
+
+/// Entries as Redis has them: id, and field and value.
+type Raw = Vec<(String, Vec<Vec<u8>>)>;
+
+fn decode(raw: Raw) -> Result<Vec<Entry>, StoreError> {
+    raw.into_iter()
+        .map(|(id, fields)| {
+            let data = fields.get(1).ok_or_else(|| StoreError::corrupt("an event"))?;
+            Entry::decode(&id, data)
+        })
+        .collect()
+}
+
+fn parse<T: redis::FromRedisValue>(reply: redis::Value) -> Result<T, StoreError> {
+    redis::from_redis_value(reply).map_err(|error| StoreError::corrupt(error.to_string()))
 }

@@ -16,7 +16,7 @@ use deadpool_redis::redis::{Arg, Cmd, Value, cmd};
 pub(crate) mod audit;
 pub(crate) mod embedded;
 pub(crate) mod error;
-mod events;
+pub(crate) mod events;
 pub(crate) mod fitness;
 pub(crate) mod keys;
 pub(crate) mod lists;

@@ -93,6 +93,8 @@ pub(crate) struct Metrics {
     shed: IntCounter,
     store_errors: IntCounterVec,
     clock_jumps: IntCounter,
+    watches: IntGauge,
+    cut_off: IntCounter,
 }
 
 /// The operations with a counter of their own, by their place in [`Operation`].
@@ -159,6 +161,9 @@ impl Metrics {
         )?;
         registry.register(Box::new(lane_queue.clone()))?;
 
+        let watches = IntGauge::new("inventory_sentinel_watches", "Streams that watch a namespace.")?;
+        registry.register(Box::new(watches.clone()))?;
+
         let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
             let counter = IntCounter::new(name, help)?;
             registry.register(Box::new(counter.clone()))?;
@@ -178,6 +183,11 @@ impl Metrics {
             shed: counter("inventory_sentinel_shed_total", "Operations refused because too many waited.")?,
             store_errors,
             clock_jumps: counter("inventory_sentinel_clock_jumps_total", "Large jumps seen in the store's clock.")?,
+            watches,
+            cut_off: counter(
+                "inventory_sentinel_watches_cut_off_total",
+                "Streams ended because they were not read fast enough.",
+            )?,
             registry,
         })
     }
@@ -203,6 +213,16 @@ impl Metrics {
     /// So many holds were given back because their deadline passed.
     pub(crate) fn add_expired(&self, holds: u64) {
         self.expired.inc_by(holds);
+    }
+
+    /// So many streams more, or fewer.
+    pub(crate) fn add_watches(&self, streams: i64) {
+        self.watches.add(streams);
+    }
+
+    /// A stream was ended because it was not read fast enough.
+    pub(crate) fn inc_cut_off(&self) {
+        self.cut_off.inc();
     }
 
     /// An operation was refused because too many waited.

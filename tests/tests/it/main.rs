@@ -22,3 +22,4 @@ mod settings;
 mod stock;
 mod store;
 mod telemetry;
+mod watch;

@@ -76,9 +76,8 @@ pub(crate) fn reservation_from(id: ReservationId, record: &[u8]) -> Option<Reser
     bytes.0.is_empty().then_some(Reservation { id, state, lines, buyer, created_at, expires_at, resolved_at, origin })
 }
 
-/// The sequence in the state record of a partition.
-pub(crate) fn sequence_of(state: &[u8]) -> Option<u64> {
+/// Epoch and sequence in the state record of a partition.
+pub(crate) fn epoch_and_sequence_of(state: &[u8]) -> Option<(u64, u64)> {
     let mut bytes = Bytes(state);
-    let _epoch = bytes.u48()?;
-    bytes.u48()
+    Some((bytes.u48()?, bytes.u48()?))
 }

@@ -1,0 +1,62 @@
+//! Events as messages. No I/O.
+
+use inventory_sentinel::v1;
+
+use super::convert;
+use crate::{
+    domain::{Happened, Line, ReservationId, Sku, State},
+    store::events::{After, Change, Entry, Run},
+};
+
+/// What happened in one batch of a partition, by kind.
+pub(super) fn messages(partition: u16, entry: &Entry) -> Vec<v1::Event> {
+    let changes = entry.runs.iter().flat_map(|run| run.changes.iter().map(move |change| (run, change)));
+    changes.map(|(run, change)| message(partition, entry, run, change)).collect()
+}
+
+fn message(partition: u16, entry: &Entry, run: &Run, change: &Change) -> v1::Event {
+    let (kind, lines, stock) = happened(&run.happened);
+    let (state, expires_at) = match &run.after {
+        After::Holding { deadline, .. } => (v1::ReservationState::Pending, Some(convert::timestamp(*deadline))),
+        After::Resolved(State::Committed) => (v1::ReservationState::Committed, None),
+        After::Resolved(State::RolledBack) => (v1::ReservationState::RolledBack, None),
+        After::Resolved(State::Expired) => (v1::ReservationState::Expired, None),
+        After::Resolved(State::Pending) | After::Nothing => (v1::ReservationState::Unspecified, None),
+    };
+    let reservation = stock.is_none().then(|| ReservationId { id: change.id, partition }.to_string());
+    let (sku, delta) = stock.unzip();
+    v1::Event {
+        partition: partition.into(),
+        sequence: change.sequence as i64,
+        occurred_at: Some(convert::timestamp(entry.at)),
+        kind: kind.into(),
+        reservation_id: reservation.unwrap_or_default(),
+        buyer_id: change.buyer.as_str().to_owned(),
+        lines: lines.iter().map(line).collect(),
+        state: state.into(),
+        expires_at,
+        sku: sku.map(|sku| sku.as_str().to_owned()).unwrap_or_default(),
+        delta: delta.unwrap_or(0),
+    }
+}
+
+/// The kind, the units that moved, and of a change of stock the SKU and by how much.
+fn happened(happened: &Happened) -> (v1::EventKind, &[Line], Option<(&Sku, i64)>) {
+    use v1::EventKind as Kind;
+    match happened {
+        Happened::Reserved(lines) => (Kind::Reserved, lines, None),
+        Happened::Committed(lines) => (Kind::Committed, lines, None),
+        Happened::RolledBack(lines) => (Kind::RolledBack, lines, None),
+        Happened::Expired(lines) => (Kind::Expired, lines, None),
+        Happened::Extended(lines) => (Kind::Extended, lines, None),
+        Happened::BoughtLate(lines) => (Kind::BoughtLate, lines, None),
+        Happened::StockSet(sku, delta) => (Kind::StockSet, &[], Some((sku, *delta))),
+        Happened::StockAdjusted(sku, delta) => (Kind::StockAdjusted, &[], Some((sku, *delta))),
+        Happened::Configured(sku) => (Kind::SkuConfigured, &[], Some((sku, 0))),
+        Happened::Deleted(sku) => (Kind::SkuDeleted, &[], Some((sku, 0))),
+    }
+}
+
+fn line(line: &Line) -> v1::Line {
+    v1::Line { sku: line.sku.as_str().to_owned(), quantity: line.quantity.get() as i32 }
+}

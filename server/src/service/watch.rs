@@ -1,0 +1,249 @@
+//! The streams: WatchProtected, and `InventoryEvents`. Parses and answers; what there is to tell comes from the
+//! watch core. A stream is only asked for more when its caller has read what came before.
+
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::{Stream, stream};
+use inventory_sentinel::{
+    Reason,
+    v1::{self, inventory_events_server::InventoryEvents},
+};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use super::{Desk, convert, deadline, events, status::Failure};
+use crate::{
+    domain::{Invalid, NamespaceName, Sku, Stock},
+    namespaces::Namespace,
+    watch::{
+        Hub, Position,
+        changes::{ChangesWatch, Heard, Start, Told},
+        numbers::{News, NumbersWatch, View},
+    },
+};
+
+/// SKUs that one WatchStock can name.
+const MAX_SKUS: usize = 1_000;
+/// Events of one response.
+const MAX_EVENTS: usize = 256;
+/// Shortest time between two responses with changes of stock, unless the caller names one.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+/// The shortest and the longest that he can name.
+const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3_600));
+
+/// What a streaming call answers with.
+pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service of the feed.
+#[derive(Clone)]
+pub(crate) struct Events {
+    pub(crate) desk: Desk,
+    pub(crate) hub: Arc<Hub>,
+}
+
+#[tonic::async_trait]
+impl InventoryEvents for Events {
+    type WatchStream = Answers<v1::WatchResponse>;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let deadline = deadline(request.metadata());
+        let v1::WatchRequest { namespace_id, resume_token, from_oldest } = request.into_inner();
+        let namespace = known(&self.desk, namespace_id, deadline).await?;
+        let start = match (resume(&namespace, &resume_token)?, from_oldest) {
+            (Resume::At(position), _) => Start::Behind(position),
+            (Resume::Elsewhere, _) => return Err(Failure::new(Reason::EventsCompacted).into()),
+            (Resume::No, true) => Start::Oldest,
+            (Resume::No, false) => Start::Now,
+        };
+        let watch = ChangesWatch::open(&self.hub, &namespace, start).await.map_err(Failure::from)?;
+        Ok(Response::new(changes(self.desk.clone(), namespace, watch)))
+    }
+
+    type WatchStockStream = Answers<v1::WatchStockResponse>;
+
+    async fn watch_stock(
+        &self,
+        request: Request<v1::WatchStockRequest>,
+    ) -> Result<Response<Self::WatchStockStream>, Status> {
+        let deadline = deadline(request.metadata());
+        let v1::WatchStockRequest { namespace_id, skus, min_interval, resume_token } = request.into_inner();
+        let view = View::Stock { skus: named(skus)?, interval: interval(min_interval)? };
+        let message = |news: News, resume_token| v1::WatchStockResponse {
+            is_snapshot: news.is_snapshot,
+            skus: news.rows.into_iter().map(watched).collect(),
+            resume_token,
+        };
+        numbers(&self.desk, &self.hub, (namespace_id, resume_token), view, deadline, message).await
+    }
+}
+
+/// WatchProtected.
+pub(super) async fn protected(
+    desk: &Desk,
+    hub: &Hub,
+    request: Request<v1::WatchProtectedRequest>,
+) -> Result<Response<Answers<v1::WatchProtectedResponse>>, Status> {
+    let deadline = deadline(request.metadata());
+    let v1::WatchProtectedRequest { namespace_id, resume_token } = request.into_inner();
+    let message = |news: News, resume_token| {
+        let (added, removed): (Vec<_>, Vec<_>) =
+            news.rows.into_iter().partition(|(_, stock)| stock.is_some_and(|stock| stock.is_protected));
+        let names = |rows: Vec<(Sku, _)>| rows.into_iter().map(|(sku, _)| sku.into_string()).collect();
+        v1::WatchProtectedResponse {
+            added_skus: names(added),
+            removed_skus: names(removed),
+            is_snapshot: news.is_snapshot,
+            resume_token,
+        }
+    };
+    numbers(desk, hub, (namespace_id, resume_token), View::Protection, deadline, message).await
+}
+
+async fn known(desk: &Desk, namespace_id: String, deadline: Instant) -> Result<Arc<Namespace>, Failure> {
+    let name = NamespaceName::parse(namespace_id)?;
+    let namespace = desk.namespace(&name, deadline).await?;
+    namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))
+}
+
+/// A stream of what the table says, as messages.
+async fn numbers<T: Send + 'static>(
+    desk: &Desk,
+    hub: &Hub,
+    (namespace_id, resume_token): (String, String),
+    view: View,
+    deadline: Instant,
+    message: impl Fn(News, String) -> T + Copy + Send + 'static,
+) -> Result<Response<Answers<T>>, Status> {
+    let namespace = known(desk, namespace_id, deadline).await?;
+    let resume = match resume(&namespace, &resume_token)? {
+        Resume::At(position) => Some(position),
+        Resume::Elsewhere | Resume::No => None,
+    };
+    let watch = NumbersWatch::open(hub, &namespace, view, resume).await.map_err(Failure::from)?;
+    let state = (desk.clone(), namespace, watch);
+    Ok(Response::new(Box::pin(stream::try_unfold(state, move |(desk, namespace, mut watch)| async move {
+        let news = tokio::select! {
+            biased;
+            () = desk.draining.cancelled() => Err(Failure::new(Reason::Draining)),
+            news = watch.next() => news.map_err(Failure::from),
+        }?;
+        let token = token(&namespace, &news.position);
+        Ok(Some((message(news, token), (desk, namespace, watch))))
+    }))))
+}
+
+/// A stream of events, as messages.
+fn changes(desk: Desk, namespace: Arc<Namespace>, watch: ChangesWatch) -> Answers<v1::WatchResponse> {
+    let state = (desk, namespace, watch, VecDeque::new());
+    Box::pin(stream::try_unfold(state, |(desk, namespace, mut watch, mut ready)| async move {
+        if ready.is_empty() {
+            let told = watch.position().clone();
+            let heard = tokio::select! {
+                biased;
+                () = desk.draining.cancelled() => Err(Failure::new(Reason::Draining)),
+                heard = watch.next() => heard.map_err(Failure::from),
+            }?;
+            match heard {
+                Heard::Nothing => {
+                    let resume_token = token(&namespace, watch.position());
+                    ready.push_back(v1::WatchResponse { events: Vec::new(), resume_token });
+                }
+                Heard::Entry(entry, after) => ready = responses(&namespace, told, &entry, after),
+            }
+        }
+        Ok(ready.pop_front().map(|response| (response, (desk, namespace, watch, ready))))
+    }))
+}
+
+/// What is new of an entry, in messages that are not too large.
+fn responses(namespace: &Namespace, mut told: Position, entry: &Told, after: u64) -> VecDeque<v1::WatchResponse> {
+    let mut events = events::messages(entry.partition, &entry.entry);
+    events.retain(|event| event.sequence as u64 > after);
+    // Runs are by kind; the order in which things happened is that of the sequence.
+    events.sort_by_key(|event| event.sequence);
+    let mut events = events.into_iter().peekable();
+    let mut responses = VecDeque::new();
+    while events.peek().is_some() {
+        let events: Vec<_> = events.by_ref().take(MAX_EVENTS).collect();
+        if let (Some(told), Some(last)) = (told.0.get_mut(usize::from(entry.partition)), events.last()) {
+            *told = last.sequence as u64;
+        }
+        let resume_token = token(namespace, &told);
+        responses.push_back(v1::WatchResponse { events, resume_token });
+    }
+    responses
+}
+
+fn watched((sku, stock): (Sku, Option<Stock>)) -> v1::WatchedSku {
+    let name = sku.as_str().to_owned();
+    v1::WatchedSku { stock: stock.map(|stock| convert::stock(sku, stock)), sku: name }
+}
+
+fn named(skus: Vec<String>) -> Result<Vec<Sku>, Failure> {
+    if skus.len() > MAX_SKUS {
+        return Err(Invalid::new(Reason::TooManyOperations, "skus").into());
+    }
+    let mut named = Vec::with_capacity(skus.len());
+    for (i, sku) in skus.into_iter().enumerate() {
+        let sku = Sku::parse(sku, &format!("skus[{i}]"))?;
+        if !named.contains(&sku) {
+            named.push(sku);
+        }
+    }
+    Ok(named)
+}
+
+fn interval(asked: Option<prost_types::Duration>) -> Result<Duration, Failure> {
+    let Some(asked) = asked else { return Ok(DEFAULT_INTERVAL) };
+    Duration::try_from(asked)
+        .ok()
+        .filter(|interval| (INTERVALS.0..=INTERVALS.1).contains(interval))
+        .ok_or_else(|| Invalid::new(Reason::InvalidInterval, "min_interval").into())
+}
+
+/// What a resume token says.
+#[derive(Debug, PartialEq, Eq)]
+enum Resume {
+    /// There is none.
+    No,
+    At(Position),
+    /// It is of another namespace, or of one that this has taken the place of.
+    Elsewhere,
+}
+
+/// The version of the format of tokens.
+const TOKEN_VERSION: u8 = 1;
+
+/// A position as a token: the version, what tells the namespace from others, the sequences.
+fn token(namespace: &Namespace, position: &Position) -> String {
+    let mut bytes = vec![TOKEN_VERSION];
+    bytes.extend_from_slice(&identity(namespace).to_be_bytes());
+    position.0.iter().for_each(|sequence| bytes.extend_from_slice(&sequence.to_be_bytes()[2..]));
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn resume(namespace: &Namespace, token: &str) -> Result<Resume, Failure> {
+    if token.is_empty() {
+        return Ok(Resume::No);
+    }
+    let read = || {
+        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (&[version], rest) = bytes.split_first_chunk()?;
+        let (of, sequences) = rest.split_first_chunk()?;
+        if version != TOKEN_VERSION || sequences.len() % 6 != 0 || sequences.is_empty() {
+            return None;
+        }
+        if u64::from_be_bytes(*of) != identity(namespace) || sequences.len() != 6 * namespace.epochs.len() {
+            return Some(Resume::Elsewhere);
+        }
+        let sequence = |bytes: &[u8]| bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
+        Some(Resume::At(Position(sequences.chunks_exact(6).map(sequence).collect())))
+    };
+    read().ok_or_else(|| Invalid::new(Reason::InvalidResumeToken, "resume_token").into())
+}
+
+/// A number that another namespace, or the same one made anew, does not have.
+fn identity(namespace: &Namespace) -> u64 {
+    namespace.epochs.iter().fold(0, |identity, &epoch| identity.rotate_left(7) ^ epoch)
+}

@@ -1,0 +1,168 @@
+//! The watch core: any number of streams about a namespace, from one reader of its event stream. Uses the
+//! store, and nothing above it.
+//!
+//! - here: [`Hub`], which has the feed of each namespace that somebody watches, and bounds how many there are;
+//! - [`feed`]: the one reader of a namespace, and what it hands to all;
+//! - [`table`]: every SKU as it is now, by when it changed: what has changed since is looked up, not kept for
+//!   each watcher;
+//! - [`numbers`]: a stream of what the table says; [`changes`]: a stream of every event.
+//!
+//! A watcher costs the store nothing: a slow one of the table is told the newest when he reads, a slow one of
+//! events is cut off. Only who goes on from an old place reads the store by himself, a few at a time.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub(crate) mod changes;
+mod feed;
+pub(crate) mod numbers;
+mod table;
+
+use self::feed::Feed;
+use crate::{
+    config::{Config, RedisUrl},
+    domain::NamespaceName,
+    namespaces::Namespace,
+    store::{
+        error::StoreError,
+        pool::{Limits, Pool},
+    },
+    telemetry::metrics::Metrics,
+};
+
+/// How often a stream is told that it is up to date, while nothing happens.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// Streams that read the store by themselves at the same time, to catch up.
+const CATCHING_UP: usize = 8;
+
+/// How many streams there may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WatchLimits {
+    pub(crate) watches: usize,
+    pub(crate) namespaces: usize,
+}
+
+impl From<&Config> for WatchLimits {
+    fn from(config: &Config) -> Self {
+        Self { watches: config.max_watches, namespaces: config.max_watched_namespaces }
+    }
+}
+
+/// Why a stream does not begin, or ends.
+#[derive(Debug)]
+pub(crate) enum WatchError {
+    /// There are as many as there may be.
+    TooMany,
+    /// It was not read fast enough.
+    TooSlow,
+    /// What comes next is not kept any more.
+    Compacted,
+    /// The store is not the one that was read before, or it has lost something.
+    Lost,
+    Store(StoreError),
+}
+
+impl From<StoreError> for WatchError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Where a stream stands: the sequence that has been told of each partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Position(pub(crate) Box<[u64]>);
+
+impl Position {
+    /// Before everything.
+    fn zero(partitions: usize) -> Self {
+        Self(vec![0; partitions].into())
+    }
+
+    /// Whether everything up to `other` has been told.
+    fn covers(&self, other: &[u64]) -> bool {
+        self.0.iter().zip(other).all(|(told, other)| told >= other)
+    }
+}
+
+/// All feeds of this server.
+pub(crate) struct Hub {
+    pool: Pool,
+    limits: WatchLimits,
+    metrics: Arc<Metrics>,
+    permits: Arc<Semaphore>,
+    catching_up: Arc<Semaphore>,
+    feeds: Mutex<HashMap<NamespaceName, Weak<Feed>>>,
+}
+
+/// A feed, for as long as a stream needs it.
+struct Watcher {
+    feed: Arc<Feed>,
+    metrics: Arc<Metrics>,
+    catching_up: Arc<Semaphore>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.metrics.add_watches(-1);
+    }
+}
+
+impl Hub {
+    /// With connections of its own: who watches takes none from who buys.
+    pub(crate) fn new(
+        url: &RedisUrl,
+        limits: Limits,
+        watches: WatchLimits,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        // The reader lets the store wait for news.
+        let limits = Limits { size: watches.namespaces + CATCHING_UP, reply: limits.reply + feed::WAIT, ..limits };
+        Ok(Self {
+            pool: Pool::new(url, limits)?,
+            limits: watches,
+            metrics,
+            permits: Arc::new(Semaphore::new(watches.watches)),
+            catching_up: Arc::new(Semaphore::new(CATCHING_UP)),
+            feeds: Mutex::default(),
+        })
+    }
+
+    async fn watcher(&self, namespace: &Namespace) -> Result<Watcher, WatchError> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| WatchError::TooMany)?;
+        let feed = match self.running(namespace) {
+            Some(feed) => feed,
+            None => self.start(namespace).await?,
+        };
+        self.metrics.add_watches(1);
+        let (metrics, catching_up) = (Arc::clone(&self.metrics), Arc::clone(&self.catching_up));
+        Ok(Watcher { feed, metrics, catching_up, _permit: permit })
+    }
+
+    fn running(&self, namespace: &Namespace) -> Option<Arc<Feed>> {
+        let feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        feeds.get(&namespace.name)?.upgrade().filter(|feed| feed.is_of(namespace))
+    }
+
+    /// A feed from now on, unless somebody was faster.
+    async fn start(&self, namespace: &Namespace) -> Result<Arc<Feed>, WatchError> {
+        let feed = Arc::new(Feed::open(namespace, self.pool.clone()).await?);
+        let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = feeds.get(&namespace.name).and_then(Weak::upgrade);
+        if let Some(running) = running.filter(|feed| feed.is_of(namespace)) {
+            return Ok(running);
+        }
+        feeds.retain(|_, feed| feed.strong_count() > 0);
+        if feeds.len() >= self.limits.namespaces {
+            return Err(WatchError::TooMany);
+        }
+        feeds.insert(namespace.name.clone(), Arc::downgrade(&feed));
+        feed::run(&feed);
+        Ok(feed)
+    }
+}

@@ -1,0 +1,171 @@
+//! A stream of every event from a position on: from the store while it is far behind, then from the ring.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    time::{Instant, timeout_at},
+};
+
+use super::{Hub, PROGRESS, Position, WatchError, Watcher, feed::Listener};
+
+pub(crate) use super::feed::Told;
+use crate::namespaces::Namespace;
+
+/// One stream.
+pub(crate) struct ChangesWatch {
+    watcher: Watcher,
+    listener: Listener,
+    /// Up to here everything has been handed on.
+    after: Position,
+    /// Read from the store, and not handed on yet.
+    read: VecDeque<Arc<Told>>,
+    /// The ring, once the stream is near enough.
+    ring: Option<Receiver<Arc<Told>>>,
+    /// When something was handed on last.
+    last: Option<Instant>,
+}
+
+/// Where a stream begins.
+#[derive(Debug)]
+pub(crate) enum Start {
+    Now,
+    Oldest,
+    Behind(Position),
+}
+
+/// What a stream says.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// An entry, of which only what is behind this sequence is new.
+    Entry(Arc<Told>, u64),
+    /// Everything up to now has been told.
+    Nothing,
+}
+
+impl ChangesWatch {
+    pub(crate) async fn open(hub: &Hub, namespace: &Namespace, start: Start) -> Result<Self, WatchError> {
+        let watcher = hub.watcher(namespace).await?;
+        let feed = &watcher.feed;
+        let mut read = VecDeque::new();
+        let after = match start {
+            Start::Now => feed.position(),
+            Start::Oldest => {
+                let mut oldest = Position::zero(feed.partitions());
+                for (partition, after) in (0..).zip(&mut oldest.0) {
+                    if let Some(entry) = feed.read(partition, 0).await?.into_iter().next() {
+                        *after = entry.first;
+                    }
+                }
+                oldest
+            }
+            Start::Behind(position) => {
+                // A store that is behind the token has lost what the token tells of.
+                if !feed.position().covers(&position.0) && !feed.ask().await?.covers(&position.0) {
+                    return Err(WatchError::Compacted);
+                }
+                position
+            }
+        };
+        if !after.covers(&feed.position().0) {
+            let _permit = watcher.catching_up.acquire().await;
+            read = behind(&watcher, &after).await?;
+        }
+        let listener = watcher.feed.listen();
+        Ok(Self { watcher, listener, after, read, ring: None, last: None })
+    }
+
+    pub(crate) fn position(&self) -> &Position {
+        &self.after
+    }
+
+    /// What is to be told next, as soon as there is something; at least that there is nothing.
+    pub(crate) async fn next(&mut self) -> Result<Heard, WatchError> {
+        loop {
+            if let Some(told) = self.read.pop_front() {
+                if let Some(heard) = self.hand_on(told)? {
+                    return Ok(heard);
+                }
+            } else if self.ring.is_none() {
+                self.catch_up().await?;
+            } else if let Some(heard) = self.live().await? {
+                return Ok(heard);
+            }
+        }
+    }
+
+    /// Reads on from the store, or joins the ring if that is near.
+    async fn catch_up(&mut self) -> Result<(), WatchError> {
+        let ring = self.watcher.feed.subscribe();
+        // Whatever is not up to here comes by the ring.
+        if self.after.covers(&self.watcher.feed.position().0) {
+            self.ring = Some(ring);
+            return Ok(());
+        }
+        if self.watcher.feed.is_lost() {
+            return Err(WatchError::Lost);
+        }
+        let _permit = self.watcher.catching_up.acquire().await;
+        self.read = behind(&self.watcher, &self.after).await?;
+        Ok(())
+    }
+
+    /// The next of the ring; nothing if it has to be tried again.
+    async fn live(&mut self) -> Result<Option<Heard>, WatchError> {
+        let Some(ring) = self.ring.as_mut() else { return Ok(None) };
+        // A new stream is told at once where it stands.
+        let progress = self.last.map_or_else(Instant::now, |last| last + PROGRESS);
+        tokio::select! {
+            biased;
+            told = ring.recv() => match told {
+                Ok(told) => self.hand_on(told),
+                Err(RecvError::Lagged(_)) => {
+                    self.watcher.metrics.inc_cut_off();
+                    Err(WatchError::TooSlow)
+                }
+                Err(RecvError::Closed) => Err(WatchError::Lost),
+            },
+            _ = timeout_at(progress, self.listener.anything()) => {
+                if self.watcher.feed.is_lost() {
+                    return Err(WatchError::Lost);
+                }
+                if Instant::now() < progress {
+                    return Ok(None);
+                }
+                let is_fresh = self.watcher.feed.is_fresh();
+                self.last = Some(Instant::now());
+                Ok(is_fresh.then_some(Heard::Nothing))
+            }
+        }
+    }
+
+    fn hand_on(&mut self, told: Arc<Told>) -> Result<Option<Heard>, WatchError> {
+        let after = &mut self.after.0[usize::from(told.partition)];
+        let before = *after;
+        if told.entry.last <= before {
+            return Ok(None);
+        }
+        if told.entry.first > before {
+            return Err(WatchError::Compacted);
+        }
+        *after = told.entry.last;
+        self.last = Some(Instant::now());
+        Ok(Some(Heard::Entry(told, before)))
+    }
+}
+
+/// Entries of the store that lie behind a position, of the first partition that has some.
+async fn behind(watcher: &Watcher, after: &Position) -> Result<VecDeque<Arc<Told>>, WatchError> {
+    let position = watcher.feed.position();
+    for (partition, (&after, &is)) in (0..).zip(after.0.iter().zip(&position.0)) {
+        if after < is {
+            let entries = watcher.feed.read(partition, after).await?;
+            // What the reader has had is there, or was trimmed.
+            if entries.is_empty() {
+                return Err(WatchError::Compacted);
+            }
+            return Ok(entries.into_iter().map(|entry| Arc::new(Told { partition, entry })).collect());
+        }
+    }
+    Ok(VecDeque::new())
+}

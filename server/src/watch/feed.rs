@@ -1,0 +1,296 @@
+//! The one reader of a namespace's events. Reads the streams of all its partitions on one connection of its
+//! own, and hands what it reads to everybody: the table, and a ring of the last entries.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{OnceCell, broadcast, watch},
+    time::{Instant, sleep},
+};
+
+use super::{Position, WatchError, table::Table};
+use crate::{
+    domain::NamespaceName,
+    namespaces::Namespace,
+    store::{
+        events::{self, Entry},
+        keys::PartitionKeys,
+        lists::{self, Range},
+        pool::{Connection, Pool},
+    },
+};
+
+/// Entries that are held ready for who reads events; who is further behind is cut off.
+const RING: usize = 1_024;
+/// Entries of a partition read at a time.
+const READ: usize = 64;
+/// Longest that one command waits for something to happen.
+pub(super) const WAIT: Duration = Duration::from_millis(500);
+/// SKUs read at a time, to fill the table.
+const PAGE: usize = 1_000;
+/// Pause before the store is tried again.
+const AGAIN: Duration = Duration::from_millis(250);
+/// For how long what was read last counts as up to date.
+const FRESH: Duration = Duration::from_millis(1_500);
+
+/// One entry of one partition.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) partition: u16,
+    pub(crate) entry: Entry,
+}
+
+/// How far the reader is.
+#[derive(Debug)]
+struct Heard {
+    position: Position,
+    at: Instant,
+    /// It has lost its place and reads no more.
+    lost: bool,
+}
+
+/// What the reader of a namespace hands to all.
+pub(super) struct Feed {
+    name: NamespaceName,
+    epochs: Box<[u64]>,
+    keys: Box<[PartitionKeys]>,
+    pool: Pool,
+    heard: watch::Sender<Heard>,
+    /// Sent whenever some SKU's protection has changed, and when the place is lost.
+    flips: watch::Sender<()>,
+    ring: broadcast::Sender<Arc<Told>>,
+    /// There once somebody has asked for it; loaded when `loaded` is set.
+    table: Mutex<Option<Table>>,
+    loaded: OnceCell<()>,
+}
+
+impl Feed {
+    /// A feed that begins with what happens from now on.
+    pub(super) async fn open(namespace: &Namespace, pool: Pool) -> Result<Self, WatchError> {
+        let keys: Box<[_]> = namespace.partitions().map(|(_, keys)| keys).collect();
+        let mut connection = pool.get().await?;
+        let epochs = namespace.epochs.clone();
+        let position = places(&mut connection, &keys, &epochs).await?;
+        let (heard, _) = watch::channel(Heard { position, at: Instant::now(), lost: false });
+        Ok(Self {
+            name: namespace.name.clone(),
+            epochs,
+            keys,
+            pool,
+            heard,
+            flips: watch::channel(()).0,
+            ring: broadcast::channel(RING).0,
+            table: Mutex::new(None),
+            loaded: OnceCell::new(),
+        })
+    }
+
+    /// Whether it reads on, of the namespace as it is.
+    pub(super) fn is_of(&self, namespace: &Namespace) -> bool {
+        self.epochs == namespace.epochs && !self.is_lost()
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.heard.borrow().lost
+    }
+
+    pub(super) fn partitions(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Up to here everything has been handed on, or will be to who has subscribed before he asks.
+    pub(super) fn position(&self) -> Position {
+        self.heard.borrow().position.clone()
+    }
+
+    /// Whether the store was heard of a moment ago.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.heard.borrow().at.elapsed() < FRESH
+    }
+
+    /// The entries from now on.
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<Told>> {
+        self.ring.subscribe()
+    }
+
+    /// Wakes whenever something was read, or nothing was for a while.
+    pub(super) fn listen(&self) -> Listener {
+        Listener { heard: self.heard.subscribe(), flips: self.flips.subscribe() }
+    }
+
+    /// Entries of the store itself, for who is further behind than the ring.
+    pub(super) async fn read(&self, partition: u16, after: u64) -> Result<Vec<Entry>, WatchError> {
+        let mut connection = self.pool.get().await?;
+        Ok(events::read(&mut connection, &self.keys[usize::from(partition)], after, None, READ).await?)
+    }
+
+    /// Where the store itself is.
+    pub(super) async fn ask(&self) -> Result<Position, WatchError> {
+        let mut connection = self.pool.get().await?;
+        places(&mut connection, &self.keys, &self.epochs).await
+    }
+
+    /// Looks something up in the table, which [`Feed::load`] has made.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Table) -> T) -> Option<T> {
+        self.table().as_ref().map(look)
+    }
+
+    fn table(&self) -> std::sync::MutexGuard<'_, Option<Table>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fills the table, if nobody has yet: from the lists, while the reader keeps it up to date.
+    pub(super) async fn load(&self) -> Result<(), WatchError> {
+        let load = async {
+            {
+                // Not between two steps of the reader, who holds this lock while he moves on.
+                let mut table = self.table();
+                *table = Some(Table::new(self.position()));
+            }
+            let partitions: Vec<_> = self.keys.iter().cloned().zip(0..).map(|(keys, n)| (n, keys)).collect();
+            let mut connection = self.pool.get().await?;
+            let mut from = None;
+            loop {
+                let page = lists::stock(&mut connection, &partitions, Range { size: PAGE, from }).await?;
+                let mut table = self.table();
+                if let Some(table) = table.as_mut() {
+                    for (sku, stock) in page.items {
+                        table.load(sku.partition(partitions.len() as u16), sku, stock);
+                    }
+                }
+                drop(table);
+                if page.next.is_none() {
+                    return Ok(());
+                }
+                from = page.next;
+            }
+        };
+        self.loaded.get_or_try_init(|| load).await.copied()
+    }
+
+    /// Takes in what was read; false: something is missing.
+    fn take(&self, partition: usize, entries: Vec<Entry>) -> bool {
+        let mut flipped = false;
+        let mut told = Vec::with_capacity(entries.len());
+        {
+            let mut table = self.table();
+            let mut at = self.heard.borrow().position.0[partition];
+            for entry in entries {
+                if entry.last <= at {
+                    continue;
+                }
+                if entry.first != at {
+                    return false;
+                }
+                at = entry.last;
+                if let Some(table) = table.as_mut() {
+                    flipped |= table.apply(partition as u16, entry.last, &entry.stock);
+                }
+                told.push(Arc::new(Told { partition: partition as u16, entry }));
+            }
+            // Before the ring: who subscribes and then asks for the position misses nothing.
+            self.heard.send_modify(|heard| {
+                heard.position.0[partition] = at;
+                heard.at = Instant::now();
+            });
+        }
+        for told in told {
+            // Nobody may be there to hear it.
+            let _ = self.ring.send(told);
+        }
+        if flipped {
+            self.flips.send_replace(());
+        }
+        true
+    }
+}
+
+/// Waits for news.
+pub(super) struct Listener {
+    heard: watch::Receiver<Heard>,
+    flips: watch::Receiver<()>,
+}
+
+impl Listener {
+    /// Until something was read.
+    pub(super) async fn anything(&mut self) {
+        // The feed outlives who listens to it.
+        let _ = self.heard.changed().await;
+    }
+
+    /// Until the protection of some SKU has changed, or the feed is lost.
+    pub(super) async fn protection(&mut self) {
+        let _ = self.flips.changed().await;
+    }
+}
+
+/// The sequence of each partition, if they are still those that they were.
+async fn places(connection: &mut Connection, keys: &[PartitionKeys], epochs: &[u64]) -> Result<Position, WatchError> {
+    let mut position = Vec::with_capacity(keys.len());
+    for (keys, &epoch) in keys.iter().zip(epochs) {
+        match events::place(connection, keys).await? {
+            Some((is, sequence)) if is == epoch => position.push(sequence),
+            _ => return Err(WatchError::Lost),
+        }
+    }
+    Ok(Position(position.into()))
+}
+
+/// Reads until nobody watches any more.
+pub(super) fn run(feed: &Arc<Feed>) {
+    let (feed, pool) = (Arc::downgrade(feed), feed.pool.clone());
+    tokio::spawn(async move {
+        while let Err(error) = follow(&feed, &pool).await {
+            match error {
+                WatchError::Store(error) => {
+                    tracing::warn!(%error, "watching a namespace has to wait for the store");
+                    sleep(AGAIN).await;
+                }
+                _ => {
+                    if let Some(feed) = feed.upgrade() {
+                        tracing::warn!(namespace = feed.name.as_str(), "the watch of a namespace has lost its place");
+                        feed.heard.send_modify(|heard| heard.lost = true);
+                        feed.flips.send_replace(());
+                    }
+                    return;
+                }
+            }
+        }
+    });
+}
+
+/// Reads on one connection for as long as it goes well; `Ok` when nobody watches any more.
+async fn follow(feed: &Weak<Feed>, pool: &Pool) -> Result<(), WatchError> {
+    let mut connection = pool.get().await?;
+    loop {
+        let Some((places, position, epochs)) = feed.upgrade().map(|feed| {
+            let position = feed.position();
+            let places: Vec<_> = feed.keys.iter().cloned().zip(position.0.iter().copied()).collect();
+            (places, position, feed.epochs.clone())
+        }) else {
+            return Ok(());
+        };
+        let read = events::wait(&mut connection, &places, WAIT, READ).await?;
+        let idle = read.is_empty();
+        if idle {
+            // The stream may also be silent because it is another one.
+            let keys: Vec<_> = places.into_iter().map(|(keys, _)| keys).collect();
+            let is = self::places(&mut connection, &keys, &epochs).await?;
+            if !is.covers(&position.0) {
+                return Err(WatchError::Lost);
+            }
+        }
+        let Some(feed) = feed.upgrade() else { return Ok(()) };
+        if idle {
+            feed.heard.send_modify(|heard| heard.at = Instant::now());
+        }
+        for (partition, entries) in read {
+            if !feed.take(partition, entries) {
+                return Err(WatchError::Lost);
+            }
+        }
+    }
+}

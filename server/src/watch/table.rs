@@ -1,0 +1,267 @@
+//! Every SKU of a namespace as it is now, ordered by when it changed last. Pure: no I/O, no waiting.
+//!
+//! What has changed since a position is a look-up, so that nothing is kept for anybody who watches. SKUs that
+//! are gone are kept for a while, so that this can be told too.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use super::Position;
+use crate::domain::{Sku, Stock};
+
+/// SKUs that are gone and still remembered.
+const MAX_GONE: usize = 100_000;
+
+/// Which changes are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Any,
+    /// Only those of protection.
+    Protection,
+}
+
+#[derive(Debug)]
+struct Row {
+    partition: u16,
+    /// `None`: the SKU is gone.
+    stock: Option<Stock>,
+    changed: u64,
+    /// When its protection changed last, as far as is known; 0: never.
+    flipped: u64,
+}
+
+impl Row {
+    fn is_protected(&self) -> bool {
+        self.stock.is_some_and(|stock| stock.is_protected)
+    }
+}
+
+/// The SKUs of one partition by when they changed; those of one cart change together.
+#[derive(Debug, Default)]
+struct Index(BTreeMap<u64, Vec<Sku>>);
+
+impl Index {
+    fn insert(&mut self, at: u64, sku: &Sku) {
+        self.0.entry(at).or_default().push(sku.clone());
+    }
+
+    fn remove(&mut self, at: u64, sku: &Sku) {
+        if let Some(skus) = self.0.get_mut(&at) {
+            skus.retain(|other| other != sku);
+            if skus.is_empty() {
+                self.0.remove(&at);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    rows: HashMap<Sku, Row>,
+    changed: Vec<Index>,
+    flipped: Vec<Index>,
+    gone: VecDeque<(Sku, u64)>,
+    /// Up to here everything is in the table.
+    position: Position,
+    /// What has changed since a position before this can't be told.
+    horizon: Position,
+}
+
+/// Some SKUs as they are now.
+pub(super) type Rows = Vec<(Sku, Option<Stock>)>;
+
+impl Table {
+    /// An empty table from this position on, which is to be loaded.
+    pub(super) fn new(position: Position) -> Self {
+        let indexes = || position.0.iter().map(|_| Index::default()).collect();
+        Self {
+            rows: HashMap::new(),
+            changed: indexes(),
+            flipped: indexes(),
+            gone: VecDeque::new(),
+            horizon: position.clone(),
+            position,
+        }
+    }
+
+    /// Whether it can be told what has changed since.
+    pub(super) fn reaches(&self, position: &Position) -> bool {
+        position.covers(&self.horizon.0) && self.position.covers(&position.0)
+    }
+
+    /// A SKU as a list has it, which may be older than what is known. When its protection changed is not.
+    pub(super) fn load(&mut self, partition: u16, sku: Sku, stock: Stock) {
+        if self.rows.get(&sku).is_none_or(|row| row.changed < stock.version) {
+            self.put(partition, sku, stock.version, Some(stock), true);
+        }
+    }
+
+    /// What a batch has changed, up to this sequence. Says whether some SKU's protection is another now.
+    pub(super) fn apply(&mut self, partition: u16, last: u64, stock: &[(Sku, Option<Stock>)]) -> bool {
+        let mut flipped = false;
+        for (sku, counters) in stock {
+            let version = counters.map_or(last, |counters| counters.version);
+            let before = self.rows.get(sku);
+            if before.is_some_and(|row| row.changed >= version) {
+                continue;
+            }
+            let now = counters.is_some_and(|counters| counters.is_protected);
+            let flips = before.map_or(now, |row| row.is_protected() != now);
+            self.put(partition, sku.clone(), version, *counters, flips);
+            flipped |= flips;
+        }
+        if let Some(position) = self.position.0.get_mut(usize::from(partition)) {
+            *position = (*position).max(last);
+        }
+        flipped
+    }
+
+    fn put(&mut self, partition: u16, sku: Sku, version: u64, stock: Option<Stock>, flips: bool) {
+        let at = usize::from(partition);
+        let mut flipped = 0;
+        if let Some(old) = self.rows.get(&sku) {
+            flipped = old.flipped;
+            self.changed[at].remove(old.changed, &sku);
+            if flips {
+                self.flipped[at].remove(old.flipped, &sku);
+            }
+        }
+        if flips {
+            flipped = version;
+            self.flipped[at].insert(version, &sku);
+        }
+        self.changed[at].insert(version, &sku);
+        if stock.is_none() {
+            self.gone.push_back((sku.clone(), version));
+        }
+        self.rows.insert(sku, Row { partition, stock, changed: version, flipped });
+        while self.gone.len() > MAX_GONE {
+            self.forget_oldest();
+        }
+    }
+
+    /// Forgets the SKU that has been gone for longest, if it is still.
+    fn forget_oldest(&mut self) {
+        let Some((sku, version)) = self.gone.pop_front() else { return };
+        let Some(row) = self.rows.get(&sku).filter(|row| row.changed == version && row.stock.is_none()) else { return };
+        let at = usize::from(row.partition);
+        self.horizon.0[at] = self.horizon.0[at].max(version);
+        self.flipped[at].remove(row.flipped, &sku);
+        self.changed[at].remove(version, &sku);
+        self.rows.remove(&sku);
+    }
+
+    /// The next SKUs that changed behind `after`, so many at most or the lines of one cart more, and moves it
+    /// behind them; none: it is up to date.
+    pub(super) fn since(&self, kind: Kind, after: &mut Position, most: usize) -> Rows {
+        let indexes = if kind == Kind::Any { &self.changed } else { &self.flipped };
+        let mut rows = Rows::new();
+        for (partition, index) in indexes.iter().enumerate() {
+            let told = &mut after.0[partition];
+            for (version, skus) in index.0.range(*told + 1..) {
+                if rows.len() >= most {
+                    return rows;
+                }
+                *told = *version;
+                rows.extend(skus.iter().map(|sku| (sku.clone(), self.rows.get(sku).and_then(|row| row.stock))));
+            }
+            *told = (*told).max(self.position.0[partition]);
+        }
+        rows
+    }
+
+    /// Those of these SKUs that changed behind `after`, and moves it to now. From the start, `whole`: all of
+    /// them, known or not.
+    pub(super) fn named(&self, skus: &[Sku], after: &mut Position, whole: bool) -> Rows {
+        let news = |sku: &&Sku| match self.rows.get(*sku) {
+            Some(row) => whole || row.changed > after.0[usize::from(row.partition)],
+            None => whole,
+        };
+        let rows = skus.iter().filter(news).map(|sku| (sku.clone(), self.rows.get(sku).and_then(|row| row.stock)));
+        let rows = rows.collect();
+        *after = self.position.clone();
+        rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Rules;
+
+    fn sku(name: &str) -> Sku {
+        Sku::from_store(name.as_bytes()).unwrap()
+    }
+
+    fn stock(version: u64, is_protected: bool) -> Stock {
+        Stock { available: 0, held: 0, sold: 0, supplied: 0, version, is_protected, rules: Rules::default() }
+    }
+
+    fn at(sequence: u64) -> Position {
+        Position([sequence].into())
+    }
+
+    fn names(rows: Rows) -> Vec<String> {
+        rows.into_iter()
+            .map(|(sku, stock)| format!("{}{}", sku.as_str(), if stock.is_none() { "!" } else { "" }))
+            .collect()
+    }
+
+    #[test]
+    fn what_changed_since_is_told_once_and_in_pages() {
+        let mut table = Table::new(at(10));
+        for (name, version) in [("a", 3), ("b", 9), ("c", 7)] {
+            table.load(0, sku(name), stock(version, true));
+        }
+        let mut after = at(0);
+        assert_eq!(names(table.since(Kind::Any, &mut after, 2)), ["a", "c"]);
+        table.apply(0, 11, &[(sku("a"), Some(stock(11, true)))]);
+        assert_eq!(names(table.since(Kind::Any, &mut after, 2)), ["b", "a"]);
+        assert_eq!((names(table.since(Kind::Any, &mut after, 2)), after), (vec![], at(11)));
+    }
+
+    #[test]
+    fn an_older_list_does_not_undo_a_newer_event() {
+        let mut table = Table::new(at(10));
+        table.apply(0, 12, &[(sku("a"), None), (sku("b"), Some(stock(12, false)))]);
+        table.load(0, sku("a"), stock(8, true));
+        table.load(0, sku("b"), stock(9, true));
+        assert_eq!(names(table.since(Kind::Any, &mut at(0), 9)), ["a!", "b"]);
+    }
+
+    #[test]
+    fn only_changes_of_protection_are_changes_of_protection() {
+        let mut table = Table::new(at(10));
+        table.load(0, sku("a"), stock(3, true));
+        let mut after = at(10);
+        assert!(!table.apply(0, 11, &[(sku("a"), Some(stock(11, true))), (sku("new"), Some(stock(11, false)))]));
+        assert!(table.since(Kind::Protection, &mut after, 9).is_empty());
+        assert!(table.apply(0, 12, &[(sku("a"), Some(stock(12, false)))]));
+        assert!(table.apply(0, 13, &[(sku("new"), Some(stock(13, true)))]));
+        assert!(table.apply(0, 14, &[(sku("new"), None)]));
+        assert_eq!(names(table.since(Kind::Protection, &mut after, 9)), ["a", "new!"]);
+    }
+
+    #[test]
+    fn named_ones_are_told_whole_and_then_when_they_change() {
+        let mut table = Table::new(at(10));
+        table.load(0, sku("a"), stock(3, true));
+        let (all, mut after) = ([sku("a"), sku("none")], at(0));
+        assert_eq!(names(table.named(&all, &mut after, true)), ["a", "none!"]);
+        assert!(table.named(&all, &mut after, false).is_empty());
+        table.apply(0, 11, &[(sku("none"), Some(stock(11, true)))]);
+        assert_eq!(names(table.named(&all, &mut after, false)), ["none"]);
+    }
+
+    #[test]
+    fn skus_that_are_gone_are_forgotten_some_day_and_who_has_not_heard_of_it_begins_anew() {
+        let mut table = Table::new(at(0));
+        for i in 0..=MAX_GONE as u64 {
+            let name = sku(&format!("s{i}"));
+            table.apply(0, 2 * i + 1, &[(name.clone(), Some(stock(2 * i + 1, true)))]);
+            table.apply(0, 2 * i + 2, &[(name, None)]);
+        }
+        assert_eq!(table.rows.len(), MAX_GONE);
+        assert!(!table.reaches(&at(1)) && table.reaches(&at(2)));
+        assert!(!table.reaches(&at(u64::MAX)), "a position that nobody has been at");
+    }
+}

@@ -1,0 +1,559 @@
+//! The streams: what they tell, that they go on without a gap or a double, and that they end in order.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use inventory_sentinel::{
+    Reason,
+    v1::{self, EventKind},
+};
+use sentinel_tests::{BOUND, Redis, SentinelProcess, Shop, assert_refused, eventually, new_id, order, reason};
+use tokio::{task::JoinSet, time::timeout};
+use tonic::{Status, Streaming};
+
+async fn next<T>(stream: &mut Streaming<T>) -> Result<T, Status> {
+    let message = timeout(BOUND, stream.message()).await.expect("something in time");
+    message.map(|message| message.expect("a stream has no end of its own"))
+}
+
+/// A stream of events, and what it has told.
+struct Feed {
+    stream: Streaming<v1::WatchResponse>,
+    token: String,
+    events: Vec<v1::Event>,
+}
+
+impl Feed {
+    async fn open(shop: &Shop, resume_token: &str, from_oldest: bool) -> Result<Feed, Status> {
+        let request =
+            v1::WatchRequest { namespace_id: shop.namespace.clone(), resume_token: resume_token.into(), from_oldest };
+        let stream = shop.events.clone().watch(request).await?.into_inner();
+        Ok(Feed { stream, token: resume_token.into(), events: Vec::new() })
+    }
+
+    /// Takes one response in; says whether it told something.
+    async fn next(&mut self) -> Result<bool, Status> {
+        let response = next(&mut self.stream).await?;
+        let told = !response.events.is_empty();
+        self.token = response.resume_token;
+        self.events.extend(response.events);
+        Ok(told)
+    }
+
+    /// Reads on until there is nothing new.
+    async fn catch_up(&mut self) {
+        while self.next().await.expect("a response") {}
+    }
+}
+
+/// The counters that the events of a namespace amount to: available, held, sold.
+fn replayed(events: &[v1::Event]) -> BTreeMap<String, (i64, i64, i64)> {
+    let mut stock: BTreeMap<String, (i64, i64, i64)> = BTreeMap::new();
+    for event in events {
+        let (available, held, sold) = match event.kind() {
+            EventKind::Reserved => (-1, 1, 0),
+            EventKind::Committed => (0, -1, 1),
+            EventKind::RolledBack | EventKind::Expired => (1, -1, 0),
+            EventKind::BoughtLate => (-1, 0, 1),
+            _ => (0, 0, 0),
+        };
+        for line in &event.lines {
+            let counters = stock.entry(line.sku.clone()).or_default();
+            let units = i64::from(line.quantity);
+            *counters = (counters.0 + available * units, counters.1 + held * units, counters.2 + sold * units);
+        }
+        if !event.sku.is_empty() {
+            stock.entry(event.sku.clone()).or_default().0 += event.delta;
+        }
+    }
+    stock
+}
+
+fn assert_gapless(events: &[v1::Event], first: i64) {
+    let numbers: Vec<_> = events.iter().map(|event| event.sequence).collect();
+    assert_eq!(numbers, (first..first + numbers.len() as i64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_event_tells_what_happened() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--sweep-interval 20ms").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let mut feed = Feed::open(&shop, "", true).await.expect("a stream");
+    let cart = v1::ReserveRequest { buyer_id: "mo".into(), ..order(&[("ps5", 3)]) };
+    let held = shop.hold_order(cart).await;
+    shop.commit_lines(&held.reservation_id, &[("ps5", 1)], v1::RestPolicy::Keep, &new_id())
+        .await
+        .expect("sold in part");
+    shop.extend(&held.reservation_id, Duration::from_secs(900), &new_id()).await.expect("held for longer");
+    shop.rollback(&held.reservation_id).await.expect("given back");
+    let short = shop.hold_for("ps5", 2, Duration::from_millis(30)).await;
+    shop.expired(&short.reservation_id).await;
+    shop.adjust_stock("ps5", -4, &new_id()).await.expect("fewer");
+    shop.protect("ps5", false).await.expect("not protected");
+    let late = shop.commit_late(&short.reservation_id).await.expect("bought anew").reservation.expect("a reservation");
+    let deleted = v1::DeleteSkuRequest { namespace_id: "sale".into(), sku: "vita".into(), request_id: new_id() };
+    shop.supply("vita", 1).await;
+    shop.admin.clone().delete_sku(deleted).await.expect("deleted");
+
+    feed.catch_up().await;
+    assert_gapless(&feed.events, 1);
+    let kinds: Vec<_> = feed.events.iter().map(v1::Event::kind).collect();
+    use EventKind::*;
+    assert_eq!(
+        kinds,
+        [
+            StockSet,
+            Reserved,
+            Committed,
+            Extended,
+            RolledBack,
+            Reserved,
+            Expired,
+            StockAdjusted,
+            SkuConfigured,
+            BoughtLate,
+            StockSet,
+            SkuDeleted
+        ]
+    );
+    let told = |i: usize| {
+        let event = &feed.events[i];
+        let lines: Vec<_> = event.lines.iter().map(|line| (line.sku.as_str(), line.quantity)).collect();
+        (event.reservation_id.as_str(), event.buyer_id.as_str(), lines, event.state(), event.expires_at)
+    };
+    let (id, pending) = (held.reservation_id.as_str(), v1::ReservationState::Pending);
+    assert_eq!(told(1), (id, "mo", vec![("ps5", 3)], pending, held.expires_at));
+    assert_eq!(told(2), (id, "mo", vec![("ps5", 1)], pending, held.expires_at));
+    assert_eq!(told(4), (id, "mo", vec![("ps5", 2)], v1::ReservationState::Committed, None));
+    assert_eq!(told(6).3, v1::ReservationState::Expired);
+    assert_eq!(told(9).0, late.reservation_id);
+    assert_eq!((feed.events[7].sku.as_str(), feed.events[7].delta), ("ps5", -4));
+    assert_eq!(replayed(&feed.events)["ps5"], shop.counts("ps5").await);
+}
+
+/// Callers of all kinds while the servers come and go: who reads the events knows what the store knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_go_on_over_restarts_without_a_gap_or_a_double() {
+    let redis = Redis::start().await;
+    let worker = SentinelProcess::launch().on(&redis).flags("--sweep-interval 20ms --partitions 1").start().await;
+    let mut server = SentinelProcess::on(&redis).await;
+    let shop = worker.shop("sale");
+    for sku in ["a", "b", "c"] {
+        shop.supply(sku, 300).await;
+    }
+    let mut work = JoinSet::new();
+    for caller in 0..24 {
+        let shop = shop.clone();
+        work.spawn(async move {
+            for i in 0..40 {
+                let sku = ["a", "b", "c"][(caller + i) % 3];
+                let ttl = Some(prost_types::Duration { seconds: 0, nanos: 30_000_000 });
+                let expires = i % 7 == 0;
+                let order = v1::ReserveRequest { ttl: ttl.filter(|_| expires), ..order(&[(sku, 1)]) };
+                let answer = shop.reserve(order).await.expect("an answer");
+                if let Some(v1::reserve_response::Result::Reservation(held)) = answer.result
+                    && !expires
+                {
+                    match i % 3 {
+                        0 => drop(shop.commit(&held.reservation_id).await.expect("sold")),
+                        1 => drop(shop.rollback(&held.reservation_id).await.expect("given back")),
+                        _ => {}
+                    }
+                }
+            }
+        });
+    }
+    let (mut events, mut token, mut restarts) = (Vec::new(), String::new(), 0);
+    while !work.is_empty() || restarts < 3 {
+        let mut feed = Feed::open(&server.shop("sale"), &token, token.is_empty()).await.expect("a stream");
+        for _ in 0..20 {
+            feed.next().await.expect("a response");
+        }
+        (token, restarts) = (feed.token, restarts + 1);
+        events.extend(feed.events);
+        server.restart().await;
+        while work.try_join_next().is_some() {}
+    }
+    let mut feed = Feed::open(&server.shop("sale"), &token, false).await.expect("a stream");
+    eventually("everything is told", async || {
+        feed.catch_up().await;
+        let all = [&events[..], &feed.events].concat();
+        assert_gapless(&all, 1);
+        let stock = replayed(&all);
+        for sku in ["a", "b", "c"] {
+            if stock[sku] != shop.counts(sku).await {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_place_that_is_not_kept_is_refused() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::on(&redis).await;
+    let (shop, other) = (server.shop("sale"), server.shop("other"));
+    other.supply("ps5", 1).await;
+    shop.supply("ps5", 100).await;
+    let mut feed = Feed::open(&shop, "", true).await.expect("a stream");
+    feed.catch_up().await;
+    let token = feed.token;
+    for _ in 0..5 {
+        shop.hold("ps5", 1).await;
+    }
+    let compacted = async |shop: &Shop, token: &str| match Feed::open(shop, token, false).await {
+        Ok(mut feed) => feed.next().await.map(|_| ()),
+        Err(status) => Err(status),
+    };
+    assert!(compacted(&shop, &token).await.is_ok(), "it is kept");
+    redis.ask::<i64>("XTRIM is:{sale/0}:events MAXLEN 2").await;
+    assert_refused(compacted(&shop, &token).await, Reason::EventsCompacted, None);
+    assert_refused(compacted(&other, &token).await, Reason::EventsCompacted, None);
+    let mut oldest = Feed::open(&shop, "", true).await.expect("a stream");
+    oldest.catch_up().await;
+    assert_gapless(&oldest.events, 5);
+
+    for malformed in ["x", "AQ", &token[1..], &format!("{token}AA")] {
+        let token = Some("resume_token");
+        assert_refused(compacted(&shop, malformed).await, Reason::InvalidResumeToken, token);
+    }
+    let nowhere = server.shop("nowhere");
+    assert_refused(compacted(&nowhere, "").await, Reason::NamespaceNotFound, None);
+    assert_refused(compacted(&server.shop("no where"), "").await, Reason::InvalidNamespace, Some("namespace_id"));
+}
+
+/// His connection takes little, and he reads nothing while more happens than is held ready.
+#[tokio::test]
+async fn a_slow_reader_is_told_so_and_goes_on_from_his_token() {
+    let redis = Redis::start_in_memory().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--durability fast").start().await;
+    let mut shop = server.shop("sale");
+    let names: Vec<String> = (0..20).map(|i| format!("{i:0>128}")).collect();
+    for name in &names {
+        shop.supply(name, 1_000_000).await;
+    }
+    let narrow = tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc())).expect("an address");
+    let narrow = narrow.initial_stream_window_size(65_535).connect().await.expect("a connection");
+    shop.events = v1::inventory_events_client::InventoryEventsClient::new(narrow);
+    let mut feed = Feed::open(&shop, "", false).await.expect("a stream");
+    feed.catch_up().await;
+    let lines: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    const HOLDS: usize = 2_500;
+    for _ in 0..HOLDS {
+        shop.hold_order(order(&lines)).await;
+    }
+    let ended = loop {
+        if let Err(status) = feed.next().await {
+            break status;
+        }
+    };
+    assert_refused(Err::<(), _>(ended), Reason::WatchTooSlow, None);
+    assert_eq!(server.metric("inventory_sentinel_watches_cut_off_total").await, 1.0);
+    let before = feed.events;
+    assert!(before.len() < HOLDS, "{}", before.len());
+    let mut feed = Feed::open(&shop, &feed.token, false).await.expect("a stream");
+    feed.catch_up().await;
+    let all = [before, feed.events].concat();
+    assert_gapless(&all, names.len() as i64 + 1);
+    assert_eq!(all.len(), HOLDS);
+}
+
+async fn watch_stock(shop: &Shop, skus: &[&str], interval: Duration, token: &str) -> Streaming<v1::WatchStockResponse> {
+    let request = v1::WatchStockRequest {
+        namespace_id: shop.namespace.clone(),
+        skus: skus.iter().map(|&sku| sku.into()).collect(),
+        min_interval: Some(interval.try_into().expect("an interval")),
+        resume_token: token.into(),
+    };
+    shop.events.clone().watch_stock(request).await.expect("a stream").into_inner()
+}
+
+fn available(response: &v1::WatchStockResponse) -> BTreeMap<&str, Option<i64>> {
+    response.skus.iter().map(|sku| (sku.sku.as_str(), sku.stock.as_ref().map(|stock| stock.available))).collect()
+}
+
+#[tokio::test]
+async fn stock_is_told_as_it_is_and_then_as_it_changes() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    shop.supply("vita", 20).await;
+    let interval = Duration::from_millis(10);
+    let mut all = watch_stock(&shop, &[], interval, "").await;
+    let mut some = watch_stock(&shop, &["ps5", "none", "ps5"], interval, "").await;
+    for (stream, told) in
+        [(&mut all, [("ps5", Some(10)), ("vita", Some(20))]), (&mut some, [("none", None), ("ps5", Some(10))])]
+    {
+        let snapshot = next(stream).await.expect("a snapshot");
+        assert!(snapshot.is_snapshot);
+        assert_eq!(available(&snapshot), BTreeMap::from(told));
+        let complete = next(stream).await.expect("its end");
+        assert!(!complete.is_snapshot && complete.skus.is_empty());
+    }
+    shop.hold("ps5", 3).await;
+    shop.hold("vita", 1).await;
+    let mut told = BTreeMap::new();
+    let token = loop {
+        let response = next(&mut all).await.expect("a response");
+        told.extend(available(&response).into_iter().map(|(sku, units)| (sku.to_owned(), units)));
+        if told == BTreeMap::from([("ps5".into(), Some(7)), ("vita".into(), Some(19))]) {
+            break response.resume_token;
+        }
+    };
+    let changed = loop {
+        let response = next(&mut some).await.expect("a response");
+        if !response.skus.is_empty() {
+            break response;
+        }
+    };
+    assert_eq!(available(&changed), BTreeMap::from([("ps5", Some(7))]), "who did not ask is not told");
+
+    // Nothing happens, and that is told too.
+    let idle = next(&mut all).await.expect("a sign of life");
+    assert!(idle.skus.is_empty() && !idle.is_snapshot && idle.resume_token == token);
+
+    shop.hold("ps5", 1).await;
+    let mut resumed = watch_stock(&shop, &[], interval, &token).await;
+    let since = next(&mut resumed).await.expect("a response");
+    assert!(!since.is_snapshot);
+    assert_eq!(available(&since), BTreeMap::from([("ps5", Some(6))]));
+    let mut elsewhere = watch_stock(&server.shop("sale"), &["vita"], interval, "").await;
+    assert!(next(&mut elsewhere).await.expect("a snapshot").is_snapshot);
+}
+
+#[tokio::test]
+async fn changes_of_stock_come_no_oftener_than_asked() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 1_000_000).await;
+    let interval = Duration::from_millis(400);
+    let mut stream = watch_stock(&shop, &["ps5"], interval, "").await;
+    let began = std::time::Instant::now();
+    let buyer = {
+        let shop = shop.clone();
+        tokio::spawn(async move {
+            while began.elapsed() < Duration::from_secs(3) {
+                shop.hold("ps5", 1).await;
+            }
+        })
+    };
+    let (mut responses, mut left) = (0, 0);
+    while !buyer.is_finished() {
+        let response = next(&mut stream).await.expect("a response");
+        responses += 1;
+        left = response.skus.first().map_or(left, |sku| sku.stock.as_ref().expect("stock").available);
+    }
+    buyer.await.expect("a buyer");
+    let most = began.elapsed().as_millis() / interval.as_millis() + 3;
+    assert!((3..=most).contains(&responses), "{responses} of at most {most}");
+    let now = shop.counts("ps5").await.0;
+    while left != now {
+        let response = next(&mut stream).await.expect("the last");
+        left = response.skus.first().map_or(left, |sku| sku.stock.as_ref().expect("stock").available);
+    }
+
+    let invalid = async |skus: Vec<String>, nanos| {
+        let min_interval = Some(prost_types::Duration { seconds: 0, nanos });
+        let request = v1::WatchStockRequest { namespace_id: "sale".into(), skus, min_interval, ..Default::default() };
+        shop.events.clone().watch_stock(request).await.map(|_| ())
+    };
+    let many = (0..1_001).map(|i| format!("s{i}")).collect();
+    assert_refused(invalid(vec![], 9_999_999).await, Reason::InvalidInterval, Some("min_interval"));
+    assert_refused(invalid(vec![], -1).await, Reason::InvalidInterval, Some("min_interval"));
+    assert_refused(invalid(vec!["a".into(), String::new()], 10_000_000).await, Reason::EmptySku, Some("skus[1]"));
+    assert_refused(invalid(vec!["a b".into()], 10_000_000).await, Reason::InvalidSku, Some("skus[0]"));
+    assert_refused(invalid(many, 10_000_000).await, Reason::TooManyOperations, Some("skus"));
+}
+
+async fn watch_protected(shop: &Shop, token: &str) -> Streaming<v1::WatchProtectedResponse> {
+    let request = v1::WatchProtectedRequest { namespace_id: shop.namespace.clone(), resume_token: token.into() };
+    shop.checkout.clone().watch_protected(request).await.expect("a stream").into_inner()
+}
+
+/// The next response that tells something.
+async fn flips(stream: &mut Streaming<v1::WatchProtectedResponse>) -> v1::WatchProtectedResponse {
+    loop {
+        let response = next(stream).await.expect("a response");
+        if !response.added_skus.is_empty() || !response.removed_skus.is_empty() {
+            return response;
+        }
+    }
+}
+
+#[tokio::test]
+async fn protection_is_told_whole_then_as_it_changes_and_over_a_restart() {
+    let redis = Redis::start().await;
+    let mut server = SentinelProcess::on(&redis).await;
+    let shop = server.shop("sale");
+    for sku in ["a", "b", "c"] {
+        shop.supply(sku, 10).await;
+    }
+    shop.protect("b", false).await.expect("not protected");
+    let mut stream = watch_protected(&shop, "").await;
+    let snapshot = next(&mut stream).await.expect("a snapshot");
+    assert_eq!(
+        (snapshot.added_skus, snapshot.removed_skus, snapshot.is_snapshot),
+        (vec!["a".into(), "c".into()], vec![], true)
+    );
+    let complete = next(&mut stream).await.expect("its end");
+    assert!(complete.added_skus.is_empty() && !complete.is_snapshot);
+    shop.hold("a", 1).await;
+    shop.protect("b", true).await.expect("protected");
+    let told = flips(&mut stream).await;
+    assert_eq!((told.added_skus, told.removed_skus, told.is_snapshot), (vec!["b".into()], vec![], false));
+    let token = told.resume_token;
+
+    shop.protect("a", false).await.expect("not protected");
+    server.restart().await;
+    let shop = server.shop("sale");
+    shop.supply("d", 1).await;
+    let mut stream = watch_protected(&shop, &token).await;
+    let (mut set, mut whole) = (std::collections::BTreeSet::from(["a", "b", "c"].map(String::from)), false);
+    // This server was not there when the token was made, and begins anew.
+    while set != ["b", "c", "d"].map(String::from).into() {
+        let told = next(&mut stream).await.expect("a response");
+        if told.is_snapshot && !whole {
+            (set, whole) = (Default::default(), true);
+        }
+        set.extend(told.added_skus);
+        set.retain(|sku| !told.removed_skus.contains(sku));
+    }
+    assert!(whole);
+    shop.protect("d", false).await.expect("not protected");
+    let told = flips(&mut stream).await;
+    assert_eq!((told.added_skus, told.removed_skus), (vec![], vec!["d".into()]));
+    let mut resumed = watch_protected(&shop, &told.resume_token).await;
+    shop.protect("d", true).await.expect("protected");
+    let told = flips(&mut resumed).await;
+    assert_eq!((told.added_skus, told.is_snapshot), (vec!["d".into()], false), "what changed since, and no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_watchers_are_one_reader() {
+    let redis = Redis::start_in_memory().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--durability fast").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let mut opening = JoinSet::new();
+    for i in 0..1_000 {
+        let shop = shop.clone();
+        opening.spawn(async move {
+            let skus: &[&str] = if i % 2 == 0 { &["ps5"] } else { &[] };
+            let mut stream = watch_stock(&shop, skus, Duration::from_millis(50), "").await;
+            assert_eq!(available(&next(&mut stream).await.expect("a snapshot"))["ps5"], Some(10));
+            stream
+        });
+    }
+    let streams = opening.join_all().await;
+    assert_eq!(server.metric("inventory_sentinel_watches").await, 1_000.0);
+    eventually("one client waits for news", async || {
+        let clients: String = redis.ask("CLIENT LIST").await;
+        let readers = clients.lines().filter(|client| client.contains("cmd=xread")).count();
+        assert!(readers <= 1, "{clients}");
+        (readers == 1).then_some(())
+    })
+    .await;
+    shop.hold("ps5", 1).await;
+    let mut hearing = JoinSet::new();
+    for mut stream in streams {
+        hearing.spawn(async move { while next(&mut stream).await.expect("a response").skus.is_empty() {} });
+    }
+    hearing.join_all().await;
+    eventually("nobody watches any more", async || {
+        let none_left = server.metric("inventory_sentinel_watches").await == 0.0;
+        let clients: String = redis.ask("CLIENT LIST").await;
+        (none_left && !clients.contains("cmd=xread")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn streams_end_with_the_server_and_have_a_token() {
+    let mut server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let mut feed = Feed::open(&shop, "", false).await.expect("a stream");
+    feed.next().await.expect("where it begins");
+    let mut stock = watch_stock(&shop, &[], Duration::from_secs(3_600), "").await;
+    let mut protected = watch_protected(&shop, "").await;
+    let token = next(&mut protected).await.expect("a snapshot").resume_token;
+    assert!(!token.is_empty() && !feed.token.is_empty());
+    server.terminate();
+    let drained = |status: Status| assert_eq!(reason(&status), Reason::Draining, "{status:?}");
+    drained(loop {
+        if let Err(status) = feed.next().await {
+            break status;
+        }
+    });
+    drained(loop {
+        if let Err(status) = next(&mut stock).await {
+            break status;
+        }
+    });
+    drained(loop {
+        if let Err(status) = next(&mut protected).await {
+            break status;
+        }
+    });
+    let began = std::time::Instant::now();
+    assert!(server.exit().await.success());
+    assert!(began.elapsed() < Duration::from_secs(8), "streams don't hold up the end: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_stream_outlives_a_restart_of_redis() {
+    let mut redis = Redis::start().await;
+    let server = SentinelProcess::on(&redis).await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let mut feed = Feed::open(&shop, "", false).await.expect("a stream");
+    let mut stock = watch_stock(&shop, &["ps5"], Duration::from_millis(10), "").await;
+    feed.next().await.expect("where it begins");
+    redis.restart().await;
+    server.wait_until_ready().await;
+    eventually("the store can be used", async || shop.try_stock("ps5").await.ok()).await;
+    shop.hold("ps5", 4).await;
+    while !feed.next().await.expect("the stream goes on") {}
+    assert_eq!(feed.events[0].kind(), EventKind::Reserved);
+    loop {
+        let response = next(&mut stock).await.expect("the stream goes on");
+        if available(&response).get("ps5") == Some(&Some(6)) {
+            break;
+        }
+    }
+
+    // Another store in its place: what the streams say would mean nothing any more.
+    redis.ask::<()>("FLUSHALL").await;
+    let lost = loop {
+        if let Err(status) = feed.next().await {
+            break status;
+        }
+    };
+    assert_eq!(reason(&lost), Reason::StoreUnavailable, "{lost:?}");
+    eventually("the namespace can be made again", async || shop.set_stock("ps5", 10, "again").await.ok()).await;
+    let again =
+        eventually("the namespace is there again", async || match Feed::open(&shop, &feed.token, false).await {
+            Err(status) if reason(&status) == Reason::EventsCompacted => Some(()),
+            _ => None,
+        });
+    again.await;
+}
+
+#[tokio::test]
+async fn there_are_no_more_streams_than_allowed() {
+    let redis = Redis::start().await;
+    let flags = "--max-watches 3 --max-watched-namespaces 1";
+    let server = SentinelProcess::launch().on(&redis).flags(flags).start().await;
+    let (shop, other) = (server.shop("sale"), server.shop("other"));
+    shop.supply("ps5", 1).await;
+    other.supply("ps5", 1).await;
+    let first = Feed::open(&shop, "", false).await.expect("a stream");
+    assert_refused(Feed::open(&other, "", false).await.map(drop), Reason::TooManyWatches, None);
+    let more = [Feed::open(&shop, "", false).await, Feed::open(&shop, "", false).await];
+    assert_refused(Feed::open(&shop, "", false).await.map(drop), Reason::TooManyWatches, None);
+    drop((first, more));
+    eventually("there is room for another namespace", async || Feed::open(&other, "", false).await.ok()).await;
+}
