@@ -74,6 +74,16 @@ impl Core {
         Core { channels, retry, budget, gatherer }
     }
 
+    /// The next connection in turn, for a stream.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channels.next()
+    }
+
+    /// How what fails is repeated.
+    pub(crate) fn retry(&self) -> &RetryPolicy {
+        &self.retry
+    }
+
     /// Sends `message` until it is answered for good, within `timeout` for all attempts together.
     pub(crate) async fn call<M, A, F>(
         &self,

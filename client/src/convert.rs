@@ -1,6 +1,7 @@
 //! Generated messages to plain types and back. The only place that knows both; no I/O. Rules and
 //! settings are in `rules`.
 
+mod events;
 mod lists;
 mod rules;
 
@@ -8,7 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use inventory_sentinel::v1;
 
-pub(crate) use self::rules::{namespace_change, rules_change};
+pub(crate) use self::{
+    events::{event, watched},
+    rules::{namespace_change, rules_change},
+};
 use crate::{
     rpc_error::RpcError,
     types::{

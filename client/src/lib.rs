@@ -34,6 +34,8 @@
 //!   [outcome is unknown](RpcError::outcome_unknown).
 //! - **Batches.** Reserve, Commit and Rollback calls that are made at the same time share messages, see
 //!   [`Builder::batching`].
+//! - **Streams** that go on by themselves; with [`Namespace::watch_protected`] the question whether a SKU is
+//!   protected needs no call.
 //! - **Traces.** The W3C trace context of the current `tracing` span is sent along.
 //!
 //! Dropping a call's future gives up waiting; it does not take the call back.
@@ -46,6 +48,7 @@
 //!   `lists`, `bulk`: what there is in pages, and many SKUs in a call.
 //! - `call`: the way of every call: identity, deadline, attempts. Knows neither operation nor message.
 //! - `gather`: calls made at the same time in one message.
+//! - `watch`: streams that go on by themselves: [`Events`], [`WatchStock`], [`ProtectedSkus`].
 //! - `retry`: [`RetryPolicy`] and [`RetryBudget`]: pure decisions, no waiting.
 //! - `trace`: the trace context as metadata.
 //! - `types`, `rules`: the plain types; `convert`: the only place where they meet the generated ones.
@@ -68,6 +71,7 @@ mod rpc_error;
 mod rules;
 mod trace;
 mod types;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -85,7 +89,7 @@ pub use operation_errors::{
     AdjustStockError, AuditError, CommitError, ConfigureNamespaceError, ConfigureSkuError, DeleteSkuError, ExtendError,
     GetNamespaceError, GetReservationError, GetSkuError, GetStockError, ImportStockError, IsProtectedError,
     ListNamespacesError, ListReservationsError, ListStockError, ReserveError, RollbackError, SetProtectionError,
-    SetStockError,
+    SetStockError, WatchError, WatchStockError,
 };
 pub use reserve::Reserve;
 pub use resolve::{Commit, Extend, Rollback};
@@ -96,4 +100,9 @@ pub use tonic::Code;
 pub use types::{
     Audit, Extended, Finding, FindingKind, Imported, Line, Page, Protection, Receipt, Reservation, ReservationLine,
     ShortLine, Snapshot, State, Stock,
+};
+pub use watch::{
+    events::{Changes, Event, EventKind, Events},
+    protected::{DEFAULT_MAX_AGE, ProtectedSkus},
+    stock::{StockNews, WatchStock},
 };

@@ -14,6 +14,7 @@ use crate::{
     resolve::{Commit, Extend, Rollback},
     rpc_error::RpcError,
     types::{Line, Reservation, Snapshot, Stock},
+    watch::{events::Events, protected::ProtectedSkus, stock::WatchStock},
 };
 
 /// One sale or tenant: the operations that checkout needs. Cheap to clone.
@@ -104,6 +105,45 @@ impl Namespace {
         let send = |channel, request| async { checkout(channel).get_stock(request).await };
         let answer = self.core.call(self.deadline, message, send).await;
         Ok(answer.map_err(RpcError::of_read)?)
+    }
+
+    /// Keeps the set of protected SKUs here, so that
+    /// [`ProtectedSkus::is_protected`] needs no call while a server is there. Needs a Tokio runtime around it.
+    ///
+    /// ```no_run
+    /// # async fn path(sale: inventory_sentinel_client::Namespace) -> Result<(), Box<dyn std::error::Error>> {
+    /// let protected = sale.watch_protected();
+    /// if protected.is_protected("ps5").await? {
+    ///     sale.reserve("ps5", 1).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch_protected(&self) -> ProtectedSkus {
+        ProtectedSkus::watch(self.clone())
+    }
+
+    /// The counters of these SKUs as they change, or of all if none is named; for pages that show what is
+    /// left. Call [`WatchStock::next`] for the first and each further answer.
+    pub fn watch_stock<S: Into<String>>(&self, skus: impl IntoIterator<Item = S>) -> WatchStock {
+        WatchStock::new(self.clone(), skus.into_iter().map(Into::into).collect())
+    }
+
+    /// Every change of this namespace, for whoever keeps another system in line.
+    ///
+    /// ```no_run
+    /// # async fn follow(sale: inventory_sentinel_client::Namespace) -> Result<(), Box<dyn std::error::Error>> {
+    /// # fn load() -> String { String::new() }
+    /// # fn store(_: &[inventory_sentinel_client::Event], _: &str) {}
+    /// let mut events = sale.events().after(load()).from_oldest();
+    /// loop {
+    ///     let changes = events.next().await?;
+    ///     store(&changes.events, &changes.resume_token); // in one transaction
+    /// }
+    /// # }
+    /// ```
+    pub fn events(&self) -> Events {
+        Events::new(self.clone())
     }
 
     /// Whether the units of a SKU are governed here (reserve) or in the shop's own database (take

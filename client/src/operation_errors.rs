@@ -5,12 +5,13 @@
 //! fields; should they be missing, the error is in `Rpc`, as one of a later server is. What any call
 //! can meet (store away, draining, outcome unknown) is there too, with its reason.
 //!
-//! - `checkout`, `admin`: the enums of the two services.
+//! - `checkout`, `admin`, `watch`: the enums of the three services.
 //! - `metadata`: how a number or a name is read.
 
 mod admin;
 mod checkout;
 mod metadata;
+mod watch;
 
 pub use self::{
     admin::{
@@ -21,6 +22,7 @@ pub use self::{
     checkout::{
         CommitError, ExtendError, GetReservationError, GetStockError, IsProtectedError, ReserveError, RollbackError,
     },
+    watch::{WatchError, WatchStockError},
 };
 
 /// Makes an operation's error: the reasons that stand alone, those `with` numbers (each field with its
@@ -125,7 +127,8 @@ mod tests {
 
     const PROTO: &str = concat!(
         include_str!("../../proto/inventory_sentinel/v1/inventory_sentinel.proto"),
-        include_str!("../../proto/inventory_sentinel/v1/inventory_admin.proto")
+        include_str!("../../proto/inventory_sentinel/v1/inventory_admin.proto"),
+        include_str!("../../proto/inventory_sentinel/v1/inventory_events.proto")
     );
 
     /// Every number that any reason has.
@@ -198,6 +201,8 @@ mod tests {
             "ImportStock" ImportStockError,
             "SetProtection" SetProtectionError,
             "Audit" AuditError,
+            "Watch" WatchError,
+            "WatchStock" WatchStockError,
         }
     }
 

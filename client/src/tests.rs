@@ -146,6 +146,15 @@ impl InventorySentinel for Scripted {
     ) -> Result<Response<v1::IsProtectedResponse>, Status> {
         Err(Status::unimplemented("not scripted"))
     }
+
+    type WatchProtectedStream = tokio_stream::Empty<Result<v1::WatchProtectedResponse, Status>>;
+
+    async fn watch_protected(
+        &self,
+        _: Request<v1::WatchProtectedRequest>,
+    ) -> Result<Response<Self::WatchProtectedStream>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
 }
 
 fn pending() -> v1::Reservation {

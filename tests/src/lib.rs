@@ -4,6 +4,7 @@
 //! - [`SentinelProcess`]: the real binary, on its embedded Redis or on one of the above.
 //! - [`Shop`]: the raw generated clients of one namespace, with short words for common calls.
 //! - [`Proxy`]: stands between the server and Redis and can lose replies.
+//! - [`Door`]: stands between clients and servers, and can lead elsewhere.
 //! - [`Collector`]: an OTLP receiver.
 //! - [`History`]: answers of concurrent calls, checked for linearizability by their sequence.
 //! - [`model`]: what the service must answer, call by call, as a plain model says it.
@@ -23,6 +24,7 @@ use tonic::Status;
 use tonic_types::StatusExt as _;
 
 mod collector;
+mod door;
 mod history;
 mod http;
 pub mod model;
@@ -34,6 +36,7 @@ mod shop;
 
 pub use self::{
     collector::Collector,
+    door::Door,
     history::{Event, History},
     http::http_get,
     proxy::Proxy,

@@ -97,6 +97,16 @@ service! { InventorySentinel:
     - is_protected(IsProtectedRequest) -> IsProtectedResponse;
     - batch_get_stock(BatchGetStockRequest) -> BatchGetStockResponse;
     - batch(BatchRequest) -> BatchResponse;
+    stream {
+        type WatchProtectedStream = tokio_stream::Empty<Result<v1::WatchProtectedResponse, Status>>;
+
+        async fn watch_protected(
+            &self,
+            _: Request<v1::WatchProtectedRequest>,
+        ) -> Result<Response<Self::WatchProtectedStream>, Status> {
+            Err(Status::unimplemented("not recorded"))
+        }
+    }
 }
 
 service! { InventoryAdmin:

@@ -23,3 +23,4 @@ mod stock;
 mod store;
 mod telemetry;
 mod watch;
+mod watch_client;

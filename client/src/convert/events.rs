@@ -1,0 +1,47 @@
+//! What streams tell, as plain types. No I/O.
+
+use inventory_sentinel::v1;
+
+use super::{instant, required_instant, some, state, stock};
+use crate::{
+    rpc_error::RpcError,
+    types::{Line, Stock},
+    watch::events::{Event, EventKind},
+};
+
+pub(crate) fn event(event: v1::Event) -> Result<Event, RpcError> {
+    Ok(Event {
+        kind: kind(event.kind),
+        partition: event.partition,
+        sequence: event.sequence,
+        occurred_at: required_instant(event.occurred_at, "no occurred_at")?,
+        reservation_id: event.reservation_id,
+        buyer: some(event.buyer_id),
+        lines: event.lines.into_iter().map(|line| Line::new(line.sku, line.quantity)).collect(),
+        state: (event.state != 0).then(|| state(event.state)),
+        expires_at: event.expires_at.map(instant).transpose()?,
+        sku: event.sku,
+        delta: event.delta,
+    })
+}
+
+fn kind(number: i32) -> EventKind {
+    use v1::EventKind as Kind;
+    match Kind::try_from(number) {
+        Ok(Kind::Reserved) => EventKind::Reserved,
+        Ok(Kind::Committed) => EventKind::Committed,
+        Ok(Kind::RolledBack) => EventKind::RolledBack,
+        Ok(Kind::Expired) => EventKind::Expired,
+        Ok(Kind::Extended) => EventKind::Extended,
+        Ok(Kind::BoughtLate) => EventKind::BoughtLate,
+        Ok(Kind::StockSet) => EventKind::StockSet,
+        Ok(Kind::StockAdjusted) => EventKind::StockAdjusted,
+        Ok(Kind::SkuConfigured) => EventKind::SkuConfigured,
+        Ok(Kind::SkuDeleted) => EventKind::SkuDeleted,
+        Ok(Kind::Unspecified) | Err(_) => EventKind::Unknown(number),
+    }
+}
+
+pub(crate) fn watched(sku: v1::WatchedSku) -> Result<(String, Option<Stock>), RpcError> {
+    Ok((sku.sku, sku.stock.map(|counters| stock(Some(counters))).transpose()?))
+}

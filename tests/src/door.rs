@@ -1,0 +1,58 @@
+//! A port that stays while the server behind it changes: what a load balancer is to a client.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+
+/// Forwards every connection to the server that it leads to.
+#[derive(Debug)]
+pub struct Door {
+    address: SocketAddr,
+    to: Arc<Mutex<SocketAddr>>,
+    task: JoinHandle<()>,
+}
+
+impl Door {
+    /// A door that leads to `to`.
+    pub async fn open(to: SocketAddr) -> Door {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let to = Arc::new(Mutex::new(to));
+        let leads = Arc::clone(&to);
+        let task = tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let to = *leads.lock().unwrap_or_else(PoisonError::into_inner);
+                tokio::spawn(async move {
+                    if let Ok(mut server) = TcpStream::connect(to).await {
+                        // However it ends, both sides see it.
+                        let _ = copy_bidirectional(&mut client, &mut server).await;
+                    }
+                });
+            }
+        });
+        Door { address, to, task }
+    }
+
+    /// Where clients connect to.
+    pub fn uri(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Leads elsewhere from now on; what is connected stays.
+    pub fn lead_to(&self, to: SocketAddr) {
+        *self.to.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
