@@ -253,6 +253,7 @@ fn every_reason_of_the_catalogue_is_walked() {
         include_str!("settings.rs"),
         include_str!("batch.rs"),
         include_str!("lists.rs"),
+        include_str!("watch.rs"),
     );
     let is_walked = |reason: &Reason| {
         let forms = [
