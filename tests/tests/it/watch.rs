@@ -217,8 +217,7 @@ async fn a_place_that_is_not_kept_is_refused() {
     assert_gapless(&oldest.events, 5);
 
     for malformed in ["x", "AQ", &token[1..], &format!("{token}AA")] {
-        let token = Some("resume_token");
-        assert_refused(compacted(&shop, malformed).await, Reason::InvalidResumeToken, token);
+        assert_refused(compacted(&shop, malformed).await, Reason::InvalidResumeToken, Some("resume_token"));
     }
     let nowhere = server.shop("nowhere");
     assert_refused(compacted(&nowhere, "").await, Reason::NamespaceNotFound, None);
