@@ -4,6 +4,7 @@
 //! - [`SentinelProcess`]: the real binary, on its embedded Redis or on one of the above.
 //! - [`Shop`]: the raw generated clients of one namespace, with short words for common calls.
 //! - [`Proxy`]: stands between the server and Redis and can lose replies.
+//! - [`sentinelctl`]: the real command line, run to its end.
 //! - [`Collector`]: an OTLP receiver.
 //! - [`History`]: answers of concurrent calls, checked for linearizability by their sequence.
 //! - [`model`]: what the service must answer, call by call, as a plain model says it.
@@ -22,6 +23,7 @@ use inventory_sentinel::{
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
+mod cli;
 mod collector;
 mod history;
 mod http;
@@ -33,6 +35,7 @@ mod sentinel;
 mod shop;
 
 pub use self::{
+    cli::sentinelctl,
     collector::Collector,
     history::{Event, History},
     http::http_get,
