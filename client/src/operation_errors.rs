@@ -19,7 +19,8 @@ pub use self::{
         SetStockError,
     },
     checkout::{
-        CommitError, ExtendError, GetReservationError, GetStockError, IsProtectedError, ReserveError, RollbackError,
+        BatchError, BatchGetStockError, CommitError, ExtendError, GetReservationError, GetStockError, IsProtectedError,
+        ReserveError, RollbackError,
     },
 };
 
@@ -184,6 +185,8 @@ mod tests {
             "Extend" ExtendError,
             "GetReservation" GetReservationError,
             "GetStock" GetStockError,
+            "BatchGetStock" BatchGetStockError,
+            "Batch" BatchError,
             "IsProtected" IsProtectedError,
             "SetStock" SetStockError,
             "AdjustStock" AdjustStockError,
