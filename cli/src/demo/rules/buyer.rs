@@ -1,8 +1,11 @@
 //! One attempt of one buyer in the sale by the rules, from Reserve to its end, as his role has it. Checks each answer
 //! against what was promised.
 
-use inventory_sentinel_client::{CommitError, ExtendError, State};
+use std::time::Duration;
+
+use inventory_sentinel_client::{CommitError, ExtendError, Namespace, State};
 use rand::rngs::StdRng;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::{
@@ -184,7 +187,7 @@ async fn extend(sale: &Sale, hold: &Hold) -> Result<(), Failure> {
 async fn extend_too_far(sale: &Sale, hold: &Hold) -> Result<(), Failure> {
     let request_id = Uuid::now_v7().to_string();
     // Redis counts in milliseconds: let one pass, so that the sum is certainly beyond.
-    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    sleep(Duration::from_millis(2)).await;
     let send =
         || sale.shop.extend(&sale.ledger, |namespace| namespace.extend(&hold.id, MAX_LIFE).request_id(&request_id));
     match send().await? {
@@ -211,9 +214,8 @@ async fn want_more(sale: &Sale, pace: Pace, hold: &Hold, dice: &mut StdRng) -> R
 async fn pay_too_much(sale: &Sale, hold: &Hold) -> Result<(), Failure> {
     let line = hold.lines[0];
     let (request_id, sku) = (Uuid::now_v7().to_string(), sale.shop.sku(line.product));
-    let request = |namespace: &inventory_sentinel_client::Namespace| {
-        namespace.commit(&hold.id).line(sku, line.held as i32 + 1).request_id(&request_id)
-    };
+    let request =
+        |namespace: &Namespace| namespace.commit(&hold.id).line(sku, line.held as i32 + 1).request_id(&request_id);
     match sale.shop.commit(&sale.ledger, request).await? {
         Err(CommitError::LineNotHeld { held, .. }) if held == i64::from(line.held) => {
             sale.ledger.refusal("LINE_NOT_HELD");

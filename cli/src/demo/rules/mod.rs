@@ -24,7 +24,7 @@ use self::{
     hold::Hold,
     roles::{Role, Want},
     sale::{Ask, Sale},
-    terms::{STAY_TTL, Terms},
+    terms::{CLOCK_GRACE, STAY_TTL, Terms},
 };
 use super::{
     ledger::{Ledger, Pace},
@@ -40,9 +40,7 @@ use crate::failure::Failure;
 const OPENING_LEAD: Duration = Duration::from_secs(5);
 /// How long after its announcement the sale closes.
 const CLOSING_LEAD: Duration = Duration::from_secs(3);
-/// How much later than the closing a Reserve is certainly refused, whatever the clocks of two processes.
-const CLOSING_GRACE: Duration = Duration::from_millis(100);
-/// Most buyers who ask before the opening.
+/// Most buyers who ask before the opening; at most a quarter of the opening's attempts are theirs.
 const MOST_WAITING: u32 = 5_000;
 /// Buyers who ask for the product that is not protected, once its holds have drained; and for each product at
 /// the closing, before and after.
@@ -74,15 +72,15 @@ pub(crate) async fn play(
     operator::set_the_terms(&sale).await?;
 
     progress.phase("queueing before the opening");
-    let early = Wave { attempts: plan.buyers.min(MOST_WAITING), pace: Pace::Aside, opens_at: None };
-    wave(&sale, early, QUEUE).await?;
+    let early = plan.buyers.min(MOST_WAITING).min(plan.opening_attempts / 4);
+    wave(&sale, Wave { attempts: early, pace: Pace::Aside, opens_at: None }, QUEUE).await?;
 
     progress.phase("selling from the opening on");
-    let first = plan.opening_attempts / 2;
-    wave(&sale, Wave { opens_at: Some(opens_at), ..Wave::rush(first) }, OPENING).await?;
+    let half = plan.opening_attempts / 2;
+    wave(&sale, Wave { opens_at: Some(opens_at), ..Wave::rush(half - early) }, OPENING).await?;
 
     progress.phase("selling, one product not protected");
-    let middle = wave(&sale, Wave::rush(plan.opening_attempts - first), MIDDLE);
+    let middle = wave(&sale, Wave::rush(plan.opening_attempts - half), MIDDLE);
     tokio::try_join!(operator::protect(&sale, false), middle)?;
 
     progress.phase("draining, and waiting for abandoned holds to expire");
@@ -130,7 +128,7 @@ async fn close(sale: &Sale, supplies: &mut [u32], guests: &mut Guests<'_>) -> Re
     for product in 0..sale.plan.skus.len().min(LATECOMERS as usize) {
         inside.extend(guests.ask_for(product, 2).await?);
     }
-    sleep((closes_at + CLOSING_GRACE).duration_since(SystemTime::now()).unwrap_or_default()).await;
+    sleep((closes_at + CLOCK_GRACE).duration_since(SystemTime::now()).unwrap_or_default()).await;
     for hold in guests.ask_for(0, LATECOMERS).await? {
         sale.ledger.broken(format!("{} was reserved after the closing", hold.id));
         guests.give_back(hold).await?;

@@ -3,10 +3,12 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
 };
 
 use inventory_sentinel_client::{Receipt, Reservation, ReserveError};
 use rand::{Rng as _, rngs::StdRng};
+use uuid::Uuid;
 
 use super::{
     hold::Hold,
@@ -43,7 +45,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) buyer: u32,
     pub(crate) is_named: bool,
     pub(crate) cart: &'a [Want],
-    pub(crate) ttl: std::time::Duration,
+    pub(crate) ttl: Duration,
     pub(crate) replaces: Option<&'a str>,
 }
 
@@ -61,7 +63,7 @@ impl Sale {
 
     /// One attempt: the hold, or nothing if there was a shortage or a rule was against it.
     pub(crate) async fn ask(&self, pace: Pace, dice: &mut StdRng, ask: &Ask<'_>) -> Result<Option<Hold>, Failure> {
-        let request_id = uuid::Uuid::now_v7().to_string();
+        let request_id = Uuid::now_v7().to_string();
         let buyer = format!("buyer-{}", ask.buyer);
         let order = Order {
             request_id: &request_id,
@@ -71,6 +73,7 @@ impl Sale {
             replaces: ask.replaces,
         };
         let latency = |latency| self.ledger.latency(pace, latency);
+        let asked_at = SystemTime::now();
         let held = match self.shop.reserve(&self.ledger, latency, &order).await? {
             Ok(held) => held,
             Err(ReserveError::InsufficientStock { .. }) => {
@@ -79,7 +82,7 @@ impl Sale {
             }
             Err(error) => {
                 self.ledger.attempted(pace, Answer::Refused);
-                return match self.terms.refused(&self.ledger, &self.plan.skus, &error) {
+                return match self.terms.refused(&self.ledger, &self.plan.skus, asked_at, &error) {
                     true => Ok(None),
                     false => Err(self.shop.unexpected("Reserve", &error)),
                 };

@@ -17,6 +17,9 @@ pub(crate) const STAY_TTL: Duration = Duration::from_secs(50);
 /// The namespace's own longest ttl, and the longest life of a hold.
 pub(crate) const MAX_LIFE: Duration = Duration::from_secs(120);
 
+/// How far the clocks of two processes may be apart for who asks at the edge of the window.
+pub(crate) const CLOCK_GRACE: Duration = Duration::from_millis(100);
+
 /// What must refuse someone, by reason.
 pub(crate) const REFUSALS: &[&str] = &[
     "BUYER_LIMIT",
@@ -60,13 +63,14 @@ impl Terms {
         rules.max_ttl(MAX_TTL).opens_at(self.opens_at)
     }
 
-    /// Books a refusal of Reserve; false if it is none that the terms can lead to.
-    pub(crate) fn refused(&self, ledger: &Ledger, skus: &[String], error: &ReserveError) -> bool {
+    /// Books a refusal of a Reserve that was sent at this time; false if it is none that the terms can lead to.
+    pub(crate) fn refused(&self, ledger: &Ledger, skus: &[String], asked_at: SystemTime, error: &ReserveError) -> bool {
         let as_agreed = match error {
             ReserveError::SaleNotOpen { opens_at, closes_at, .. } => {
-                let is_over = closes_at.is_some_and(|at| at <= SystemTime::now());
+                let is_over = closes_at.is_some_and(|at| at <= SystemTime::now() + CLOCK_GRACE);
+                let is_early = asked_at < self.opens_at + CLOCK_GRACE;
                 ledger.played(if is_over { "asked_after_closing" } else { "asked_before_opening" });
-                *opens_at == Some(self.opens_at)
+                *opens_at == Some(self.opens_at) && (is_early || is_over)
             }
             ReserveError::BuyerLimit { has, limit, .. } => {
                 *limit == i64::from(BUYER_LIMIT) && (1..=*limit).contains(has)
