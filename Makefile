@@ -13,7 +13,7 @@ help: ## list these targets
 bootstrap: ## install what is missing on this machine: redis-server or valkey-server, a C compiler
 	@deploy/bootstrap
 
-demo: bootstrap ## play a flash sale of 200,000 attempts against a real server (ARGS=--json for one line of JSON)
+demo: bootstrap ## play a flash sale of 200,000 attempts against a real server (ARGS="--scenario rules" for one with every rule, --json for one line of JSON)
 	@deploy/demo.sh $(ARGS)
 
 run: bootstrap ## serve on 127.0.0.1:50051 until stopped, data in ./sentinel-data (ARGS go to the server)

@@ -39,6 +39,7 @@ fn bad_usage_is_64() {
     for (args, said) in [
         (&["demo", "--units", "0"][..], "--units is 0"),
         (&["demo", "--attempts", "9"], "--attempts is 9"),
+        (&["demo", "--scenario", "rules", "--products", "3"], "--products is 3"),
         (&["demo", "--server", "nowhere"], "invalid uri"),
     ] {
         let output = sentinelctl(args);

@@ -99,6 +99,27 @@ impl Answer for v1::GetStockResponse {
     }
 }
 
+/// What a read of many SKUs found, each in the order of the request.
+pub(crate) struct StockRead {
+    pub(crate) found: Vec<Snapshot<Stock>>,
+    pub(crate) unknown: Vec<String>,
+}
+
+impl Answer for v1::BatchGetStockResponse {
+    type Plain = StockRead;
+    fn plain(self) -> Result<StockRead, RpcError> {
+        let found = self.found.into_iter().map(Answer::plain).collect::<Result<_, _>>()?;
+        Ok(StockRead { found, unknown: self.unknown_skus })
+    }
+}
+
+impl Answer for v1::BatchResponse {
+    type Plain = Vec<Option<v1::batch_result::Result>>;
+    fn plain(self) -> Result<Self::Plain, RpcError> {
+        Ok(self.results.into_iter().map(|entry| entry.result).collect())
+    }
+}
+
 impl Answer for v1::IsProtectedResponse {
     type Plain = bool;
     fn plain(self) -> Result<bool, RpcError> {

@@ -33,7 +33,7 @@
 //!   [`RpcError`] is what they fall through to, and it can tell whether the
 //!   [outcome is unknown](RpcError::outcome_unknown).
 //! - **Batches.** Reserve, Commit and Rollback calls that are made at the same time share messages, see
-//!   [`Builder::batching`].
+//!   [`Builder::batching`]. Who has many at once can say so: [`Namespace::batch`].
 //! - **Streams** that go on by themselves; with [`Namespace::watch_protected`] the question whether a SKU is
 //!   protected needs no call.
 //! - **Traces.** The W3C trace context of the current `tracing` span is sent along.
@@ -43,7 +43,7 @@
 //! # Layout
 //! - `connection`: [`Sentinel`] and its [`Builder`]: endpoints, keepalive, connections.
 //! - `namespace`: [`Namespace`], the checkout operations; `reserve`, `resolve`: their requests, such as
-//!   [`Reserve`] and [`Commit`].
+//!   [`Reserve`] and [`Commit`]; `batch`: many of them in one call, and the stock of many SKUs.
 //! - `admin`: [`Admin`], the operators' operations; `configure`: their requests, such as [`SetStock`];
 //!   `lists`, `bulk`: what there is in pages, and many SKUs in a call.
 //! - `call`: the way of every call: identity, deadline, attempts. Knows neither operation nor message.
@@ -55,6 +55,7 @@
 //! - `rpc_error`: [`RpcError`], read from a gRPC status; `operation_errors`: the errors by operation.
 
 mod admin;
+mod batch;
 mod bulk;
 mod call;
 mod configure;
@@ -77,6 +78,7 @@ mod watch;
 mod tests;
 
 pub use admin::Admin;
+pub use batch::{Batch, BatchOutcome};
 pub use bulk::ImportStock;
 pub use configure::{ConfigureNamespace, ConfigureSku, SetStock};
 pub use connection::{
@@ -86,10 +88,10 @@ pub use inventory_sentinel::Reason;
 pub use lists::{ListNamespaces, ListReservations, ListStock};
 pub use namespace::Namespace;
 pub use operation_errors::{
-    AdjustStockError, AuditError, CommitError, ConfigureNamespaceError, ConfigureSkuError, DeleteSkuError, ExtendError,
-    GetNamespaceError, GetReservationError, GetSkuError, GetStockError, ImportStockError, IsProtectedError,
-    ListNamespacesError, ListReservationsError, ListStockError, ReserveError, RollbackError, SetProtectionError,
-    SetStockError, WatchError, WatchStockError,
+    AdjustStockError, AuditError, BatchError, BatchGetStockError, CommitError, ConfigureNamespaceError,
+    ConfigureSkuError, DeleteSkuError, ExtendError, GetNamespaceError, GetReservationError, GetSkuError, GetStockError,
+    ImportStockError, IsProtectedError, ListNamespacesError, ListReservationsError, ListStockError, ReserveError,
+    RollbackError, SetProtectionError, SetStockError, WatchError, WatchStockError,
 };
 pub use reserve::Reserve;
 pub use resolve::{Commit, Extend, Rollback};

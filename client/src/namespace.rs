@@ -7,9 +7,10 @@ use tonic::transport::Channel;
 
 use crate::{
     admin::Admin,
+    batch::{self, Batch},
     call::Core,
     connection::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES},
-    operation_errors::{GetReservationError, GetStockError, IsProtectedError},
+    operation_errors::{BatchGetStockError, GetReservationError, GetStockError, IsProtectedError},
     reserve::Reserve,
     resolve::{Commit, Extend, Rollback},
     rpc_error::RpcError,
@@ -82,6 +83,38 @@ impl Namespace {
         Extend::new(self.clone(), reservation_id, ttl)
     }
 
+    /// Many operations in one call, each with its own typed outcome, in the order in which they were added.
+    /// Every one is decided on its own, as if all had been called at the same moment; one that depends on
+    /// another's outcome belongs into a later call. Up to 512; more are refused as
+    /// [`BatchError`](crate::BatchError) says, and none is done. Retries are of the whole call; an
+    /// operation's own error is for the caller.
+    ///
+    /// ```no_run
+    /// use inventory_sentinel_client::{BatchOutcome, Namespace};
+    ///
+    /// # async fn settle(sale: Namespace, paid: &[String], failed: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut batch = sale.batch().reserve(sale.reserve("ps5", 1).buyer("7"));
+    /// for id in paid {
+    ///     batch = batch.commit(sale.commit(id));
+    /// }
+    /// for id in failed {
+    ///     batch = batch.rollback(sale.rollback(id));
+    /// }
+    /// for outcome in batch.await? {
+    ///     match outcome {
+    ///         BatchOutcome::Reserve(Ok(held)) => println!("held until {:?}", held.expires_at),
+    ///         BatchOutcome::Commit(Ok(sold)) => println!("{} is sold", sold.id),
+    ///         BatchOutcome::Rollback(Ok(back)) => println!("{} is given back", back.id),
+    ///         refused => println!("{refused:?}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn batch(&self) -> Batch {
+        Batch::new(self.clone())
+    }
+
     /// Reads a reservation. A resolved one stays readable for the retention of the namespace.
     ///
     /// # Errors
@@ -105,6 +138,31 @@ impl Namespace {
         let send = |channel, request| async { checkout(channel).get_stock(request).await };
         let answer = self.core.call(self.deadline, message, send).await;
         Ok(answer.map_err(RpcError::of_read)?)
+    }
+
+    /// Reads the counters of many SKUs, in the order of `skus`; `None` for one that is not known. Each is exact
+    /// at the instant of its own read. Sent by 512, each with the namespace's deadline.
+    ///
+    /// ```no_run
+    /// # async fn shelves(sale: inventory_sentinel_client::Namespace) -> Result<(), Box<dyn std::error::Error>> {
+    /// let skus = ["ps5", "vita"];
+    /// for (sku, stock) in skus.iter().zip(sale.stock_of(skus).await?) {
+    ///     match stock {
+    ///         Some(stock) => println!("{sku}: {} available", stock.available),
+    ///         None => println!("{sku} is not sold here"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`BatchGetStockError`].
+    pub async fn stock_of(
+        &self,
+        skus: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Vec<Option<Snapshot<Stock>>>, BatchGetStockError> {
+        batch::stock_of(self, skus.into_iter().map(Into::into).collect()).await
     }
 
     /// Keeps the set of protected SKUs here, so that

@@ -20,7 +20,8 @@ pub use self::{
         SetStockError,
     },
     checkout::{
-        CommitError, ExtendError, GetReservationError, GetStockError, IsProtectedError, ReserveError, RollbackError,
+        BatchError, BatchGetStockError, CommitError, ExtendError, GetReservationError, GetStockError, IsProtectedError,
+        ReserveError, RollbackError,
     },
     watch::{WatchError, WatchStockError},
 };
@@ -187,6 +188,8 @@ mod tests {
             "Extend" ExtendError,
             "GetReservation" GetReservationError,
             "GetStock" GetStockError,
+            "BatchGetStock" BatchGetStockError,
+            "Batch" BatchError,
             "IsProtected" IsProtectedError,
             "SetStock" SetStockError,
             "AdjustStock" AdjustStockError,

@@ -69,21 +69,31 @@ impl Reserve {
         self
     }
 
-    async fn send(self) -> Result<Receipt<Reservation>, ReserveError> {
-        let Namespace { core, name, deadline } = self.namespace;
-        let message = v1::ReserveRequest {
-            namespace_id: name.to_string(),
+    /// The message, with an identity that is its own from now on.
+    pub(crate) fn message(self) -> v1::ReserveRequest {
+        v1::ReserveRequest {
+            namespace_id: self.namespace.name.to_string(),
             request_id: self.request_id.unwrap_or_else(new_request_id),
             lines: self.lines.into_iter().map(convert::line).collect(),
             ttl: self.ttl.map(convert::duration),
             buyer_id: self.buyer.unwrap_or_default(),
             replaces_reservation_id: self.replaces.unwrap_or_default(),
-        };
-        let send = |channel, request| async { checkout(channel).reserve(request).await };
-        match core.call_gathered(deadline, message, send).await? {
-            Reserved::Held(receipt) => Ok(receipt),
-            Reserved::Short(lines) => Err(ReserveError::InsufficientStock { lines }),
         }
+    }
+
+    async fn send(self) -> Result<Receipt<Reservation>, ReserveError> {
+        let Namespace { core, deadline, .. } = self.namespace.clone();
+        let message = self.message();
+        let send = |channel, request| async { checkout(channel).reserve(request).await };
+        held(core.call_gathered(deadline, message, send).await?)
+    }
+}
+
+/// A shortage is an answer on the wire and an error here.
+pub(crate) fn held(reserved: Reserved) -> Result<Receipt<Reservation>, ReserveError> {
+    match reserved {
+        Reserved::Held(receipt) => Ok(receipt),
+        Reserved::Short(lines) => Err(ReserveError::InsufficientStock { lines }),
     }
 }
 

@@ -70,16 +70,21 @@ impl Commit {
         self
     }
 
-    async fn send(self) -> Result<Receipt<Reservation>, CommitError> {
-        let Namespace { core, name, deadline } = self.namespace;
-        let message = v1::CommitRequest {
-            namespace_id: name.to_string(),
+    /// The message, with an identity that is its own from now on, if it needs one.
+    pub(crate) fn message(self) -> v1::CommitRequest {
+        v1::CommitRequest {
+            namespace_id: self.namespace.name.to_string(),
             reservation_id: self.reservation_id,
             request_id: identity(self.request_id, &self.lines),
             late_policy: self.late.into(),
             lines: self.lines.into_iter().map(convert::line).collect(),
             rest_policy: self.rest.into(),
-        };
+        }
+    }
+
+    async fn send(self) -> Result<Receipt<Reservation>, CommitError> {
+        let Namespace { core, deadline, .. } = self.namespace.clone();
+        let message = self.message();
         let send = |channel, request| async { checkout(channel).commit(request).await };
         Ok(core.call_gathered(deadline, message, send).await?)
     }
@@ -115,14 +120,19 @@ impl Rollback {
         self
     }
 
-    async fn send(self) -> Result<Receipt<Reservation>, RollbackError> {
-        let Namespace { core, name, deadline } = self.namespace;
-        let message = v1::RollbackRequest {
-            namespace_id: name.to_string(),
+    /// The message, with an identity that is its own from now on, if it needs one.
+    pub(crate) fn message(self) -> v1::RollbackRequest {
+        v1::RollbackRequest {
+            namespace_id: self.namespace.name.to_string(),
             reservation_id: self.reservation_id,
             request_id: identity(self.request_id, &self.lines),
             lines: self.lines.into_iter().map(convert::line).collect(),
-        };
+        }
+    }
+
+    async fn send(self) -> Result<Receipt<Reservation>, RollbackError> {
+        let Namespace { core, deadline, .. } = self.namespace.clone();
+        let message = self.message();
         let send = |channel, request| async { checkout(channel).rollback(request).await };
         Ok(core.call_gathered(deadline, message, send).await?)
     }

@@ -1,6 +1,7 @@
 //! The way of a call, against a scripted server of this process on a real socket. What each request
-//! puts on the wire is in `requests`, and how calls travel together in `gather`.
+//! puts on the wire is in `requests`, how calls travel together in `gather`, and what a caller puts together in `batch`.
 
+mod batch;
 mod gather;
 mod requests;
 
@@ -39,6 +40,8 @@ struct Scripted {
     silent: bool,
     short: bool,
     batches: Arc<Mutex<Vec<v1::BatchRequest>>>,
+    /// Refusals of whole batches, before any operation is looked at.
+    refused_batches: Arc<Mutex<VecDeque<Status>>>,
 }
 
 struct Asked {

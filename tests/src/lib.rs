@@ -5,6 +5,7 @@
 //! - [`Shop`]: the raw generated clients of one namespace, with short words for common calls.
 //! - [`Proxy`]: stands between the server and Redis and can lose replies.
 //! - [`Door`]: stands between clients and servers, and can lead elsewhere.
+//! - [`sentinelctl`]: the real command line, run to its end.
 //! - [`Collector`]: an OTLP receiver.
 //! - [`History`]: answers of concurrent calls, checked for linearizability by their sequence.
 //! - [`model`]: what the service must answer, call by call, as a plain model says it.
@@ -23,6 +24,7 @@ use inventory_sentinel::{
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
+mod cli;
 mod collector;
 mod door;
 mod history;
@@ -35,6 +37,7 @@ mod sentinel;
 mod shop;
 
 pub use self::{
+    cli::sentinelctl,
     collector::Collector,
     door::Door,
     history::{Event, History},

@@ -1,6 +1,7 @@
 //! What the server acknowledged to the buyers, and how long it took. Counts; sends nothing.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -24,8 +25,17 @@ const WORDS: usize = 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) id: String,
-    pub(crate) product: usize,
+    /// By line, in the order in which they were reserved.
+    pub(crate) parts: Vec<Part>,
     pub(crate) end: End,
+}
+
+/// What a reservation sold of one product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) product: usize,
+    /// Units.
+    pub(crate) sold: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +55,16 @@ pub(crate) enum Pace {
     Rush,
     /// The only call under way.
     Lone,
+    /// Beside the selling: not measured.
+    Aside,
+}
+
+/// How an attempt was answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer {
+    Reserved { units: u32 },
+    SoldOut,
+    Refused,
 }
 
 /// The books of the buyers' side.
@@ -54,25 +74,33 @@ pub(crate) struct Ledger {
     attempts: AtomicU64,
     rush_attempts: AtomicU64,
     reserved: AtomicU64,
+    reserved_units: AtomicU64,
+    refused: AtomicU64,
+    bought_anew: AtomicU64,
     sold_out: AtomicU64,
     replays: AtomicU64,
     shed: AtomicU64,
     troubled: AtomicU64,
     broken: AtomicU64,
     words: Mutex<Vec<String>>,
+    refusals: Mutex<Tally>,
+    played: Mutex<Tally>,
     entries: Mutex<Vec<Entry>>,
     rush: Mutex<Histogram<u64>>,
     lone: Mutex<Histogram<u64>>,
     clock: Mutex<Clock>,
 }
 
+/// Counts by name.
+pub(crate) type Tally = BTreeMap<&'static str, u64>;
+
 /// The time of selling: runs in the waves and stands while expiry is awaited.
 #[derive(Debug, Default)]
 struct Clock {
     elapsed: Duration,
     since: Option<Instant>,
-    /// What it showed when there were as many reservations as units.
-    at_units: Option<Duration>,
+    /// What it showed when as many units had been reserved as there were at first, and the reservations by then.
+    at_units: Option<(Duration, u64)>,
 }
 
 impl Clock {
@@ -93,12 +121,17 @@ impl Ledger {
             attempts: AtomicU64::new(0),
             rush_attempts: AtomicU64::new(0),
             reserved: AtomicU64::new(0),
+            reserved_units: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            bought_anew: AtomicU64::new(0),
             sold_out: AtomicU64::new(0),
             replays: AtomicU64::new(0),
             shed: AtomicU64::new(0),
             troubled: AtomicU64::new(0),
             broken: AtomicU64::new(0),
             words: Mutex::default(),
+            refusals: Mutex::default(),
+            played: Mutex::default(),
             entries: Mutex::default(),
             rush: histogram(),
             lone: histogram(),
@@ -106,8 +139,11 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn clock_on(&self) {
-        lock(&self.clock).since = Some(Instant::now());
+    /// The selling goes on, if it is measured.
+    pub(crate) fn clock_on(&self, pace: Pace) {
+        if let Pace::Rush = pace {
+            lock(&self.clock).since = Some(Instant::now());
+        }
     }
 
     pub(crate) fn clock_off(&self) {
@@ -121,23 +157,58 @@ impl Ledger {
         let histogram = match pace {
             Pace::Rush => &self.rush,
             Pace::Lone => &self.lone,
+            Pace::Aside => return,
         };
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         lock(histogram).saturating_record(micros);
     }
 
-    /// An attempt was answered: it has a reservation, or there is none to be had.
-    pub(crate) fn attempted(&self, pace: Pace, reserved: bool) {
-        if !reserved {
-            self.sold_out.fetch_add(1, Relaxed);
-        } else if self.reserved.fetch_add(1, Relaxed) + 1 == self.units {
-            let mut clock = lock(&self.clock);
-            clock.at_units = Some(clock.reads());
+    /// An attempt was answered.
+    pub(crate) fn attempted(&self, pace: Pace, answer: Answer) {
+        match answer {
+            Answer::Reserved { units } => self.reserved(units.into()),
+            Answer::SoldOut => _ = self.sold_out.fetch_add(1, Relaxed),
+            Answer::Refused => _ = self.refused.fetch_add(1, Relaxed),
         }
         self.attempts.fetch_add(1, Relaxed);
         if let Pace::Rush = pace {
             self.rush_attempts.fetch_add(1, Relaxed);
         }
+    }
+
+    fn reserved(&self, units: u64) {
+        let reservations = self.reserved.fetch_add(1, Relaxed) + 1;
+        let before = self.reserved_units.fetch_add(units, Relaxed);
+        if before < self.units && before + units >= self.units {
+            let mut clock = lock(&self.clock);
+            clock.at_units = Some((clock.reads(), reservations));
+        }
+    }
+
+    /// A late payment bought its lines anew: a reservation that no attempt made.
+    pub(crate) fn bought_anew(&self) {
+        self.bought_anew.fetch_add(1, Relaxed);
+    }
+
+    /// Makes the tallies show these, even where they stay at zero.
+    pub(crate) fn expect(&self, refusals: &[&'static str], played: &[&'static str]) {
+        lock(&self.refusals).extend(refusals.iter().map(|&reason| (reason, 0)));
+        lock(&self.played).extend(played.iter().map(|&what| (what, 0)));
+    }
+
+    /// A call was refused for a reason that the sale is there to show.
+    pub(crate) fn refusal(&self, reason: &'static str) {
+        *lock(&self.refusals).entry(reason).or_default() += 1;
+    }
+
+    /// Something happened that the sale is there to show.
+    pub(crate) fn played(&self, what: &'static str) {
+        *lock(&self.played).entry(what).or_default() += 1;
+    }
+
+    /// The refusals by reason, and what happened by name.
+    pub(crate) fn tallies(&self) -> (Tally, Tally) {
+        (lock(&self.refusals).clone(), lock(&self.played).clone())
     }
 
     /// A repeat was answered as one.
@@ -175,7 +246,9 @@ impl Ledger {
         Counts {
             attempts: self.attempts.load(Relaxed),
             rush_attempts: self.rush_attempts.load(Relaxed),
-            reserved: self.reserved.load(Relaxed),
+            reserved: self.reserved.load(Relaxed) + self.bought_anew.load(Relaxed),
+            bought_anew: self.bought_anew.load(Relaxed),
+            refused: self.refused.load(Relaxed),
             sold_out: self.sold_out.load(Relaxed),
             replays: self.replays.load(Relaxed),
             shed: self.shed.load(Relaxed),
@@ -189,11 +262,13 @@ impl Ledger {
         lock(&self.words).clone()
     }
 
-    /// How long the waves took together, and how long until there were as many reservations as units.
-    pub(crate) fn times(&self) -> (Duration, Duration) {
+    /// How long the waves took together; how long until as many units had been reserved as there were at first,
+    /// and how many reservations that took.
+    pub(crate) fn times(&self) -> (Duration, Duration, u64) {
         let clock = lock(&self.clock);
         let selling = clock.reads();
-        (selling, clock.at_units.unwrap_or(selling))
+        let (at_units, reservations) = clock.at_units.unwrap_or((selling, self.reserved.load(Relaxed)));
+        (selling, at_units, reservations)
     }
 
     /// Median and 99th percentile in microseconds; zero where there was no call.
@@ -201,6 +276,7 @@ impl Ledger {
         let histogram = lock(match pace {
             Pace::Rush => &self.rush,
             Pace::Lone => &self.lone,
+            Pace::Aside => return (0, 0),
         });
         (histogram.value_at_quantile(0.50), histogram.value_at_quantile(0.99))
     }
@@ -211,7 +287,11 @@ impl Ledger {
 pub(crate) struct Counts {
     pub(crate) attempts: u64,
     pub(crate) rush_attempts: u64,
+    /// Reservations, those that a late payment bought anew among them.
     pub(crate) reserved: u64,
+    pub(crate) bought_anew: u64,
+    /// Attempts that a rule refused.
+    pub(crate) refused: u64,
     pub(crate) sold_out: u64,
     pub(crate) replays: u64,
     pub(crate) shed: u64,

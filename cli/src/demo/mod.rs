@@ -1,58 +1,67 @@
 //! `sentinelctl demo`: a flash sale against the running server, and the count whether it was exact.
 //!
 //! # Layout
-//! - `plan`: sizes and seeded behaviour; pure.
-//! - `shop`: the server as a buyer sees it: sends calls, and repeats what is worth repeating.
-//! - `buyer`: one attempt of one buyer, from Reserve to its end.
+//! - `plain`, `rules`: the scenarios, phase by phase, with the buyers of each.
+//! - `plan`: sizes and dice, from the arguments and a seed; pure.
+//! - `shop`: the server as buyers and operators see it: sends calls, and repeats what is worth repeating.
 //! - `wave`: many buyers at once.
+//! - `shelves`: waits until holds are given back.
 //! - `ledger`: what the server acknowledged, and how long it took.
 //! - `verdict`: the ledger against the server's books.
 //! - `progress`, `report`: what people see.
 
-mod buyer;
 mod ledger;
+mod plain;
 mod plan;
 mod progress;
 mod report;
+mod rules;
+mod shelves;
 mod shop;
 mod verdict;
 mod wave;
 
 use std::{sync::Arc, time::Duration};
 
-use clap::Args;
-use tokio::time::{Instant, sleep};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
 
-use self::{
-    ledger::{Ledger, Pace},
-    plan::{Mix, Plan},
-    progress::Progress,
-    report::Report,
-    shop::Shop,
-};
+use self::{ledger::Ledger, plan::Plan, progress::Progress, report::Report, shop::Shop, verdict::Shelves};
 use crate::failure::Failure;
 
-/// How long the holds of those who walk away last.
-const WALK_AWAY_TTL: Duration = Duration::from_secs(3);
-/// How much later than their deadline holds may be seen as given back.
-const GIVE_BACK_GRACE: Duration = Duration::from_secs(15);
-/// How often the stock is read while holds are awaited.
-const GIVE_BACK_POLL: Duration = Duration::from_millis(50);
-/// How long the last units may take to be sold, one by one.
-const LAST_UNITS_LIMIT: Duration = Duration::from_secs(60);
+/// How long the holds last of those who do not come back in time.
+const SHORT_TTL: Duration = Duration::from_secs(3);
 
 pub(crate) const JSON_HELP: &str = "\
 The JSON object of --json:
-  Every reservation of the demo is one unit, so all counts are both. attempts: Reserve requests, each with an
-  identity of its own, repeats not counted; reserved = committed + rolled_back + expired; sold_out: attempts
-  answered with a shortage; oversold, lost: units; reservations_per_second: successful ones, from the opening
-  until there were as many as units; attempts_per_second: all answers over the time of selling; p50_us, p99_us: Reserve
-  in the rush, from the sending to the answer, with up to in_flight attempts under way; lone_*: the same for
-  a single caller after it.";
+  attempts: Reserve requests, each with an identity of its own, repeats not counted; reserved = committed +
+  rolled_back + expired, in reservations: one that bought anything is committed; sold_out: attempts answered with
+  a shortage; refused_attempts: those that a rule refused; attempts = reserved - bought_anew + sold_out +
+  refused_attempts. bought_anew: reservations that a late Commit made. units: put on sale in all; oversold, lost:
+  units. reservations_per_second: successful ones, from the opening until as many units were reserved as there
+  were at first; attempts_per_second: all answers over the time of selling; p50_us, p99_us: Reserve in the rush,
+  from the sending to the answer, with up to in_flight attempts under way; lone_*: the same for a single caller
+  after it. In the plain scenario a reservation is one unit.
+  refused: for each reason, how many calls of any kind were refused for it; played: how often each other thing
+  happened that the scenario is there to show. Both are empty in the plain scenario; in rules each count is above
+  zero, or the demo says which is not and fails.";
+
+/// What is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Scenario {
+    /// One unit each: pay, fail to pay, or walk away.
+    Plain,
+    /// A dated sale with every rule: window, limits, carts, parts, late payments, protection.
+    Rules,
+}
 
 /// The sizes of the sale.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
+    /// What is played.
+    #[arg(long, value_enum, default_value_t = Scenario::Plain)]
+    scenario: Scenario,
     /// Units for sale, over all products.
     #[arg(long, default_value_t = 10_000)]
     units: u32,
@@ -83,66 +92,22 @@ pub(crate) async fn run(server: &str, args: &DemoArgs) -> Result<bool, Failure> 
     let ledger = Arc::new(Ledger::new(&plan));
     let progress = Progress::start(Arc::clone(&ledger), &plan);
 
-    // The opening: everyone at once, some of whom fail to pay or walk away.
-    progress.phase("selling");
-    let rush = |attempts, mix| wave::run(&shop, &plan, &ledger, attempts, mix);
-    rush(plan.opening_attempts, Mix::OPENING).await?;
-
-    progress.phase("waiting for abandoned holds to expire");
-    wait_until_given_back(&shop, &plan, &ledger).await?;
-
-    // Those who come back buy what was given back.
-    progress.phase("selling what was given back");
-    rush(plan.return_attempts, Mix::RETURN).await?;
-
-    progress.phase("selling the last units");
-    sell_the_last(&shop, &plan, &ledger).await?;
-    for turn in 0..plan.lone_attempts {
-        let product = (turn % plan.products) as usize;
-        buyer::attempt(&shop, &ledger, Pace::Lone, product, Mix::SURE).await?;
-    }
+    let shelves = match plan.scenario {
+        Scenario::Plain => {
+            plain::play(&shop, &plan, &ledger, &progress).await?;
+            Shelves { supplies: plan.supplies.clone(), sold_out: true }
+        }
+        Scenario::Rules => {
+            let supplies = rules::play(&shop, &plan, &ledger, &progress).await?;
+            Shelves { supplies, sold_out: false }
+        }
+    };
 
     progress.phase("counting");
-    let verdict = verdict::reach(&shop, &plan, &ledger).await?;
+    let verdict = verdict::reach(&shop, &plan, &ledger, &shelves).await?;
     drop(progress);
 
     let report = Report::new(&plan, &shop, &ledger, verdict);
     report.print(args.json)?;
     Ok(report.exact())
-}
-
-/// Waits until no unit is held any more, as the server itself counts it.
-async fn wait_until_given_back(shop: &Shop, plan: &Plan, ledger: &Ledger) -> Result<(), Failure> {
-    let limit = WALK_AWAY_TTL + GIVE_BACK_GRACE;
-    let deadline = Instant::now() + limit;
-    loop {
-        let mut held = 0;
-        for sku in &plan.skus {
-            held += shop.stock(sku).await?.held;
-        }
-        if held == 0 {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            ledger.broken(format!("{held} units are still held {limit:?} after the rush"));
-            return Ok(());
-        }
-        sleep(GIVE_BACK_POLL).await;
-    }
-}
-
-/// Buys, one by one, what the attempts of the plan have left; usually nothing.
-async fn sell_the_last(shop: &Shop, plan: &Plan, ledger: &Ledger) -> Result<(), Failure> {
-    let deadline = Instant::now() + LAST_UNITS_LIMIT;
-    for (product, sku) in plan.skus.iter().enumerate() {
-        let mut available = shop.stock(sku).await?.available;
-        while available > 0 && Instant::now() < deadline {
-            buyer::attempt(shop, ledger, Pace::Lone, product, Mix::SURE).await?;
-            available -= 1;
-            if available == 0 {
-                available = shop.stock(sku).await?.available;
-            }
-        }
-    }
-    Ok(())
 }

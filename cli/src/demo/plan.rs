@@ -2,7 +2,7 @@
 
 use rand::{Rng as _, SeedableRng as _, distr::Alphanumeric, rngs::StdRng};
 
-use super::DemoArgs;
+use super::{DemoArgs, Scenario};
 use crate::failure::Failure;
 
 /// The most units, buyers or attempts of a demo: what one process can keep a ledger of.
@@ -14,9 +14,15 @@ const MAX_IN_FLIGHT: u32 = 65_536;
 /// Attempts of a lone caller after the rush, for his latency.
 const LONE_ATTEMPTS: u32 = 500;
 
+/// The smallest sale by the rules: below this not every rule is sure to meet a buyer.
+const LEAST_UNITS: u32 = 400;
+const LEAST_PRODUCTS: u32 = 4;
+const LEAST_BUYERS: u32 = 200;
+
 /// A sale, settled before it begins.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    pub(crate) scenario: Scenario,
     pub(crate) namespace: String,
     pub(crate) seed: u64,
     pub(crate) products: u32,
@@ -35,10 +41,14 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(args: &DemoArgs) -> Result<Plan, Failure> {
-        let &DemoArgs { units, products, buyers, attempts, in_flight, .. } = args;
-        within("--products", products, 1, MAX_PRODUCTS)?;
-        within("--units", units, products, MAX_SIZE)?;
-        within("--buyers", buyers, 1, MAX_SIZE)?;
+        let &DemoArgs { scenario, units, products, buyers, attempts, in_flight, .. } = args;
+        let (least_units, least_products, least_buyers) = match scenario {
+            Scenario::Plain => (1, 1, 1),
+            Scenario::Rules => (LEAST_UNITS, LEAST_PRODUCTS, LEAST_BUYERS),
+        };
+        within("--products", products, least_products, MAX_PRODUCTS)?;
+        within("--units", units, products.max(least_units), MAX_SIZE)?;
+        within("--buyers", buyers, least_buyers, MAX_SIZE)?;
         within("--attempts", attempts, buyers.max(units), MAX_SIZE)?;
         within("--in-flight", in_flight, 1, MAX_IN_FLIGHT)?;
 
@@ -47,6 +57,7 @@ impl Plan {
         let later = attempts - opening_attempts;
         let lone_attempts = LONE_ATTEMPTS.min(later / 10);
         Ok(Plan {
+            scenario,
             namespace: format!("demo-{}", short_random()),
             seed: args.seed.unwrap_or_else(|| rand::rng().random()),
             products,
@@ -63,11 +74,11 @@ impl Plan {
     }
 
     /// The dice of one buyer in one wave: the same for the same seed, whoever comes first.
-    pub(crate) fn dice(&self, wave: Mix, buyer: u32) -> StdRng {
+    pub(crate) fn dice(&self, wave: u8, buyer: u32) -> StdRng {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.seed.to_le_bytes());
         seed[8..12].copy_from_slice(&buyer.to_le_bytes());
-        seed[12] = wave.pays;
+        seed[12] = wave;
         StdRng::from_seed(seed)
     }
 }
@@ -89,71 +100,13 @@ fn short_random() -> String {
     letters.take(8).collect::<String>().to_lowercase()
 }
 
-/// What becomes of a reservation that an attempt gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Pay,
-    FailToPay,
-    WalkAway,
-}
-
-/// Whether and when each call of an attempt is sent a second time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    Never,
-    AtOnce,
-    Afterwards,
-}
-
-/// How one attempt goes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Behaviour {
-    pub(crate) fate: Fate,
-    pub(crate) repeat: Repeat,
-}
-
-/// Of a hundred buyers, how many do what; those who neither pay nor fail to walk away.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mix {
-    pays: u8,
-    fails: u8,
-    repeats: u8,
-}
-
-impl Mix {
-    /// At the opening.
-    pub(crate) const OPENING: Mix = Mix { pays: 70, fails: 18, repeats: 20 };
-    /// Those who come back mean it; nothing is given back after them, so that all is sold in the end.
-    pub(crate) const RETURN: Mix = Mix { pays: 100, fails: 0, repeats: 20 };
-    /// A lone buyer who pays, once.
-    pub(crate) const SURE: Behaviour = Behaviour { fate: Fate::Pay, repeat: Repeat::Never };
-
-    /// How the next attempt goes.
-    pub(crate) fn draw(self, dice: &mut StdRng) -> Behaviour {
-        let roll: u8 = dice.random_range(0..100);
-        let fate = if roll < self.pays {
-            Fate::Pay
-        } else if roll < self.pays + self.fails {
-            Fate::FailToPay
-        } else {
-            Fate::WalkAway
-        };
-        let repeats = dice.random_range(0..100) < self.repeats;
-        let repeat = match (repeats, dice.random::<bool>()) {
-            (false, _) => Repeat::Never,
-            (true, false) => Repeat::AtOnce,
-            (true, true) => Repeat::Afterwards,
-        };
-        Behaviour { fate, repeat }
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn args(units: u32, products: u32, buyers: u32, attempts: u32) -> DemoArgs {
-        DemoArgs { units, products, buyers, attempts, seed: Some(7), in_flight: 10, json: false }
+        let scenario = Scenario::Plain;
+        DemoArgs { scenario, units, products, buyers, attempts, seed: Some(7), in_flight: 10, json: false }
     }
 
     #[test]
@@ -178,31 +131,5 @@ pub(crate) mod tests {
             let error = Plan::new(&args(units, products, buyers, attempts)).expect_err("no plan");
             assert_eq!(error.code(), Failure::USAGE, "{error}");
         }
-    }
-
-    #[test]
-    fn the_same_seed_draws_the_same_mix() {
-        let plan = Plan::new(&args(10, 1, 10, 10)).expect("a plan");
-        let draw = |buyer| {
-            let mut dice = plan.dice(Mix::OPENING, buyer);
-            let drawn: Vec<_> = (0..50).map(|_| Mix::OPENING.draw(&mut dice)).collect();
-            format!("{drawn:?}")
-        };
-        assert_eq!(draw(3), draw(3));
-        assert_ne!(draw(3), draw(4));
-    }
-
-    #[test]
-    fn the_mix_is_what_it_says() {
-        let mut dice = StdRng::seed_from_u64(1);
-        let drawn: Vec<_> = (0..10_000).map(|_| Mix::OPENING.draw(&mut dice)).collect();
-        let count = |fate| drawn.iter().filter(|drawn| drawn.fate == fate).count();
-        assert!((6_700..7_300).contains(&count(Fate::Pay)));
-        assert!((1_600..2_000).contains(&count(Fate::FailToPay)));
-        assert!((1_050..1_350).contains(&count(Fate::WalkAway)));
-        let twice = drawn.iter().filter(|drawn| drawn.repeat != Repeat::Never);
-        assert!((1_800..2_200).contains(&twice.count()));
-        let mut returning = (0..1_000).map(|_| Mix::RETURN.draw(&mut dice));
-        assert!(returning.all(|drawn| drawn.fate == Fate::Pay));
     }
 }

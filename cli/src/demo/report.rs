@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::{
-    ledger::{Counts, Ledger, Pace},
+    Scenario,
+    ledger::{Counts, Ledger, Pace, Tally},
     plan::Plan,
     shop::Shop,
     verdict::Verdict,
@@ -25,9 +26,10 @@ pub(crate) struct Report<'a> {
 /// What `--json` prints; its units are told in the help.
 #[derive(Debug, Serialize)]
 struct Summary<'a> {
+    scenario: Scenario,
     namespace: &'a str,
     seed: u64,
-    units: u32,
+    units: i64,
     products: u32,
     buyers: u32,
     in_flight: u32,
@@ -36,7 +38,9 @@ struct Summary<'a> {
     committed: u64,
     rolled_back: u64,
     expired: u64,
+    bought_anew: u64,
     sold_out: u64,
+    refused_attempts: u64,
     replays: u64,
     shed: u64,
     sent_again: u64,
@@ -52,12 +56,26 @@ struct Summary<'a> {
     lone_p99_us: u64,
     audit_clean: bool,
     exact: bool,
+    refused: Tally,
+    played: Tally,
 }
 
 impl<'a> Report<'a> {
     pub(crate) fn new(plan: &'a Plan, shop: &'a Shop, ledger: &Ledger, verdict: Verdict) -> Report<'a> {
-        let Counts { attempts, rush_attempts, reserved, sold_out, replays, shed, troubled, broken } = ledger.counts();
-        let (selling, at_units) = ledger.times();
+        let Counts {
+            attempts,
+            rush_attempts,
+            reserved,
+            bought_anew,
+            refused,
+            sold_out,
+            replays,
+            shed,
+            troubled,
+            broken,
+        } = ledger.counts();
+        let (selling, at_units, reservations) = ledger.times();
+        let (refusals, played) = ledger.tallies();
         let rate = |count: u64, seconds: f64| (count as f64 / seconds.max(1e-6)).round() as u64;
         let (p50_us, p99_us) = ledger.quantiles(Pace::Rush);
         let (lone_p50_us, lone_p99_us) = ledger.quantiles(Pace::Lone);
@@ -65,11 +83,13 @@ impl<'a> Report<'a> {
             && broken == 0
             && verdict.oversold == 0
             && verdict.lost == 0
-            && reserved == verdict.committed + verdict.rolled_back + verdict.expired;
+            && reserved == verdict.committed + verdict.rolled_back + verdict.expired
+            && attempts == reserved - bought_anew + sold_out + refused;
         let summary = Summary {
+            scenario: plan.scenario,
             namespace: &plan.namespace,
             seed: plan.seed,
-            units: plan.units,
+            units: verdict.products.iter().map(|product| product.supply).sum(),
             products: plan.products,
             buyers: plan.buyers,
             in_flight: plan.in_flight,
@@ -78,7 +98,9 @@ impl<'a> Report<'a> {
             committed: verdict.committed,
             rolled_back: verdict.rolled_back,
             expired: verdict.expired,
+            bought_anew,
             sold_out,
+            refused_attempts: refused,
             replays,
             shed,
             sent_again: troubled,
@@ -87,13 +109,15 @@ impl<'a> Report<'a> {
             problems: verdict.problems.len(),
             selling_seconds: (selling.as_secs_f64() * 1e3).round() / 1e3,
             attempts_per_second: rate(rush_attempts, selling.as_secs_f64()),
-            reservations_per_second: rate(reserved.min(plan.units.into()), at_units.as_secs_f64()),
+            reservations_per_second: rate(reservations, at_units.as_secs_f64()),
             p50_us,
             p99_us,
             lone_p50_us,
             lone_p99_us,
             audit_clean: verdict.audit.clean,
             exact,
+            refused: refusals,
+            played,
         };
         Report { server: shop.server(), verdict, summary }
     }
@@ -124,7 +148,9 @@ impl<'a> Report<'a> {
             ("  sold", s.committed),
             ("  rolled back", s.rolled_back),
             ("  expired and given back", s.expired),
+            ("bought anew by late payers", s.bought_anew),
             ("sold-out answers", s.sold_out),
+            ("attempts refused by a rule", s.refused_attempts),
             ("repeats answered as replays", s.replays),
             ("calls shed, sent again", s.shed),
             ("calls in trouble, sent again", s.sent_again),
@@ -133,15 +159,22 @@ impl<'a> Report<'a> {
         ] {
             writeln!(out, "  {label:<30} {:>11}", grouped(value))?;
         }
+        for (title, tally) in [("refused, by reason", &s.refused), ("played", &s.played)] {
+            if !tally.is_empty() {
+                writeln!(out, "\n  {title}")?;
+            }
+            for (name, count) in tally {
+                writeln!(out, "    {:<28} {:>11}", name, grouped(count))?;
+            }
+        }
         writeln!(out)?;
-        let units = grouped(s.units);
         let rush = format!("Reserve in the rush, up to {} under way, mostly queueing", grouped(s.in_flight));
         for (label, value, unit, what) in [
             (
                 "throughput, successful",
                 s.reservations_per_second,
                 "/s",
-                format!("the first {units} reservations, from the opening, payments among them"),
+                "until as many units were reserved as there were at first, payments among them".to_owned(),
             ),
             (
                 "throughput, all attempts",
@@ -198,7 +231,11 @@ impl<'a> Report<'a> {
         if self.exact() {
             return writeln!(
                 out,
-                "  verdict  exact: every product sold out, and all {} acknowledged reservations are as told",
+                "  verdict  exact: {}, and all {} acknowledged reservations are as told",
+                match self.summary.scenario {
+                    Scenario::Plain => "every product sold out",
+                    Scenario::Rules => "every rule held",
+                },
                 grouped(self.summary.reserved)
             );
         }

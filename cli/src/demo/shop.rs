@@ -4,8 +4,9 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use inventory_sentinel_client::{
-    Audit, Code, CommitError, ConnectError, GetReservationError, Namespace, Reason, Receipt, Reservation, ReserveError,
-    RollbackError, RpcError, Sentinel, Snapshot, Stock,
+    Admin, Audit, Code, Commit, CommitError, ConnectError, Extend, ExtendError, Extended, GetReservationError, Line,
+    Namespace, Reason, Receipt, Reservation, ReserveError, Rollback, RollbackError, RpcError, Sentinel, Snapshot,
+    Stock,
 };
 use tokio::time::{Instant, sleep};
 
@@ -72,7 +73,7 @@ impl Shop {
         &self.skus[product]
     }
 
-    /// Reserves one unit, and writes down how long each answer took.
+    /// Reserves, and writes down how long each final answer took.
     pub(crate) async fn reserve(
         &self,
         ledger: &Ledger,
@@ -81,8 +82,15 @@ impl Shop {
     ) -> Result<Result<Receipt<Reservation>, ReserveError>, Failure> {
         let send = || async {
             let sent = Instant::now();
-            let answer = self.sale.reserve(order.sku, 1).ttl(order.ttl).request_id(order.request_id).await;
-            if matches!(answer, Ok(_) | Err(ReserveError::InsufficientStock { .. })) {
+            let mut request = self.sale.reserve_cart(order.lines.clone()).ttl(order.ttl).request_id(order.request_id);
+            if let Some(buyer) = order.buyer {
+                request = request.buyer(buyer);
+            }
+            if let Some(id) = order.replaces {
+                request = request.replacing(id);
+            }
+            let answer = request.await;
+            if !answer.as_ref().err().and_then(ReserveError::rpc).is_some_and(passes) {
                 latency(sent.elapsed());
             }
             answer
@@ -93,19 +101,39 @@ impl Shop {
     pub(crate) async fn commit(
         &self,
         ledger: &Ledger,
-        id: &str,
+        request: impl Fn(&Namespace) -> Commit,
     ) -> Result<Result<Receipt<Reservation>, CommitError>, Failure> {
-        let send = || self.sale.commit(id);
-        self.insist(Some(ledger), send, CommitError::rpc).await
+        self.insist(Some(ledger), || request(&self.sale), CommitError::rpc).await
     }
 
     pub(crate) async fn rollback(
         &self,
         ledger: &Ledger,
-        id: &str,
+        request: impl Fn(&Namespace) -> Rollback,
     ) -> Result<Result<Receipt<Reservation>, RollbackError>, Failure> {
-        let send = || self.sale.rollback(id);
-        self.insist(Some(ledger), send, RollbackError::rpc).await
+        self.insist(Some(ledger), || request(&self.sale), RollbackError::rpc).await
+    }
+
+    pub(crate) async fn extend(
+        &self,
+        ledger: &Ledger,
+        request: impl Fn(&Namespace) -> Extend,
+    ) -> Result<Result<Receipt<Extended>, ExtendError>, Failure> {
+        self.insist(Some(ledger), || request(&self.sale), ExtendError::rpc).await
+    }
+
+    /// What the operator does; it must not be refused.
+    pub(crate) async fn operate<T, E: Error, F>(
+        &self,
+        call: &str,
+        rpc: impl Fn(&E) -> Option<&RpcError>,
+        request: impl Fn(Admin) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: IntoFuture<Output = Result<T, E>>,
+    {
+        let answer = self.insist(None, || request(self.sale.admin()), rpc).await?;
+        answer.map_err(|error| self.unexpected(call, &error))
     }
 
     /// Reads a reservation; `None` if the server does not know it.
@@ -173,8 +201,10 @@ impl Shop {
 /// One attempt's request to reserve.
 pub(crate) struct Order<'a> {
     pub(crate) request_id: &'a str,
-    pub(crate) sku: &'a str,
+    pub(crate) lines: Vec<Line>,
     pub(crate) ttl: Duration,
+    pub(crate) buyer: Option<&'a str>,
+    pub(crate) replaces: Option<&'a str>,
 }
 
 /// Whether an error may go away by itself, or leaves the outcome unknown.

@@ -67,28 +67,36 @@ pub(crate) struct Audited {
 }
 
 /// What the server has of one acknowledged reservation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Found {
     state: State,
-    sold: i32,
+    /// SKU and units, by line.
+    sold: Vec<(String, i32)>,
+}
+
+/// What was put on the shelves in all, by product, and whether every unit of it must have been sold.
+#[derive(Debug)]
+pub(crate) struct Shelves {
+    pub(crate) supplies: Vec<u32>,
+    pub(crate) sold_out: bool,
 }
 
 /// Reads the server's books and compares.
-pub(crate) async fn reach(shop: &Shop, plan: &Plan, ledger: &Ledger) -> Result<Verdict, Failure> {
+pub(crate) async fn reach(shop: &Shop, plan: &Plan, ledger: &Ledger, shelves: &Shelves) -> Result<Verdict, Failure> {
     let entries = ledger.entries();
     let found = read_all(shop, &entries).await?;
     let mut products = Vec::with_capacity(plan.skus.len());
-    for (index, (sku, &supply)) in plan.skus.iter().zip(&plan.supplies).enumerate() {
-        let sold = |entry: &&Entry| entry.product == index && entry.end == End::Committed;
+    for (index, (sku, &supply)) in plan.skus.iter().zip(&shelves.supplies).enumerate() {
+        let parts = entries.iter().flat_map(|entry| &entry.parts).filter(|part| part.product == index);
         products.push(Product {
             sku: sku.clone(),
             supply: supply.into(),
-            ledger: entries.iter().filter(sold).fold(0, |count, _| count + 1),
+            ledger: parts.map(|part| i64::from(part.sold)).sum(),
             books: shop.stock(sku).await?.into(),
         });
     }
     let audit = shop.audit().await?.into();
-    let mut verdict = compare(&entries, &found, products, audit);
+    let mut verdict = compare(&entries, &found, products, audit, shelves.sold_out);
     // What buyers were told comes first: the rest often follows from it.
     verdict.problems.splice(0..0, ledger.broken_words());
     Ok(verdict)
@@ -124,18 +132,25 @@ async fn read_all(shop: &Shop, entries: &[Entry]) -> Result<Vec<Option<Found>>, 
 }
 
 /// The judgement itself, over what was read.
-fn compare(entries: &[Entry], found: &[Option<Found>], products: Vec<Product>, audit: Audited) -> Verdict {
+fn compare(
+    entries: &[Entry],
+    found: &[Option<Found>],
+    products: Vec<Product>,
+    audit: Audited,
+    sold_out: bool,
+) -> Verdict {
+    let left = |supply: i64, sold: i64| if sold_out { 0 } else { supply - sold };
     let mut problems = Vec::new();
     let mut oversold = 0;
     let mut lost = 0;
 
     let mut ids = HashSet::with_capacity(entries.len());
-    for (entry, &found) in entries.iter().zip(found) {
+    for (entry, found) in entries.iter().zip(found) {
         if !ids.insert(&entry.id) {
             oversold += 1;
             problems.push(format!("{} was given to two buyers", entry.id));
         }
-        if let Some(problem) = difference(entry, found) {
+        if let Some(problem) = difference(entry, found.as_ref(), &products) {
             lost += 1;
             problems.push(problem);
         }
@@ -146,15 +161,16 @@ fn compare(entries: &[Entry], found: &[Option<Found>], products: Vec<Product>, a
         let must = [
             ("supplied", books.supplied, *supply),
             ("sold", books.sold, *ledger),
-            ("available", books.available, 0),
+            ("available", books.available, left(*supply, *ledger)),
             ("held", books.held, 0),
         ];
         unless_equal(&mut problems, sku, &must);
     }
+    let (supply, sold) = (sum(&products, |p| p.supply), sum(&products, |p| p.ledger));
     let must = [
-        ("supplied", audit.books.supplied, sum(&products, |p| p.supply)),
-        ("sold", audit.books.sold, sum(&products, |p| p.ledger)),
-        ("available", audit.books.available, 0),
+        ("supplied", audit.books.supplied, supply),
+        ("sold", audit.books.sold, sold),
+        ("available", audit.books.available, left(supply, sold)),
         ("held", audit.books.held, 0),
         ("pending reservations", audit.pending, 0),
     ];
@@ -178,20 +194,21 @@ fn compare(entries: &[Entry], found: &[Option<Found>], products: Vec<Product>, a
 }
 
 /// How the server's reservation differs from what its buyer was told, if it does.
-fn difference(entry: &Entry, found: Option<Found>) -> Option<String> {
+fn difference(entry: &Entry, found: Option<&Found>, products: &[Product]) -> Option<String> {
     let id = &entry.id;
     let Some(found) = found else {
         return Some(format!("{id}, acknowledged, is not known"));
     };
-    let (state, sold) = match entry.end {
-        End::Committed => (State::Committed, 1),
-        End::RolledBack => (State::RolledBack, 0),
-        End::Expired => (State::Expired, 0),
+    let state = match entry.end {
+        End::Committed => State::Committed,
+        End::RolledBack => State::RolledBack,
+        End::Expired => State::Expired,
         End::Lost => return Some(format!("{id}, acknowledged, could not be resolved")),
     };
-    (found.state != state || found.sold != sold).then(|| {
-        format!("{id} is {:?} with {} units sold; its buyer was told {:?}", found.state, found.sold, entry.end)
-    })
+    let is = found.sold.iter().map(|(sku, sold)| (sku.as_str(), i64::from(*sold)));
+    let told = entry.parts.iter().map(|part| (products[part.product].sku.as_str(), i64::from(part.sold)));
+    (found.state != state || !is.eq(told))
+        .then(|| format!("{id} is {:?} with {:?} sold; its buyer was told {entry:?}", found.state, found.sold))
 }
 
 fn unless_equal(problems: &mut Vec<String>, whose: &str, must: &[(&str, i64, i64)]) {
@@ -212,7 +229,10 @@ fn positive(difference: i64) -> u64 {
 
 impl From<Reservation> for Found {
     fn from(reservation: Reservation) -> Found {
-        Found { state: reservation.state, sold: reservation.lines.iter().map(|line| line.sold).sum() }
+        Found {
+            state: reservation.state,
+            sold: reservation.lines.into_iter().map(|line| (line.sku, line.sold)).collect(),
+        }
     }
 }
 
@@ -237,6 +257,7 @@ impl From<Audit> for Audited {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::ledger::Part;
 
     /// A sale of three units that went well: each unit sold, one after having been given back.
     struct Sale {
@@ -245,6 +266,16 @@ mod tests {
         books: Books,
         ledger: i64,
         audit: Audited,
+        sold_out: bool,
+    }
+
+    fn entry(n: usize, end: End) -> Entry {
+        let sold = u32::from(end == End::Committed);
+        Entry { id: format!("r{n}"), parts: vec![Part { product: 0, sold }], end }
+    }
+
+    fn found(state: State, sold: i32) -> Found {
+        Found { state, sold: vec![("p".into(), sold)] }
     }
 
     fn sale() -> Sale {
@@ -257,17 +288,12 @@ mod tests {
         ];
         let books = Books { supplied: 3, available: 0, held: 0, sold: 3 };
         Sale {
-            entries: (0..).zip(ends).map(|(n, (end, _))| Entry { id: format!("r{n}"), product: 0, end }).collect(),
-            found: ends
-                .iter()
-                .map(|&(end, state)| {
-                    let sold = i32::from(end == End::Committed);
-                    Some(Found { state, sold })
-                })
-                .collect(),
+            entries: (0..).zip(ends).map(|(n, (end, _))| entry(n, end)).collect(),
+            found: ends.iter().map(|&(end, state)| Some(found(state, i32::from(end == End::Committed)))).collect(),
             books,
             ledger: 3,
             audit: Audited { clean: true, books, findings: Vec::new(), pending: 0 },
+            sold_out: true,
         }
     }
 
@@ -275,7 +301,7 @@ mod tests {
         /// Oversold, lost, and whether anything is wrong.
         fn judged(self) -> (u64, u64, bool) {
             let product = Product { sku: "p".into(), supply: 3, ledger: self.ledger, books: self.books };
-            let verdict = compare(&self.entries, &self.found, vec![product], self.audit);
+            let verdict = compare(&self.entries, &self.found, vec![product], self.audit, self.sold_out);
             (verdict.oversold, verdict.lost, !verdict.problems.is_empty())
         }
     }
@@ -314,7 +340,7 @@ mod tests {
             [(0, State::Expired, 0), (0, State::Committed, 2), (1, State::Committed, 1), (3, State::Pending, 0)]
         {
             let mut other = sale();
-            other.found[index] = Some(Found { state, sold });
+            other.found[index] = Some(found(state, sold));
             assert_eq!(other.judged(), (0, 1, true), "{index}");
         }
         let mut refused = sale();
@@ -333,5 +359,29 @@ mod tests {
         let mut unclean = sale();
         unclean.audit.clean = false;
         assert_eq!(unclean.judged(), (0, 0, true));
+    }
+
+    #[test]
+    fn a_sale_that_need_not_sell_out_keeps_exactly_the_rest() {
+        // The server has every unit of one reservation back, as its buyer knows.
+        let rest = |available| {
+            let mut rest = sale();
+            rest.sold_out = false;
+            rest.entries[4] = entry(4, End::RolledBack);
+            rest.found[4] = Some(found(State::RolledBack, 0));
+            rest.ledger = 2;
+            rest.books = Books { available, sold: 2, ..rest.books };
+            rest.audit.books = rest.books;
+            rest.judged()
+        };
+        assert_eq!(rest(1), (0, 0, false));
+        assert_eq!(rest(0), (0, 1, true));
+    }
+
+    #[test]
+    fn units_of_another_line_than_was_told_are_lost() {
+        let mut other = sale();
+        other.found[0] = Some(Found { state: State::Committed, sold: vec![("q".into(), 1)] });
+        assert_eq!(other.judged(), (0, 1, true));
     }
 }

@@ -187,6 +187,24 @@ operation_error! {
 }
 
 operation_error! {
+    /// Why the counters of many SKUs could not be read.
+    BatchGetStockError {
+        EmptySku => EmptySku,
+        InvalidSku => InvalidSku,
+        NoOperations => NoSkus,
+        TooManyOperations => TooManySkus,
+    }
+}
+
+operation_error! {
+    /// Why a batch was not taken, as a whole. Each operation has its own errors.
+    BatchError {
+        NoOperations => NoOperations,
+        TooManyOperations => TooManyOperations,
+    }
+}
+
+operation_error! {
     /// Why it could not be told whether a SKU is protected.
     IsProtectedError {
         EmptySku => EmptySku,

@@ -19,6 +19,9 @@ const FEW: usize = 16;
 /// Takes one of the script's refusals per operation; without one, a Reserve is made.
 pub(super) fn answer(server: &Scripted, request: v1::BatchRequest) -> Result<Response<v1::BatchResponse>, Status> {
     server.batches.lock().unwrap().push(request.clone());
+    if let Some(status) = server.refused_batches.lock().unwrap().pop_front() {
+        return Err(status);
+    }
     let results = request.operations.into_iter().map(|entry| {
         let told = match (server.answers.lock().unwrap().pop_front(), entry.operation) {
             (Some(status), _) => Told::Failure(v1::Failure {

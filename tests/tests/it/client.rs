@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use inventory_sentinel_client::{
-    AdjustStockError, CommitError, GetReservationError, ReserveError, RetryPolicy, RollbackError, RulesChange,
-    Sentinel, SetStockError, State,
+    AdjustStockError, BatchError, BatchGetStockError, BatchOutcome, CommitError, GetReservationError, ReserveError,
+    RetryPolicy, RollbackError, RulesChange, Sentinel, SetStockError, State,
 };
 use sentinel_tests::{Proxy, Redis, SentinelProcess, new_id};
 
@@ -92,4 +92,68 @@ async fn its_retries_have_one_effect() {
     assert!(error.outcome_unknown(), "{error:?}");
     let audit = sale.admin().audit().await.expect("an audit");
     assert_eq!((audit.held, audit.sold, audit.clean), (1, 1, true));
+}
+
+#[tokio::test]
+async fn a_batch_does_what_its_operations_would_have_done_alone() {
+    let server = SentinelProcess::start().await;
+    let sale = server.client().await.namespace("sale");
+    sale.admin().set_stock("ps5", 6).await.expect("set");
+    let [paid, failed] = [sale.reserve("ps5", 2).await.expect("held"), sale.reserve("ps5", 1).await.expect("held")];
+
+    let batch = sale
+        .batch()
+        .commit(sale.commit(&paid.id).line("ps5", 1).keep_rest())
+        .reserve(sale.reserve("ps5", 1).buyer("ada"))
+        .rollback(sale.rollback(&failed.id))
+        .reserve(sale.reserve("ps5", 9))
+        .reserve(sale.reserve("vita", 1))
+        .commit(sale.commit("x"));
+    for replayed in [false, true] {
+        let outcomes = batch.clone().await.expect("an answer");
+        assert_eq!(outcomes.len(), 6);
+        let BatchOutcome::Commit(Ok(part)) = &outcomes[0] else { panic!("{outcomes:?}") };
+        assert_eq!((part.id.as_str(), part.state, part.replayed), (paid.id.as_str(), State::Pending, replayed));
+        assert_eq!((part.lines[0].sold, part.lines[0].held), (1, 1));
+        let BatchOutcome::Reserve(Ok(held)) = &outcomes[1] else { panic!("{outcomes:?}") };
+        assert_eq!((held.buyer.as_deref(), held.replayed), (Some("ada"), replayed));
+        let BatchOutcome::Rollback(Ok(back)) = &outcomes[2] else { panic!("{outcomes:?}") };
+        assert_eq!((back.state, back.replayed), (State::RolledBack, replayed));
+        let BatchOutcome::Reserve(Err(ReserveError::InsufficientStock { lines })) = &outcomes[3] else {
+            panic!("{outcomes:?}")
+        };
+        assert_eq!(lines[0].requested, 9);
+        assert!(matches!(&outcomes[4], BatchOutcome::Reserve(Err(ReserveError::SkuNotFound(_)))), "{outcomes:?}");
+        let invalid = |error: &CommitError| matches!(error, CommitError::InvalidReservationId(_));
+        assert!(matches!(&outcomes[5], BatchOutcome::Commit(Err(error)) if invalid(error)), "{outcomes:?}");
+    }
+    let stock = sale.stock("ps5").await.expect("the stock");
+    assert_eq!((stock.available, stock.held, stock.sold), (3, 2, 1));
+
+    let many = (0..513).fold(sale.batch(), |batch, _| batch.reserve(sale.reserve("ps5", 1)));
+    assert!(matches!(many.await, Err(BatchError::TooManyOperations(_))));
+    assert!(matches!(sale.batch().await, Err(BatchError::NoOperations(_))));
+    assert_eq!(sale.stock("ps5").await.expect("the stock").held, 2, "none of them was done");
+}
+
+#[tokio::test]
+async fn the_stock_of_many_skus_is_read_in_their_order() {
+    let server = SentinelProcess::start().await;
+    let sale = server.client().await.namespace("sale");
+    // More than one message carries; every second is known.
+    let skus: Vec<String> = (0..1_030).map(|n| format!("sku-{n}")).collect();
+    let known = (0..1_030).filter(|n| n % 2 == 0).map(|n| (format!("sku-{n}"), n + 1));
+    sale.admin().import_stock(known).await.expect("imported");
+    let stocks = sale.stock_of(&skus).await.expect("the stock");
+    assert_eq!(stocks.len(), skus.len());
+    for (n, stock) in (0..).zip(stocks) {
+        let stock = stock.map(|stock| (stock.value.sku, stock.value.available));
+        assert_eq!(stock, (n % 2 == 0).then(|| (format!("sku-{n}"), n + 1)));
+    }
+    let twice = sale.stock_of(["sku-0", "nothing", "sku-0"]).await.expect("the stock");
+    assert_eq!(twice.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(sale.stock_of([""; 0]).await.expect("nothing").len(), 0);
+    assert!(matches!(sale.stock_of(["ps5", ""]).await, Err(BatchGetStockError::EmptySku(_))));
+    let elsewhere = server.client().await.namespace("elsewhere");
+    assert!(elsewhere.stock_of(["ps5"]).await.expect("an answer")[0].is_none());
 }

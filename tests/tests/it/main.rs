@@ -3,6 +3,7 @@
 mod batch;
 mod client;
 mod crash;
+mod demo;
 mod expiry;
 mod gather;
 mod identity;

@@ -3,16 +3,18 @@
 
 use std::time::Duration;
 
-use inventory_sentinel_client::{CommitError, Receipt, Reservation, ReserveError, RollbackError, State};
+use inventory_sentinel_client::{CommitError, Line, Receipt, Reservation, ReserveError, RollbackError, State};
 use uuid::Uuid;
 
-use super::{
-    WALK_AWAY_TTL,
-    ledger::{End, Entry, Ledger, Pace},
-    plan::{Behaviour, Fate, Repeat},
-    shop::{Order, Shop},
+use super::mix::{Behaviour, Fate, Repeat};
+use crate::{
+    demo::{
+        SHORT_TTL,
+        ledger::{Answer, End, Entry, Ledger, Pace, Part},
+        shop::{Order, Shop},
+    },
+    failure::Failure,
 };
-use crate::failure::Failure;
 
 /// How long the holds of those who stay last: never the reason for a loss in the demo.
 const STAY_TTL: Duration = Duration::from_secs(120);
@@ -26,16 +28,17 @@ pub(crate) async fn attempt(
     behaviour: Behaviour,
 ) -> Result<(), Failure> {
     let Some(held) = reserve(shop, ledger, pace, product, behaviour).await? else {
-        ledger.attempted(pace, false);
+        ledger.attempted(pace, Answer::SoldOut);
         return Ok(());
     };
-    ledger.attempted(pace, true);
+    ledger.attempted(pace, Answer::Reserved { units: 1 });
     let end = match behaviour.fate {
         Fate::Pay => pay(shop, ledger, &held.id, behaviour.repeat).await?,
         Fate::FailToPay => give_back(shop, ledger, &held.id, behaviour.repeat).await?,
         Fate::WalkAway => End::Expired,
     };
-    ledger.enter(Entry { id: held.value.id, product, end });
+    let sold = u32::from(end == End::Committed);
+    ledger.enter(Entry { id: held.value.id, parts: vec![Part { product, sold }], end });
     Ok(())
 }
 
@@ -49,11 +52,13 @@ async fn reserve(
     let request_id = Uuid::now_v7().to_string();
     let order = Order {
         request_id: &request_id,
-        sku: shop.sku(product),
+        lines: vec![Line::new(shop.sku(product), 1)],
         ttl: match behaviour.fate {
-            Fate::WalkAway => WALK_AWAY_TTL,
+            Fate::WalkAway => SHORT_TTL,
             Fate::Pay | Fate::FailToPay => STAY_TTL,
         },
+        buyer: None,
+        replaces: None,
     };
     let send = || async {
         let latency = |latency| ledger.latency(pace, latency);
@@ -94,7 +99,7 @@ async fn reserve(
 }
 
 async fn pay(shop: &Shop, ledger: &Ledger, id: &str, repeat: Repeat) -> Result<End, Failure> {
-    let send = || shop.commit(ledger, id);
+    let send = || shop.commit(ledger, |sale| sale.commit(id));
     let (first, again) = twice(send, repeat).await?;
     let first = match first {
         Ok(sold) => sold,
@@ -114,7 +119,7 @@ async fn pay(shop: &Shop, ledger: &Ledger, id: &str, repeat: Repeat) -> Result<E
 }
 
 async fn give_back(shop: &Shop, ledger: &Ledger, id: &str, repeat: Repeat) -> Result<End, Failure> {
-    let send = || shop.rollback(ledger, id);
+    let send = || shop.rollback(ledger, |sale| sale.rollback(id));
     let (first, again): (Result<_, RollbackError>, _) = twice(send, repeat).await?;
     let first = match first {
         Ok(back) if back.state == State::Expired => return Ok(End::Expired),

@@ -1,0 +1,52 @@
+//! Those who pay after the deadline: refused and paid back, or sold the same anew if the stock still has it.
+
+use inventory_sentinel_client::{CommitError, State};
+use rand::rngs::StdRng;
+
+use super::{
+    hold::{Hold, Units},
+    sale::{Sale, repeats},
+};
+use crate::{demo::ledger::End, failure::Failure};
+
+/// Pays late, where nothing is said about it: refused.
+pub(crate) async fn pay_by_default(sale: &Sale, hold: Hold) -> Result<(), Failure> {
+    match sale.shop.commit(&sale.ledger, |namespace| namespace.commit(&hold.id)).await? {
+        Err(CommitError::Expired(_)) => sale.ledger.refusal("RESERVATION_EXPIRED"),
+        answer => sale.ledger.broken(format!("late Commit of {}: {answer:?}", hold.id)),
+    }
+    sale.enter(hold, End::Expired);
+    Ok(())
+}
+
+/// Pays late, and would buy the same anew.
+pub(crate) async fn pay_for_it_anew(sale: &Sale, hold: Hold, dice: &mut StdRng) -> Result<(), Failure> {
+    let send = || sale.shop.commit(&sale.ledger, |namespace| namespace.commit(&hold.id).buy_anew_if_late());
+    match send().await? {
+        Ok(sold) => {
+            let mut purchase = Hold { id: sold.id.clone(), ..hold.clone() };
+            purchase.bought(Units::All);
+            purchase.check(&sale.ledger, "late Commit", &sold);
+            if sold.state != State::Committed || sold.origin.as_deref() != Some(&hold.id) {
+                sale.ledger.broken(format!("late Commit of {} answered {:?}", hold.id, sold.value));
+            }
+            if repeats(dice) {
+                match send().await? {
+                    Ok(again) => sale.replayed(&sold, &again),
+                    Err(error) => sale.ledger.broken(format!("late Commit of {} again: {error}", hold.id)),
+                }
+            }
+            sale.ledger.bought_anew();
+            sale.ledger.played("bought_anew");
+            sale.enter(purchase, End::Committed);
+        }
+        Err(CommitError::LateSoldOut { lines, .. }) if !lines.is_empty() => {
+            sale.ledger.refusal("LATE_COMMIT_SOLD_OUT");
+        }
+        // He has bought as much meanwhile.
+        Err(CommitError::BuyerLimit { .. }) => sale.ledger.refusal("BUYER_LIMIT"),
+        Err(error) => sale.ledger.broken(format!("late Commit of {}: {error}", hold.id)),
+    }
+    sale.enter(hold, End::Expired);
+    Ok(())
+}
