@@ -53,7 +53,7 @@
 --   M too many units, T too long    shared: the number of the line B, the limit I6
 --   P the buyer is not named        detail: SKU length B, SKU
 --   I over the buyer's limit        detail: SKU length B, SKU, units that he has I6, may have I6
---   O bought anew, but short        detail: lines B, available I6 of each, record
+--   O bought anew, but short        detail: shape of what would be bought, available I6 of each line
 --   A again: due holds wait to be given back; submit it once more
 --   D the identity was used with other arguments      Q quota
 --   X no such reservation   E it expired   B it was rolled back   C it was committed

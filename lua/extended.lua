@@ -13,7 +13,8 @@ function shape_of(lines, amounts)
 end
 
 -- What an extended record has behind the plain one, or what a plain one stands for: which lines count
--- for the buyer, the origin, and of each line the units sold and released.
+-- for the buyer, the origin, and of each line the units sold and released. Of an expired one these are
+-- the units as they were before the deadline: what was held still is what can be bought anew.
 function extension_of(record, lines)
   local state, is_extended = state_of(record)
   local n, sold, released = lines.n, {}, {}
@@ -25,7 +26,7 @@ function extension_of(record, lines)
   end
   for i = 1, n do
     sold[i] = state == 'C' and lines.quantities[i] or 0
-    released[i] = (state == 'R' or state == 'E') and lines.quantities[i] or 0
+    released[i] = state == 'R' and lines.quantities[i] or 0
   end
   return { counted = 0, origin = NO_ORIGIN, sold = sold, released = released }
 end
@@ -38,7 +39,8 @@ local function extension_bytes(extension)
   return concat(parts)
 end
 
--- Units of a pending reservation that are held still, by line, and their sum.
+-- Units of a pending reservation that are held still, or of an expired one that were held at its deadline,
+-- by line, and their sum.
 function held_amounts(lines, extension)
   local amounts, total = {}, 0
   for i = 1, lines.n do
@@ -70,9 +72,8 @@ function hold_extended(id, head, buyer, shape, origin)
   enter(run_of('H', 'P', sub(head, 1, 6), shape, ''), id, buyer)
 end
 
--- available -> sold: what an expired reservation had, bought anew.
-function buy(id, origin, buyer, shape)
-  local lines = lines_of(shape)
+-- available -> sold: what an expired reservation held, bought anew.
+function buy(id, origin, buyer, shape, lines)
   move(lines, lines.quantities, AVAILABLE, SOLD)
   local at = pack('>I6', ctx.now)
   put(id, 'c' .. at .. at .. at .. buyer .. shape .. new_extension(lines, buyer, origin, true))
@@ -96,6 +97,9 @@ function settle_extended(id, to, amounts, at)
   if to ~= 'C' and extension.counted ~= 0 then count(lines, extension.counted, buyer, amounts, -1) end
   local rest, total = held_amounts(lines, extension)
   local after = total > 0 and 'P' or sold > 0 and 'C' or to
+  if after == 'E' then
+    for i = 1, lines.n do extension.released[i] = extension.released[i] - amounts[i] end
+  end
   local resolved = after == 'P' and '' or pack('>I6', at)
   put(id, string.lower(after) .. sub(record, 2, 13) .. resolved .. buyer .. shape .. extension_bytes(extension))
   enter(run_of(to, after, after == 'P' and sub(record, 2, 7) or NO_DEADLINE, shape_of(lines, amounts),

@@ -6,16 +6,28 @@ local function code_of(state)
   return state == 'C' and 'C' or state == 'R' and 'B' or state == 'E' and 'E' or 'X'
 end
 
--- Buys anew what an expired reservation had, under an id that follows from its own.
+-- What an expired reservation held at its deadline: a shape, and its lines with their stock.
+local function lapsed(record)
+  local _, shape = buyer_and_shape(record)
+  local lines = lines_of(shape)
+  local amounts = held_amounts(lines, extension_of(record, lines))
+  local held_shape = shape_of(lines, amounts)
+  local held = lines_from(held_shape)
+  for i = 1, held.n do held.stocks[i] = stocks[held.skus[i]] end
+  held.limited = lines.limited
+  return held_shape, held
+end
+
+-- Buys it anew, under an id that follows from the reservation's own.
 local function buy_anew(id, purchase)
   if known[purchase] then return 'j', known[purchase] end
   local record = known[id]
-  local buyer, shape = buyer_and_shape(record)
-  local lines = lines_of(shape)
+  local buyer = buyer_and_shape(record)
+  local shape, lines = lapsed(record)
   for i = 1, lines.n do
     if not lines.stocks[i] or lines.stocks[i][AVAILABLE] < lines.quantities[i] then
       if ctx.backlog then return 'A' end
-      return 'O', char(lines.n) .. availability(lines) .. record
+      return 'O', shape .. availability(lines)
     end
   end
   if ctx.record_count >= ctx.quota_records then return 'Q' end
@@ -26,7 +38,7 @@ local function buy_anew(id, purchase)
       return code, detail
     end
   end
-  buy(purchase, id, buyer, shape)
+  buy(purchase, id, buyer, shape, lines)
   ctx.record_count = ctx.record_count + 1
   return 'J', known[purchase]
 end

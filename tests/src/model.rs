@@ -177,6 +177,8 @@ pub struct Model {
     counted: BTreeMap<String, Vec<bool>>,
     /// SKU and buyer -> units that count.
     counts: BTreeMap<(String, String), i64>,
+    /// Expired reservation -> the units that it held at its deadline.
+    lapsed: BTreeMap<String, Vec<(String, i32)>>,
     /// Expired reservation -> what was bought anew.
     purchases: BTreeMap<String, String>,
     /// Request id -> the call that it was used for, and the reservation that it made or changed.
@@ -197,6 +199,7 @@ impl Model {
             reservations: BTreeMap::new(),
             counted: BTreeMap::new(),
             counts: BTreeMap::new(),
+            lapsed: BTreeMap::new(),
             purchases: BTreeMap::new(),
             remembered: BTreeMap::new(),
             sequence: 0,
@@ -272,6 +275,9 @@ impl Model {
             .map(|reservation| (reservation.reservation_id.clone(), millis(reservation.expires_at)))
             .collect();
         for (id, deadline) in due {
+            let held = self.reservations[&id].lines.iter().filter(|line| line.held > 0);
+            let held = held.map(|line| (line.sku.clone(), line.held)).collect();
+            self.lapsed.insert(id.clone(), held);
             self.settle_all(&id, State::Expired, deadline);
             for line in &self.reservations[&id].lines {
                 self.versions.insert(line.sku.clone(), None);

@@ -182,13 +182,13 @@ impl Model {
         if self.purchases.contains_key(&expired.reservation_id) {
             return None;
         }
-        let lines: Vec<_> = expired.lines.iter().map(|line| (line.sku.clone(), line.quantity)).collect();
-        let short = self.short(&lines, "");
+        let lines = &self.lapsed[&expired.reservation_id];
+        let short = self.short(lines, "");
         if !short.is_empty() {
             let line = |line: &ShortLine| format!("{}: {} of {}", line.sku, line.available, line.requested);
             return refused(Reason::LateCommitSoldOut, &short.iter().map(line).collect::<Vec<_>>().join(", "));
         }
         // A hold of no buyer was taken before there was a limit.
-        if expired.buyer_id.is_empty() { None } else { self.buyer_refusal(&lines, &expired.buyer_id, "") }
+        if expired.buyer_id.is_empty() { None } else { self.buyer_refusal(lines, &expired.buyer_id, "") }
     }
 }

@@ -101,19 +101,23 @@ impl Model {
         })
     }
 
-    /// The same lines again, sold at once; or what was bought so before.
+    /// What was held at the deadline, sold at once; or what was bought so before.
     pub(super) fn buy_anew(&mut self, id: &str, now: i64, new_id: &str) -> Answer {
         if let Some(purchase) = self.purchases.get(id) {
             return self.reservation(purchase, true);
         }
         self.purchases.insert(id.into(), new_id.into());
         let expired = &self.reservations[id];
-        let line =
-            |line: &ReservationLine| ReservationLine { held: 0, released: 0, sold: line.quantity, ..line.clone() };
+        let line = |(sku, units): &(String, i32)| ReservationLine {
+            sku: sku.clone(),
+            quantity: *units,
+            sold: *units,
+            ..ReservationLine::default()
+        };
         self.take(Reservation {
             reservation_id: new_id.into(),
             state: State::Committed.into(),
-            lines: expired.lines.iter().map(line).collect(),
+            lines: self.lapsed[id].iter().map(line).collect(),
             created_at: Some(timestamp(now)),
             expires_at: Some(timestamp(now)),
             resolved_at: Some(timestamp(now)),

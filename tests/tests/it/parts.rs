@@ -7,6 +7,7 @@ use inventory_sentinel::{
     v1::{self, ReservationState as State, RestPolicy},
 };
 use sentinel_tests::{SentinelProcess, Shop, assert_refused, eventually, millis, new_id, order};
+use tonic_types::StatusExt as _;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -106,6 +107,26 @@ async fn paid_late_it_is_bought_anew_or_refunded() {
     shop.expired(&id).await;
     shop.hold("ps5", 1).await;
     assert_refused(shop.commit_late(&id).await, Reason::LateCommitSoldOut, None);
+    // What was given back before the deadline is not bought anew.
+    for sku in ["pad", "cable"] {
+        shop.supply(sku, 5).await;
+    }
+    let ttl = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+    let cart = v1::ReserveRequest { ttl, ..order(&[("pad", 3), ("cable", 2)]) };
+    let id = shop.hold_order(cart).await.reservation_id;
+    shop.rollback_lines(&id, &[("pad", 1), ("cable", 2)], &new_id()).await.expect("given back in part");
+    shop.expired(&id).await;
+    let expired = shop.reservation(&id).await.expect("known");
+    assert!(expired.lines.iter().all(|line| line.released == line.quantity && line.held + line.sold == 0));
+    let left = shop.supply("pad", 1).await;
+    assert_eq!(left.available, 1);
+    let short = shop.commit_late(&id).await.expect_err("one is short");
+    assert_eq!(short.get_error_details().error_info().expect("info").metadata["available"], "pad: 1 of 2");
+    shop.supply("pad", 5).await;
+    let purchase = shop.commit_late(&id).await.expect("bought anew").reservation.expect("one");
+    let bought: Vec<_> = purchase.lines.iter().map(|line| (line.sku.as_str(), line.quantity, line.sold)).collect();
+    assert_eq!(bought, [("pad", 2, 2)]);
+    assert_eq!((shop.counts("pad").await, shop.counts("cable").await), ((3, 0, 2), (5, 0, 0)));
     // In time it is a plain commit.
     shop.supply("vita", 1).await;
     let id = shop.hold("vita", 1).await.reservation_id;

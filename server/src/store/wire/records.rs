@@ -71,6 +71,10 @@ pub(crate) fn reservation_from(id: ReservationId, record: &[u8]) -> Option<Reser
         for line in &mut lines {
             line.sold = bytes.u32()?;
             line.released = bytes.u32()?;
+            if state == State::Expired {
+                // The record tells what calls gave back; the deadline gave back the rest.
+                line.released = line.line.quantity.get() - line.sold;
+            }
         }
     }
     bytes.0.is_empty().then_some(Reservation { id, state, lines, buyer, created_at, expires_at, resolved_at, origin })

@@ -152,7 +152,7 @@ impl Said<'_> {
             b'E' => Refusal::ReservationExpired,
             b'B' => Refusal::ReservationRolledBack,
             b'C' => Refusal::ReservationAlreadyCommitted,
-            b'O' => self.late_and_short(operation)?,
+            b'O' => self.late_and_short()?,
             b'x' => Refusal::ExtendLimit { left: Bytes(self.detail).u48()? },
             b'H' => Refusal::StockBelowHeld { held: self.stock()?.held },
             b'h' => Refusal::SkuHasHolds { held: self.stock()?.held },
@@ -239,15 +239,11 @@ impl Said<'_> {
         })
     }
 
-    fn late_and_short(&self, operation: Operation) -> Option<Refusal> {
-        let Operation::Commit { id, .. } = operation else {
-            return None;
-        };
+    /// The lines that a late Commit would have bought, and how much there is of each.
+    fn late_and_short(&self) -> Option<Refusal> {
         let mut detail = Bytes(self.detail);
-        let lines = usize::from(detail.u8()?);
-        let mut numbers = Bytes(detail.take(6 * lines)?);
-        let lines = reservation_from(id, detail.0)?.lines.into_iter().map(|line| line.line).collect();
-        availability(lines, &mut numbers).map(Refusal::LateCommitSoldOut)
+        let lines = detail.lines()?;
+        availability(lines, &mut detail).map(Refusal::LateCommitSoldOut)
     }
 
     fn stock(&self) -> Option<Stock> {
