@@ -31,7 +31,7 @@ use tokio::sync::Mutex;
 
 mod steps;
 
-use steps::{If, Part, SKUS, SOON, Step, Storm, reused, step};
+use steps::{If, Part, SKUS, SOON, Step, Storm, reused, steps};
 
 /// Sequences that are tried unless told otherwise: half a minute to a minute on two cores.
 const CASES: u32 = 80;
@@ -453,7 +453,8 @@ fn the_service_does_what_the_model_does() {
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = CASES;
     }
-    let result = TestRunner::new(config).run(&(any::<bool>(), vec(step(), 1..=MAX_STEPS)), |(is_made, steps)| {
+    let result = TestRunner::new(config).run(&(any::<bool>(), vec(steps(), 1..=MAX_STEPS)), |(is_made, steps)| {
+        let steps = steps.concat();
         cases.set(cases.get() + 1);
         let namespace = format!("case-{}", cases.get());
         let ended = runtime.block_on(async {

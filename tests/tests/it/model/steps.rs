@@ -75,7 +75,53 @@ pub(super) enum Storm {
     ServerStopped(u64),
 }
 
-pub(super) fn step() -> impl Strategy<Value = Step> {
+/// A step, or several about one buyer that chance would seldom put together.
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop_oneof![
+        94 => step().prop_map(|step| vec![step]),
+        3 => given_back(),
+        2 => paid_late(AT_ONCE),
+        1 => paid_late(SOON),
+    ]
+}
+
+/// A shelf with a limit of 4 units per buyer, and one who takes some.
+fn taken(sku: usize, units: i32, ttl: Option<i64>) -> Vec<Step> {
+    let rules = SkuRules { buyer_limit: Some(4), is_protected: Some(true), ..SkuRules::default() };
+    let take = Step::Reserve(vec![(sku, units)], ttl, "cy");
+    vec![Step::SetStock(sku, 9, If::Always), Step::Configure(sku, rules, None), take]
+}
+
+fn some(units: i32) -> Part {
+    Part { lines: vec![(0, units)], is_wild: false }
+}
+
+/// Units go back in part, and then the same buyer wants as many as he may, or more.
+fn given_back() -> impl Strategy<Value = Vec<Step>> {
+    (0..2_usize, 1..=4_i32, 1..=3_i32, 1..=4_i32).prop_map(|(sku, units, back, again)| {
+        let more = [Step::RollbackLines(0, some(back)), Step::Reserve(vec![(sku, again)], None, "cy")];
+        taken(sku, units, None).into_iter().chain(more).collect()
+    })
+}
+
+/// A hold expires, perhaps after a part of it was given back; the same buyer takes others, or somebody the rest
+/// of the shelf, and then he pays.
+fn paid_late(ttl: i64) -> impl Strategy<Value = Vec<Step>> {
+    let meanwhile = (0..2_usize, 1..=4_i32, select(vec!["cy", "cy", "bob"]));
+    (meanwhile, 2..=4_i32, any::<bool>(), 2..=6_i64).prop_map(move |((sku, others, who), units, in_part, left)| {
+        let mut steps = taken(sku, units, Some(ttl));
+        if in_part && ttl == SOON {
+            steps.push(Step::RollbackLines(0, some(1)));
+        }
+        steps.extend([Step::PassDeadline, Step::SetStock(sku, left, If::Always)]);
+        steps.push(Step::Reserve(vec![(sku, others)], None, who));
+        // Whether that made a reservation or not, one of these is the late one.
+        steps.extend([Step::Commit(1, true), Step::Commit(0, true)]);
+        steps
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         60 => call(),
         1 => storm().prop_map(Step::Idle),
