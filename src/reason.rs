@@ -94,6 +94,7 @@ catalogue! {
     TooManyRows "TOO_MANY_ROWS" InvalidArgument Fix "the message has more than 1,000 rows or SKUs";
     InvalidPageSize "INVALID_PAGE_SIZE" InvalidArgument Fix "the page size is not between 0 and 1,000";
     InvalidPageToken "INVALID_PAGE_TOKEN" InvalidArgument Fix "the page token is not one that this list has made";
+    InvalidState "INVALID_STATE" InvalidArgument Fix "the state is not one that a reservation can have";
     InvalidResumeToken "INVALID_RESUME_TOKEN" InvalidArgument Fix "the resume token is not one that a stream of this namespace has made";
     InvalidInterval "INVALID_INTERVAL" InvalidArgument Fix "the interval is not between 10 ms and 1 hour";
     RequestIdRequired "REQUEST_ID_REQUIRED" InvalidArgument Fix "a change that does not repeat harmlessly needs a request_id";

@@ -185,6 +185,16 @@ fn state(number: i32) -> State {
     }
 }
 
+pub(crate) fn state_number(state: State) -> i32 {
+    match state {
+        State::Pending => v1::ReservationState::Pending.into(),
+        State::Committed => v1::ReservationState::Committed.into(),
+        State::RolledBack => v1::ReservationState::RolledBack.into(),
+        State::Expired => v1::ReservationState::Expired.into(),
+        State::Unknown(number) => number,
+    }
+}
+
 fn reservation_line(line: v1::ReservationLine) -> ReservationLine {
     ReservationLine {
         sku: line.sku,

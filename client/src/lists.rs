@@ -7,11 +7,12 @@ use inventory_sentinel::v1;
 use crate::{
     admin::{Admin, operators},
     call::{Core, awaited},
+    convert,
     namespace::Namespace,
     operation_errors::{ListNamespacesError, ListReservationsError, ListStockError},
     rpc_error::RpcError,
     rules::SkuConfiguration,
-    types::{Page, Reservation},
+    types::{Page, Reservation, State},
 };
 
 /// Which page: what every list can be told.
@@ -90,7 +91,7 @@ impl ListStock {
 paged! { ListStock }
 awaited! { ListStock -> Result<Page<SkuConfiguration>, ListStockError> }
 
-/// A request for a page of the pending reservations. Made by [`Admin::list_reservations`]; await it to
+/// A request for a page of the reservations, the pending ones unless told otherwise. Made by [`Admin::list_reservations`]; await it to
 /// send it.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is listed before it is awaited"]
@@ -99,11 +100,18 @@ pub struct ListReservations {
     place: Place,
     sku: String,
     buyer: String,
+    states: Vec<i32>,
 }
 
 impl ListReservations {
     pub(crate) fn new(admin: Admin) -> ListReservations {
-        ListReservations { admin, place: Place::default(), sku: String::new(), buyer: String::new() }
+        ListReservations {
+            admin,
+            place: Place::default(),
+            sku: String::new(),
+            buyer: String::new(),
+            states: Vec::new(),
+        }
     }
 
     /// Only those that hold units of this SKU.
@@ -118,6 +126,12 @@ impl ListReservations {
         self
     }
 
+    /// Those in this state; said several times, in any of them.
+    pub fn state(mut self, state: State) -> Self {
+        self.states.push(convert::state_number(state));
+        self
+    }
+
     async fn send(self) -> Result<Page<Reservation>, ListReservationsError> {
         let Namespace { core, name, deadline } = self.admin.namespace;
         let message = v1::ListReservationsRequest {
@@ -126,6 +140,7 @@ impl ListReservations {
             page_token: self.place.token,
             sku: self.sku,
             buyer_id: self.buyer,
+            states: self.states,
         };
         let send = |channel, request| async { operators(channel).list_reservations(request).await };
         Ok(core.call(deadline, message, send).await.map_err(RpcError::of_read)?)

@@ -140,6 +140,7 @@ operation_error! {
         InvalidSku => InvalidSku,
         InvalidBuyerId => InvalidBuyerId,
         NamespaceNotFound => NamespaceNotFound,
+        InvalidState => InvalidState,
     }
 }
 

@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use super::{admin::Admin, convert, rules, status::Failure};
 use crate::{
-    domain::{BuyerId, Invalid, NamespaceName, Sku},
+    domain::{BuyerId, Invalid, NamespaceName, Sku, State},
     namespaces::Namespace,
     store::{
         error::StoreError,
         keys::PartitionKeys,
-        lists::{self, Filter, Page, Place, Range},
+        lists::{self, Filter, Page, Place, Range, Source},
     },
 };
 
@@ -36,7 +36,7 @@ impl Admin {
     ) -> Result<v1::ListNamespacesResponse, Failure> {
         let v1::ListNamespacesRequest { page_size, page_token } = request;
         let range = range(Kind::Namespaces, page_size, &page_token)?;
-        if range.from.is_some_and(|place| place.partition != 0) {
+        if range.from.is_some_and(|place| place.source != Source { partition: 0, part: 0 }) {
             return Err(bad_token().into());
         }
         self.desk.admit()?;
@@ -61,7 +61,7 @@ impl Admin {
         let name = NamespaceName::parse(namespace_id)?;
         let range = range(Kind::Stock, page_size, &page_token)?;
         let namespace = self.known(&name, deadline).await?;
-        let partitions = partitions(&namespace, None, range)?;
+        let partitions = partitions(&namespace, None, &[0], range)?;
         let page = in_time(deadline, async {
             let mut connection = self.store.connection().await?;
             lists::stock(&mut connection, &partitions, range).await
@@ -83,13 +83,14 @@ impl Admin {
         request: v1::ListReservationsRequest,
         deadline: Instant,
     ) -> Result<v1::ListReservationsResponse, Failure> {
-        let v1::ListReservationsRequest { namespace_id, page_size, page_token, sku, buyer_id } = request;
+        let v1::ListReservationsRequest { namespace_id, page_size, page_token, sku, buyer_id, states } = request;
         let name = NamespaceName::parse(namespace_id)?;
         let range = range(Kind::Reservations, page_size, &page_token)?;
         let sku = (!sku.is_empty()).then(|| Sku::parse(sku, "sku")).transpose()?;
-        let filter = Filter { sku, buyer: BuyerId::parse(buyer_id)? };
+        let filter = Filter { sku, buyer: BuyerId::parse(buyer_id)?, states: listed_states(&states)? };
         let namespace = self.known(&name, deadline).await?;
-        let partitions = partitions(&namespace, filter.sku.as_ref(), range)?;
+        let parts: Vec<_> = filter.parts().collect();
+        let partitions = partitions(&namespace, filter.sku.as_ref(), &parts, range)?;
         let page = in_time(deadline, async {
             let mut connection = self.store.connection().await?;
             lists::reservations(&mut connection, &partitions, &filter, range).await
@@ -118,13 +119,40 @@ async fn in_time<T>(
     }
 }
 
-/// The partitions to walk over: of one SKU its own, else all. The place has to be in one of them.
-fn partitions(namespace: &Namespace, sku: Option<&Sku>, range: Range) -> Result<Vec<(u16, PartitionKeys)>, Invalid> {
+/// The states to list: those that are named, or PENDING.
+fn listed_states(states: &[i32]) -> Result<Vec<State>, Invalid> {
+    if states.is_empty() {
+        return Ok(vec![State::Pending]);
+    }
+    let named = |(i, state): (usize, &i32)| match v1::ReservationState::try_from(*state) {
+        Ok(v1::ReservationState::Pending) => Ok(State::Pending),
+        Ok(v1::ReservationState::Committed) => Ok(State::Committed),
+        Ok(v1::ReservationState::RolledBack) => Ok(State::RolledBack),
+        Ok(v1::ReservationState::Expired) => Ok(State::Expired),
+        Ok(v1::ReservationState::Unspecified) | Err(_) => {
+            Err(Invalid::new(Reason::InvalidState, format!("states[{i}]")))
+        }
+    };
+    states.iter().enumerate().map(named).collect()
+}
+
+/// The partitions to walk over: of one SKU its own, else all. The place has to be in one of these parts of
+/// one of them.
+fn partitions(
+    namespace: &Namespace,
+    sku: Option<&Sku>,
+    parts: &[u8],
+    range: Range,
+) -> Result<Vec<(u16, PartitionKeys)>, Invalid> {
     let only = sku.map(|sku| namespace.partition_of(sku));
     let walked = |partition: u16| only.is_none_or(|only| only == partition);
     let partitions: Vec<_> = namespace.partitions().filter(|(partition, _)| walked(*partition)).collect();
     match range.from {
-        Some(place) if !partitions.iter().any(|(partition, _)| *partition == place.partition) => Err(bad_token()),
+        Some(Place { source, .. })
+            if !parts.contains(&source.part) || !partitions.iter().any(|(number, _)| *number == source.partition) =>
+        {
+            Err(bad_token())
+        }
         _ => Ok(partitions),
     }
 }
@@ -146,25 +174,26 @@ fn bad_token() -> Invalid {
     Invalid::new(Reason::InvalidPageToken, "page_token")
 }
 
-/// A place as a token: the list, the partition, the cursor; empty after the last page.
+/// A place as a token: the list, the partition, its part, the cursor; empty after the last page.
 fn token(kind: Kind, place: Option<Place>) -> String {
-    let Some(Place { partition, cursor }) = place else {
+    let Some(Place { source: Source { partition, part }, cursor }) = place else {
         return String::new();
     };
-    let mut bytes = vec![kind as u8];
+    let mut bytes = vec![kind as u8, part];
     bytes.extend_from_slice(&partition.to_be_bytes());
     bytes.extend_from_slice(&cursor.to_be_bytes());
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 fn place(kind: Kind, token: &str) -> Option<Place> {
-    let bytes: [u8; 11] = URL_SAFE_NO_PAD.decode(token).ok()?.try_into().ok()?;
+    let bytes: [u8; 12] = URL_SAFE_NO_PAD.decode(token).ok()?.try_into().ok()?;
     if bytes[0] != kind as u8 {
         return None;
     }
+    let partition = u16::from_be_bytes(bytes[2..4].try_into().ok()?);
     Some(Place {
-        partition: u16::from_be_bytes(bytes[1..3].try_into().ok()?),
-        cursor: u64::from_be_bytes(bytes[3..].try_into().ok()?),
+        source: Source { partition, part: bytes[1] },
+        cursor: u64::from_be_bytes(bytes[4..].try_into().ok()?),
     })
 }
 
@@ -174,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_token_goes_with_its_list_and_only_with_it() {
-        let at = Place { partition: 7, cursor: u64::MAX - 1 };
+        let at = Place { source: Source { partition: 7, part: 2 }, cursor: u64::MAX - 1 };
         let text = token(Kind::Stock, Some(at));
         assert_eq!(place(Kind::Stock, &text), Some(at));
         assert_eq!(place(Kind::Reservations, &text), None);

@@ -47,6 +47,14 @@ impl PartitionKeys {
         &self.0[3]
     }
 
+    pub(crate) fn past_a(&self) -> &str {
+        &self.0[4]
+    }
+
+    pub(crate) fn past_b(&self) -> &str {
+        &self.0[5]
+    }
+
     pub(crate) fn events(&self) -> &str {
         &self.0[6]
     }

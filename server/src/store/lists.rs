@@ -1,4 +1,4 @@
-//! What there is, a page at a time: namespaces, stock, pending reservations. Reads by SSCAN and HSCAN in
+//! What there is, a page at a time: namespaces, stock, reservations. Reads by SSCAN and HSCAN in
 //! bounded steps, no script; changes nothing.
 //!
 //! A scan sees what stood still from its start to its end, for certain; what came or went meanwhile it
@@ -10,9 +10,9 @@ use super::{
     error::StoreError,
     keys::{NAMESPACES, PartitionKeys},
     pool::Connection,
-    wire::{reservation_from, stock_from},
+    wire::{is_memo, reservation_from, stock_from},
 };
-use crate::domain::{BuyerId, Id, NamespaceName, Reservation, ReservationId, Sku, Stock};
+use crate::domain::{BuyerId, Id, NamespaceName, Reservation, ReservationId, Sku, State, Stock};
 
 /// Elements asked for with one step at most.
 const STEP: usize = 250;
@@ -24,8 +24,15 @@ const MAX_PAGE_BYTES: usize = 1 << 20;
 /// Where a walk over partitions stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    pub(crate) partition: u16,
+    pub(crate) source: Source,
     pub(crate) cursor: u64,
+}
+
+/// One key of a walk: its partition, and which of the partition's it is where a list has several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Source {
+    pub(crate) partition: u16,
+    pub(crate) part: u8,
 }
 
 /// A piece of a list.
@@ -44,9 +51,12 @@ pub(crate) struct Range {
     pub(crate) from: Option<Place>,
 }
 
+/// The source of a list that has but one, and the first of each partition.
+const FIRST: Source = Source { partition: 0, part: 0 };
+
 /// A page of the namespaces.
 pub(crate) async fn namespaces(connection: &mut Connection, range: Range) -> Result<Page<NamespaceName>, StoreError> {
-    let list = List { command: "SSCAN", width: 1, sources: &[(0, NAMESPACES)] };
+    let list = List { command: "SSCAN", width: 1, sources: &[(FIRST, NAMESPACES)] };
     list.page(connection, range, |_, names| {
         let name = String::from_utf8(names[0].clone()).ok().and_then(|name| NamespaceName::parse(name).ok());
         name.map(Some).ok_or_else(|| StoreError::corrupt("the name of a namespace"))
@@ -60,7 +70,8 @@ pub(crate) async fn stock(
     partitions: &[(u16, PartitionKeys)],
     range: Range,
 ) -> Result<Page<(Sku, Stock)>, StoreError> {
-    let sources: Vec<_> = partitions.iter().map(|(partition, keys)| (*partition, keys.stock())).collect();
+    let source = |partition: &u16| Source { partition: *partition, ..FIRST };
+    let sources: Vec<_> = partitions.iter().map(|(partition, keys)| (source(partition), keys.stock())).collect();
     let list = List { command: "HSCAN", width: 2, sources: &sources };
     list.page(connection, range, |_, record| {
         let entry = Sku::from_store(&record[0]).zip(stock_from(&record[1]));
@@ -75,28 +86,53 @@ pub(crate) struct Filter {
     pub(crate) sku: Option<Sku>,
     /// Empty: of any buyer.
     pub(crate) buyer: BuyerId,
+    /// One at least.
+    pub(crate) states: Vec<State>,
 }
 
 impl Filter {
+    /// The parts of a partition that have such reservations: 0 are the holds, 1 and 2 the two generations of
+    /// what is resolved. In this order, so that one that is resolved meanwhile is met at least once.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = u8> {
+        let holds = self.states.contains(&State::Pending);
+        let past = self.states.iter().any(|state| *state != State::Pending);
+        holds.then_some(0).into_iter().chain(if past { 1..3 } else { 0..0 })
+    }
+
     fn passes(&self, reservation: &Reservation) -> bool {
-        let holds = |sku: &Sku| reservation.lines.iter().any(|line| line.line.sku == *sku && line.held() > 0);
-        (self.buyer.as_str().is_empty() || self.buyer == reservation.buyer) && self.sku.as_ref().is_none_or(holds)
+        let is_pending = reservation.state == State::Pending;
+        let has =
+            |sku: &Sku| reservation.lines.iter().any(|line| line.line.sku == *sku && (!is_pending || line.held() > 0));
+        (self.buyer.as_str().is_empty() || self.buyer == reservation.buyer)
+            && self.states.contains(&reservation.state)
+            && self.sku.as_ref().is_none_or(has)
     }
 }
 
-/// A page of the pending reservations in these partitions.
+/// A page of the reservations in these partitions.
 pub(crate) async fn reservations(
     connection: &mut Connection,
     partitions: &[(u16, PartitionKeys)],
     filter: &Filter,
     range: Range,
 ) -> Result<Page<Reservation>, StoreError> {
-    let sources: Vec<_> = partitions.iter().map(|(partition, keys)| (*partition, keys.holds())).collect();
+    let mut sources = Vec::new();
+    for (partition, keys) in partitions {
+        let key = |part| match part {
+            0 => keys.holds(),
+            1 => keys.past_a(),
+            _ => keys.past_b(),
+        };
+        sources.extend(filter.parts().map(|part| (Source { partition: *partition, part }, key(part))));
+    }
     let list = List { command: "HSCAN", width: 2, sources: &sources };
-    list.page(connection, range, |partition, record| {
-        let id = Id::try_from(record[0].as_slice()).map_err(|_| StoreError::corrupt("the id of a hold"))?;
-        let reservation = reservation_from(ReservationId { id, partition }, &record[1])
-            .ok_or_else(|| StoreError::corrupt("the record of a hold"))?;
+    list.page(connection, range, |source, record| {
+        if source.part > 0 && is_memo(&record[1]) {
+            return Ok(None);
+        }
+        let id = Id::try_from(record[0].as_slice()).map_err(|_| StoreError::corrupt("the id of a reservation"))?;
+        let reservation = reservation_from(ReservationId { id, partition: source.partition }, &record[1])
+            .ok_or_else(|| StoreError::corrupt("the record of a reservation"))?;
         Ok(filter.passes(&reservation).then_some(reservation))
     })
     .await
@@ -119,8 +155,8 @@ struct List<'a> {
     command: &'static str,
     /// Strings of one element.
     width: usize,
-    /// Partitions in order, each with the key to scan.
-    sources: &'a [(u16, &'a str)],
+    /// In order, each with the key to scan.
+    sources: &'a [(Source, &'a str)],
 }
 
 impl List<'_> {
@@ -130,25 +166,25 @@ impl List<'_> {
         &self,
         connection: &mut Connection,
         Range { size, from }: Range,
-        read: impl Fn(u16, &[Vec<u8>]) -> Result<Option<T>, StoreError>,
+        read: impl Fn(Source, &[Vec<u8>]) -> Result<Option<T>, StoreError>,
     ) -> Result<Page<T>, StoreError> {
         let mut items = Vec::new();
         let mut bytes = 0;
-        let mut next = from.or_else(|| Some(Place { partition: self.sources.first()?.0, cursor: 0 }));
+        let mut next = from.or_else(|| Some(Place { source: self.sources.first()?.0, cursor: 0 }));
         let mut count = size.min(STEP);
         for _ in 0..MAX_STEPS {
             let room = size - items.len().min(size);
             let Some(place) = next.filter(|_| room > 0 && bytes < MAX_PAGE_BYTES) else {
                 break;
             };
-            let Some(&(partition, key)) = self.sources.iter().find(|source| source.0 == place.partition) else {
+            let Some(&(source, key)) = self.sources.iter().find(|source| source.0 == place.source) else {
                 return Ok(Page { items, next: None });
             };
             let (cursor, elements) = scan(connection, self.command, key, place.cursor, count).await?;
             let mut found = Vec::new();
             let mut found_bytes = 0;
             for element in elements.chunks_exact(self.width) {
-                if let Some(item) = read(partition, element)? {
+                if let Some(item) = read(source, element)? {
                     found.push(item);
                     found_bytes += element.iter().map(Vec::len).sum::<usize>();
                 }
@@ -176,7 +212,7 @@ impl List<'_> {
         if cursor != 0 {
             return Some(Place { cursor, ..place });
         }
-        let following = self.sources.iter().find(|source| source.0 > place.partition)?;
-        Some(Place { partition: following.0, cursor: 0 })
+        let following = self.sources.iter().find(|source| source.0 > place.source)?;
+        Some(Place { source: following.0, cursor: 0 })
     }
 }

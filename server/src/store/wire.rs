@@ -16,7 +16,7 @@ mod request;
 pub(crate) use config::{
     NamespaceConfig, Opened, configure_command, decode_config, decode_configured, decode_opened, open_command,
 };
-pub(crate) use records::{epoch_and_sequence_of, reservation_from, stock_from};
+pub(crate) use records::{epoch_and_sequence_of, is_memo, reservation_from, stock_from};
 pub(crate) use reply::{RawReply, Reply, Verdict};
 pub(crate) use request::Batch;
 

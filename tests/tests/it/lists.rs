@@ -9,8 +9,8 @@ use inventory_sentinel::{
     Reason,
     v1::{self, ImportOutcome, ProtectionOutcome},
 };
-use inventory_sentinel_client::{Imported, ListStockError, Protection};
-use sentinel_tests::{SentinelProcess, Shop, assert_refused, new_id, order};
+use inventory_sentinel_client::{Imported, ListStockError, Protection, State};
+use sentinel_tests::{Redis, SentinelProcess, Shop, assert_refused, eventually, new_id, order};
 use tonic::Status;
 
 /// What a store that keeps up to 512 elements as one piece may add to a page.
@@ -227,7 +227,7 @@ async fn a_page_that_can_not_be_is_refused() {
     let elsewhere = v1::ListNamespacesRequest { page_size: 0, page_token: token.clone() };
     let refused = admin.list_namespaces(elsewhere).await;
     assert_refused(refused, Reason::InvalidPageToken, Some("page_token"));
-    for bad in ["x", "ä\n", &token[1..], "c__-AAAAAAAAAAA"] {
+    for bad in ["x", "ä\n", &token[1..], "cwD__gAAAAAAAAAA"] {
         let refused = admin.list_stock(stock(&shop, 0, bad)).await;
         assert_refused(refused, Reason::InvalidPageToken, Some("page_token"));
     }
@@ -239,6 +239,88 @@ async fn a_page_that_can_not_be_is_refused() {
     };
     assert_refused(admin.list_reservations(list("p s", "")).await, Reason::InvalidSku, Some("sku"));
     assert_refused(admin.list_reservations(list("", "a b")).await, Reason::InvalidBuyerId, Some("buyer_id"));
+    for wrong in [0, 5, -1] {
+        let unknown = v1::ListReservationsRequest { states: vec![1, wrong], ..list("", "") };
+        assert_refused(admin.list_reservations(unknown).await, Reason::InvalidState, Some("states[1]"));
+    }
+    // A place among what is resolved is none among what is pending.
+    for _ in 0..2 {
+        let id = shop.hold("sku-0", 1).await.reservation_id;
+        shop.rollback(&id).await.expect("given back");
+    }
+    let resolved = v1::ListReservationsRequest { states: vec![3], page_size: 1, ..list("", "") };
+    let page_token = admin.list_reservations(resolved.clone()).await.expect("a page").into_inner().next_page_token;
+    assert!(!page_token.is_empty());
+    let elsewhere = v1::ListReservationsRequest { page_token: page_token.clone(), ..list("", "") };
+    assert_refused(admin.list_reservations(elsewhere).await, Reason::InvalidPageToken, Some("page_token"));
+    let next = v1::ListReservationsRequest { page_token, ..resolved };
+    admin.list_reservations(next).await.expect("the next page");
+}
+
+#[tokio::test]
+async fn reservations_are_listed_by_state_from_both_generations() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--retention 3s --default-ttl 1m").start().await;
+    let shop = server.shop("sale");
+    partitions(&shop, 2).await;
+    for sku in ["ps5", "vita", "cable"] {
+        shop.supply(sku, 1_000).await;
+    }
+    use v1::ReservationState::{Committed, Expired, Pending, RolledBack};
+    let mut ids = HashMap::new();
+    let mut resolve = async |i: usize| {
+        let (sku, buyer) = (["ps5", "vita", "cable"][i % 3], if i % 2 == 0 { "amy" } else { "bob" });
+        let ttl = (i % 4 == 3).then_some(prost_types::Duration { seconds: 0, nanos: 1_000_000 });
+        let held = shop.hold_order(v1::ReserveRequest { ttl, buyer_id: buyer.into(), ..order(&[(sku, 1)]) }).await;
+        let id = held.reservation_id;
+        match i % 4 {
+            0 => drop(shop.commit(&id).await.expect("sold")),
+            1 => drop(shop.rollback(&id).await.expect("given back")),
+            2 => {}
+            _ => shop.expired(&id).await,
+        }
+        ids.insert(id, ([Committed, RolledBack, Pending, Expired][i % 4], sku, buyer));
+        ids.clone()
+    };
+    let mut i = 0;
+    let mut ids = eventually("both generations have records", async || {
+        let ids = resolve(i).await;
+        i += 1;
+        let filled: [i64; 2] = [redis.ask("HLEN is:{sale/0}:past:a").await, redis.ask("HLEN is:{sale/0}:past:b").await];
+        (filled.iter().all(|&records| records > 0) && i > 40).then_some(ids)
+    })
+    .await;
+    // What is not known any more can't be listed; what is has to be.
+    let mut known = HashMap::new();
+    for (id, about) in ids.drain() {
+        if shop.reservation(&id).await.is_ok() {
+            known.insert(id, about);
+        }
+    }
+    for page_size in [1, 1_000] {
+        for states in [vec![Committed], vec![RolledBack], vec![Expired], vec![Pending], vec![Pending, Committed]] {
+            for (sku, buyer) in [("", ""), ("vita", ""), ("", "bob"), ("ps5", "amy")] {
+                let request = v1::ListReservationsRequest {
+                    page_size,
+                    states: states.iter().map(|&state| state.into()).collect(),
+                    sku: sku.into(),
+                    buyer_id: buyer.into(),
+                    ..Default::default()
+                };
+                let listed = all_reservations(&shop, request).await;
+                for (id, (state, of_sku, of_buyer)) in &known {
+                    let asked = states.contains(state)
+                        && (sku.is_empty() || sku == *of_sku)
+                        && (buyer.is_empty() || buyer == *of_buyer);
+                    // Its time may be over by now.
+                    if listed.contains_key(id) != asked {
+                        assert!(asked && shop.reservation(id).await.is_err(), "{id} of {known:?} in {listed:?}");
+                    }
+                }
+                assert!(listed.values().all(|held| states.contains(&held.state())));
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -412,6 +494,9 @@ async fn the_client_lists_imports_and_protects() {
     admin.set_protection(["sku-2"], true).await.expect("an answer");
     let held = sale.reserve("sku-2", 1).buyer("amy").await.expect("held");
     let mine = admin.list_reservations().sku("sku-2").buyer("amy").await.expect("a page");
-    assert_eq!((mine.items, mine.next), (vec![held.value], None));
+    assert_eq!((mine.items, mine.next), (vec![held.value.clone()], None));
+    let sold = sale.commit(&held.id).await.expect("sold");
+    let resolved = admin.list_reservations().state(State::Committed).state(State::Expired).await.expect("a page");
+    assert_eq!(resolved.items, [sold.value]);
     assert_eq!(sentinel.list_namespaces().size(10).await.expect("a page").items, ["sale"]);
 }

@@ -34,6 +34,11 @@ pub(crate) fn stock_from(record: &[u8]) -> Option<Stock> {
     bytes.0.is_empty().then_some(stock)
 }
 
+/// Whether a record is a remembered request, and no reservation.
+pub(crate) fn is_memo(record: &[u8]) -> bool {
+    record.first() == Some(&b'M')
+}
+
 /// The reservation in a record.
 pub(crate) fn reservation_from(id: ReservationId, record: &[u8]) -> Option<Reservation> {
     let mut bytes = Bytes(record);
