@@ -269,7 +269,7 @@ async fn reservations_are_listed_by_state_from_both_generations() {
     use v1::ReservationState::{Committed, Expired, Pending, RolledBack};
     let mut ids = HashMap::new();
     let mut resolve = async |i: usize| {
-        let (sku, buyer) = (["ps5", "vita", "cable"][i % 3], if i % 2 == 0 { "amy" } else { "bob" });
+        let (sku, buyer) = (["ps5", "vita", "cable"][i % 3], if i.is_multiple_of(2) { "amy" } else { "bob" });
         let ttl = (i % 4 == 3).then_some(prost_types::Duration { seconds: 0, nanos: 1_000_000 });
         let held = shop.hold_order(v1::ReserveRequest { ttl, buyer_id: buyer.into(), ..order(&[(sku, 1)]) }).await;
         let id = held.reservation_id;
