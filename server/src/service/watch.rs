@@ -10,14 +10,17 @@ use inventory_sentinel::{
     v1::{self, inventory_events_server::InventoryEvents},
 };
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
+use tracing::Span;
 
 use super::{Desk, convert, deadline, events, status::Failure};
 use crate::{
     domain::{Invalid, NamespaceName, Sku, Stock},
     namespaces::Namespace,
+    telemetry::spans,
     watch::{
-        Hub, Position,
+        Hub, Position, WatchError,
         changes::{ChangesWatch, Heard, Start, Told},
         numbers::{News, NumbersWatch, View},
     },
@@ -57,7 +60,7 @@ impl InventoryEvents for Events {
             (Resume::No, false) => Start::Now,
         };
         let watch = ChangesWatch::open(&self.hub, &namespace, start).await.map_err(Failure::from)?;
-        Ok(Response::new(changes(self.desk.clone(), namespace, watch)))
+        Ok(Response::new(changes(&self.desk, namespace, watch)))
     }
 
     type WatchStockStream = Answers<v1::WatchStockResponse>;
@@ -121,29 +124,43 @@ async fn numbers<T: Send + 'static>(
         Resume::Elsewhere | Resume::No => None,
     };
     let watch = NumbersWatch::open(hub, &namespace, view, resume).await.map_err(Failure::from)?;
-    let state = (desk.clone(), namespace, watch);
-    Ok(Response::new(Box::pin(stream::try_unfold(state, move |(desk, namespace, mut watch)| async move {
-        let news = tokio::select! {
-            biased;
-            () = desk.draining.cancelled() => Err(Failure::new(Reason::Draining)),
-            news = watch.next() => news.map_err(Failure::from),
-        }?;
+    let state = (Ending::new(desk), namespace, watch);
+    Ok(Response::new(Box::pin(stream::try_unfold(state, move |(ending, namespace, mut watch)| async move {
+        let news = ending.or(watch.next()).await?;
         let token = token(&namespace, &news.position);
-        Ok(Some((message(news, token), (desk, namespace, watch))))
+        Ok(Some((message(news, token), (ending, namespace, watch))))
     }))))
 }
 
+/// What can end a stream, and who is told how it ended: the call's span lasts as long as the stream.
+struct Ending {
+    draining: CancellationToken,
+    span: Span,
+}
+
+impl Ending {
+    fn new(desk: &Desk) -> Self {
+        Self { draining: desk.draining.clone(), span: Span::current() }
+    }
+
+    /// What comes next, unless the server drains first.
+    async fn or<T>(&self, next: impl Future<Output = Result<T, WatchError>>) -> Result<T, Failure> {
+        let told = tokio::select! {
+            biased;
+            () = self.draining.cancelled() => Err(Failure::new(Reason::Draining)),
+            told = next => told.map_err(Failure::from),
+        };
+        told.inspect_err(|failure| spans::set_status(&self.span, failure.reason().code()))
+    }
+}
+
 /// A stream of events, as messages.
-fn changes(desk: Desk, namespace: Arc<Namespace>, watch: ChangesWatch) -> Answers<v1::WatchResponse> {
-    let state = (desk, namespace, watch, VecDeque::new());
-    Box::pin(stream::try_unfold(state, |(desk, namespace, mut watch, mut ready)| async move {
+fn changes(desk: &Desk, namespace: Arc<Namespace>, watch: ChangesWatch) -> Answers<v1::WatchResponse> {
+    let state = (Ending::new(desk), namespace, watch, VecDeque::new());
+    Box::pin(stream::try_unfold(state, |(ending, namespace, mut watch, mut ready)| async move {
         if ready.is_empty() {
             let told = watch.position().clone();
-            let heard = tokio::select! {
-                biased;
-                () = desk.draining.cancelled() => Err(Failure::new(Reason::Draining)),
-                heard = watch.next() => heard.map_err(Failure::from),
-            }?;
+            let heard = ending.or(watch.next()).await?;
             match heard {
                 Heard::Nothing => {
                     let resume_token = token(&namespace, watch.position());
@@ -152,7 +169,7 @@ fn changes(desk: Desk, namespace: Arc<Namespace>, watch: ChangesWatch) -> Answer
                 Heard::Entry(entry, after) => ready = responses(&namespace, told, &entry, after),
             }
         }
-        Ok(ready.pop_front().map(|response| (response, (desk, namespace, watch, ready))))
+        Ok(ready.pop_front().map(|response| (response, (ending, namespace, watch, ready))))
     }))
 }
 

@@ -64,7 +64,7 @@ where
 }
 
 pin_project! {
-    /// A call within its span. The span ends with the head of the response.
+    /// A call within its span. The span ends with the head of the response, or with a stream that holds it.
     pub(crate) struct Traced<F> {
         #[pin]
         inner: F,

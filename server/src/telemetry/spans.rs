@@ -53,7 +53,7 @@ pub(super) fn set_remote_parent(span: &Span, headers: &http::HeaderMap) {
 }
 
 /// Notes how a call ended. A refusal is the caller's affair; only what is wrong here is an error.
-pub(super) fn set_status(span: &Span, code: Code) {
+pub(crate) fn set_status(span: &Span, code: Code) {
     span.record("rpc.grpc.status_code", code as i32);
     let failed = matches!(
         code,

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use inventory_sentinel::v1;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use sentinel_tests::{Collector, SentinelProcess, eventually, new_id, order};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -56,6 +57,31 @@ async fn a_call_is_followed_from_its_caller_to_redis() {
     assert!(call.start_time_unix_nano <= batch.start_time_unix_nano);
     assert!(batch.start_time_unix_nano <= redis.start_time_unix_nano);
     assert!(redis.end_time_unix_nano <= batch.end_time_unix_nano);
+}
+
+/// The span of a stream lasts as long as the stream.
+#[tokio::test]
+async fn a_stream_is_seen_whole() {
+    let collector = Collector::start().await;
+    let server = traced(&collector.endpoint()).await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let (trace, parent) = ("1af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+    let mut request = Request::new(v1::WatchRequest { namespace_id: "sale".into(), ..Default::default() });
+    request.metadata_mut().insert("traceparent", format!("00-{trace}-{parent}-01").parse().expect("a header"));
+    let mut stream = shop.events.clone().watch(request).await.expect("a stream").into_inner();
+    let began = std::time::Instant::now();
+    for _ in 0..2 {
+        stream.message().await.expect("a response");
+    }
+    let open = began.elapsed();
+    let span_of = || collector.spans().into_iter().find(|span| hex(&span.trace_id) == trace);
+    assert!(span_of().is_none(), "it is still open");
+    drop(stream);
+    let span = eventually("the stream's span", async || span_of()).await;
+    assert_eq!(span.name, "inventory_sentinel.v1.InventoryEvents/Watch");
+    let lasted = Duration::from_nanos(span.end_time_unix_nano - span.start_time_unix_nano);
+    assert!(lasted >= open.saturating_sub(Duration::from_millis(100)), "{lasted:?} of {open:?}");
 }
 
 #[tokio::test]
