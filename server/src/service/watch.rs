@@ -12,7 +12,7 @@ use inventory_sentinel::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
-use tracing::Span;
+use tracing::{Instrument as _, Span};
 
 use super::{Desk, convert, deadline, events, status::Failure};
 use crate::{
@@ -145,12 +145,17 @@ impl Ending {
 
     /// What comes next, unless the server drains first.
     async fn or<T>(&self, next: impl Future<Output = Result<T, WatchError>>) -> Result<T, Failure> {
-        let told = tokio::select! {
-            biased;
-            () = self.draining.cancelled() => Err(Failure::new(Reason::Draining)),
-            told = next => told.map_err(Failure::from),
+        let told = async {
+            tokio::select! {
+                biased;
+                () = self.draining.cancelled() => Err(Failure::new(Reason::Draining)),
+                told = next => told.map_err(Failure::from),
+            }
         };
-        told.inspect_err(|failure| spans::set_status(&self.span, failure.reason().code()))
+        // A span ends when it was last entered, which is when this is dropped.
+        told.instrument(self.span.clone())
+            .await
+            .inspect_err(|failure| spans::set_status(&self.span, failure.reason().code()))
     }
 }
 
