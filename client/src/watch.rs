@@ -33,6 +33,14 @@ pub(crate) struct Follower<T> {
     token: String,
     /// Attempts since something was heard.
     attempts: u32,
+    /// The next response is the first of its stream.
+    is_new: bool,
+}
+
+/// A response, and whether it is the first of its stream.
+pub(crate) struct Heard<T> {
+    pub(crate) told: T,
+    pub(crate) is_first: bool,
 }
 
 impl<T: Told> Follower<T> {
@@ -41,7 +49,7 @@ impl<T: Told> Follower<T> {
         token: String,
         open: impl Fn(Channel, Request<()>, String) -> Opening<T> + Send + Sync + 'static,
     ) -> Self {
-        Follower { namespace, open: Arc::new(open), stream: None, token, attempts: 0 }
+        Follower { namespace, open: Arc::new(open), stream: None, token, attempts: 0, is_new: true }
     }
 
     pub(crate) fn namespace(&self) -> &Namespace {
@@ -50,23 +58,25 @@ impl<T: Told> Follower<T> {
 
     /// Begins anew.
     pub(crate) fn forget_place(&mut self) {
-        (self.stream, self.token) = (None, String::new());
+        (self.stream, self.token, self.is_new) = (None, String::new(), true);
     }
 
     /// The next response. A stream that breaks is opened again behind the last one, as often in a row as the
     /// retry policy has attempts; asked again after that, it tries again.
-    pub(crate) async fn next(&mut self) -> Result<T, RpcError> {
+    pub(crate) async fn next(&mut self) -> Result<Heard<T>, RpcError> {
         loop {
             let error = match self.try_next().await {
                 Ok(told) => {
                     self.attempts = 0;
                     self.token = told.resume_token().to_owned();
-                    return Ok(told);
+                    let is_first = std::mem::take(&mut self.is_new);
+                    return Ok(Heard { told, is_first });
                 }
                 Err(error) => error.of_read(),
             };
-            self.stream = None;
-            let resumes = error.code() == Code::Unavailable || error.reason() == Some(Reason::WatchTooSlow);
+            (self.stream, self.is_new) = (None, true);
+            let resumes = matches!(error.code(), Code::Unavailable | Code::DeadlineExceeded)
+                || error.reason() == Some(Reason::WatchTooSlow);
             let retry = self.namespace.core.retry();
             self.attempts += 1;
             if !resumes || self.attempts >= retry.max_attempts {

@@ -115,7 +115,7 @@ impl Events {
     pub async fn next(&mut self) -> Result<Changes, WatchError> {
         let Events { namespace, token, from_oldest, follower } = self;
         let follower = follower.get_or_insert_with(|| follow(namespace, token, *from_oldest));
-        let told = follower.next().await?;
+        let told = follower.next().await?.told;
         let events = told.events.into_iter().map(convert::event).collect::<Result<_, _>>()?;
         Ok(Changes { events, resume_token: told.resume_token })
     }

@@ -9,7 +9,7 @@ use std::{
 use inventory_sentinel::{Reason, v1};
 use tokio::{task::AbortHandle, time::sleep};
 
-use super::{Follower, Told};
+use super::{Follower, Heard, Told};
 use crate::{
     namespace::{Namespace, checkout},
     operation_errors::IsProtectedError,
@@ -38,6 +38,8 @@ struct Known {
     skus: HashSet<String>,
     /// When it was last heard that they are these; `None`: they are not all known yet.
     heard: Option<Instant>,
+    /// The set that a snapshot is building; until it is complete the one above stands, as old as it is.
+    building: Option<HashSet<String>>,
 }
 
 #[derive(Debug)]
@@ -99,34 +101,37 @@ fn follow(namespace: &Namespace) -> Follower<v1::WatchProtectedResponse> {
     })
 }
 
+impl Known {
+    /// Takes in a response; says whether the set is complete.
+    fn hear(&mut self, told: v1::WatchProtectedResponse, is_first: bool) -> bool {
+        if told.is_snapshot {
+            // What a stream that broke had told of its snapshot counts for nothing.
+            let building = self.building.take().filter(|_| !is_first);
+            self.building.insert(building.unwrap_or_default()).extend(told.added_skus);
+            return false;
+        }
+        if let Some(whole) = self.building.take() {
+            self.skus = whole;
+        }
+        self.skus.extend(told.added_skus);
+        for sku in &told.removed_skus {
+            self.skus.remove(sku);
+        }
+        self.heard = Some(Instant::now());
+        true
+    }
+}
+
 /// Keeps the set until the task is ended.
 async fn keep(mut follower: Follower<v1::WatchProtectedResponse>, known: Arc<RwLock<Known>>) {
-    // The set that a snapshot is building; until it is complete the one before it stands, as old as it is.
-    let mut building: Option<HashSet<String>> = None;
     loop {
         match follower.next().await {
-            Ok(told) => {
-                let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
-                if told.is_snapshot {
-                    building.get_or_insert_default().extend(told.added_skus);
-                    continue;
-                }
-                match building.take() {
-                    Some(whole) => known.skus = whole,
-                    // It has gone on from the place where the set was complete.
-                    None if known.heard.is_none() => known.skus.clear(),
-                    None => {}
-                }
-                known.skus.extend(told.added_skus);
-                for sku in &told.removed_skus {
-                    known.skus.remove(sku);
-                }
-                known.heard = Some(Instant::now());
+            Ok(Heard { told, is_first }) => {
+                known.write().unwrap_or_else(PoisonError::into_inner).hear(told, is_first);
             }
             Err(error) => {
                 tracing::debug!(namespace = follower.namespace().name(), %error, "protected SKUs are not watched");
-                if building.take().is_some() || error.reason() == Some(Reason::InvalidResumeToken) {
-                    // The place of an incomplete set is of no use.
+                if error.reason() == Some(Reason::InvalidResumeToken) {
                     follower.forget_place();
                 }
                 sleep(AGAIN).await;
@@ -138,5 +143,59 @@ async fn keep(mut follower: Follower<v1::WatchProtectedResponse>, known: Arc<RwL
 impl Told for v1::WatchProtectedResponse {
     fn resume_token(&self) -> &str {
         &self.resume_token
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(added: &[&str], removed: &[&str], is_snapshot: bool) -> v1::WatchProtectedResponse {
+        let names = |skus: &[&str]| skus.iter().map(|&sku| sku.to_owned()).collect();
+        v1::WatchProtectedResponse {
+            added_skus: names(added),
+            removed_skus: names(removed),
+            is_snapshot,
+            resume_token: String::new(),
+        }
+    }
+
+    fn set(known: &Known) -> Vec<&str> {
+        let mut skus: Vec<_> = known.skus.iter().map(String::as_str).collect();
+        skus.sort_unstable();
+        skus
+    }
+
+    #[test]
+    fn a_set_is_known_when_its_snapshot_is_complete() {
+        let mut known = Known::default();
+        assert!(!known.hear(told(&["a"], &[], true), true));
+        assert!(!known.hear(told(&["b"], &[], true), false));
+        assert!(known.heard.is_none() && known.skus.is_empty());
+        assert!(known.hear(told(&[], &[], false), false));
+        known.hear(told(&["c"], &["a"], false), false);
+        assert_eq!(set(&known), ["b", "c"]);
+    }
+
+    #[test]
+    fn a_snapshot_that_broke_off_leaves_nothing_behind() {
+        let mut known = Known::default();
+        known.hear(told(&["old"], &[], true), true);
+        known.hear(told(&[], &[], false), false);
+        known.hear(told(&["gone"], &[], true), true);
+        assert_eq!(set(&known), ["old"], "until the new one is complete");
+        known.hear(told(&["new"], &[], true), true);
+        known.hear(told(&[], &[], false), false);
+        assert_eq!(set(&known), ["new"]);
+    }
+
+    #[test]
+    fn a_stream_that_goes_on_keeps_the_set() {
+        let mut known = Known::default();
+        known.hear(told(&["a"], &[], true), true);
+        known.hear(told(&["b"], &[], false), true);
+        assert_eq!(set(&known), ["a", "b"], "it went on behind the first page");
+        known.hear(told(&[], &[], false), true);
+        assert_eq!(set(&known), ["a", "b"]);
     }
 }

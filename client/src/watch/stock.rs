@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use inventory_sentinel::v1;
 
-use super::{Follower, Told, events};
+use super::{Follower, Heard, Told, events};
 use crate::{convert, namespace::Namespace, operation_errors::WatchStockError, types::Stock};
 
 /// A stream of counters. Made by [`Namespace::watch_stock`].
@@ -23,8 +23,10 @@ pub struct WatchStock {
 pub struct StockNews {
     /// SKUs with their counters; `None`: there is no such SKU, or not any more.
     pub skus: Vec<(String, Option<Stock>)>,
-    /// True while the stream begins with everything: forget what was told before when the first of these comes.
+    /// True while the stream begins with everything; the first one that is none completes the picture.
     pub is_snapshot: bool,
+    /// Forget what was told before this.
+    pub begins_anew: bool,
 }
 
 impl WatchStock {
@@ -46,9 +48,9 @@ impl WatchStock {
     pub async fn next(&mut self) -> Result<StockNews, WatchStockError> {
         let WatchStock { namespace, skus, interval, follower } = self;
         let follower = follower.get_or_insert_with(|| follow(namespace, skus, *interval));
-        let told = follower.next().await?;
+        let Heard { told, is_first } = follower.next().await?;
         let skus = told.skus.into_iter().map(convert::watched).collect::<Result<_, _>>()?;
-        Ok(StockNews { skus, is_snapshot: told.is_snapshot })
+        Ok(StockNews { skus, is_snapshot: told.is_snapshot, begins_anew: is_first && told.is_snapshot })
     }
 }
 

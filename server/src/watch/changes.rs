@@ -51,7 +51,8 @@ impl ChangesWatch {
         let after = match start {
             Start::Now => feed.position(),
             Start::Oldest => {
-                let mut oldest = Position::zero(feed.partitions());
+                // Where nothing is kept, from now on.
+                let mut oldest = feed.position();
                 for (partition, after) in (0..).zip(&mut oldest.0) {
                     if let Some(entry) = feed.read(partition, 0).await?.into_iter().next() {
                         *after = entry.first;

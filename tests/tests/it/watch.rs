@@ -215,6 +215,12 @@ async fn a_place_that_is_not_kept_is_refused() {
     let mut oldest = Feed::open(&shop, "", true).await.expect("a stream");
     oldest.catch_up().await;
     assert_gapless(&oldest.events, 5);
+    redis.ask::<i64>("XTRIM is:{sale/0}:events MAXLEN 0").await;
+    let mut none = Feed::open(&shop, "", true).await.expect("a stream");
+    none.catch_up().await;
+    shop.hold("ps5", 1).await;
+    while !none.next().await.expect("a response") {}
+    assert_gapless(&none.events, 7);
 
     for malformed in ["x", "AQ", &token[1..], &format!("{token}AA")] {
         assert_refused(compacted(&shop, malformed).await, Reason::InvalidResumeToken, Some("resume_token"));
