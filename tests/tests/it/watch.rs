@@ -45,6 +45,18 @@ impl Feed {
     }
 }
 
+/// Reads on until the stream ends, and says why.
+async fn ended<T>(stream: &mut Streaming<T>) -> Status {
+    let ended = async {
+        loop {
+            if let Err(status) = next(stream).await {
+                return status;
+            }
+        }
+    };
+    timeout(BOUND, ended).await.expect("an end in time")
+}
+
 /// The counters that the events of a namespace amount to: available, held, sold.
 fn replayed(events: &[v1::Event]) -> BTreeMap<String, (i64, i64, i64)> {
     let mut stock: BTreeMap<String, (i64, i64, i64)> = BTreeMap::new();
@@ -228,6 +240,30 @@ async fn a_place_that_is_not_kept_is_refused() {
     let nowhere = server.shop("nowhere");
     assert_refused(compacted(&nowhere, "").await, Reason::NamespaceNotFound, None);
     assert_refused(compacted(&server.shop("no where"), "").await, Reason::InvalidNamespace, Some("namespace_id"));
+}
+
+/// More happens in one call of the script than one response tells: the token says how much of it was told.
+#[tokio::test]
+async fn a_large_batch_is_told_in_parts_and_gone_on_with_in_the_middle() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 1).await;
+    let mut feed = Feed::open(&shop, "", false).await.expect("a stream");
+    feed.catch_up().await;
+    let rows = (0..500).map(|i| v1::ImportRow { sku: format!("sku-{i}"), on_hand: 1 }).collect();
+    let message = v1::ImportStockRequest { namespace_id: "sale".into(), request_id: new_id(), rows, overwrite: false };
+    let mut import =
+        shop.admin.clone().import_stock(tokio_stream::iter([message])).await.expect("a stream").into_inner();
+    assert_eq!(next(&mut import).await.expect("an answer").results.len(), 500);
+    while !feed.next().await.expect("a response") {}
+    let first = feed.events.len();
+    assert!((1..500).contains(&first), "{first}");
+    let mut rest = Feed::open(&shop, &feed.token, false).await.expect("a stream");
+    rest.catch_up().await;
+    let all = [feed.events, rest.events].concat();
+    assert_gapless(&all, 2);
+    assert_eq!(all.len(), 500);
+    assert_eq!(replayed(&all).len(), 500);
 }
 
 /// His connection takes little, and he reads nothing while more happens than is held ready.
@@ -488,21 +524,9 @@ async fn streams_end_with_the_server_and_have_a_token() {
     assert!(!token.is_empty() && !feed.token.is_empty());
     server.terminate();
     let drained = |status: Status| assert_eq!(reason(&status), Reason::Draining, "{status:?}");
-    drained(loop {
-        if let Err(status) = feed.next().await {
-            break status;
-        }
-    });
-    drained(loop {
-        if let Err(status) = next(&mut stock).await {
-            break status;
-        }
-    });
-    drained(loop {
-        if let Err(status) = next(&mut protected).await {
-            break status;
-        }
-    });
+    drained(ended(&mut feed.stream).await);
+    drained(ended(&mut stock).await);
+    drained(ended(&mut protected).await);
     let began = std::time::Instant::now();
     assert!(server.exit().await.success());
     assert!(began.elapsed() < Duration::from_secs(8), "streams don't hold up the end: {:?}", began.elapsed());
@@ -532,11 +556,7 @@ async fn a_stream_outlives_a_restart_of_redis() {
 
     // Another store in its place: what the streams say would mean nothing any more.
     redis.ask::<()>("FLUSHALL").await;
-    let lost = loop {
-        if let Err(status) = feed.next().await {
-            break status;
-        }
-    };
+    let lost = ended(&mut feed.stream).await;
     assert_eq!(reason(&lost), Reason::StoreUnavailable, "{lost:?}");
     eventually("the namespace can be made again", async || shop.set_stock("ps5", 10, "again").await.ok()).await;
     let again =
