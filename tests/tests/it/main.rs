@@ -25,3 +25,4 @@ mod store;
 mod telemetry;
 mod watch;
 mod watch_client;
+mod watch_numbers;

@@ -254,6 +254,7 @@ fn every_reason_of_the_catalogue_is_walked() {
         include_str!("batch.rs"),
         include_str!("lists.rs"),
         include_str!("watch.rs"),
+        include_str!("watch_numbers.rs"),
     );
     let is_walked = |reason: &Reason| {
         let forms = [
