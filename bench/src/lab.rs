@@ -1,95 +1,104 @@
-//! One measurement: candidates that take turns, so that what the machine does meanwhile meets all of them
-//! alike; then a table of medians, and ratios taken round by round. Prints Markdown.
+//! The measurement: rows that take turns, so that what the machine does meanwhile meets all of them alike; and
+//! ratios taken round by round, between neighbours in time.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use crate::{
-    load::{self, Run, Shelf},
-    process::Server,
+    figures::{Run, Spread, rate},
+    ways::Way,
 };
 
-const SKU: &str = "bench";
-/// Length of the first run of each candidate, which is not counted.
+/// Length of the first run of each row, which is not counted.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// One way of running the server, and what it did in each round.
-pub(crate) struct Candidate {
-    name: String,
-    server: Server,
-    shelf: Shelf,
-    callers: usize,
-    runs: Vec<Run>,
+/// One way, and what it did in each round.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    /// `fast`, `durable` or `-`, where nothing is kept.
+    pub(crate) durability: &'static str,
+    pub(crate) way: Way,
+    pub(crate) runs: Vec<Run>,
 }
 
-impl Candidate {
-    pub(crate) async fn new(
-        binary: &Path,
-        name: impl Into<String>,
-        flags: &[&str],
-        shelf: Shelf,
-        callers: usize,
-    ) -> Result<Self> {
-        let server = Server::start(binary, flags).await?;
-        load::prepare(&server, SKU, shelf).await?;
-        Ok(Self { name: name.into(), server, shelf, callers, runs: Vec::new() })
+impl Row {
+    pub(crate) fn new(name: &'static str, durability: &'static str, way: Way) -> Self {
+        Self { name, durability, way, runs: Vec::new() }
     }
 
-    async fn round(&mut self, duration: Duration) -> Result<()> {
-        let run = load::reserve(&self.server, SKU, self.shelf, self.callers, duration);
-        self.runs.push(run.await.with_context(|| self.name.clone())?);
-        Ok(())
+    async fn run(&self, round: usize, length: Duration, saturation: Option<f64>) -> Result<Run> {
+        self.way.run(round, length, saturation).await.with_context(|| self.name.to_owned())
     }
 
-    fn median(&self, figure: impl Fn(&Run) -> f64) -> f64 {
-        middle(self.runs.iter().map(figure).collect()).1
-    }
-
-    fn print(&self) {
-        let at = |quantile: f64| self.median(|run| run.latency.value_at_quantile(quantile) as f64);
-        println!(
-            "| {} | {} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} |",
-            self.name,
-            self.callers,
-            self.median(|run| run.rate),
-            at(0.5),
-            at(0.99),
-            self.median(|run| run.server_cpu),
-            self.median(|run| run.redis_cpu),
-        );
+    pub(crate) fn spread(&self, figure: impl Fn(&Run) -> f64) -> Option<Spread> {
+        Spread::of(self.runs.iter().map(figure))
     }
 }
 
-/// Lets the candidates take turns and prints what each did.
-pub(crate) async fn measure(candidates: &mut [Candidate], rounds: usize, length: Duration) -> Result<()> {
-    for candidate in &mut *candidates {
-        candidate.round(WARM_UP).await?;
-        candidate.runs.clear();
+/// Lets the rows take turns.
+pub(crate) async fn measure(rows: &mut [Row], rounds: usize, length: Duration) -> Result<()> {
+    for row in &mut *rows {
+        row.run(0, WARM_UP, None).await?;
     }
     for round in 1..=rounds {
-        eprintln!("round {round} of {rounds}");
-        for candidate in &mut *candidates {
-            candidate.round(length).await?;
+        let mut saturation = None;
+        for row in &mut *rows {
+            eprint!("\rround {round} of {rounds}: {:<40}", row.name);
+            let run = row.run(round, length, saturation).await?;
+            saturation.get_or_insert(run.rate);
+            row.runs.push(run);
         }
     }
-    println!("| Reserve | callers | answers/s | p50 us | p99 us | server CPU us | Redis CPU us |");
-    println!("|---|---|---|---|---|---|---|");
-    candidates.iter().for_each(Candidate::print);
-    println!("\n| ratio | median of the rounds | lowest | highest |");
-    println!("|---|---|---|---|");
+    eprintln!("\r{:<60}\r", "");
+    debug_assert!(rows.iter().all(|row| row.spread(rate).is_some()));
     Ok(())
 }
 
-/// The ratio of two candidates, taken round by round, as neighbours in time.
-pub(crate) fn ratio(name: &str, this: &Candidate, that: &Candidate, figure: impl Fn(&Run) -> f64) {
-    let ratios = this.runs.iter().zip(&that.runs).map(|(this, that)| figure(this) / figure(that)).collect();
-    let (lowest, median, highest) = middle(ratios);
-    println!("| `{name}` | {median:.2} | {lowest:.2} | {highest:.2} |");
+/// Which way a ratio is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Better {
+    More,
+    Less,
 }
 
-/// The lowest, the median and the highest of some figures, of which there is one at least.
-fn middle(mut figures: Vec<f64>) -> (f64, f64, f64) {
-    figures.sort_by(f64::total_cmp);
-    (figures[0], figures[figures.len() / 2], figures[figures.len() - 1])
+/// A ratio to take.
+pub(crate) struct Wanted {
+    pub(crate) name: &'static str,
+    pub(crate) this: &'static str,
+    pub(crate) that: &'static str,
+    pub(crate) figure: fn(&Run) -> f64,
+    pub(crate) better: Better,
+    /// What it must reach; what we aim at.
+    pub(crate) must: f64,
+    pub(crate) aim: f64,
+}
+
+/// A ratio that was taken.
+pub(crate) struct Ratio {
+    pub(crate) name: &'static str,
+    pub(crate) spread: Spread,
+    pub(crate) better: Better,
+    pub(crate) must: f64,
+    pub(crate) aim: f64,
+}
+
+impl Ratio {
+    pub(crate) fn holds(&self) -> bool {
+        match self.better {
+            Better::More => self.spread.median >= self.must,
+            Better::Less => self.spread.median <= self.must,
+        }
+    }
+}
+
+impl Wanted {
+    /// `None` where a row of it was not measured.
+    pub(crate) fn take(&self, rows: &[Row]) -> Option<Ratio> {
+        let find = |name| rows.iter().find(|row| row.name == name);
+        let (this, that) = (find(self.this)?, find(self.that)?);
+        let ratios = this.runs.iter().zip(&that.runs).map(|(this, that)| (self.figure)(this) / (self.figure)(that));
+        let &Wanted { name, better, must, aim, .. } = self;
+        Some(Ratio { name, spread: Spread::of(ratios)?, better, must, aim })
+    }
 }

@@ -1,111 +1,99 @@
-//! The load: callers that reserve one unit after another, each as soon as the last is answered
-//! (a closed loop). Calls the API through the generated client and nothing else.
+//! How callers come: each as soon as the last is answered (closed loop), or at a rate whatever the answers do
+//! (open loop, so that a slow answer does not hide the calls that it would have held up).
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    future::Future,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use hdrhistogram::Histogram;
-use inventory_sentinel::v1::{
-    self, inventory_admin_client::InventoryAdminClient, inventory_sentinel_client::InventorySentinelClient,
-    reserve_response::Result as Outcome,
-};
-use tonic::transport::Channel;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use tokio::{runtime::Handle, sync::mpsc};
 
-use crate::process::Server;
+/// Most calls under way in an open loop: beyond it the rate can't be kept up, and the run fails.
+const MAX_UNDER_WAY: usize = 100_000;
 
-/// Connections that the callers share.
-const CONNECTIONS: usize = 4;
-/// Units that no run sells out.
-const PLENTY: i64 = 1_000_000_000;
-
-/// What one run saw.
-pub(crate) struct Run {
-    /// Answers per second.
-    pub(crate) rate: f64,
-    /// Latency of each call, in microseconds.
-    pub(crate) latency: Histogram<u64>,
-    /// CPU microseconds per answer: the server's, and its Redis's.
-    pub(crate) server_cpu: f64,
-    pub(crate) redis_cpu: f64,
+/// One who calls, again and again.
+pub(crate) trait Caller: Clone + Send + 'static {
+    /// Makes one call and checks its answer.
+    fn call(&mut self) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// What is reserved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shelf {
-    /// Every Reserve takes a unit.
-    Full,
-    /// No Reserve gets one.
-    Empty,
-}
-
-/// Puts stock on the shelf.
-pub(crate) async fn prepare(server: &Server, sku: &str, shelf: Shelf) -> Result<()> {
-    let mut admin = InventoryAdminClient::new(server.connect().await?);
-    let request = v1::SetStockRequest {
-        sku: sku.into(),
-        on_hand: if shelf == Shelf::Full { PLENTY } else { 0 },
-        request_id: unique(),
-        ..Default::default()
-    };
-    admin.set_stock(request).await?;
-    Ok(())
-}
-
-/// So many callers at once, for so long.
-pub(crate) async fn reserve(
-    server: &Server,
-    sku: &'static str,
-    shelf: Shelf,
-    callers: usize,
-    duration: Duration,
-) -> Result<Run> {
-    let mut channels = Vec::new();
-    for _ in 0..CONNECTIONS.min(callers) {
-        channels.push(server.connect().await?);
-    }
-    let (server_before, redis_before) = server.cpu()?;
+/// These callers at once, for so long. Returns latencies in microseconds, and the seconds that it took.
+pub(crate) async fn closed<C: Caller>(callers: Vec<C>, length: Duration) -> Result<(Histogram<u64>, f64)> {
     let start = Instant::now();
-    let tasks: Vec<_> = (0..callers)
-        .map(|i| tokio::spawn(caller(channels[i % channels.len()].clone(), sku, shelf, start + duration)))
+    let end = start + length;
+    let tasks: Vec<_> = callers
+        .into_iter()
+        .map(|mut caller| {
+            tokio::spawn(async move {
+                let mut latency = Histogram::<u64>::new(3)?;
+                loop {
+                    let asked = Instant::now();
+                    if asked >= end {
+                        return anyhow::Ok(latency);
+                    }
+                    caller.call().await?;
+                    latency.record(asked.elapsed().as_micros() as u64)?;
+                }
+            })
+        })
         .collect();
     let mut latency = Histogram::new(3)?;
     for task in tasks {
         latency.add(task.await??)?;
     }
-    let elapsed = start.elapsed().as_secs_f64();
-    let (server_after, redis_after) = server.cpu()?;
-    let answers = latency.len() as f64;
-    Ok(Run {
-        rate: answers / elapsed,
-        latency,
-        server_cpu: (server_after - server_before) * 1e6 / answers,
-        redis_cpu: (redis_after - redis_before) * 1e6 / answers,
-    })
+    Ok((latency, start.elapsed().as_secs_f64()))
 }
 
-async fn caller(channel: Channel, sku: &'static str, shelf: Shelf, end: Instant) -> Result<Histogram<u64>> {
-    let mut client = InventorySentinelClient::new(channel);
-    let mut latency = Histogram::new(3)?;
-    while Instant::now() < end {
-        let request = v1::ReserveRequest {
-            request_id: unique(),
-            lines: vec![v1::Line { sku: sku.into(), quantity: 1 }],
-            ..Default::default()
-        };
+/// One answer of an open loop.
+pub(crate) struct Answered {
+    /// When the call was due, from the start of the run.
+    pub(crate) due: Duration,
+    /// From then to its answer.
+    pub(crate) latency: Duration,
+}
+
+/// Calls at a mean rate per second, at random (a Poisson process of a fixed seed), these callers taking
+/// turns, while `goes_on` says so of the time since the start.
+pub(crate) async fn open<C: Caller>(
+    callers: Vec<C>,
+    rate: f64,
+    goes_on: impl Fn(Duration) -> bool + Send + 'static,
+) -> Result<Vec<Answered>> {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handle = Handle::current();
+    // A thread of its own: the timer of the runtime counts milliseconds.
+    let pacer = thread::spawn(move || {
+        let mut random = StdRng::seed_from_u64(1);
         let start = Instant::now();
-        let response = client.reserve(request).await?.into_inner();
-        latency.record(start.elapsed().as_micros() as u64)?;
-        let outcome = response.result.context("a response has a result")?;
-        anyhow::ensure!(matches!(outcome, Outcome::Reservation(_)) == (shelf == Shelf::Full), "unexpected answer");
+        let mut due = Duration::ZERO;
+        for turn in 0.. {
+            let mut caller = callers[turn % callers.len()].clone();
+            due += Duration::from_secs_f64(-(1.0 - random.random::<f64>()).ln() / rate);
+            if !goes_on(due) {
+                return Ok(());
+            }
+            if let Some(early) = due.checked_sub(start.elapsed()) {
+                thread::sleep(early);
+            }
+            ensure!(tell.strong_count() < MAX_UNDER_WAY, "{rate:.0} calls/s can't be kept up");
+            let tell = tell.clone();
+            handle.spawn(async move {
+                let result = caller.call().await;
+                let latency = start.elapsed().saturating_sub(due);
+                let _ = tell.send(result.map(|()| Answered { due, latency }));
+            });
+        }
+        unreachable!("the loop has no other end")
+    });
+    let mut answers = Vec::new();
+    // Every call has a deadline, so that the last sender goes within a bound.
+    while let Some(answer) = told.recv().await {
+        answers.push(answer?);
     }
-    Ok(latency)
-}
-
-/// A request id that no other call of this machine has.
-fn unique() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("bench-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    pacer.join().ok().context("the pacer panicked")??;
+    Ok(answers)
 }

@@ -1,39 +1,45 @@
-//! The measuring lab, its first rows: group commit against one EVALSHA per request, side by side in one run,
-//! and a lone caller's latency; or this server against another build of it. Prints Markdown; every figure is
-//! a median over interleaved runs.
+//! The measuring lab: this server beside everything one would use instead, side by side in one run; or beside
+//! another build of itself. Prints Markdown; writes JSON.
+//!
+//! # Layout
+//! - `table`: which rows, which ratios; `lab`: how rows take turns and ratios are taken.
+//! - `ways`, `callers`, `load`: how units are reserved, by whom, and how they come.
+//! - `peers`: what is not ours. `process`: processes, their CPU and memory.
+//! - `figures`, `machine`, `report`: numbers, the machine, and how both are told.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, value_parser};
 
+mod callers;
+mod figures;
 mod lab;
 mod load;
+mod machine;
+mod peers;
 mod process;
+mod report;
+mod table;
+mod ways;
 
-use lab::{Candidate, measure, ratio};
-use load::{Run, Shelf};
+use machine::Machine;
+use report::Report;
 
-/// Flags of a server that sends every request by itself: the same script, no grouping.
-const PER_REQUEST: &[&str] =
-    &["--batch-max-operations", "1", "--batches-in-flight", "64", "--pool-size", "64", "--durability", "fast"];
-const FAST: &[&str] = &["--durability", "fast"];
-const DURABLE: &[&str] = &["--durability", "durable"];
-/// Callers at once in the throughput rows.
-const CALLERS: usize = 512;
-/// Callers at once where batches are small.
-const FEW_CALLERS: usize = 16;
+// As in the server, so that callers cost as little as they can.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures the server beside its alternatives.
 #[derive(Parser)]
 struct Args {
-    /// The server binary to measure.
-    #[arg(long, default_value = "target/release/sentinel-server")]
-    server: PathBuf,
-    /// Measure it beside this other build of it, instead of beside one script call per request.
+    /// The folder of the programs: sentinel-server, sentinel-noop.
+    #[arg(long, default_value = "target/release", value_name = "FOLDER")]
+    programs: PathBuf,
+    /// The peer that calls Redis directly, built from bench/direct.
+    #[arg(long, default_value = "target/bench/direct", value_name = "BINARY")]
+    direct: PathBuf,
+    /// Measure the server beside this other build of it, instead of beside the peers.
     #[arg(long, value_name = "BINARY")]
     against: Option<PathBuf>,
     /// Interleaved rounds; each figure is the median over them.
@@ -42,67 +48,44 @@ struct Args {
     /// Length of one run, in seconds.
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u64).range(1..))]
     seconds: u64,
+    /// Where the JSON goes.
+    #[arg(long, default_value = "target/bench/report.json", value_name = "FILE")]
+    report: PathBuf,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    match &args.against {
-        Some(before) => builds(&args, before).await,
-        None => ways(&args).await,
-    }
-}
-
-fn rate(run: &Run) -> f64 {
-    run.rate
-}
-
-fn p50(run: &Run) -> f64 {
-    run.latency.value_at_quantile(0.5) as f64
-}
-
-fn redis_cpu(run: &Run) -> f64 {
-    run.redis_cpu
-}
-
-/// Ways of running this server.
-async fn ways(args: &Args) -> Result<()> {
-    let server = &args.server;
-    let mut candidates = [
-        Candidate::new(server, "group commit, fast", FAST, Shelf::Full, CALLERS).await?,
-        Candidate::new(server, "per request, fast", PER_REQUEST, Shelf::Full, CALLERS).await?,
-        Candidate::new(server, "group commit, durable", DURABLE, Shelf::Full, CALLERS).await?,
-        Candidate::new(server, "group commit, fast, sold out", FAST, Shelf::Empty, CALLERS).await?,
-        Candidate::new(server, "group commit, fast, lone caller", FAST, Shelf::Full, 1).await?,
-        Candidate::new(server, "per request, fast, lone caller", PER_REQUEST, Shelf::Full, 1).await?,
-    ];
-    measure(&mut candidates, args.rounds.into(), Duration::from_secs(args.seconds)).await?;
-    let [grouped, single, durable, sold_out, lone, lone_single] = &candidates;
-    ratio("unary_vs_per_request", grouped, single, rate);
-    ratio("durable_vs_fast", durable, grouped, rate);
-    ratio("soldout_vs_success_redis_cpu", sold_out, grouped, redis_cpu);
-    ratio("idle_latency_vs_per_request", lone, lone_single, p50);
-    Ok(())
-}
-
-/// This build beside another one: plain Reserves in large, small and single batches, and sold out.
-async fn builds(args: &Args, before: &Path) -> Result<()> {
-    let rows = [
-        ("many", Shelf::Full, CALLERS),
-        ("few", Shelf::Full, FEW_CALLERS),
-        ("lone", Shelf::Full, 1),
-        ("sold_out", Shelf::Empty, CALLERS),
-    ];
-    let mut candidates = Vec::new();
-    for (name, shelf, callers) in rows {
-        for (build, binary) in [("before", before), ("after", &args.server)] {
-            candidates.push(Candidate::new(binary, format!("{name}, {build}"), FAST, shelf, callers).await?);
+    let server = args.programs.join("sentinel-server");
+    let (mut rows, absent, wanted) = match &args.against {
+        Some(before) => (table::builds(&server, before).await?, Vec::new(), table::BUILD_RATIOS),
+        None => {
+            let no_op = args.programs.join("sentinel-noop");
+            let (rows, absent) = table::rows(&table::Programs { server, no_op, direct: args.direct }).await?;
+            (rows, absent, table::RATIOS)
         }
-    }
-    measure(&mut candidates, args.rounds.into(), Duration::from_secs(args.seconds)).await?;
-    for ((name, ..), pair) in rows.into_iter().zip(candidates.chunks_exact(2)) {
-        ratio(&format!("{name}_redis_cpu"), &pair[1], &pair[0], redis_cpu);
-        ratio(&format!("{name}_rate"), &pair[1], &pair[0], rate);
-    }
+    };
+    let machine = Machine::look()?;
+    lab::measure(&mut rows, args.rounds.into(), Duration::from_secs(args.seconds)).await?;
+    let report = Report {
+        date: today()?,
+        machine: &machine,
+        method: format!(
+            "Callers, server and store share the machine; {} interleaved rounds of {} s, medians.",
+            args.rounds, args.seconds
+        ),
+        ratios: wanted.iter().filter_map(|wanted| wanted.take(&rows)).collect(),
+        rows: &rows,
+        absent,
+    };
+    print!("{}", report.markdown());
+    report::write(&args.report, &serde_json::to_string_pretty(&report.json())?)?;
+    eprintln!("written to {}", args.report.display());
     Ok(())
+}
+
+/// As `YYYY-MM-DD`.
+fn today() -> Result<String> {
+    let output = std::process::Command::new("date").args(["-u", "+%F"]).output().context("cannot run date")?;
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

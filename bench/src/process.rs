@@ -1,8 +1,9 @@
-//! A server process under measurement: the real binary with its own Redis in a temporary folder.
-//! Starts and stops processes, and reads their CPU time from the operating system.
+//! Processes under measurement, each in a temporary folder of its own: our server, the no-op one, a Redis.
+//! Starts and stops them, and reads their CPU time and memory from the operating system.
 
 use std::{
     fs,
+    future::Future,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -10,102 +11,216 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use deadpool_redis::redis;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
-/// Longest wait for a server to be ready.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait for a process to be ready.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Pause between two looks at one that starts or stops.
+const POLL: Duration = Duration::from_millis(20);
 /// Longest wait for it to stop in order.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// `USER_HZ`, the unit of CPU time in /proc on every Linux that we know.
 const TICKS_PER_SECOND: f64 = 100.0;
+/// Bytes of answers on a connection that callers have not read yet: room for any load of ours.
+const WINDOW: u32 = 32 << 20;
 
-/// One server and the Redis that it supervises.
-pub(crate) struct Server {
+/// A child process that is ended, in order if it will, when this is dropped.
+pub(crate) struct Process {
     child: Child,
-    folder: TempDir,
-    address: SocketAddr,
+    log: PathBuf,
 }
 
-impl Server {
-    /// Starts the binary with these flags and waits until it serves.
-    pub(crate) async fn start(binary: &Path, flags: &[&str]) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let (address, admin) = (free_address()?, free_address()?);
-        let log = fs::File::create(folder.path().join("server.log"))?;
-        let child = Command::new(binary)
-            .arg("--listen")
-            .arg(address.to_string())
-            .arg("--admin-listen")
-            .arg(admin.to_string())
-            .arg("--data-dir")
-            .arg(folder.path().join("data"))
-            .args(flags)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut server = Self { child, folder, address };
-        server.wait_until_it_serves().await?;
-        Ok(server)
+impl Process {
+    /// Starts it, its output going to a file of the folder.
+    pub(crate) fn start(command: &mut Command, folder: &Path) -> Result<Self> {
+        let log = folder.join("process.log");
+        let out = fs::File::create(&log)?;
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        let child = command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+        Ok(Self { child, log })
     }
 
-    async fn wait_until_it_serves(&mut self) -> Result<()> {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it is ready; fails as soon as it has ended.
+    pub(crate) async fn wait_until<F: Future<Output = bool>>(&mut self, is_ready: impl Fn() -> F) -> Result<()> {
         let give_up = Instant::now() + START_LIMIT;
-        loop {
+        while !is_ready().await {
             if let Some(status) = self.child.try_wait()? {
-                bail!("the server ended with {status}:\n{}", fs::read_to_string(self.log())?);
-            }
-            if let Ok(channel) = self.connect().await {
-                let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
-                let reply = health.check(tonic_health::pb::HealthCheckRequest::default()).await;
-                if reply.is_ok_and(|reply| reply.into_inner().status == 1) {
-                    return Ok(());
-                }
+                bail!("it ended with {status}:\n{}", fs::read_to_string(&self.log)?);
             }
             if Instant::now() > give_up {
-                bail!("the server was not ready in {START_LIMIT:?}:\n{}", fs::read_to_string(self.log())?);
+                bail!("it was not ready in {START_LIMIT:?}:\n{}", fs::read_to_string(&self.log)?);
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(POLL).await;
         }
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("server.log")
-    }
-
-    /// A connection of its own.
-    pub(crate) async fn connect(&self) -> Result<Channel> {
-        Ok(Endpoint::new(format!("http://{}", self.address))?.tcp_nodelay(true).connect().await?)
-    }
-
-    /// CPU seconds that the server and its Redis have used so far.
-    pub(crate) fn cpu(&self) -> Result<(f64, f64)> {
-        let server = self.child.id();
-        let redis = child_of(server)?;
-        Ok((cpu_of(server)?, redis.map(cpu_of).transpose()?.unwrap_or(0.0)))
+        Ok(())
     }
 }
 
-impl Drop for Server {
+impl Drop for Process {
     fn drop(&mut self) {
-        let pid = self.child.id().to_string();
-        // In order, so that its Redis ends with it.
-        let _ = Command::new("kill").arg("-TERM").arg(&pid).status();
+        let _ = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
         let give_up = Instant::now() + STOP_LIMIT;
         while Instant::now() < give_up {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(POLL);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
+/// A gRPC server, and the Redis that it supervises, if it is one of those.
+pub(crate) struct Server {
+    // Before the folder, so that it ends first.
+    process: Process,
+    address: SocketAddr,
+    has_stock: bool,
+    folder: TempDir,
+}
+
+impl Server {
+    /// Starts our server with these flags and waits until it serves.
+    pub(crate) async fn start(binary: &Path, flags: &[&str]) -> Result<Self> {
+        let (folder, address) = (tempfile::tempdir()?, free_address()?);
+        let mut command = Command::new(binary);
+        command.arg("--listen").arg(address.to_string());
+        command.arg("--admin-listen").arg(free_address()?.to_string());
+        command.arg("--data-dir").arg(folder.path().join("data")).args(flags);
+        Self::wait(command, address, folder, true).await
+    }
+
+    /// Starts the server whose handlers answer at once.
+    pub(crate) async fn start_no_op(binary: &Path) -> Result<Self> {
+        let (folder, address) = (tempfile::tempdir()?, free_address()?);
+        let mut command = Command::new(binary);
+        command.arg(address.to_string());
+        Self::wait(command, address, folder, false).await
+    }
+
+    async fn wait(mut command: Command, address: SocketAddr, folder: TempDir, has_stock: bool) -> Result<Self> {
+        let process = Process::start(&mut command, folder.path())?;
+        let mut server = Self { process, address, has_stock, folder };
+        let address = server.uri();
+        let is_serving = || async {
+            let Ok(channel) = connect(&address).await else { return false };
+            let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
+            let reply = health.check(tonic_health::pb::HealthCheckRequest::default()).await;
+            reply.is_ok_and(|reply| reply.into_inner().status == 1)
+        };
+        server.process.wait_until(is_serving).await.context("the server")?;
+        Ok(server)
+    }
+
+    /// Whether it is a real one.
+    pub(crate) fn has_stock(&self) -> bool {
+        self.has_stock
+    }
+
+    pub(crate) fn uri(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A connection of its own.
+    pub(crate) async fn connect(&self) -> Result<Channel> {
+        connect(&self.uri()).await
+    }
+
+    /// A connection to its Redis.
+    pub(crate) async fn redis(&self) -> Result<redis::aio::MultiplexedConnection> {
+        connect_redis(&self.folder.path().join("data/redis.sock")).await
+    }
+
+    /// CPU seconds that the server and its Redis have used so far.
+    pub(crate) fn cpu(&self) -> Result<(f64, f64)> {
+        let redis = children_of(self.process.id())?.first().copied();
+        Ok((cpu_of(self.process.id())?, redis.map(cpu_of).transpose()?.unwrap_or(0.0)))
+    }
+
+    /// Bytes of memory that the server has.
+    pub(crate) fn memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a status has its VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+}
+
+async fn connect(uri: &str) -> Result<Channel> {
+    let endpoint = Endpoint::new(uri.to_owned())?.tcp_nodelay(true).initial_connection_window_size(WINDOW);
+    Ok(endpoint.connect().await?)
+}
+
+/// A Redis as our server would have it, with nobody else on it.
+pub(crate) struct Redis {
+    process: Process,
+    folder: TempDir,
+}
+
+impl Redis {
+    /// Starts one that writes its log every second, as our server's does in the mode `fast`.
+    pub(crate) async fn start() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let socket = folder.path().join("redis.sock");
+        let mut process = None;
+        for program in ["valkey-server", "redis-server"] {
+            let mut command = Command::new(program);
+            command.args(["--port", "0", "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
+            command.args(["--maxmemory-policy", "noeviction", "--daemonize", "no"]);
+            command.arg("--unixsocket").arg(&socket).arg("--dir").arg(folder.path());
+            if let Ok(started) = Process::start(&mut command, folder.path()) {
+                process = Some(started);
+                break;
+            }
+        }
+        let mut process = process.context("neither valkey-server nor redis-server is in PATH")?;
+        process.wait_until(|| async { connect_redis(&socket).await.is_ok() }).await.context("redis")?;
+        Ok(Self { process, folder })
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+
+    pub(crate) async fn connect(&self) -> Result<redis::aio::MultiplexedConnection> {
+        connect_redis(&self.socket()).await
+    }
+
+    /// CPU seconds that it has used so far.
+    pub(crate) fn cpu(&self) -> Result<f64> {
+        cpu_of(self.process.id())
+    }
+}
+
+async fn connect_redis(socket: &Path) -> Result<redis::aio::MultiplexedConnection> {
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(START_LIMIT));
+    let client = redis::Client::open(format!("unix://{}", socket.display()))?;
+    Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
+}
+
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// CPU seconds of this process so far: the callers'.
+pub(crate) fn own_cpu() -> Result<f64> {
+    cpu_of(std::process::id())
+}
+
+/// CPU seconds of a process and of all that it has started and that still run.
+pub(crate) fn cpu_of_family(pid: u32) -> Result<f64> {
+    let mut seconds = cpu_of(pid)?;
+    for child in children_of(pid)? {
+        // A child may end meanwhile; what it has used counts no more.
+        seconds += cpu_of_family(child).unwrap_or(0.0);
+    }
+    Ok(seconds)
 }
 
 /// User and system time of a process, from its stat line; the name in it may hold spaces.
@@ -116,12 +231,11 @@ fn cpu_of(pid: u32) -> Result<f64> {
     Ok(ticks.sum::<Result<f64, _>>()? / TICKS_PER_SECOND)
 }
 
-fn child_of(pid: u32) -> Result<Option<u32>> {
+fn children_of(pid: u32) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let children = fs::read_to_string(task?.path().join("children"))?;
-        if let Some(child) = children.split_whitespace().next() {
-            return Ok(Some(child.parse()?));
-        }
+        let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        found.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
     }
-    Ok(None)
+    Ok(found)
 }

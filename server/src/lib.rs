@@ -170,12 +170,7 @@ async fn serve(
 
     let desk = Desk::new(namespaces, gate, metrics, shutdown.clone());
     log_address("grpc", &listener);
-    let server = Server::builder()
-        .initial_connection_window_size(connection_window(config.max_streams))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(config.max_streams)
+    let server = transport(config.max_streams)
         .layer(TraceLayer)
         .add_service(
             InventorySentinelServer::new(Checkout(desk.clone(), Arc::clone(&hub)))
@@ -215,6 +210,17 @@ async fn serve(
         tracing::warn!(limit = ?STOP_LIMIT, "background tasks did not end in time");
     }
     result
+}
+
+/// The gRPC transport as it is set here, for connections of so many calls at once. Public so that other
+/// handlers can be measured on the same one.
+pub fn transport(max_streams: u32) -> Server {
+    Server::builder()
+        .initial_connection_window_size(connection_window(max_streams))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(max_streams)
 }
 
 /// Bytes that may be under way on a connection of so many calls.

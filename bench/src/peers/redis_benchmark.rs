@@ -1,0 +1,72 @@
+//! Redis's own measuring program, calling the library's script: what Redis does of it with the cheapest of callers.
+
+use std::{process::Stdio, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use deadpool_redis::redis;
+use tokio::process::Command;
+
+use crate::{
+    figures::{Cpu, Latency, Run},
+    process::Redis,
+};
+
+const RESERVE: &str = include_str!("../../direct/reserve.lua");
+/// Connections, each with one call under way; beyond this number it only gets slower.
+const CONNECTIONS: usize = 50;
+/// Calls of one run, for each second that it is to last: it takes a number, not a time.
+const CALLS_PER_SECOND: u64 = 40_000;
+/// Longest run.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Holds have numbers below this.
+const HOLDS: &str = "1000000000";
+
+pub(crate) struct RedisBenchmark {
+    pub(crate) redis: Arc<Redis>,
+}
+
+impl RedisBenchmark {
+    pub(crate) async fn run(&self, round: usize, length: Duration) -> Result<Run> {
+        let mut redis = self.redis.connect().await?;
+        let stock = format!("{{benchmark-{round}}}:stock");
+        let _: () = redis::cmd("SET").arg(&stock).arg(1_000_000_000).query_async(&mut redis).await?;
+        let sha: String = redis::cmd("SCRIPT").arg("LOAD").arg(RESERVE).query_async(&mut redis).await?;
+        let calls = length.as_millis() as u64 * CALLS_PER_SECOND / 1000;
+        let before = self.redis.cpu()?;
+        let mut command = Command::new("redis-benchmark");
+        command.arg("-s").arg(self.redis.socket()).args(["--csv", "-r", HOLDS]);
+        command.arg("-c").arg(CONNECTIONS.to_string()).arg("-n").arg(calls.to_string());
+        command.args(["evalsha", &sha, "2", &stock]).arg(format!("{{benchmark-{round}}}:hold:__rand_int__"));
+        command.args(["1", "3600"]).stdin(Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(LIMIT, command.output()).await?.context("cannot run redis-benchmark")?;
+        ensure!(output.status.success(), "redis-benchmark failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        let store = (self.redis.cpu()? - before) * 1e6 / calls as f64;
+        let printed = String::from_utf8(output.stdout)?;
+        let (rate, latency) = parse(&printed).with_context(|| format!("unexpected output:\n{printed}"))?;
+        Ok(Run { rate, latency, cpu: Cpu { client: 0.0, server: 0.0, store } })
+    }
+}
+
+/// Its last line: the test, calls per second, then in milliseconds the mean, the least, p50, p95, p99 and the most.
+fn parse(csv: &str) -> Option<(f64, Latency)> {
+    let line = csv.lines().rfind(|line| line.starts_with('"'))?;
+    let figures: Vec<f64> =
+        line.split("\",\"").skip(1).map_while(|field| field.trim_matches('"').parse().ok()).collect();
+    let [rate, _, _, p50, _, p99, most] = figures[..] else { return None };
+    Some((rate, Latency { p50: p50 * 1e3, p99: p99 * 1e3, p999: most * 1e3 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_last_line_is_read() {
+        let csv = "\"test\",\"rps\",\"avg_latency_ms\",\"min_latency_ms\",\"p50_latency_ms\",\"p95_latency_ms\",\
+                   \"p99_latency_ms\",\"max_latency_ms\"\n\"evalsha 1f 2 a, b\",\"38314.18\",\"0.812\",\"0.200\",\
+                   \"0.751\",\"1.295\",\"2.015\",\"9.071\"\n";
+        let (rate, latency) = parse(csv).unwrap();
+        assert_eq!((rate, latency.p50, latency.p99, latency.p999), (38314.18, 751.0, 2015.0, 9071.0));
+        assert!(parse("").is_none());
+    }
+}

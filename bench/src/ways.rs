@@ -1,0 +1,102 @@
+//! Ways of reserving units, ours and others', each behind the same door: one run, and what it did.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Result;
+
+use crate::{
+    callers::{Gathered, Shop, Unary},
+    figures::{Cpu, Latency, Run},
+    load::{self, Caller},
+    peers::{direct::Direct, redis_benchmark::RedisBenchmark, sql::Postgres},
+    process::{Server, own_cpu},
+};
+
+/// One way.
+pub(crate) enum Way {
+    /// Through the generated client, one call a message.
+    Unary { server: Arc<Server>, skus: usize, is_full: bool, callers: usize },
+    /// The same at half of the rate that the first row of this round has reached.
+    HalfRate { server: Arc<Server> },
+    /// Through the Rust client, which gathers calls. `sells`: an answer is a Reserve and its Commit.
+    Gathered { server: Arc<Server>, sells: bool, callers: usize },
+    /// No service: a Go library on Redis.
+    Direct(Direct),
+    /// No service and hardly a caller.
+    RedisBenchmark(RedisBenchmark),
+    /// A database.
+    Sql { postgres: Arc<Postgres>, skus: usize, callers: usize },
+}
+
+/// Callers who take turns on an open loop's connections.
+const TURNS: usize = 64;
+
+impl Way {
+    /// Runs for so long. `saturation` is the rate that the first row has reached in this round.
+    pub(crate) async fn run(&self, round: usize, length: Duration, saturation: Option<f64>) -> Result<Run> {
+        match self {
+            Way::Unary { server, skus, is_full, callers } => {
+                let shop = open(server, &format!("unary-{skus}-{is_full}-{callers}-{round}"), *skus, *is_full).await?;
+                let callers = Unary::callers(server, &shop, *callers).await?;
+                closed(callers, length, || server.cpu()).await
+            }
+            Way::HalfRate { server } => {
+                let shop = open(server, &format!("half-{round}"), 1, true).await?;
+                let callers = Unary::callers(server, &shop, TURNS).await?;
+                let rate = saturation.unwrap_or(DEFAULT_RATE) / 2.0;
+                let before = (own_cpu()?, server.cpu()?);
+                let answers = load::open(callers, rate, move |due| due < length).await?;
+                let after = (own_cpu()?, server.cpu()?);
+                let mut histogram = hdrhistogram::Histogram::new(3)?;
+                for answer in &answers {
+                    histogram.record(answer.latency.as_micros() as u64)?;
+                }
+                Ok(Run {
+                    rate: answers.len() as f64 / length.as_secs_f64(),
+                    latency: Latency::from(&histogram),
+                    cpu: per_answer(before, after, answers.len() as f64),
+                })
+            }
+            Way::Gathered { server, sells, callers } => {
+                let shop = open(server, &format!("gathered-{sells}-{callers}-{round}"), 1, true).await?;
+                let callers = Gathered::callers(server, &shop, *sells, *callers).await?;
+                closed(callers, length, || server.cpu()).await
+            }
+            Way::Direct(direct) => direct.run(round, length).await,
+            Way::RedisBenchmark(benchmark) => benchmark.run(round, length).await,
+            Way::Sql { postgres, skus, callers } => {
+                let callers = postgres.callers(*skus, *callers).await?;
+                closed(callers, length, || Ok((0.0, postgres.cpu()?))).await
+            }
+        }
+    }
+}
+
+/// Calls per second where nothing was measured yet: a warm-up.
+const DEFAULT_RATE: f64 = 10_000.0;
+
+async fn open(server: &Server, namespace: &str, skus: usize, is_full: bool) -> Result<Shop> {
+    let shop = Shop::new(namespace, skus, is_full);
+    if server.has_stock() {
+        shop.open(server).await?;
+    }
+    Ok(shop)
+}
+
+async fn closed<C: Caller>(callers: Vec<C>, length: Duration, cpu: impl Fn() -> Result<(f64, f64)>) -> Result<Run> {
+    let before = (own_cpu()?, cpu()?);
+    let (histogram, seconds) = load::closed(callers, length).await?;
+    let after = (own_cpu()?, cpu()?);
+    let answers = histogram.len() as f64;
+    Ok(Run { rate: answers / seconds, latency: Latency::from(&histogram), cpu: per_answer(before, after, answers) })
+}
+
+/// CPU seconds before and after (callers; server, store) as microseconds per answer.
+fn per_answer(before: (f64, (f64, f64)), after: (f64, (f64, f64)), answers: f64) -> Cpu {
+    let per_answer = |before: f64, after: f64| (after - before) * 1e6 / answers;
+    Cpu {
+        client: per_answer(before.0, after.0),
+        server: per_answer(before.1.0, after.1.0),
+        store: per_answer(before.1.1, after.1.1),
+    }
+}
