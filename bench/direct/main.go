@@ -26,7 +26,7 @@ var reserveSource string
 var commitSource string
 
 var (
-	socket  = flag.String("socket", "", "unix socket of Redis")
+	address = flag.String("address", "127.0.0.1:6379", "host and port of Redis")
 	prefix  = flag.String("prefix", "direct", "what the keys of this run begin with")
 	callers = flag.Int("callers", 512, "goroutines")
 	pool    = flag.Int("pool", 0, "connections; 0: as go-redis has it, ten for each processor")
@@ -46,7 +46,7 @@ type result struct {
 func main() {
 	flag.Parse()
 	ctx := context.Background()
-	client := redis.NewClient(&redis.Options{Network: "unix", Addr: *socket, PoolSize: *pool})
+	client := redis.NewClient(&redis.Options{Addr: *address, PoolSize: *pool})
 	defer client.Close()
 	reserve, commit := redis.NewScript(reserveSource), redis.NewScript(commitSource)
 	for _, script := range []*redis.Script{reserve, commit} {

@@ -23,7 +23,7 @@ pub(crate) const CONNECTIONS: usize = 4;
 /// Units that no run sells out.
 const PLENTY: i64 = 1_000_000_000;
 /// Holds outlive the lab: what expires would be work of another run.
-const TTL: Duration = Duration::from_secs(3600);
+pub(crate) const TTL: Duration = Duration::from_secs(3600);
 /// Longest wait until a message of rows is on the shelves.
 const OPENING_LIMIT: Duration = Duration::from_secs(60);
 

@@ -63,6 +63,7 @@ pub(crate) enum Better {
 }
 
 /// A ratio to take.
+#[derive(Clone, Copy)]
 pub(crate) struct Wanted {
     pub(crate) name: &'static str,
     pub(crate) this: &'static str,

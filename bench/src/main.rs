@@ -4,7 +4,7 @@
 //! # Layout
 //! - `table`: which rows, which ratios; `lab`: how rows take turns and ratios are taken.
 //! - `ways`, `callers`, `load`: how units are reserved, by whom, and how they come.
-//! - `peers`: what is not ours. `process`: processes, their CPU and memory.
+//! - `scale`: what size costs. `peers`: what is not ours. `process`: processes, their CPU and memory.
 //! - `figures`, `machine`, `report`: numbers, the machine, and how both are told.
 
 use std::{path::PathBuf, time::Duration};
@@ -20,6 +20,7 @@ mod machine;
 mod peers;
 mod process;
 mod report;
+mod scale;
 mod table;
 mod ways;
 
@@ -29,6 +30,9 @@ use report::Report;
 // As in the server, so that callers cost as little as they can.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Rounds of the figures of the full run, each a minute or two.
+const SCALE_ROUNDS: usize = 3;
 
 /// Measures the server beside its alternatives.
 #[derive(Parser)]
@@ -48,6 +52,15 @@ struct Args {
     /// Length of one run, in seconds.
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u64).range(1..))]
     seconds: u64,
+    /// Measure what size costs too: a million SKUs, a million holds, and minutes of load.
+    #[arg(long)]
+    full: bool,
+    /// How long memory is watched in the full run, in minutes.
+    #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(1..))]
+    minutes: u64,
+    /// Measure only the rows whose name contains this, and the ratios between them.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Where the JSON goes.
     #[arg(long, default_value = "target/bench/report.json", value_name = "FILE")]
     report: PathBuf,
@@ -57,16 +70,33 @@ struct Args {
 async fn main() -> Result<()> {
     let args = Args::parse();
     let server = args.programs.join("sentinel-server");
+    let mut scale = None;
     let (mut rows, absent, wanted) = match &args.against {
-        Some(before) => (table::builds(&server, before).await?, Vec::new(), table::BUILD_RATIOS),
+        Some(before) => (table::builds(&server, before).await?, Vec::new(), table::BUILD_RATIOS.to_vec()),
         None => {
             let no_op = args.programs.join("sentinel-noop");
-            let (rows, absent) = table::rows(&table::Programs { server, no_op, direct: args.direct }).await?;
-            (rows, absent, table::RATIOS)
+            let programs = table::Programs { server, no_op, direct: args.direct };
+            let (mut rows, absent) = table::rows(&programs).await?;
+            let mut wanted = table::RATIOS.to_vec();
+            if args.full {
+                let (more, figures) = table::rows_of_scale(&programs.server).await?;
+                // The first row is what the new ones are compared with: beside it.
+                rows.splice(1..1, more);
+                wanted.extend_from_slice(table::RATIOS_OF_SCALE);
+                scale = Some(figures);
+            }
+            (rows, absent, wanted)
         }
     };
+    if let Some(text) = &args.only {
+        rows.retain(|row| row.name.contains(text));
+    }
     let machine = Machine::look()?;
     lab::measure(&mut rows, args.rounds.into(), Duration::from_secs(args.seconds)).await?;
+    let mut ratios: Vec<_> = wanted.iter().filter_map(|wanted| wanted.take(&rows)).collect();
+    if let Some(scale) = scale {
+        ratios.extend(scale.figures(&rows, SCALE_ROUNDS, args.minutes).await?);
+    }
     let report = Report {
         date: today()?,
         machine: &machine,
@@ -74,7 +104,7 @@ async fn main() -> Result<()> {
             "Callers, server and store share the machine; {} interleaved rounds of {} s, medians.",
             args.rounds, args.seconds
         ),
-        ratios: wanted.iter().filter_map(|wanted| wanted.take(&rows)).collect(),
+        ratios,
         rows: &rows,
         absent,
     };

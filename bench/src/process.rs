@@ -77,24 +77,25 @@ impl Drop for Process {
     }
 }
 
-/// A gRPC server, and the Redis that it supervises, if it is one of those.
+/// A gRPC server, and its Redis, if it is one of those.
 pub(crate) struct Server {
-    // Before the folder, so that it ends first.
+    // In this order, so that the server ends first and its folder goes last.
     process: Process,
+    redis: Option<Redis>,
     address: SocketAddr,
-    has_stock: bool,
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 impl Server {
-    /// Starts our server with these flags and waits until it serves.
-    pub(crate) async fn start(binary: &Path, flags: &[&str]) -> Result<Self> {
+    /// Starts our server with these flags, and a Redis for it alone, and waits until it serves.
+    pub(crate) async fn start(binary: &Path, durability: Durability, flags: &[&str]) -> Result<Self> {
         let (folder, address) = (tempfile::tempdir()?, free_address()?);
+        let redis = Redis::start(durability).await?;
         let mut command = Command::new(binary);
         command.arg("--listen").arg(address.to_string());
         command.arg("--admin-listen").arg(free_address()?.to_string());
-        command.arg("--data-dir").arg(folder.path().join("data")).args(flags);
-        Self::wait(command, address, folder, true).await
+        command.arg("--redis-url").arg(redis.uri()).args(["--durability", durability.name()]).args(flags);
+        Self::wait(command, address, folder, Some(redis)).await
     }
 
     /// Starts the server whose handlers answer at once.
@@ -102,12 +103,12 @@ impl Server {
         let (folder, address) = (tempfile::tempdir()?, free_address()?);
         let mut command = Command::new(binary);
         command.arg(address.to_string());
-        Self::wait(command, address, folder, false).await
+        Self::wait(command, address, folder, None).await
     }
 
-    async fn wait(mut command: Command, address: SocketAddr, folder: TempDir, has_stock: bool) -> Result<Self> {
+    async fn wait(mut command: Command, address: SocketAddr, folder: TempDir, redis: Option<Redis>) -> Result<Self> {
         let process = Process::start(&mut command, folder.path())?;
-        let mut server = Self { process, address, has_stock, folder };
+        let mut server = Self { process, redis, address, _folder: folder };
         let address = server.uri();
         let is_serving = || async {
             let Ok(channel) = connect(&address).await else { return false };
@@ -119,9 +120,9 @@ impl Server {
         Ok(server)
     }
 
-    /// Whether it is a real one.
-    pub(crate) fn has_stock(&self) -> bool {
-        self.has_stock
+    /// Its Redis; `None` of one that only answers.
+    pub(crate) fn redis(&self) -> Option<&Redis> {
+        self.redis.as_ref()
     }
 
     pub(crate) fn uri(&self) -> String {
@@ -133,15 +134,10 @@ impl Server {
         connect(&self.uri()).await
     }
 
-    /// A connection to its Redis.
-    pub(crate) async fn redis(&self) -> Result<redis::aio::MultiplexedConnection> {
-        connect_redis(&self.folder.path().join("data/redis.sock")).await
-    }
-
     /// CPU seconds that the server and its Redis have used so far.
     pub(crate) fn cpu(&self) -> Result<(f64, f64)> {
-        let redis = children_of(self.process.id())?.first().copied();
-        Ok((cpu_of(self.process.id())?, redis.map(cpu_of).transpose()?.unwrap_or(0.0)))
+        let redis = self.redis.as_ref().map(Redis::cpu).transpose()?;
+        Ok((cpu_of(self.process.id())?, redis.unwrap_or(0.0)))
     }
 
     /// Bytes of memory that the server has.
@@ -157,39 +153,72 @@ async fn connect(uri: &str) -> Result<Channel> {
     Ok(endpoint.connect().await?)
 }
 
-/// A Redis as our server would have it, with nobody else on it.
+/// When a Redis syncs what it writes to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Every second.
+    Fast,
+    /// Before each answer.
+    Durable,
+}
+
+impl Durability {
+    /// As the server's flag has it, and the reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Durable => "durable",
+        }
+    }
+
+    fn appendfsync(self) -> &'static str {
+        match self {
+            Self::Fast => "everysec",
+            Self::Durable => "always",
+        }
+    }
+}
+
+/// A Redis as the server's own would be, but on TCP: that is how services reach one in production, and all the
+/// candidates shall reach it alike.
 pub(crate) struct Redis {
     process: Process,
-    folder: TempDir,
+    address: SocketAddr,
+    _folder: TempDir,
 }
 
 impl Redis {
-    /// Starts one that writes its log every second, as our server's does in the mode `fast`.
-    pub(crate) async fn start() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let socket = folder.path().join("redis.sock");
+    pub(crate) async fn start(durability: Durability) -> Result<Self> {
+        let (folder, address) = (tempfile::tempdir()?, free_address()?);
         let mut process = None;
         for program in ["valkey-server", "redis-server"] {
             let mut command = Command::new(program);
-            command.args(["--port", "0", "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
+            command.args(["--bind", "127.0.0.1", "--port"]).arg(address.port().to_string());
+            command.args(["--appendonly", "yes", "--appendfsync", durability.appendfsync(), "--save", ""]);
             command.args(["--maxmemory-policy", "noeviction", "--daemonize", "no"]);
-            command.arg("--unixsocket").arg(&socket).arg("--dir").arg(folder.path());
+            command.arg("--dir").arg(folder.path());
             if let Ok(started) = Process::start(&mut command, folder.path()) {
                 process = Some(started);
                 break;
             }
         }
-        let mut process = process.context("neither valkey-server nor redis-server is in PATH")?;
-        process.wait_until(|| async { connect_redis(&socket).await.is_ok() }).await.context("redis")?;
-        Ok(Self { process, folder })
+        let process = process.context("neither valkey-server nor redis-server is in PATH")?;
+        let mut redis = Self { process, address, _folder: folder };
+        let uri = redis.uri();
+        redis.process.wait_until(|| async { connect_redis(&uri).await.is_ok() }).await.context("redis")?;
+        Ok(redis)
     }
 
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.folder.path().join("redis.sock")
+    pub(crate) fn uri(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) async fn connect(&self) -> Result<redis::aio::MultiplexedConnection> {
-        connect_redis(&self.socket()).await
+        connect_redis(&self.uri()).await
     }
 
     /// CPU seconds that it has used so far.
@@ -198,9 +227,9 @@ impl Redis {
     }
 }
 
-async fn connect_redis(socket: &Path) -> Result<redis::aio::MultiplexedConnection> {
+async fn connect_redis(uri: &str) -> Result<redis::aio::MultiplexedConnection> {
     let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(START_LIMIT));
-    let client = redis::Client::open(format!("unix://{}", socket.display()))?;
+    let client = redis::Client::open(uri)?;
     Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
 }
 

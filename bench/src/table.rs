@@ -3,15 +3,18 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{
-    figures::{p50, p99, rate, server_cpu, store_cpu},
-    lab::{Better, Row, Wanted},
+    callers::Shop,
+    figures::{Run, Spread, p50, p99, rate, server_cpu, store_cpu},
+    lab::{Better, Ratio, Row, Wanted},
     peers::{direct::Direct, redis_benchmark::RedisBenchmark, sql::Postgres},
-    process::{Redis, Server},
+    process::{Durability, Redis, Server},
+    scale,
     ways::Way,
 };
 
@@ -20,11 +23,8 @@ const MANY: usize = 512;
 /// SKUs where callers want different ones.
 const SPREAD: usize = 1_000;
 
-pub(crate) const FAST: &[&str] = &["--durability", "fast"];
-const DURABLE: &[&str] = &["--durability", "durable"];
 /// Flags of a server that sends every request by itself: the same script, a connection of the pool each.
-const PER_REQUEST: &[&str] =
-    &["--batch-max-operations", "1", "--batches-in-flight", "64", "--pool-size", "64", "--durability", "fast"];
+const PER_REQUEST: &[&str] = &["--batch-max-operations", "1", "--batches-in-flight", "64", "--pool-size", "64"];
 
 const UNARY: &str = "unary";
 const NO_OP: &str = "no-op";
@@ -42,6 +42,10 @@ const HALF_NO_OP: &str = "no-op, the same rate, open loop";
 const LONE: &str = "lone caller";
 const LONE_PER_REQUEST: &str = "lone caller, per request";
 
+const AMONG_SKUS: &str = "unary, among 1,000,000 SKUs";
+const OVER_SKUS: &str = "unary, over 1,000,000 SKUs";
+const AMONG_HOLDS: &str = "unary, among 1,000,000 holds";
+
 /// Where the programs are.
 pub(crate) struct Programs {
     pub(crate) server: PathBuf,
@@ -51,12 +55,12 @@ pub(crate) struct Programs {
 
 /// The rows, all of their processes started; and what could not be.
 pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Row>, Vec<String>)> {
-    let server = |flags| Server::start(&programs.server, flags);
-    let fast = Arc::new(server(FAST).await?);
-    let durable = Arc::new(server(DURABLE).await?);
-    let per_request = Arc::new(server(PER_REQUEST).await?);
+    let server = |durability, flags| Server::start(&programs.server, durability, flags);
+    let fast = Arc::new(server(Durability::Fast, &[]).await?);
+    let durable = Arc::new(server(Durability::Durable, &[]).await?);
+    let per_request = Arc::new(server(Durability::Fast, PER_REQUEST).await?);
     let no_op = Arc::new(Server::start_no_op(&programs.no_op).await?);
-    let redis = Arc::new(Redis::start().await?);
+    let redis = Arc::new(Redis::start(Durability::Fast).await?);
 
     let unary = |server: &Arc<Server>, skus, is_full, callers| Way::Unary {
         server: Arc::clone(server),
@@ -129,6 +133,65 @@ pub(crate) const RATIOS: &[Wanted] = &[
     less("idle_latency_vs_per_request", LONE, LONE_PER_REQUEST, p50, 1.1, 0.9),
 ];
 
+/// The rows of the full run: shops of a size, which stand through all rounds.
+pub(crate) async fn rows_of_scale(server: &Path) -> Result<(Vec<Row>, Scale)> {
+    let server = Arc::new(Server::start(server, Durability::Fast, &[]).await?);
+    let many_skus = scale::shop_with_skus(&server, scale::MILLION).await?;
+    let holds = scale::shop_with_holds(&server, "holds", scale::MILLION).await?;
+    let one_of_many = Shop { skus: many_skus.skus[..1].into(), ..many_skus.clone() };
+    let row = |name, shop| {
+        Row::new(name, Durability::Fast.name(), Way::Standing { server: Arc::clone(&server), shop, callers: MANY })
+    };
+    let rows = vec![row(AMONG_SKUS, one_of_many), row(OVER_SKUS, many_skus), row(AMONG_HOLDS, holds)];
+    Ok((rows, Scale { server }))
+}
+
+/// Their ratios.
+pub(crate) const RATIOS_OF_SCALE: &[Wanted] = &[
+    more("million_skus_vs_one", AMONG_SKUS, UNARY, 0.85, 1.0),
+    more("million_holds_vs_none", AMONG_HOLDS, UNARY, 0.85, 1.0),
+];
+
+/// What of the full run is no row: figures that are taken by themselves, after the rows.
+pub(crate) struct Scale {
+    server: Arc<Server>,
+}
+
+impl Scale {
+    /// `rows`: what the figures are compared with. `minutes`: how long memory is watched.
+    pub(crate) async fn figures(self, rows: &[Row], rounds: usize, minutes: u64) -> Result<Vec<Ratio>> {
+        let server = &self.server;
+        let rate_of = |name: &str| {
+            let row = rows.iter().find(|row| row.name == name);
+            row.and_then(|row| row.spread(rate)).map(|spread| spread.median).with_context(|| format!("no row {name}"))
+        };
+        let (mut storms, mut bytes, mut drains) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 1..=rounds {
+            eprint!("\rround {round} of {rounds}: {:<40}", "a million holds fall due");
+            let storm = scale::storm(server, round, rate_of(UNARY)? / 4.0).await?;
+            storms.push(storm.during.p99 / storm.before.p99);
+            eprintln!("\rall given back in {:.1} s {:<40}", storm.length.as_secs_f64(), "");
+            eprint!("\rround {round} of {rounds}: {:<40}", "a million holds and events");
+            let shop = scale::shop_with_holds(server, &format!("events-{round}"), scale::MILLION).await?;
+            bytes.push(scale::bytes_per_hold(server, &shop).await?);
+            drains.push(scale::drain(server, &shop).await? / rate_of(BATCHED)?);
+        }
+        eprint!("\r{:<60}", format!("{minutes} minutes of load"));
+        let growth = scale::memory_growth(server, MANY, Duration::from_secs(60 * minutes)).await?;
+        eprintln!("\r{:<60}\r", "");
+        let figure = |name, figures: Vec<f64>, better, must, aim| {
+            let spread = Spread::of(figures).context("there are rounds")?;
+            anyhow::Ok(Ratio { name, spread, better, must, aim })
+        };
+        Ok(vec![
+            figure("expiry_storm_p99", storms, Better::Less, 2.0, 1.2)?,
+            figure("bytes_per_pending_hold", bytes, Better::Less, 160.0, 110.0)?,
+            figure("event_drain_vs_mutations", drains, Better::More, 2.0, 5.0)?,
+            figure("server_memory_growth", vec![growth], Better::Less, 1.1, 1.0)?,
+        ])
+    }
+}
+
 const fn more(name: &'static str, this: &'static str, that: &'static str, must: f64, aim: f64) -> Wanted {
     Wanted { name, this, that, figure: rate, better: Better::More, must, aim }
 }
@@ -137,7 +200,7 @@ const fn less(
     name: &'static str,
     this: &'static str,
     that: &'static str,
-    figure: fn(&crate::figures::Run) -> f64,
+    figure: fn(&Run) -> f64,
     must: f64,
     aim: f64,
 ) -> Wanted {
@@ -149,7 +212,8 @@ const FEW: usize = 16;
 
 /// The rows of two builds of the server, and what is compared.
 pub(crate) async fn builds(after: &Path, before: &Path) -> Result<Vec<Row>> {
-    let (before, after) = (Arc::new(Server::start(before, FAST).await?), Arc::new(Server::start(after, FAST).await?));
+    let server = |binary| Server::start(binary, Durability::Fast, &[]);
+    let (before, after) = (Arc::new(server(before).await?), Arc::new(server(after).await?));
     let row = |name, server: &Arc<Server>, is_full, callers| {
         Row::new(name, "fast", Way::Unary { server: Arc::clone(server), skus: 1, is_full, callers })
     };

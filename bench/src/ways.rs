@@ -14,8 +14,10 @@ use crate::{
 
 /// One way.
 pub(crate) enum Way {
-    /// Through the generated client, one call a message.
+    /// Through the generated client, one call a message, in a new shop in each round.
     Unary { server: Arc<Server>, skus: usize, is_full: bool, callers: usize },
+    /// The same in a shop that is there already.
+    Standing { server: Arc<Server>, shop: Shop, callers: usize },
     /// The same at half of the rate that the first row of this round has reached.
     HalfRate { server: Arc<Server> },
     /// Through the Rust client, which gathers calls. `sells`: an answer is a Reserve and its Commit.
@@ -29,7 +31,7 @@ pub(crate) enum Way {
 }
 
 /// Callers who take turns on an open loop's connections.
-const TURNS: usize = 64;
+pub(crate) const TURNS: usize = 64;
 
 impl Way {
     /// Runs for so long. `saturation` is the rate that the first row has reached in this round.
@@ -38,6 +40,10 @@ impl Way {
             Way::Unary { server, skus, is_full, callers } => {
                 let shop = open(server, &format!("unary-{skus}-{is_full}-{callers}-{round}"), *skus, *is_full).await?;
                 let callers = Unary::callers(server, &shop, *callers).await?;
+                closed(callers, length, || server.cpu()).await
+            }
+            Way::Standing { server, shop, callers } => {
+                let callers = Unary::callers(server, shop, *callers).await?;
                 closed(callers, length, || server.cpu()).await
             }
             Way::HalfRate { server } => {
@@ -77,7 +83,7 @@ const DEFAULT_RATE: f64 = 10_000.0;
 
 async fn open(server: &Server, namespace: &str, skus: usize, is_full: bool) -> Result<Shop> {
     let shop = Shop::new(namespace, skus, is_full);
-    if server.has_stock() {
+    if server.redis().is_some() {
         shop.open(server).await?;
     }
     Ok(shop)

@@ -37,7 +37,11 @@ impl Direct {
     pub(crate) async fn run(&self, round: usize, length: Duration) -> Result<Run> {
         let before = self.redis.cpu()?;
         let mut command = Command::new(&self.program);
-        command.arg("-socket").arg(self.redis.socket()).arg("-prefix").arg(format!("{}-{round}", self.sells));
+        command
+            .arg("-address")
+            .arg(self.redis.address().to_string())
+            .arg("-prefix")
+            .arg(format!("{}-{round}", self.sells));
         command.arg("-callers").arg(self.callers.to_string()).arg("-length").arg(format!("{}ms", length.as_millis()));
         command.args(self.sells.then_some("-sell")).stdin(Stdio::null()).kill_on_drop(true);
         let output = tokio::time::timeout(length + MARGIN, command.output()).await?;

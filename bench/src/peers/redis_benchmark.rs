@@ -34,7 +34,8 @@ impl RedisBenchmark {
         let calls = length.as_millis() as u64 * CALLS_PER_SECOND / 1000;
         let before = self.redis.cpu()?;
         let mut command = Command::new("redis-benchmark");
-        command.arg("-s").arg(self.redis.socket()).args(["--csv", "-r", HOLDS]);
+        command.args(["-h", "127.0.0.1", "-p"]).arg(self.redis.address().port().to_string());
+        command.args(["--csv", "-r", HOLDS]);
         command.arg("-c").arg(CONNECTIONS.to_string()).arg("-n").arg(calls.to_string());
         command.args(["evalsha", &sha, "2", &stock]).arg(format!("{{benchmark-{round}}}:hold:__rand_int__"));
         command.args(["1", "3600"]).stdin(Stdio::null()).kill_on_drop(true);

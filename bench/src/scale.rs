@@ -1,0 +1,218 @@
+//! What size costs: the full run's rows and figures. A million SKUs, a million holds, all of them due in the same
+//! second, the bytes of each, a million events to drain; and the server's memory over minutes.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use deadpool_redis::redis::{self, aio::MultiplexedConnection};
+use hdrhistogram::Histogram;
+use inventory_sentinel::v1::{self, inventory_events_client::InventoryEventsClient};
+use inventory_sentinel_client::{BatchOutcome, Namespace, Sentinel};
+use tokio::task::JoinSet;
+
+use crate::{
+    callers::{Shop, TTL, Unary},
+    figures::Latency,
+    load,
+    process::Server,
+};
+
+pub(crate) const MILLION: usize = 1_000_000;
+/// Operations of one message, as the server has it at most.
+const MESSAGE: usize = 512;
+/// Messages under way while a shop is filled.
+const FILLERS: usize = 8;
+/// Longest wait for one of them.
+const FILLING_LIMIT: Duration = Duration::from_secs(30);
+/// How finely ttls are set so that holds fall due together: within this they do.
+const TOGETHER: u64 = 500;
+/// From the filling to the instant at which all that it made is due.
+const UNTIL_DUE: Duration = Duration::from_secs(60);
+/// How long load runs before that instant, and how long it may go on behind it.
+const CALM: Duration = Duration::from_secs(8);
+const STORM_LIMIT: Duration = Duration::from_secs(60);
+/// Pause between two looks at what is due still, or at the memory.
+const LOOK: Duration = Duration::from_millis(50);
+/// Bytes of one message of events, which are more than other answers are.
+const MAX_EVENTS_BYTES: usize = 16 << 20;
+
+/// A shop that has been filled before the rows take turns.
+pub(crate) async fn shop_with_skus(server: &Server, skus: usize) -> Result<Shop> {
+    let shop = Shop::new(format!("skus-{skus}"), skus, true);
+    shop.open(server).await?;
+    Ok(shop)
+}
+
+/// The same with holds of one SKU that outlive the lab.
+pub(crate) async fn shop_with_holds(server: &Server, name: &str, holds: usize) -> Result<Shop> {
+    let shop = Shop::new(name, 1, true);
+    shop.open(server).await?;
+    fill(server, &shop, holds, |_| TTL).await?;
+    Ok(shop)
+}
+
+/// Reserves so many single units of the first SKU, each message for as long as it is told at its start.
+async fn fill(
+    server: &Server,
+    shop: &Shop,
+    holds: usize,
+    ttl: impl Fn(Instant) -> Duration + Send + Sync + 'static,
+) -> Result<()> {
+    let client = Sentinel::builder(server.uri()).deadline(FILLING_LIMIT).connect().await?;
+    let namespace = client.namespace(&shop.namespace);
+    let ttl = Arc::new(ttl);
+    let mut fillers = JoinSet::new();
+    for filler in 0..FILLERS {
+        let (namespace, sku, ttl) = (namespace.clone(), shop.skus[0].clone(), Arc::clone(&ttl));
+        let mine = holds / FILLERS + usize::from(filler < holds % FILLERS);
+        fillers.spawn(async move {
+            let mut left = mine;
+            while left > 0 {
+                let now = left.min(MESSAGE);
+                send(&namespace, &sku, now, ttl(Instant::now())).await?;
+                left -= now;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(filled) = fillers.join_next().await {
+        filled??;
+    }
+    Ok(())
+}
+
+async fn send(namespace: &Namespace, sku: &str, holds: usize, ttl: Duration) -> Result<()> {
+    let mut batch = namespace.batch();
+    for _ in 0..holds {
+        batch = batch.reserve(namespace.reserve(sku, 1).ttl(ttl));
+    }
+    for outcome in batch.await? {
+        ensure!(matches!(outcome, BatchOutcome::Reserve(Ok(_))), "unexpected answer: {outcome:?}");
+    }
+    Ok(())
+}
+
+/// The keys of a shop in Redis, of which each has one partition.
+struct Keys(String);
+
+impl Keys {
+    fn of(shop: &Shop) -> Self {
+        Self(format!("is:{{{}/0}}", shop.namespace))
+    }
+
+    fn holds(&self) -> String {
+        format!("{}:holds", self.0)
+    }
+
+    fn deadlines(&self) -> String {
+        format!("{}:deadlines", self.0)
+    }
+}
+
+async fn redis_of(server: &Server) -> Result<MultiplexedConnection> {
+    server.redis().context("the server has a Redis")?.connect().await
+}
+
+/// Bytes of Redis's memory for each hold of a shop: its record and its place in the deadline index.
+pub(crate) async fn bytes_per_hold(server: &Server, shop: &Shop) -> Result<f64> {
+    let mut redis = redis_of(server).await?;
+    let keys = Keys::of(shop);
+    let mut bytes = 0.0;
+    for key in [keys.holds(), keys.deadlines()] {
+        bytes +=
+            redis::cmd("MEMORY").arg("USAGE").arg(key).arg("SAMPLES").arg(0).query_async::<f64>(&mut redis).await?;
+    }
+    let holds: f64 = redis::cmd("HLEN").arg(keys.holds()).query_async(&mut redis).await?;
+    Ok(bytes / holds)
+}
+
+/// What a million holds that fall due at once did to others.
+#[derive(Debug)]
+pub(crate) struct Storm {
+    pub(crate) before: Latency,
+    pub(crate) during: Latency,
+    /// Until the last was given back.
+    pub(crate) length: Duration,
+}
+
+/// Others reserve at a rate, open loop, while a million holds fall due.
+pub(crate) async fn storm(server: &Server, round: usize, rate: f64) -> Result<Storm> {
+    let shop = Shop::new(format!("storm-{round}"), 1, true);
+    shop.open(server).await?;
+    let all_due = Instant::now() + UNTIL_DUE;
+    let ttl = move |now: Instant| {
+        let left = all_due.saturating_duration_since(now).as_millis() as u64;
+        Duration::from_millis((left / TOGETHER).max(1) * TOGETHER)
+    };
+    fill(server, &shop, MILLION, ttl).await?;
+    let calm = (all_due - CALM).checked_duration_since(Instant::now()).context("the filling took too long")?;
+    tokio::time::sleep(calm).await;
+
+    let mut redis = redis_of(server).await?;
+    let deadlines = Keys::of(&shop).deadlines();
+    let (end, ended) = tokio::sync::watch::channel(None);
+    let start = Instant::now();
+    let looker = tokio::spawn(async move {
+        tokio::time::sleep_until(all_due.into()).await;
+        loop {
+            let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await?;
+            let due: u64 =
+                redis::cmd("ZCOUNT").arg(&deadlines).arg("-inf").arg(seconds * 1000).query_async(&mut redis).await?;
+            if due == 0 || start.elapsed() > CALM + STORM_LIMIT {
+                end.send_replace(Some(start.elapsed()));
+                return anyhow::Ok(due);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    });
+    let callers = Unary::callers(server, &shop, crate::ways::TURNS).await?;
+    let is_over = ended.clone();
+    let answers = load::open(callers, rate, move |_| is_over.borrow().is_none()).await?;
+    ensure!(looker.await?? == 0, "not all holds were given back within {STORM_LIMIT:?}");
+    let over = ended.borrow().context("it is over")?;
+
+    // Deadlines lie in the last moments before the instant.
+    let first_due = CALM - Duration::from_millis(TOGETHER);
+    let latency = |range: std::ops::Range<Duration>| -> Result<Latency> {
+        let mut histogram = Histogram::new(3)?;
+        for answer in answers.iter().filter(|answer| range.contains(&answer.due)) {
+            histogram.record(answer.latency.as_micros() as u64)?;
+        }
+        Ok(Latency::from(&histogram))
+    };
+    // The first second is that of new connections.
+    let before = latency(Duration::from_secs(1)..first_due)?;
+    Ok(Storm { before, during: latency(first_due..over)?, length: over.saturating_sub(first_due) })
+}
+
+/// Events per second of a reader who begins with the oldest of a shop's events.
+pub(crate) async fn drain(server: &Server, shop: &Shop) -> Result<f64> {
+    let mut client = InventoryEventsClient::new(server.connect().await?).max_decoding_message_size(MAX_EVENTS_BYTES);
+    let request = v1::WatchRequest { namespace_id: shop.namespace.clone(), from_oldest: true, ..Default::default() };
+    let start = Instant::now();
+    let mut stream = client.watch(request).await?.into_inner();
+    let mut events = 0;
+    while let Some(message) = stream.message().await? {
+        if message.events.is_empty() {
+            break;
+        }
+        events += message.events.len();
+    }
+    ensure!(events >= MILLION * 9 / 10, "only {events} events were told");
+    Ok(events as f64 / start.elapsed().as_secs_f64())
+}
+
+/// The server's memory after so long under load, over that after the first tenth of it.
+pub(crate) async fn memory_growth(server: &Server, callers: usize, length: Duration) -> Result<f64> {
+    let shop = Shop::new("memory", 1, true);
+    shop.open(server).await?;
+    let callers = Unary::callers(server, &shop, callers).await?;
+    let load = tokio::spawn(load::closed(callers, length));
+    tokio::time::sleep(length / 10).await;
+    let early = server.memory()?;
+    load.await??;
+    Ok(server.memory()? as f64 / early as f64)
+}
