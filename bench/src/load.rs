@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use hdrhistogram::Histogram;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};
 
 /// Calls that are due within this are started together: a thread that woke for each would cost more than the calls.
 const TICK: Duration = Duration::from_micros(250);
@@ -27,25 +27,24 @@ pub(crate) trait Caller: Clone + Send + 'static {
 pub(crate) async fn closed<C: Caller>(callers: Vec<C>, length: Duration) -> Result<(Histogram<u64>, f64)> {
     let start = Instant::now();
     let end = start + length;
-    let tasks: Vec<_> = callers
+    // A set ends its tasks when it is dropped: none calls a server that is being stopped.
+    let mut tasks: JoinSet<Result<Histogram<u64>>> = callers
         .into_iter()
-        .map(|mut caller| {
-            tokio::spawn(async move {
-                let mut latency = Histogram::<u64>::new(3)?;
-                loop {
-                    let asked = Instant::now();
-                    if asked >= end {
-                        return anyhow::Ok(latency);
-                    }
-                    caller.call().await?;
-                    latency.record(asked.elapsed().as_micros() as u64)?;
+        .map(|mut caller| async move {
+            let mut latency = Histogram::new(3)?;
+            loop {
+                let asked = Instant::now();
+                if asked >= end {
+                    return Ok(latency);
                 }
-            })
+                caller.call().await?;
+                latency.record(asked.elapsed().as_micros() as u64)?;
+            }
         })
         .collect();
     let mut latency = Histogram::new(3)?;
-    for task in tasks {
-        latency.add(task.await??)?;
+    while let Some(done) = tasks.join_next().await {
+        latency.add(done??)?;
     }
     Ok((latency, start.elapsed().as_secs_f64()))
 }
@@ -75,7 +74,7 @@ pub(crate) async fn open<C: Caller>(
         for turn in 0.. {
             let mut caller = callers[turn % callers.len()].clone();
             due += Duration::from_secs_f64(-(1.0 - random.random::<f64>()).ln() / rate);
-            if !goes_on(due) {
+            if tell.is_closed() || !goes_on(due) {
                 return Ok(());
             }
             if due > start.elapsed() {

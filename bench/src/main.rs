@@ -4,7 +4,8 @@
 //! # Layout
 //! - `table`: which rows, which ratios; `lab`: how rows take turns and ratios are taken.
 //! - `ways`, `callers`, `load`: how units are reserved, by whom, and how they come.
-//! - `scale`: what size costs. `peers`: what is not ours. `process`: processes, their CPU and memory.
+//! - `scale`: what size costs. `peers`: what is not ours. `process`: processes, their CPU and memory; `stop`:
+//!   their end before time.
 //! - `figures`, `machine`, `report`: numbers, the machine, and how both are told.
 
 use std::{path::PathBuf, time::Duration};
@@ -21,6 +22,7 @@ mod peers;
 mod process;
 mod report;
 mod scale;
+mod stop;
 mod table;
 mod ways;
 
@@ -68,7 +70,10 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let args = Args::parse();
+    stop::unless_told_to_stop(measure(Args::parse())).await
+}
+
+async fn measure(args: Args) -> Result<()> {
     let server = args.programs.join("sentinel-server");
     let mut scale = None;
     let (mut rows, absent, wanted) = match &args.against {

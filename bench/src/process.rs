@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use deadpool_redis::redis;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
@@ -21,6 +22,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 /// Longest wait for it to stop in order.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// Pause until it is told again to stop.
+const SIGNAL_AGAIN: Duration = Duration::from_secs(1);
 /// `USER_HZ`, the unit of CPU time in /proc on every Linux that we know.
 const TICKS_PER_SECOND: f64 = 100.0;
 /// Bytes of answers on a connection that callers have not read yet: room for any load of ours.
@@ -30,16 +33,17 @@ const WINDOW: u32 = 32 << 20;
 pub(crate) struct Process {
     child: Child,
     log: PathBuf,
+    stop: Signal,
 }
 
 impl Process {
-    /// Starts it, its output going to a file of the folder.
-    pub(crate) fn start(command: &mut Command, folder: &Path) -> Result<Self> {
+    /// Starts it, its output going to a file of the folder. `stop` is what ends it and all that it has started.
+    pub(crate) fn start(command: &mut Command, folder: &Path, stop: Signal) -> Result<Self> {
         let log = folder.join("process.log");
         let out = fs::File::create(&log)?;
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         let child = command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))?;
-        Ok(Self { child, log })
+        Ok(Self { child, log, stop })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -64,11 +68,16 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
-        let give_up = Instant::now() + STOP_LIMIT;
-        while Instant::now() < give_up {
+        let start = Instant::now();
+        let mut signal_at = start;
+        while start.elapsed() < STOP_LIMIT {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
+            }
+            // Again and again: one that is just starting may have missed the first.
+            if Instant::now() >= signal_at {
+                let _ = kill_process(Pid::from_child(&self.child), self.stop);
+                signal_at += SIGNAL_AGAIN;
             }
             std::thread::sleep(POLL);
         }
@@ -107,7 +116,7 @@ impl Server {
     }
 
     async fn wait(mut command: Command, address: SocketAddr, folder: TempDir, redis: Option<Redis>) -> Result<Self> {
-        let process = Process::start(&mut command, folder.path())?;
+        let process = Process::start(&mut command, folder.path(), Signal::TERM)?;
         let mut server = Self { process, redis, address, _folder: folder };
         let address = server.uri();
         let is_serving = || async {
@@ -197,7 +206,7 @@ impl Redis {
             command.args(["--appendonly", "yes", "--appendfsync", durability.appendfsync(), "--save", ""]);
             command.args(["--maxmemory-policy", "noeviction", "--daemonize", "no"]);
             command.arg("--dir").arg(folder.path());
-            if let Ok(started) = Process::start(&mut command, folder.path()) {
+            if let Ok(started) = Process::start(&mut command, folder.path(), Signal::TERM) {
                 process = Some(started);
                 break;
             }

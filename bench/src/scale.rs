@@ -155,7 +155,7 @@ pub(crate) async fn storm(server: &Server, round: usize, rate: f64) -> Result<St
     let deadlines = Keys::of(&shop).deadlines();
     let (end, ended) = tokio::sync::watch::channel(None);
     let start = Instant::now();
-    let looker = tokio::spawn(async move {
+    let looker = async move {
         tokio::time::sleep_until(all_due.into()).await;
         loop {
             let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await?;
@@ -167,11 +167,12 @@ pub(crate) async fn storm(server: &Server, round: usize, rate: f64) -> Result<St
             }
             tokio::time::sleep(LOOK).await;
         }
-    });
+    };
     let callers = Unary::callers(server, &shop, crate::ways::TURNS).await?;
     let is_over = ended.clone();
-    let answers = load::open(callers, rate, move |_| is_over.borrow().is_none()).await?;
-    ensure!(looker.await?? == 0, "not all holds were given back within {STORM_LIMIT:?}");
+    let answers = load::open(callers, rate, move |_| is_over.borrow().is_none());
+    let (answers, left) = tokio::try_join!(answers, looker)?;
+    ensure!(left == 0, "not all holds were given back within {STORM_LIMIT:?}");
     let over = ended.borrow().context("it is over")?;
 
     // Deadlines lie in the last moments before the instant.
@@ -210,9 +211,10 @@ pub(crate) async fn memory_growth(server: &Server, callers: usize, length: Durat
     let shop = Shop::new("memory", 1, true);
     shop.open(server).await?;
     let callers = Unary::callers(server, &shop, callers).await?;
-    let load = tokio::spawn(load::closed(callers, length));
-    tokio::time::sleep(length / 10).await;
-    let early = server.memory()?;
-    load.await??;
+    let early = async {
+        tokio::time::sleep(length / 10).await;
+        server.memory()
+    };
+    let (early, _) = tokio::try_join!(early, load::closed(callers, length))?;
     Ok(server.memory()? as f64 / early as f64)
 }

@@ -54,7 +54,9 @@ fn parse(csv: &str) -> Option<(f64, Latency)> {
     let figures: Vec<f64> =
         line.split("\",\"").skip(1).map_while(|field| field.trim_matches('"').parse().ok()).collect();
     let [rate, _, _, p50, _, p99, most] = figures[..] else { return None };
-    Some((rate, Latency { p50: p50 * 1e3, p99: p99 * 1e3, p999: most * 1e3 }))
+    // It prints three decimals: whole microseconds.
+    let microseconds = |milliseconds: f64| (milliseconds * 1e3).round();
+    Some((rate, Latency { p50: microseconds(p50), p99: microseconds(p99), p999: microseconds(most) }))
 }
 
 #[cfg(test)]

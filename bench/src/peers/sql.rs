@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls, Statement};
 use uuid::Uuid;
@@ -62,7 +63,9 @@ impl Postgres {
         let mut server = command("postgres");
         server.arg("-D").arg(&data).arg("-k").arg(folder.path());
         server.args(["-c", "listen_addresses=", "-c", "shared_buffers=256MB", "-c", "max_wal_size=4GB"]);
-        let mut postgres = Self { process: Process::start(&mut server, folder.path())?, folder };
+        // At once, whoever is connected, and without a checkpoint: nobody reads the data again.
+        let process = Process::start(&mut server, folder.path(), Signal::QUIT)?;
+        let mut postgres = Self { process, folder };
         let socket = postgres.folder.path().to_owned();
         postgres.process.wait_until(|| async { connect(&socket).await.is_ok() }).await.context("postgres")?;
         connect(&socket).await?.batch_execute(SCHEMA).await?;
