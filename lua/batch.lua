@@ -4,19 +4,10 @@
 -- Kinds by what they are given.
 local ONE_OR_MORE_IDS, ONE_ID, NO_ID = 'RCLBG', 'rcbESA', 'FDT'
 local NAMES_A_RESERVATION = 'cbE' -- in its first 16 bytes of args
+local NAMES_NO_OTHER = 'RCBG' -- than their ids
+local NAMES_A_SKU = 'TDSAF' -- at the end of args
 -- Kinds that may move units of a reservation that exists already.
 local TOUCHES_RECORDS = 'CLBcbr'
-
--- Where the SKU begins in the args of the kinds that name one, and the shape in those that have one.
-local function sku_at(kind)
-  if kind == 'T' or kind == 'D' then return 1 end
-  return kind == 'S' and 14 or kind == 'A' and 9 or kind == 'F' and 35 or nil
-end
-
-local function shape_at(kind)
-  if kind == 'R' or kind == 'r' then return 1 end
-  return kind == 'c' and 18 or kind == 'b' and 17 or nil
-end
 
 -- HMGET in as many calls as the limit on arguments asks for.
 function load_fields(key, fields)
@@ -62,6 +53,31 @@ function buyers_of(group)
   return buyers
 end
 
+-- Notes what a record is whose units may move; its stock is then loaded.
+function touch(record)
+  if alike[record] ~= nil then return end
+  local buyer, shape = buyer_and_shape(record)
+  local lines = lines_of(shape)
+  alike[record] = byte(record, 1) == PENDING
+    and { lines = lines, shape = shape, buyer = buyer, is_named = buyer ~= NO_BUYER }
+end
+
+-- Notes the records that are found under these ids; returns the ids under which there is none.
+local function look_up(key, ids)
+  local records, missing, n = load_fields(key, ids), {}, 0
+  for i = 1, #ids do
+    local record = records[i]
+    if record then
+      known[ids[i]] = record
+      if byte(record, 1) >= FIRST_EXTENDED then ctx.any_extended = true end
+    else
+      n = n + 1
+      missing[n] = ids[i]
+    end
+  end
+  return missing
+end
+
 -- Every id that the batch names; for 'L' also those of the purchases.
 local named, total = {}, 0
 local operations = 0
@@ -76,19 +92,28 @@ for at = 2, #ARGV, 4 do
   elseif not find(NO_ID, kind, 1, true) or n ~= 0 then
     malformed('group')
   end
-  local ids = {}
-  for i = 1, n do
-    local id = sub(packed, 16 * i - 15, 16 * i)
-    ids[i], named[total + i] = id, id
+  local ids
+  if n == 1 then
+    ids = { packed }
+  else
+    ids = { unpack_bytes(rep('c16', n), packed) }
+    ids[n + 1] = nil -- where it has stopped
+  end
+  if #ARGV == 5 and find(NAMES_NO_OTHER, kind, 1, true) then
+    named = ids
+  else
+    for i = 1, n do named[total + i] = ids[i] end
   end
   total = total + n
   local group = { kind = kind, args = args, ids = ids, extra = extra }
-  local shape, sku = shape_at(kind), sku_at(kind)
-  if shape then
-    group.lines = lines_of(sub(args, shape))
-  elseif sku then
-    if #args < sku then malformed('sku') end
-    stocks[sub(args, sku)] = false
+  if kind == 'R' or kind == 'r' then
+    group.lines = lines_of(args)
+  elseif kind == 'c' or kind == 'b' then
+    group.lines = lines_of(sub(args, kind == 'c' and 18 or 17))
+  elseif find(NAMES_A_SKU, kind, 1, true) then
+    local sku = sub(args, kind == 'S' and 14 or kind == 'A' and 9 or kind == 'F' and 35 or 1)
+    if sku == '' then malformed('sku') end
+    stocks[sku] = false
   end
   if kind == 'r' then
     group.target = sub(extra, -16)
@@ -116,31 +141,21 @@ if total > 0 then
   local in_past = ctx.past_is_over and 0 or call('HLEN', ctx.past)
   local in_other = ctx.other_is_over and 0 or call('HLEN', ctx.past_other)
   ctx.record_count = call('HLEN', HOLDS) + in_past + in_other
-  local held = load_fields(HOLDS, named)
-  local past = in_past > 0 and load_fields(ctx.past, named)
-  local other = in_other > 0 and load_fields(ctx.past_other, named)
-  for i = 1, total do
-    local record = held[i] or past and past[i] or other and other[i]
-    if record then
-      known[named[i]] = record
-      if byte(record, 1) >= FIRST_EXTENDED then ctx.any_extended = true end
-    end
-  end
+  local missing = look_up(HOLDS, named)
+  if in_past > 0 and missing[1] then missing = look_up(ctx.past, missing) end
+  if in_other > 0 and missing[1] then look_up(ctx.past_other, missing) end
   for g = 1, #groups do
     local group = groups[g]
     if find(TOUCHES_RECORDS, group.kind, 1, true) then
-      for i = 1, #group.ids do
-        local record = known[group.ids[i]]
-        if record and (is_pending(record) or group.kind == 'L' and byte(record, 1) ~= MEMO) then
-          local _, shape = buyer_and_shape(record)
-          lines_of(shape)
+      local ids, is_late = group.ids, group.kind == 'L'
+      for i = 1, #ids do
+        local record = known[ids[i]]
+        if record and alike[record] == nil and (is_pending(record) or is_late and byte(record, 1) ~= MEMO) then
+          touch(record)
         end
       end
       local record = group.target and known[group.target]
-      if record and is_pending(record) then
-        local _, shape = buyer_and_shape(record)
-        lines_of(shape)
-      end
+      if record and is_pending(record) then touch(record) end
     end
   end
 end

@@ -39,8 +39,9 @@
 --
 -- Reply to a batch: now (ms), sequence before the first group, reservations expired by this call,
 -- the next deadline (ms; 0: none; not after now: more are due), revision of the config, then for each
--- group an array: codes (one byte each), what the group shares, and a detail for each code that has
--- one, in order. What an 'R' or 'r' shares begins with the ttl in force, I6.
+-- group an array: codes (one byte each), what the group shares, and the details of the codes that have
+-- one, in order and one behind the other: each says itself where it ends. What an 'R' or 'r' shares begins
+-- with the ttl in force, I6.
 --   K applied: +1 on the sequence   detail: record; stock record (S, A, F, D); none (R, r)
 --   + applied in two steps: +2      detail: none (r), record (c)
 --   J bought anew: +1               detail: record of the purchase
@@ -63,7 +64,7 @@
 --   h units are held                detail: stock record
 --   L above the limit on stock
 --   p present, though asked for only if absent
---   v another version               detail: stock record; empty for a SKU that is not known
+--   v another version               detail: stock record; none for a SKU that is not known
 --   w the sale would close before it opens
 -- Errors, all of them before the first write: SENTINELCLOSED (no such partition, or another epoch),
 -- SENTINELCORRUPT (a record that this script did not write), SENTINELMALFORMED (arguments).

@@ -5,13 +5,14 @@ local EXPIRE_BATCH = 512 -- due holds given back by one call, before the last gr
 local EXPIRE_CHUNK = 16 -- entries of the deadline index read at a time
 
 local now = ctx.now
-for id, record in pairs(known) do
-  if is_pending(record) and deadline_of(record) <= now then due[#due + 1] = id end
-end
--- The order of pairs() is not the same everywhere; the order of events shall be.
-if due[2] then table.sort(due) end
-
+-- No deadline lies before the next that the index has.
 if ctx.next_due ~= 0 and ctx.next_due <= now then
+  for id, record in pairs(known) do
+    if is_pending(record) and deadline_of(record) <= now then due[#due + 1] = id end
+  end
+  -- The order of pairs() is not the same everywhere; the order of events shall be.
+  if due[2] then table.sort(due) end
+
   -- Takes entries from the index until EXPIRE_BATCH ids are reached.
   local ids, read, entries = {}, 0, nil
   repeat
@@ -42,7 +43,4 @@ if ctx.next_due ~= 0 and ctx.next_due <= now then
   ctx.next_due = tonumber(first[2] or 0)
 end
 
-for i = 1, #due do
-  local _, shape = buyer_and_shape(known[due[i]])
-  lines_of(shape)
-end
+for i = 1, #due do touch(known[due[i]]) end

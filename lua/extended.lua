@@ -67,27 +67,27 @@ end
 -- deadline and its creation.
 function hold_extended(id, head, buyer, shape, origin)
   local lines = lines_of(shape)
-  move(lines, lines.quantities, AVAILABLE, HELD)
+  move(lines, lines.quantities, 1, AVAILABLE, HELD)
   put(id, 'p' .. head .. buyer .. shape .. new_extension(lines, buyer, origin))
-  enter(run_of('H', 'P', sub(head, 1, 6), shape, ''), id, buyer)
+  enter(run_of('H', 'P', sub(head, 1, 6), buyer ~= NO_BUYER, shape, ''), id, 1, buyer)
 end
 
 -- available -> sold: what an expired reservation held, bought anew.
 function buy(id, origin, buyer, shape, lines)
-  move(lines, lines.quantities, AVAILABLE, SOLD)
-  local at = pack('>I6', ctx.now)
-  put(id, 'c' .. at .. at .. at .. buyer .. shape .. new_extension(lines, buyer, origin, true))
-  enter(run_of('L', 'C', NO_DEADLINE, shape, ''), id, buyer)
+  move(lines, lines.quantities, 1, AVAILABLE, SOLD)
+  local at = ctx.now_bytes
+  put(id, 'c' .. at .. 'p' .. at .. at .. buyer .. shape .. new_extension(lines, buyer, origin, true))
+  enter(run_of('L', 'C', NO_DEADLINE, buyer ~= NO_BUYER, shape, ''), id, 1, buyer)
 end
 
 -- The whole way of what is not plain: some units, or a record that has an extension already.
-function settle_extended(id, to, amounts, at)
+function settle_extended(id, to, amounts)
   local record = known[id]
   local buyer, shape = buyer_and_shape(record)
   local lines = lines_of(shape)
   local extension = extension_of(record, lines)
   amounts = amounts or held_amounts(lines, extension)
-  move(lines, amounts, HELD, to == 'C' and SOLD or AVAILABLE)
+  move(lines, amounts, 1, HELD, to == 'C' and SOLD or AVAILABLE)
   local sold = 0
   for i = 1, lines.n do
     local share = to == 'C' and extension.sold or extension.released
@@ -100,10 +100,11 @@ function settle_extended(id, to, amounts, at)
   if after == 'E' then
     for i = 1, lines.n do extension.released[i] = extension.released[i] - amounts[i] end
   end
-  local resolved = after == 'P' and '' or pack('>I6', at)
-  put(id, string.lower(after) .. sub(record, 2, 13) .. resolved .. buyer .. shape .. extension_bytes(extension))
-  enter(run_of(to, after, after == 'P' and sub(record, 2, 7) or NO_DEADLINE, shape_of(lines, amounts),
-    after == 'P' and shape_of(lines, rest) or ''), id, buyer)
+  local at = to == 'E' and sub(record, 2, 7) or ctx.now_bytes
+  local head = after == 'P' and '' or string.lower(after) .. at
+  put(id, head .. 'p' .. sub(record, 2, TAIL - 1) .. buyer .. shape .. extension_bytes(extension))
+  enter(run_of(to, after, after == 'P' and sub(record, 2, 7) or NO_DEADLINE, buyer ~= NO_BUYER,
+    shape_of(lines, amounts), after == 'P' and shape_of(lines, rest) or ''), id, 1, buyer)
 end
 
 -- A later deadline; no unit moves.
@@ -114,9 +115,9 @@ function extend_deadline(id, deadline)
   if byte(record, 1) == EXTENDED_PENDING then
     held = shape_of(lines, (held_amounts(lines, extension_of(record, lines))))
   end
-  ctx.sequence = ctx.sequence + 1
+  advance(1)
   local bytes = pack('>I6', deadline)
   put(id, sub(record, 1, 1) .. bytes .. sub(record, 8))
   watch_deadline(deadline, id)
-  enter(run_of('X', 'P', bytes, held, ''), id, buyer)
+  enter(run_of('X', 'P', bytes, buyer ~= NO_BUYER, held, ''), id, 1, buyer)
 end

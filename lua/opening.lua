@@ -3,7 +3,7 @@
 
 local function now()
   local time = call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  return time[1] * 1000 + floor(time[2] / 1000)
 end
 
 -- Returns now, config and epoch of the partition, made from what is proposed if there is none.

@@ -19,14 +19,14 @@ if ctx.epoch ~= tonumber(ARGV[1]) then error(error_reply('SENTINELCLOSED another
 -- used; and after a step back it stands still for CLOCK_FREEZE at most, because a longer step is
 -- taken into an offset, which goes when no hold's deadline depends on it any more.
 local time = call('TIME')
-time = time[1] * 1000 + math.floor(time[2] / 1000)
+time = time[1] * 1000 + floor(time[2] / 1000)
 if ctx.offset ~= 0 and time >= ctx.mark and call('HLEN', HOLDS) == 0 then ctx.offset = 0 end
 local now = time + ctx.offset
 if now < ctx.mark then
   if ctx.mark - now > CLOCK_FREEZE then ctx.offset = ctx.mark - time end
   now = ctx.mark
 end
-ctx.now = now
+ctx.now, ctx.now_bytes = now, pack('>I6', now)
 
 -- Two generations of one retention each: a record is found for at least that long after its last
 -- change, and goes with its whole generation, in O(1).

@@ -44,7 +44,7 @@ local function buy_anew(id, purchase)
 end
 
 function apply.L(group)
-  local codes, reply = {}, { '', '' }
+  local codes, details = {}, {}
   for i = 1, #group.ids do
     local id, purchase = group.ids[i], sub(group.extra, 16 * i - 15, 16 * i)
     if #purchase ~= 16 then malformed('purchase') end
@@ -52,7 +52,7 @@ function apply.L(group)
     local state = record and state_of(record)
     local code, detail
     if state == 'P' then
-      settle(id, 'C', nil, ctx.now)
+      settle(id, 'C')
       code, detail = 'K', known[id]
     elseif state == 'E' then
       code, detail = buy_anew(id, purchase)
@@ -62,10 +62,9 @@ function apply.L(group)
       code = code_of(state)
     end
     codes[i] = code
-    if detail then reply[#reply + 1] = detail end
+    if detail then details[#details + 1] = detail end
   end
-  reply[1] = concat(codes)
-  return reply
+  return { concat(codes), '', concat(details) }
 end
 
 -- What the changes share that are remembered by a request of their own: the reservation must be
@@ -82,7 +81,7 @@ local function change_once(group, change)
   if ctx.record_count >= ctx.quota_records then return { 'Q', '' } end
   local code, detail = change(record)
   if code == 'K' or code == '+' then
-    put(id, 'M' .. pack('>I6', ctx.now) .. memo)
+    put(id, 'M' .. ctx.now_bytes .. memo)
     ctx.record_count = ctx.record_count + 1
     detail = known[group.target]
   end
@@ -113,9 +112,9 @@ function apply.c(group)
   return change_once(group, function(record)
     local amounts, rest, short = named_amounts(record, group.lines)
     if short then return 'Z', short end
-    settle(group.target, 'C', amounts, ctx.now)
+    settle(group.target, 'C', amounts)
     if rest == 0 or keep == 1 then return 'K' end
-    settle(group.target, 'R', nil, ctx.now)
+    settle(group.target, 'R')
     return '+'
   end)
 end
@@ -124,7 +123,7 @@ function apply.b(group)
   return change_once(group, function(record)
     local amounts, _, short = named_amounts(record, group.lines)
     if short then return 'Z', short end
-    settle(group.target, 'R', amounts, ctx.now)
+    settle(group.target, 'R', amounts)
     return 'K'
   end)
 end

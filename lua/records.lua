@@ -10,8 +10,9 @@
 --           before them in the args of 'F': flags B
 --   shape   ttl as asked I6 (0: the default), lines B, then for each: quantity I4, SKU length B, SKU
 --   buyer   length B, buyer
---   record  state, deadline I6, created I6, [resolved I6 unless pending,] buyer, shape
---   extended record: its state in lower case, and behind it: lines that count for the buyer I4 (a
+--   record  of a pending reservation: P, deadline I6, created I6, buyer, shape; of a resolved one: its
+--           state, resolved I6, and behind that the record that it had
+--   extended record: its states in lower case, and behind it: lines that count for the buyer I4 (a
 --           bit each), origin 16 (zeros: none), and for each line: sold I4, released I4
 --   memo    'M', at I6, kind, args: a remembered request that is no reservation
 -- The state of a reservation is a letter: P pending, C committed, R rolled back, E expired. A record is
@@ -69,13 +70,14 @@ function state_of(record)
   return char(state), false
 end
 
+-- Of a pending record.
 function deadline_of(record)
   return (unpack_bytes('>I6', record, 2))
 end
 
 -- The buyer field of a record, and its shape.
 function buyer_and_shape(record)
-  local at = is_pending(record) and 14 or 20
+  local at = is_pending(record) and TAIL or RESOLVED_TAIL
   local length = byte(record, at)
   if not length then corrupt('reservation') end
   local last = #record

@@ -1,71 +1,58 @@
 -- Commit, Rollback and the reading of a reservation. What is due was given back before, so a record that
 -- is pending here is before its deadline. Works on loaded tables through the ledger; no redis.call.
 
--- Whether some units of a committed reservation were given back: then Rollback has been here.
-local function was_released(record)
-  if byte(record, 1) < FIRST_EXTENDED then return false end
+-- By the state of a resolved record: what the answer is. The same again is a replay; Rollback of what the
+-- deadline gave back is one too, and Rollback of what was bought only in part, for then it has been here.
+local function answer_of(kind, record)
+  local state, is_extended = state_of(record)
+  if state == 'M' then return 'X' end
+  if kind == 'C' then return state == 'C' and 'Y' or state == 'R' and 'B' or 'E' end
+  if state ~= 'C' then return 'Y' end
   local _, shape = buyer_and_shape(record)
-  local lines = lines_from(shape)
-  local released = extension_of(record, lines).released
-  for i = 1, lines.n do
-    if released[i] > 0 then return true end
+  local released = is_extended and extension_of(record, lines_from(shape)).released or {}
+  for i = 1, #released do
+    if released[i] > 0 then return 'Y' end
   end
-  return false
+  return 'C'
 end
 
--- By the state of a resolved record: what the answer is. The same again is a replay; Rollback of what
--- the deadline gave back is one too.
-local function commit_code(state)
-  return state == 'C' and 'Y' or state == 'R' and 'B' or state == 'E' and 'E' or 'X'
-end
-
-local function roll_back_code(state, record)
-  if state == 'C' then return was_released(record) and 'Y' or 'C' end
-  return (state == 'R' or state == 'E') and 'Y' or 'X'
-end
-
-local function resolve_group(group, to, code_of)
-  local codes, reply, n = {}, { '', '' }, 2
-  for i = 1, #group.ids do
-    local id = group.ids[i]
+local function resolve_group(group)
+  local ids, kind, codes, details, n = group.ids, group.kind, {}, {}, 0
+  local to = kind == 'C' and 'C' or 'R'
+  for i = 1, #ids do
+    local id = ids[i]
     local record = known[id]
     local code = 'X' -- unknown, or a remembered request
     if record then
-      if is_pending(record) then
-        settle(id, to, nil, ctx.now)
+      if alike[record] or is_pending(record) then
+        settle(id, to)
         code = 'K'
       else
-        code = code_of(state_of(record), record)
+        code = answer_of(kind, record)
       end
     end
     codes[i] = code
     if code == 'K' or code == 'Y' then
       n = n + 1
-      reply[n] = known[id]
+      details[n] = known[id]
     end
   end
-  reply[1] = concat(codes)
-  return reply
+  return { concat(codes), '', concat(details) }
 end
 
-function apply.C(group)
-  return resolve_group(group, 'C', commit_code)
-end
+apply.C, apply.B = resolve_group, resolve_group
 
-function apply.B(group)
-  return resolve_group(group, 'R', roll_back_code)
-end
-
-function apply.G(group)
-  local codes, reply = {}, { '', '' }
-  for i = 1, #group.ids do
-    local record = known[group.ids[i]]
-    codes[i] = 'X'
-    if record and byte(record, 1) ~= MEMO then
-      codes[i] = 'V'
-      reply[#reply + 1] = record
+if kinds.G then
+  function apply.G(group)
+    local codes, details = {}, {}
+    for i = 1, #group.ids do
+      local record = known[group.ids[i]]
+      codes[i] = 'X'
+      if record and byte(record, 1) ~= MEMO then
+        codes[i] = 'V'
+        details[#details + 1] = record
+      end
     end
+    return { concat(codes), '', concat(details) }
   end
-  reply[1] = concat(codes)
-  return reply
 end

@@ -6,9 +6,9 @@
 -- Hence the shape of the files: what is done once a call is plain code in the order of things, not a
 -- function; and a file that not every batch needs runs under a condition (server/src/store/script.rs).
 
-local call, error_reply, pack, unpack_bytes, sub, byte, char, concat, find, min, max =
+local call, error_reply, pack, unpack_bytes, sub, byte, char, rep, concat, find, min, max, floor =
   redis.call, redis.error_reply, struct.pack, struct.unpack, string.sub, string.byte, string.char,
-  table.concat, string.find, math.min, math.max
+  string.rep, table.concat, string.find, math.min, math.max, math.floor
 local META, STOCK, HOLDS, DEADLINES, PAST_A, PAST_B, EVENTS, BUYERS = unpack(KEYS)
 
 -- Limits.
@@ -24,6 +24,7 @@ local STATE_FORMAT = '>I6I6I6i8I6BI6'
 local CONFIG_FORMAT = '>BI6I6I6I6I6I6I6I6I2'
 local CONFIG_LENGTH = 51
 local PENDING, EXTENDED_PENDING, MEMO = 80, 112, 77 -- 'P', 'p', 'M'
+local TAIL, RESOLVED_TAIL = 14, 21 -- where buyer and shape begin in a pending record, and in a resolved one
 local FIRST_EXTENDED = 97 -- 'a': the state of an extended record is in lower case
 local NO_ORIGIN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local NO_BUYER = '\0'
@@ -37,7 +38,7 @@ local REVISION, MOST_UNITS, LONGEST_TTL, BUYER_LIMIT, OPENS, CLOSES = 1, 2, 3, 4
 local ctx = {
   -- Of the partition, by partition.lua: epoch, sequence, mark, offset, generation_start, generation,
   -- next_due; of its config: config_revision, retention, longest_life, quota_records, quota_skus, events_kept.
-  -- now               the clock of this call, ms
+  -- now, now_bytes    the clock of this call, ms; the same as I6
   -- past, past_other  the generation that is written, and the one before it
   -- past_is_over, other_is_over  whether their time is over: not read, and unlinked when writing
   -- first_sequence    of this call's first change, minus one
@@ -54,6 +55,7 @@ local known = {}    -- id -> record as it is now: from the store, or as this cal
 local shapes = {}   -- shape -> its lines
 local stocks = {}   -- SKU -> stock table; false: no such SKU
 local counts        -- SKU NUL buyer -> units held and bought; nil where the batch has no limit per buyer
+local alike = {}    -- record -> what it has in common with others: lines, shape, buyer, is_named; false: it is not plain
 local due = {}      -- ids of pending reservations whose deadline has passed
 local spent = {}    -- entries of the deadline index that are done with
 local apply = {}    -- kind -> what applies a group of it
@@ -61,7 +63,9 @@ local reply
 
 -- By the ledger, for write.lua.
 local changed_stock = {}  -- SKU -> true
-local changed = {}        -- ids whose record this call has changed, in order, possibly twice
+local held_records = {}   -- id, record, ... of pending reservations that are new or changed, possibly twice
+local resolved_ids = {}   -- of reservations that are resolved now; their records come after those that are held
+local past_records = {}   -- id, record, ... of what is resolved or remembered, possibly twice
 local changed_counts      -- fields of BUYERS, in order, possibly twice
 local run_list = {}       -- the runs of events, in order
 local new_deadlines = {}  -- score, packed ids, ... for the index
@@ -69,8 +73,9 @@ local new_deadlines = {}  -- score, packed ids, ... for the index
 -- The functions that more than one file calls, by the file that makes them.
 local corrupt, malformed, is_pending, state_of, deadline_of, buyer_and_shape, lines_from -- records.lua
 local stock_bytes, state_bytes -- records.lua
-local load_fields, lines_of, buyers_of -- batch.lua
-local run_of, enter, move, put, hold, settle, watch_deadline -- ledger.lua
+local load_fields, lines_of, buyers_of, touch -- batch.lua
+local run_of, enter, move, advance, put, settle, watch_deadline -- ledger.lua
 local shape_of, extension_of, held_amounts, hold_extended, buy, settle_extended, extend_deadline -- extended.lua
 local limited_lines, counts_line, count, over_limit -- buyers.lua
-local availability -- reserve.lua
+local availability, is_same -- reserve.lua
+local reserve_by_rule -- counted.lua

@@ -38,7 +38,7 @@ local function change_stock(group, sku, delta_of, refuse)
   if not stock then return answer('Q') end
   supply(sku, delta, group.kind, id)
   ctx.record_count = ctx.record_count + 1
-  put(id, 'M' .. pack('>I6', ctx.now) .. memo)
+  put(id, 'M' .. ctx.now_bytes .. memo)
   return answer('K', stock)
 end
 

@@ -4,28 +4,27 @@
 -- The only change of `supplied`.
 local function supply(sku, delta, kind, id)
   local stock = stocks[sku]
-  ctx.sequence = ctx.sequence + 1
+  local sequence = advance(1)
   stock[AVAILABLE] = stock[AVAILABLE] + delta
   stock[SUPPLIED] = stock[SUPPLIED] + delta
   if stock[AVAILABLE] < 0 or stock[SUPPLIED] < 0 then corrupt('a counter below zero') end
-  stock[VERSION] = ctx.sequence
+  stock[VERSION] = sequence
   changed_stock[sku] = true
-  enter(run_of(kind, '-', NO_DEADLINE, pack('>i8', delta) .. sku, ''), id, NO_BUYER)
+  enter(run_of(kind, '-', NO_DEADLINE, false, pack('>i8', delta) .. sku, ''), id, 1)
 end
 
 -- The rules of a SKU; no unit moves.
 local function configure(sku, flags, rules)
   local stock = stocks[sku]
-  ctx.sequence = ctx.sequence + 1
-  stock[FLAGS], stock[VERSION], stock.rules = flags, ctx.sequence, rules
+  stock[FLAGS], stock[VERSION], stock.rules = flags, advance(1), rules
   changed_stock[sku] = true
-  enter(run_of('F', '-', NO_DEADLINE, char(flags) .. sku, ''), NO_ORIGIN, NO_BUYER)
+  enter(run_of('F', '-', NO_DEADLINE, false, char(flags) .. sku, ''), NO_ORIGIN, 1)
 end
 
 -- A SKU that nobody holds goes.
 local function delete(sku)
-  ctx.sequence = ctx.sequence + 1
+  advance(1)
   stocks[sku] = false
   changed_stock[sku] = true
-  enter(run_of('D', '-', NO_DEADLINE, sku, ''), NO_ORIGIN, NO_BUYER)
+  enter(run_of('D', '-', NO_DEADLINE, false, sku, ''), NO_ORIGIN, 1)
 end

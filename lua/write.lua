@@ -2,7 +2,8 @@
 -- type was found before; the event stream, which was not, is written first.
 
 -- Sends one variadic command in as many calls as the limit on arguments asks for.
-local function call_with(command, key, arguments, n)
+local function call_with(command, key, arguments)
+  local n = #arguments
   for first = 1, n, MAX_ARGUMENTS do
     call(command, key, unpack(arguments, first, min(first + MAX_ARGUMENTS - 1, n)))
   end
@@ -13,17 +14,21 @@ local sweeping = not groups[1] and ctx.past_is_over
 if moved or spent[1] or sweeping then
   -- Two keys that were perhaps not read: a wrong type shows now.
   if new_deadlines[1] then call('ZCARD', DEADLINES) end
-  if changed[1] and not ctx.past_is_over then call('HLEN', ctx.past) end
+  if past_records[1] and not ctx.past_is_over then call('HLEN', ctx.past) end
 
-  -- One entry: version, now, first sequence, runs (kind, state after it, deadline, shape, rest,
-  -- entries), and the stock after the batch; a SKU that is gone has no record. Its id is the last
-  -- sequence, so that a reader resumes by sequence.
-  local stock_values, n_values, gone_skus, n_gone = {}, 0, {}, 0
+  -- One entry: version, now, first sequence, number of runs, runs, number of SKUs, the stock of each after
+  -- the batch; a SKU that is gone has no record. Its id is the last sequence, so that a reader resumes by
+  -- sequence. A run: its head (ledger.lua), how many, their ids, their numbers as ranges (how many, and of
+  -- each the first, counted from the first sequence, and how many), and their buyer fields where it names them.
+  local stock_values, gone_skus = {}, {}
   if moved then
     local skus, parts = {}, { char(1), pack('>I6I6I2', ctx.now, ctx.first_sequence, #run_list) }
     for r = 1, #run_list do
       local run = run_list[r]
-      parts[r + 2] = run.head .. pack('>I2', run.n) .. concat(run)
+      local ranges = run.ranges
+      for i = 1, #ranges do ranges[i] = pack('>I2I2', ranges[i][1], ranges[i][2]) end
+      parts[r + 2] = run.head .. pack('>I2', run.n) .. concat(run) .. pack('>I2', #ranges) .. concat(ranges)
+        .. concat(run.buyers or {})
     end
     for sku in pairs(changed_stock) do skus[#skus + 1] = sku end
     if skus[2] then table.sort(skus) end
@@ -33,11 +38,10 @@ if moved or spent[1] or sweeping then
       local sku = skus[i]
       local record = stocks[sku] and stock_bytes(stocks[sku]) or ''
       if record ~= '' then
-        stock_values[n_values + 1], stock_values[n_values + 2] = sku, record
-        n_values = n_values + 2
+        stock_values[#stock_values + 1] = sku
+        stock_values[#stock_values + 1] = record
       else
-        n_gone = n_gone + 1
-        gone_skus[n_gone] = sku
+        gone_skus[#gone_skus + 1] = sku
       end
       parts[n + i] = char(#sku) .. sku .. char(#record) .. record
     end
@@ -52,28 +56,12 @@ if moved or spent[1] or sweeping then
   end
 
   if moved then
-    local held, n_held, past, n_past, resolved, n_resolved = {}, 0, {}, 0, {}, 0
-    for i = 1, #changed do
-      local id = changed[i]
-      local record = known[id]
-      local state = byte(record, 1)
-      if state == PENDING or state == EXTENDED_PENDING then
-        held[n_held + 1], held[n_held + 2] = id, record
-        n_held = n_held + 2
-      else
-        if state ~= MEMO then
-          n_resolved = n_resolved + 1
-          resolved[n_resolved] = id
-        end
-        past[n_past + 1], past[n_past + 2] = id, record
-        n_past = n_past + 2
-      end
-    end
-    call_with('HSET', HOLDS, held, n_held)
-    call_with('HDEL', HOLDS, resolved, n_resolved)
-    call_with('HSET', ctx.past, past, n_past)
-    call_with('HSET', STOCK, stock_values, n_values)
-    call_with('HDEL', STOCK, gone_skus, n_gone)
+    -- Pending records first: some of these reservations are resolved by now.
+    call_with('HSET', HOLDS, held_records)
+    call_with('HDEL', HOLDS, resolved_ids)
+    call_with('HSET', ctx.past, past_records)
+    call_with('HSET', STOCK, stock_values)
+    call_with('HDEL', STOCK, gone_skus)
     if changed_counts then
       local values, gone = {}, {}
       for i = 1, #changed_counts do
@@ -85,11 +73,11 @@ if moved or spent[1] or sweeping then
           gone[#gone + 1] = field
         end
       end
-      call_with('HSET', BUYERS, values, #values)
-      call_with('HDEL', BUYERS, gone, #gone)
+      call_with('HSET', BUYERS, values)
+      call_with('HDEL', BUYERS, gone)
     end
-    call_with('ZADD', DEADLINES, new_deadlines, #new_deadlines)
+    call_with('ZADD', DEADLINES, new_deadlines)
   end
-  call_with('ZREM', DEADLINES, spent, #spent)
+  call_with('ZREM', DEADLINES, spent)
   call('HSET', META, 'state', state_bytes())
 end

@@ -82,6 +82,7 @@ fn run(bytes: &mut Bytes<'_>, first: u64) -> Option<Run> {
     let kind = bytes.u8()?;
     let state = bytes.u8()?;
     let deadline = Millis(bytes.u48()?);
+    let is_named = bytes.u8()? != 0;
     let (moved, rest) = (bytes.long()?, bytes.long()?);
     // What a new hold holds, and one that was extended, is what the event moved; else it is the rest.
     let held = if rest.is_empty() { moved } else { rest };
@@ -111,12 +112,23 @@ fn run(bytes: &mut Bytes<'_>, first: u64) -> Option<Run> {
         b'D' => Happened::Deleted(Sku::from_store(moved)?),
         _ => return None,
     };
-    let changes = (0..bytes.u16()?)
-        .map(|_| {
-            let id = bytes.take(16)?.try_into().ok()?;
-            let sequence = first + u64::from(bytes.u16()?);
-            let buyer = BuyerId::parse(String::from_utf8(bytes.short()?.to_vec()).ok()?).ok()?;
-            Some(Change { id, sequence, buyer })
+    let number = bytes.u16()?;
+    let ids = bytes.take(16 * usize::from(number))?;
+    let mut sequences = Vec::with_capacity(number.into());
+    for _ in 0..bytes.u16()? {
+        let (start, length) = (first + u64::from(bytes.u16()?), bytes.u16()?);
+        sequences.extend(start..start + u64::from(length));
+    }
+    if sequences.len() != usize::from(number) {
+        return None;
+    }
+    let changes = ids
+        .chunks_exact(16)
+        .zip(sequences)
+        .map(|(id, sequence)| {
+            let buyer = if is_named { bytes.short()? } else { &[] };
+            let buyer = BuyerId::parse(String::from_utf8(buyer.to_vec()).ok()?).ok()?;
+            Some(Change { id: id.try_into().ok()?, sequence, buyer })
         })
         .collect::<Option<_>>()?;
     Some(Run { happened, after, changes })

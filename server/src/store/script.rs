@@ -30,6 +30,7 @@ const BODY: &str = concat!(
     block_if!("ctx.any_counted", "buyers.lua"),
     block_if!("ctx.any_extended", "extended.lua"),
     block_if!("kinds.R or kinds.r or kinds.L", "reserve.lua"),
+    block_if!("kinds.r or ctx.any_limited", "counted.lua"),
     block_if!("kinds.C or kinds.B or kinds.G", "resolve.lua"),
     block_if!("kinds.L or kinds.c or kinds.b or kinds.E", "parts.lua"),
     block_if!("kinds.S or kinds.A or kinds.F or kinds.D or kinds.T", "supply.lua", "stock.lua"),

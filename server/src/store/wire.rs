@@ -43,13 +43,6 @@ fn number(value: &Value) -> Option<u64> {
     }
 }
 
-fn bytes(value: &Value) -> Option<&[u8]> {
-    match value {
-        Value::BulkString(bytes) => Some(bytes),
-        _ => None,
-    }
-}
-
 /// The numbers of records have six bytes.
 fn put_u48(out: &mut Vec<u8>, number: u64) {
     debug_assert!(number < 1 << 48, "a number of a record has six bytes");

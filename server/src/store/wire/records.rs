@@ -9,7 +9,23 @@ const RULED: u8 = 2;
 
 /// The counters and the rules in a stock record.
 pub(crate) fn stock_from(record: &[u8]) -> Option<Stock> {
-    let mut bytes = Bytes(record);
+    whole(record, next_stock)
+}
+
+/// The reservation in a record.
+pub(crate) fn reservation_from(id: ReservationId, record: &[u8]) -> Option<Reservation> {
+    whole(record, |bytes| next_reservation(id, bytes))
+}
+
+/// What these bytes are, and nothing behind it.
+fn whole<T>(bytes: &[u8], read: impl FnOnce(&mut Bytes<'_>) -> Option<T>) -> Option<T> {
+    let mut bytes = Bytes(bytes);
+    let value = read(&mut bytes)?;
+    bytes.0.is_empty().then_some(value)
+}
+
+/// The stock record that comes next.
+pub(super) fn next_stock(bytes: &mut Bytes<'_>) -> Option<Stock> {
     let mut stock = Stock {
         available: bytes.u48()?,
         held: bytes.u48()?,
@@ -31,7 +47,7 @@ pub(crate) fn stock_from(record: &[u8]) -> Option<Stock> {
             closes_at: Millis(bytes.u48()?),
         };
     }
-    bytes.0.is_empty().then_some(stock)
+    Some(stock)
 }
 
 /// Whether a record is a remembered request, and no reservation.
@@ -39,9 +55,8 @@ pub(crate) fn is_memo(record: &[u8]) -> bool {
     record.first() == Some(&b'M')
 }
 
-/// The reservation in a record.
-pub(crate) fn reservation_from(id: ReservationId, record: &[u8]) -> Option<Reservation> {
-    let mut bytes = Bytes(record);
+/// The record of a reservation that comes next.
+pub(super) fn next_reservation(id: ReservationId, bytes: &mut Bytes<'_>) -> Option<Reservation> {
     let letter = bytes.u8()?;
     let state = match letter.to_ascii_uppercase() {
         b'P' => State::Pending,
@@ -50,9 +65,16 @@ pub(crate) fn reservation_from(id: ReservationId, record: &[u8]) -> Option<Reser
         b'E' => State::Expired,
         _ => return None,
     };
+    let mut resolved_at = None;
+    if state != State::Pending {
+        // Behind it stands the record that it had before.
+        resolved_at = Some(Millis(bytes.u48()?));
+        if !bytes.u8()?.eq_ignore_ascii_case(&b'P') {
+            return None;
+        }
+    }
     let expires_at = Millis(bytes.u48()?);
     let created_at = Millis(bytes.u48()?);
-    let resolved_at = if state == State::Pending { None } else { Some(Millis(bytes.u48()?)) };
     let buyer = BuyerId::parse(String::from_utf8(bytes.short()?.to_vec()).ok()?).ok()?;
     let mut lines: Vec<ReservedLine> = bytes
         .lines()?
@@ -82,7 +104,7 @@ pub(crate) fn reservation_from(id: ReservationId, record: &[u8]) -> Option<Reser
             }
         }
     }
-    bytes.0.is_empty().then_some(Reservation { id, state, lines, buyer, created_at, expires_at, resolved_at, origin })
+    Some(Reservation { id, state, lines, buyer, created_at, expires_at, resolved_at, origin })
 }
 
 /// Epoch and sequence in the state record of a partition.

@@ -3,9 +3,9 @@
 use deadpool_redis::redis::Value;
 
 use super::{
-    Bytes, array, bytes, number,
-    records::{reservation_from, stock_from},
-    request::{Batch, Group, Kind},
+    Bytes, array, number,
+    records::{next_reservation, next_stock},
+    request::{Batch, Group},
 };
 use crate::{
     domain::{
@@ -82,27 +82,32 @@ impl Decoder {
         let [Value::BulkString(codes), Value::BulkString(shared), details @ ..] = array(reply)? else {
             return None;
         };
+        let mut details = match details {
+            [] => Bytes(&[]),
+            [Value::BulkString(details)] => Bytes(details),
+            _ => return None,
+        };
         let shared_answer = group.kind.is_shared();
         if codes.len() != if shared_answer { 1 } else { group.members.len() } {
             return None;
         }
-        let mut details = details.iter();
-        let mut detail: &[u8] = &[];
+        let one_for_all = details.0;
         for (i, &member) in group.members.iter().enumerate() {
             let code = codes[if shared_answer { 0 } else { i }];
             if i == 0 || !shared_answer {
                 // A change that is shared is one change, however many asked for it.
                 self.sequence += steps(code);
-                detail = if has_detail(group.kind, code) { bytes(details.next()?)? } else { &[] };
+            } else {
+                details = Bytes(one_for_all);
             }
             let operation = self.operations[member].take()?;
-            let said = Said { now: self.now, code, shared, detail };
+            let said = Said { now: self.now, code, shared, details: &mut details };
             self.verdicts[member] = Some(match code {
                 b'A' => Verdict::Again(operation),
                 _ => Verdict::Answered(Answer { outcome: said.outcome(operation)?, sequence: self.sequence }),
             });
         }
-        Some(())
+        details.0.is_empty().then_some(())
     }
 
     /// What the script was not asked about is a sweep.
@@ -122,26 +127,18 @@ fn steps(code: u8) -> u64 {
     }
 }
 
-/// Whether a detail stands in the reply for this code.
-fn has_detail(kind: Kind, code: u8) -> bool {
-    match code {
-        b'K' | b'+' => !b"Rr".contains(&kind.0),
-        b'Y' => kind.0 != b'D',
-        _ => b"VJjPIOZxHhv".contains(&code),
-    }
-}
-
 /// What the script said of one operation.
-struct Said<'a> {
+struct Said<'a, 'b> {
     now: Millis,
     code: u8,
     shared: &'a [u8],
-    detail: &'a [u8],
+    /// From its own on, where it has one; each says itself where it ends.
+    details: &'a mut Bytes<'b>,
 }
 
-impl Said<'_> {
+impl Said<'_, '_> {
     /// `None`: the reply makes no sense.
-    fn outcome(&self, operation: Operation) -> Option<Result<Outcome, Refusal>> {
+    fn outcome(mut self, operation: Operation) -> Option<Result<Outcome, Refusal>> {
         let refusal = match self.code {
             b'K' | b'+' | b'J' | b'j' | b'Y' | b'V' | b'S' => return self.success(operation).map(Ok),
             b'N' | b'U' | b'W' | b'M' | b'T' => self.rule(operation)?,
@@ -153,12 +150,12 @@ impl Said<'_> {
             b'B' => Refusal::ReservationRolledBack,
             b'C' => Refusal::ReservationAlreadyCommitted,
             b'O' => self.late_and_short()?,
-            b'x' => Refusal::ExtendLimit { left: Bytes(self.detail).u48()? },
+            b'x' => Refusal::ExtendLimit { left: self.details.u48()? },
             b'H' => Refusal::StockBelowHeld { held: self.stock()?.held },
             b'h' => Refusal::SkuHasHolds { held: self.stock()?.held },
             b'L' => Refusal::StockLimit,
             b'p' => Refusal::SkuExists,
-            b'v' if self.detail.is_empty() => Refusal::VersionMismatch(None),
+            b'v' if self.details.0.is_empty() => Refusal::VersionMismatch(None),
             b'v' => Refusal::VersionMismatch(Some(self.stock()?)),
             b'w' => Refusal::ClosesBeforeOpening,
             _ => return None,
@@ -166,10 +163,10 @@ impl Said<'_> {
         Some(Err(refusal))
     }
 
-    fn success(&self, operation: Operation) -> Option<Outcome> {
+    fn success(&mut self, operation: Operation) -> Option<Outcome> {
         let replayed = matches!(self.code, b'Y' | b'j');
-        let reservation = |id| {
-            let reservation = reservation_from(id, self.detail)?;
+        let mut reservation = |id| {
+            let reservation = next_reservation(id, self.details)?;
             Some(Outcome::Reservation { reservation, replayed })
         };
         match operation {
@@ -229,8 +226,8 @@ impl Said<'_> {
     }
 
     /// A refusal of one operation that is about one of its SKUs.
-    fn line(&self) -> Option<Refusal> {
-        let mut detail = Bytes(self.detail);
+    fn line(&mut self) -> Option<Refusal> {
+        let detail = &mut *self.details;
         let sku = Sku::from_store(detail.short()?)?;
         Some(match self.code {
             b'P' => Refusal::BuyerRequired(sku),
@@ -240,14 +237,13 @@ impl Said<'_> {
     }
 
     /// The lines that a late Commit would have bought, and how much there is of each.
-    fn late_and_short(&self) -> Option<Refusal> {
-        let mut detail = Bytes(self.detail);
-        let lines = detail.lines()?;
-        availability(lines, &mut detail).map(Refusal::LateCommitSoldOut)
+    fn late_and_short(&mut self) -> Option<Refusal> {
+        let lines = self.details.lines()?;
+        availability(lines, self.details).map(Refusal::LateCommitSoldOut)
     }
 
-    fn stock(&self) -> Option<Stock> {
-        stock_from(self.detail)
+    fn stock(&mut self) -> Option<Stock> {
+        next_stock(self.details)
     }
 }
 
