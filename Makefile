@@ -2,13 +2,13 @@
 # deploy/, tests/ and .ci/. Everything that is built or downloaded lies in target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs bench-quick bench-against clean
+.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs bench bench-quick bench-against clean
 
 # What is passed on to `sentinelctl demo` and to the server, as in: make demo ARGS=--json
 ARGS ?=
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 bootstrap: ## install what is missing on this machine: redis-server or valkey-server, a C compiler
 	@deploy/bootstrap
@@ -55,9 +55,11 @@ docs: bootstrap ## write the generated pages of docs/ anew, and the Rust documen
 	UPDATE_DOCS=1 cargo test --workspace --lib --locked the_documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-bench-quick: bootstrap ## measure group commit beside one script call per request, in under three minutes after the build
-	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
-	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench $(ARGS)
+bench: ## measure this service beside its alternatives, and what size costs; takes half an hour (ARGS go to the lab)
+	@bench/run --full --seconds 3 $(ARGS)
+
+bench-quick: ## measure this service beside its alternatives, in under eight minutes after the build (ARGS go to the lab)
+	@bench/run $(ARGS)
 
 bench-against: bootstrap ## measure this server beside that of another commit (ARGS=COMMIT)
 	@bench/against $(ARGS)

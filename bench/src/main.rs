@@ -38,6 +38,7 @@ const SCALE_ROUNDS: usize = 3;
 
 /// Measures the server beside its alternatives.
 #[derive(Parser)]
+#[command(args_override_self = true)]
 struct Args {
     /// The folder of the programs: sentinel-server, sentinel-noop.
     #[arg(long, default_value = "target/release", value_name = "FOLDER")]
@@ -49,10 +50,10 @@ struct Args {
     #[arg(long, value_name = "BINARY")]
     against: Option<PathBuf>,
     /// Interleaved rounds; each figure is the median over them.
-    #[arg(long, default_value_t = 5, value_parser = value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 7, value_parser = value_parser!(u16).range(1..))]
     rounds: u16,
     /// Length of one run, in seconds.
-    #[arg(long, default_value_t = 3, value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 2, value_parser = value_parser!(u64).range(1..))]
     seconds: u64,
     /// Measure what size costs too: a million SKUs, a million holds, and minutes of load.
     #[arg(long)]

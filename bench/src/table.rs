@@ -95,12 +95,11 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Row>, Vec<String>)>
         rows.insert(1, Row::new(DIRECT, "fast", direct(false)));
         rows.push(Row::new(DIRECT_SALES, "fast", direct(true)));
     } else {
-        absent.push("the direct library: its program was not built, for want of Go".to_owned());
+        absent.push("the direct library: its program was not built, as bench/set-up has said".to_owned());
     }
-    if runs("redis-benchmark") {
-        rows.push(Row::new("redis-benchmark", "fast", Way::RedisBenchmark(RedisBenchmark { redis })));
-    } else {
-        absent.push("redis-benchmark: not installed".to_owned());
+    match RedisBenchmark::of(redis) {
+        Some(benchmark) => rows.push(Row::new("redis-benchmark", "fast", Way::RedisBenchmark(benchmark))),
+        None => absent.push("redis-benchmark: not installed".to_owned()),
     }
     match Postgres::start().await {
         Ok(postgres) => {
@@ -112,10 +111,6 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Row>, Vec<String>)>
         Err(error) => absent.push(format!("SQL: {error:#}")),
     }
     Ok((rows, absent))
-}
-
-fn runs(program: &str) -> bool {
-    std::process::Command::new(program).arg("--version").output().is_ok()
 }
 
 /// The ratios, with what each must be and what is aimed at.

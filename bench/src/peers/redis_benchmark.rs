@@ -22,10 +22,18 @@ const LIMIT: Duration = Duration::from_secs(120);
 const HOLDS: &str = "1000000000";
 
 pub(crate) struct RedisBenchmark {
-    pub(crate) redis: Arc<Redis>,
+    redis: Arc<Redis>,
+    program: &'static str,
 }
 
 impl RedisBenchmark {
+    /// `None` where it is not installed; Valkey has it under a name of its own.
+    pub(crate) fn of(redis: Arc<Redis>) -> Option<Self> {
+        let runs = |program: &&str| std::process::Command::new(program).arg("--version").output().is_ok();
+        let program = ["redis-benchmark", "valkey-benchmark"].into_iter().find(runs)?;
+        Some(Self { redis, program })
+    }
+
     pub(crate) async fn run(&self, round: usize, length: Duration) -> Result<Run> {
         let mut redis = self.redis.connect().await?;
         let stock = format!("{{benchmark-{round}}}:stock");
@@ -33,14 +41,16 @@ impl RedisBenchmark {
         let sha: String = redis::cmd("SCRIPT").arg("LOAD").arg(RESERVE).query_async(&mut redis).await?;
         let calls = length.as_millis() as u64 * CALLS_PER_SECOND / 1000;
         let before = self.redis.cpu()?;
-        let mut command = Command::new("redis-benchmark");
+        let mut command = Command::new(self.program);
         command.args(["-h", "127.0.0.1", "-p"]).arg(self.redis.address().port().to_string());
         command.args(["--csv", "-r", HOLDS]);
         command.arg("-c").arg(CONNECTIONS.to_string()).arg("-n").arg(calls.to_string());
         command.args(["evalsha", &sha, "2", &stock]).arg(format!("{{benchmark-{round}}}:hold:__rand_int__"));
         command.args(["1", "3600"]).stdin(Stdio::null()).kill_on_drop(true);
-        let output = tokio::time::timeout(LIMIT, command.output()).await?.context("cannot run redis-benchmark")?;
-        ensure!(output.status.success(), "redis-benchmark failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        let output = tokio::time::timeout(LIMIT, command.output())
+            .await?
+            .with_context(|| format!("cannot run {}", self.program))?;
+        ensure!(output.status.success(), "{} failed:\n{}", self.program, String::from_utf8_lossy(&output.stderr));
         let store = (self.redis.cpu()? - before) * 1e6 / calls as f64;
         let printed = String::from_utf8(output.stdout)?;
         let (rate, latency) = parse(&printed).with_context(|| format!("unexpected output:\n{printed}"))?;
@@ -54,7 +64,7 @@ fn parse(csv: &str) -> Option<(f64, Latency)> {
     let figures: Vec<f64> =
         line.split("\",\"").skip(1).map_while(|field| field.trim_matches('"').parse().ok()).collect();
     let [rate, _, _, p50, _, p99, most] = figures[..] else { return None };
-    // It prints three decimals: whole microseconds.
+    // It prints three decimals: whole microseconds; and no p99.9, which the most is no less than.
     let microseconds = |milliseconds: f64| (milliseconds * 1e3).round();
     Some((rate, Latency { p50: microseconds(p50), p99: microseconds(p99), p999: microseconds(most) }))
 }
