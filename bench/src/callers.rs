@@ -1,13 +1,7 @@
 //! Those who call: through the generated client, a call a message; through the Rust client, which gathers
-//! calls into messages; straight to PostgreSQL. Each makes one call and checks its answer.
+//! calls into messages. Each makes one call and checks its answer.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use inventory_sentinel::v1::{
@@ -16,41 +10,14 @@ use inventory_sentinel::v1::{
 use inventory_sentinel_client::{Namespace, Sentinel};
 use tonic::transport::Channel;
 
-use crate::{load::Caller, process::Server};
+use crate::{
+    load::Caller,
+    process::Server,
+    shop::{Shop, TTL},
+};
 
 /// Connections that callers share.
-pub(crate) const CONNECTIONS: usize = 4;
-/// Units that no run sells out.
-const PLENTY: i64 = 1_000_000_000;
-/// Holds outlive the lab: what expires would be work of another run.
-pub(crate) const TTL: Duration = Duration::from_secs(3600);
-/// Longest wait until a message of rows is on the shelves.
-const OPENING_LIMIT: Duration = Duration::from_secs(60);
-
-/// What there is to reserve.
-#[derive(Clone, Debug)]
-pub(crate) struct Shop {
-    pub(crate) namespace: String,
-    pub(crate) skus: Arc<[String]>,
-    /// Whether a Reserve takes a unit, or gets none.
-    pub(crate) is_full: bool,
-}
-
-impl Shop {
-    /// A shop of so many SKUs.
-    pub(crate) fn new(namespace: impl Into<String>, skus: usize, is_full: bool) -> Self {
-        Self { namespace: namespace.into(), skus: (0..skus).map(|i| format!("sku-{i}")).collect(), is_full }
-    }
-
-    /// Puts the stock on the shelves.
-    pub(crate) async fn open(&self, server: &Server) -> Result<()> {
-        let client = Sentinel::builder(server.uri()).deadline(OPENING_LIMIT).connect().await?;
-        let on_hand = if self.is_full { PLENTY } else { 0 };
-        let rows = self.skus.iter().map(|sku| (sku, on_hand));
-        client.namespace(&self.namespace).admin().import_stock(rows).await?;
-        Ok(())
-    }
-}
+const CONNECTIONS: usize = 4;
 
 /// Calls Reserve through the generated client, one message a call.
 #[derive(Clone)]

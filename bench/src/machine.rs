@@ -1,12 +1,12 @@
 //! The machine that is measured on, in words: what a figure means nothing without. Reads /proc, runs `--version`s,
 //! and writes to a temporary file to time the disk.
 
-use std::{fs, io::Write as _, process::Command, time::Instant};
+use std::{ffi::OsStr, fs, io::Write as _, process::Command, time::Instant};
 
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::figures::Spread;
+use crate::{figures::Spread, peers::sql};
 
 /// Writes that are timed.
 const SYNCS: usize = 200;
@@ -36,28 +36,28 @@ impl Machine {
             processor: model.map_or_else(|| "unknown".to_owned(), |(_, name)| name.trim().to_owned()),
             cores: std::thread::available_parallelism()?.get(),
             memory_gib: kib.unwrap_or(0.0) / 1024.0 / 1024.0,
-            kernel: says("uname", &["-sr"]),
-            store: first_of(&[("valkey-server", &["--version"]), ("redis-server", &["--version"])]),
-            sql: says("postgres", &["--version"]),
-            go: says("go", &["version"]),
-            rust: says("rustc", &["--version"]),
+            kernel: says("uname", "-sr", "Linux", 2),
+            store: ["valkey-server", "redis-server"]
+                .into_iter()
+                .map(|program| says(program, "--version", program, 3))
+                .find(|said| !said.ends_with(ABSENT))
+                .unwrap_or_else(|| format!("Redis: {ABSENT}")),
+            sql: says(sql::programs().unwrap_or_default().join("postgres"), "--version", "PostgreSQL", 3),
+            go: says("go", "version", "Go", 3),
+            rust: says("rustc", "--version", "Rust", 2),
             fdatasync_us: sync_latency()?,
         })
     }
 }
 
-fn first_of(programs: &[(&str, &[&str])]) -> String {
-    let mut said = programs.iter().map(|(program, arguments)| says(program, arguments));
-    said.find(|said| said != ABSENT).unwrap_or_else(|| ABSENT.to_owned())
-}
-
 const ABSENT: &str = "not installed";
 
-/// The first words that a program prints.
-fn says(program: &str, arguments: &[&str]) -> String {
-    let Ok(output) = Command::new(program).args(arguments).output() else { return ABSENT.to_owned() };
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.split_whitespace().take(4).collect::<Vec<_>>().join(" ")
+/// The first words that a program prints of itself; behind them come checksums, builds and dates.
+fn says(program: impl AsRef<OsStr>, argument: &str, name: &str, words: usize) -> String {
+    let output = Command::new(program).arg(argument).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let words: Vec<_> = text.split_whitespace().take(words).collect();
+    if words.is_empty() { format!("{name}: {ABSENT}") } else { words.join(" ") }
 }
 
 fn sync_latency() -> Result<Spread> {

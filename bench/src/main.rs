@@ -3,12 +3,15 @@
 //!
 //! # Layout
 //! - `table`: which rows, which ratios; `lab`: how rows take turns and ratios are taken.
-//! - `ways`, `callers`, `load`: how units are reserved, by whom, and how they come.
-//! - `scale`: what size costs. `peers`: what is not ours. `process`: processes, their CPU and memory; `stop`:
-//!   their end before time.
+//! - `ways`, `callers`, `load`, `shop`: how units are reserved, by whom, how they come, and what is there.
+//! - `scale`: what size costs. `peers`: what is not ours.
+//! - `process`, `usage`, `stop`: processes, what they have used, and their end before time.
 //! - `figures`, `machine`, `report`: numbers, the machine, and how both are told.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, value_parser};
@@ -22,8 +25,10 @@ mod peers;
 mod process;
 mod report;
 mod scale;
+mod shop;
 mod stop;
 mod table;
+mod usage;
 mod ways;
 
 use machine::Machine;
@@ -32,6 +37,9 @@ use report::Report;
 // As in the server, so that callers cost as little as they can.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Where data goes, unless TMPDIR says otherwise: a disk. /tmp is often memory, where an fsync costs nothing.
+const DISK: &str = "/var/tmp";
 
 /// Rounds of the figures of the full run, each a minute or two.
 const SCALE_ROUNDS: usize = 3;
@@ -75,6 +83,9 @@ async fn main() -> Result<()> {
 }
 
 async fn measure(args: Args) -> Result<()> {
+    if std::env::var_os("TMPDIR").is_none() && Path::new(DISK).is_dir() {
+        tempfile::env::override_temp_dir(Path::new(DISK)).ok().context("temporary folders have a place already")?;
+    }
     let server = args.programs.join("sentinel-server");
     let mut scale = None;
     let (mut rows, absent, wanted) = match &args.against {
@@ -95,25 +106,16 @@ async fn measure(args: Args) -> Result<()> {
         }
     };
     if let Some(text) = &args.only {
-        rows.retain(|row| row.name.contains(text));
+        rows.retain(|row| row.name.text.contains(text));
     }
     let machine = Machine::look()?;
-    lab::measure(&mut rows, args.rounds.into(), Duration::from_secs(args.seconds)).await?;
+    let rows = lab::measure(rows, args.rounds.into(), Duration::from_secs(args.seconds)).await?;
     let mut ratios: Vec<_> = wanted.iter().filter_map(|wanted| wanted.take(&rows)).collect();
     if let Some(scale) = scale {
         ratios.extend(scale.figures(&rows, SCALE_ROUNDS, args.minutes).await?);
     }
-    let report = Report {
-        date: today()?,
-        machine: &machine,
-        method: format!(
-            "Callers, server and store share the machine; {} interleaved rounds of {} s, medians.",
-            args.rounds, args.seconds
-        ),
-        ratios,
-        rows: &rows,
-        absent,
-    };
+    let report =
+        Report { date: today()?, machine, method: report::method(args.rounds, args.seconds), ratios, rows, absent };
     print!("{}", report.markdown());
     report::write(&args.report, &serde_json::to_string_pretty(&report.json())?)?;
     eprintln!("written to {}", args.report.display());

@@ -1,5 +1,5 @@
 //! Processes under measurement, each in a temporary folder of its own: our server, the no-op one, a Redis.
-//! Starts and stops them, and reads their CPU time and memory from the operating system.
+//! Starts and stops them, and asks what they have used.
 
 use std::{
     fs,
@@ -10,11 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use deadpool_redis::redis;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::usage::{self, Usage};
 
 /// Longest wait for a process to be ready.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -24,8 +26,8 @@ const POLL: Duration = Duration::from_millis(20);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Pause until it is told again to stop.
 const SIGNAL_AGAIN: Duration = Duration::from_secs(1);
-/// `USER_HZ`, the unit of CPU time in /proc on every Linux that we know.
-const TICKS_PER_SECOND: f64 = 100.0;
+/// Most seconds by which Redis's own account of its CPU time and the operating system's may differ.
+const ACCOUNTS_AGREE: f64 = 0.1;
 /// Bytes of answers on a connection that callers have not read yet: room for any load of ours.
 const WINDOW: u32 = 32 << 20;
 
@@ -92,19 +94,21 @@ pub(crate) struct Server {
     process: Process,
     redis: Option<Redis>,
     address: SocketAddr,
+    /// Of its metrics; `None` of one that only answers.
+    admin: Option<SocketAddr>,
     _folder: TempDir,
 }
 
 impl Server {
     /// Starts our server with these flags, and a Redis for it alone, and waits until it serves.
     pub(crate) async fn start(binary: &Path, durability: Durability, flags: &[&str]) -> Result<Self> {
-        let (folder, address) = (tempfile::tempdir()?, free_address()?);
+        let (folder, address, admin) = (tempfile::tempdir()?, free_address()?, free_address()?);
         let redis = Redis::start(durability).await?;
         let mut command = Command::new(binary);
         command.arg("--listen").arg(address.to_string());
-        command.arg("--admin-listen").arg(free_address()?.to_string());
+        command.arg("--admin-listen").arg(admin.to_string());
         command.arg("--redis-url").arg(redis.uri()).args(["--durability", durability.name()]).args(flags);
-        Self::wait(command, address, folder, Some(redis)).await
+        Self::wait(command, folder, address, Some((admin, redis))).await
     }
 
     /// Starts the server whose handlers answer at once.
@@ -112,12 +116,18 @@ impl Server {
         let (folder, address) = (tempfile::tempdir()?, free_address()?);
         let mut command = Command::new(binary);
         command.arg(address.to_string());
-        Self::wait(command, address, folder, None).await
+        Self::wait(command, folder, address, None).await
     }
 
-    async fn wait(mut command: Command, address: SocketAddr, folder: TempDir, redis: Option<Redis>) -> Result<Self> {
+    async fn wait(
+        mut command: Command,
+        folder: TempDir,
+        address: SocketAddr,
+        ours: Option<(SocketAddr, Redis)>,
+    ) -> Result<Self> {
         let process = Process::start(&mut command, folder.path(), Signal::TERM)?;
-        let mut server = Self { process, redis, address, _folder: folder };
+        let (admin, redis) = ours.unzip();
+        let mut server = Self { process, redis, address, admin, _folder: folder };
         let address = server.uri();
         let is_serving = || async {
             let Ok(channel) = connect(&address).await else { return false };
@@ -143,17 +153,22 @@ impl Server {
         connect(&self.uri()).await
     }
 
-    /// CPU seconds that the server and its Redis have used so far.
-    pub(crate) fn cpu(&self) -> Result<(f64, f64)> {
-        let redis = self.redis.as_ref().map(Redis::cpu).transpose()?;
-        Ok((cpu_of(self.process.id())?, redis.unwrap_or(0.0)))
+    /// What callers in this process, the server and its Redis have used so far.
+    pub(crate) async fn usage(&self) -> Result<Usage> {
+        let mut usage =
+            Usage { client: usage::own_cpu()?, server: Some(usage::cpu_of(self.process.id())?), ..Usage::default() };
+        if let Some(redis) = &self.redis {
+            usage.store = Some(redis.cpu().await?);
+        }
+        if let Some(admin) = self.admin {
+            usage.batches = usage::batches_of(admin).await?;
+        }
+        Ok(usage)
     }
 
     /// Bytes of memory that the server has.
     pub(crate) fn memory(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a status has its VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+        usage::memory_of(self.process.id())
     }
 }
 
@@ -193,6 +208,7 @@ impl Durability {
 pub(crate) struct Redis {
     process: Process,
     address: SocketAddr,
+    connection: redis::aio::MultiplexedConnection,
     _folder: TempDir,
 }
 
@@ -211,29 +227,38 @@ impl Redis {
                 break;
             }
         }
-        let process = process.context("neither valkey-server nor redis-server is in PATH")?;
-        let mut redis = Self { process, address, _folder: folder };
-        let uri = redis.uri();
-        redis.process.wait_until(|| async { connect_redis(&uri).await.is_ok() }).await.context("redis")?;
-        Ok(redis)
+        let mut process = process.context("neither valkey-server nor redis-server is in PATH")?;
+        let uri = uri_of(address);
+        process.wait_until(|| async { connect_redis(&uri).await.is_ok() }).await.context("redis")?;
+        Ok(Self { process, address, connection: connect_redis(&uri).await?, _folder: folder })
     }
 
     pub(crate) fn uri(&self) -> String {
-        format!("redis://{}", self.address)
+        uri_of(self.address)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub(crate) async fn connect(&self) -> Result<redis::aio::MultiplexedConnection> {
-        connect_redis(&self.uri()).await
+    /// The connection by which the lab sets it up and asks it.
+    pub(crate) fn connection(&self) -> redis::aio::MultiplexedConnection {
+        self.connection.clone()
     }
 
-    /// CPU seconds that it has used so far.
-    pub(crate) fn cpu(&self) -> Result<f64> {
-        cpu_of(self.process.id())
+    /// CPU seconds that it has used so far, by its own account, which is finer than the operating system's and has
+    /// to agree with it.
+    pub(crate) async fn cpu(&self) -> Result<f64> {
+        let info: String = redis::cmd("INFO").arg("cpu").query_async(&mut self.connection()).await?;
+        let told = usage::cpu_of_info(&info).with_context(|| format!("unexpected: {info}"))?;
+        let counted = usage::cpu_of(self.process.id())?;
+        ensure!((told - counted).abs() < ACCOUNTS_AGREE, "INFO tells {told} CPU seconds, and /proc {counted}");
+        Ok(told)
     }
+}
+
+fn uri_of(redis: SocketAddr) -> String {
+    format!("redis://{redis}")
 }
 
 async fn connect_redis(uri: &str) -> Result<redis::aio::MultiplexedConnection> {
@@ -244,36 +269,4 @@ async fn connect_redis(uri: &str) -> Result<redis::aio::MultiplexedConnection> {
 
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
-/// CPU seconds of this process so far: the callers'.
-pub(crate) fn own_cpu() -> Result<f64> {
-    cpu_of(std::process::id())
-}
-
-/// CPU seconds of a process and of all that it has started and that still run.
-pub(crate) fn cpu_of_family(pid: u32) -> Result<f64> {
-    let mut seconds = cpu_of(pid)?;
-    for child in children_of(pid)? {
-        // A child may end meanwhile; what it has used counts no more.
-        seconds += cpu_of_family(child).unwrap_or(0.0);
-    }
-    Ok(seconds)
-}
-
-/// User and system time of a process, from its stat line; the name in it may hold spaces.
-fn cpu_of(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').context("a stat line has a name")?;
-    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
-    Ok(ticks.sum::<Result<f64, _>>()? / TICKS_PER_SECOND)
-}
-
-fn children_of(pid: u32) -> Result<Vec<u32>> {
-    let mut found = Vec::new();
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
-        found.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
-    }
-    Ok(found)
 }

@@ -1,32 +1,22 @@
 //! What size costs: the full run's rows and figures. A million SKUs, a million holds, all of them due in the same
 //! second, the bytes of each, a million events to drain; and the server's memory over minutes.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use deadpool_redis::redis::{self, aio::MultiplexedConnection};
 use hdrhistogram::Histogram;
 use inventory_sentinel::v1::{self, inventory_events_client::InventoryEventsClient};
-use inventory_sentinel_client::{BatchOutcome, Namespace, Sentinel};
-use tokio::task::JoinSet;
 
 use crate::{
-    callers::{Shop, TTL, Unary},
+    callers::Unary,
     figures::Latency,
     load,
     process::Server,
+    shop::{Shop, TTL},
 };
 
 pub(crate) const MILLION: usize = 1_000_000;
-/// Operations of one message, as the server has it at most.
-const MESSAGE: usize = 512;
-/// Messages under way while a shop is filled.
-const FILLERS: usize = 8;
-/// Longest wait for one of them.
-const FILLING_LIMIT: Duration = Duration::from_secs(30);
 /// How finely ttls are set so that holds fall due together: within this they do.
 const TOGETHER: u64 = 500;
 /// From the filling to the instant at which all that it made is due.
@@ -50,49 +40,8 @@ pub(crate) async fn shop_with_skus(server: &Server, skus: usize) -> Result<Shop>
 pub(crate) async fn shop_with_holds(server: &Server, name: &str, holds: usize) -> Result<Shop> {
     let shop = Shop::new(name, 1, true);
     shop.open(server).await?;
-    fill(server, &shop, holds, |_| TTL).await?;
+    shop.hold(server, &shop.skus[0], holds, |_| TTL).await?;
     Ok(shop)
-}
-
-/// Reserves so many single units of the first SKU, each message for as long as it is told at its start.
-async fn fill(
-    server: &Server,
-    shop: &Shop,
-    holds: usize,
-    ttl: impl Fn(Instant) -> Duration + Send + Sync + 'static,
-) -> Result<()> {
-    let client = Sentinel::builder(server.uri()).deadline(FILLING_LIMIT).connect().await?;
-    let namespace = client.namespace(&shop.namespace);
-    let ttl = Arc::new(ttl);
-    let mut fillers = JoinSet::new();
-    for filler in 0..FILLERS {
-        let (namespace, sku, ttl) = (namespace.clone(), shop.skus[0].clone(), Arc::clone(&ttl));
-        let mine = holds / FILLERS + usize::from(filler < holds % FILLERS);
-        fillers.spawn(async move {
-            let mut left = mine;
-            while left > 0 {
-                let now = left.min(MESSAGE);
-                send(&namespace, &sku, now, ttl(Instant::now())).await?;
-                left -= now;
-            }
-            anyhow::Ok(())
-        });
-    }
-    while let Some(filled) = fillers.join_next().await {
-        filled??;
-    }
-    Ok(())
-}
-
-async fn send(namespace: &Namespace, sku: &str, holds: usize, ttl: Duration) -> Result<()> {
-    let mut batch = namespace.batch();
-    for _ in 0..holds {
-        batch = batch.reserve(namespace.reserve(sku, 1).ttl(ttl));
-    }
-    for outcome in batch.await? {
-        ensure!(matches!(outcome, BatchOutcome::Reserve(Ok(_))), "unexpected answer: {outcome:?}");
-    }
-    Ok(())
 }
 
 /// The keys of a shop in Redis, of which each has one partition.
@@ -112,13 +61,13 @@ impl Keys {
     }
 }
 
-async fn redis_of(server: &Server) -> Result<MultiplexedConnection> {
-    server.redis().context("the server has a Redis")?.connect().await
+fn redis_of(server: &Server) -> Result<MultiplexedConnection> {
+    Ok(server.redis().context("the server has a Redis")?.connection())
 }
 
 /// Bytes of Redis's memory for each hold of a shop: its record and its place in the deadline index.
 pub(crate) async fn bytes_per_hold(server: &Server, shop: &Shop) -> Result<f64> {
-    let mut redis = redis_of(server).await?;
+    let mut redis = redis_of(server)?;
     let keys = Keys::of(shop);
     let mut bytes = 0.0;
     for key in [keys.holds(), keys.deadlines()] {
@@ -147,11 +96,11 @@ pub(crate) async fn storm(server: &Server, round: usize, rate: f64) -> Result<St
         let left = all_due.saturating_duration_since(now).as_millis() as u64;
         Duration::from_millis((left / TOGETHER).max(1) * TOGETHER)
     };
-    fill(server, &shop, MILLION, ttl).await?;
+    shop.hold(server, &shop.skus[0], MILLION, ttl).await?;
     let calm = (all_due - CALM).checked_duration_since(Instant::now()).context("the filling took too long")?;
     tokio::time::sleep(calm).await;
 
-    let mut redis = redis_of(server).await?;
+    let mut redis = redis_of(server)?;
     let deadlines = Keys::of(&shop).deadlines();
     let (end, ended) = tokio::sync::watch::channel(None);
     let start = Instant::now();

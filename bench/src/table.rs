@@ -9,12 +9,16 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    callers::Shop,
     figures::{Run, Spread, p50, p99, rate, server_cpu, store_cpu},
-    lab::{Better, Ratio, Row, Wanted},
-    peers::{direct::Direct, redis_benchmark::RedisBenchmark, sql::Postgres},
+    lab::{Asked, Better, Contender, Name, Ratio, Row, Wanted},
+    peers::{
+        direct::Direct,
+        redis_benchmark::RedisBenchmark,
+        sql::{Form, Postgres},
+    },
     process::{Durability, Redis, Server},
     scale,
+    shop::Shop,
     ways::Way,
 };
 
@@ -26,25 +30,42 @@ const SPREAD: usize = 1_000;
 /// Flags of a server that sends every request by itself: the same script, a connection of the pool each.
 const PER_REQUEST: &[&str] = &["--batch-max-operations", "1", "--batches-in-flight", "64", "--pool-size", "64"];
 
-const UNARY: &str = "unary";
-const NO_OP: &str = "no-op";
-const PER_REQUEST_ROW: &str = "per request";
-const DIRECT: &str = "direct library";
-const BATCHED: &str = "batched";
-const BATCHED_DURABLE: &str = "batched, durable";
-const SQL: &str = "sql";
-const SALES: &str = "batched, reserve + commit";
-const DIRECT_SALES: &str = "direct library, reserve + commit";
-const SOLD_OUT: &str = "unary, sold out";
-const UNARY_DURABLE: &str = "unary, durable";
-const HALF: &str = "unary, half rate, open loop";
-const HALF_NO_OP: &str = "no-op, the same rate, open loop";
-const LONE: &str = "lone caller";
-const LONE_PER_REQUEST: &str = "lone caller, per request";
+const UNARY: Name = fast("unary");
+const NO_OP: Name = keeps_nothing("no-op");
+const PER_REQUEST_ROW: Name = fast("per request");
+const UNARY_DURABLE: Name = durable("unary, durable");
+const SOLD_OUT: Name = fast("unary, sold out");
+const UNARY_SPREAD: Name = fast("unary, over 1,000 SKUs");
+const HALF: Name = fast("unary, half rate, open loop");
+const HALF_NO_OP: Name = keeps_nothing("no-op, the same rate, open loop");
+const LONE: Name = fast("lone caller");
+const LONE_PER_REQUEST: Name = fast("lone caller, per request");
+const BATCHED: Name = fast("batched");
+const BATCHED_DURABLE: Name = durable("batched, durable");
+const SALES: Name = fast("batched, reserve + commit");
+const DIRECT: Name = fast("direct library");
+const DIRECT_SALES: Name = fast("direct library, reserve + commit");
+const BENCHMARK: Name = fast("redis-benchmark");
+const SQL: Name = durable("sql, usual transaction");
+const SQL_SPREAD: Name = durable("sql, usual transaction, over 1,000 SKUs");
+const SQL_ONE: Name = durable("sql, one statement");
+const SQL_ONE_SPREAD: Name = durable("sql, one statement, over 1,000 SKUs");
 
-const AMONG_SKUS: &str = "unary, among 1,000,000 SKUs";
-const OVER_SKUS: &str = "unary, over 1,000,000 SKUs";
-const AMONG_HOLDS: &str = "unary, among 1,000,000 holds";
+const AMONG_SKUS: Name = fast("unary, among 1,000,000 SKUs");
+const OVER_SKUS: Name = fast("unary, over 1,000,000 SKUs");
+const AMONG_HOLDS: Name = fast("unary, among 1,000,000 holds");
+
+const fn fast(text: &'static str) -> Name {
+    Name { text, durability: Some(Durability::Fast) }
+}
+
+const fn durable(text: &'static str) -> Name {
+    Name { text, durability: Some(Durability::Durable) }
+}
+
+const fn keeps_nothing(text: &'static str) -> Name {
+    Name { text, durability: None }
+}
 
 /// Where the programs are.
 pub(crate) struct Programs {
@@ -54,7 +75,7 @@ pub(crate) struct Programs {
 }
 
 /// The rows, all of their processes started; and what could not be.
-pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Row>, Vec<String>)> {
+pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Contender>, Vec<String>)> {
     let server = |durability, flags| Server::start(&programs.server, durability, flags);
     let fast = Arc::new(server(Durability::Fast, &[]).await?);
     let durable = Arc::new(server(Durability::Durable, &[]).await?);
@@ -69,48 +90,55 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Row>, Vec<String>)>
         callers,
     };
     let gathered = |server: &Arc<Server>, sells| Way::Gathered { server: Arc::clone(server), sells, callers: MANY };
-    let mut rows = vec![
-        // Its rate is that which the rows at half of it take.
-        Row::new(UNARY, "fast", unary(&fast, 1, true, MANY)),
-        Row::new(NO_OP, "-", unary(&no_op, 1, true, MANY)),
-        Row::new(PER_REQUEST_ROW, "fast", unary(&per_request, 1, true, MANY)),
-        Row::new(UNARY_DURABLE, "durable", unary(&durable, 1, true, MANY)),
-        Row::new(SOLD_OUT, "fast", unary(&fast, 1, false, MANY)),
-        Row::new("unary, over 1,000 SKUs", "fast", unary(&fast, SPREAD, true, MANY)),
-        Row::new(BATCHED, "fast", gathered(&fast, false)),
-        Row::new(BATCHED_DURABLE, "durable", gathered(&durable, false)),
-        Row::new(SALES, "fast", gathered(&fast, true)),
-        Row::new(HALF, "fast", Way::HalfRate { server: Arc::clone(&fast) }),
-        Row::new(HALF_NO_OP, "-", Way::HalfRate { server: Arc::clone(&no_op) }),
-        Row::new(LONE, "fast", unary(&fast, 1, true, 1)),
-        Row::new(LONE_PER_REQUEST, "fast", unary(&per_request, 1, true, 1)),
-    ];
+    let half = |server: &Arc<Server>| Way::HalfRate { server: Arc::clone(server) };
+    let direct = |sells| {
+        let (program, redis) = (programs.direct.clone(), Arc::clone(&redis));
+        Way::Direct(Direct { program, redis, callers: MANY, sells })
+    };
     let mut absent = Vec::new();
-    if programs.direct.is_file() {
-        let direct = |sells| {
-            let (program, redis) = (programs.direct.clone(), Arc::clone(&redis));
-            Way::Direct(Direct { program, redis, callers: MANY, sells })
-        };
-        // Beside the rows that they are compared with.
-        rows.insert(1, Row::new(DIRECT, "fast", direct(false)));
-        rows.push(Row::new(DIRECT_SALES, "fast", direct(true)));
-    } else {
+    let has_direct = programs.direct.is_file();
+    if !has_direct {
         absent.push("the direct library: its program was not built, as bench/set-up has said".to_owned());
     }
-    match RedisBenchmark::of(redis) {
-        Some(benchmark) => rows.push(Row::new("redis-benchmark", "fast", Way::RedisBenchmark(benchmark))),
-        None => absent.push("redis-benchmark: not installed".to_owned()),
+    let benchmark = RedisBenchmark::of(Arc::clone(&redis)).map(Way::RedisBenchmark);
+    if benchmark.is_none() {
+        absent.push("redis-benchmark: not installed".to_owned());
     }
-    match Postgres::start().await {
-        Ok(postgres) => {
-            let postgres = Arc::new(postgres);
-            let sql = |skus| Way::Sql { postgres: Arc::clone(&postgres), skus, callers: MANY };
-            rows.push(Row::new(SQL, "durable", sql(1)));
-            rows.push(Row::new("sql, over 1,000 SKUs", "durable", sql(SPREAD)));
+    let postgres = match Postgres::start().await {
+        Ok(postgres) => Some(Arc::new(postgres)),
+        Err(error) => {
+            absent.push(format!("SQL: {error:#}"));
+            None
         }
-        Err(error) => absent.push(format!("SQL: {error:#}")),
-    }
-    Ok((rows, absent))
+    };
+    let sql = |form, skus| {
+        let postgres = postgres.as_ref().map(Arc::clone)?;
+        Some(Way::Sql { postgres, form, skus, callers: MANY })
+    };
+    // Those that are compared are near each other. The first has the rate that the rows at half of it take.
+    let rows = [
+        (UNARY, Some(unary(&fast, 1, true, MANY))),
+        (DIRECT, has_direct.then(|| direct(false))),
+        (BATCHED, Some(gathered(&fast, false))),
+        (NO_OP, Some(unary(&no_op, 1, true, MANY))),
+        (PER_REQUEST_ROW, Some(unary(&per_request, 1, true, MANY))),
+        (UNARY_DURABLE, Some(unary(&durable, 1, true, MANY))),
+        (SOLD_OUT, Some(unary(&fast, 1, false, MANY))),
+        (UNARY_SPREAD, Some(unary(&fast, SPREAD, true, MANY))),
+        (HALF, Some(half(&fast))),
+        (HALF_NO_OP, Some(half(&no_op))),
+        (LONE, Some(unary(&fast, 1, true, 1))),
+        (LONE_PER_REQUEST, Some(unary(&per_request, 1, true, 1))),
+        (SALES, Some(gathered(&fast, true))),
+        (DIRECT_SALES, has_direct.then(|| direct(true))),
+        (BENCHMARK, benchmark),
+        (BATCHED_DURABLE, Some(gathered(&durable, false))),
+        (SQL, sql(Form::Transaction, 1)),
+        (SQL_ONE, sql(Form::OneStatement, 1)),
+        (SQL_SPREAD, sql(Form::Transaction, SPREAD)),
+        (SQL_ONE_SPREAD, sql(Form::OneStatement, SPREAD)),
+    ];
+    Ok((rows.into_iter().filter_map(|(name, way)| Some(Contender { name, way: way? })).collect(), absent))
 }
 
 /// The ratios, with what each must be and what is aimed at.
@@ -121,6 +149,7 @@ pub(crate) const RATIOS: &[Wanted] = &[
     more("unary_vs_direct_library", UNARY, DIRECT, 0.7, 1.0),
     more("batched_vs_direct_library", BATCHED, DIRECT, 2.5, 6.0),
     more("batched_vs_sql", BATCHED_DURABLE, SQL, 30.0, 100.0),
+    informs("batched_vs_sql_one_statement", BATCHED_DURABLE, SQL_ONE),
     less("redis_cpu_vs_direct", SALES, DIRECT_SALES, store_cpu, 0.25, 0.12),
     less("soldout_vs_success_redis_cpu", SOLD_OUT, UNARY, store_cpu, 0.3, 0.1),
     more("durable_vs_fast", UNARY_DURABLE, UNARY, 0.8, 0.97),
@@ -129,13 +158,14 @@ pub(crate) const RATIOS: &[Wanted] = &[
 ];
 
 /// The rows of the full run: shops of a size, which stand through all rounds.
-pub(crate) async fn rows_of_scale(server: &Path) -> Result<(Vec<Row>, Scale)> {
+pub(crate) async fn rows_of_scale(server: &Path) -> Result<(Vec<Contender>, Scale)> {
     let server = Arc::new(Server::start(server, Durability::Fast, &[]).await?);
     let many_skus = scale::shop_with_skus(&server, scale::MILLION).await?;
     let holds = scale::shop_with_holds(&server, "holds", scale::MILLION).await?;
     let one_of_many = Shop { skus: many_skus.skus[..1].into(), ..many_skus.clone() };
     let row = |name, shop| {
-        Row::new(name, Durability::Fast.name(), Way::Standing { server: Arc::clone(&server), shop, callers: MANY })
+        let way = Way::Standing { server: Arc::clone(&server), shop, callers: MANY };
+        Contender { name, way }
     };
     let rows = vec![row(AMONG_SKUS, one_of_many), row(OVER_SKUS, many_skus), row(AMONG_HOLDS, holds)];
     Ok((rows, Scale { server }))
@@ -156,9 +186,10 @@ impl Scale {
     /// `rows`: what the figures are compared with. `minutes`: how long memory is watched.
     pub(crate) async fn figures(self, rows: &[Row], rounds: usize, minutes: u64) -> Result<Vec<Ratio>> {
         let server = &self.server;
-        let rate_of = |name: &str| {
+        let rate_of = |name: Name| {
             let row = rows.iter().find(|row| row.name == name);
-            row.and_then(|row| row.spread(rate)).map(|spread| spread.median).with_context(|| format!("no row {name}"))
+            let rate = row.and_then(|row| row.spread(rate)).map(|spread| spread.median);
+            rate.with_context(|| format!("the row {:?} was not measured", name.text))
         };
         let (mut storms, mut bytes, mut drains) = (Vec::new(), Vec::new(), Vec::new());
         for round in 1..=rounds {
@@ -176,7 +207,7 @@ impl Scale {
         eprintln!("\r{:<60}\r", "");
         let figure = |name, figures: Vec<f64>, better, must, aim| {
             let spread = Spread::of(figures).context("there are rounds")?;
-            anyhow::Ok(Ratio { name, spread, better, must, aim })
+            anyhow::Ok(Ratio { name, spread, better, asked: Some(Asked { must, aim }) })
         };
         Ok(vec![
             figure("expiry_storm_p99", storms, Better::Less, 2.0, 1.2)?,
@@ -187,52 +218,83 @@ impl Scale {
     }
 }
 
-const fn more(name: &'static str, this: &'static str, that: &'static str, must: f64, aim: f64) -> Wanted {
-    Wanted { name, this, that, figure: rate, better: Better::More, must, aim }
+const fn more(name: &'static str, this: Name, that: Name, must: f64, aim: f64) -> Wanted {
+    Wanted { name, this, that, figure: rate, better: Better::More, asked: Some(Asked { must, aim }) }
 }
 
-const fn less(
-    name: &'static str,
-    this: &'static str,
-    that: &'static str,
-    figure: fn(&Run) -> f64,
-    must: f64,
-    aim: f64,
-) -> Wanted {
-    Wanted { name, this, that, figure, better: Better::Less, must, aim }
+/// Nothing is asked of it.
+const fn informs(name: &'static str, this: Name, that: Name) -> Wanted {
+    Wanted { name, this, that, figure: rate, better: Better::More, asked: None }
+}
+
+const fn less(name: &'static str, this: Name, that: Name, figure: fn(&Run) -> f64, must: f64, aim: f64) -> Wanted {
+    Wanted { name, this, that, figure, better: Better::Less, asked: Some(Asked { must, aim }) }
 }
 
 /// Callers at once where batches are small.
 const FEW: usize = 16;
 
+const MANY_BEFORE: Name = fast("many, before");
+const MANY_AFTER: Name = fast("many, after");
+const FEW_BEFORE: Name = fast("few, before");
+const FEW_AFTER: Name = fast("few, after");
+const LONE_BEFORE: Name = fast("lone, before");
+const LONE_AFTER: Name = fast("lone, after");
+const SOLD_OUT_BEFORE: Name = fast("sold out, before");
+const SOLD_OUT_AFTER: Name = fast("sold out, after");
+
 /// The rows of two builds of the server, and what is compared.
-pub(crate) async fn builds(after: &Path, before: &Path) -> Result<Vec<Row>> {
+pub(crate) async fn builds(after: &Path, before: &Path) -> Result<Vec<Contender>> {
     let server = |binary| Server::start(binary, Durability::Fast, &[]);
     let (before, after) = (Arc::new(server(before).await?), Arc::new(server(after).await?));
     let row = |name, server: &Arc<Server>, is_full, callers| {
-        Row::new(name, "fast", Way::Unary { server: Arc::clone(server), skus: 1, is_full, callers })
+        let way = Way::Unary { server: Arc::clone(server), skus: 1, is_full, callers };
+        Contender { name, way }
     };
     Ok(vec![
-        row("many, before", &before, true, MANY),
-        row("many, after", &after, true, MANY),
-        row("few, before", &before, true, FEW),
-        row("few, after", &after, true, FEW),
-        row("lone, before", &before, true, 1),
-        row("lone, after", &after, true, 1),
-        row("sold out, before", &before, false, MANY),
-        row("sold out, after", &after, false, MANY),
+        row(MANY_BEFORE, &before, true, MANY),
+        row(MANY_AFTER, &after, true, MANY),
+        row(FEW_BEFORE, &before, true, FEW),
+        row(FEW_AFTER, &after, true, FEW),
+        row(LONE_BEFORE, &before, true, 1),
+        row(LONE_AFTER, &after, true, 1),
+        row(SOLD_OUT_BEFORE, &before, false, MANY),
+        row(SOLD_OUT_AFTER, &after, false, MANY),
     ])
 }
 
 /// Nothing but what it was before is asked of a build.
 pub(crate) const BUILD_RATIOS: &[Wanted] = &[
-    more("many_rate", "many, after", "many, before", 1.0, 1.0),
-    less("many_redis_cpu", "many, after", "many, before", store_cpu, 1.0, 1.0),
-    less("many_server_cpu", "many, after", "many, before", server_cpu, 1.0, 1.0),
-    more("few_rate", "few, after", "few, before", 1.0, 1.0),
-    less("few_redis_cpu", "few, after", "few, before", store_cpu, 1.0, 1.0),
-    more("lone_rate", "lone, after", "lone, before", 1.0, 1.0),
-    less("lone_redis_cpu", "lone, after", "lone, before", store_cpu, 1.0, 1.0),
-    more("sold_out_rate", "sold out, after", "sold out, before", 1.0, 1.0),
-    less("sold_out_redis_cpu", "sold out, after", "sold out, before", store_cpu, 1.0, 1.0),
+    more("many_rate", MANY_AFTER, MANY_BEFORE, 1.0, 1.0),
+    less("many_redis_cpu", MANY_AFTER, MANY_BEFORE, store_cpu, 1.0, 1.0),
+    less("many_server_cpu", MANY_AFTER, MANY_BEFORE, server_cpu, 1.0, 1.0),
+    more("few_rate", FEW_AFTER, FEW_BEFORE, 1.0, 1.0),
+    less("few_redis_cpu", FEW_AFTER, FEW_BEFORE, store_cpu, 1.0, 1.0),
+    more("lone_rate", LONE_AFTER, LONE_BEFORE, 1.0, 1.0),
+    less("lone_redis_cpu", LONE_AFTER, LONE_BEFORE, store_cpu, 1.0, 1.0),
+    more("sold_out_rate", SOLD_OUT_AFTER, SOLD_OUT_BEFORE, 1.0, 1.0),
+    less("sold_out_redis_cpu", SOLD_OUT_AFTER, SOLD_OUT_BEFORE, store_cpu, 1.0, 1.0),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durability_is_equal_on_both_sides_where_something_is_kept() {
+        for Wanted { name, this, that, .. } in [RATIOS, RATIOS_OF_SCALE, BUILD_RATIOS].concat() {
+            let is_the_question = name == "durable_vs_fast";
+            let keeps_nothing = that.durability.is_none();
+            assert!(is_the_question || keeps_nothing || this.durability == that.durability, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_name_is_used_once() {
+        let mut names: Vec<_> = [RATIOS, RATIOS_OF_SCALE].concat().iter().map(|wanted| wanted.name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}

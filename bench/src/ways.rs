@@ -5,11 +5,17 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Result;
 
 use crate::{
-    callers::{Gathered, Shop, Unary},
-    figures::{Cpu, Latency, Run},
+    callers::{Gathered, Unary},
+    figures::{Latency, Run},
     load::{self, Caller},
-    peers::{direct::Direct, redis_benchmark::RedisBenchmark, sql::Postgres},
-    process::{Server, own_cpu},
+    peers::{
+        direct::Direct,
+        redis_benchmark::RedisBenchmark,
+        sql::{Form, Postgres},
+    },
+    process::Server,
+    shop::Shop,
+    usage::Usage,
 };
 
 /// One way.
@@ -27,7 +33,7 @@ pub(crate) enum Way {
     /// No service and hardly a caller.
     RedisBenchmark(RedisBenchmark),
     /// A database.
-    Sql { postgres: Arc<Postgres>, skus: usize, callers: usize },
+    Sql { postgres: Arc<Postgres>, form: Form, skus: usize, callers: usize },
 }
 
 /// Callers who take turns on an open loop's connections.
@@ -40,19 +46,19 @@ impl Way {
             Way::Unary { server, skus, is_full, callers } => {
                 let shop = open(server, &format!("unary-{skus}-{is_full}-{callers}-{round}"), *skus, *is_full).await?;
                 let callers = Unary::callers(server, &shop, *callers).await?;
-                closed(callers, length, || server.cpu()).await
+                closed(callers, length, async || server.usage().await).await
             }
             Way::Standing { server, shop, callers } => {
                 let callers = Unary::callers(server, shop, *callers).await?;
-                closed(callers, length, || server.cpu()).await
+                closed(callers, length, async || server.usage().await).await
             }
             Way::HalfRate { server } => {
                 let shop = open(server, &format!("half-{round}"), 1, true).await?;
                 let callers = Unary::callers(server, &shop, TURNS).await?;
                 let rate = saturation.unwrap_or(DEFAULT_RATE) / 2.0;
-                let before = (own_cpu()?, server.cpu()?);
+                let before = server.usage().await?;
                 let answers = load::open(callers, rate, move |due| due < length).await?;
-                let after = (own_cpu()?, server.cpu()?);
+                let after = server.usage().await?;
                 let mut histogram = hdrhistogram::Histogram::new(3)?;
                 for answer in &answers {
                     histogram.record(answer.latency.as_micros() as u64)?;
@@ -60,19 +66,24 @@ impl Way {
                 Ok(Run {
                     rate: answers.len() as f64 / length.as_secs_f64(),
                     latency: Latency::from(&histogram),
-                    cpu: per_answer(before, after, answers.len() as f64),
+                    cpu: after.per_answer(&before, answers.len() as f64),
+                    operations_per_batch: after.operations_per_batch(&before),
                 })
             }
             Way::Gathered { server, sells, callers } => {
                 let shop = open(server, &format!("gathered-{sells}-{callers}-{round}"), 1, true).await?;
                 let callers = Gathered::callers(server, &shop, *sells, *callers).await?;
-                closed(callers, length, || server.cpu()).await
+                closed(callers, length, async || server.usage().await).await
             }
             Way::Direct(direct) => direct.run(round, length).await,
             Way::RedisBenchmark(benchmark) => benchmark.run(round, length).await,
-            Way::Sql { postgres, skus, callers } => {
-                let callers = postgres.callers(*skus, *callers).await?;
-                closed(callers, length, || Ok((0.0, postgres.cpu()?))).await
+            Way::Sql { postgres, form: Form::Transaction, skus, callers } => {
+                let callers = postgres.transactions(*skus, *callers).await?;
+                closed(callers, length, async || postgres.usage()).await
+            }
+            Way::Sql { postgres, form: Form::OneStatement, skus, callers } => {
+                let callers = postgres.one_statements(*skus, *callers).await?;
+                closed(callers, length, async || postgres.usage()).await
             }
         }
     }
@@ -89,20 +100,17 @@ async fn open(server: &Server, namespace: &str, skus: usize, is_full: bool) -> R
     Ok(shop)
 }
 
-async fn closed<C: Caller>(callers: Vec<C>, length: Duration, cpu: impl Fn() -> Result<(f64, f64)>) -> Result<Run> {
-    let before = (own_cpu()?, cpu()?);
+async fn closed<C: Caller>(callers: Vec<C>, length: Duration, usage: impl AsyncFn() -> Result<Usage>) -> Result<Run> {
+    // Its connections stay until all is read: what closing them costs is no part of the run.
+    let _one = callers.first().cloned();
+    let before = usage().await?;
     let (histogram, seconds) = load::closed(callers, length).await?;
-    let after = (own_cpu()?, cpu()?);
+    let after = usage().await?;
     let answers = histogram.len() as f64;
-    Ok(Run { rate: answers / seconds, latency: Latency::from(&histogram), cpu: per_answer(before, after, answers) })
-}
-
-/// CPU seconds before and after (callers; server, store) as microseconds per answer.
-fn per_answer(before: (f64, (f64, f64)), after: (f64, (f64, f64)), answers: f64) -> Cpu {
-    let per_answer = |before: f64, after: f64| (after - before) * 1e6 / answers;
-    Cpu {
-        client: per_answer(before.0, after.0),
-        server: per_answer(before.1.0, after.1.0),
-        store: per_answer(before.1.1, after.1.1),
-    }
+    Ok(Run {
+        rate: answers / seconds,
+        latency: Latency::from(&histogram),
+        cpu: after.per_answer(&before, answers),
+        operations_per_batch: after.operations_per_batch(&before),
+    })
 }

@@ -35,7 +35,7 @@ struct Printed {
 
 impl Direct {
     pub(crate) async fn run(&self, round: usize, length: Duration) -> Result<Run> {
-        let before = self.redis.cpu()?;
+        let before = self.redis.cpu().await?;
         let mut command = Command::new(&self.program);
         command
             .arg("-address")
@@ -48,11 +48,12 @@ impl Direct {
         let output = output.with_context(|| format!("cannot run {}", self.program.display()))?;
         ensure!(output.status.success(), "the direct peer failed:\n{}", String::from_utf8_lossy(&output.stderr));
         let printed: Printed = serde_json::from_slice(&output.stdout)?;
-        let store = (self.redis.cpu()? - before) * 1e6 / printed.answers;
+        let store = (self.redis.cpu().await? - before) * 1e6 / printed.answers;
         Ok(Run {
             rate: printed.answers / printed.seconds,
             latency: printed.latency,
-            cpu: Cpu { client: printed.cpu_seconds * 1e6 / printed.answers, server: 0.0, store },
+            cpu: Cpu { client: printed.cpu_seconds * 1e6 / printed.answers, server: None, store: Some(store) },
+            operations_per_batch: None,
         })
     }
 }

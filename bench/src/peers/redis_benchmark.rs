@@ -7,8 +7,9 @@ use deadpool_redis::redis;
 use tokio::process::Command;
 
 use crate::{
-    figures::{Cpu, Latency, Run},
+    figures::{Latency, Run},
     process::Redis,
+    usage::{Usage, ended_cpu},
 };
 
 const RESERVE: &str = include_str!("../../direct/reserve.lua");
@@ -35,12 +36,15 @@ impl RedisBenchmark {
     }
 
     pub(crate) async fn run(&self, round: usize, length: Duration) -> Result<Run> {
-        let mut redis = self.redis.connect().await?;
+        let mut redis = self.redis.connection();
         let stock = format!("{{benchmark-{round}}}:stock");
         let _: () = redis::cmd("SET").arg(&stock).arg(1_000_000_000).query_async(&mut redis).await?;
         let sha: String = redis::cmd("SCRIPT").arg("LOAD").arg(RESERVE).query_async(&mut redis).await?;
         let calls = length.as_millis() as u64 * CALLS_PER_SECOND / 1000;
-        let before = self.redis.cpu()?;
+        let usage = async || {
+            anyhow::Ok(Usage { client: ended_cpu()?, store: Some(self.redis.cpu().await?), ..Usage::default() })
+        };
+        let before = usage().await?;
         let mut command = Command::new(self.program);
         command.args(["-h", "127.0.0.1", "-p"]).arg(self.redis.address().port().to_string());
         command.args(["--csv", "-r", HOLDS]);
@@ -51,10 +55,10 @@ impl RedisBenchmark {
             .await?
             .with_context(|| format!("cannot run {}", self.program))?;
         ensure!(output.status.success(), "{} failed:\n{}", self.program, String::from_utf8_lossy(&output.stderr));
-        let store = (self.redis.cpu()? - before) * 1e6 / calls as f64;
+        let cpu = usage().await?.per_answer(&before, calls as f64);
         let printed = String::from_utf8(output.stdout)?;
         let (rate, latency) = parse(&printed).with_context(|| format!("unexpected output:\n{printed}"))?;
-        Ok(Run { rate, latency, cpu: Cpu { client: 0.0, server: 0.0, store } })
+        Ok(Run { rate, latency, cpu, operations_per_batch: None })
     }
 }
 

@@ -1,35 +1,51 @@
-//! The shop's ordinary way: PostgreSQL, a conditional UPDATE and a row for the hold in one transaction, here in
-//! one prepared statement and so in one round trip. Starts a server of its own in a temporary folder.
+//! The shop's ordinary way: PostgreSQL, a conditional UPDATE and a row for the hold in one transaction, as shops
+//! write it, and at its best, in one statement. Starts a server of its own in a temporary folder.
 
 use std::{
     fs,
     os::unix::{fs::chown, process::CommandExt as _},
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_postgres::{Client, NoTls, Statement};
 use uuid::Uuid;
 
 use crate::{
     load::Caller,
-    process::{Process, cpu_of_family},
+    process::Process,
+    usage::{self, Usage},
 };
 
-/// Connections, on which callers queue: among 4 to 64 the number with the highest rate on two cores.
+/// Connections, for which callers queue: among 4 to 64 the number with the highest rate on two cores.
 const CONNECTIONS: usize = 16;
+/// Longest wait for one of them.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 const SCHEMA: &str = "
     CREATE TABLE stock (sku text PRIMARY KEY, available bigint NOT NULL CHECK (available >= 0));
     CREATE TABLE hold (id uuid PRIMARY KEY, sku text NOT NULL, quantity int NOT NULL, expires_at timestamptz NOT NULL);
     INSERT INTO stock SELECT 'sku-' || number, 1000000000 FROM generate_series(0, 999) AS number;";
-const RESERVE: &str = "
+const TAKE: &str = "UPDATE stock SET available = available - $2 WHERE sku = $1 AND available >= $2";
+const HOLD: &str = "INSERT INTO hold VALUES ($1, $2, $3::bigint::int, now() + interval '1 hour')";
+const BOTH: &str = "
     WITH taken AS (
         UPDATE stock SET available = available - $3 WHERE sku = $2 AND available >= $3 RETURNING sku)
     INSERT INTO hold SELECT $1, sku, $3::bigint::int, now() + interval '1 hour' FROM taken";
+
+/// How a unit is reserved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Form {
+    /// BEGIN, UPDATE, INSERT, COMMIT: four statements, each awaited, on a connection that nobody else has meanwhile.
+    Transaction,
+    /// One statement that does both, and on each connection the next behind it before it is answered.
+    OneStatement,
+}
 
 /// A PostgreSQL that fsyncs before it answers, as it does by default.
 pub(crate) struct Postgres {
@@ -56,7 +72,7 @@ impl Postgres {
         };
         let data = folder.path().join("data");
         let made = command("initdb")
-            .args(["--username=bench", "--auth=trust", "--no-sync", "--pgdata"])
+            .args(["--username=bench", "--auth=trust", "--locale=C", "--encoding=UTF8", "--no-sync", "--pgdata"])
             .arg(&data)
             .output()?;
         ensure!(made.status.success(), "initdb failed:\n{}", String::from_utf8_lossy(&made.stderr));
@@ -72,41 +88,107 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// So many callers, over a few connections.
-    pub(crate) async fn callers(&self, skus: usize, number: usize) -> Result<Vec<Sql>> {
+    /// So many callers, who take turns on a few connections.
+    pub(crate) async fn transactions(&self, skus: usize, number: usize) -> Result<Vec<Transaction>> {
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let client = connect(self.folder.path()).await?;
+            let (take, hold) = (client.prepare(TAKE).await?, client.prepare(HOLD).await?);
+            idle.push(Connection { client, take, hold });
+        }
+        let pool = Arc::new(Pool { free: Semaphore::new(idle.len()), idle: Mutex::new(idle) });
+        Ok((0..number).map(|next| Transaction { pool: Arc::clone(&pool), skus: Skus { number: skus, next } }).collect())
+    }
+
+    /// So many callers, who share a few connections.
+    pub(crate) async fn one_statements(&self, skus: usize, number: usize) -> Result<Vec<OneStatement>> {
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
             let client = connect(self.folder.path()).await?;
-            let reserve = client.prepare(RESERVE).await?;
-            clients.push((Arc::new(client), reserve));
+            let both = client.prepare(BOTH).await?;
+            clients.push((client, both));
         }
-        let caller = |i: usize| {
-            let (client, reserve) = clients[i % clients.len()].clone();
-            Sql { client, reserve, skus, next: i }
+        let clients: Arc<[_]> = clients.into();
+        let caller = |i| OneStatement {
+            clients: Arc::clone(&clients),
+            mine: i % CONNECTIONS,
+            skus: Skus { number: skus, next: i },
         };
         Ok((0..number).map(caller).collect())
     }
 
-    /// CPU seconds of all its processes so far.
-    pub(crate) fn cpu(&self) -> Result<f64> {
-        cpu_of_family(self.process.id())
+    /// What callers in this process and all processes of the database have used so far.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        let store = usage::cpu_of_family(self.process.id())?;
+        Ok(Usage { client: usage::own_cpu()?, store: Some(store), ..Usage::default() })
     }
 }
 
-/// One who reserves by SQL.
+/// Which SKU a caller wants next.
 #[derive(Clone)]
-pub(crate) struct Sql {
-    client: Arc<Client>,
-    reserve: Statement,
-    skus: usize,
+struct Skus {
+    number: usize,
     next: usize,
 }
 
-impl Caller for Sql {
-    async fn call(&mut self) -> Result<()> {
-        let sku = format!("sku-{}", self.next % self.skus);
+impl Skus {
+    fn next(&mut self) -> String {
+        let sku = format!("sku-{}", self.next % self.number);
+        // A step that shares no factor with the numbers of SKUs in use.
         self.next += 7919;
-        let held = self.client.execute(&self.reserve, &[&Uuid::now_v7(), &sku, &1_i64]).await?;
+        sku
+    }
+}
+
+/// Connections that one caller at a time has.
+struct Pool {
+    free: Semaphore,
+    idle: Mutex<Vec<Connection>>,
+}
+
+struct Connection {
+    client: Client,
+    take: Statement,
+    hold: Statement,
+}
+
+/// One who reserves in the usual transaction.
+#[derive(Clone)]
+pub(crate) struct Transaction {
+    pool: Arc<Pool>,
+    skus: Skus,
+}
+
+impl Caller for Transaction {
+    async fn call(&mut self) -> Result<()> {
+        let _turn = timeout(CONNECTION_LIMIT, self.pool.free.acquire()).await??;
+        // A panic elsewhere fails the run by itself.
+        let idle = || self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connection = idle().pop().context("a turn is a connection")?;
+        let sku = self.skus.next();
+        let transaction = connection.client.transaction().await?;
+        let taken = transaction.execute(&connection.take, &[&sku, &1_i64]).await?;
+        ensure!(taken == 1, "no unit was taken");
+        transaction.execute(&connection.hold, &[&Uuid::now_v7(), &sku, &1_i64]).await?;
+        transaction.commit().await?;
+        idle().push(connection);
+        Ok(())
+    }
+}
+
+/// One who reserves in one statement.
+#[derive(Clone)]
+pub(crate) struct OneStatement {
+    // All of them, so that none is closed before the last caller goes.
+    clients: Arc<[(Client, Statement)]>,
+    mine: usize,
+    skus: Skus,
+}
+
+impl Caller for OneStatement {
+    async fn call(&mut self) -> Result<()> {
+        let (client, both) = &self.clients[self.mine];
+        let held = client.execute(both, &[&Uuid::now_v7(), &self.skus.next(), &1_i64]).await?;
         ensure!(held == 1, "no unit was held");
         Ok(())
     }
@@ -121,7 +203,7 @@ async fn connect(socket: &Path) -> Result<Client> {
 }
 
 /// The folder of `initdb` and `postgres`: in PATH, or where Debian and Red Hat put it.
-fn programs() -> Option<PathBuf> {
+pub(crate) fn programs() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     for parent in ["/usr/lib/postgresql", "/usr"] {
