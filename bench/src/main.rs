@@ -6,6 +6,7 @@
 //! - `ways`, `callers`, `load`, `shop`: how units are reserved, by whom, how they come, and what is there.
 //! - `scale`: what size costs. `peers`: what is not ours.
 //! - `process`, `usage`, `stop`: processes, what they have used, and their end before time.
+//! - `count`: what an operation costs in commands and instructions, guarded against growth.
 //! - `figures`, `machine`, `report`: numbers, the machine, and how both are told.
 
 use std::{
@@ -14,9 +15,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, value_parser};
+use clap::{Parser, Subcommand, value_parser};
 
 mod callers;
+mod count;
 mod figures;
 mod lab;
 mod load;
@@ -46,8 +48,10 @@ const SCALE_ROUNDS: usize = 3;
 
 /// Measures the server beside its alternatives.
 #[derive(Parser)]
-#[command(args_override_self = true)]
+#[command(args_override_self = true, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// The folder of the programs: sentinel-server, sentinel-noop.
     #[arg(long, default_value = "target/release", value_name = "FOLDER")]
     programs: PathBuf,
@@ -77,6 +81,12 @@ struct Args {
     report: PathBuf,
 }
 
+/// What there is to do instead.
+#[derive(Subcommand)]
+enum Other {
+    Count(count::Args),
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     stop::unless_told_to_stop(measure(Args::parse())).await
@@ -85,6 +95,9 @@ async fn main() -> Result<()> {
 async fn measure(args: Args) -> Result<()> {
     if std::env::var_os("TMPDIR").is_none() && Path::new(DISK).is_dir() {
         tempfile::env::override_temp_dir(Path::new(DISK)).ok().context("temporary folders have a place already")?;
+    }
+    if let Some(Other::Count(args)) = &args.other {
+        return count::run(args).await;
     }
     let server = args.programs.join("sentinel-server");
     let mut scale = None;

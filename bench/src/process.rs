@@ -102,9 +102,17 @@ pub(crate) struct Server {
 impl Server {
     /// Starts our server with these flags, and a Redis for it alone, and waits until it serves.
     pub(crate) async fn start(binary: &Path, durability: Durability, flags: &[&str]) -> Result<Self> {
+        Self::start_by(Command::new(binary), Redis::start(durability).await?, durability, flags).await
+    }
+
+    /// The same with this Redis. The command runs the binary: by itself, or under a tool.
+    pub(crate) async fn start_by(
+        mut command: Command,
+        redis: Redis,
+        durability: Durability,
+        flags: &[&str],
+    ) -> Result<Self> {
         let (folder, address, admin) = (tempfile::tempdir()?, free_address()?, free_address()?);
-        let redis = Redis::start(durability).await?;
-        let mut command = Command::new(binary);
         command.arg("--listen").arg(address.to_string());
         command.arg("--admin-listen").arg(admin.to_string());
         command.arg("--redis-url").arg(redis.uri()).args(["--durability", durability.name()]).args(flags);
@@ -113,8 +121,12 @@ impl Server {
 
     /// Starts the server whose handlers answer at once.
     pub(crate) async fn start_no_op(binary: &Path) -> Result<Self> {
+        Self::start_no_op_by(Command::new(binary)).await
+    }
+
+    /// The same; the command runs the binary: by itself, or under a tool.
+    pub(crate) async fn start_no_op_by(mut command: Command) -> Result<Self> {
         let (folder, address) = (tempfile::tempdir()?, free_address()?);
-        let mut command = Command::new(binary);
         command.arg(address.to_string());
         Self::wait(command, folder, address, None).await
     }
@@ -137,6 +149,10 @@ impl Server {
         };
         server.process.wait_until(is_serving).await.context("the server")?;
         Ok(server)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Its Redis; `None` of one that only answers.
@@ -214,23 +230,31 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) async fn start(durability: Durability) -> Result<Self> {
+        Self::start_by(Command::new(Self::program()?), durability).await
+    }
+
+    /// Which program it is.
+    pub(crate) fn program() -> Result<&'static str> {
+        let runs = |program: &&str| Command::new(program).arg("--version").output().is_ok();
+        let program = ["valkey-server", "redis-server"].into_iter().find(runs);
+        program.context("neither valkey-server nor redis-server is in PATH")
+    }
+
+    /// The same; the command runs the program: by itself, or under a tool.
+    pub(crate) async fn start_by(mut command: Command, durability: Durability) -> Result<Self> {
         let (folder, address) = (tempfile::tempdir()?, free_address()?);
-        let mut process = None;
-        for program in ["valkey-server", "redis-server"] {
-            let mut command = Command::new(program);
-            command.args(["--bind", "127.0.0.1", "--port"]).arg(address.port().to_string());
-            command.args(["--appendonly", "yes", "--appendfsync", durability.appendfsync(), "--save", ""]);
-            command.args(["--maxmemory-policy", "noeviction", "--daemonize", "no"]);
-            command.arg("--dir").arg(folder.path());
-            if let Ok(started) = Process::start(&mut command, folder.path(), Signal::TERM) {
-                process = Some(started);
-                break;
-            }
-        }
-        let mut process = process.context("neither valkey-server nor redis-server is in PATH")?;
+        command.args(["--bind", "127.0.0.1", "--port"]).arg(address.port().to_string());
+        command.args(["--appendonly", "yes", "--appendfsync", durability.appendfsync(), "--save", ""]);
+        command.args(["--maxmemory-policy", "noeviction", "--daemonize", "no"]);
+        command.arg("--dir").arg(folder.path());
+        let mut process = Process::start(&mut command, folder.path(), Signal::TERM)?;
         let uri = uri_of(address);
         process.wait_until(|| async { connect_redis(&uri).await.is_ok() }).await.context("redis")?;
         Ok(Self { process, address, connection: connect_redis(&uri).await?, _folder: folder })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     pub(crate) fn uri(&self) -> String {

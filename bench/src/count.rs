@@ -1,0 +1,81 @@
+//! Counts that must not grow unseen: what an operation costs in commands and in instructions, beside what
+//! `bench/guards.json` expects. Counts repeat where times don't. Starts the processes that are counted; writes
+//! that file when told to, and nothing else.
+//!
+//! # Layout
+//! - `guards`: what is expected, and how it is compared.
+//! - `calls`: commands of the script; `instructions`: those of Redis, the server and the no-op server.
+//! - `callgrind`: how a process is counted; `driver`: who calls it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+
+mod callgrind;
+mod calls;
+mod driver;
+mod guards;
+mod instructions;
+
+use guards::{Guards, Versions};
+
+use crate::process::{Durability, Redis, Server};
+
+/// Counts what an operation costs and compares it with what is expected; ends with 1 where it costs more.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The folder of the programs: sentinel-server, sentinel-noop.
+    #[arg(long, default_value = "target/release", value_name = "FOLDER")]
+    programs: PathBuf,
+    /// What is expected.
+    #[arg(long, default_value = "bench/guards.json", value_name = "FILE")]
+    guards: PathBuf,
+    /// Expect from now on what is counted now.
+    #[arg(long)]
+    update: bool,
+}
+
+/// Operations of one Batch message.
+const BATCH: usize = 256;
+/// Calls before those that count: the first ones open a partition, load the script and make what later ones find.
+const WARM_UP: usize = 3;
+
+/// Counts everything, prints the table.
+pub(crate) async fn run(args: &Args) -> Result<()> {
+    // What is wrong with the file is told before the counting and not after it.
+    let expected = if args.update { None } else { Some(Guards::read(&args.guards)?) };
+    let versions = Versions::look()?;
+    let mut counts = calls::count(&args.programs).await?;
+    counts.extend(instructions::count(&args.programs).await?);
+    let Some(guards) = expected else {
+        let guards = Guards::new(versions, &counts);
+        print!("{}", guards::table(&guards.judge(&guards.made_with, &counts)));
+        guards.write(&args.guards)?;
+        eprintln!("written to {}", args.guards.display());
+        return Ok(());
+    };
+    let judged = guards.judge(&versions, &counts);
+    print!("{}", guards::table(&judged));
+    for hint in guards.hints(&versions, &judged) {
+        println!("\n{hint}");
+    }
+    let failed: Vec<&str> = judged.iter().filter(|row| row.fails()).map(|row| row.name).collect();
+    ensure!(failed.is_empty(), "more than is allowed, or not known: {}", failed.join(", "));
+    Ok(())
+}
+
+/// The server as it is counted: on one thread, so that it always does the same things in the same order.
+fn on_one_thread(mut command: std::process::Command) -> std::process::Command {
+    command.env("TOKIO_WORKER_THREADS", "1");
+    command
+}
+
+/// Starts our server, which sweeps no sooner than the counting is over and waits for a Redis that is slow.
+async fn start(command: std::process::Command, redis: Redis) -> Result<Server> {
+    let flags = ["--sweep-interval", "1m", "--store-timeout", "1m"];
+    Server::start_by(on_one_thread(command), redis, Durability::Fast, &flags).await
+}
+
+fn server(programs: &Path) -> PathBuf {
+    programs.join("sentinel-server")
+}

@@ -1,0 +1,140 @@
+//! One who calls a server that is counted: one call, a Batch message, or a wave of calls at once, over one
+//! connection of the generated client. Checks every answer.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use inventory_sentinel::v1::{
+    self, BatchOperation, batch_operation::Operation as Asked, batch_result::Result as Told,
+    inventory_sentinel_client::InventorySentinelClient, reserve_response::Result as Outcome,
+};
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
+
+use crate::{
+    process::Server,
+    shop::{Shop, TTL},
+};
+
+/// What a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    Reserve,
+    /// A Reserve that gets nothing.
+    SoldOut,
+    Commit,
+    Rollback,
+}
+
+/// The caller. Its shops are there from the start.
+pub(crate) struct Driver {
+    client: InventorySentinelClient<Channel>,
+    full: Shop,
+    empty: Shop,
+    held: Vec<String>,
+    requests: u64,
+}
+
+impl Driver {
+    /// Connects, and opens its shops where there is stock.
+    pub(crate) async fn new(server: &Server) -> Result<Self> {
+        let (full, empty) = (Shop::new("full", 1, true), Shop::new("empty", 1, false));
+        if server.redis().is_some() {
+            full.open(server).await?;
+            empty.open(server).await?;
+        }
+        let client = InventorySentinelClient::new(server.connect().await?);
+        Ok(Self { client, full, empty, held: Vec::new(), requests: 0 })
+    }
+
+    /// Holds what so many calls are going to resolve.
+    pub(crate) async fn prepare(&mut self, work: Work, size: usize, calls: usize) -> Result<()> {
+        while matches!(work, Work::Commit | Work::Rollback) && self.held.len() < size * calls {
+            self.call(Work::Reserve, size).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes so many calls, one after the other.
+    pub(crate) async fn calls(&mut self, work: Work, size: usize, calls: usize) -> Result<()> {
+        for _ in 0..calls {
+            self.call(work, size).await?;
+        }
+        Ok(())
+    }
+
+    /// Does it so many times in one call: one of a single operation, or a Batch message.
+    pub(crate) async fn call(&mut self, work: Work, size: usize) -> Result<()> {
+        let operations: Vec<Asked> = (0..size).map(|_| self.operation(work)).collect::<Result<_>>()?;
+        for told in self.send(operations).await? {
+            self.check(work, told)?;
+        }
+        Ok(())
+    }
+
+    /// Sends so many Reserves at once, a call each.
+    pub(crate) async fn wave(&mut self, size: usize) -> Result<()> {
+        let mut calls = JoinSet::new();
+        for _ in 0..size {
+            let (mut client, request) = (self.client.clone(), self.reserve(Work::Reserve));
+            calls.spawn(async move { client.reserve(request).await });
+        }
+        while let Some(response) = calls.join_next().await {
+            self.check(Work::Reserve, Told::Reserve(response??.into_inner()))?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, mut operations: Vec<Asked>) -> Result<Vec<Told>> {
+        if operations.len() == 1 {
+            return Ok(vec![match operations.remove(0) {
+                Asked::Reserve(request) => Told::Reserve(self.client.reserve(request).await?.into_inner()),
+                Asked::Commit(request) => Told::Commit(self.client.commit(request).await?.into_inner()),
+                Asked::Rollback(request) => Told::Rollback(self.client.rollback(request).await?.into_inner()),
+                other => bail!("no call is made of {other:?}"),
+            }]);
+        }
+        let operations =
+            operations.into_iter().map(|operation| BatchOperation { operation: Some(operation), timeout: None });
+        let request = v1::BatchRequest { operations: operations.collect() };
+        let response = self.client.batch(request).await?.into_inner();
+        response.results.into_iter().map(|result| result.result.context("a result has a value")).collect()
+    }
+
+    fn operation(&mut self, work: Work) -> Result<Asked> {
+        if matches!(work, Work::Reserve | Work::SoldOut) {
+            return Ok(Asked::Reserve(self.reserve(work)));
+        }
+        let reservation_id = self.held.pop().context("nothing is held")?;
+        let namespace_id = self.full.namespace.clone();
+        Ok(match work {
+            Work::Commit => Asked::Commit(v1::CommitRequest { namespace_id, reservation_id, ..Default::default() }),
+            _ => Asked::Rollback(v1::RollbackRequest { namespace_id, reservation_id, ..Default::default() }),
+        })
+    }
+
+    fn reserve(&mut self, work: Work) -> v1::ReserveRequest {
+        let shop = if work == Work::SoldOut { &self.empty } else { &self.full };
+        self.requests += 1;
+        v1::ReserveRequest {
+            namespace_id: shop.namespace.clone(),
+            // Of one length: longer messages cost more.
+            request_id: format!("count-{:010}", self.requests),
+            lines: vec![v1::Line { sku: shop.skus[0].clone(), quantity: 1 }],
+            ttl: Some(prost_types::Duration { seconds: TTL.as_secs() as i64, nanos: 0 }),
+            ..Default::default()
+        }
+    }
+
+    /// Whether it was done; notes what is held now.
+    fn check(&mut self, work: Work, told: Told) -> Result<()> {
+        match (work, told) {
+            (Work::Reserve, Told::Reserve(v1::ReserveResponse { result: Some(Outcome::Reservation(made)), .. })) => {
+                self.held.push(made.reservation_id);
+            }
+            (Work::SoldOut, Told::Reserve(v1::ReserveResponse { result: Some(Outcome::Shortage(_)), .. })) => {}
+            (Work::Commit, Told::Commit(response)) => ensure!(response.reservation.is_some()),
+            (Work::Rollback, Told::Rollback(response)) => ensure!(response.reservation.is_some()),
+            (_, other) => bail!("unexpected answer to {work:?}: {other:?}"),
+        }
+        Ok(())
+    }
+}

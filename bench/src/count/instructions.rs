@@ -1,0 +1,119 @@
+//! How many instructions an operation takes in Redis, in the server and in the no-op server. One process at a time is
+//! counted; who calls it, and what it calls, runs beside it uncounted.
+//!
+//! What a process does by itself is in the count too: once a second the server looks at its Redis, and Redis at
+//! itself. Where calls are counted together that is well below a hundredth; where one wave is counted at a time, it
+//! is in a few waves only, and so not in their median.
+
+use std::{collections::BTreeMap, path::Path, process::Command};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    BATCH, WARM_UP,
+    callgrind::Callgrind,
+    driver::{Driver, Work},
+    guards::{Count, Kind},
+    on_one_thread, server, start,
+};
+use crate::{
+    figures::Spread,
+    process::{Durability, Redis, Server},
+};
+
+/// How often everything is counted, each time in new processes.
+const REPETITIONS: usize = 3;
+/// Calls of one operation that are counted together.
+const LONE_CALLS: usize = 100;
+/// The same of batches; and where they are short, so that as much is counted.
+const BATCH_CALLS: usize = 16;
+const SHORT_BATCH_CALLS: usize = 64;
+/// Reserves under way at once, and how often so many are sent.
+const WAVE: usize = 64;
+const WAVES: usize = 15;
+
+const SERVER: &str = "server_instructions_reserve";
+const NO_OP: &str = "noop_instructions_reserve";
+const ABOVE_NO_OP: &str = "server_instructions_above_noop";
+
+/// What is counted in Redis, in this order: what is reserved is there to be resolved.
+const REDIS_ROWS: [(&str, Work, usize, usize); 5] = [
+    ("redis_instructions_reserve", Work::Reserve, 1, LONE_CALLS),
+    ("redis_instructions_sold_out", Work::SoldOut, 1, LONE_CALLS),
+    ("redis_instructions_batch_reserve", Work::Reserve, BATCH, BATCH_CALLS),
+    ("redis_instructions_batch_commit", Work::Commit, BATCH, BATCH_CALLS),
+    ("redis_instructions_batch_sold_out", Work::SoldOut, BATCH, SHORT_BATCH_CALLS),
+];
+
+/// Counts all rows, in new processes each time.
+pub(crate) async fn count(programs: &Path) -> Result<Vec<Count>> {
+    let mut redis: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    let (mut ours, mut no_op) = (Vec::new(), Vec::new());
+    for repetition in 1..=REPETITIONS {
+        let say = |what| eprintln!("counting instructions, {repetition} of {REPETITIONS}: {what}");
+        say("redis");
+        count_redis(programs, |name, count| redis.entry(name).or_default().push(count)).await?;
+        say("server");
+        ours.push(count_server(programs).await?);
+        say("no-op");
+        no_op.push(count_no_op(programs).await?);
+    }
+    let above: Vec<u64> = ours.iter().zip(&no_op).map(|(ours, no_op)| ours.saturating_sub(*no_op)).collect();
+    let mut counts = Vec::new();
+    for (name, ..) in REDIS_ROWS {
+        counts.extend(redis.get(name).and_then(|repetitions| Count::of(name, Kind::Redis, repetitions)));
+    }
+    counts.extend(Count::of(SERVER, Kind::Program, &ours));
+    counts.extend(Count::of(NO_OP, Kind::Program, &no_op));
+    counts.extend(Count::of(ABOVE_NO_OP, Kind::Difference, &above));
+    Ok(counts)
+}
+
+/// Per operation, the operations of many calls counted together: what Redis does now and then, as tables that grow,
+/// is a share of each.
+async fn count_redis(programs: &Path, mut tell: impl FnMut(&'static str, u64)) -> Result<()> {
+    let callgrind = Callgrind::new()?;
+    let redis = Redis::start_by(callgrind.command(Redis::program()?), Durability::Fast).await?;
+    let server = start(Command::new(server(programs)), redis).await?;
+    let pid = server.redis().context("our server has a Redis")?.id();
+    let mut driver = Driver::new(&server).await?;
+    callgrind.begin(pid).await?;
+    for (name, work, size, calls) in REDIS_ROWS {
+        driver.prepare(work, size, WARM_UP + calls).await?;
+        driver.calls(work, size, WARM_UP).await?;
+        callgrind.take(pid).await?;
+        driver.calls(work, size, calls).await?;
+        tell(name, callgrind.take(pid).await? / (calls * size) as u64);
+    }
+    Ok(())
+}
+
+async fn count_server(programs: &Path) -> Result<u64> {
+    let callgrind = Callgrind::new()?;
+    let server = start(callgrind.command(server(programs)), Redis::start(Durability::Fast).await?).await?;
+    count_waves(&callgrind, &server).await
+}
+
+async fn count_no_op(programs: &Path) -> Result<u64> {
+    let callgrind = Callgrind::new()?;
+    let command = on_one_thread(callgrind.command(programs.join("sentinel-noop")));
+    let server = Server::start_no_op_by(command).await?;
+    count_waves(&callgrind, &server).await
+}
+
+/// Per unary Reserve, of the median wave.
+async fn count_waves(callgrind: &Callgrind, server: &Server) -> Result<u64> {
+    let mut driver = Driver::new(server).await?;
+    callgrind.begin(server.id()).await?;
+    for _ in 0..WARM_UP {
+        driver.wave(WAVE).await?;
+    }
+    callgrind.take(server.id()).await?;
+    let mut waves = Vec::new();
+    for _ in 0..WAVES {
+        driver.wave(WAVE).await?;
+        waves.push(callgrind.take(server.id()).await? as f64);
+    }
+    let median = Spread::of(waves).context("there are waves")?.median;
+    Ok(median as u64 / WAVE as u64)
+}
