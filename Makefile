@@ -55,8 +55,8 @@ docs: bootstrap ## write the generated pages of docs/ anew, and the Rust documen
 	UPDATE_DOCS=1 cargo test --workspace --lib --locked the_documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-bench: ## measure this service beside its alternatives, and what size costs; takes half an hour (ARGS go to the lab)
-	@bench/run --full --seconds 3 $(ARGS)
+bench: ## measure this service beside its alternatives, and what size costs, in half an hour; writes docs/benchmarks (ARGS go to the lab)
+	@bench/run --full --seconds 3 --docs docs/benchmarks $(ARGS)
 
 bench-quick: ## measure this service beside its alternatives, in under eight minutes after the build (ARGS go to the lab)
 	@bench/run $(ARGS)

@@ -20,6 +20,8 @@ pub(crate) struct Name {
     pub(crate) text: &'static str,
     /// `None`: nothing is kept at all.
     pub(crate) durability: Option<Durability>,
+    /// Something else than this service as it is.
+    pub(crate) is_peer: bool,
 }
 
 impl Name {
@@ -143,8 +145,8 @@ mod tests {
     use super::*;
     use crate::figures::{Cpu, Latency, rate};
 
-    const THIS: Name = Name { text: "this", durability: None };
-    const THAT: Name = Name { text: "that", durability: None };
+    const THIS: Name = Name { text: "this", durability: None, is_peer: false };
+    const THAT: Name = Name { text: "that", durability: None, is_peer: true };
 
     fn row(name: Name, rates: &[f64]) -> Row {
         let latency = Latency { p50: 1.0, p99: 1.0, p999: 1.0 };

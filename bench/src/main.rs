@@ -7,7 +7,7 @@
 //! - `scale`: what size costs. `peers`: what is not ours.
 //! - `process`, `usage`, `stop`: processes, what they have used, and their end before time.
 //! - `count`: what an operation costs in commands and instructions, guarded against growth.
-//! - `figures`, `machine`, `report`: numbers, the machine, and how both are told.
+//! - `figures`, `machine`, `report`, `docs`, `plot`: numbers, the machine, and how both are told.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,11 +19,13 @@ use clap::{Parser, Subcommand, value_parser};
 
 mod callers;
 mod count;
+mod docs;
 mod figures;
 mod lab;
 mod load;
 mod machine;
 mod peers;
+mod plot;
 mod process;
 mod report;
 mod scale;
@@ -79,6 +81,9 @@ struct Args {
     /// Where the JSON goes.
     #[arg(long, default_value = "target/bench/report.json", value_name = "FILE")]
     report: PathBuf,
+    /// Also write a page and its plots into this folder.
+    #[arg(long, value_name = "FOLDER")]
+    docs: Option<PathBuf>,
 }
 
 /// What there is to do instead.
@@ -131,6 +136,9 @@ async fn measure(args: Args) -> Result<()> {
         Report { date: today()?, machine, method: report::method(args.rounds, args.seconds), ratios, rows, absent };
     print!("{}", report.markdown());
     report::write(&args.report, &serde_json::to_string_pretty(&report.json())?)?;
+    if let Some(folder) = &args.docs {
+        docs::write(&report, folder)?;
+    }
     eprintln!("written to {}", args.report.display());
     Ok(())
 }

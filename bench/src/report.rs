@@ -38,18 +38,21 @@ pub(crate) fn method(rounds: u16, seconds: u64) -> String {
 
 impl Report {
     pub(crate) fn markdown(&self) -> String {
-        let mut out = format!("{}\n\n{}\n\n", self.measured(), self.method);
-        out += &self.rows_table();
-        out.push('\n');
-        out += &self.ratios_table();
-        for absent in &self.absent {
-            let _ = writeln!(out, "\nNot measured: {absent}.");
-        }
-        out
+        let parts = [&self.measured(), &self.method, &self.rows_table(), &self.ratios_table(), &self.not_measured()];
+        parts
+            .iter()
+            .filter(|part| !part.is_empty())
+            .map(|part| format!("{}\n", part.trim_end()))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    pub(crate) fn not_measured(&self) -> String {
+        self.absent.iter().map(|absent| format!("Not measured: {absent}.\n")).collect::<Vec<_>>().join("\n")
     }
 
     /// When, and on what.
-    fn measured(&self) -> String {
+    pub(crate) fn measured(&self) -> String {
         let Machine { processor, cores, memory_gib, kernel, store, sql, go, rust, fdatasync_us } = &self.machine;
         format!(
             "Measured on {} on {processor} ({cores} cores, {memory_gib:.0} GiB), {kernel}; {store}; {sql}; {go}; {rust}; \
@@ -58,7 +61,7 @@ impl Report {
         )
     }
 
-    fn rows_table(&self) -> String {
+    pub(crate) fn rows_table(&self) -> String {
         let mut out = "| row | durability | answers/s | p50 us | p99 us | p99.9 us | client CPU us | server CPU us \
                        | store CPU us | operations per batch |\n|---|---|---|---|---|---|---|---|---|---|\n"
             .to_owned();
@@ -84,7 +87,7 @@ impl Report {
         out
     }
 
-    fn ratios_table(&self) -> String {
+    pub(crate) fn ratios_table(&self) -> String {
         let mut out =
             "| ratio | median of the rounds | lowest | highest | must | aim | holds |\n|---|---|---|---|---|---|---|\n"
                 .to_owned();
@@ -170,8 +173,8 @@ pub(crate) mod tests {
     /// Of two rows and two ratios, one of which only informs.
     pub(crate) fn report() -> Report {
         let spread = |lowest, median, highest| Spread { lowest, median, highest };
-        let ours = Name { text: "ours", durability: Some(Durability::Durable) };
-        let theirs = Name { text: "theirs", durability: None };
+        let ours = Name { text: "ours", durability: Some(Durability::Durable), is_peer: false };
+        let theirs = Name { text: "theirs", durability: None, is_peer: true };
         let asked = Some(Asked { must: 2.0, aim: 3.0 });
         Report {
             date: "2026-01-02".to_owned(),

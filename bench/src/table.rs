@@ -31,40 +31,44 @@ const SPREAD: usize = 1_000;
 const PER_REQUEST: &[&str] = &["--batch-max-operations", "1", "--batches-in-flight", "64", "--pool-size", "64"];
 
 const UNARY: Name = fast("unary");
-const NO_OP: Name = keeps_nothing("no-op");
-const PER_REQUEST_ROW: Name = fast("per request");
+const NO_OP: Name = peer(keeps_nothing("no-op"));
+const PER_REQUEST_ROW: Name = peer(fast("per request"));
 const UNARY_DURABLE: Name = durable("unary, durable");
 const SOLD_OUT: Name = fast("unary, sold out");
 const UNARY_SPREAD: Name = fast("unary, over 1,000 SKUs");
 const HALF: Name = fast("unary, half rate, open loop");
-const HALF_NO_OP: Name = keeps_nothing("no-op, the same rate, open loop");
+const HALF_NO_OP: Name = peer(keeps_nothing("no-op, the same rate, open loop"));
 const LONE: Name = fast("lone caller");
-const LONE_PER_REQUEST: Name = fast("lone caller, per request");
+const LONE_PER_REQUEST: Name = peer(fast("lone caller, per request"));
 const BATCHED: Name = fast("batched");
 const BATCHED_DURABLE: Name = durable("batched, durable");
 const SALES: Name = fast("batched, reserve + commit");
-const DIRECT: Name = fast("direct library");
-const DIRECT_SALES: Name = fast("direct library, reserve + commit");
-const BENCHMARK: Name = fast("redis-benchmark");
-const SQL: Name = durable("sql, usual transaction");
-const SQL_SPREAD: Name = durable("sql, usual transaction, over 1,000 SKUs");
-const SQL_ONE: Name = durable("sql, one statement");
-const SQL_ONE_SPREAD: Name = durable("sql, one statement, over 1,000 SKUs");
+const DIRECT: Name = peer(fast("direct library"));
+const DIRECT_SALES: Name = peer(fast("direct library, reserve + commit"));
+const BENCHMARK: Name = peer(fast("redis-benchmark"));
+const SQL: Name = peer(durable("sql, usual transaction"));
+const SQL_SPREAD: Name = peer(durable("sql, usual transaction, over 1,000 SKUs"));
+const SQL_ONE: Name = peer(durable("sql, one statement"));
+const SQL_ONE_SPREAD: Name = peer(durable("sql, one statement, over 1,000 SKUs"));
 
 const AMONG_SKUS: Name = fast("unary, among 1,000,000 SKUs");
 const OVER_SKUS: Name = fast("unary, over 1,000,000 SKUs");
 const AMONG_HOLDS: Name = fast("unary, among 1,000,000 holds");
 
 const fn fast(text: &'static str) -> Name {
-    Name { text, durability: Some(Durability::Fast) }
+    Name { text, durability: Some(Durability::Fast), is_peer: false }
 }
 
 const fn durable(text: &'static str) -> Name {
-    Name { text, durability: Some(Durability::Durable) }
+    Name { text, durability: Some(Durability::Durable), is_peer: false }
 }
 
 const fn keeps_nothing(text: &'static str) -> Name {
-    Name { text, durability: None }
+    Name { text, durability: None, is_peer: false }
+}
+
+const fn peer(name: Name) -> Name {
+    Name { is_peer: true, ..name }
 }
 
 /// Where the programs are.
