@@ -2,7 +2,7 @@
 # deploy/, tests/ and .ci/. Everything that is built or downloaded lies in target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs bench bench-quick bench-against clean
+.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs guard bench bench-quick bench-against clean
 
 # What is passed on to `sentinelctl demo` and to the server, as in: make demo ARGS=--json
 ARGS ?=
@@ -54,6 +54,11 @@ fmt: ## format the Rust code and proto/
 docs: bootstrap ## write the generated pages of docs/ anew, and the Rust documentation to target/doc
 	UPDATE_DOCS=1 cargo test --workspace --lib --locked the_documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+guard: ## fail where an operation costs more commands or instructions than bench/guards.json expects (ARGS=--update: expect what is counted)
+	@deploy/bootstrap guard
+	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
+	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench count --programs $${CARGO_TARGET_DIR:-target}/release $(ARGS)
 
 bench: ## measure this service beside its alternatives, and what size costs, in half an hour; writes docs/benchmarks (ARGS go to the lab)
 	@bench/run --full --seconds 3 --docs docs/benchmarks $(ARGS)
