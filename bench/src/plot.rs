@@ -12,6 +12,7 @@ const BOTTOM: f64 = 36.0;
 const LINE: f64 = 26.0;
 const BAR: f64 = 14.0;
 const DOT: f64 = 5.0;
+const MARK: f64 = 20.0;
 const CAP: f64 = 4.0;
 const MARGIN: f64 = 16.0;
 const GAP: f64 = 8.0;
@@ -262,7 +263,7 @@ pub(crate) fn targets(title: &str, subtitle: &str, targets: &[Target]) -> String
     picture.line((axis.at(1.0), TOP), (axis.at(1.0), bottom), &format!("stroke=\"{INK}\" stroke-width=\"2\""));
     for (line, target) in targets.iter().enumerate() {
         let (y, aim) = (middle(line), axis.at(target.aim));
-        picture.line((aim, y - BAR / 2.0), (aim, y + BAR / 2.0), &format!("stroke=\"{FAINT}\" stroke-width=\"3\""));
+        picture.line((aim, y - MARK / 2.0), (aim, y + MARK / 2.0), &format!("stroke=\"{FAINT}\" stroke-width=\"3\""));
         picture.whiskers(&axis, line, target.spread);
         picture.dot(axis.at(target.spread.median), y, if target.holds { GREEN } else { RED }, target.holds);
         let right = picture.right + GAP;
