@@ -64,15 +64,20 @@ end
 
 -- Notes the records that are found under these ids; returns the ids under which there is none.
 local function look_up(key, ids)
-  local records, missing, n = load_fields(key, ids), {}, 0
-  for i = 1, #ids do
+  local records, n, found = load_fields(key, ids), #ids, 0
+  for i = 1, n do
     local record = records[i]
     if record then
+      found = found + 1
       known[ids[i]] = record
       if byte(record, 1) >= FIRST_EXTENDED then ctx.any_extended = true end
-    else
-      n = n + 1
-      missing[n] = ids[i]
+    end
+  end
+  if found == 0 then return ids end
+  local missing = {}
+  if found < n then
+    for i = 1, n do
+      if not records[i] then missing[#missing + 1] = ids[i] end
     end
   end
   return missing
@@ -140,7 +145,7 @@ if total > 0 then
   -- All three hashes are asked, so that a wrong type is found here.
   local in_past = ctx.past_is_over and 0 or call('HLEN', ctx.past)
   local in_other = ctx.other_is_over and 0 or call('HLEN', ctx.past_other)
-  ctx.record_count = call('HLEN', HOLDS) + in_past + in_other
+  ctx.record_count = call('HLEN', HOLDS) - NO_HOLDS + in_past + in_other
   local missing = look_up(HOLDS, named)
   if in_past > 0 and missing[1] then missing = look_up(ctx.past, missing) end
   if in_other > 0 and missing[1] then look_up(ctx.past_other, missing) end

@@ -9,7 +9,7 @@
 -- KEYS, all of one partition and so of one cluster slot:
 --   1 meta       hash    config, state (see records.lua)
 --   2 stock      hash    SKU -> stock record
---   3 holds      hash    16-byte id -> record of a PENDING reservation
+--   3 holds      hash    16-byte id -> record of a PENDING reservation; and a weight (opening.lua)
 --   4 deadlines  zset    packed ids -> deadline; may name reservations that are resolved already
 --   5 past:a     hash    16-byte id -> resolved reservation or remembered request
 --   6 past:b     hash    the other generation of the same

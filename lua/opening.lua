@@ -1,5 +1,10 @@
 -- The two calls that are no batch: opening a partition, and configuring a namespace. Reads and writes
--- META, and nothing else but the names of the other keys.
+-- META, puts the weight into HOLDS, and touches nothing else but the names of the other keys.
+
+-- What lies in HOLDS and is no hold: too long for the compact encoding that Redis gives to hashes of up to
+-- hundreds of small fields, in which every look-up walks through all of them. A memo, which those who list
+-- records pass over. It stays for good, so that the encoding does too.
+local WEIGHT_FIELD, WEIGHT = 'weight', 'M' .. rep('-', 1024)
 
 local function now()
   local time = call('TIME')
@@ -19,6 +24,7 @@ local function open_partition(config, proposed_epoch)
     ctx.generation_start = ctx.now
     meta = { config, state_bytes() }
     call('HSET', META, 'config', meta[1], 'state', meta[2])
+    call('HSET', HOLDS, WEIGHT_FIELD, WEIGHT)
   elseif not meta[1] or not meta[2] then
     corrupt('meta')
   end

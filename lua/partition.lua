@@ -20,7 +20,7 @@ if ctx.epoch ~= tonumber(ARGV[1]) then error(error_reply('SENTINELCLOSED another
 -- taken into an offset, which goes when no hold's deadline depends on it any more.
 local time = call('TIME')
 time = time[1] * 1000 + floor(time[2] / 1000)
-if ctx.offset ~= 0 and time >= ctx.mark and call('HLEN', HOLDS) == 0 then ctx.offset = 0 end
+if ctx.offset ~= 0 and time >= ctx.mark and call('HLEN', HOLDS) <= NO_HOLDS then ctx.offset = 0 end
 local now = time + ctx.offset
 if now < ctx.mark then
   if ctx.mark - now > CLOCK_FREEZE then ctx.offset = ctx.mark - time end

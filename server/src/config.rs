@@ -85,7 +85,7 @@ pub struct Config {
     pub batch_max_operations: usize,
 
     /// Batches that one lane may have under way at Redis, 1 to 64
-    #[arg(long, env = "SENTINEL_BATCHES_IN_FLIGHT", default_value_t = 2, value_name = "BATCHES")]
+    #[arg(long, env = "SENTINEL_BATCHES_IN_FLIGHT", default_value_t = 1, value_name = "BATCHES")]
     pub batches_in_flight: usize,
 
     /// How long a batch whose reply was lost is sent again before its callers hear OUTCOME_UNKNOWN, 0s to 5m

@@ -225,11 +225,16 @@ impl Worker {
                 return;
             }
             self.metrics.add_queued(-(jobs.len() as i64));
-            while !jobs.is_empty() {
-                let rest = jobs.split_off(cut(&jobs));
+            loop {
+                let fitting = cut(&jobs);
+                if fitting == jobs.len() {
+                    break;
+                }
+                let rest = jobs.split_off(fitting);
                 self.carry(jobs).await;
                 jobs = rest;
             }
+            self.carry(jobs).await;
         }
     }
 
@@ -238,7 +243,10 @@ impl Worker {
     async fn carry(&self, mut jobs: Vec<Job>) {
         let mut mode = Mode::Plain;
         loop {
-            jobs = jobs.into_iter().filter_map(Job::alive).collect();
+            let now = Instant::now();
+            if !jobs.iter().all(|job| job.is_wanted(now)) {
+                jobs = jobs.into_iter().filter_map(|job| job.if_wanted(now)).collect();
+            }
             if jobs.is_empty() {
                 return;
             }
@@ -401,13 +409,18 @@ impl Job {
         Self { operation, answer, deadline, sent, span }
     }
 
-    /// `None` if nobody can use the answer any more.
-    fn alive(self) -> Option<Self> {
-        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            self.split().1.tell(Err(LaneError::DeadlinePassed));
-            return None;
+    /// Whether somebody can use the answer still.
+    fn is_wanted(&self, now: Instant) -> bool {
+        self.deadline.is_none_or(|deadline| deadline > now) && !self.answer.is_closed()
+    }
+
+    fn if_wanted(self, now: Instant) -> Option<Self> {
+        if self.is_wanted(now) {
+            return Some(self);
         }
-        (!self.answer.is_closed()).then_some(self)
+        // Who has gone does not hear it.
+        self.split().1.tell(Err(LaneError::DeadlinePassed));
+        None
     }
 }
 

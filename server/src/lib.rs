@@ -28,6 +28,7 @@ use inventory_sentinel::v1::{
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, server::TcpIncoming};
+use tower_layer::{Identity, Stack};
 
 mod admin_http;
 pub mod config;
@@ -42,6 +43,7 @@ pub mod telemetry;
 mod watch;
 
 pub use store::embedded::EmbeddedError;
+pub use telemetry::grpc::TraceLayer;
 
 use crate::{
     config::Config,
@@ -55,7 +57,7 @@ use crate::{
         error::StoreError,
         pool::{Limits, Pool},
     },
-    telemetry::{grpc::TraceLayer, metrics::Metrics},
+    telemetry::metrics::Metrics,
     watch::{Hub, WatchLimits},
 };
 
@@ -171,7 +173,6 @@ async fn serve(
     let desk = Desk::new(namespaces, gate, metrics, shutdown.clone());
     log_address("grpc", &listener);
     let server = transport(config.max_streams)
-        .layer(TraceLayer)
         .add_service(
             InventorySentinelServer::new(Checkout(desk.clone(), Arc::clone(&hub)))
                 .max_decoding_message_size(config.max_request_bytes),
@@ -212,15 +213,16 @@ async fn serve(
     result
 }
 
-/// The gRPC transport as it is set here, for connections of so many calls at once. Public so that other
-/// handlers can be measured on the same one.
-pub fn transport(max_streams: u32) -> Server {
+/// The gRPC transport as it is set here, for connections of so many calls at once, with all that a call passes
+/// before its handler. Public so that other handlers can be measured on the same one.
+pub fn transport(max_streams: u32) -> Server<Stack<TraceLayer, Identity>> {
     Server::builder()
         .initial_connection_window_size(connection_window(max_streams))
         .initial_stream_window_size(STREAM_WINDOW)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(max_streams)
+        .layer(TraceLayer)
 }
 
 /// Bytes that may be under way on a connection of so many calls.

@@ -247,7 +247,8 @@ impl Namespaces {
         self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    fn opened(&self, name: &NamespaceName) -> Option<Arc<Namespace>> {
+    /// The namespace, if it is open here.
+    pub(crate) fn opened(&self, name: &NamespaceName) -> Option<Arc<Namespace>> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         open.get(name).filter(|namespace| !namespace.is_closed()).cloned()
     }

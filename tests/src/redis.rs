@@ -69,19 +69,17 @@ impl Redis {
         command.query_async(&mut self.connection().await).await.expect("redis does as it is told")
     }
 
-    /// Everything that is stored under keys with this part in their name, as sorted DUMPs.
-    pub async fn dump(&self, part: &str) -> Vec<(String, Vec<u8>)> {
+    /// Everything that is stored under keys with this part in their name, each as a digest of what it holds,
+    /// in whatever order it holds it.
+    pub async fn digest(&self, part: &str) -> Vec<(String, String)> {
         let mut connection = self.connection().await;
         let mut keys: Vec<String> = words("KEYS *").query_async(&mut connection).await.expect("the keys");
         keys.retain(|key| key.contains(part));
         keys.sort();
-        let mut all = Vec::new();
-        for key in keys {
-            let dump: Option<Vec<u8>> =
-                Cmd::new().arg("DUMP").arg(&key).query_async(&mut connection).await.expect("a dump");
-            all.extend(dump.map(|dump| (key, dump)));
-        }
-        all
+        let mut digest = words("DEBUG DIGEST-VALUE");
+        digest.arg(&keys);
+        let digests: Vec<String> = digest.query_async(&mut connection).await.expect("a digest of each");
+        keys.into_iter().zip(digests).collect()
     }
 
     /// Its clock, in milliseconds since 1970.

@@ -110,7 +110,10 @@ impl Desk {
 
     async fn namespace(&self, name: &NamespaceName, deadline: Instant) -> Result<Option<Arc<Namespace>>, Failure> {
         self.admit()?;
-        in_time(deadline, self.namespaces.get(name)).await
+        match self.namespaces.opened(name) {
+            Some(namespace) => Ok(Some(namespace)),
+            None => in_time(deadline, self.namespaces.get(name)).await,
+        }
     }
 
     /// The namespace, or the refusal that its absence means.

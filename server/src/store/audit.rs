@@ -13,7 +13,7 @@ use super::{
     keys::PartitionKeys,
     lists::scan,
     pool::Connection,
-    wire::{reservation_from, stock_from},
+    wire::{is_memo, reservation_from, stock_from},
 };
 use crate::domain::{Finding, FindingKind, Id, Report, ReservationId, Sku, Stock};
 
@@ -79,7 +79,7 @@ async fn scan_holds(
     let mut cursor = 0;
     loop {
         let (next, records) = scan(connection, "HSCAN", keys.holds(), cursor, SCAN_COUNT).await?;
-        for record in records.chunks_exact(2) {
+        for record in records.chunks_exact(2).filter(|record| !is_memo(&record[1])) {
             let id = Id::try_from(record[0].as_slice()).map_err(|_| StoreError::corrupt("the id of a hold"))?;
             let reservation = reservation_from(ReservationId { id, partition }, &record[1])
                 .ok_or_else(|| StoreError::corrupt("the record of a hold"))?;

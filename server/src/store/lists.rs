@@ -127,7 +127,7 @@ pub(crate) async fn reservations(
     }
     let list = List { command: "HSCAN", width: 2, sources: &sources };
     list.page(connection, range, |source, record| {
-        if source.part > 0 && is_memo(&record[1]) {
+        if is_memo(&record[1]) {
             return Ok(None);
         }
         let id = Id::try_from(record[0].as_slice()).map_err(|_| StoreError::corrupt("the id of a reservation"))?;

@@ -20,9 +20,9 @@ const PACKAGE: &str = "/inventory_sentinel.v1.";
 /// Longest path that a span is made for; ours are far shorter.
 const MAX_PATH_BYTES: usize = 128;
 
-/// Adds a span to each call.
+/// Adds a span to each call, while spans are exported.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct TraceLayer;
+pub struct TraceLayer;
 
 impl<S> Layer<S> for TraceLayer {
     type Service = Trace<S>;
@@ -34,7 +34,7 @@ impl<S> Layer<S> for TraceLayer {
 
 /// The service that [`TraceLayer`] makes.
 #[derive(Clone, Debug)]
-pub(crate) struct Trace<S> {
+pub struct Trace<S> {
     inner: S,
 }
 
@@ -51,10 +51,8 @@ where
     }
 
     fn call(&mut self, request: Request<A>) -> Traced<S::Future> {
-        let span = match names(request.uri().path()) {
-            Some((service, method)) => spans::call_span(service, method),
-            None => Span::none(),
-        };
+        let names = if spans::are_wanted() { names(request.uri().path()) } else { None };
+        let span = names.map_or_else(Span::none, |(service, method)| spans::call_span(service, method));
         if !span.is_disabled() {
             spans::set_remote_parent(&span, request.headers());
         }
@@ -65,7 +63,7 @@ where
 
 pin_project! {
     /// A call within its span. The span ends with the head of the response, or with a stream that holds it.
-    pub(crate) struct Traced<F> {
+    pub struct Traced<F> {
         #[pin]
         inner: F,
         span: Span,

@@ -16,6 +16,11 @@ pub(super) const TARGET: &str = "sentinel::span";
 /// Most calls that a batch span is linked to, so that a span has a bounded size.
 const MAX_LINKS: usize = 128;
 
+/// Whether somebody exports spans.
+pub(super) fn are_wanted() -> bool {
+    tracing::span_enabled!(target: TARGET, tracing::Level::INFO)
+}
+
 /// The span of one gRPC call. `service` is the full name, with its package.
 pub(super) fn call_span(service: &str, method: &str) -> Span {
     tracing::info_span!(

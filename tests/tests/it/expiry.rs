@@ -6,6 +6,9 @@ use inventory_sentinel::v1::{ReservationState as State, reserve_response::Result
 use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, millis, order};
 use tokio::task::JoinSet;
 
+/// Fields of the hash of holds when nothing is held (lua/opening.lua).
+const NO_HOLDS: i64 = 1;
+
 /// The state is what Redis's clock says, to the millisecond, whenever it is asked.
 #[tokio::test]
 async fn a_hold_ends_exactly_at_its_deadline() {
@@ -54,7 +57,7 @@ async fn a_hold_ends_without_traffic_too() {
     let hold = shop.hold_for("ps5", 3, Duration::from_millis(100)).await;
     // Nobody calls; only Redis itself is looked at.
     eventually("the sweeper gives it back", async || {
-        (redis.ask::<i64>("HLEN is:{sale/0}:holds").await == 0).then_some(())
+        (redis.ask::<i64>("HLEN is:{sale/0}:holds").await == NO_HOLDS).then_some(())
     })
     .await;
     assert!(redis.now().await >= millis(hold.expires_at));
@@ -78,7 +81,7 @@ async fn holds_of_a_dead_server_end_by_another() {
     seller.kill9();
     let other = SentinelProcess::on(&redis).await;
     eventually("the other server gives it back", async || {
-        (redis.ask::<i64>("HLEN is:{sale/0}:holds").await == 0).then_some(())
+        (redis.ask::<i64>("HLEN is:{sale/0}:holds").await == NO_HOLDS).then_some(())
     })
     .await;
     assert_eq!(other.shop("sale").counts("ps5").await, (10, 0, 0));

@@ -170,12 +170,12 @@ async fn every_refusal_says_why_and_writes_nothing() {
     .await;
     let ids = Ids { order: placed, held, committed, rolled_back, expired };
 
-    let before = redis.dump("").await;
+    let before = redis.digest("").await;
     for (i, Case(reason, field, call)) in
         malformed(&shop, &ghost, &misnamed).into_iter().chain(refused_by_a_rule(&shop, &ghost, &ids)).enumerate()
     {
         assert_refused(call.await, reason, field);
-        assert!(redis.dump("").await == before, "case {i}, {reason:?}, wrote something");
+        assert!(redis.digest("").await == before, "case {i}, {reason:?}, wrote something");
     }
     shop.audit().await;
 }

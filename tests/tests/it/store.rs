@@ -55,9 +55,9 @@ async fn a_wrong_type_under_any_key_is_reported_and_nothing_is_written() {
             redis.query::<()>(&Cmd::rename(&key, &aside)).await;
         }
         redis.query::<()>(&Cmd::set(&key, "not ours")).await;
-        let before = redis.dump("{sale/0}").await;
+        let before = redis.digest("{sale/0}").await;
         assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::StoreCorrupt, None);
-        assert!(redis.dump("{sale/0}").await == before, "{name}: something was written");
+        assert!(redis.digest("{sale/0}").await == before, "{name}: something was written");
         other.hold("ps5", 1).await;
         redis.query::<()>(&Cmd::del(&key)).await;
         if exists {
@@ -69,10 +69,10 @@ async fn a_wrong_type_under_any_key_is_reported_and_nothing_is_written() {
     let stock = "is:{sale/0}:stock";
     let good: Vec<u8> = redis.query(&Cmd::hget(stock, "ps5")).await;
     redis.query::<()>(&Cmd::hset(stock, "ps5", "9")).await;
-    let before = redis.dump("{sale/0}").await;
+    let before = redis.digest("{sale/0}").await;
     assert_refused(shop.commit(&held).await, Reason::StoreCorrupt, None);
     assert_refused(shop.try_stock("ps5").await, Reason::StoreCorrupt, None);
-    assert!(redis.dump("{sale/0}").await == before);
+    assert!(redis.digest("{sale/0}").await == before);
     redis.query::<()>(&Cmd::hset(stock, "ps5", good)).await;
     shop.commit(&held).await.expect("sold");
 

@@ -63,20 +63,23 @@ impl Batch {
     pub(crate) fn new<'a>(operations: impl IntoIterator<Item = &'a Operation>, default_ttl: Duration) -> Self {
         let mut groups: Vec<Group> = Vec::new();
         let mut index: HashMap<(Kind, Vec<u8>), usize> = HashMap::new();
+        let (mut args, mut last) = (Vec::new(), 0);
         for (member, operation) in operations.into_iter().enumerate() {
-            let Some((kind, args)) = kind_and_args(operation) else {
+            args.clear();
+            let Some(kind) = put_args(&mut args, operation) else {
                 continue;
             };
-            let known = if kind.is_single() { None } else { index.get(&(kind, args.clone())).copied() };
-            let group = known.unwrap_or_else(|| {
-                if !kind.is_single() {
-                    index.insert((kind, args.clone()), groups.len());
+            let is_like = |group: &Group| group.kind == kind && group.args == args;
+            if kind.is_single() || !groups.get(last).is_some_and(is_like) {
+                // Most are like the one before; else they are looked for.
+                let new = groups.len();
+                last = if kind.is_single() { new } else { *index.entry((kind, args.clone())).or_insert(new) };
+                if last == new {
+                    let extra = Extra::of(operation, default_ttl);
+                    groups.push(Group { kind, args: args.clone(), ids: Vec::new(), extra, members: Vec::new() });
                 }
-                let extra = Extra::of(operation, default_ttl);
-                groups.push(Group { kind, args, ids: Vec::new(), extra, members: Vec::new() });
-                groups.len() - 1
-            });
-            groups[group].add(member, operation);
+            }
+            groups[last].add(member, operation);
         }
         Self { groups }
     }
@@ -162,12 +165,11 @@ fn id_of(operation: &Operation) -> Option<&Id> {
     }
 }
 
-/// How the script names an operation; `None`: there is nothing to say to it.
-fn kind_and_args(operation: &Operation) -> Option<(Kind, Vec<u8>)> {
-    let mut args = Vec::new();
+/// How the script names an operation, and its args; `None`: there is nothing to say to it.
+fn put_args(args: &mut Vec<u8>, operation: &Operation) -> Option<Kind> {
     let kind = match operation {
         Operation::Reserve { lines, ttl, replaces, .. } => {
-            put_shape(&mut args, ttl.map_or(0, |ttl| ttl.as_millis()), lines);
+            put_shape(args, ttl.map_or(0, |ttl| ttl.as_millis()), lines);
             if replaces.is_some() { b'r' } else { b'R' }
         }
         Operation::Commit { purchase: None, .. } => b'C',
@@ -177,53 +179,53 @@ fn kind_and_args(operation: &Operation) -> Option<(Kind, Vec<u8>)> {
         Operation::CommitLines { id, lines, keep_rest, .. } => {
             args.extend_from_slice(&id.id);
             args.push((*keep_rest).into());
-            put_shape(&mut args, 0, lines);
+            put_shape(args, 0, lines);
             b'c'
         }
         Operation::RollbackLines { id, lines, .. } => {
             args.extend_from_slice(&id.id);
-            put_shape(&mut args, 0, lines);
+            put_shape(args, 0, lines);
             b'b'
         }
         Operation::Extend { id, ttl, .. } => {
             args.extend_from_slice(&id.id);
-            put_u48(&mut args, ttl.as_millis());
+            put_u48(args, ttl.as_millis());
             b'E'
         }
         Operation::SetStock { sku, on_hand, condition, .. } => {
-            put_u48(&mut args, on_hand.get());
+            put_u48(args, on_hand.get());
             let (condition, version) = match *condition {
                 Condition::Always => (0, 0),
                 Condition::IfAbsent => (1, 0),
                 Condition::IfVersion(version) => (2, version),
             };
             args.push(condition);
-            put_u48(&mut args, version);
-            put_sku(&mut args, sku);
+            put_u48(args, version);
+            put_sku(args, sku);
             b'S'
         }
         Operation::AdjustStock { sku, delta, .. } => {
             args.extend_from_slice(&delta.get().to_be_bytes());
-            put_sku(&mut args, sku);
+            put_sku(args, sku);
             b'A'
         }
         Operation::ConfigureSku { sku, change, if_revision } => {
-            put_change(&mut args, change);
-            put_u48(&mut args, if_revision.unwrap_or(ANY_REVISION));
-            put_sku(&mut args, sku);
+            put_change(args, change);
+            put_u48(args, if_revision.unwrap_or(ANY_REVISION));
+            put_sku(args, sku);
             b'F'
         }
         Operation::DeleteSku { sku } => {
-            put_sku(&mut args, sku);
+            put_sku(args, sku);
             b'D'
         }
         Operation::GetStock { sku } => {
-            put_sku(&mut args, sku);
+            put_sku(args, sku);
             b'T'
         }
         Operation::Sweep => return None,
     };
-    Some((Kind(kind), args))
+    Some(Kind(kind))
 }
 
 /// The shape of a reservation: the ttl as it was asked for, and the lines.
