@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Messages under way from which on further calls are gathered.
-const FEW: usize = 16;
+const FEW: usize = 4;
 /// Longest that a call waits to be sent, however slow those under way are.
 const LONGEST_WAIT: Duration = Duration::from_millis(10);
 /// Most calls of one message, as the server has it.
@@ -88,7 +88,8 @@ struct Waiting {
     deadline: Instant,
     /// When it has waited long enough.
     due: Instant,
-    trace: MetadataMap,
+    /// Of the first that waits: a message has one trace.
+    trace: Option<MetadataMap>,
     answer: oneshot::Sender<Result<Told, Miss>>,
 }
 
@@ -125,9 +126,7 @@ impl Gatherer {
     ) -> Result<M::Response, Miss> {
         let (answer, mut answered) = oneshot::channel();
         let due = Instant::now() + LONGEST_WAIT;
-        let mut trace = MetadataMap::new();
-        trace::inject(&mut trace);
-        self.state().waiting.push_back(Waiting { operation: message.operation(), deadline, due, trace, answer });
+        self.state().wait(Waiting { operation: message.operation(), deadline, due, trace: None, answer });
         self.pump();
         let told = match timeout_at(due.min(deadline), &mut answered).await {
             Ok(told) => told,
@@ -161,6 +160,15 @@ impl Gatherer {
 }
 
 impl State {
+    fn wait(&mut self, mut call: Waiting) {
+        if self.waiting.is_empty() {
+            let mut trace = MetadataMap::new();
+            trace::inject(&mut trace);
+            call.trace = Some(trace);
+        }
+        self.waiting.push_back(call);
+    }
+
     /// The calls of the next message, which is under way from now on. None of them is over already.
     fn next_message(&mut self, now: Instant) -> Option<Vec<Waiting>> {
         let is_over = |call: &Waiting| call.answer.is_closed() || call.deadline <= now;
@@ -193,7 +201,7 @@ async fn send(channels: &Channels, budget: &TokenBucket, mut calls: Vec<Waiting>
     let now = Instant::now();
     let timeout = |deadline: Instant| deadline.saturating_duration_since(now);
     let last = calls.iter().map(|call| call.deadline).max().unwrap_or(now);
-    let trace = calls.first_mut().map(|call| std::mem::take(&mut call.trace)).unwrap_or_default();
+    let trace = calls.iter_mut().find_map(|call| call.trace.take()).unwrap_or_default();
     let (operations, answers): (Vec<_>, Vec<_>) = calls
         .into_iter()
         .map(|call| {

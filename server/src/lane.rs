@@ -106,7 +106,7 @@ struct Seen {
 struct Job {
     operation: Operation,
     answer: oneshot::Sender<Result<Answer, LaneError>>,
-    deadline: Option<Instant>,
+    deadline: Instant,
     /// Set when the operation goes out: from then on its outcome may be unknown.
     sent: Arc<AtomicBool>,
     span: Span,
@@ -138,8 +138,8 @@ impl Lane {
         Self { queue, view, metrics }
     }
 
-    /// Queues an operation and waits for its answer, until the deadline at most.
-    pub(crate) async fn submit(&self, operation: Operation, deadline: Option<Instant>) -> Result<Answer, LaneError> {
+    /// Queues an operation, which is dropped if its turn comes after the deadline.
+    pub(crate) fn submit(&self, operation: Operation, deadline: Instant) -> Result<Pending, LaneError> {
         let (answer, answered) = oneshot::channel();
         let sent = Arc::new(AtomicBool::new(false));
         let is_read = operation.is_read();
@@ -149,19 +149,7 @@ impl Lane {
             return Err(LaneError::Overloaded);
         }
         self.metrics.add_queued(1);
-        let answered = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, answered).await,
-            None => Ok(answered.await),
-        };
-        match answered {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) if !sent.load(Ordering::Acquire) => {
-                Err(LaneError::Unavailable { why: "the server is stopping".into() })
-            }
-            Ok(Err(_)) => Err(LaneError::OutcomeUnknown { why: "the server is stopping".into() }),
-            Err(_) if is_read || !sent.load(Ordering::Acquire) => Err(LaneError::DeadlinePassed),
-            Err(_) => Err(LaneError::OutcomeUnknown { why: "the deadline passed before the store answered".into() }),
-        }
+        Ok(Pending { answered, sent, is_read, deadline })
     }
 
     /// The store's clock, as far as it can be told from here.
@@ -180,6 +168,33 @@ impl Lane {
     /// opened again.
     pub(crate) fn is_closed(&self) -> bool {
         self.view.closed.load(Ordering::Acquire)
+    }
+}
+
+/// An operation whose answer is not there yet. Dropped before its turn, it is not sent.
+pub(crate) struct Pending {
+    answered: oneshot::Receiver<Result<Answer, LaneError>>,
+    sent: Arc<AtomicBool>,
+    is_read: bool,
+    deadline: Instant,
+}
+
+impl Pending {
+    /// Waits for its answer, until its deadline at most.
+    pub(crate) async fn wait(mut self) -> Result<Answer, LaneError> {
+        // Of many that wait together most are answered by the time that somebody looks.
+        let answered = match self.answered.try_recv() {
+            Ok(result) => return result,
+            Err(_) => tokio::time::timeout_at(self.deadline, &mut self.answered).await,
+        };
+        let was_sent = self.sent.load(Ordering::Acquire);
+        match answered {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) if !was_sent => Err(LaneError::Unavailable { why: "the server is stopping".into() }),
+            Ok(Err(_)) => Err(LaneError::OutcomeUnknown { why: "the server is stopping".into() }),
+            Err(_) if self.is_read || !was_sent => Err(LaneError::DeadlinePassed),
+            Err(_) => Err(LaneError::OutcomeUnknown { why: "the deadline passed before the store answered".into() }),
+        }
     }
 }
 
@@ -384,7 +399,7 @@ enum Round {
 /// Who waits for an operation.
 struct Caller {
     answer: oneshot::Sender<Result<Answer, LaneError>>,
-    deadline: Option<Instant>,
+    deadline: Instant,
     sent: Arc<AtomicBool>,
     span: Span,
 }
@@ -411,7 +426,7 @@ impl Job {
 
     /// Whether somebody can use the answer still.
     fn is_wanted(&self, now: Instant) -> bool {
-        self.deadline.is_none_or(|deadline| deadline > now) && !self.answer.is_closed()
+        self.deadline > now && !self.answer.is_closed()
     }
 
     fn if_wanted(self, now: Instant) -> Option<Self> {

@@ -42,7 +42,10 @@ pub(crate) async fn run(namespaces: Arc<Namespaces>, store: Arc<Store>, interval
 async fn sweep(lane: &Lane) {
     let deadline = Instant::now() + SWEEP_LIMIT;
     loop {
-        let swept = lane.submit(Operation::Sweep, Some(deadline)).await;
+        let swept = match lane.submit(Operation::Sweep, deadline) {
+            Ok(pending) => pending.wait().await,
+            Err(error) => Err(error),
+        };
         if swept.is_err() || !lane.wants_sweep(LOOK_AROUND) {
             return;
         }

@@ -14,7 +14,7 @@ use super::{Scripted, pending, quick, sale};
 use crate::{Namespace, Receipt, Reservation, ReserveError, RpcError};
 
 /// Calls that go alone before others are gathered.
-const FEW: usize = 16;
+const FEW: usize = 4;
 
 /// Takes one of the script's refusals per operation; without one, a Reserve is made.
 pub(super) fn answer(server: &Scripted, request: v1::BatchRequest) -> Result<Response<v1::BatchResponse>, Status> {

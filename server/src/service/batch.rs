@@ -1,29 +1,39 @@
-//! Many operations in one call: each goes its own way through its single call's handler, all at the
-//! same time, so that they meet in their lanes and share batches there. One task carries them all.
+//! Many operations in one call: each goes the way of its single call, all at the same time, so that they
+//! meet in their lanes and share batches there. One task carries them all.
 
-use std::{future::Future, pin::pin, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::future::{join_all, try_join_all};
 use inventory_sentinel::{
     Reason,
-    v1::{self, batch_operation::Operation as Asked, batch_result::Result as Told},
+    v1::{self, batch_operation::Operation as Asking, batch_result::Result as Told},
 };
 use tokio::time::Instant;
 
 use super::{
-    checkout::{Checkout, is_short},
-    convert, deadline_in,
+    checkout::{
+        Checkout, is_short, tell_commit, tell_extend, tell_reservation, tell_reserve, tell_rollback, tell_stock,
+    },
+    deadline_in,
     status::Failure,
     unexpected,
 };
 use crate::{
-    domain::{Invalid, NamespaceName, Operation, Outcome, Refusal, Sku},
+    domain::{Answer, Invalid, NamespaceName, Operation, Refusal, Sku},
+    lane::{LaneError, Pending},
     namespaces::Namespace,
     telemetry::metrics::Operation as Measured,
 };
 
 /// Most entries of one batch.
 const MAX_OPERATIONS: usize = 512;
+
+/// One entry that is on its way: what it is counted as, since when, and what comes of it.
+struct Started {
+    measured: Measured,
+    at: Instant,
+    /// In the lane, or refused before.
+    asked: Result<(Arc<Namespace>, Pending), Failure>,
+}
 
 impl Checkout {
     pub(super) async fn handle_batch(
@@ -32,50 +42,69 @@ impl Checkout {
         deadline: Instant,
     ) -> Result<v1::BatchResponse, Failure> {
         check_size(request.operations.len(), "operations")?;
-        let operations = request.operations.into_iter().map(|entry| self.carry_one(entry, deadline));
-        Ok(v1::BatchResponse { results: join_all(operations).await })
+        // All are in their lanes before the first is waited for.
+        let mut started = Vec::with_capacity(request.operations.len());
+        for entry in request.operations {
+            started.push(self.start(entry, deadline).await);
+        }
+        let mut results = Vec::with_capacity(started.len());
+        for entry in started {
+            let told = match entry {
+                Ok(started) => self.finish(started).await,
+                Err(failure) => Err(failure),
+            };
+            let told = told.unwrap_or_else(|failure| Told::Failure(failure.into()));
+            results.push(v1::BatchResult { result: Some(told) });
+        }
+        Ok(v1::BatchResponse { results })
     }
 
-    /// One entry, as its single call would be answered and counted.
-    async fn carry_one(&self, entry: v1::BatchOperation, deadline: Instant) -> v1::BatchResult {
+    /// Sends one entry the way that its single call would go.
+    async fn start(&self, entry: v1::BatchOperation, deadline: Instant) -> Result<Started, Failure> {
         // One that is negative leaves no time.
         let own = |timeout| deadline_in(Duration::try_from(timeout).unwrap_or_default());
         let deadline = entry.timeout.map_or(deadline, |timeout| deadline.min(own(timeout)));
-        let result = match entry.operation {
-            Some(Asked::Reserve(request)) => {
-                let handler = pin!(self.handle_reserve(request, deadline));
-                self.0.measure(Measured::Reserve, handler, is_short).await.map(Told::Reserve)
+        let at = Instant::now();
+        let (measured, asked) = match entry.operation {
+            Some(Asking::Reserve(request)) => (Measured::Reserve, self.ask_reserve(request, deadline).await),
+            Some(Asking::Commit(request)) => (Measured::Commit, self.ask_commit(request, deadline).await),
+            Some(Asking::Rollback(request)) => (Measured::Rollback, self.ask_rollback(request, deadline).await),
+            Some(Asking::Extend(request)) => (Measured::Extend, self.ask_extend(request, deadline).await),
+            Some(Asking::GetReservation(request)) => {
+                (Measured::GetReservation, self.ask_reservation(request, deadline).await)
             }
-            Some(Asked::Commit(request)) => {
-                self.measured(Measured::Commit, self.handle_commit(request, deadline), Told::Commit).await
+            Some(Asking::GetStock(v1::GetStockRequest { namespace_id, sku })) => {
+                (Measured::GetStock, self.ask_stock(namespace_id, sku, deadline).await)
             }
-            Some(Asked::Rollback(request)) => {
-                self.measured(Measured::Rollback, self.handle_rollback(request, deadline), Told::Rollback).await
-            }
-            Some(Asked::Extend(request)) => {
-                self.measured(Measured::Extend, self.handle_extend(request, deadline), Told::Extend).await
-            }
-            Some(Asked::GetReservation(request)) => {
-                let handler = self.handle_get_reservation(request, deadline);
-                self.measured(Measured::GetReservation, handler, Told::GetReservation).await
-            }
-            Some(Asked::GetStock(request)) => {
-                self.measured(Measured::GetStock, self.handle_get_stock(request, deadline), Told::GetStock).await
-            }
-            None => Err(Invalid::new(Reason::NoOperations, "operation").into()),
+            None => return Err(Invalid::new(Reason::NoOperations, "operation").into()),
         };
-        let told = result.unwrap_or_else(|failure| Told::Failure(failure.into()));
-        v1::BatchResult { result: Some(told) }
+        Ok(Started { measured, at, asked: asked.and_then(|asked| asked.submit(deadline)) })
     }
 
-    /// An operation that can't fall short.
-    async fn measured<T>(
-        &self,
-        operation: Measured,
-        handler: impl Future<Output = Result<T, Failure>>,
-        told: impl FnOnce(T) -> Told,
-    ) -> Result<Told, Failure> {
-        self.0.measure(operation, pin!(handler), |_| false).await.map(told)
+    /// Waits for its answer, which is told and counted as that of its single call would be.
+    async fn finish(&self, Started { measured, at, asked }: Started) -> Result<Told, Failure> {
+        let answered = match asked {
+            Ok((namespace, pending)) => match pending.wait().await {
+                Ok(Answer { outcome: Ok(outcome), sequence }) => Ok((namespace, outcome, sequence as i64)),
+                Ok(Answer { outcome: Err(refusal), .. }) => Err(refusal.into()),
+                Err(error) => Err(error.into()),
+            },
+            Err(failure) => Err(failure),
+        };
+        let told = answered.and_then(|(namespace, outcome, sequence)| {
+            let namespace = &*namespace;
+            Ok(match measured {
+                Measured::Reserve => Told::Reserve(tell_reserve(namespace, outcome, sequence)?),
+                Measured::Commit => Told::Commit(tell_commit(namespace, outcome, sequence)?),
+                Measured::Rollback => Told::Rollback(tell_rollback(namespace, outcome, sequence)?),
+                Measured::Extend => Told::Extend(tell_extend(namespace, outcome, sequence)?),
+                Measured::GetReservation => Told::GetReservation(tell_reservation(namespace, outcome, sequence)?),
+                Measured::GetStock => Told::GetStock(tell_stock(namespace, outcome, sequence)?),
+                _ => return Err(unexpected(&outcome)),
+            })
+        });
+        self.0.note(measured, at, &told, |told| matches!(told, Told::Reserve(response) if is_short(response)));
+        told
     }
 
     pub(super) async fn handle_batch_get_stock(
@@ -92,31 +121,17 @@ impl Checkout {
             return Ok(v1::BatchGetStockResponse { unknown_skus, ..Default::default() });
         };
         let mut response = v1::BatchGetStockResponse::default();
-        for read in try_join_all(skus.into_iter().map(|sku| read(&namespace, sku, deadline))).await? {
-            match read {
-                Ok(stock) => response.found.push(stock),
-                Err(sku) => response.unknown_skus.push(sku.into_string()),
+        let ask = |sku| namespace.lane_of(&sku).submit(Operation::GetStock { sku }, deadline);
+        let asked: Vec<Pending> = skus.into_iter().map(ask).collect::<Result<_, LaneError>>()?;
+        for pending in asked {
+            let Answer { outcome, sequence } = pending.wait().await?;
+            match outcome {
+                Ok(outcome) => response.found.push(tell_stock(&namespace, outcome, sequence as i64)?),
+                Err(Refusal::SkuNotFound(sku)) => response.unknown_skus.push(sku.into_string()),
+                Err(refusal) => return Err(refusal.into()),
             }
         }
         Ok(response)
-    }
-}
-
-/// The counters of a SKU, or the SKU if it is not known.
-async fn read(
-    namespace: &Namespace,
-    sku: Sku,
-    deadline: Instant,
-) -> Result<Result<v1::GetStockResponse, Sku>, Failure> {
-    let answer = namespace.lane_of(&sku).submit(Operation::GetStock { sku }, Some(deadline)).await?;
-    match answer.outcome {
-        Ok(Outcome::Stock { sku, stock, .. }) => {
-            let sequence = answer.sequence as i64;
-            Ok(Ok(v1::GetStockResponse { stock: Some(convert::stock(sku, stock)), sequence }))
-        }
-        Ok(other) => Err(unexpected(&other)),
-        Err(Refusal::SkuNotFound(sku)) => Ok(Err(sku)),
-        Err(refusal) => Err(refusal.into()),
     }
 }
 

@@ -85,7 +85,7 @@ async fn apply(
     check_age(namespace, lane, request_id)?;
     let memo = namespace.row_identity(request_id, &sku);
     let operation = Operation::SetStock { memo, sku, on_hand, condition };
-    match lane.submit(operation, Some(deadline)).await?.outcome {
+    match lane.submit(operation, deadline)?.wait().await?.outcome {
         Ok(Outcome::Stock { replayed: false, .. }) => Ok(v1::ImportOutcome::Applied),
         Ok(Outcome::Stock { replayed: true, .. }) | Err(Refusal::SkuExists) => Ok(v1::ImportOutcome::AlreadyThere),
         Ok(other) => Err(unexpected(&other)),

@@ -1,7 +1,7 @@
 //! `InventorySentinel`: take units, make the sale final, give units back. Parses and answers; what
 //! is decided is decided in the store.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use inventory_sentinel::{
     Reason,
@@ -11,16 +11,17 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Desk, carry, check_age, convert, deadline, lane_of,
+    Desk, check_age, convert, deadline, lane_in, lane_of,
     status::Failure,
     unexpected,
     watch::{self, Answers},
 };
 use crate::{
     domain::{
-        BuyerId, Id, Invalid, Line, NamespaceName, Operation, Outcome, Refusal, RequestId, Reservation, ReservationId,
-        Sku, State, Stock, Ttl,
+        Answer, BuyerId, Id, Invalid, Line, NamespaceName, Operation, Outcome, Refusal, RequestId, Reservation,
+        ReservationId, Sku, State, Ttl,
     },
+    lane::Pending,
     namespaces::Namespace,
     telemetry::metrics::Operation as Measured,
     watch::Hub,
@@ -37,25 +38,25 @@ pub(crate) struct Checkout(pub(crate) Desk, pub(crate) Arc<Hub>);
 impl InventorySentinel for Checkout {
     async fn reserve(&self, request: Request<v1::ReserveRequest>) -> Result<Response<v1::ReserveResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = pin!(self.handle_reserve(request.into_inner(), deadline));
+        let handler = pin!(self.handle(self.ask_reserve(request.into_inner(), deadline), tell_reserve, deadline));
         self.0.answer(Measured::Reserve, handler, is_short).await
     }
 
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = pin!(self.handle_commit(request.into_inner(), deadline));
+        let handler = pin!(self.handle(self.ask_commit(request.into_inner(), deadline), tell_commit, deadline));
         self.0.answer(Measured::Commit, handler, |_| false).await
     }
 
     async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Result<Response<v1::RollbackResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = pin!(self.handle_rollback(request.into_inner(), deadline));
+        let handler = pin!(self.handle(self.ask_rollback(request.into_inner(), deadline), tell_rollback, deadline));
         self.0.answer(Measured::Rollback, handler, |_| false).await
     }
 
     async fn extend(&self, request: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = pin!(self.handle_extend(request.into_inner(), deadline));
+        let handler = pin!(self.handle(self.ask_extend(request.into_inner(), deadline), tell_extend, deadline));
         self.0.answer(Measured::Extend, handler, |_| false).await
     }
 
@@ -64,13 +65,15 @@ impl InventorySentinel for Checkout {
         request: Request<v1::GetReservationRequest>,
     ) -> Result<Response<v1::GetReservationResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = pin!(self.handle_get_reservation(request.into_inner(), deadline));
+        let handler =
+            pin!(self.handle(self.ask_reservation(request.into_inner(), deadline), tell_reservation, deadline));
         self.0.answer(Measured::GetReservation, handler, |_| false).await
     }
 
     async fn get_stock(&self, request: Request<v1::GetStockRequest>) -> Result<Response<v1::GetStockResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = pin!(self.handle_get_stock(request.into_inner(), deadline));
+        let v1::GetStockRequest { namespace_id, sku } = request.into_inner();
+        let handler = pin!(self.handle(self.ask_stock(namespace_id, sku, deadline), tell_stock, deadline));
         self.0.answer(Measured::GetStock, handler, |_| false).await
     }
 
@@ -96,12 +99,12 @@ impl InventorySentinel for Checkout {
         let deadline = deadline(request.metadata());
         let v1::IsProtectedRequest { namespace_id, sku } = request.into_inner();
         let handler = async {
-            let is_protected = match self.read_stock(namespace_id, sku, deadline).await {
-                Ok((_, stock, _)) => stock.is_protected,
-                Err(failure) if failure.reason() == Reason::SkuNotFound => false,
-                Err(failure) => return Err(failure),
-            };
-            Ok(v1::IsProtectedResponse { is_protected })
+            match self.handle(self.ask_stock(namespace_id, sku, deadline), tell_protected, deadline).await {
+                Err(failure) if failure.reason() == Reason::SkuNotFound => {
+                    Ok(v1::IsProtectedResponse { is_protected: false })
+                }
+                told => told,
+            }
         };
         self.0.answer(Measured::IsProtected, handler, |_| false).await
     }
@@ -116,12 +119,43 @@ impl InventorySentinel for Checkout {
     }
 }
 
+/// What a request asks of a lane: parsed, and on its way to the partition that it is for.
+pub(super) struct Asked {
+    namespace: Arc<Namespace>,
+    partition: u16,
+    operation: Operation,
+}
+
+impl Asked {
+    /// What a request asks of a reservation.
+    fn of(Target { namespace, id }: Target, operation: Operation) -> Self {
+        Self { namespace, partition: id.partition, operation }
+    }
+
+    /// Queues it. The namespace is what its answer is told with.
+    pub(super) fn submit(self, deadline: Instant) -> Result<(Arc<Namespace>, Pending), Failure> {
+        let pending = lane_in(&self.namespace, self.partition)?.submit(self.operation, deadline)?;
+        Ok((self.namespace, pending))
+    }
+}
+
+/// How an answer of the lane is told: as the response to a kind of request.
+type Tell<T> = fn(&Namespace, Outcome, i64) -> Result<T, Failure>;
+
 impl Checkout {
-    pub(super) async fn handle_reserve(
+    /// The way of every unary call: ask, wait for the lane, tell.
+    async fn handle<T>(
         &self,
-        request: v1::ReserveRequest,
+        asked: impl Future<Output = Result<Asked, Failure>>,
+        tell: Tell<T>,
         deadline: Instant,
-    ) -> Result<v1::ReserveResponse, Failure> {
+    ) -> Result<T, Failure> {
+        let (namespace, pending) = asked.await?.submit(deadline)?;
+        let Answer { outcome, sequence } = pending.wait().await?;
+        tell(&namespace, outcome?, sequence as i64)
+    }
+
+    pub(super) async fn ask_reserve(&self, request: v1::ReserveRequest, deadline: Instant) -> Result<Asked, Failure> {
         let v1::ReserveRequest { namespace_id, request_id, lines, ttl, buyer_id, replaces_reservation_id } = request;
         let name = NamespaceName::parse(namespace_id)?;
         let request_id = RequestId::parse(request_id)?;
@@ -136,31 +170,15 @@ impl Checkout {
         let ttl = ttl_up_to(namespace.config.max_ttl)?;
         let partition = partition_of(&namespace, &lines)?;
         let id = namespace.reservation_id(&request_id, partition);
-        let lane = lane_of(&namespace, id)?;
-        check_age(&namespace, lane, &request_id)?;
-
+        check_age(&namespace, lane_of(&namespace, id)?, &request_id)?;
         if replaces.is_some_and(|replaced| replaced.partition != partition) {
             return Err(Failure::new(Reason::CrossPartitionCart));
         }
         let replaces = replaces.map(|replaced| replaced.id);
-
-        let operation = Operation::Reserve { id, lines, ttl, buyer, replaces };
-        let (outcome, sequence) = carry(lane, operation, deadline).await?;
-        let (result, replayed) = match outcome {
-            Outcome::Reservation { reservation, replayed } => {
-                (reserve_response::Result::Reservation(convert::reservation(&name, reservation)), replayed)
-            }
-            Outcome::Shortage(lines) => (reserve_response::Result::Shortage(convert::shortage(lines)), false),
-            other => return Err(unexpected(&other)),
-        };
-        Ok(v1::ReserveResponse { result: Some(result), replayed, sequence })
+        Ok(Asked { namespace, partition, operation: Operation::Reserve { id, lines, ttl, buyer, replaces } })
     }
 
-    pub(super) async fn handle_commit(
-        &self,
-        request: v1::CommitRequest,
-        deadline: Instant,
-    ) -> Result<v1::CommitResponse, Failure> {
+    pub(super) async fn ask_commit(&self, request: v1::CommitRequest, deadline: Instant) -> Result<Asked, Failure> {
         let v1::CommitRequest { namespace_id, reservation_id, request_id, late_policy, lines, rest_policy } = request;
         let buys_anew = buys_anew(late_policy, !lines.is_empty())?;
         let keep_rest = keeps_rest(rest_policy, !lines.is_empty())?;
@@ -176,15 +194,10 @@ impl Checkout {
                 Operation::Commit { id: target.id, purchase }
             }
         };
-        let (reservation, replayed, sequence) = target.carry(operation, deadline).await?;
-        Ok(v1::CommitResponse { reservation: Some(target.message(reservation)), replayed, sequence })
+        Ok(Asked::of(target, operation))
     }
 
-    pub(super) async fn handle_rollback(
-        &self,
-        request: v1::RollbackRequest,
-        deadline: Instant,
-    ) -> Result<v1::RollbackResponse, Failure> {
+    pub(super) async fn ask_rollback(&self, request: v1::RollbackRequest, deadline: Instant) -> Result<Asked, Failure> {
         let v1::RollbackRequest { namespace_id, reservation_id, request_id, lines } = request;
         let part = part(lines, request_id)?;
         let target = self.target(namespace_id, &reservation_id, deadline).await?;
@@ -195,15 +208,10 @@ impl Checkout {
             }
             None => Operation::Rollback(target.id),
         };
-        let (reservation, replayed, sequence) = target.carry(operation, deadline).await?;
-        Ok(v1::RollbackResponse { reservation: Some(target.message(reservation)), replayed, sequence })
+        Ok(Asked::of(target, operation))
     }
 
-    pub(super) async fn handle_extend(
-        &self,
-        request: v1::ExtendRequest,
-        deadline: Instant,
-    ) -> Result<v1::ExtendResponse, Failure> {
+    pub(super) async fn ask_extend(&self, request: v1::ExtendRequest, deadline: Instant) -> Result<Asked, Failure> {
         let v1::ExtendRequest { namespace_id, reservation_id, ttl, request_id } = request;
         let request_id = RequestId::parse(request_id)?;
         let ttl = ttl.unwrap_or_default();
@@ -211,35 +219,29 @@ impl Checkout {
         let target = self.target(namespace_id, &reservation_id, deadline).await?;
         let ttl = Ttl::parse(ttl.seconds, ttl.nanos, target.namespace.config.max_ttl)?;
         let operation = Operation::Extend { memo: target.memo(&request_id)?, id: target.id, ttl };
-        let (reservation, replayed, sequence) = target.carry(operation, deadline).await?;
-        let latest = reservation.created_at.0 + target.namespace.config.max_life.as_millis() as u64;
-        let left =
-            if reservation.state == State::Pending { latest.saturating_sub(reservation.expires_at.0) } else { 0 };
-        Ok(v1::ExtendResponse {
-            extendable: Some(convert::duration(Duration::from_millis(left))),
-            reservation: Some(target.message(reservation)),
-            replayed,
-            sequence,
-        })
+        Ok(Asked::of(target, operation))
     }
 
-    pub(super) async fn handle_get_reservation(
+    pub(super) async fn ask_reservation(
         &self,
         request: v1::GetReservationRequest,
         deadline: Instant,
-    ) -> Result<v1::GetReservationResponse, Failure> {
+    ) -> Result<Asked, Failure> {
         let target = self.target(request.namespace_id, &request.reservation_id, deadline).await?;
-        let (reservation, _, sequence) = target.carry(Operation::GetReservation(target.id), deadline).await?;
-        Ok(v1::GetReservationResponse { reservation: Some(target.message(reservation)), sequence })
+        let operation = Operation::GetReservation(target.id);
+        Ok(Asked::of(target, operation))
     }
 
-    pub(super) async fn handle_get_stock(
+    pub(super) async fn ask_stock(
         &self,
-        request: v1::GetStockRequest,
+        namespace_id: String,
+        sku: String,
         deadline: Instant,
-    ) -> Result<v1::GetStockResponse, Failure> {
-        let (sku, stock, sequence) = self.read_stock(request.namespace_id, request.sku, deadline).await?;
-        Ok(v1::GetStockResponse { stock: Some(convert::stock(sku, stock)), sequence })
+    ) -> Result<Asked, Failure> {
+        let name = NamespaceName::parse(namespace_id)?;
+        let sku = Sku::parse(sku, "sku")?;
+        let namespace = self.0.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?;
+        Ok(Asked { partition: namespace.partition_of(&sku), operation: Operation::GetStock { sku }, namespace })
     }
 
     /// The reservation that a request names, and where it lies.
@@ -250,20 +252,91 @@ impl Checkout {
         lane_of(&namespace, id)?;
         Ok(Target { namespace, id })
     }
+}
 
-    async fn read_stock(
-        &self,
-        namespace_id: String,
-        sku: String,
-        deadline: Instant,
-    ) -> Result<(Sku, Stock, i64), Failure> {
-        let name = NamespaceName::parse(namespace_id)?;
-        let sku = Sku::parse(sku, "sku")?;
-        let namespace = self.0.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?;
-        match carry(namespace.lane_of(&sku), Operation::GetStock { sku: sku.clone() }, deadline).await? {
-            (Outcome::Stock { sku, stock, .. }, sequence) => Ok((sku, stock, sequence)),
-            (other, _) => Err(unexpected(&other)),
+pub(super) fn tell_reserve(
+    namespace: &Namespace,
+    outcome: Outcome,
+    sequence: i64,
+) -> Result<v1::ReserveResponse, Failure> {
+    let (result, replayed) = match outcome {
+        Outcome::Reservation { reservation, replayed } => {
+            (reserve_response::Result::Reservation(convert::reservation(&namespace.name, reservation)), replayed)
         }
+        Outcome::Shortage(lines) => (reserve_response::Result::Shortage(convert::shortage(lines)), false),
+        other => return Err(unexpected(&other)),
+    };
+    Ok(v1::ReserveResponse { result: Some(result), replayed, sequence })
+}
+
+pub(super) fn tell_commit(
+    namespace: &Namespace,
+    outcome: Outcome,
+    sequence: i64,
+) -> Result<v1::CommitResponse, Failure> {
+    let (reservation, replayed) = reservation_in(outcome)?;
+    let reservation = Some(convert::reservation(&namespace.name, reservation));
+    Ok(v1::CommitResponse { reservation, replayed, sequence })
+}
+
+pub(super) fn tell_rollback(
+    namespace: &Namespace,
+    outcome: Outcome,
+    sequence: i64,
+) -> Result<v1::RollbackResponse, Failure> {
+    let (reservation, replayed) = reservation_in(outcome)?;
+    let reservation = Some(convert::reservation(&namespace.name, reservation));
+    Ok(v1::RollbackResponse { reservation, replayed, sequence })
+}
+
+pub(super) fn tell_extend(
+    namespace: &Namespace,
+    outcome: Outcome,
+    sequence: i64,
+) -> Result<v1::ExtendResponse, Failure> {
+    let (reservation, replayed) = reservation_in(outcome)?;
+    let latest = reservation.created_at.0 + namespace.config.max_life.as_millis() as u64;
+    let is_pending = reservation.state == State::Pending;
+    let left = if is_pending { latest.saturating_sub(reservation.expires_at.0) } else { 0 };
+    Ok(v1::ExtendResponse {
+        extendable: Some(convert::duration(Duration::from_millis(left))),
+        reservation: Some(convert::reservation(&namespace.name, reservation)),
+        replayed,
+        sequence,
+    })
+}
+
+pub(super) fn tell_reservation(
+    namespace: &Namespace,
+    outcome: Outcome,
+    sequence: i64,
+) -> Result<v1::GetReservationResponse, Failure> {
+    let (reservation, _) = reservation_in(outcome)?;
+    let reservation = Some(convert::reservation(&namespace.name, reservation));
+    Ok(v1::GetReservationResponse { reservation, sequence })
+}
+
+pub(super) fn tell_stock(_: &Namespace, outcome: Outcome, sequence: i64) -> Result<v1::GetStockResponse, Failure> {
+    match outcome {
+        Outcome::Stock { sku, stock, .. } => {
+            Ok(v1::GetStockResponse { stock: Some(convert::stock(sku, stock)), sequence })
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn tell_protected(_: &Namespace, outcome: Outcome, _: i64) -> Result<v1::IsProtectedResponse, Failure> {
+    match outcome {
+        Outcome::Stock { stock, .. } => Ok(v1::IsProtectedResponse { is_protected: stock.is_protected }),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The reservation as it is after the operation, and whether that was a replay.
+fn reservation_in(outcome: Outcome) -> Result<(Reservation, bool), Failure> {
+    match outcome {
+        Outcome::Reservation { reservation, replayed } => Ok((reservation, replayed)),
+        other => Err(unexpected(&other)),
     }
 }
 
@@ -283,18 +356,6 @@ impl Target {
     fn memo(&self, request: &RequestId) -> Result<Id, Failure> {
         check_age(&self.namespace, lane_of(&self.namespace, self.id)?, request)?;
         Ok(self.namespace.identity(request))
-    }
-
-    /// The reservation as it is after the operation, whether that was a replay, and the sequence.
-    async fn carry(&self, operation: Operation, deadline: Instant) -> Result<(Reservation, bool, i64), Failure> {
-        match carry(lane_of(&self.namespace, self.id)?, operation, deadline).await? {
-            (Outcome::Reservation { reservation, replayed }, sequence) => Ok((reservation, replayed, sequence)),
-            (other, _) => Err(unexpected(&other)),
-        }
-    }
-
-    fn message(&self, reservation: Reservation) -> v1::Reservation {
-        convert::reservation(&self.namespace.name, reservation)
     }
 }
 

@@ -84,20 +84,31 @@ impl Desk {
     ) -> Result<T, Failure> {
         let start = Instant::now();
         let result = handler.await;
-        let status = match &result {
+        self.note(operation, start, &result, short);
+        result
+    }
+
+    /// Counts how a call that began then has ended.
+    fn note<T>(
+        &self,
+        operation: Measured,
+        start: Instant,
+        result: &Result<T, Failure>,
+        short: impl FnOnce(&T) -> bool,
+    ) {
+        let status = match result {
             Ok(message) if short(message) => CallStatus::InsufficientStock,
             Ok(_) => CallStatus::Success,
             Err(failure) => failure.call_status(),
         };
         self.metrics.observe(operation, status, start.elapsed());
-        if let Err(failure) = &result {
+        if let Err(failure) = result {
             if failure.reason() == Reason::Internal || failure.reason() == Reason::StoreCorrupt {
                 tracing::error!(reason = failure.reason().as_str(), message = failure.message(), "a call failed");
             } else {
                 tracing::debug!(reason = failure.reason().as_str(), message = failure.message(), "a call was refused");
             }
         }
-        result
     }
 
     /// Whether calls may pass at all.
@@ -142,13 +153,17 @@ async fn in_time<T>(deadline: Instant, found: impl Future<Output = Result<T, Sto
 
 /// Carries an operation through its lane; returns what came of it and the sequence.
 async fn carry(lane: &Lane, operation: Operation, deadline: Instant) -> Result<(Outcome, i64), Failure> {
-    let answer = lane.submit(operation, Some(deadline)).await?;
+    let answer = lane.submit(operation, deadline)?.wait().await?;
     Ok((answer.outcome?, answer.sequence as i64))
 }
 
 /// The lane of a reservation. An id that names no partition of ours was not made here.
 fn lane_of(namespace: &Namespace, id: ReservationId) -> Result<&Lane, Failure> {
-    namespace.lane(id.partition).ok_or_else(|| Refusal::ReservationNotFound.into())
+    lane_in(namespace, id.partition)
+}
+
+fn lane_in(namespace: &Namespace, partition: u16) -> Result<&Lane, Failure> {
+    namespace.lane(partition).ok_or_else(|| Refusal::ReservationNotFound.into())
 }
 
 /// Refuses an identity that the store may have forgotten.
