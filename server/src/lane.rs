@@ -32,6 +32,8 @@ use crate::{
 
 /// Most lines that one script call touches, counted as [`Operation::weight`] does.
 const MAX_BATCH_WEIGHT: usize = 1_024;
+/// Turns of other tasks that a batch lets pass at most, while they bring operations for it.
+const MAX_TURNS: usize = 4;
 /// The first pause before a batch whose reply was lost is sent again.
 const RESEND_BACKOFF: Duration = Duration::from_millis(10);
 /// The longest such pause.
@@ -235,10 +237,7 @@ struct Worker {
 impl Worker {
     async fn work(self, queue: Arc<Mutex<mpsc::Receiver<Job>>>) {
         loop {
-            let mut jobs = Vec::new();
-            if queue.lock().await.recv_many(&mut jobs, self.limits.batch).await == 0 {
-                return;
-            }
+            let Some(mut jobs) = self.next(&mut *queue.lock().await).await else { return };
             self.metrics.add_queued(-(jobs.len() as i64));
             loop {
                 let fitting = cut(&jobs);
@@ -251,6 +250,28 @@ impl Worker {
             }
             self.carry(jobs).await;
         }
+    }
+
+    /// What waits for a batch; `None` once nothing ever will.
+    async fn next(&self, queue: &mut mpsc::Receiver<Job>) -> Option<Vec<Job>> {
+        let mut jobs = Vec::new();
+        if queue.recv_many(&mut jobs, self.limits.batch).await == 0 {
+            return None;
+        }
+        // No waiting for calls that may come: but those that have come, and wait for their turn on a processor
+        // to be put into the queue, have it first.
+        for _ in 0..MAX_TURNS {
+            tokio::task::yield_now().await;
+            let before = jobs.len();
+            while jobs.len() < self.limits.batch {
+                let Ok(job) = queue.try_recv() else { break };
+                jobs.push(job);
+            }
+            if jobs.len() == before {
+                break;
+            }
+        }
+        Some(jobs)
     }
 
     /// Carries these to their end. Usually one round; more where due holds had to be given back
