@@ -2,11 +2,13 @@
 //! when a batch can go, goes; it never waits for a batch to fill. Uses the store and the telemetry.
 //!
 //! An operation whose caller is gone or whose deadline has passed is dropped before it is sent, and
-//! never after: once sent, it is carried to its end whoever listens.
+//! never after: once sent, it is carried to its end whoever listens. Deadlines are kept by who carries a
+//! batch, for all that it carries and all that wait behind it: a caller needs no timer of his own.
 
 use std::{
+    pin::pin,
     sync::{
-        Arc, Mutex as StdMutex,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,10 +16,14 @@ use std::{
 
 use rand::Rng as _;
 use tokio::{
-    sync::{Mutex, mpsc, oneshot},
-    time::Instant,
+    sync::oneshot,
+    time::{Instant, Interval, MissedTickBehavior},
 };
 use tracing::{Instrument as _, Span};
+
+mod queue;
+
+use self::queue::Queue;
 
 use crate::{
     domain::{Answer, Millis, NamespaceName, Operation},
@@ -38,6 +44,9 @@ const MAX_TURNS: usize = 4;
 const RESEND_BACKOFF: Duration = Duration::from_millis(10);
 /// The longest such pause.
 const MAX_RESEND_BACKOFF: Duration = Duration::from_millis(500);
+/// How often deadlines are looked at while a batch is under way: an answer that tells of one is late by this at
+/// most.
+const LOOK: Duration = Duration::from_millis(5);
 /// A step of the store's clock against ours that is reported.
 const REPORTED_JUMP: Duration = Duration::from_secs(1);
 
@@ -83,10 +92,10 @@ pub(crate) struct Destination {
     pub(crate) default_ttl: Duration,
 }
 
-/// A handle on the queue. The lane ends when its last handle is dropped and its queue is empty.
+/// The way into the queue. The lane ends when this is dropped and its queue is empty.
 #[derive(Debug)]
 pub(crate) struct Lane {
-    queue: mpsc::Sender<Job>,
+    queue: Arc<Queue<Job>>,
     view: Arc<View>,
     metrics: Arc<Metrics>,
 }
@@ -94,7 +103,7 @@ pub(crate) struct Lane {
 /// What is known of the partition from its last reply.
 #[derive(Debug)]
 struct View {
-    last: StdMutex<Seen>,
+    last: Mutex<Seen>,
     closed: AtomicBool,
 }
 
@@ -105,12 +114,19 @@ struct Seen {
     next_due: Option<Millis>,
 }
 
+/// An operation, and who waits for it.
+#[derive(Debug)]
 struct Job {
     operation: Operation,
-    answer: oneshot::Sender<Result<Answer, LaneError>>,
+    caller: Caller,
+}
+
+#[derive(Debug)]
+struct Caller {
+    /// Gone once it was used.
+    answer: Option<oneshot::Sender<Result<Answer, LaneError>>>,
     deadline: Instant,
-    /// Set when the operation goes out: from then on its outcome may be unknown.
-    sent: Arc<AtomicBool>,
+    is_read: bool,
     span: Span,
 }
 
@@ -123,10 +139,9 @@ impl Lane {
         store: Arc<Store>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (queue, receiver) = mpsc::channel(limits.queue);
-        let receiver = Arc::new(Mutex::new(receiver));
+        let queue = Arc::new(Queue::new(limits.queue));
         let seen = Seen { now, at: Instant::now(), next_due: None };
-        let view = Arc::new(View { last: StdMutex::new(seen), closed: AtomicBool::new(false) });
+        let view = Arc::new(View { last: Mutex::new(seen), closed: AtomicBool::new(false) });
         for _ in 0..limits.in_flight {
             let worker = Worker {
                 destination: destination.clone(),
@@ -134,8 +149,9 @@ impl Lane {
                 store: Arc::clone(&store),
                 metrics: Arc::clone(&metrics),
                 view: Arc::clone(&view),
+                queue: Arc::clone(&queue),
             };
-            tokio::spawn(worker.work(Arc::clone(&receiver)));
+            tokio::spawn(worker.work());
         }
         Self { queue, view, metrics }
     }
@@ -143,15 +159,14 @@ impl Lane {
     /// Queues an operation, which is dropped if its turn comes after the deadline.
     pub(crate) fn submit(&self, operation: Operation, deadline: Instant) -> Result<Pending, LaneError> {
         let (answer, answered) = oneshot::channel();
-        let sent = Arc::new(AtomicBool::new(false));
         let is_read = operation.is_read();
-        let job = Job { operation, answer, deadline, sent: Arc::clone(&sent), span: Span::current() };
-        if self.queue.try_send(job).is_err() {
+        let caller = Caller { answer: Some(answer), deadline, is_read, span: Span::current() };
+        if !self.queue.push(Job { operation, caller }) {
             self.metrics.inc_shed();
             return Err(LaneError::Overloaded);
         }
         self.metrics.add_queued(1);
-        Ok(Pending { answered, sent, is_read, deadline })
+        Ok(Pending { answered, is_read })
     }
 
     /// The store's clock, as far as it can be told from here.
@@ -173,30 +188,29 @@ impl Lane {
     }
 }
 
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
 /// An operation whose answer is not there yet. Dropped before its turn, it is not sent.
 pub(crate) struct Pending {
     answered: oneshot::Receiver<Result<Answer, LaneError>>,
-    sent: Arc<AtomicBool>,
     is_read: bool,
-    deadline: Instant,
 }
 
 impl Pending {
-    /// Waits for its answer, until its deadline at most.
-    pub(crate) async fn wait(mut self) -> Result<Answer, LaneError> {
-        // Of many that wait together most are answered by the time that somebody looks.
-        let answered = match self.answered.try_recv() {
-            Ok(result) => return result,
-            Err(_) => tokio::time::timeout_at(self.deadline, &mut self.answered).await,
-        };
-        let was_sent = self.sent.load(Ordering::Acquire);
-        match answered {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) if !was_sent => Err(LaneError::Unavailable { why: "the server is stopping".into() }),
-            Ok(Err(_)) => Err(LaneError::OutcomeUnknown { why: "the server is stopping".into() }),
-            Err(_) if self.is_read || !was_sent => Err(LaneError::DeadlinePassed),
-            Err(_) => Err(LaneError::OutcomeUnknown { why: "the deadline passed before the store answered".into() }),
-        }
+    /// Waits for its answer, which comes about at its deadline at the latest.
+    pub(crate) async fn wait(self) -> Result<Answer, LaneError> {
+        let why = || "the server is stopping".into();
+        self.answered.await.unwrap_or_else(|_| {
+            Err(if self.is_read {
+                LaneError::Unavailable { why: why() }
+            } else {
+                LaneError::OutcomeUnknown { why: why() }
+            })
+        })
     }
 }
 
@@ -232,61 +246,67 @@ struct Worker {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
     view: Arc<View>,
+    queue: Arc<Queue<Job>>,
 }
 
 impl Worker {
-    async fn work(self, queue: Arc<Mutex<mpsc::Receiver<Job>>>) {
-        loop {
-            let Some(mut jobs) = self.next(&mut *queue.lock().await).await else { return };
-            self.metrics.add_queued(-(jobs.len() as i64));
-            loop {
-                let fitting = cut(&jobs);
-                if fitting == jobs.len() {
-                    break;
-                }
-                let rest = jobs.split_off(fitting);
-                self.carry(jobs).await;
-                jobs = rest;
-            }
-            self.carry(jobs).await;
+    async fn work(self) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.queue.wait().await {
+            let jobs = self.next().await;
+            self.carry(jobs, &mut look).await;
         }
     }
 
-    /// What waits for a batch; `None` once nothing ever will.
-    async fn next(&self, queue: &mut mpsc::Receiver<Job>) -> Option<Vec<Job>> {
-        let mut jobs = Vec::new();
-        if queue.recv_many(&mut jobs, self.limits.batch).await == 0 {
-            return None;
-        }
+    /// What waits and fits into one batch.
+    async fn next(&self) -> Vec<Job> {
         // No waiting for calls that may come: but those that have come, and wait for their turn on a processor
         // to be put into the queue, have it first.
+        let mut waiting = self.queue.len();
         for _ in 0..MAX_TURNS {
             tokio::task::yield_now().await;
-            let before = jobs.len();
-            while jobs.len() < self.limits.batch {
-                let Ok(job) = queue.try_recv() else { break };
-                jobs.push(job);
-            }
-            if jobs.len() == before {
+            let before = std::mem::replace(&mut waiting, self.queue.len());
+            if waiting <= before || waiting >= self.limits.batch {
                 break;
             }
         }
-        Some(jobs)
+        let mut jobs = self.queue.take(self.limits.batch);
+        let fitting = cut(&jobs);
+        if fitting < jobs.len() {
+            self.queue.put_back(jobs.split_off(fitting));
+        }
+        self.metrics.add_queued(-(jobs.len() as i64));
+        jobs
+    }
+
+    /// Tells those in the queue whose deadline has passed: their operations were not sent.
+    fn give_up_waiting(&self, now: Instant) {
+        let late = self.queue.take_if(|job| job.caller.deadline <= now);
+        self.metrics.add_queued(-(late.len() as i64));
+        for mut job in late {
+            job.caller.tell(Err(LaneError::DeadlinePassed));
+        }
     }
 
     /// Carries these to their end. Usually one round; more where due holds had to be given back
     /// first, or where the store is at its memory limit.
-    async fn carry(&self, mut jobs: Vec<Job>) {
+    async fn carry(&self, mut jobs: Vec<Job>, look: &mut Interval) {
         let mut mode = Mode::Plain;
         loop {
             let now = Instant::now();
-            if !jobs.iter().all(|job| job.is_wanted(now)) {
-                jobs = jobs.into_iter().filter_map(|job| job.if_wanted(now)).collect();
-            }
+            jobs.retain_mut(|job| {
+                let is_wanted = job.caller.is_waiting() && job.caller.deadline > now;
+                if !is_wanted {
+                    // Who has gone does not hear it.
+                    job.caller.tell(Err(LaneError::DeadlinePassed));
+                }
+                is_wanted
+            });
             if jobs.is_empty() {
                 return;
             }
-            jobs = match self.round(jobs, mode).await {
+            jobs = match self.round(jobs, mode, look).await {
                 Round::Done => return,
                 Round::Again(jobs) => jobs,
                 Round::Full(jobs) => {
@@ -297,35 +317,44 @@ impl Worker {
         }
     }
 
-    async fn round(&self, jobs: Vec<Job>, mode: Mode) -> Round {
+    async fn round(&self, mut jobs: Vec<Job>, mode: Mode, look: &mut Interval) -> Round {
         let to = &self.destination;
         let batch = Batch::new(jobs.iter().map(|job| &job.operation), to.default_ttl);
-        for job in &jobs {
-            job.sent.store(true, Ordering::Release);
-        }
         self.metrics.observe_batch(jobs.len());
-        let span = spans::batch_span(to.namespace.as_str(), to.partition, jobs.len(), jobs.iter().map(|job| &job.span));
+        let span =
+            spans::batch_span(to.namespace.as_str(), to.partition, jobs.len(), jobs.iter().map(|job| &job.caller.span));
         let asked = Instant::now();
-        let result = self.send(&batch, mode, &span).await;
+        let result = {
+            let mut sending = pin!(self.send(&batch, mode, &span));
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut sending => break result,
+                    _ = look.tick() => {
+                        let now = Instant::now();
+                        jobs.iter_mut().for_each(|job| job.caller.give_up(now));
+                        self.give_up_waiting(now);
+                    }
+                }
+            }
+        };
 
-        let (operations, callers): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::split).unzip();
+        let (operations, callers): (Vec<_>, Vec<_>) =
+            jobs.into_iter().map(|Job { operation, caller }| (operation, caller)).unzip();
         match result {
             Ok(value) => match batch.decode(&value, operations) {
                 Ok(reply) => self.answer(reply, callers, asked),
-                Err(error) => self.fail(&error, callers, |_| false),
+                Err(error) => self.fail(&error, callers),
             },
             Err(StoreError::Full) if mode == Mode::Plain => {
                 let (full, rest): (Vec<_>, Vec<_>) =
                     operations.into_iter().zip(callers).partition(|(operation, _)| operation.grows());
-                for (_, caller) in full {
+                for (_, mut caller) in full {
                     caller.tell(Err(LaneError::Full));
                 }
-                Round::Full(rest.into_iter().map(Job::join).collect())
+                Round::Full(rest.into_iter().map(|(operation, caller)| Job { operation, caller }).collect())
             }
-            Err(error) => {
-                let reads: Vec<bool> = operations.iter().map(Operation::is_read).collect();
-                self.fail(&error, callers, |i| reads[i])
-            }
+            Err(error) => self.fail(&error, callers),
         }
     }
 
@@ -344,16 +373,16 @@ impl Worker {
             self.view.closed.store(true, Ordering::Release);
         }
         let mut again = Vec::new();
-        for (verdict, caller) in reply.verdicts.into_iter().zip(callers) {
+        for (verdict, mut caller) in reply.verdicts.into_iter().zip(callers) {
             match verdict {
                 Verdict::Answered(answer) => caller.tell(Ok(answer)),
-                Verdict::Again(operation) => again.push(Job::join((operation, caller))),
+                Verdict::Again(operation) => again.push(Job { operation, caller }),
             }
         }
         if again.is_empty() { Round::Done } else { Round::Again(again) }
     }
 
-    fn fail(&self, error: &StoreError, callers: Vec<Caller>, is_read: impl Fn(usize) -> bool) -> Round {
+    fn fail(&self, error: &StoreError, callers: Vec<Caller>) -> Round {
         if matches!(error, StoreError::Closed) {
             self.view.closed.store(true, Ordering::Release);
         }
@@ -365,9 +394,10 @@ impl Worker {
             %error,
             "a batch failed"
         );
-        for (i, caller) in callers.into_iter().enumerate() {
+        for mut caller in callers {
+            let is_read = caller.is_read;
             caller.tell(Err(match error {
-                StoreError::Unknown { why } if !is_read(i) => LaneError::OutcomeUnknown { why: why.clone() },
+                StoreError::Unknown { why } if !is_read => LaneError::OutcomeUnknown { why: why.clone() },
                 StoreError::Unknown { why } | StoreError::NotApplied { why } => {
                     LaneError::Unavailable { why: why.clone() }
                 }
@@ -417,46 +447,28 @@ enum Round {
     Full(Vec<Job>),
 }
 
-/// Who waits for an operation.
-struct Caller {
-    answer: oneshot::Sender<Result<Answer, LaneError>>,
-    deadline: Instant,
-    sent: Arc<AtomicBool>,
-    span: Span,
-}
-
 impl Caller {
+    fn is_waiting(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| !answer.is_closed())
+    }
+
     /// A caller who has gone hears nothing, and that is his choice.
-    fn tell(self, result: Result<Answer, LaneError>) {
-        let _ = self.answer.send(result);
-    }
-}
-
-impl Job {
-    fn split(self) -> (Operation, Caller) {
-        let Self { operation, answer, deadline, sent, span } = self;
-        (operation, Caller { answer, deadline, sent, span })
-    }
-
-    /// Back in the queue: the store has said that it was not applied.
-    fn join((operation, caller): (Operation, Caller)) -> Self {
-        let Caller { answer, deadline, sent, span } = caller;
-        sent.store(false, Ordering::Release);
-        Self { operation, answer, deadline, sent, span }
-    }
-
-    /// Whether somebody can use the answer still.
-    fn is_wanted(&self, now: Instant) -> bool {
-        self.deadline > now && !self.answer.is_closed()
-    }
-
-    fn if_wanted(self, now: Instant) -> Option<Self> {
-        if self.is_wanted(now) {
-            return Some(self);
+    fn tell(&mut self, result: Result<Answer, LaneError>) {
+        if let Some(answer) = self.answer.take() {
+            let _ = answer.send(result);
         }
-        // Who has gone does not hear it.
-        self.split().1.tell(Err(LaneError::DeadlinePassed));
-        None
+    }
+
+    /// Lets him go if his deadline has passed while his operation is under way.
+    fn give_up(&mut self, now: Instant) {
+        if self.deadline > now || self.answer.is_none() {
+            return;
+        }
+        self.tell(Err(if self.is_read {
+            LaneError::DeadlinePassed
+        } else {
+            LaneError::OutcomeUnknown { why: "the deadline passed before the store answered".into() }
+        }));
     }
 }
 
