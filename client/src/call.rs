@@ -115,7 +115,8 @@ impl Core {
         let (message, send) = (&message, &send);
         let attempt = |deadline| async move {
             match gatherer.pass() {
-                Some(_pass) => self.attempt(deadline, message.clone(), send).await,
+                // In a box: those that travel together need not carry the room for travelling alone about with them.
+                Some(_pass) => Box::pin(self.attempt(deadline, message.clone(), send)).await,
                 None => gatherer.carry(message.clone(), deadline).await,
             }
         };
