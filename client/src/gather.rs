@@ -150,6 +150,8 @@ impl Gatherer {
             runtime.spawn(async move {
                 let _pass = Pass(&gatherer);
                 send(&gatherer.channels, &gatherer.budget, calls).await;
+                // Who was just answered may call again: his call can travel with the next message.
+                tokio::task::yield_now().await;
             });
         }
     }
