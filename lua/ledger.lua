@@ -3,9 +3,6 @@
 
 local runs = {} -- the same as run_list, by their heads
 local n_resolved, n_past = 0, 0 -- lengths of resolved_ids and past_records
--- What is resolved one after the other and differs only by id is booked as one: ids that are not booked
--- yet, their number, what becomes of them, what they are like (batch.lua), and their buyers if they are named.
-local stretch, stretch_n, stretch_to, stretch_like, stretch_buyers = nil, 0, nil, nil, nil
 
 -- A run of events: what happened (kind), what the reservation is after it, until when it is held, whether
 -- buyers are named, which units moved (shape), and which are held still where that is not the same (rest).
@@ -52,14 +49,8 @@ function move(lines, amounts, n, from, to)
   end
 end
 
--- Books what is not booked yet, and takes the next n numbers of the sequence; returns the last of them.
+-- Takes the next n numbers of the sequence; returns the last of them.
 function advance(n)
-  if stretch_n > 0 then
-    local ids, count, to, like, buyers = concat(stretch), stretch_n, stretch_to, stretch_like, stretch_buyers
-    stretch_n = 0
-    move(like.lines, like.lines.quantities, count, HELD, to == 'C' and SOLD or AVAILABLE)
-    enter(run_of(to, to, NO_DEADLINE, like.is_named, like.shape, ''), ids, count, buyers and concat(buyers))
-  end
   local sequence = ctx.sequence + n
   ctx.sequence = sequence
   return sequence
@@ -80,32 +71,49 @@ function put(id, record)
   end
 end
 
--- held -> sold ('C'), or held -> available ('R' by a call, 'E' by the deadline): of the amounts, or
--- of all that is held. Booked before the next change that is not of the same kind, and after each group.
+-- held -> sold ('C'), or held -> available ('R' by a call, 'E' by the deadline): of all that is held by the
+-- reservations from the first of these ids on, as long as they are plain and have the same lines, which is
+-- booked as one. Adds their records to `details`, and returns the index of the last. The first is one of them.
+function settle_stretch(ids, first, to, details)
+  local like = alike[known[ids[first]]]
+  local lines, is_named = like.lines, like.is_named
+  local names, n, last = is_named and {}, #details, #ids
+  for i = first, #ids do
+    local id = ids[i]
+    local record = known[id]
+    local its = record and alike[record]
+    -- Not any more: another one, or an id that has stood here before.
+    if not its or its.lines ~= lines or its.is_named ~= is_named then
+      last = i - 1
+      break
+    end
+    local settled = its[to]
+    if not settled then
+      -- Resolved at the deadline, not at the moment that somebody noticed.
+      settled = to .. (to == 'E' and sub(record, 2, 7) or ctx.now_bytes) .. record
+      its[to] = settled
+    end
+    known[id] = settled
+    n = n + 1
+    details[n] = settled
+    if names then names[#names + 1] = its.buyer end
+    n_resolved = n_resolved + 1
+    resolved_ids[n_resolved] = id
+    past_records[n_past + 1], past_records[n_past + 2] = id, settled
+    n_past = n_past + 2
+  end
+  move(lines, lines.quantities, last - first + 1, HELD, to == 'C' and SOLD or AVAILABLE)
+  enter(run_of(to, to, NO_DEADLINE, is_named, like.shape, ''), concat(ids, '', first, last), last - first + 1,
+    names and concat(names))
+  return last
+end
+
+-- The same of one reservation, plain or not: of these amounts, or of all that is held.
 function settle(id, to, amounts)
   local record = known[id]
   if alike[record] == nil then touch(record) end
-  local like = alike[record]
-  if amounts or not like then return settle_extended(id, to, amounts) end
-  if stretch_n == 0 or like.lines ~= stretch_like.lines or to ~= stretch_to
-    or like.is_named ~= stretch_like.is_named then
-    advance(0)
-    stretch, stretch_to, stretch_like, stretch_buyers = {}, to, like, like.is_named and {} or nil
-  end
-  stretch_n = stretch_n + 1
-  stretch[stretch_n] = id
-  if stretch_buyers then stretch_buyers[stretch_n] = like.buyer end
-  local settled = like[to]
-  if not settled then
-    -- Resolved at the deadline, not at the moment that somebody noticed.
-    settled = to .. (to == 'E' and sub(record, 2, 7) or ctx.now_bytes) .. record
-    like[to] = settled
-  end
-  known[id] = settled
-  n_resolved = n_resolved + 1
-  resolved_ids[n_resolved] = id
-  past_records[n_past + 1], past_records[n_past + 2] = id, settled
-  n_past = n_past + 2
+  if amounts or not alike[record] then return settle_extended(id, to, amounts) end
+  settle_stretch({ id }, 1, to, {})
 end
 
 -- Adds an entry to the deadline index: these ids are looked at then.

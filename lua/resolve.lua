@@ -17,25 +17,27 @@ local function answer_of(kind, record)
 end
 
 local function resolve_group(group)
-  local ids, kind, codes, details, n = group.ids, group.kind, {}, {}, 0
+  local ids, kind, codes, details, i = group.ids, group.kind, {}, {}, 1
   local to = kind == 'C' and 'C' or 'R'
-  for i = 1, #ids do
+  while i <= #ids do
     local id = ids[i]
     local record = known[id]
-    local code = 'X' -- unknown, or a remembered request
-    if record then
-      if alike[record] or is_pending(record) then
-        settle(id, to)
+    if record and alike[record] then
+      local last = settle_stretch(ids, i, to, details)
+      codes[#codes + 1] = rep('K', last - i + 1)
+      i = last
+    else
+      local code = 'X' -- unknown, or a remembered request
+      if record and is_pending(record) then
+        settle_extended(id, to)
         code = 'K'
-      else
+      elseif record then
         code = answer_of(kind, record)
       end
+      codes[#codes + 1] = code
+      if code == 'K' or code == 'Y' then details[#details + 1] = known[id] end
     end
-    codes[i] = code
-    if code == 'K' or code == 'Y' then
-      n = n + 1
-      details[n] = known[id]
-    end
+    i = i + 1
   end
   return { concat(codes), '', concat(details) }
 end

@@ -75,7 +75,7 @@ local new_deadlines = {}  -- score, packed ids, ... for the index
 local corrupt, malformed, is_pending, state_of, deadline_of, buyer_and_shape, lines_from -- records.lua
 local stock_bytes, state_bytes -- records.lua
 local load_fields, lines_of, buyers_of, touch -- batch.lua
-local run_of, enter, move, advance, put, settle, watch_deadline -- ledger.lua
+local run_of, enter, move, advance, put, settle, settle_stretch, watch_deadline -- ledger.lua
 local shape_of, extension_of, held_amounts, hold_extended, buy, settle_extended, extend_deadline -- extended.lua
 local limited_lines, counts_line, count, over_limit -- buyers.lua
 local availability, is_same -- reserve.lua
