@@ -64,13 +64,15 @@ end
 
 -- Notes the records that are found under these ids; returns the ids under which there is none.
 local function look_up(key, ids)
-  local records, n, found = load_fields(key, ids), #ids, 0
+  local records, n, found, before = load_fields(key, ids), #ids, 0, nil
   for i = 1, n do
     local record = records[i]
     if record then
       found = found + 1
       known[ids[i]] = record
-      if byte(record, 1) >= FIRST_EXTENDED then ctx.any_extended = true end
+      -- What was reserved together has the same record.
+      if record ~= before and byte(record, 1) >= FIRST_EXTENDED then ctx.any_extended = true end
+      before = record
     end
   end
   if found == 0 then return ids end

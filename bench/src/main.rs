@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand, value_parser};
 
 mod callers;
@@ -106,7 +106,7 @@ async fn measure(args: Args) -> Result<()> {
     }
     let server = args.programs.join("sentinel-server");
     let mut scale = None;
-    let (mut rows, absent, wanted) = match &args.against {
+    let (mut rows, mut absent, wanted) = match &args.against {
         Some(before) => (table::builds(&server, before).await?, Vec::new(), table::BUILD_RATIOS.to_vec()),
         None => {
             let no_op = args.programs.join("sentinel-noop");
@@ -129,8 +129,12 @@ async fn measure(args: Args) -> Result<()> {
     let machine = Machine::look()?;
     let rows = lab::measure(rows, args.rounds.into(), Duration::from_secs(args.seconds)).await?;
     let mut ratios: Vec<_> = wanted.iter().filter_map(|wanted| wanted.take(&rows)).collect();
+    let mut failed = Vec::new();
     if let Some(scale) = scale {
-        ratios.extend(scale.figures(&rows, SCALE_ROUNDS, args.minutes).await?);
+        let (more, not_taken) = scale.figures(&rows, SCALE_ROUNDS, args.minutes).await;
+        ratios.extend(more);
+        absent.extend_from_slice(&not_taken);
+        failed = not_taken;
     }
     let report =
         Report { date: today()?, machine, method: report::method(args.rounds, args.seconds), ratios, rows, absent };
@@ -140,6 +144,7 @@ async fn measure(args: Args) -> Result<()> {
         docs::write(&report, folder)?;
     }
     eprintln!("written to {}", args.report.display());
+    ensure!(failed.is_empty(), "not measured: {}", failed.join("; "));
     Ok(())
 }
 

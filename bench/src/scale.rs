@@ -26,6 +26,9 @@ const CALM: Duration = Duration::from_secs(8);
 const STORM_LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two looks at what is due still, or at the memory.
 const LOOK: Duration = Duration::from_millis(50);
+/// Calls per second while memory is watched, and all of them together: a namespace has room for ten million records.
+const LONG_RATE: f64 = 10_000.0;
+const LONG_RECORDS: f64 = 9_000_000.0;
 /// Bytes of one message of events, which are more than other answers are.
 const MAX_EVENTS_BYTES: usize = 16 << 20;
 
@@ -156,14 +159,15 @@ pub(crate) async fn drain(server: &Server, shop: &Shop) -> Result<f64> {
 }
 
 /// The server's memory after so long under load, over that after the first tenth of it.
-pub(crate) async fn memory_growth(server: &Server, callers: usize, length: Duration) -> Result<f64> {
+pub(crate) async fn memory_growth(server: &Server, length: Duration) -> Result<f64> {
     let shop = Shop::new("memory", 1, true);
     shop.open(server).await?;
-    let callers = Unary::callers(server, &shop, callers).await?;
+    let callers = Unary::callers(server, &shop, crate::ways::TURNS).await?;
+    let rate = LONG_RATE.min(LONG_RECORDS / length.as_secs_f64());
     let early = async {
         tokio::time::sleep(length / 10).await;
         server.memory()
     };
-    let (early, _) = tokio::try_join!(early, load::closed(callers, length))?;
+    let (early, _) = tokio::try_join!(early, load::open(callers, rate, move |due| due < length))?;
     Ok(server.memory()? as f64 / early as f64)
 }

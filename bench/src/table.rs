@@ -188,38 +188,58 @@ pub(crate) struct Scale {
 
 impl Scale {
     /// `rows`: what the figures are compared with. `minutes`: how long memory is watched.
-    pub(crate) async fn figures(self, rows: &[Row], rounds: usize, minutes: u64) -> Result<Vec<Ratio>> {
-        let server = &self.server;
-        let rate_of = |name: Name| {
-            let row = rows.iter().find(|row| row.name == name);
-            let rate = row.and_then(|row| row.spread(rate)).map(|spread| spread.median);
-            rate.with_context(|| format!("the row {:?} was not measured", name.text))
+    ///
+    /// One that can't be taken is told with its reason, and leaves the others alone.
+    pub(crate) async fn figures(self, rows: &[Row], rounds: usize, minutes: u64) -> (Vec<Ratio>, Vec<String>) {
+        let (mut ratios, mut failed) = (Vec::new(), Vec::new());
+        let mut add = |name, figures: Result<Vec<f64>>, better, must, aim| match figures.map(Spread::of) {
+            Ok(Some(spread)) => ratios.push(Ratio { name, spread, better, asked: Some(Asked { must, aim }) }),
+            Ok(None) => failed.push(format!("{name}: there was no round")),
+            Err(error) => failed.push(format!("{name}: {error:#}")),
         };
-        let (mut storms, mut bytes, mut drains) = (Vec::new(), Vec::new(), Vec::new());
+        add("expiry_storm_p99", self.storms(rows, rounds).await, Better::Less, 2.0, 1.2);
+        let (bytes, drains) = match self.sizes(rows, rounds).await {
+            Ok((bytes, drains)) => (Ok(bytes), Ok(drains)),
+            Err(error) => (Err(anyhow::anyhow!("{error:#}")), Err(error)),
+        };
+        add("bytes_per_pending_hold", bytes, Better::Less, 160.0, 110.0);
+        add("event_drain_vs_mutations", drains, Better::More, 2.0, 5.0);
+        eprint!("\r{:<60}", format!("{minutes} minutes of load"));
+        let growth = scale::memory_growth(&self.server, Duration::from_secs(60 * minutes)).await;
+        add("server_memory_growth", growth.map(|growth| vec![growth]), Better::Less, 1.1, 1.0);
+        eprintln!("\r{:<60}\r", "");
+        (ratios, failed)
+    }
+
+    async fn storms(&self, rows: &[Row], rounds: usize) -> Result<Vec<f64>> {
+        let mut storms = Vec::new();
         for round in 1..=rounds {
             eprint!("\rround {round} of {rounds}: {:<40}", "a million holds fall due");
-            let storm = scale::storm(server, round, rate_of(UNARY)? / 4.0).await?;
+            let storm = scale::storm(&self.server, round, rate_of(rows, UNARY)? / 4.0).await?;
             storms.push(storm.during.p99 / storm.before.p99);
             eprintln!("\rall given back in {:.1} s {:<40}", storm.length.as_secs_f64(), "");
-            eprint!("\rround {round} of {rounds}: {:<40}", "a million holds and events");
-            let shop = scale::shop_with_holds(server, &format!("events-{round}"), scale::MILLION).await?;
-            bytes.push(scale::bytes_per_hold(server, &shop).await?);
-            drains.push(scale::drain(server, &shop).await? / rate_of(BATCHED)?);
         }
-        eprint!("\r{:<60}", format!("{minutes} minutes of load"));
-        let growth = scale::memory_growth(server, MANY, Duration::from_secs(60 * minutes)).await?;
-        eprintln!("\r{:<60}\r", "");
-        let figure = |name, figures: Vec<f64>, better, must, aim| {
-            let spread = Spread::of(figures).context("there are rounds")?;
-            anyhow::Ok(Ratio { name, spread, better, asked: Some(Asked { must, aim }) })
-        };
-        Ok(vec![
-            figure("expiry_storm_p99", storms, Better::Less, 2.0, 1.2)?,
-            figure("bytes_per_pending_hold", bytes, Better::Less, 160.0, 110.0)?,
-            figure("event_drain_vs_mutations", drains, Better::More, 2.0, 5.0)?,
-            figure("server_memory_growth", vec![growth], Better::Less, 1.1, 1.0)?,
-        ])
+        Ok(storms)
     }
+
+    /// Bytes of a hold, and the rate of the drain.
+    async fn sizes(&self, rows: &[Row], rounds: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+        let (mut bytes, mut drains) = (Vec::new(), Vec::new());
+        for round in 1..=rounds {
+            eprint!("\rround {round} of {rounds}: {:<40}", "a million holds and events");
+            let shop = scale::shop_with_holds(&self.server, &format!("events-{round}"), scale::MILLION).await?;
+            bytes.push(scale::bytes_per_hold(&self.server, &shop).await?);
+            drains.push(scale::drain(&self.server, &shop).await? / rate_of(rows, BATCHED)?);
+        }
+        Ok((bytes, drains))
+    }
+}
+
+/// The median rate of a row.
+fn rate_of(rows: &[Row], name: Name) -> Result<f64> {
+    let row = rows.iter().find(|row| row.name == name);
+    let rate = row.and_then(|row| row.spread(rate)).map(|spread| spread.median);
+    rate.with_context(|| format!("the row {:?} was not measured", name.text))
 }
 
 const fn more(name: &'static str, this: Name, that: Name, must: f64, aim: f64) -> Wanted {
