@@ -10,6 +10,7 @@
 //! - `lane`: the queue of one partition; commits operations in groups.
 //! - `store`: Redis: keys, bytes, script, connections, the embedded child.
 //! - `domain`: SKU, quantity, operation, outcome, refusal; parsed once, no I/O.
+//! - `direct`: the way of checkout calls past the router.
 //! - [`config`], [`telemetry`]: what an operator sets, and what he sees.
 //!
 //! The way of a request: `service` parses it into a `domain` operation, `namespaces` finds the lane,
@@ -32,6 +33,7 @@ use tower_layer::{Identity, Stack};
 
 mod admin_http;
 pub mod config;
+mod direct;
 mod domain;
 mod health;
 mod lane;
@@ -47,6 +49,7 @@ pub use telemetry::grpc::TraceLayer;
 
 use crate::{
     config::Config,
+    direct::DirectLayer,
     health::{Health, StoreGate},
     lane::LaneLimits,
     namespaces::{Defaults, Namespaces},
@@ -172,11 +175,10 @@ async fn serve(
 
     let desk = Desk::new(namespaces, gate, metrics, shutdown.clone());
     log_address("grpc", &listener);
+    let checkout = InventorySentinelServer::new(Checkout(desk.clone(), Arc::clone(&hub)))
+        .max_decoding_message_size(config.max_request_bytes);
     let server = transport(config.max_streams)
-        .add_service(
-            InventorySentinelServer::new(Checkout(desk.clone(), Arc::clone(&hub)))
-                .max_decoding_message_size(config.max_request_bytes),
-        )
+        .layer(DirectLayer(checkout))
         .add_service(
             InventoryEventsServer::new(Events { desk: desk.clone(), hub })
                 .max_decoding_message_size(config.max_request_bytes),

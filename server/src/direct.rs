@@ -1,0 +1,75 @@
+//! A tower layer that hands the calls of one service to it past the router. The router clones a boxed service
+//! for each call and boxes its future and its body once more; a name that is compared first is enough for the
+//! service that almost all calls are for. Touches nothing else.
+
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use futures_util::future::Either;
+use http::{Request, Response};
+use tonic::{body::Body, server::NamedService};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Puts a service before the others.
+#[derive(Clone, Debug)]
+pub(crate) struct DirectLayer<D>(pub(crate) D);
+
+impl<D: Clone, S> Layer<S> for DirectLayer<D> {
+    type Service = Direct<D, S>;
+
+    fn layer(&self, others: S) -> Direct<D, S> {
+        Direct { direct: self.0.clone(), others }
+    }
+}
+
+/// The service that [`DirectLayer`] makes.
+#[derive(Clone, Debug)]
+pub(crate) struct Direct<D, S> {
+    direct: D,
+    others: S,
+}
+
+impl<D, S> Service<Request<Body>> for Direct<D, S>
+where
+    D: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + NamedService,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<D::Future, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Services that tonic generates are always ready.
+        self.others.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if names(request.uri().path(), D::NAME) {
+            Either::Left(self.direct.call(request))
+        } else {
+            Either::Right(self.others.call(request))
+        }
+    }
+}
+
+/// Whether a path is that of a method of this service.
+fn names(path: &str, service: &str) -> bool {
+    let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(service));
+    method.is_some_and(|method| method.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_methods_of_the_service_go_to_it() {
+        assert!(names("/shop.v1.Checkout/Reserve", "shop.v1.Checkout"));
+        for path in ["/shop.v1.CheckoutAdmin/Reserve", "/shop.v1.Checkout", "shop.v1.Checkout/Reserve", "/", ""] {
+            assert!(!names(path, "shop.v1.Checkout"), "{path}");
+        }
+    }
+}
