@@ -1,7 +1,7 @@
 -- Finds the holds that are due: those that the batch names, and then a bounded number from the index;
--- main.lua gives them back before anything else is decided. Reads DEADLINES and HOLDS.
+-- apply.lua gives them back before anything else is decided. Reads DEADLINES and HOLDS.
 
-local EXPIRE_BATCH = 512 -- due holds given back by one call, before the last group of ids
+local EXPIRE_BATCH = 128 -- due holds given back by one call, before the last entry: others wait meanwhile
 local EXPIRE_CHUNK = 16 -- entries of the deadline index read at a time
 
 local now = ctx.now

@@ -116,9 +116,11 @@ function settle(id, to, amounts)
   settle_stretch({ id }, 1, to, {})
 end
 
--- Adds an entry to the deadline index: these ids are looked at then.
+-- Adds entries to the deadline index: these ids are looked at then.
 function watch_deadline(deadline, ids)
-  new_deadlines[#new_deadlines + 1] = deadline
-  new_deadlines[#new_deadlines + 1] = ids
+  for first = 1, #ids, 16 * ENTRY_IDS do
+    new_deadlines[#new_deadlines + 1] = deadline
+    new_deadlines[#new_deadlines + 1] = sub(ids, first, first + 16 * ENTRY_IDS - 1)
+  end
   if ctx.next_due == 0 or deadline < ctx.next_due then ctx.next_due = deadline end
 end

@@ -18,6 +18,7 @@ local MAX_LINES = 32 -- lines in a reservation
 local MAX_QUANTITY = 1000000 -- units in a line
 local MAX_STOCK = 1000000000 -- units on hand of a SKU
 local NO_HOLDS = 1 -- fields of HOLDS when nothing is held (opening.lua)
+local ENTRY_IDS = 128 -- ids in an entry of DEADLINES: what falls due is given back by whole entries
 local MAX_TTL = 31536000000 -- ms: a year, far above what any namespace allows
 
 -- Formats and first bytes of the records (records.lua).

@@ -110,9 +110,13 @@ pub(crate) async fn storm(server: &Server, round: usize, rate: f64) -> Result<St
     let looker = async move {
         tokio::time::sleep_until(all_due.into()).await;
         loop {
-            let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await?;
-            let due: u64 =
-                redis::cmd("ZCOUNT").arg(&deadlines).arg("-inf").arg(seconds * 1000).query_async(&mut redis).await?;
+            let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await?;
+            let due: u64 = redis::cmd("ZCOUNT")
+                .arg(&deadlines)
+                .arg("-inf")
+                .arg(seconds * 1000 + micros / 1000)
+                .query_async(&mut redis)
+                .await?;
             if due == 0 || start.elapsed() > CALM + STORM_LIMIT {
                 end.send_replace(Some(start.elapsed()));
                 return anyhow::Ok(due);
