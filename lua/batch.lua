@@ -1,5 +1,5 @@
--- The batch: parses ARGV into groups, and loads the records that they name. Reads HOLDS and both
--- generations; writes nothing.
+-- The batch: parses ARGV into groups, and loads the records that they name. Reads both generations; writes
+-- nothing.
 
 -- Kinds by what they are given.
 local ONE_OR_MORE_IDS, ONE_ID, NO_ID = 'RCLBG', 'rcbESA', 'FDT'
@@ -62,9 +62,9 @@ function touch(record)
     and { lines = lines, shape = shape, buyer = buyer, is_named = buyer ~= NO_BUYER }
 end
 
--- Notes the records that are found under these ids; returns the ids under which there is none.
-local function look_up(key, ids)
-  local records, n, found, before = load_fields(key, ids), #ids, 0, nil
+-- Notes the records that this generation has under these ids; returns the ids under which it has none.
+local function look_into(generation, ids)
+  local records, n, found, before = load_fields(generation, ids), #ids, 0, nil
   for i = 1, n do
     local record = records[i]
     if record then
@@ -83,6 +83,16 @@ local function look_up(key, ids)
     end
   end
   return missing
+end
+
+function look_up(ids)
+  local missing = look_into(ctx.current, ids)
+  if ctx.older_count > 0 and missing[1] then
+    look_into(ctx.older, missing)
+    for i = 1, #missing do
+      in_older[missing[i]] = known[missing[i]]
+    end
+  end
 end
 
 -- Every id that the batch names; for 'L' also those of the purchases.
@@ -144,13 +154,7 @@ end
 if operations > MAX_OPERATIONS or #groups > MAX_OPERATIONS then malformed('batch') end
 
 if total > 0 then
-  -- All three hashes are asked, so that a wrong type is found here.
-  local in_past = ctx.past_is_over and 0 or call('HLEN', ctx.past)
-  local in_other = ctx.other_is_over and 0 or call('HLEN', ctx.past_other)
-  ctx.record_count = call('HLEN', HOLDS) - NO_HOLDS + in_past + in_other
-  local missing = look_up(HOLDS, named)
-  if in_past > 0 and missing[1] then missing = look_up(ctx.past, missing) end
-  if in_other > 0 and missing[1] then look_up(ctx.past_other, missing) end
+  look_up(named)
   for g = 1, #groups do
     local group = groups[g]
     if find(TOUCHES_RECORDS, group.kind, 1, true) then

@@ -9,12 +9,11 @@
 -- KEYS, all of one partition and so of one cluster slot:
 --   1 meta       hash    config, state (see records.lua)
 --   2 stock      hash    SKU -> stock record
---   3 holds      hash    16-byte id -> record of a PENDING reservation; and a weight (opening.lua)
---   4 deadlines  zset    packed ids -> deadline; may name reservations that are resolved already
---   5 past:a     hash    16-byte id -> resolved reservation or remembered request
---   6 past:b     hash    the other generation of the same
---   7 events     stream  one entry for each batch that changed something
---   8 buyers     hash    SKU NUL buyer -> units held and bought, of SKUs with a limit per buyer
+--   3 records:a  hash    16-byte id -> reservation or remembered request; and a weight (opening.lua)
+--   4 records:b  hash    the other generation of the same (partition.lua)
+--   5 deadlines  zset    packed ids -> deadline; may name reservations that are resolved already
+--   6 events     stream  one entry for each batch that changed something
+--   7 buyers     hash    SKU NUL buyer -> units held and bought, of SKUs with a limit per buyer
 --
 -- ARGV, to open a partition:       'open', config record, epoch
 -- ARGV, to configure a namespace:  'configure', revision that is replaced, config record

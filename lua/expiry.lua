@@ -1,5 +1,5 @@
 -- Finds the holds that are due: those that the batch names, and then a bounded number from the index;
--- apply.lua gives them back before anything else is decided. Reads DEADLINES and HOLDS.
+-- apply.lua gives them back before anything else is decided. Reads DEADLINES and both generations.
 
 local EXPIRE_BATCH = 128 -- due holds given back by one call, before the last entry: others wait meanwhile
 local EXPIRE_CHUNK = 16 -- entries of the deadline index read at a time
@@ -29,15 +29,11 @@ if ctx.next_due ~= 0 and ctx.next_due <= now then
       end
     end
   until ctx.backlog or #entries < EXPIRE_CHUNK
-  local held = #ids > 0 and load_fields(HOLDS, ids)
+  if ids[1] then look_up(ids) end
   for i = 1, #ids do
-    local record = held[i]
-    -- Absent: resolved. Not due: its deadline was moved and another entry covers it.
-    if record and is_pending(record) and deadline_of(record) <= now then
-      known[ids[i]] = record
-      if byte(record, 1) >= FIRST_EXTENDED then ctx.any_extended = true end
-      due[#due + 1] = ids[i]
-    end
+    local record = known[ids[i]]
+    -- Not pending: resolved. Not due: its deadline was moved and another entry covers it.
+    if record and is_pending(record) and deadline_of(record) <= now then due[#due + 1] = ids[i] end
   end
   local first = call('ZRANGEBYSCORE', DEADLINES, '-inf', '+inf', 'WITHSCORES', 'LIMIT', #spent, 1)
   ctx.next_due = tonumber(first[2] or 0)

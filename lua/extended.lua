@@ -68,6 +68,7 @@ end
 function hold_extended(id, head, buyer, shape, origin)
   local lines = lines_of(shape)
   move(lines, lines.quantities, 1, AVAILABLE, HELD)
+  ctx.pending = ctx.pending + 1
   put(id, 'p' .. head .. buyer .. shape .. new_extension(lines, buyer, origin))
   enter(run_of('H', 'P', sub(head, 1, 6), buyer ~= NO_BUYER, shape, ''), id, 1, buyer)
 end
@@ -97,6 +98,7 @@ function settle_extended(id, to, amounts)
   if to ~= 'C' and extension.counted ~= 0 then count(lines, extension.counted, buyer, amounts, -1) end
   local rest, total = held_amounts(lines, extension)
   local after = total > 0 and 'P' or sold > 0 and 'C' or to
+  if after ~= 'P' then ctx.pending = ctx.pending - 1 end
   if after == 'E' then
     for i = 1, lines.n do extension.released[i] = extension.released[i] - amounts[i] end
   end

@@ -2,7 +2,6 @@
 -- sequence, the record and the event. Works on the tables that were loaded; no redis.call.
 
 local runs = {} -- the same as run_list, by their heads
-local n_resolved, n_past = 0, 0 -- lengths of resolved_ids and past_records
 
 -- A run of events: what happened (kind), what the reservation is after it, until when it is held, whether
 -- buyers are named, which units moved (shape), and which are held still where that is not the same (rest).
@@ -58,17 +57,8 @@ end
 
 function put(id, record)
   known[id] = record
-  if is_pending(record) then
-    held_records[#held_records + 1] = id
-    held_records[#held_records + 1] = record
-  else
-    if byte(record, 1) ~= MEMO then
-      n_resolved = n_resolved + 1
-      resolved_ids[n_resolved] = id
-    end
-    past_records[n_past + 1], past_records[n_past + 2] = id, record
-    n_past = n_past + 2
-  end
+  new_records[#new_records + 1] = id
+  new_records[#new_records + 1] = record
 end
 
 -- held -> sold ('C'), or held -> available ('R' by a call, 'E' by the deadline): of all that is held by the
@@ -77,7 +67,7 @@ end
 function settle_stretch(ids, first, to, details)
   local like = alike[known[ids[first]]]
   local lines, is_named = like.lines, like.is_named
-  local names, n, last = is_named and {}, #details, #ids
+  local names, n, n_records, last = is_named and {}, #details, #new_records, #ids
   for i = first, #ids do
     local id = ids[i]
     local record = known[id]
@@ -97,13 +87,13 @@ function settle_stretch(ids, first, to, details)
     n = n + 1
     details[n] = settled
     if names then names[#names + 1] = its.buyer end
-    n_resolved = n_resolved + 1
-    resolved_ids[n_resolved] = id
-    past_records[n_past + 1], past_records[n_past + 2] = id, settled
-    n_past = n_past + 2
+    new_records[n_records + 1], new_records[n_records + 2] = id, settled
+    n_records = n_records + 2
   end
-  move(lines, lines.quantities, last - first + 1, HELD, to == 'C' and SOLD or AVAILABLE)
-  enter(run_of(to, to, NO_DEADLINE, is_named, like.shape, ''), concat(ids, '', first, last), last - first + 1,
+  n = last - first + 1
+  ctx.pending = ctx.pending - n
+  move(lines, lines.quantities, n, HELD, to == 'C' and SOLD or AVAILABLE)
+  enter(run_of(to, to, NO_DEADLINE, is_named, like.shape, ''), concat(ids, '', first, last), n,
     names and concat(names))
   return last
 end

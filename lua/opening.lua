@@ -1,10 +1,10 @@
 -- The two calls that are no batch: opening a partition, and configuring a namespace. Reads and writes
--- META, puts the weight into HOLDS, and touches nothing else but the names of the other keys.
+-- META, puts a weight into each generation, and touches nothing else but the names of the other keys.
 
--- What lies in HOLDS and is no hold: too long for the compact encoding that Redis gives to hashes of up to
--- hundreds of small fields, in which every look-up walks through all of them. A memo, which those who list
--- records pass over. It stays for good, so that the encoding does too.
-local WEIGHT_FIELD, WEIGHT = 'weight', 'M' .. rep('-', 1024)
+-- The weight of a generation is the field that is no record: too long for the compact encoding that Redis gives
+-- to hashes of up to hundreds of small fields, in which every look-up walks through all of them. A memo, which
+-- those who list records pass over. write.lua puts one into a generation that begins.
+local WEIGHT = 'M' .. rep('-', WEIGHT_LENGTH)
 
 local function now()
   local time = call('TIME')
@@ -15,16 +15,17 @@ end
 local function open_partition(config, proposed_epoch)
   local meta = call('HMGET', META, 'config', 'state')
   if not meta[1] and not meta[2] then
-    if call('EXISTS', STOCK, HOLDS, DEADLINES, PAST_A, PAST_B, EVENTS, BUYERS) > 0 then
+    if call('EXISTS', STOCK, RECORDS_A, RECORDS_B, DEADLINES, EVENTS, BUYERS) > 0 then
       corrupt('records without meta')
     end
     if #config < CONFIG_LENGTH then malformed('config') end
     ctx.epoch, ctx.sequence, ctx.offset, ctx.generation, ctx.next_due = proposed_epoch, 0, 0, 0, 0
     ctx.now = now()
-    ctx.generation_start = ctx.now
+    ctx.pending, ctx.older_pending, ctx.older_written = 0, 0, ctx.now
     meta = { config, state_bytes() }
     call('HSET', META, 'config', meta[1], 'state', meta[2])
-    call('HSET', HOLDS, WEIGHT_FIELD, WEIGHT)
+    call('HSET', RECORDS_A, WEIGHT_FIELD, WEIGHT)
+    call('HSET', RECORDS_B, WEIGHT_FIELD, WEIGHT)
   elseif not meta[1] or not meta[2] then
     corrupt('meta')
   end

@@ -1,5 +1,5 @@
 -- The partition: loads its state and its config, and reads the one clock and the generations.
--- Reads META and TIME. Sets what ctx has of the partition.
+-- Reads META, TIME and the size of both generations. Sets what ctx has of the partition.
 
 local CLOCK_FREEZE = 1000 -- ms that the clock may stand still after a step back
 
@@ -10,8 +10,9 @@ _, ctx.config_revision, ctx.retention, _, _, ctx.longest_life, records, skus, ct
   unpack_bytes(CONFIG_FORMAT, meta[1])
 -- The namespace's quotas, divided among its partitions.
 ctx.quota_records, ctx.quota_skus = math.ceil(records / partitions), math.ceil(skus / partitions)
-ctx.epoch, ctx.sequence, ctx.mark, ctx.offset, ctx.generation_start, ctx.generation, ctx.next_due =
-  unpack_bytes(STATE_FORMAT, meta[2])
+if #meta[2] ~= STATE_LENGTH then corrupt('state') end
+ctx.epoch, ctx.sequence, ctx.mark, ctx.offset, ctx.generation, ctx.next_due, ctx.pending,
+  ctx.older_pending, ctx.older_written = unpack_bytes(STATE_FORMAT, meta[2])
 ctx.first_sequence = ctx.sequence
 if ctx.epoch ~= tonumber(ARGV[1]) then error(error_reply('SENTINELCLOSED another epoch')) end
 
@@ -20,7 +21,7 @@ if ctx.epoch ~= tonumber(ARGV[1]) then error(error_reply('SENTINELCLOSED another
 -- taken into an offset, which goes when no hold's deadline depends on it any more.
 local time = call('TIME')
 time = time[1] * 1000 + floor(time[2] / 1000)
-if ctx.offset ~= 0 and time >= ctx.mark and call('HLEN', HOLDS) <= NO_HOLDS then ctx.offset = 0 end
+if ctx.offset ~= 0 and time >= ctx.mark and ctx.pending == 0 then ctx.offset = 0 end
 local now = time + ctx.offset
 if now < ctx.mark then
   if ctx.mark - now > CLOCK_FREEZE then ctx.offset = ctx.mark - time end
@@ -28,15 +29,15 @@ if now < ctx.mark then
 end
 ctx.now, ctx.now_bytes = now, pack('>I6', now)
 
--- Two generations of one retention each: a record is found for at least that long after its last
--- change, and goes with its whole generation, in O(1).
-local age = now - ctx.generation_start
-if age >= ctx.retention then
-  ctx.generation, ctx.generation_start = 1 - ctx.generation, now
-  ctx.past_is_over, ctx.other_is_over = true, age >= 2 * ctx.retention
-end
+-- Two generations. A record stays in the one in which it was made, whatever becomes of it, and goes with the
+-- whole of it, in O(1): when no reservation in it is pending, and its last change is as long ago as the
+-- retention (write.lua). The state has how many are pending in both and in the older one, and when that
+-- was written last.
 if ctx.generation == 1 then
-  ctx.past, ctx.past_other = PAST_B, PAST_A
+  ctx.current, ctx.older = RECORDS_B, RECORDS_A
 else
-  ctx.past, ctx.past_other = PAST_A, PAST_B
+  ctx.current, ctx.older = RECORDS_A, RECORDS_B
 end
+-- Both are asked, so that a wrong type is found here. A weight is no record.
+ctx.older_count = call('HLEN', ctx.older) - 1
+ctx.record_count = call('HLEN', ctx.current) - 1 + ctx.older_count

@@ -1,7 +1,7 @@
 -- The bytes of every record, big-endian; the same formats are in server/src/store/wire.rs.
 -- Pure functions; no redis.call. Formats as struct.pack reads them, lengths in bytes:
---   state   epoch I6, sequence I6, clock mark I6, clock offset i8, start of the generation I6,
---           its number B, next due I6 (0: none)                                               = 39
+--   state   epoch I6, sequence I6, clock mark I6, clock offset i8, number of the generation B, next due I6
+--           (0: none), pending I6, older pending I6, older written I6 (partition.lua)         = 51
 --   config  version B, revision I6, retention I6, default ttl I6, longest ttl I6, longest life I6,
 --           records I6, SKUs I6, events I6, partitions I2, secret                        = 51 + 32
 --   stock   available I6, held I6, sold I6, supplied I6, version I6, flags B                  = 31
@@ -14,7 +14,7 @@
 --           state, resolved I6, and behind that the record that it had
 --   extended record: its states in lower case, and behind it: lines that count for the buyer I4 (a
 --           bit each), origin 16 (zeros: none), and for each line: sold I4, released I4
---   memo    'M', at I6, kind, args: a remembered request that is no reservation; in HOLDS the one weight (opening.lua)
+--   memo    'M', at I6, kind, args: a remembered request that is no reservation; one of each generation is its weight (opening.lua)
 -- The state of a reservation is a letter: P pending, C committed, R rolled back, E expired. A record is
 -- extended only where it has something to say (extended.lua): a plain sale costs no byte for the rules
 -- of others.
@@ -28,8 +28,8 @@ function malformed(what)
 end
 
 function state_bytes()
-  return pack(STATE_FORMAT, ctx.epoch, ctx.sequence, ctx.now, ctx.offset, ctx.generation_start, ctx.generation,
-    ctx.next_due)
+  return pack(STATE_FORMAT, ctx.epoch, ctx.sequence, ctx.now, ctx.offset, ctx.generation, ctx.next_due,
+    ctx.pending, ctx.older_pending, ctx.older_written)
 end
 
 function stock_bytes(stock)

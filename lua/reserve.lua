@@ -64,7 +64,7 @@ local function reserve_plain(group, head, rest)
   if room == 0 and next(known) == nil then return rep(rest, n), rest, '' end
 
   local record = 'P' .. head .. NO_BUYER .. shape
-  local taken, names, n_taken, n_held = {}, buyers and {}, 0, #held_records
+  local taken, names, n_taken, n_records = {}, buyers and {}, 0, #new_records
   local codes, details -- where not all are taken
   for i = 1, n do
     local id = ids[i]
@@ -77,8 +77,8 @@ local function reserve_plain(group, head, rest)
         record = 'P' .. head .. buyers[i] .. shape
       end
       known[id] = record
-      held_records[n_held + 1], held_records[n_held + 2] = id, record
-      n_held = n_held + 2
+      new_records[n_records + 1], new_records[n_records + 2] = id, record
+      n_records = n_records + 2
       if codes then codes[i] = 'K' end
     else
       if not codes then
@@ -100,6 +100,7 @@ local function reserve_plain(group, head, rest)
     move(lines, lines.quantities, n_taken, AVAILABLE, HELD)
     enter(run_of('H', 'P', sub(head, 1, 6), names, shape, ''), packed, n_taken, names and concat(names))
     watch_deadline(unpack_bytes('>I6', head), packed)
+    ctx.pending = ctx.pending + n_taken
     ctx.record_count = ctx.record_count + n_taken
   end
   if not codes then return rep('K', n), nil, '' end

@@ -9,7 +9,7 @@
 local call, error_reply, pack, unpack_bytes, sub, byte, char, rep, concat, find, min, max, floor =
   redis.call, redis.error_reply, struct.pack, struct.unpack, string.sub, string.byte, string.char,
   string.rep, table.concat, string.find, math.min, math.max, math.floor
-local META, STOCK, HOLDS, DEADLINES, PAST_A, PAST_B, EVENTS, BUYERS = unpack(KEYS)
+local META, STOCK, RECORDS_A, RECORDS_B, DEADLINES, EVENTS, BUYERS = unpack(KEYS)
 
 -- Limits.
 local MAX_OPERATIONS = 512 -- operations in a batch
@@ -17,12 +17,12 @@ local MAX_ARGUMENTS = 1000 -- of one redis.call; unpack() fails near 8,000
 local MAX_LINES = 32 -- lines in a reservation
 local MAX_QUANTITY = 1000000 -- units in a line
 local MAX_STOCK = 1000000000 -- units on hand of a SKU
-local NO_HOLDS = 1 -- fields of HOLDS when nothing is held (opening.lua)
 local ENTRY_IDS = 128 -- ids in an entry of DEADLINES: what falls due is given back by whole entries
 local MAX_TTL = 31536000000 -- ms: a year, far above what any namespace allows
 
 -- Formats and first bytes of the records (records.lua).
-local STATE_FORMAT = '>I6I6I6i8I6BI6'
+local STATE_FORMAT = '>I6I6I6i8BI6I6I6I6'
+local STATE_LENGTH = 51
 local CONFIG_FORMAT = '>BI6I6I6I6I6I6I6I6I2'
 local CONFIG_LENGTH = 51
 local PENDING, EXTENDED_PENDING, MEMO = 80, 112, 77 -- 'P', 'p', 'M'
@@ -32,28 +32,31 @@ local NO_ORIGIN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local NO_BUYER = '\0'
 local NO_DEADLINE = '\0\0\0\0\0\0'
 local PROTECTED, RULED = 1, 2 -- flags of a stock record
+local WEIGHT_FIELD, WEIGHT_LENGTH = 'weight', 1024 -- of each generation (opening.lua)
 
 -- Where the counters stand in a stock table, and the rules in a table of rules.
 local AVAILABLE, HELD, SOLD, SUPPLIED, VERSION, FLAGS = 1, 2, 3, 4, 5, 6
 local REVISION, MOST_UNITS, LONGEST_TTL, BUYER_LIMIT, OPENS, CLOSES = 1, 2, 3, 4, 5, 6
 
 local ctx = {
-  -- Of the partition, by partition.lua: epoch, sequence, mark, offset, generation_start, generation,
-  -- next_due; of its config: config_revision, retention, longest_life, quota_records, quota_skus, events_kept.
+  -- Of the partition, by partition.lua: epoch, sequence, mark, offset, next_due, generation, pending,
+  -- older_pending, older_written; of its config: config_revision, retention, longest_life, quota_records,
+  -- quota_skus, events_kept.
   -- now, now_bytes    the clock of this call, ms; the same as I6
-  -- past, past_other  the generation that is written, and the one before it
-  -- past_is_over, other_is_over  whether their time is over: not read, and unlinked when writing
+  -- current, older    the generation in which new records are made, and the one before it
+  -- older_count       records of the older one
+  -- record_count      records of the partition, counted against its quota
   -- first_sequence    of this call's first change, minus one
   -- any_limited       whether a SKU of the batch has a limit per buyer
   -- any_extended      whether a record of the batch is extended, or can become so
   -- any_counted       whether the batch can change how many units a buyer has
   -- backlog           whether more holds are due than this call gives back
-  record_count = 0, -- records of the partition, counted against its quota
-  expired = 0,      -- holds that this call has given back
+  expired = 0, -- holds that this call has given back
 }
 local kinds = {}    -- kind -> true, of the groups
 local groups = {}   -- { kind, args, ids = {..}, extra, lines, target }
 local known = {}    -- id -> record as it is now: from the store, or as this call has changed it
+local in_older = {} -- id -> record as it was, of those that are in the older generation
 local shapes = {}   -- shape -> its lines
 local stocks = {}   -- SKU -> stock table; false: no such SKU
 local counts        -- SKU NUL buyer -> units held and bought; nil where the batch has no limit per buyer
@@ -65,9 +68,7 @@ local reply
 
 -- By the ledger, for write.lua.
 local changed_stock = {}  -- SKU -> true
-local held_records = {}   -- id, record, ... of pending reservations that are new or changed, possibly twice
-local resolved_ids = {}   -- of reservations that are resolved now; their records come after those that are held
-local past_records = {}   -- id, record, ... of what is resolved or remembered, possibly twice
+local new_records = {}    -- id, record, ... of all that is new or changed, in order, possibly twice
 local changed_counts      -- fields of BUYERS, in order, possibly twice
 local run_list = {}       -- the runs of events, in order
 local new_deadlines = {}  -- score, packed ids, ... for the index
@@ -75,7 +76,7 @@ local new_deadlines = {}  -- score, packed ids, ... for the index
 -- The functions that more than one file calls, by the file that makes them.
 local corrupt, malformed, is_pending, state_of, deadline_of, buyer_and_shape, lines_from -- records.lua
 local stock_bytes, state_bytes -- records.lua
-local load_fields, lines_of, buyers_of, touch -- batch.lua
+local load_fields, look_up, lines_of, buyers_of, touch -- batch.lua
 local run_of, enter, move, advance, put, settle, settle_stretch, watch_deadline -- ledger.lua
 local shape_of, extension_of, held_amounts, hold_extended, buy, settle_extended, extend_deadline -- extended.lua
 local limited_lines, counts_line, count, over_limit -- buyers.lua

@@ -10,11 +10,26 @@ local function call_with(command, key, arguments)
 end
 
 local moved = ctx.sequence > ctx.first_sequence
-local sweeping = not groups[1] and ctx.past_is_over
-if moved or spent[1] or sweeping then
-  -- Two keys that were perhaps not read: a wrong type shows now.
+-- Each record goes to where it is, or to the current generation.
+local records, older_records = new_records, {}
+if next(in_older) ~= nil then
+  records = {}
+  for i = 1, #new_records, 2 do
+    local id, record = new_records[i], new_records[i + 1]
+    local before = in_older[id]
+    local list = before and older_records or records
+    list[#list + 1], list[#list + 2] = id, record
+    if before then
+      if is_pending(before) and not is_pending(record) then ctx.older_pending = ctx.older_pending - 1 end
+      in_older[id], ctx.older_written = record, ctx.now
+    end
+  end
+end
+-- Whether the older generation goes, and the current one becomes the older.
+local goes = ctx.older_pending == 0 and ctx.now >= ctx.older_written + ctx.retention and ctx.record_count > 0
+if moved or spent[1] or goes and not groups[1] then
+  -- A key that was perhaps not read: a wrong type shows now.
   if new_deadlines[1] then call('ZCARD', DEADLINES) end
-  if past_records[1] and not ctx.past_is_over then call('HLEN', ctx.past) end
 
   -- One entry: version, now, first sequence, number of runs, runs, number of SKUs, the stock of each after
   -- the batch; a SKU that is gone has no record. Its id is the last sequence, so that a reader resumes by
@@ -49,17 +64,9 @@ if moved or spent[1] or sweeping then
     call('XADD', EVENTS, 'MINID', '~', oldest, string.format('%.0f-0', ctx.sequence), 'b', concat(parts))
   end
 
-  if ctx.other_is_over then
-    call('UNLINK', ctx.past, ctx.past_other)
-  elseif ctx.past_is_over then
-    call('UNLINK', ctx.past)
-  end
-
   if moved then
-    -- Pending records first: some of these reservations are resolved by now.
-    call_with('HSET', HOLDS, held_records)
-    call_with('HDEL', HOLDS, resolved_ids)
-    call_with('HSET', ctx.past, past_records)
+    call_with('HSET', ctx.current, records)
+    call_with('HSET', ctx.older, older_records)
     call_with('HSET', STOCK, stock_values)
     call_with('HDEL', STOCK, gone_skus)
     if changed_counts then
@@ -79,5 +86,11 @@ if moved or spent[1] or sweeping then
     call_with('ZADD', DEADLINES, new_deadlines)
   end
   call_with('ZREM', DEADLINES, spent)
+  if goes then
+    call('UNLINK', ctx.older)
+    call('HSET', ctx.older, WEIGHT_FIELD, 'M' .. rep('-', WEIGHT_LENGTH))
+    ctx.generation = 1 - ctx.generation
+    ctx.older_pending, ctx.older_written = ctx.pending, ctx.now
+  end
   call('HSET', META, 'state', state_bytes())
 end

@@ -55,8 +55,9 @@ impl Keys {
         Self(format!("is:{{{}/0}}", shop.namespace))
     }
 
-    fn holds(&self) -> String {
-        format!("{}:holds", self.0)
+    /// The generation in which everything is that was made within the first retention.
+    fn records(&self) -> String {
+        format!("{}:records:a", self.0)
     }
 
     fn deadlines(&self) -> String {
@@ -73,11 +74,11 @@ pub(crate) async fn bytes_per_hold(server: &Server, shop: &Shop) -> Result<f64> 
     let mut redis = redis_of(server)?;
     let keys = Keys::of(shop);
     let mut bytes = 0.0;
-    for key in [keys.holds(), keys.deadlines()] {
+    for key in [keys.records(), keys.deadlines()] {
         bytes +=
             redis::cmd("MEMORY").arg("USAGE").arg(key).arg("SAMPLES").arg(0).query_async::<f64>(&mut redis).await?;
     }
-    let holds: f64 = redis::cmd("HLEN").arg(keys.holds()).query_async(&mut redis).await?;
+    let holds: f64 = redis::cmd("HLEN").arg(keys.records()).query_async(&mut redis).await?;
     Ok(bytes / holds)
 }
 

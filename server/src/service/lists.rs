@@ -11,7 +11,7 @@ use crate::{
     store::{
         error::StoreError,
         keys::PartitionKeys,
-        lists::{self, Filter, Page, Place, Range, Source},
+        lists::{self, Filter, GENERATIONS, Page, Place, Range, Source},
     },
 };
 
@@ -89,8 +89,7 @@ impl Admin {
         let sku = (!sku.is_empty()).then(|| Sku::parse(sku, "sku")).transpose()?;
         let filter = Filter { sku, buyer: BuyerId::parse(buyer_id)?, states: listed_states(&states)? };
         let namespace = self.known(&name, deadline).await?;
-        let parts: Vec<_> = filter.parts().collect();
-        let partitions = partitions(&namespace, filter.sku.as_ref(), &parts, range)?;
+        let partitions = partitions(&namespace, filter.sku.as_ref(), &GENERATIONS, range)?;
         let page = in_time(deadline, async {
             let mut connection = self.store.connection().await?;
             lists::reservations(&mut connection, &partitions, &filter, range).await

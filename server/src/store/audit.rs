@@ -15,7 +15,7 @@ use super::{
     pool::Connection,
     wire::{is_memo, reservation_from, stock_from},
 };
-use crate::domain::{Finding, FindingKind, Id, Report, ReservationId, Sku, Stock};
+use crate::domain::{Finding, FindingKind, Id, Report, ReservationId, Sku, State, Stock};
 
 /// Records asked for with one HSCAN or ZSCAN.
 const SCAN_COUNT: usize = 500;
@@ -76,25 +76,31 @@ async fn scan_holds(
     partition: u16,
 ) -> Result<HashMap<Id, Pending>, StoreError> {
     let mut pending = HashMap::new();
-    let mut cursor = 0;
-    loop {
-        let (next, records) = scan(connection, "HSCAN", keys.holds(), cursor, SCAN_COUNT).await?;
-        for record in records.chunks_exact(2).filter(|record| !is_memo(&record[1])) {
-            let id = Id::try_from(record[0].as_slice()).map_err(|_| StoreError::corrupt("the id of a hold"))?;
-            let reservation = reservation_from(ReservationId { id, partition }, &record[1])
-                .ok_or_else(|| StoreError::corrupt("the record of a hold"))?;
-            let deadline = reservation.expires_at.0;
-            let units = units(reservation.lines.into_iter().map(|line| {
-                let held = line.held();
-                (line.line.sku, held)
-            }));
-            pending.insert(id, Pending { units, deadline, seen_from_start: true });
+    for generation in keys.records() {
+        let mut cursor = 0;
+        loop {
+            let (next, records) = scan(connection, "HSCAN", generation, cursor, SCAN_COUNT).await?;
+            for record in records.chunks_exact(2).filter(|record| !is_memo(&record[1])) {
+                let id = Id::try_from(record[0].as_slice()).map_err(|_| StoreError::corrupt("the id of a reservation"))?;
+                let reservation = reservation_from(ReservationId { id, partition }, &record[1])
+                    .ok_or_else(|| StoreError::corrupt("the record of a reservation"))?;
+                if reservation.state != State::Pending {
+                    continue;
+                }
+                let deadline = reservation.expires_at.0;
+                let units = units(reservation.lines.into_iter().map(|line| {
+                    let held = line.held();
+                    (line.line.sku, held)
+                }));
+                pending.insert(id, Pending { units, deadline, seen_from_start: true });
+            }
+            if next == 0 {
+                break;
+            }
+            cursor = next;
         }
-        if next == 0 {
-            return Ok(pending);
-        }
-        cursor = next;
     }
+    Ok(pending)
 }
 
 /// The deadlines at which the index will look at each reservation.

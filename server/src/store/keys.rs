@@ -10,7 +10,7 @@ pub(crate) const NAMESPACES: &str = "is:namespaces";
 
 /// The keys of one partition, in the order of `KEYS` in `lua/contract.lua`.
 #[derive(Clone, Debug)]
-pub(crate) struct PartitionKeys([String; 8]);
+pub(crate) struct PartitionKeys([String; 7]);
 
 impl PartitionKeys {
     pub(crate) fn new(namespace: &NamespaceName, partition: u16) -> Self {
@@ -18,16 +18,15 @@ impl PartitionKeys {
         Self([
             key("meta"),
             key("stock"),
-            key("holds"),
+            key("records:a"),
+            key("records:b"),
             key("deadlines"),
-            key("past:a"),
-            key("past:b"),
             key("events"),
             key("buyers"),
         ])
     }
 
-    pub(crate) fn all(&self) -> &[String; 8] {
+    pub(crate) fn all(&self) -> &[String; 7] {
         &self.0
     }
 
@@ -39,24 +38,17 @@ impl PartitionKeys {
         &self.0[1]
     }
 
-    pub(crate) fn holds(&self) -> &str {
-        &self.0[2]
+    /// The two generations of records. A record stays in the one in which it was made.
+    pub(crate) fn records(&self) -> [&str; 2] {
+        [&self.0[2], &self.0[3]]
     }
 
     pub(crate) fn deadlines(&self) -> &str {
-        &self.0[3]
-    }
-
-    pub(crate) fn past_a(&self) -> &str {
         &self.0[4]
     }
 
-    pub(crate) fn past_b(&self) -> &str {
-        &self.0[5]
-    }
-
     pub(crate) fn events(&self) -> &str {
-        &self.0[6]
+        &self.0[5]
     }
 }
 

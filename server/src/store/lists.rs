@@ -51,6 +51,8 @@ pub(crate) struct Range {
     pub(crate) from: Option<Place>,
 }
 
+/// The parts of a partition that has reservations.
+pub(crate) const GENERATIONS: [u8; 2] = [0, 1];
 /// The source of a list that has but one, and the first of each partition.
 const FIRST: Source = Source { partition: 0, part: 0 };
 
@@ -91,14 +93,6 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// The parts of a partition that have such reservations: 0 are the holds, 1 and 2 the two generations of
-    /// what is resolved. In this order, so that one that is resolved meanwhile is met at least once.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = u8> {
-        let holds = self.states.contains(&State::Pending);
-        let past = self.states.iter().any(|state| *state != State::Pending);
-        holds.then_some(0).into_iter().chain(if past { 1..3 } else { 0..0 })
-    }
-
     fn passes(&self, reservation: &Reservation) -> bool {
         let is_pending = reservation.state == State::Pending;
         let has =
@@ -118,12 +112,8 @@ pub(crate) async fn reservations(
 ) -> Result<Page<Reservation>, StoreError> {
     let mut sources = Vec::new();
     for (partition, keys) in partitions {
-        let key = |part| match part {
-            0 => keys.holds(),
-            1 => keys.past_a(),
-            _ => keys.past_b(),
-        };
-        sources.extend(filter.parts().map(|part| (Source { partition: *partition, part }, key(part))));
+        let source = |part| Source { partition: *partition, part };
+        sources.extend(GENERATIONS.into_iter().map(source).zip(keys.records()));
     }
     let list = List { command: "HSCAN", width: 2, sources: &sources };
     list.page(connection, range, |source, record| {

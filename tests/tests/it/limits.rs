@@ -15,8 +15,6 @@ async fn resolved_reservations_stay_for_the_retention_and_go_soon_after() {
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
     let id = shop.hold("ps5", 1).await.reservation_id;
-    // A hold that is out is no matter of the retention.
-    let held = shop.hold_for("ps5", 1, Duration::from_secs(60)).await.reservation_id;
     let sold = shop.commit(&id).await.expect("sold").reservation.unwrap();
     let resolved = millis(sold.resolved_at);
     let age = eventually("it is forgotten", async || {
@@ -36,14 +34,58 @@ async fn resolved_reservations_stay_for_the_retention_and_go_soon_after() {
     .await;
     assert!(age >= RETENTION, "forgotten after {age} ms");
     assert!(age <= 3 * RETENTION + 2_000, "remembered for {age} ms");
-    assert_eq!(shop.reservation(&held).await.expect("it is out").state(), State::Pending);
 
+    // The weights stay.
     eventually("an idle partition drops what is over", async || {
-        (redis.ask::<i64>("EXISTS is:{sale/0}:past:a is:{sale/0}:past:b").await == 0).then_some(())
+        (records(&redis).await == [1, 1]).then_some(())
     })
     .await;
-    shop.commit(&held).await.expect("sold");
     shop.audit().await;
+}
+
+/// What was made together goes together: not before its longest hold has ended and is as old as the retention.
+#[tokio::test]
+async fn a_hold_may_outlive_the_retention_several_times() {
+    const LIFE: i64 = 4 * RETENTION;
+    let redis = Redis::start().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--retention 2s").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let held = shop.hold_for("ps5", 1, Duration::from_millis(LIFE as u64)).await;
+    let bought = shop.hold_for("ps5", 1, Duration::from_millis(LIFE as u64)).await;
+    let (expires_at, mut sold) = (millis(held.expires_at), None);
+    let forgotten = eventually("both are forgotten", async || {
+        shop.adjust_stock("ps5", 1, &new_id()).await.expect("adjusted");
+        let now = redis.now().await;
+        // In the older generation by now.
+        if sold.is_none() && now > expires_at - LIFE + 2 * RETENTION {
+            let committed = shop.commit(&bought.reservation_id).await.expect("sold").reservation.unwrap();
+            sold = Some(millis(committed.resolved_at));
+        }
+        let known = shop.reservation(&bought.reservation_id).await;
+        let state = shop.reservation(&held.reservation_id).await.map(|held| held.state());
+        match (state, redis.now().await) {
+            (Ok(State::Pending), _) => assert!(now < expires_at, "held at {now}"),
+            (Ok(State::Expired), now) => assert!(now >= expires_at, "expired at {now}"),
+            (Err(status), now) => {
+                assert_eq!(reason(&status), Reason::ReservationNotFound);
+                return known.is_err().then_some(now);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(known.expect("known").state(), if sold.is_some() { State::Committed } else { State::Pending });
+        None
+    })
+    .await;
+    assert!(forgotten >= expires_at + RETENTION, "forgotten {} ms after its deadline", forgotten - expires_at);
+    let (_, held, sold) = shop.counts("ps5").await;
+    assert_eq!((held, sold), (0, 1));
+    shop.audit().await;
+}
+
+/// Fields of both generations.
+async fn records(redis: &Redis) -> [i64; 2] {
+    [redis.ask("HLEN is:{sale/0}:records:a").await, redis.ask("HLEN is:{sale/0}:records:b").await]
 }
 
 #[tokio::test]

@@ -44,8 +44,8 @@ type Group = (&'static str, Vec<u8>, Vec<u8>, Vec<u8>);
 
 fn call(script: &str, epoch: &str, groups: &[Group]) -> Cmd {
     let mut command = cmd("EVAL");
-    command.arg(script).arg(8);
-    for name in ["meta", "stock", "holds", "deadlines", "past:a", "past:b", "events", "buyers"] {
+    command.arg(script).arg(7);
+    for name in ["meta", "stock", "records:a", "records:b", "deadlines", "events", "buyers"] {
         command.arg(format!("is:{{sale/0}}:{name}"));
     }
     command.arg(epoch);

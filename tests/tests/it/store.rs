@@ -47,7 +47,7 @@ async fn a_wrong_type_under_any_key_is_reported_and_nothing_is_written() {
     shop.commit(&sold).await.expect("sold");
     let held = shop.hold("ps5", 1).await.reservation_id;
 
-    for name in ["meta", "stock", "holds", "deadlines", "past:a", "past:b", "events"] {
+    for name in ["meta", "stock", "records:a", "records:b", "deadlines", "events"] {
         let key = format!("is:{{sale/0}}:{name}");
         let aside = format!("aside:{name}");
         let exists: bool = redis.query(&Cmd::exists(&key)).await;
@@ -76,7 +76,7 @@ async fn a_wrong_type_under_any_key_is_reported_and_nothing_is_written() {
     redis.query::<()>(&Cmd::hset(stock, "ps5", good)).await;
     shop.commit(&held).await.expect("sold");
 
-    assert_eq!(shop.counts("ps5").await, (91, 7, 2));
+    assert_eq!(shop.counts("ps5").await, (92, 6, 2));
     assert!(server.log_lines().iter().any(|line| line["level"] == "ERROR" && line["reason"] == "STORE_CORRUPT"));
     shop.audit().await;
     other.audit().await;
