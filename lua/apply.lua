@@ -4,7 +4,7 @@ local i = 1
 while i <= #due do
   local record, last = known[due[i]], i
   if alike[record] then
-    last = settle_stretch(due, i, 'E', {})
+    last = settle_stretch(due, nil, i, 'E')
     ctx.expired = ctx.expired + last - i + 1
   elseif is_pending(record) then -- not twice, should two entries name it
     settle_extended(due[i], 'E')

@@ -1,13 +1,7 @@
 -- The batch: parses ARGV into groups, and loads the records that they name. Reads both generations; writes
 -- nothing.
 
--- Kinds by what they are given.
-local ONE_OR_MORE_IDS, ONE_ID, NO_ID = 'RCLBG', 'rcbESA', 'FDT'
-local NAMES_A_RESERVATION = 'cbE' -- in its first 16 bytes of args
-local NAMES_NO_OTHER = 'RCBG' -- than their ids
-local NAMES_A_SKU = 'TDSAF' -- at the end of args
--- Kinds that may move units of a reservation that exists already.
-local TOUCHES_RECORDS = 'CLBcbr'
+local moves_records = false -- whether the batch may move units of reservations that exist already
 
 -- HMGET in as many calls as the limit on arguments asks for.
 function load_fields(key, fields)
@@ -62,7 +56,8 @@ function touch(record)
     and { lines = lines, shape = shape, buyer = buyer, is_named = buyer ~= NO_BUYER }
 end
 
--- Notes the records that this generation has under these ids; returns the ids under which it has none.
+-- Notes the records that this generation has under these ids, and the lines of those whose units may move;
+-- returns the ids under which it has none.
 local function look_into(generation, ids)
   local records, n, found, before = load_fields(generation, ids), #ids, 0, nil
   for i = 1, n do
@@ -71,8 +66,16 @@ local function look_into(generation, ids)
       found = found + 1
       known[ids[i]] = record
       -- What was reserved together has the same record.
-      if record ~= before and byte(record, 1) >= FIRST_EXTENDED then ctx.any_extended = true end
-      before = record
+      if record ~= before then
+        local letter = byte(record, 1)
+        if letter >= FIRST_EXTENDED then ctx.any_extended = true end
+        if letter == PENDING or letter == EXTENDED_PENDING then
+          if moves_records then touch(record) end
+        elseif kinds.L and letter ~= MEMO then
+          touch(record)
+        end
+        before = record
+      end
     end
   end
   if found == 0 then return ids end
@@ -95,19 +98,35 @@ function look_up(ids)
   end
 end
 
--- Every id that the batch names; for 'L' also those of the purchases.
+-- Every id that the batch names: of the operations, of their targets, and of the purchases of 'L'.
 local named, total = {}, 0
 local operations = 0
 for at = 2, #ARGV, 4 do
   local kind, args, packed, extra = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  if not extra or #kind ~= 1 then malformed('group') end
-  local n = #packed / 16
-  if find(ONE_OR_MORE_IDS, kind, 1, true) then
+  if not extra then malformed('group') end
+  local n, lines, target = #packed / 16, nil, nil
+  if kind == 'R' or kind == 'C' or kind == 'B' or kind == 'G' or kind == 'L' then
     if n < 1 or n % 1 ~= 0 then malformed('ids') end
-  elseif find(ONE_ID, kind, 1, true) then
+    if kind == 'R' then lines = lines_of(args) end
+  elseif kind == 'T' or kind == 'D' or kind == 'F' then
+    if n ~= 0 then malformed('ids') end
+  else
     if n ~= 1 then malformed('ids') end
-  elseif not find(NO_ID, kind, 1, true) or n ~= 0 then
-    malformed('group')
+    if kind == 'r' then
+      lines, target = lines_of(args), sub(extra, -16)
+    elseif kind == 'c' or kind == 'b' or kind == 'E' then
+      if #args < 16 then malformed('target') end
+      target = sub(args, 1, 16)
+      if kind ~= 'E' then lines = lines_of(sub(args, kind == 'c' and 18 or 17)) end
+    elseif kind ~= 'S' and kind ~= 'A' then
+      malformed('group')
+    end
+  end
+  local sku_at = kind == 'S' and 14 or kind == 'A' and 9 or kind == 'F' and 35 or (kind == 'T' or kind == 'D') and 1
+  if sku_at then
+    local sku = sub(args, sku_at)
+    if sku == '' then malformed('sku') end
+    stocks[sku] = false
   end
   local ids
   if n == 1 then
@@ -116,57 +135,27 @@ for at = 2, #ARGV, 4 do
     ids = { unpack_bytes(rep('c16', n), packed) }
     ids[n + 1] = nil -- where it has stopped
   end
-  if #ARGV == 5 and find(NAMES_NO_OTHER, kind, 1, true) then
+  if #ARGV == 5 and not target and kind ~= 'L' then
     named = ids
   else
     for i = 1, n do named[total + i] = ids[i] end
   end
   total = total + n
-  local group = { kind = kind, args = args, ids = ids, extra = extra }
-  if kind == 'R' or kind == 'r' then
-    group.lines = lines_of(args)
-  elseif kind == 'c' or kind == 'b' then
-    group.lines = lines_of(sub(args, kind == 'c' and 18 or 17))
-  elseif find(NAMES_A_SKU, kind, 1, true) then
-    local sku = sub(args, kind == 'S' and 14 or kind == 'A' and 9 or kind == 'F' and 35 or 1)
-    if sku == '' then malformed('sku') end
-    stocks[sku] = false
+  if target then
+    total = total + 1
+    named[total] = target
   end
-  if kind == 'r' then
-    group.target = sub(extra, -16)
-  elseif find(NAMES_A_RESERVATION, kind, 1, true) then
-    if #args < 16 then malformed('target') end
-    group.target = sub(args, 1, 16)
-  elseif kind == 'L' then
+  if kind == 'L' then
     for i = 1, #extra, 16 do
       total = total + 1
       named[total] = sub(extra, i, i + 15)
     end
   end
-  if group.target then
-    total = total + 1
-    named[total] = group.target
-  end
+  if kind ~= 'R' and kind ~= 'G' then moves_records = true end
   operations = operations + n
-  groups[#groups + 1] = group
+  groups[#groups + 1] =
+    { kind = kind, args = args, packed = packed, ids = ids, extra = extra, lines = lines, target = target }
   kinds[kind] = true
 end
 if operations > MAX_OPERATIONS or #groups > MAX_OPERATIONS then malformed('batch') end
-
-if total > 0 then
-  look_up(named)
-  for g = 1, #groups do
-    local group = groups[g]
-    if find(TOUCHES_RECORDS, group.kind, 1, true) then
-      local ids, is_late = group.ids, group.kind == 'L'
-      for i = 1, #ids do
-        local record = known[ids[i]]
-        if record and alike[record] == nil and (is_pending(record) or is_late and byte(record, 1) ~= MEMO) then
-          touch(record)
-        end
-      end
-      local record = group.target and known[group.target]
-      if record and is_pending(record) then touch(record) end
-    end
-  end
-end
+if total > 0 then look_up(named) end

@@ -41,6 +41,7 @@
 -- group an array: codes (one byte each), what the group shares, and the details of the codes that have
 -- one, in order and one behind the other: each says itself where it ends. What an 'R' or 'r' shares begins
 -- with the ttl in force, I6.
+--   = as the operation before it, to the word: the same code, the same detail
 --   K applied: +1 on the sequence   detail: record; stock record (S, A, F, D); none (R, r)
 --   + applied in two steps: +2      detail: none (r), record (c)
 --   J bought anew: +1               detail: record of the purchase

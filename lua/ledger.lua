@@ -11,7 +11,7 @@ function run_of(kind, after, deadline, is_named, shape, rest)
   local run = runs[head]
   if not run then
     -- In [1], [2], ...: ids. `last`: the last of its numbers, counted from the first of this call.
-    run = { head = head, n = 0, parts = 0, ranges = {}, last = -1, buyers = is_named and {} }
+    run = { head = head, n = 0, ranges = {}, last = -1, buyers = is_named and {} }
     runs[head] = run
     run_list[#run_list + 1] = run
   end
@@ -27,9 +27,9 @@ function enter(run, ids, n, buyers)
     run.ranges[#run.ranges + 1] = run.range
   end
   run.range[2] = run.range[2] + n
-  run.last, run.n, run.parts = last, run.n + n, run.parts + 1
-  run[run.parts] = ids
-  if run.buyers then run.buyers[run.parts] = buyers end
+  run.last, run.n = last, run.n + n
+  run[#run + 1] = ids
+  if run.buyers then run.buyers[#run] = buyers end
 end
 
 -- Moves the units of n reservations from one counter to another: each is one change, with one number.
@@ -63,38 +63,47 @@ end
 
 -- held -> sold ('C'), or held -> available ('R' by a call, 'E' by the deadline): of all that is held by the
 -- reservations from the first of these ids on, as long as they are plain and have the same lines, which is
--- booked as one. Adds their records to `details`, and returns the index of the last. The first is one of them.
-function settle_stretch(ids, first, to, details)
+-- booked as one. Returns the index of the last; adds to `codes` and `details`, if given, what is answered. The
+-- first is one of them. `packed` is all ids in one string, where there is that.
+function settle_stretch(ids, packed, first, to, codes, details)
   local like = alike[known[ids[first]]]
   local lines, is_named = like.lines, like.is_named
-  local names, n, n_records, last = is_named and {}, #details, #new_records, #ids
+  local names, n_records, last = is_named and {}, #new_records, #ids
+  local n, before, settled, buyer = 0, nil, nil, nil
   for i = first, #ids do
     local id = ids[i]
     local record = known[id]
-    local its = record and alike[record]
-    -- Not any more: another one, or an id that has stood here before.
-    if not its or its.lines ~= lines or its.is_named ~= is_named then
-      last = i - 1
-      break
-    end
-    local settled = its[to]
-    if not settled then
-      -- Resolved at the deadline, not at the moment that somebody noticed.
-      settled = to .. (to == 'E' and sub(record, 2, 7) or ctx.now_bytes) .. record
-      its[to] = settled
+    if record ~= before then
+      local its = record and alike[record]
+      -- Not any more: another one, or an id that has stood here before.
+      if not its or its.lines ~= lines or its.is_named ~= is_named then
+        last = i - 1
+        break
+      end
+      settled, buyer, before = its[to], its.buyer, record
+      if not settled then
+        -- Resolved at the deadline, not at the moment that somebody noticed.
+        settled = to .. (to == 'E' and sub(record, 2, 7) or ctx.now_bytes) .. record
+        its[to] = settled
+      end
+      if codes then
+        if n > 0 then codes[#codes + 1] = rep('=', n) end
+        codes[#codes + 1], details[#details + 1], n = 'K', settled, 0
+      end
+    else
+      n = n + 1
     end
     known[id] = settled
-    n = n + 1
-    details[n] = settled
-    if names then names[#names + 1] = its.buyer end
     new_records[n_records + 1], new_records[n_records + 2] = id, settled
     n_records = n_records + 2
+    if names then names[#names + 1] = buyer end
   end
+  if codes and n > 0 then codes[#codes + 1] = rep('=', n) end
   n = last - first + 1
+  if n < #ids or not packed then packed = concat(ids, '', first, last) end
   ctx.pending = ctx.pending - n
   move(lines, lines.quantities, n, HELD, to == 'C' and SOLD or AVAILABLE)
-  enter(run_of(to, to, NO_DEADLINE, is_named, like.shape, ''), concat(ids, '', first, last), n,
-    names and concat(names))
+  enter(run_of(to, to, NO_DEADLINE, is_named, like.shape, ''), packed, n, names and concat(names))
   return last
 end
 
@@ -103,14 +112,16 @@ function settle(id, to, amounts)
   local record = known[id]
   if alike[record] == nil then touch(record) end
   if amounts or not alike[record] then return settle_extended(id, to, amounts) end
-  settle_stretch({ id }, 1, to, {})
+  settle_stretch({ id }, id, 1, to)
 end
 
--- Adds entries to the deadline index: these ids are looked at then.
+-- For the deadline index: these ids are looked at then.
 function watch_deadline(deadline, ids)
-  for first = 1, #ids, 16 * ENTRY_IDS do
-    new_deadlines[#new_deadlines + 1] = deadline
-    new_deadlines[#new_deadlines + 1] = sub(ids, first, first + 16 * ENTRY_IDS - 1)
+  local at_once = new_deadlines[deadline]
+  if at_once then
+    at_once[#at_once + 1] = ids
+  else
+    new_deadlines[deadline] = { ids }
   end
   if ctx.next_due == 0 or deadline < ctx.next_due then ctx.next_due = deadline end
 end

@@ -14,7 +14,8 @@
 --           state, resolved I6, and behind that the record that it had
 --   extended record: its states in lower case, and behind it: lines that count for the buyer I4 (a
 --           bit each), origin 16 (zeros: none), and for each line: sold I4, released I4
---   memo    'M', at I6, kind, args: a remembered request that is no reservation; one of each generation is its weight (opening.lua)
+--   memo    'M', at I6, kind, args: a remembered request that is no reservation; one of each generation is
+--           its weight (opening.lua)
 -- The state of a reservation is a letter: P pending, C committed, R rolled back, E expired. A record is
 -- extended only where it has something to say (extended.lua): a plain sale costs no byte for the rules
 -- of others.

@@ -96,7 +96,7 @@ local function reserve_plain(group, head, rest)
     end
   end
   if n_taken > 0 then
-    local packed = concat(taken)
+    local packed = n_taken == n and group.packed or concat(taken)
     move(lines, lines.quantities, n_taken, AVAILABLE, HELD)
     enter(run_of('H', 'P', sub(head, 1, 6), names, shape, ''), packed, n_taken, names and concat(names))
     watch_deadline(unpack_bytes('>I6', head), packed)

@@ -23,9 +23,7 @@ local function resolve_group(group)
     local id = ids[i]
     local record = known[id]
     if record and alike[record] then
-      local last = settle_stretch(ids, i, to, details)
-      codes[#codes + 1] = rep('K', last - i + 1)
-      i = last
+      i = settle_stretch(ids, group.packed, i, to, codes, details)
     else
       local code = 'X' -- unknown, or a remembered request
       if record and is_pending(record) then

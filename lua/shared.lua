@@ -38,23 +38,41 @@ local WEIGHT_FIELD, WEIGHT_LENGTH = 'weight', 1024 -- of each generation (openin
 local AVAILABLE, HELD, SOLD, SUPPLIED, VERSION, FLAGS = 1, 2, 3, 4, 5, 6
 local REVISION, MOST_UNITS, LONGEST_TTL, BUYER_LIMIT, OPENS, CLOSES = 1, 2, 3, 4, 5, 6
 
+-- Made with all its fields, since a table that grows is made anew each time.
 local ctx = {
-  -- Of the partition, by partition.lua: epoch, sequence, mark, offset, next_due, generation, pending,
-  -- older_pending, older_written; of its config: config_revision, retention, longest_life, quota_records,
-  -- quota_skus, events_kept.
-  -- now, now_bytes    the clock of this call, ms; the same as I6
-  -- current, older    the generation in which new records are made, and the one before it
-  -- older_count       records of the older one
-  -- record_count      records of the partition, counted against its quota
-  -- first_sequence    of this call's first change, minus one
-  -- any_limited       whether a SKU of the batch has a limit per buyer
-  -- any_extended      whether a record of the batch is extended, or can become so
-  -- any_counted       whether the batch can change how many units a buyer has
-  -- backlog           whether more holds are due than this call gives back
+  -- Of the partition's state, by partition.lua.
+  epoch = 0,
+  sequence = 0,
+  mark = 0,
+  offset = 0,
+  generation = 0,
+  next_due = 0,
+  pending = 0,
+  older_pending = 0,
+  older_written = 0,
+  -- Of the namespace's config.
+  config_revision = 0,
+  retention = 0,
+  longest_life = 0,
+  quota_records = 0,
+  quota_skus = 0,
+  events_kept = 0,
+  -- Of this call.
+  now = 0, -- its clock, ms
+  now_bytes = '', -- the same as I6
+  current = '', -- the generation in which new records are made
+  older = '', -- the one before it
+  older_count = 0, -- records in that
+  record_count = 0, -- records of the partition, counted against its quota
+  first_sequence = 0, -- of this call's first change, minus one
   expired = 0, -- holds that this call has given back
+  backlog = false, -- whether more holds are due than this call gives back
+  any_limited = false, -- whether a SKU of the batch has a limit per buyer
+  any_extended = false, -- whether a record of the batch is extended, or can become so
+  any_counted = false, -- whether the batch can change how many units a buyer has
 }
 local kinds = {}    -- kind -> true, of the groups
-local groups = {}   -- { kind, args, ids = {..}, extra, lines, target }
+local groups = {}   -- { kind, args, packed = ids in one string, ids = {..}, extra, lines, target }
 local known = {}    -- id -> record as it is now: from the store, or as this call has changed it
 local in_older = {} -- id -> record as it was, of those that are in the older generation
 local shapes = {}   -- shape -> its lines
@@ -71,7 +89,7 @@ local changed_stock = {}  -- SKU -> true
 local new_records = {}    -- id, record, ... of all that is new or changed, in order, possibly twice
 local changed_counts      -- fields of BUYERS, in order, possibly twice
 local run_list = {}       -- the runs of events, in order
-local new_deadlines = {}  -- score, packed ids, ... for the index
+local new_deadlines = {}  -- deadline -> packed ids that the index shall have there, in pieces
 
 -- The functions that more than one file calls, by the file that makes them.
 local corrupt, malformed, is_pending, state_of, deadline_of, buyer_and_shape, lines_from -- records.lua

@@ -29,25 +29,34 @@ end
 local goes = ctx.older_pending == 0 and ctx.now >= ctx.older_written + ctx.retention and ctx.record_count > 0
 if moved or spent[1] or goes and not groups[1] then
   -- A key that was perhaps not read: a wrong type shows now.
-  if new_deadlines[1] then call('ZCARD', DEADLINES) end
+  if next(new_deadlines) ~= nil then call('ZCARD', DEADLINES) end
 
   -- One entry: version, now, first sequence, number of runs, runs, number of SKUs, the stock of each after
   -- the batch; a SKU that is gone has no record. Its id is the last sequence, so that a reader resumes by
   -- sequence. A run: its head (ledger.lua), how many, their ids, their numbers as ranges (how many, and of
   -- each the first, counted from the first sequence, and how many), and their buyer fields where it names them.
-  local stock_values, gone_skus = {}, {}
   if moved then
+    local stock_values, gone_skus = {}, {}
     local skus, parts = {}, { char(1), pack('>I6I6I2', ctx.now, ctx.first_sequence, #run_list) }
+    local n = 2
     for r = 1, #run_list do
       local run = run_list[r]
-      local ranges = run.ranges
-      for i = 1, #ranges do ranges[i] = pack('>I2I2', ranges[i][1], ranges[i][2]) end
-      parts[r + 2] = run.head .. pack('>I2', run.n) .. concat(run) .. pack('>I2', #ranges) .. concat(ranges)
-        .. concat(run.buyers or {})
+      parts[n + 1], parts[n + 2] = run.head, pack('>I2', run.n)
+      n = n + 2
+      for i = 1, #run do parts[n + i] = run[i] end
+      n = n + #run + 1
+      local ranges, buyers = run.ranges, run.buyers
+      parts[n] = pack('>I2', #ranges)
+      for i = 1, #ranges do parts[n + i] = pack('>I2I2', ranges[i][1], ranges[i][2]) end
+      n = n + #ranges
+      if buyers then
+        for i = 1, #buyers do parts[n + i] = buyers[i] end
+        n = n + #buyers
+      end
     end
     for sku in pairs(changed_stock) do skus[#skus + 1] = sku end
     if skus[2] then table.sort(skus) end
-    local n = #parts + 1
+    n = n + 1
     parts[n] = pack('>I2', #skus)
     for i = 1, #skus do
       local sku = skus[i]
@@ -62,9 +71,7 @@ if moved or spent[1] or goes and not groups[1] then
     end
     local oldest = string.format('%.0f', max(0, ctx.sequence - ctx.events_kept))
     call('XADD', EVENTS, 'MINID', '~', oldest, string.format('%.0f-0', ctx.sequence), 'b', concat(parts))
-  end
 
-  if moved then
     call_with('HSET', ctx.current, records)
     call_with('HSET', ctx.older, older_records)
     call_with('HSET', STOCK, stock_values)
@@ -83,7 +90,15 @@ if moved or spent[1] or goes and not groups[1] then
       call_with('HSET', BUYERS, values)
       call_with('HDEL', BUYERS, gone)
     end
-    call_with('ZADD', DEADLINES, new_deadlines)
+    local entries = {}
+    for deadline, ids in pairs(new_deadlines) do
+      ids = ids[2] and concat(ids) or ids[1]
+      for first = 1, #ids, 16 * ENTRY_IDS do
+        entries[#entries + 1] = deadline
+        entries[#entries + 1] = sub(ids, first, first + 16 * ENTRY_IDS - 1)
+      end
+    end
+    call_with('ZADD', DEADLINES, entries)
   end
   call_with('ZREM', DEADLINES, spent)
   if goes then

@@ -91,14 +91,18 @@ impl Decoder {
         if codes.len() != if shared_answer { 1 } else { group.members.len() } {
             return None;
         }
-        let one_for_all = details.0;
+        let (mut code, mut detail) = (0, details.0);
         for (i, &member) in group.members.iter().enumerate() {
-            let code = codes[if shared_answer { 0 } else { i }];
-            if i == 0 || !shared_answer {
-                // A change that is shared is one change, however many asked for it.
-                self.sequence += steps(code);
+            let shares = if shared_answer { i > 0 } else { codes[i] == AS_BEFORE };
+            if shares {
+                details = Bytes(detail);
             } else {
-                details = Bytes(one_for_all);
+                code = codes[i];
+                detail = details.0;
+            }
+            // A change that is shared is one change, however many asked for it.
+            if !shares || !shared_answer {
+                self.sequence += steps(code);
             }
             let operation = self.operations[member].take()?;
             let said = Said { now: self.now, code, shared, details: &mut details };
@@ -117,6 +121,9 @@ impl Decoder {
         self.verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(swept)).collect()
     }
 }
+
+/// The code of an operation that is answered as the one before it.
+const AS_BEFORE: u8 = b'=';
 
 /// How far a code moves the sequence on.
 fn steps(code: u8) -> u64 {
