@@ -98,5 +98,6 @@ local load_fields, look_up, lines_of, buyers_of, touch -- batch.lua
 local run_of, enter, move, advance, put, settle, settle_stretch, watch_deadline -- ledger.lua
 local shape_of, extension_of, held_amounts, hold_extended, buy, settle_extended, extend_deadline -- extended.lua
 local limited_lines, counts_line, count, over_limit -- buyers.lua
-local availability, is_same -- reserve.lua
+local availability, refusal_of -- refusal.lua
+local is_same -- reserve.lua
 local reserve_by_rule -- counted.lua

@@ -16,12 +16,15 @@ fn script() -> String {
         if line.starts_with("block!(") {
             return Some(format!("do\n{}end\n", read(texts.next()?)));
         }
+        if line.starts_with('"') {
+            return Some(texts.next()?.replace("\\n", "\n"));
+        }
         line.starts_with("block_if!(").then(|| {
             let condition = texts.next().expect("a condition");
             format!("if {condition} then\n{}end\n", texts.map(read).collect::<String>())
         })
     });
-    format!("#!lua\n{}{}{}return reply\n", read("contract.lua"), read("shared.lua"), blocks.collect::<String>())
+    format!("#!lua\n{}{}{}", read("contract.lua"), read("shared.lua"), blocks.collect::<String>())
 }
 
 fn u48(number: u64) -> [u8; 6] {

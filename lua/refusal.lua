@@ -1,0 +1,65 @@
+-- What refuses Reserves; and the fast no: a batch of Reserves that are all refused is answered here, and nothing of
+-- what follows is even made. To almost everyone at a sale, that is the answer. Runs for a late commit too, which
+-- says in the same words what there is. Works on loaded tables; no redis.call.
+
+-- What there is of each line, with what is given back in the same step.
+function availability(lines, given_back)
+  local numbers = {}
+  for i = 1, lines.n do
+    local available = lines.stocks[i] and lines.stocks[i][AVAILABLE] or 0
+    numbers[i] = pack('>I6', available + (given_back and given_back[lines.skus[i]] or 0))
+  end
+  return concat(numbers)
+end
+
+-- What refuses the whole group, and what it shares; nil if nothing does. And the ttl in force: a SKU's own
+-- limit shortens one that was not asked for.
+function refusal_of(lines, group)
+  if #group.extra < 6 then malformed('extra') end
+  local asked_ttl, ttl = unpack_bytes('>I6', group.args), unpack_bytes('>I6', group.extra)
+  local code, shared
+  for i = 1, lines.n do
+    local stock = lines.stocks[i]
+    local rules = stock and stock.rules
+    if not stock then
+      code, shared = 'N', char(i)
+    elseif stock[FLAGS] % 2 == 0 then
+      code, shared = 'U', char(i)
+    elseif rules then
+      if ctx.now < rules[OPENS] or rules[CLOSES] > 0 and ctx.now >= rules[CLOSES] then
+        code, shared = 'W', char(i) .. pack('>I6I6', rules[OPENS], rules[CLOSES])
+      elseif rules[MOST_UNITS] > 0 and lines.quantities[i] > rules[MOST_UNITS] then
+        code, shared = 'M', char(i) .. pack('>I6', rules[MOST_UNITS])
+      elseif rules[LONGEST_TTL] > 0 then
+        if asked_ttl > rules[LONGEST_TTL] then
+          code, shared = 'T', char(i) .. pack('>I6', rules[LONGEST_TTL])
+        end
+        ttl = min(ttl, rules[LONGEST_TTL])
+      end
+    end
+    if code then break end
+  end
+  if ttl < 1 or ttl > MAX_TTL then malformed('ttl') end
+  return code, shared, ttl
+end
+
+-- Not where an identity was heard of before, where something is to be given back first, or where another
+-- operation may change what there is.
+if kinds.R and next(kinds, next(kinds)) == nil and next(known) == nil and not due[1] and not spent[1] then
+  reply = { ctx.now, ctx.sequence, 0, ctx.next_due, ctx.config_revision }
+  for g = 1, #groups do
+    local group = groups[g]
+    local lines = group.lines
+    local refusal, shared, ttl = refusal_of(lines, group)
+    if not refusal then
+      for i = 1, lines.n do
+        if lines.stocks[i][AVAILABLE] < lines.quantities[i] then refusal, shared = 'S', availability(lines) end
+      end
+    end
+    if not refusal then
+      reply = nil
+      break
+    end
+    reply[5 + g] = { rep(refusal, #group.ids), pack('>I6', ttl) .. shared, '' }
+  end
+end
