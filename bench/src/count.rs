@@ -64,16 +64,14 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The server as it is counted: on one thread, so that it always does the same things in the same order.
-fn on_one_thread(mut command: std::process::Command) -> std::process::Command {
-    command.env("TOKIO_WORKER_THREADS", "1");
-    command
-}
+/// Threads of what is counted: on one it always does the same things in the same order.
+const THREADS: usize = 1;
 
 /// Starts our server, which sweeps no sooner than the counting is over and waits for a Redis that is slow.
 async fn start(command: std::process::Command, redis: Redis) -> Result<Server> {
-    let flags = ["--sweep-interval", "1m", "--store-timeout", "1m"];
-    Server::start_by(on_one_thread(command), redis, Durability::Fast, &flags).await
+    let threads = THREADS.to_string();
+    let flags = ["--threads", &threads, "--sweep-interval", "1m", "--store-timeout", "1m"];
+    Server::start_by(command, redis, Durability::Fast, &flags).await
 }
 
 fn server(programs: &Path) -> PathBuf {

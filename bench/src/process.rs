@@ -120,14 +120,16 @@ impl Server {
     }
 
     /// Starts the server whose handlers answer at once.
-    pub(crate) async fn start_no_op(binary: &Path) -> Result<Self> {
-        Self::start_no_op_by(Command::new(binary)).await
+    ///
+    /// `threads`: on which it serves; `None` means as many as our server takes here.
+    pub(crate) async fn start_no_op(binary: &Path, threads: Option<usize>) -> Result<Self> {
+        Self::start_no_op_by(Command::new(binary), threads).await
     }
 
     /// The same; the command runs the binary: by itself, or under a tool.
-    pub(crate) async fn start_no_op_by(mut command: Command) -> Result<Self> {
+    pub(crate) async fn start_no_op_by(mut command: Command, threads: Option<usize>) -> Result<Self> {
         let (folder, address) = (tempfile::tempdir()?, free_address()?);
-        command.arg(address.to_string());
+        command.arg(address.to_string()).args(threads.map(|threads| threads.to_string()));
         Self::wait(command, folder, address, None).await
     }
 

@@ -32,6 +32,7 @@ const PER_REQUEST: &[&str] = &["--batch-max-operations", "1", "--batches-in-flig
 
 const UNARY: Name = fast("unary");
 const NO_OP: Name = peer(keeps_nothing("no-op"));
+const NO_OP_ALL_CORES: Name = peer(keeps_nothing("no-op, a thread for each core"));
 const PER_REQUEST_ROW: Name = peer(fast("per request"));
 const UNARY_DURABLE: Name = durable("unary, durable");
 const SOLD_OUT: Name = fast("unary, sold out");
@@ -84,7 +85,9 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Contender>, Vec<Str
     let fast = Arc::new(server(Durability::Fast, &[]).await?);
     let durable = Arc::new(server(Durability::Durable, &[]).await?);
     let per_request = Arc::new(server(Durability::Fast, PER_REQUEST).await?);
-    let no_op = Arc::new(Server::start_no_op(&programs.no_op).await?);
+    let no_op = Arc::new(Server::start_no_op(&programs.no_op, None).await?);
+    let cores = std::thread::available_parallelism()?.get();
+    let no_op_all_cores = Arc::new(Server::start_no_op(&programs.no_op, Some(cores)).await?);
     let redis = Arc::new(Redis::start(Durability::Fast).await?);
 
     let unary = |server: &Arc<Server>, skus, is_full, callers| Way::Unary {
@@ -125,6 +128,7 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Contender>, Vec<Str
         (DIRECT, has_direct.then(|| direct(false))),
         (BATCHED, Some(gathered(&fast, false))),
         (NO_OP, Some(unary(&no_op, 1, true, MANY))),
+        (NO_OP_ALL_CORES, Some(unary(&no_op_all_cores, 1, true, MANY))),
         (PER_REQUEST_ROW, Some(unary(&per_request, 1, true, MANY))),
         (UNARY_DURABLE, Some(unary(&durable, 1, true, MANY))),
         (SOLD_OUT, Some(unary(&fast, 1, false, MANY))),
@@ -148,6 +152,7 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Contender>, Vec<Str
 /// The ratios, with what each must be and what is aimed at.
 pub(crate) const RATIOS: &[Wanted] = &[
     more("unary_vs_noop", UNARY, NO_OP, 0.8, 0.95),
+    informs("unary_vs_noop_on_all_cores", UNARY, NO_OP_ALL_CORES),
     less("server_cpu_vs_noop", UNARY, NO_OP, server_cpu, 1.3, 1.1),
     more("unary_vs_per_request", UNARY, PER_REQUEST_ROW, 2.0, 2.8),
     more("unary_vs_direct_library", UNARY, DIRECT, 0.7, 1.0),

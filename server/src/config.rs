@@ -60,6 +60,10 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_DURABILITY", value_enum, default_value_t = Durability::Durable)]
     pub durability: Durability,
 
+    /// Threads that serve, 1 to 1024; without it one for each processor, less one where Redis runs on the same machine
+    #[arg(long, env = "SENTINEL_THREADS", value_name = "THREADS")]
+    pub threads: Option<usize>,
+
     /// Connections to Redis, 1 to 1024
     #[arg(long, env = "SENTINEL_POOL_SIZE", default_value_t = 16, value_name = "CONNECTIONS")]
     pub pool_size: usize,
@@ -209,6 +213,15 @@ impl Config {
         Config::from_arg_matches(&command.try_get_matches_from(arguments)?)
     }
 
+    /// Threads that serve, on a machine with so many processors.
+    ///
+    /// A Redis on the same machine keeps one processor busy. A thread of ours for it too would only move
+    /// calls to and fro, and take the time of the Redis that all of them wait for.
+    pub fn threads_on(&self, processors: usize) -> usize {
+        let is_redis_here = self.redis_url.as_ref().is_none_or(RedisUrl::is_on_this_machine);
+        self.threads.unwrap_or(processors.saturating_sub(usize::from(is_redis_here)).max(1))
+    }
+
     /// Whether the values make sense, each and together.
     ///
     /// # Errors
@@ -216,6 +229,9 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut check = Check::default();
 
+        if let Some(threads) = self.threads {
+            check.number("threads", threads, 1, 1_024);
+        }
         check.number("pool-size", self.pool_size, 1, 1_024);
         check.number("queue-limit", self.queue_limit, 1, 10_000_000);
         check.number("batch-max-operations", self.batch_max_operations, 1, 512);
@@ -314,6 +330,15 @@ mod tests {
     }
 
     #[test]
+    fn a_redis_on_the_same_machine_has_a_processor() {
+        let threads = |flags: &[&str]| [1, 2, 8].map(|processors| with(flags).threads_on(processors));
+        assert_eq!(threads(&[]), [1, 1, 7]);
+        assert_eq!(threads(&["--redis-url=redis://127.0.0.1:6379"]), [1, 1, 7]);
+        assert_eq!(threads(&["--redis-url=redis://redis.shop:6379"]), [1, 2, 8]);
+        assert_eq!(threads(&["--threads=3"]), [3, 3, 3]);
+    }
+
+    #[test]
     fn every_flag_has_its_variable_and_a_line_of_help() {
         for argument in Config::command().get_arguments() {
             let expected = format!("SENTINEL_{}", argument.get_id().as_str().to_uppercase());
@@ -325,6 +350,7 @@ mod tests {
     #[test]
     fn all_problems_are_told_at_once() {
         let error = with(&[
+            "--threads=0",
             "--pool-size=0",
             "--batch-max-operations=513",
             "--store-timeout=0s",
@@ -336,7 +362,7 @@ mod tests {
         ])
         .validate()
         .unwrap_err();
-        assert_eq!(error.problems.len(), 8, "{error}");
+        assert_eq!(error.problems.len(), 9, "{error}");
         assert!(error.to_string().contains("--default-ttl is 2h: it must be between 1ms and 1h"), "{error}");
         assert!(!error.to_string().contains("secret"), "{error}");
     }

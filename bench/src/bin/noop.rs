@@ -1,6 +1,7 @@
 //! A server of the same API on the same transport whose handlers answer at once: the ceiling that gRPC sets.
-//! `sentinel-noop ADDRESS` serves there until it is stopped. It answers Reserve with a reservation like a real
-//! one, and nothing else; there is no stock, no Redis, no tracing.
+//! `sentinel-noop ADDRESS [THREADS]` serves there until it is stopped, on as many threads as the server takes beside
+//! its Redis where no number is given. It answers Reserve with a reservation like a real one, and nothing else;
+//! there is no stock, no Redis, no tracing.
 
 use std::net::SocketAddr;
 
@@ -9,6 +10,7 @@ use inventory_sentinel::v1::{
     self, inventory_sentinel_server as api, inventory_sentinel_server::InventorySentinelServer,
 };
 use prost_types::Timestamp;
+use sentinel_server::config::Config;
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
@@ -106,13 +108,21 @@ fn absent<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("only Reserve is answered here"))
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let address: SocketAddr = std::env::args().nth(1).context("usage: sentinel-noop ADDRESS")?.parse()?;
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let address: SocketAddr = arguments.next().context("usage: sentinel-noop ADDRESS [THREADS]")?.parse()?;
+    let threads = arguments.next().map(|threads| threads.parse()).transpose()?;
+    let config = Config { threads, ..Config::default() };
+    let threads = config.threads_on(std::thread::available_parallelism()?.get());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    runtime.block_on(serve(address, &config))
+}
+
+async fn serve(address: SocketAddr, config: &Config) -> Result<()> {
     let listener = TcpListener::bind(address).await?;
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<InventorySentinelServer<AtOnce>>().await;
-    sentinel_server::transport(sentinel_server::config::Config::default().max_streams)
+    sentinel_server::transport(config.max_streams)
         .add_service(InventorySentinelServer::new(AtOnce))
         .add_service(health)
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))

@@ -45,6 +45,11 @@ impl Driver {
         Ok(Self { client, full, empty, held: Vec::new(), requests: 0 })
     }
 
+    /// The key of its reservations.
+    pub(crate) fn records(&self) -> String {
+        format!("is:{{{}/0}}:records:a", self.full.namespace)
+    }
+
     /// Holds what so many calls are going to resolve.
     pub(crate) async fn prepare(&mut self, work: Work, size: usize, calls: usize) -> Result<()> {
         while matches!(work, Work::Commit | Work::Rollback) && self.held.len() < size * calls {

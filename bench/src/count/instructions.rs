@@ -8,13 +8,14 @@
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
+use deadpool_redis::redis::Script;
 
 use super::{
-    BATCH, WARM_UP,
+    BATCH, THREADS, WARM_UP,
     callgrind::Callgrind,
     driver::{Driver, Work},
     guards::{Count, Kind},
-    on_one_thread, server, start,
+    server, start,
 };
 use crate::{
     figures::Spread,
@@ -45,6 +46,20 @@ const REDIS_ROWS: [(&str, Work, usize, usize); 5] = [
     ("redis_instructions_batch_sold_out", Work::SoldOut, BATCH, SHORT_BATCH_CALLS),
 ];
 
+/// The least that an answer about an identity takes, and so the floor of a sold-out answer: each id becomes a string
+/// of Lua and is looked up. There is no clock, no stock and no rule in this.
+const LOOK_UP: &str = "local n = #ARGV[1] / 16
+local ids = { struct.unpack(string.rep('c16', n), ARGV[1]) }
+ids[n + 1] = nil
+local records = redis.call('HMGET', KEYS[1], unpack(ids))
+for i = 1, n do
+  if records[i] then return redis.error_reply('known') end
+end
+return string.rep('S', n)";
+/// Odd, with bits everywhere.
+const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+const LOOK_UP_ONLY: &str = "redis_instructions_batch_look_up_only";
+
 /// Counts all rows, in new processes each time.
 pub(crate) async fn count(programs: &Path) -> Result<Vec<Count>> {
     let mut redis: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
@@ -60,7 +75,7 @@ pub(crate) async fn count(programs: &Path) -> Result<Vec<Count>> {
     }
     let above: Vec<u64> = ours.iter().zip(&no_op).map(|(ours, no_op)| ours.saturating_sub(*no_op)).collect();
     let mut counts = Vec::new();
-    for (name, ..) in REDIS_ROWS {
+    for name in REDIS_ROWS.map(|row| row.0).into_iter().chain([LOOK_UP_ONLY]) {
         counts.extend(redis.get(name).and_then(|repetitions| Count::of(name, Kind::Redis, repetitions)));
     }
     counts.extend(Count::of(SERVER, Kind::Program, &ours));
@@ -75,7 +90,8 @@ async fn count_redis(programs: &Path, mut tell: impl FnMut(&'static str, u64)) -
     let callgrind = Callgrind::new()?;
     let redis = Redis::start_by(callgrind.command(Redis::program()?), Durability::Fast).await?;
     let server = start(Command::new(server(programs)), redis).await?;
-    let pid = server.redis().context("our server has a Redis")?.id();
+    let redis = server.redis().context("our server has a Redis")?;
+    let (pid, mut connection) = (redis.id(), redis.connection());
     let mut driver = Driver::new(&server).await?;
     callgrind.begin(pid).await?;
     for (name, work, size, calls) in REDIS_ROWS {
@@ -85,6 +101,17 @@ async fn count_redis(programs: &Path, mut tell: impl FnMut(&'static str, u64)) -
         driver.calls(work, size, calls).await?;
         tell(name, callgrind.take(pid).await? / (calls * size) as u64);
     }
+    let look_up = Script::new(LOOK_UP);
+    for call in 0..WARM_UP + SHORT_BATCH_CALLS {
+        if call == WARM_UP {
+            callgrind.take(pid).await?;
+        }
+        // As even as ids are, and of nobody.
+        let ids = (1..=BATCH).map(|i| ((call * BATCH + i) as u128).wrapping_mul(SPREAD).to_be_bytes());
+        let ids: Vec<u8> = ids.flatten().collect();
+        look_up.key(driver.records()).arg(ids).invoke_async::<String>(&mut connection).await?;
+    }
+    tell(LOOK_UP_ONLY, callgrind.take(pid).await? / (SHORT_BATCH_CALLS * BATCH) as u64);
     Ok(())
 }
 
@@ -96,8 +123,8 @@ async fn count_server(programs: &Path) -> Result<u64> {
 
 async fn count_no_op(programs: &Path) -> Result<u64> {
     let callgrind = Callgrind::new()?;
-    let command = on_one_thread(callgrind.command(programs.join("sentinel-noop")));
-    let server = Server::start_no_op_by(command).await?;
+    let command = callgrind.command(programs.join("sentinel-noop"));
+    let server = Server::start_no_op_by(command, Some(THREADS)).await?;
     count_waves(&callgrind, &server).await
 }
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -25,6 +26,19 @@ impl RedisUrl {
             }
         }
         RedisUrl(url)
+    }
+
+    /// Whether it leads to no other machine.
+    pub(super) fn is_on_this_machine(&self) -> bool {
+        let is_loopback = |host: &str| {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        };
+        self.connection_info().is_ok_and(|info| match info.addr() {
+            ConnectionAddr::Unix(_) => true,
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => is_loopback(host),
+            _ => false,
+        })
     }
 
     /// How to connect.
@@ -91,6 +105,22 @@ mod tests {
 
     fn url(text: &str) -> RedisUrl {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn loopback_and_sockets_are_on_this_machine() {
+        for here in [
+            "redis://127.0.0.1:6379",
+            "redis://127.8.0.1",
+            "redis://localhost/2",
+            "redis://[::1]:6379",
+            "unix:///run/redis.sock",
+        ] {
+            assert!(url(here).is_on_this_machine(), "{here}");
+        }
+        for elsewhere in ["redis://10.0.0.7:6379", "redis://localhost.shop.example", "redis://redis", "hunter2"] {
+            assert!(!url(elsewhere).is_on_this_machine(), "{elsewhere}");
+        }
     }
 
     #[test]

@@ -81,7 +81,8 @@ async fn scan_holds(
         loop {
             let (next, records) = scan(connection, "HSCAN", generation, cursor, SCAN_COUNT).await?;
             for record in records.chunks_exact(2).filter(|record| !is_memo(&record[1])) {
-                let id = Id::try_from(record[0].as_slice()).map_err(|_| StoreError::corrupt("the id of a reservation"))?;
+                let id =
+                    Id::try_from(record[0].as_slice()).map_err(|_| StoreError::corrupt("the id of a reservation"))?;
                 let reservation = reservation_from(ReservationId { id, partition }, &record[1])
                     .ok_or_else(|| StoreError::corrupt("the record of a reservation"))?;
                 if reservation.state != State::Pending {

@@ -60,10 +60,7 @@ async fn a_hold_ends_without_traffic_too() {
     shop.supply("ps5", 10).await;
     let hold = shop.hold_for("ps5", 3, Duration::from_millis(100)).await;
     // Nobody calls; only Redis itself is looked at.
-    eventually("the sweeper gives it back", async || {
-        (held_in_store(&redis, "ps5").await == 0).then_some(())
-    })
-    .await;
+    eventually("the sweeper gives it back", async || (held_in_store(&redis, "ps5").await == 0).then_some(())).await;
     assert!(redis.now().await >= millis(hold.expires_at));
     eventually("it is counted", async || {
         (server.metric("inventory_sentinel_expired_total").await == 1.0).then_some(())
@@ -84,10 +81,8 @@ async fn holds_of_a_dead_server_end_by_another() {
     shop.hold_for("ps5", 3, Duration::from_secs(1)).await;
     seller.kill9();
     let other = SentinelProcess::on(&redis).await;
-    eventually("the other server gives it back", async || {
-        (held_in_store(&redis, "ps5").await == 0).then_some(())
-    })
-    .await;
+    eventually("the other server gives it back", async || (held_in_store(&redis, "ps5").await == 0).then_some(()))
+        .await;
     assert_eq!(other.shop("sale").counts("ps5").await, (10, 0, 0));
 }
 

@@ -36,10 +36,7 @@ async fn resolved_reservations_stay_for_the_retention_and_go_soon_after() {
     assert!(age <= 3 * RETENTION + 2_000, "remembered for {age} ms");
 
     // The weights stay.
-    eventually("an idle partition drops what is over", async || {
-        (records(&redis).await == [1, 1]).then_some(())
-    })
-    .await;
+    eventually("an idle partition drops what is over", async || (records(&redis).await == [1, 1]).then_some(())).await;
     shop.audit().await;
 }
 
