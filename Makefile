@@ -60,8 +60,8 @@ guard: ## fail where an operation costs more commands or instructions than bench
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
 	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench count --programs $${CARGO_TARGET_DIR:-target}/release $(ARGS)
 
-bench: ## measure this service beside its alternatives, and what size costs, in half an hour; writes docs/benchmarks (ARGS go to the lab)
-	@bench/run --full --seconds 3 --docs docs/benchmarks $(ARGS)
+bench: ## measure this service beside its alternatives, and what size costs, in half an hour; writes docs/benchmarks and the table in README.md (ARGS go to the lab)
+	@bench/run --full --seconds 3 --docs docs/benchmarks --readme README.md $(ARGS)
 
 bench-quick: ## measure this service beside its alternatives, in under eight minutes after the build (ARGS go to the lab)
 	@bench/run $(ARGS)

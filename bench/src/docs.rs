@@ -1,9 +1,9 @@
-//! What was measured, as pages: `docs/benchmarks/README.md` and its plots. Makes them of a report and writes them to
-//! the folder that it is told, nothing else.
+//! What was measured, as pages: `docs/benchmarks/README.md` and its plots, and the table that README.md shows. Makes
+//! them of a report and writes them to where it is told, nothing else.
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{
     figures::{Run, Spread, p50, p99, p999, rate, store_cpu},
@@ -26,6 +26,23 @@ pub(crate) fn write(report: &Report, folder: &Path) -> Result<()> {
         report::write(&folder.join(file), &svg)?;
     }
     Ok(())
+}
+
+/// Puts the ratios, and where they were measured, in place of those that a page shows.
+pub(crate) fn show(report: &Report, page: &Path) -> Result<()> {
+    let mut text = std::fs::read_to_string(page)?;
+    for shown in [report.measured(), report.ratios_table()] {
+        text = with_part(&text, shown.trim_end()).with_context(|| format!("{}: no such table", page.display()))?;
+    }
+    report::write(page, &text)
+}
+
+/// The text with this part in place of the one that begins alike and ends before an empty line.
+fn with_part(text: &str, part: &str) -> Option<String> {
+    const ALIKE: usize = 9; // "Measured ", "| ratio |"
+    let from = text.find(&format!("\n{}", part.get(..ALIKE)?))? + 1;
+    let rest = text[from..].find("\n\n")? + from;
+    Some(format!("{}{part}{}", &text[..from], &text[rest..]))
 }
 
 fn page(report: &Report) -> String {
@@ -124,6 +141,13 @@ fn target(ratio: &Ratio) -> Option<Target> {
 mod tests {
     use super::*;
     use crate::report::tests::report;
+
+    #[test]
+    fn a_page_shows_the_last_run() {
+        let text = "head\n\n| ratio | a |\n| old |\n\ntail\n";
+        assert_eq!(with_part(text, "| ratio | b |\n| new |").unwrap(), "head\n\n| ratio | b |\n| new |\n\ntail\n");
+        assert_eq!(with_part(text, "Measured on a day"), None);
+    }
 
     #[test]
     fn less_is_drawn_as_better() {

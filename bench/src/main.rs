@@ -24,6 +24,8 @@ mod figures;
 mod lab;
 mod load;
 mod machine;
+#[cfg(test)]
+mod pages;
 mod peers;
 mod plot;
 mod process;
@@ -84,6 +86,9 @@ struct Args {
     /// Also write a page and its plots into this folder.
     #[arg(long, value_name = "FOLDER")]
     docs: Option<PathBuf>,
+    /// Also put the table of ratios into this page, in place of the one that it shows.
+    #[arg(long, value_name = "FILE")]
+    readme: Option<PathBuf>,
 }
 
 /// What there is to do instead.
@@ -142,6 +147,9 @@ async fn measure(args: Args) -> Result<()> {
     report::write(&args.report, &serde_json::to_string_pretty(&report.json())?)?;
     if let Some(folder) = &args.docs {
         docs::write(&report, folder)?;
+    }
+    if let Some(readme) = &args.readme {
+        docs::show(&report, readme)?;
     }
     eprintln!("written to {}", args.report.display());
     ensure!(failed.is_empty(), "not measured: {}", failed.join("; "));

@@ -39,7 +39,7 @@ use crate::{
 /// Most lines that one script call touches, counted as [`Operation::weight`] does.
 const MAX_BATCH_WEIGHT: usize = 1_024;
 /// Turns of other tasks that a batch lets pass at most, while they bring operations for it.
-const MAX_TURNS: usize = 4;
+const MAX_TURNS: usize = 16;
 /// The first pause before a batch whose reply was lost is sent again.
 const RESEND_BACKOFF: Duration = Duration::from_millis(10);
 /// The longest such pause.

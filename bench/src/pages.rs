@@ -1,0 +1,78 @@
+//! What the pages say that people write, held against what they tell of. Tests only; reads the pages.
+
+use std::path::Path;
+
+use inventory_sentinel::v1::{
+    BatchOperation, BatchResult, Line, Reservation, ReservationLine, ReservationState, ReserveRequest, ReserveResponse,
+    ShortLine, Shortage, batch_operation::Operation, batch_result, reserve_response,
+};
+use prost::Message as _;
+use prost_types::{Duration, Timestamp};
+
+fn page(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// From this line to the next empty one.
+fn table<'a>(page: &'a str, first: &str) -> &'a str {
+    let from = page.find(first).unwrap_or_else(|| panic!("no line {first:?}"));
+    page[from..].split("\n\n").next().unwrap_or_default()
+}
+
+#[test]
+fn the_readme_shows_the_ratios_of_the_last_run() {
+    let (readme, benchmarks) = (page("README.md"), page("docs/benchmarks/README.md"));
+    for first in ["Measured on ", "| ratio |"] {
+        assert_eq!(table(&readme, first), table(&benchmarks, first), "README.md is not of docs/benchmarks");
+    }
+}
+
+const NAMESPACE: &str = "drop-2026";
+const SKU: &str = "t-shirt-black-m";
+const UUID: &str = "01940000-0000-7000-8000-000000000000";
+/// As long as an id of ours is.
+const RESERVATION: &str = "AAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// Bytes of an entry of a list.
+fn entry(message: usize) -> usize {
+    1 + prost::length_delimiter_len(message) + message
+}
+
+/// What a message of many entries adds for each: a Reserve by the Rust client, and both answers.
+fn sizes() -> [usize; 3] {
+    let reserve = ReserveRequest {
+        namespace_id: NAMESPACE.into(),
+        request_id: UUID.into(),
+        lines: vec![Line { sku: SKU.into(), quantity: 1 }],
+        ttl: Some(Duration { seconds: 300, nanos: 0 }),
+        buyer_id: UUID.into(),
+        ..Default::default()
+    };
+    let asked = BatchOperation { operation: Some(Operation::Reserve(reserve)), ..Default::default() };
+    let at = Some(Timestamp { seconds: 1_800_000_000, nanos: 123_000_000 });
+    let reservation = Reservation {
+        namespace_id: NAMESPACE.into(),
+        reservation_id: RESERVATION.into(),
+        state: ReservationState::Pending.into(),
+        lines: vec![ReservationLine { sku: SKU.into(), quantity: 1, held: 1, ..Default::default() }],
+        buyer_id: UUID.into(),
+        created_at: at,
+        expires_at: at,
+        ..Default::default()
+    };
+    let shortage = Shortage { lines: vec![ShortLine { sku: SKU.into(), requested: 1, available: 0 }] };
+    let answers = [reserve_response::Result::Reservation(reservation), reserve_response::Result::Shortage(shortage)];
+    let [held, short] = answers.map(|result| {
+        let told = ReserveResponse { result: Some(result), replayed: false, sequence: 1_000_000 };
+        BatchResult { result: Some(batch_result::Result::Reserve(told)) }.encoded_len()
+    });
+    [asked.encoded_len(), held, short].map(entry)
+}
+
+#[test]
+fn the_page_on_capacity_has_the_sizes_of_the_messages() {
+    let [asked, held, short] = sizes();
+    let says = format!("{asked} bytes there; {held} back with a reservation, {short} with a shortage");
+    assert!(page("docs/capacity.md").contains(&says), "docs/capacity.md does not say: {says}");
+}
