@@ -22,6 +22,8 @@ local function resolve_group(group)
   while i <= #ids do
     local id = ids[i]
     local record = known[id]
+    -- Made by this batch.
+    if record and alike[record] == nil and is_pending(record) then touch(record) end
     if record and alike[record] then
       i = settle_stretch(ids, group.packed, i, to, codes, details)
     else

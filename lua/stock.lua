@@ -12,7 +12,7 @@ end
 local function made(sku)
   if call('HLEN', STOCK) + new_skus >= ctx.quota_skus then return nil end
   new_skus = new_skus + 1
-  stocks[sku] = { 0, 0, 0, 0, 0, PROTECTED }
+  become(sku, { 0, 0, 0, 0, 0, PROTECTED })
   return stocks[sku]
 end
 

@@ -1,6 +1,15 @@
 -- The ledger of stock itself: units that come in or go out, the rules of a SKU, and its end. Runs with
 -- stock.lua; no redis.call.
 
+-- The SKU is this from now on, also to the lines of the batch; false: there is none.
+local function become(sku, stock)
+  stocks[sku] = stock
+  for _, lines in pairs(shapes) do
+    local i = lines.index[sku]
+    if i then lines.stocks[i] = stock end
+  end
+end
+
 -- The only change of `supplied`.
 local function supply(sku, delta, kind, id)
   local stock = stocks[sku]
@@ -24,7 +33,7 @@ end
 -- A SKU that nobody holds goes.
 local function delete(sku)
   advance(1)
-  stocks[sku] = false
+  become(sku, false)
   changed_stock[sku] = true
   enter(run_of('D', '-', NO_DEADLINE, false, sku, ''), NO_ORIGIN, 1)
 end

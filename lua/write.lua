@@ -90,17 +90,23 @@ if moved or spent[1] or goes and not groups[1] then
       call_with('HSET', BUYERS, values)
       call_with('HDEL', BUYERS, gone)
     end
-    local entries = {}
-    for deadline, ids in pairs(new_deadlines) do
-      ids = ids[2] and concat(ids) or ids[1]
-      for first = 1, #ids, 16 * ENTRY_IDS do
-        entries[#entries + 1] = deadline
-        entries[#entries + 1] = sub(ids, first, first + 16 * ENTRY_IDS - 1)
-      end
-    end
-    call_with('ZADD', DEADLINES, entries)
   end
+  -- Before what is added: an entry that is done with may come again, byte for byte.
   call_with('ZREM', DEADLINES, spent)
+  local deadlines, entries = {}, {}
+  for deadline in pairs(new_deadlines) do deadlines[#deadlines + 1] = deadline end
+  -- An entry that is added twice is looked at at the later of its deadlines.
+  if deadlines[2] then table.sort(deadlines) end
+  for i = 1, #deadlines do
+    local deadline = deadlines[i]
+    local ids = new_deadlines[deadline]
+    ids = ids[2] and concat(ids) or ids[1]
+    for first = 1, #ids, 16 * ENTRY_IDS do
+      entries[#entries + 1] = deadline
+      entries[#entries + 1] = sub(ids, first, first + 16 * ENTRY_IDS - 1)
+    end
+  end
+  call_with('ZADD', DEADLINES, entries)
   if goes then
     call('UNLINK', ctx.older)
     call('HSET', ctx.older, WEIGHT_FIELD, 'M' .. rep('-', WEIGHT_LENGTH))

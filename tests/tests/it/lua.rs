@@ -2,7 +2,7 @@
 //! before its first write.
 
 use deadpool_redis::redis::{Cmd, Value, cmd};
-use sentinel_tests::{Redis, SentinelProcess};
+use sentinel_tests::{Redis, SentinelProcess, eventually};
 
 /// The script as the server assembles it.
 fn script() -> String {
@@ -125,6 +125,72 @@ fn malformed() -> Vec<Group> {
     ]
 }
 
+/// The epoch of the partition, which every batch names.
+async fn epoch(redis: &Redis) -> String {
+    let state: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:meta", "state")).await;
+    state[..6].iter().fold(0_u64, |epoch, &byte| epoch << 8 | u64::from(byte)).to_string()
+}
+
+/// The codes of each group of a reply.
+fn codes(reply: &Value) -> Vec<String> {
+    let Value::Array(reply) = reply else { panic!("{reply:?}") };
+    let code = |group: &Value| match group {
+        Value::Array(group) => match &group[0] {
+            Value::BulkString(codes) => String::from_utf8(codes.clone()).expect("letters"),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    reply[5..].iter().map(code).collect()
+}
+
+#[tokio::test]
+async fn each_group_of_a_batch_sees_what_those_before_it_have_done() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--sweep-interval 1m").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    shop.supply("vita", 5).await;
+    let (script, epoch) = (script(), epoch(&redis).await);
+    let ask = async |groups: &[Group]| codes(&redis.query(&call(&script, &epoch, groups)).await);
+    let id = |n: u8| vec![n; 16];
+    let reserve = |sku: &str, n: u8, ttl: u64| ("R", shape(&[(1, sku)]), id(n), u48(ttl).to_vec());
+    let extend = |of: u8, n: u8, ttl: u64| ("E", [id(of), u48(ttl).to_vec()].concat(), id(n), Vec::new());
+
+    // A SKU that goes, one that comes, a reservation that is committed at once.
+    let gone = [("D", b"vita".to_vec(), Vec::new(), Vec::new()), reserve("vita", 1, 60_000)];
+    assert_eq!(ask(&gone).await, ["K", "N"]);
+    let set = [&u48(3)[..], &[0], &u48(0), b"cable"].concat();
+    assert_eq!(ask(&[("S", set, id(2), Vec::new()), reserve("cable", 3, 60_000)]).await, ["K", "K"]);
+    assert_eq!(shop.counts("cable").await, (2, 1, 0));
+    let bought = [reserve("ps5", 4, 60_000), ("C", Vec::new(), id(4), Vec::new())];
+    assert_eq!(ask(&bought).await, ["K", "K"]);
+    assert_eq!(shop.counts("ps5").await, (99, 0, 1));
+
+    // Extended several times at once: the index has the last deadline, whatever the order of a table is.
+    for n in 0..20 {
+        let (held, first) = (100 + n, 130 + 3 * n);
+        let longer = |i: u8| extend(held, first + i, 100_000 * (1 + u64::from(i)) + u64::from(n));
+        let groups = [reserve("ps5", held, 60_000 + u64::from(n)), longer(0), longer(1), longer(2)];
+        assert_eq!(ask(&groups).await, ["K", "K", "K", "K"]);
+        shop.audit().await;
+    }
+
+    // An entry of the index that is done with, and one like it that is made by the same call.
+    assert_eq!(ask(&[reserve("ps5", 5, 1)]).await, ["K"]);
+    let mut stale = cmd("ZADD");
+    redis.query::<()>(stale.arg("is:{sale/0}:deadlines").arg(1).arg(id(6))).await;
+    eventually("it is due", async || {
+        let due: Vec<i64> = redis.query(&Cmd::zscore_multiple("is:{sale/0}:deadlines", &[id(5)])).await;
+        (redis.now().await > due[0]).then_some(())
+    })
+    .await;
+    assert_eq!(ask(&[reserve("ps5", 6, 60_000)]).await, ["K"]);
+    shop.audit().await;
+    let (available, held, sold) = shop.counts("ps5").await;
+    assert_eq!((available, held, sold), (78, 21, 1));
+}
+
 #[tokio::test]
 async fn what_is_malformed_is_refused_again_before_the_first_write() {
     let redis = Redis::start().await;
@@ -133,8 +199,7 @@ async fn what_is_malformed_is_refused_again_before_the_first_write() {
     shop.supply("ps5", 10).await;
     shop.hold("ps5", 1).await;
     let script = script();
-    let state: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:meta", "state")).await;
-    let epoch = state[..6].iter().fold(0_u64, |epoch, &byte| epoch << 8 | u64::from(byte)).to_string();
+    let epoch = epoch(&redis).await;
     let mut connection = redis.connection().await;
     let good = ("R", shape(&[(1, "ps5")]), vec![9; 16], u48(60_000).to_vec());
     // Called this way it works, so what is refused below is refused for its own sake.
