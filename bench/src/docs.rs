@@ -1,7 +1,7 @@
 //! What was measured, as pages: `docs/benchmarks/README.md` and its plots, and the table that README.md shows. Makes
 //! them of a report and writes them to where it is told, nothing else.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use anyhow::{Context as _, Result};
 
@@ -40,9 +40,14 @@ pub(crate) fn show(report: &Report, page: &Path) -> Result<()> {
 /// The text with this part in place of the one that begins alike and ends before an empty line.
 fn with_part(text: &str, part: &str) -> Option<String> {
     const ALIKE: usize = 9; // "Measured ", "| ratio |"
-    let from = text.find(&format!("\n{}", part.get(..ALIKE)?))? + 1;
-    let rest = text[from..].find("\n\n")? + from;
-    Some(format!("{}{part}{}", &text[..from], &text[rest..]))
+    let place = place_of(text, part.get(..ALIKE)?)?;
+    Some(format!("{}{part}{}", &text[..place.start], &text[place.end..]))
+}
+
+/// Where the part of a text is whose first line begins so, up to an empty line.
+pub(crate) fn place_of(text: &str, first: &str) -> Option<Range<usize>> {
+    let start = text.find(&format!("\n{first}"))? + 1;
+    Some(start..text[start..].find("\n\n")? + start)
 }
 
 fn page(report: &Report) -> String {

@@ -9,22 +9,22 @@ use inventory_sentinel::v1::{
 use prost::Message as _;
 use prost_types::{Duration, Timestamp};
 
+use crate::docs::place_of;
+
 fn page(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// From this line to the next empty one.
-fn table<'a>(page: &'a str, first: &str) -> &'a str {
-    let from = page.find(first).unwrap_or_else(|| panic!("no line {first:?}"));
-    page[from..].split("\n\n").next().unwrap_or_default()
+fn part<'a>(page: &'a str, first: &str) -> &'a str {
+    &page[place_of(page, first).unwrap_or_else(|| panic!("no line {first:?}"))]
 }
 
 #[test]
 fn the_readme_shows_the_ratios_of_the_last_run() {
     let (readme, benchmarks) = (page("README.md"), page("docs/benchmarks/README.md"));
     for first in ["Measured on ", "| ratio |"] {
-        assert_eq!(table(&readme, first), table(&benchmarks, first), "README.md is not of docs/benchmarks");
+        assert_eq!(part(&readme, first), part(&benchmarks, first), "README.md is not of docs/benchmarks");
     }
 }
 

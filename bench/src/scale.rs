@@ -47,24 +47,6 @@ pub(crate) async fn shop_with_holds(server: &Server, name: &str, holds: usize) -
     Ok(shop)
 }
 
-/// The keys of a shop in Redis, of which each has one partition.
-struct Keys(String);
-
-impl Keys {
-    fn of(shop: &Shop) -> Self {
-        Self(format!("is:{{{}/0}}", shop.namespace))
-    }
-
-    /// The generation in which everything is that was made within the first retention.
-    fn records(&self) -> String {
-        format!("{}:records:a", self.0)
-    }
-
-    fn deadlines(&self) -> String {
-        format!("{}:deadlines", self.0)
-    }
-}
-
 fn redis_of(server: &Server) -> Result<MultiplexedConnection> {
     Ok(server.redis().context("the server has a Redis")?.connection())
 }
@@ -72,13 +54,12 @@ fn redis_of(server: &Server) -> Result<MultiplexedConnection> {
 /// Bytes of Redis's memory for each hold of a shop: its record and its place in the deadline index.
 pub(crate) async fn bytes_per_hold(server: &Server, shop: &Shop) -> Result<f64> {
     let mut redis = redis_of(server)?;
-    let keys = Keys::of(shop);
     let mut bytes = 0.0;
-    for key in [keys.records(), keys.deadlines()] {
+    for key in [shop.records(), shop.key("deadlines")] {
         bytes +=
             redis::cmd("MEMORY").arg("USAGE").arg(key).arg("SAMPLES").arg(0).query_async::<f64>(&mut redis).await?;
     }
-    let holds: f64 = redis::cmd("HLEN").arg(keys.records()).query_async(&mut redis).await?;
+    let holds: f64 = redis::cmd("HLEN").arg(shop.records()).query_async(&mut redis).await?;
     Ok(bytes / holds)
 }
 
@@ -105,7 +86,7 @@ pub(crate) async fn storm(server: &Server, round: usize, rate: f64) -> Result<St
     tokio::time::sleep(calm).await;
 
     let mut redis = redis_of(server)?;
-    let deadlines = Keys::of(&shop).deadlines();
+    let deadlines = shop.key("deadlines");
     let (end, ended) = tokio::sync::watch::channel(None);
     let start = Instant::now();
     let looker = async move {

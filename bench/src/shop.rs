@@ -35,6 +35,16 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
+    /// A key of it in Redis, of which each has one partition.
+    pub(crate) fn key(&self, name: &str) -> String {
+        format!("is:{{{}/0}}:{name}", self.namespace)
+    }
+
+    /// The generation of records in which everything is that was made within the first retention.
+    pub(crate) fn records(&self) -> String {
+        self.key("records:a")
+    }
+
     /// A shop of so many SKUs.
     pub(crate) fn new(namespace: impl Into<String>, skus: usize, is_full: bool) -> Self {
         Self { namespace: namespace.into(), skus: (0..skus).map(|i| format!("sku-{i}")).collect(), is_full }

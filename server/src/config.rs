@@ -217,7 +217,7 @@ impl Config {
     ///
     /// A Redis on the same machine keeps one processor busy. A thread of ours for it too would only move
     /// calls to and fro, and take the time of the Redis that all of them wait for.
-    pub fn threads_on(&self, processors: usize) -> usize {
+    pub(crate) fn threads_on(&self, processors: usize) -> usize {
         let is_redis_here = self.redis_url.as_ref().is_none_or(RedisUrl::is_on_this_machine);
         self.threads.unwrap_or(processors.saturating_sub(usize::from(is_redis_here)).max(1))
     }

@@ -215,6 +215,16 @@ async fn serve(
     result
 }
 
+/// The threads that serve, as many as the configuration and the machine ask for. Public so that other handlers
+/// can be measured on the same.
+///
+/// # Errors
+/// What the operating system says where it gives no thread.
+pub fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(config.threads_on(processors)).enable_all().build()
+}
+
 /// The gRPC transport as it is set here, for connections of so many calls at once, with all that a call passes
 /// before its handler. Public so that other handlers can be measured on the same one.
 pub fn transport(max_streams: u32) -> Server<Stack<TraceLayer, Identity>> {

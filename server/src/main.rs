@@ -35,9 +35,7 @@ fn main() -> ExitCode {
         }
         return EXIT_CONFIG.into();
     }
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = config.threads_on(processors);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+    let runtime = match sentinel_server::runtime(&config) {
         Ok(runtime) => runtime,
         Err(error) => {
             complain(&format!("cannot start: {error}"));

@@ -76,6 +76,11 @@ pub fn id_born(ago: Duration) -> String {
     uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, born.as_secs(), born.subsec_nanos())).to_string()
 }
 
+/// A number as a record in Redis has it, big-endian.
+pub fn number_in(bytes: &[u8]) -> i64 {
+    bytes.iter().fold(0, |number, &byte| number << 8 | i64::from(byte))
+}
+
 /// An instant of an answer, in milliseconds since 1970; panics if there is none.
 pub fn millis(timestamp: Option<prost_types::Timestamp>) -> i64 {
     let prost_types::Timestamp { seconds, nanos } = timestamp.expect("an instant");

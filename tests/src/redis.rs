@@ -64,6 +64,11 @@ impl Redis {
         self.query(&words(command)).await
     }
 
+    /// Fields of both generations of records of the first partition of `sale`; each has one that is no record.
+    pub async fn records(&self) -> [i64; 2] {
+        [self.ask("HLEN is:{sale/0}:records:a").await, self.ask("HLEN is:{sale/0}:records:b").await]
+    }
+
     /// Sends one command.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> T {
         command.query_async(&mut self.connection().await).await.expect("redis does as it is told")

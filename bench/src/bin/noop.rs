@@ -113,9 +113,7 @@ fn main() -> Result<()> {
     let address: SocketAddr = arguments.next().context("usage: sentinel-noop ADDRESS [THREADS]")?.parse()?;
     let threads = arguments.next().map(|threads| threads.parse()).transpose()?;
     let config = Config { threads, ..Config::default() };
-    let threads = config.threads_on(std::thread::available_parallelism()?.get());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    runtime.block_on(serve(address, &config))
+    sentinel_server::runtime(&config)?.block_on(serve(address, &config))
 }
 
 async fn serve(address: SocketAddr, config: &Config) -> Result<()> {

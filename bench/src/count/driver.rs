@@ -47,7 +47,7 @@ impl Driver {
 
     /// The key of its reservations.
     pub(crate) fn records(&self) -> String {
-        format!("is:{{{}/0}}:records:a", self.full.namespace)
+        self.full.records()
     }
 
     /// Holds what so many calls are going to resolve.

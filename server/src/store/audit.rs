@@ -11,9 +11,9 @@ use super::{
     error::StoreError,
     events::{self, After, Change, Entry},
     keys::PartitionKeys,
-    lists::scan,
+    lists::{reservation_in, scan},
     pool::Connection,
-    wire::{is_memo, reservation_from, stock_from},
+    wire::stock_from,
 };
 use crate::domain::{Finding, FindingKind, Id, Report, ReservationId, Sku, State, Stock};
 
@@ -80,15 +80,12 @@ async fn scan_holds(
         let mut cursor = 0;
         loop {
             let (next, records) = scan(connection, "HSCAN", generation, cursor, SCAN_COUNT).await?;
-            for record in records.chunks_exact(2).filter(|record| !is_memo(&record[1])) {
-                let id =
-                    Id::try_from(record[0].as_slice()).map_err(|_| StoreError::corrupt("the id of a reservation"))?;
-                let reservation = reservation_from(ReservationId { id, partition }, &record[1])
-                    .ok_or_else(|| StoreError::corrupt("the record of a reservation"))?;
+            for element in records.chunks_exact(2) {
+                let Some(reservation) = reservation_in(partition, element)? else { continue };
                 if reservation.state != State::Pending {
                     continue;
                 }
-                let deadline = reservation.expires_at.0;
+                let (id, deadline) = (reservation.id.id, reservation.expires_at.0);
                 let units = units(reservation.lines.into_iter().map(|line| {
                     let held = line.held();
                     (line.line.sku, held)

@@ -116,16 +116,21 @@ pub(crate) async fn reservations(
         sources.extend(GENERATIONS.into_iter().map(source).zip(keys.records()));
     }
     let list = List { command: "HSCAN", width: 2, sources: &sources };
-    list.page(connection, range, |source, record| {
-        if is_memo(&record[1]) {
-            return Ok(None);
-        }
-        let id = Id::try_from(record[0].as_slice()).map_err(|_| StoreError::corrupt("the id of a reservation"))?;
-        let reservation = reservation_from(ReservationId { id, partition: source.partition }, &record[1])
-            .ok_or_else(|| StoreError::corrupt("the record of a reservation"))?;
-        Ok(filter.passes(&reservation).then_some(reservation))
+    list.page(connection, range, |source, element| {
+        let reservation = reservation_in(source.partition, element)?;
+        Ok(reservation.filter(|reservation| filter.passes(reservation)))
     })
     .await
+}
+
+/// The reservation that an element of a generation is, its id and its record; `None` of a remembered request.
+pub(super) fn reservation_in(partition: u16, element: &[Vec<u8>]) -> Result<Option<Reservation>, StoreError> {
+    if is_memo(&element[1]) {
+        return Ok(None);
+    }
+    let id = Id::try_from(element[0].as_slice()).map_err(|_| StoreError::corrupt("the id of a reservation"))?;
+    let reservation = reservation_from(ReservationId { id, partition }, &element[1]);
+    reservation.map(Some).ok_or_else(|| StoreError::corrupt("the record of a reservation"))
 }
 
 /// One step of a scan: the next cursor, 0 after the last step, and what it saw.

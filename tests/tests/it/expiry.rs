@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use deadpool_redis::redis::Cmd;
 use inventory_sentinel::v1::{ReservationState as State, reserve_response::Result as Reserved};
-use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, millis, order};
+use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, millis, number_in, order};
 use tokio::task::JoinSet;
 
 /// Units of a SKU that are held, as Redis has it (lua/records.lua): nobody is asked, so that nobody gives back.
 async fn held_in_store(redis: &Redis, sku: &str) -> i64 {
     let record: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:stock", sku)).await;
-    record[6..12].iter().fold(0, |units, &byte| units << 8 | i64::from(byte))
+    number_in(&record[6..12])
 }
 
 /// The state is what Redis's clock says, to the millisecond, whenever it is asked.

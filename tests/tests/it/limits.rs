@@ -36,7 +36,7 @@ async fn resolved_reservations_stay_for_the_retention_and_go_soon_after() {
     assert!(age <= 3 * RETENTION + 2_000, "remembered for {age} ms");
 
     // The weights stay.
-    eventually("an idle partition drops what is over", async || (records(&redis).await == [1, 1]).then_some(())).await;
+    eventually("an idle partition drops what is over", async || (redis.records().await == [1, 1]).then_some(())).await;
     shop.audit().await;
 }
 
@@ -78,11 +78,6 @@ async fn a_hold_may_outlive_the_retention_several_times() {
     let (_, held, sold) = shop.counts("ps5").await;
     assert_eq!((held, sold), (0, 1));
     shop.audit().await;
-}
-
-/// Fields of both generations.
-async fn records(redis: &Redis) -> [i64; 2] {
-    [redis.ask("HLEN is:{sale/0}:records:a").await, redis.ask("HLEN is:{sale/0}:records:b").await]
 }
 
 #[tokio::test]

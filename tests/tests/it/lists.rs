@@ -295,9 +295,7 @@ async fn reservations_are_listed_by_state_from_both_generations() {
     let mut ids = eventually("both generations have records", async || {
         let ids = resolve(i).await;
         i += 1;
-        let filled: [i64; 2] =
-            [redis.ask("HLEN is:{sale/0}:records:a").await, redis.ask("HLEN is:{sale/0}:records:b").await];
-        (filled.iter().all(|&records| records > 1) && i > 40).then_some(ids)
+        (redis.records().await.iter().all(|&records| records > 1) && i > 40).then_some(ids)
     })
     .await;
     // What is not known any more can't be listed; what is has to be.

@@ -1,8 +1,8 @@
 //! The script by itself, called as no server of ours would: what the server should have refused it refuses again,
-//! before its first write.
+//! before its first write; and the groups of a batch, of which each sees what those before it have done.
 
 use deadpool_redis::redis::{Cmd, Value, cmd};
-use sentinel_tests::{Redis, SentinelProcess, eventually};
+use sentinel_tests::{Redis, SentinelProcess, eventually, number_in};
 
 /// The script as the server assembles it.
 fn script() -> String {
@@ -128,7 +128,7 @@ fn malformed() -> Vec<Group> {
 /// The epoch of the partition, which every batch names.
 async fn epoch(redis: &Redis) -> String {
     let state: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:meta", "state")).await;
-    state[..6].iter().fold(0_u64, |epoch, &byte| epoch << 8 | u64::from(byte)).to_string()
+    number_in(&state[..6]).to_string()
 }
 
 /// The codes of each group of a reply.
