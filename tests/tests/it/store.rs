@@ -74,6 +74,12 @@ async fn a_wrong_type_under_any_key_is_reported_and_nothing_is_written() {
     assert_refused(shop.try_stock("ps5").await, Reason::StoreCorrupt, None);
     assert!(redis.digest("{sale/0}").await == before);
     redis.query::<()>(&Cmd::hset(stock, "ps5", good)).await;
+    // A state of another length.
+    let meta = "is:{sale/0}:meta";
+    let good: Vec<u8> = redis.query(&Cmd::hget(meta, "state")).await;
+    redis.query::<()>(&Cmd::hset(meta, "state", &good[..39])).await;
+    assert_refused(shop.commit(&held).await, Reason::StoreCorrupt, None);
+    redis.query::<()>(&Cmd::hset(meta, "state", good)).await;
     shop.commit(&held).await.expect("sold");
 
     assert_eq!(shop.counts("ps5").await, (92, 6, 2));
