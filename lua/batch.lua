@@ -1,5 +1,5 @@
--- The batch: parses ARGV into groups, and loads the records that they name. Reads both generations; writes
--- nothing.
+-- The batch: parses ARGV into groups, and loads the records that they name, but for those that refusal.lua
+-- may answer without. Reads both generations; writes nothing.
 
 local moves_records = false -- whether the batch may move units of reservations that exist already
 
@@ -98,16 +98,51 @@ function look_up(ids)
   end
 end
 
--- Every id that the batch names: of the operations, of their targets, and of the purchases of 'L'.
-local named, total = {}, 0
+-- Looks up every id that the batch names and that is not looked up yet: of the operations, of their targets, and
+-- of the purchases of 'L'. First attempts wait where they are told to.
+function look_up_named(first_attempts_wait)
+  local named, total = {}, 0
+  for g = 1, #groups do
+    local group = groups[g]
+    if group.kind == 'N' and not first_attempts_wait then group.kind = 'R' end
+    if group.kind ~= 'N' and not group.ids then
+      local n, ids = group.n, nil
+      if n == 1 then
+        ids = { group.packed }
+      else
+        ids = { unpack_bytes(rep('c16', n), group.packed) }
+        ids[n + 1] = nil -- where it has stopped
+      end
+      group.ids = ids
+      if #groups == 1 and not group.target and group.kind ~= 'L' then
+        named, total = ids, n
+      else
+        for i = 1, n do named[total + i] = ids[i] end
+        total = total + n
+      end
+      if group.target then
+        total = total + 1
+        named[total] = group.target
+      end
+      if group.kind == 'L' then
+        for i = 1, #group.extra, 16 do
+          total = total + 1
+          named[total] = sub(group.extra, i, i + 15)
+        end
+      end
+    end
+  end
+  if total > 0 then look_up(named) end
+end
+
 local operations = 0
 for at = 2, #ARGV, 4 do
   local kind, args, packed, extra = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   if not extra then malformed('group') end
   local n, lines, target = #packed / 16, nil, nil
-  if kind == 'R' or kind == 'C' or kind == 'B' or kind == 'G' or kind == 'L' then
+  if kind == 'R' or kind == 'N' or kind == 'C' or kind == 'B' or kind == 'G' or kind == 'L' then
     if n < 1 or n % 1 ~= 0 then malformed('ids') end
-    if kind == 'R' then lines = lines_of(args) end
+    if kind == 'R' or kind == 'N' then lines = lines_of(args) end
   elseif kind == 'T' or kind == 'D' or kind == 'F' then
     if n ~= 0 then malformed('ids') end
   else
@@ -128,34 +163,14 @@ for at = 2, #ARGV, 4 do
     if sku == '' then malformed('sku') end
     stocks[sku] = false
   end
-  local ids
-  if n == 1 then
-    ids = { packed }
-  else
-    ids = { unpack_bytes(rep('c16', n), packed) }
-    ids[n + 1] = nil -- where it has stopped
-  end
-  if #ARGV == 5 and not target and kind ~= 'L' then
-    named = ids
-  else
-    for i = 1, n do named[total + i] = ids[i] end
-  end
-  total = total + n
-  if target then
-    total = total + 1
-    named[total] = target
-  end
-  if kind == 'L' then
-    for i = 1, #extra, 16 do
-      total = total + 1
-      named[total] = sub(extra, i, i + 15)
-    end
-  end
-  if kind ~= 'R' and kind ~= 'G' then moves_records = true end
   operations = operations + n
   groups[#groups + 1] =
-    { kind = kind, args = args, packed = packed, ids = ids, extra = extra, lines = lines, target = target }
-  kinds[kind] = true
+    { kind = kind, args = args, packed = packed, n = n, ids = false, extra = extra, lines = lines, target = target }
+  kinds[kind == 'N' and 'R' or kind] = true
+  if kind ~= 'R' and kind ~= 'N' and kind ~= 'G' then moves_records = true end
 end
 if operations > MAX_OPERATIONS or #groups > MAX_OPERATIONS then malformed('batch') end
-if total > 0 then look_up(named) end
+-- First attempts wait for the fast no (refusal.lua), but not where it is impossible: beside other operations, and
+-- while something is due, which is given back first.
+ctx.only_reserves = kinds.R and next(kinds, next(kinds)) == nil
+look_up_named(ctx.only_reserves and (ctx.next_due == 0 or ctx.next_due > ctx.now))

@@ -20,6 +20,7 @@
 -- ARGV, for a batch:               epoch, then four for each group of operations that differ only by id:
 --   kind   args                                  ids            extra
 --   'R'    shape (records.lua)                   16 bytes each  ttl I6, then a buyer field each, or nothing
+--   'N'    as 'R', of first attempts: as the caller says, none of the ids was ever sent before
 --   'r'    shape                                 16 bytes       the same, then the id that is replaced
 --   'C'    ''                                    16 bytes each  ''      commit
 --   'L'    ''                                    16 bytes each  the id of the purchase each: commit, or buy anew
@@ -39,7 +40,7 @@
 -- Reply to a batch: now (ms), sequence before the first group, reservations expired by this call,
 -- the next deadline (ms; 0: none; not after now: more are due), revision of the config, then for each
 -- group an array: codes (one byte each), what the group shares, and the details of the codes that have
--- one, in order and one behind the other: each says itself where it ends. What an 'R' or 'r' shares begins
+-- one, in order and one behind the other: each says itself where it ends. What an 'R', 'N' or 'r' shares begins
 -- with the ttl in force, I6.
 --   = as the operation before it, to the word: the same code, the same detail
 --   K applied: +1 on the sequence   detail: record; stock record (S, A, F, D); none (R, r)

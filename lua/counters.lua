@@ -28,5 +28,3 @@ if n > 0 then
     end
   end
 end
-ctx.any_counted = ctx.any_limited or ctx.any_extended
-ctx.any_extended = ctx.any_counted or kinds.r or kinds.L or kinds.c or kinds.b or kinds.E

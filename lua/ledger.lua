@@ -1,6 +1,10 @@
 -- The ledger: with extended.lua and supply.lua the only place that changes a counter, and with it the
 -- sequence, the record and the event. Works on the tables that were loaded; no redis.call.
 
+-- Everything is loaded: which of the files that follow are needed.
+ctx.any_counted = ctx.any_limited or ctx.any_extended
+ctx.any_extended = ctx.any_counted or kinds.r or kinds.L or kinds.c or kinds.b or kinds.E
+
 local runs = {} -- the same as run_list, by their heads
 
 -- A run of events: what happened (kind), what the reservation is after it, until when it is held, whether

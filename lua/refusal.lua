@@ -1,6 +1,7 @@
 -- What refuses Reserves; and the fast no: a batch of Reserves that are all refused is answered here, and nothing of
 -- what follows is even made. To almost everyone at a sale, that is the answer. Runs for a late commit too, which
--- says in the same words what there is. Works on loaded tables; no redis.call.
+-- says in the same words what there is. Works on loaded tables; where it does not answer, it has the records looked
+-- up that were not yet.
 
 -- What there is of each line, with what is given back in the same step.
 function availability(lines, given_back)
@@ -45,7 +46,7 @@ end
 
 -- Not where an identity was heard of before, where something is to be given back first, or where another
 -- operation may change what there is.
-if kinds.R and next(kinds, next(kinds)) == nil and next(known) == nil and not due[1] and not spent[1] then
+if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] then
   reply = { ctx.now, ctx.sequence, 0, ctx.next_due, ctx.config_revision }
   for g = 1, #groups do
     local group = groups[g]
@@ -60,6 +61,9 @@ if kinds.R and next(kinds, next(kinds)) == nil and next(known) == nil and not du
       reply = nil
       break
     end
-    reply[5 + g] = { rep(refusal, #group.ids), pack('>I6', ttl) .. shared, '' }
+    reply[5 + g] = { rep(refusal, group.n), pack('>I6', ttl) .. shared, '' }
   end
 end
+
+-- There is something to give: to nobody twice, whatever the caller says of his identities.
+if not reply then look_up_named() end

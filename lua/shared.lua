@@ -67,12 +67,13 @@ local ctx = {
   first_sequence = 0, -- of this call's first change, minus one
   expired = 0, -- holds that this call has given back
   backlog = false, -- whether more holds are due than this call gives back
+  only_reserves = false, -- whether the batch is nothing but new reservations without 'r'
   any_limited = false, -- whether a SKU of the batch has a limit per buyer
   any_extended = false, -- whether a record of the batch is extended, or can become so
   any_counted = false, -- whether the batch can change how many units a buyer has
 }
 local kinds = {}    -- kind -> true, of the groups
-local groups = {}   -- { kind, args, packed = ids in one string, ids = {..}, extra, lines, target }
+local groups = {}   -- { kind, args, packed = n ids in one string, n, ids = {..} once looked up, extra, lines, target }
 local known = {}    -- id -> record as it is now: from the store, or as this call has changed it
 local in_older = {} -- id -> record as it was, of those that are in the older generation
 local shapes = {}   -- shape -> its lines
@@ -94,7 +95,7 @@ local new_deadlines = {}  -- deadline -> packed ids that the index shall have th
 -- The functions that more than one file calls, by the file that makes them.
 local corrupt, malformed, is_pending, state_of, deadline_of, buyer_and_shape, lines_from -- records.lua
 local stock_bytes, state_bytes -- records.lua
-local load_fields, look_up, lines_of, buyers_of, touch -- batch.lua
+local load_fields, look_up, look_up_named, lines_of, buyers_of, touch -- batch.lua
 local run_of, enter, move, advance, put, settle, settle_stretch, watch_deadline -- ledger.lua
 local shape_of, extension_of, held_amounts, hold_extended, buy, settle_extended, extend_deadline -- extended.lua
 local limited_lines, counts_line, count, over_limit -- buyers.lua

@@ -49,6 +49,7 @@ impl Caller for Unary {
             request_id: unique(),
             lines: vec![v1::Line { sku: sku.clone(), quantity: 1 }],
             ttl: Some(prost_types::Duration { seconds: TTL.as_secs() as i64, nanos: 0 }),
+            first_attempt: true,
             ..Default::default()
         };
         let response = self.client.reserve(request).await?.into_inner();

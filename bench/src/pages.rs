@@ -47,6 +47,7 @@ fn sizes() -> [usize; 3] {
         lines: vec![Line { sku: SKU.into(), quantity: 1 }],
         ttl: Some(Duration { seconds: 300, nanos: 0 }),
         buyer_id: UUID.into(),
+        first_attempt: true,
         ..Default::default()
     };
     let asked = BatchOperation { operation: Some(Operation::Reserve(reserve)), ..Default::default() };

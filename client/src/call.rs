@@ -97,7 +97,7 @@ impl Core {
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let (message, send) = (&message, &send);
-        self.repeat(timeout, |deadline| self.attempt(deadline, message.clone(), send)).await
+        self.repeat(timeout, |deadline, _| self.attempt(deadline, message.clone(), send)).await
     }
 
     /// As `call`, of a message that may travel together with those of other calls.
@@ -111,19 +111,24 @@ impl Core {
         M: Gathered,
         F: Future<Output = Result<Response<M::Response>, Status>>,
     {
-        let Some(gatherer) = &self.gatherer else { return self.call(timeout, message, send).await };
         let (message, send) = (&message, &send);
-        let attempt = |deadline| async move {
+        let attempt = |deadline, attempts| async move {
+            let mut message = message.clone();
+            if attempts > 1 {
+                message.set_repeated();
+            }
+            let alone = |message| Box::pin(self.attempt(deadline, message, send));
+            let Some(gatherer) = &self.gatherer else { return alone(message).await };
             match gatherer.pass() {
                 // In a box: those that travel together need not carry the room for travelling alone about with them.
-                Some(_pass) => Box::pin(self.attempt(deadline, message.clone(), send)).await,
-                None => gatherer.carry(message.clone(), deadline).await,
+                Some(_pass) => alone(message).await,
+                None => gatherer.carry(message, deadline).await,
             }
         };
         self.repeat(timeout, attempt).await
     }
 
-    async fn repeat<A, F>(&self, timeout: Duration, attempt: impl Fn(Instant) -> F) -> Result<A::Plain, RpcError>
+    async fn repeat<A, F>(&self, timeout: Duration, attempt: impl Fn(Instant, u32) -> F) -> Result<A::Plain, RpcError>
     where
         A: Answer,
         F: Future<Output = Result<A, Miss>>,
@@ -132,7 +137,7 @@ impl Core {
         let mut attempts = 1;
         let mut unknown = false;
         loop {
-            let (error, fare) = match attempt(deadline).await {
+            let (error, fare) = match attempt(deadline, attempts).await {
                 Ok(answer) => return answer.plain().map_err(|error| error.after(attempts, unknown)),
                 Err(Miss { error, fare }) => (error.after(attempts, unknown), fare),
             };

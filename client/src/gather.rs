@@ -39,15 +39,21 @@ const MAX_BYTES: usize = 512 * 1024;
 /// A request that can travel in a Batch.
 pub(crate) trait Gathered: Clone {
     type Response: Answer;
+    /// From now on it may have been sent before.
+    fn set_repeated(&mut self);
     fn operation(self) -> Operation;
     /// Its response, if that is what the server has told.
     fn response(told: Told) -> Option<Self::Response>;
 }
 
 macro_rules! gathered {
-    ($($request:ident -> $response:ident as $kind:ident;)+) => { $(
+    ($($request:ident -> $response:ident as $kind:ident, $set_repeated:expr;)+) => { $(
         impl Gathered for v1::$request {
             type Response = v1::$response;
+            fn set_repeated(&mut self) {
+                let set_repeated: fn(&mut Self) = $set_repeated;
+                set_repeated(self);
+            }
             fn operation(self) -> Operation {
                 Operation::$kind(self)
             }
@@ -62,9 +68,9 @@ macro_rules! gathered {
 }
 
 gathered! {
-    ReserveRequest -> ReserveResponse as Reserve;
-    CommitRequest -> CommitResponse as Commit;
-    RollbackRequest -> RollbackResponse as Rollback;
+    ReserveRequest -> ReserveResponse as Reserve, |request| request.first_attempt = false;
+    CommitRequest -> CommitResponse as Commit, |_| {};
+    RollbackRequest -> RollbackResponse as Rollback, |_| {};
 }
 
 /// Where the calls of one client meet.

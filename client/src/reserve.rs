@@ -50,7 +50,8 @@ impl Reserve {
     }
 
     /// The identity of this attempt, where the caller keeps it to repeat the call later, such as
-    /// after a crash. Without it a new one is made for each call.
+    /// after a crash. Without it a new one is made for each call, and the service is told that it is new, which
+    /// makes a shortage cheaper to tell.
     pub fn request_id(mut self, request_id: impl Into<String>) -> Self {
         self.request_id = Some(request_id.into());
         self
@@ -69,7 +70,7 @@ impl Reserve {
         self
     }
 
-    /// The message, with an identity that is its own from now on.
+    /// The message, with an identity that is its own from now on. Whoever gets it may send it again.
     pub(crate) fn message(self) -> v1::ReserveRequest {
         v1::ReserveRequest {
             namespace_id: self.namespace.name.to_string(),
@@ -78,12 +79,14 @@ impl Reserve {
             ttl: self.ttl.map(convert::duration),
             buyer_id: self.buyer.unwrap_or_default(),
             replaces_reservation_id: self.replaces.unwrap_or_default(),
+            first_attempt: false,
         }
     }
 
     async fn send(self) -> Result<Receipt<Reservation>, ReserveError> {
         let Namespace { core, deadline, .. } = self.namespace.clone();
-        let message = self.message();
+        let is_new = self.request_id.is_none();
+        let message = v1::ReserveRequest { first_attempt: is_new, ..self.message() };
         let send = |channel, request| async { checkout(channel).reserve(request).await };
         held(core.call_gathered(deadline, message, send).await?)
     }

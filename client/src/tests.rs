@@ -6,6 +6,7 @@ mod gather;
 mod requests;
 
 use std::{
+    any::Any,
     collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -46,6 +47,8 @@ struct Scripted {
 
 struct Asked {
     request_id: String,
+    /// Of a Reserve.
+    first_attempt: bool,
     timeout: Duration,
     trace_parent: Option<String>,
     from: Option<SocketAddr>,
@@ -66,12 +69,14 @@ impl Scripted {
         uri
     }
 
-    async fn answer<T>(&self, request_id: &str, request: &Request<T>) -> Result<(), Status> {
+    async fn answer<T: Any>(&self, request_id: &str, request: &Request<T>) -> Result<(), Status> {
         let timeout = request.metadata().get("grpc-timeout").unwrap();
         let micros = timeout.to_str().unwrap().strip_suffix('u').unwrap().parse().unwrap();
         let trace_parent = request.metadata().get("traceparent");
+        let reserve = (request.get_ref() as &dyn Any).downcast_ref::<v1::ReserveRequest>();
         self.asked.lock().unwrap().push(Asked {
             request_id: request_id.to_owned(),
+            first_attempt: reserve.is_some_and(|reserve| reserve.first_attempt),
             timeout: Duration::from_micros(micros),
             trace_parent: trace_parent.map(|value| value.to_str().unwrap().to_owned()),
             from: request.remote_addr(),
@@ -203,6 +208,7 @@ async fn a_retry_is_the_same_request_with_less_time() {
     let id = uuid::Uuid::parse_str(&asked[0].request_id).unwrap();
     assert_eq!(id.get_version_num(), 7);
     assert!(asked.iter().all(|call| call.request_id == asked[0].request_id));
+    assert_eq!(asked.iter().map(|call| call.first_attempt).collect::<Vec<_>>(), [true, false, false]);
     assert!(asked[0].timeout <= crate::DEFAULT_DEADLINE);
     assert!(asked[0].timeout > asked[1].timeout && asked[1].timeout > asked[2].timeout);
 }
@@ -217,6 +223,7 @@ async fn two_calls_are_two_requests_unless_the_caller_says_otherwise() {
     let asked = server.asked.lock().unwrap();
     assert_ne!(asked[0].request_id, asked[1].request_id);
     assert_eq!(asked[2].request_id, "mine");
+    assert!(!asked[2].first_attempt, "the caller may have sent it before");
 }
 
 #[tokio::test]

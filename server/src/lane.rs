@@ -319,13 +319,13 @@ impl Worker {
 
     async fn round(&self, mut jobs: Vec<Job>, mode: Mode, look: &mut Interval) -> Round {
         let to = &self.destination;
-        let batch = Batch::new(jobs.iter().map(|job| &job.operation), to.default_ttl);
+        let mut batch = Batch::new(jobs.iter().map(|job| &job.operation), to.default_ttl);
         self.metrics.observe_batch(jobs.len());
         let span =
             spans::batch_span(to.namespace.as_str(), to.partition, jobs.len(), jobs.iter().map(|job| &job.caller.span));
         let asked = Instant::now();
         let result = {
-            let mut sending = pin!(self.send(&batch, mode, &span));
+            let mut sending = pin!(self.send(&mut batch, mode, &span));
             loop {
                 tokio::select! {
                     biased;
@@ -409,9 +409,9 @@ impl Worker {
         Round::Done
     }
 
-    /// Sends a batch until it is known what became of it, as it is: every change in it has an
-    /// identity, so that it means the same however often it arrives.
-    async fn send(&self, batch: &Batch, mode: Mode, span: &Span) -> Result<RawReply, StoreError> {
+    /// Sends a batch until it is known what became of it: every change in it has an identity, so that
+    /// it means the same however often it arrives.
+    async fn send(&self, batch: &mut Batch, mode: Mode, span: &Span) -> Result<RawReply, StoreError> {
         let give_up = Instant::now() + self.limits.resend_for;
         let mut backoff = RESEND_BACKOFF;
         let mut doubt = None;
@@ -424,6 +424,7 @@ impl Worker {
                 Err(error) => error,
             };
             self.metrics.inc_store_error(error.kind());
+            batch.set_repeated();
             match (&error, &doubt) {
                 (StoreError::Unknown { .. }, _) => doubt = Some(error),
                 (_, None) => return Err(error),

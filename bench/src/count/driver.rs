@@ -125,6 +125,7 @@ impl Driver {
             request_id: format!("count-{:010}", self.requests),
             lines: vec![v1::Line { sku: shop.skus[0].clone(), quantity: 1 }],
             ttl: Some(prost_types::Duration { seconds: TTL.as_secs() as i64, nanos: 0 }),
+            first_attempt: true,
             ..Default::default()
         }
     }

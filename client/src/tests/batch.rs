@@ -50,7 +50,10 @@ async fn a_batch_that_is_repeated_repeats_each_of_its_operations() {
     assert_eq!(batches.len(), 3, "a retry of the client, and one of the caller");
     assert!(batches.iter().all(|batch| *batch == batches[0]));
     let ids = batches[0].operations.iter().map(|entry| match &entry.operation {
-        Some(Operation::Reserve(request)) => request.request_id.clone(),
+        Some(Operation::Reserve(request)) => {
+            assert!(!request.first_attempt, "a clone may have been sent before");
+            request.request_id.clone()
+        }
         other => panic!("{other:?}"),
     });
     let ids: Vec<String> = ids.collect();

@@ -93,12 +93,12 @@ async fn a_gathered_call_is_retried_as_itself() {
         .iter()
         .flat_map(|batch| &batch.operations)
         .map(|entry| match &entry.operation {
-            Some(Operation::Reserve(request)) => request.request_id.clone(),
+            Some(Operation::Reserve(request)) => (request.request_id.clone(), request.first_attempt),
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(ids.len(), 3);
-    assert!(ids.iter().all(|id| *id == ids[0]));
+    let id = || ids[0].0.clone();
+    assert_eq!(ids, [(id(), true), (id(), false), (id(), false)]);
     let timeouts: Vec<_> = batches.iter().map(|batch| batch.operations[0].timeout.unwrap()).collect();
     let spans: Vec<_> = timeouts.iter().map(|timeout| Duration::try_from(*timeout).unwrap()).collect();
     assert!(spans[0] <= crate::DEFAULT_DEADLINE && spans[0] > spans[1] && spans[1] > spans[2]);

@@ -110,6 +110,8 @@ pub(crate) enum Operation {
         buyer: BuyerId,
         /// The hold that is given back in the same step.
         replaces: Option<Id>,
+        /// Whether the identity was never sent before, as the caller says.
+        is_first_attempt: bool,
     },
     Commit {
         id: ReservationId,

@@ -40,11 +40,15 @@ impl Checkout {
         &self,
         request: v1::BatchRequest,
         deadline: Instant,
+        is_repeated: bool,
     ) -> Result<v1::BatchResponse, Failure> {
         check_size(request.operations.len(), "operations")?;
         // All are in their lanes before the first is waited for.
         let mut started = Vec::with_capacity(request.operations.len());
-        for entry in request.operations {
+        for mut entry in request.operations {
+            if let Some(Asking::Reserve(request)) = &mut entry.operation {
+                request.first_attempt &= !is_repeated;
+            }
             started.push(self.start(entry, deadline).await);
         }
         let mut results = Vec::with_capacity(started.len());

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Desk, check_age, convert, deadline, lane_in, lane_of,
+    Desk, check_age, convert, deadline, is_repeated, lane_in, lane_of,
     status::Failure,
     unexpected,
     watch::{self, Answers},
@@ -38,7 +38,10 @@ pub(crate) struct Checkout(pub(crate) Desk, pub(crate) Arc<Hub>);
 impl InventorySentinel for Checkout {
     async fn reserve(&self, request: Request<v1::ReserveRequest>) -> Result<Response<v1::ReserveResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = pin!(self.handle(self.ask_reserve(request.into_inner(), deadline), tell_reserve, deadline));
+        let is_repeated = is_repeated(request.metadata());
+        let mut request = request.into_inner();
+        request.first_attempt &= !is_repeated;
+        let handler = pin!(self.handle(self.ask_reserve(request, deadline), tell_reserve, deadline));
         self.0.answer(Measured::Reserve, handler, is_short).await
     }
 
@@ -88,7 +91,8 @@ impl InventorySentinel for Checkout {
 
     async fn batch(&self, request: Request<v1::BatchRequest>) -> Result<Response<v1::BatchResponse>, Status> {
         let deadline = deadline(request.metadata());
-        let handler = pin!(self.handle_batch(request.into_inner(), deadline));
+        let is_repeated = is_repeated(request.metadata());
+        let handler = pin!(self.handle_batch(request.into_inner(), deadline, is_repeated));
         self.0.answer(Measured::Batch, handler, |_| false).await
     }
 
@@ -156,7 +160,15 @@ impl Checkout {
     }
 
     pub(super) async fn ask_reserve(&self, request: v1::ReserveRequest, deadline: Instant) -> Result<Asked, Failure> {
-        let v1::ReserveRequest { namespace_id, request_id, lines, ttl, buyer_id, replaces_reservation_id } = request;
+        let v1::ReserveRequest {
+            namespace_id,
+            request_id,
+            lines,
+            ttl,
+            buyer_id,
+            replaces_reservation_id,
+            first_attempt: is_first_attempt,
+        } = request;
         let name = NamespaceName::parse(namespace_id)?;
         let request_id = RequestId::parse(request_id)?;
         let lines = convert::lines(lines)?;
@@ -175,7 +187,8 @@ impl Checkout {
             return Err(Failure::new(Reason::CrossPartitionCart));
         }
         let replaces = replaces.map(|replaced| replaced.id);
-        Ok(Asked { namespace, partition, operation: Operation::Reserve { id, lines, ttl, buyer, replaces } })
+        let operation = Operation::Reserve { id, lines, ttl, buyer, replaces, is_first_attempt };
+        Ok(Asked { namespace, partition, operation })
     }
 
     pub(super) async fn ask_commit(&self, request: v1::CommitRequest, deadline: Instant) -> Result<Asked, Failure> {

@@ -12,6 +12,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use http::HeaderName;
 use inventory_sentinel::Reason;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,11 @@ const LONGEST_CALL: Duration = Duration::from_secs(60);
 /// How much earlier than the caller's deadline we answer at most, and a tenth of his time-out at that, so
 /// that the answer is ours and says why: the transport's own time-out says nothing.
 const ANSWER_MARGIN: Duration = Duration::from_millis(50);
+
+/// How often gRPC has sent the call before; absent from the first attempt.
+static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+/// Which attempt of Envoy's this is, from 1.
+static ATTEMPT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 /// What every call needs: shared by the services.
 #[derive(Clone)]
@@ -169,6 +175,13 @@ fn lane_in(namespace: &Namespace, partition: u16) -> Result<&Lane, Failure> {
 /// Refuses an identity that the store may have forgotten.
 fn check_age(namespace: &Namespace, lane: &Lane, request: &RequestId) -> Result<(), Failure> {
     Ok(request.check_age(lane.now(), namespace.config.retention)?)
+}
+
+/// Whether the call was sent before on the caller's behalf, by gRPC itself or by a proxy that counts its attempts:
+/// then nothing in it is a first attempt.
+fn is_repeated(metadata: &MetadataMap) -> bool {
+    let headers = metadata.as_ref();
+    headers.contains_key(&PREVIOUS_ATTEMPTS) || headers.get(&ATTEMPT).is_some_and(|attempt| attempt != "1")
 }
 
 /// When the caller stops waiting, from the `grpc-timeout` header.

@@ -32,18 +32,18 @@ pub struct Told {
 }
 
 impl Op {
-    /// Makes this call once.
+    /// Makes this call once; a Reserve says that it is a first attempt where it is told so.
     ///
     /// # Errors
     /// Where there is no answer: the server or its store is away, shed the call, or has a defect.
-    pub async fn ask(&self, channel: &Channel, namespace: &str) -> Result<Told, Status> {
-        match self.call(channel, namespace).await {
+    pub async fn ask(&self, channel: &Channel, namespace: &str, first_attempt: bool) -> Result<Told, Status> {
+        match self.call(channel, namespace, first_attempt).await {
             Ok(told) => Ok(told),
             Err(status) => refused(&status).map(|answer| Told { answer, sequence: None, version: None }).ok_or(status),
         }
     }
 
-    async fn call(&self, channel: &Channel, namespace: &str) -> Result<Told, Status> {
+    async fn call(&self, channel: &Channel, namespace: &str, first_attempt: bool) -> Result<Told, Status> {
         let mut checkout = InventorySentinelClient::new(channel.clone());
         let mut admin = InventoryAdminClient::new(channel.clone());
         let namespace_id = namespace.to_owned();
@@ -77,10 +77,15 @@ impl Op {
                 Ok(Told { answer, sequence: Some(response.sequence), version: None })
             }
             Op::Reserve { request_id, lines, ttl_ms, buyer_id, replaces } => {
-                let (lines, ttl) = (messages(lines), ttl_ms.map(duration));
-                let replaces_reservation_id = replaces;
-                let request =
-                    ReserveRequest { namespace_id, request_id, lines, ttl, buyer_id, replaces_reservation_id };
+                let request = ReserveRequest {
+                    namespace_id,
+                    request_id,
+                    lines: messages(lines),
+                    ttl: ttl_ms.map(duration),
+                    buyer_id,
+                    replaces_reservation_id: replaces,
+                    first_attempt,
+                };
                 let response = checkout.reserve(limited(request)).await?.into_inner();
                 match response.result {
                     Some(reserve_response::Result::Shortage(shortage)) if !response.replayed => {

@@ -59,11 +59,11 @@ impl Place {
         self.0.read().expect("no caller panics here").clone()
     }
 
-    /// Makes the call, with the same identity, until it is answered.
+    /// Makes the call, for the first time and with the same identity until it is answered.
     async fn persist(&self, op: &Op) -> Told {
-        let start = Instant::now();
+        let (start, mut is_first) = (Instant::now(), true);
         loop {
-            match op.ask(&self.channel(), SALE).await {
+            match op.ask(&self.channel(), SALE, std::mem::take(&mut is_first)).await {
                 Ok(told) => return told,
                 Err(status) if may_repeat(&status) && start.elapsed() < BOUND => sleep(RETRY).await,
                 Err(status) => panic!("{op:?}: {status:?}"),
@@ -147,7 +147,7 @@ async fn buy(place: &Place, turn: usize, books: &mut Books) {
         replaces: String::new(),
     };
     let told = if dies {
-        match reserve.ask(&place.channel(), SALE).await {
+        match reserve.ask(&place.channel(), SALE, true).await {
             Ok(told) => told,
             Err(status) if may_repeat(&status) => {
                 books.abandoned += 1;
@@ -455,6 +455,6 @@ fn concurrent_op(client: usize, turn: usize, mine: &[String], calls: &[Call]) ->
 
 async fn record(channel: &Channel, op: Op) -> Call {
     let start = Instant::now();
-    let told = op.ask(channel, SALE).await.unwrap_or_else(|status| panic!("{op:?}: {status:?}"));
+    let told = op.ask(channel, SALE, false).await.unwrap_or_else(|status| panic!("{op:?}: {status:?}"));
     Call { op, start, end: Instant::now(), told }
 }

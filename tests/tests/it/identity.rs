@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use inventory_sentinel::{
     Reason,
-    v1::{ReservationState, ReserveRequest, reserve_response::Result as Reserved},
+    v1::{
+        BatchOperation, BatchRequest, ReservationState, ReserveRequest, SkuRules, batch_operation::Operation,
+        batch_result::Result as Told, reserve_response::Result as Reserved,
+    },
 };
 use sentinel_tests::{Proxy, Redis, SentinelProcess, Shop, assert_refused, eventually, new_id, order, reason};
 use tokio::task::JoinSet;
+use tonic::Request;
 
 fn id_of(result: Option<Reserved>) -> String {
     match result {
@@ -99,6 +103,91 @@ async fn changes_of_stock_are_applied_once() {
 }
 
 #[tokio::test]
+async fn a_first_attempt_is_spared_the_look_for_an_earlier_one_and_nothing_else() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 1).await;
+    let placed = ReserveRequest { first_attempt: true, ..order(&[("ps5", 1)]) };
+    let first = shop.reserve(placed.clone()).await.expect("held");
+    assert!(!first.replayed);
+    let another = shop.reserve(ReserveRequest { request_id: new_id(), ..placed.clone() }).await.expect("an answer");
+    assert!(matches!(another.result, Some(Reserved::Shortage(_))), "{another:?}");
+
+    // Repeated as it should be, whoever says that it is a repeat.
+    let id = id_of(first.result);
+    let repeated = ReserveRequest { first_attempt: false, ..placed.clone() };
+    let again = shop.reserve(repeated).await.expect("held");
+    assert_eq!((again.replayed, id_of(again.result)), (true, id.clone()));
+    let named = ReserveRequest { namespace_id: shop.namespace.clone(), ..placed.clone() };
+    for (header, value) in [("grpc-previous-rpc-attempts", "1"), ("x-envoy-attempt-count", "2")] {
+        let mut call = Request::new(named.clone());
+        call.metadata_mut().insert(header, value.parse().expect("a value"));
+        let again = shop.checkout.clone().reserve(call).await.expect("held").into_inner();
+        assert_eq!((again.replayed, id_of(again.result)), (true, id.clone()), "{header}");
+    }
+    let mut call = Request::new(ReserveRequest { request_id: new_id(), ..named.clone() });
+    call.metadata_mut().insert("x-envoy-attempt-count", "1".parse().expect("a value"));
+    let another = shop.checkout.clone().reserve(call).await.expect("an answer").into_inner();
+    assert!(matches!(another.result, Some(Reserved::Shortage(_))), "{another:?}");
+    let operation = Some(Operation::Reserve(named));
+    let mut call = Request::new(BatchRequest { operations: vec![BatchOperation { operation, timeout: None }] });
+    call.metadata_mut().insert("grpc-previous-rpc-attempts", "2".parse().expect("a value"));
+    let results = shop.checkout.clone().batch(call).await.expect("answers").into_inner().results;
+    let Some(Told::Reserve(again)) = results.into_iter().next().and_then(|entry| entry.result) else { panic!() };
+    assert_eq!((again.replayed, id_of(again.result)), (true, id.clone()));
+
+    // A mistake can cost him who makes it an answer, and the shop nothing.
+    let mistaken = shop.reserve(placed.clone()).await.expect("an answer");
+    assert!(matches!(mistaken.result, Some(Reserved::Shortage(_))), "{mistaken:?}");
+    assert_eq!(shop.counts("ps5").await, (0, 1, 0));
+    shop.supply("ps5", 5).await;
+    let mistaken = shop.reserve(placed.clone()).await.expect("held");
+    assert_eq!((mistaken.replayed, id_of(mistaken.result)), (true, id));
+    let other = ReserveRequest { lines: order(&[("ps5", 2)]).lines, ..placed };
+    assert_refused(shop.reserve(other).await, Reason::RequestIdReused, None);
+    let available = shop.counts("ps5").await.0;
+    assert_eq!(shop.counts("ps5").await, (available, 1, 0));
+
+    // The same where the record has more to say, as one that counts for its buyer does.
+    shop.supply("vita", 5).await;
+    shop.configure("vita", SkuRules { buyer_limit: Some(1), ..Default::default() }).await.expect("a limit");
+    let placed = ReserveRequest { first_attempt: true, buyer_id: "ada".into(), ..order(&[("vita", 1)]) };
+    let id = id_of(shop.reserve(placed.clone()).await.expect("held").result);
+    shop.configure("vita", SkuRules { buyer_limit: Some(0), ..Default::default() }).await.expect("no limit");
+    let mistaken = shop.reserve(placed.clone()).await.expect("held");
+    assert_eq!((mistaken.replayed, id_of(mistaken.result)), (true, id));
+    assert_eq!(shop.counts("vita").await, (4, 1, 0));
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn first_attempts_and_repeats_at_once_hold_each_unit_once() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 50).await;
+    let orders: Vec<_> = (0..100).map(|_| ReserveRequest { first_attempt: true, ..order(&[("ps5", 1)]) }).collect();
+    let mut calls = JoinSet::new();
+    for placed in &orders {
+        let (shop, placed) = (shop.clone(), placed.clone());
+        calls.spawn(async move {
+            let first = shop.reserve(placed.clone()).await.expect("an answer");
+            let again = shop.reserve(ReserveRequest { first_attempt: false, ..placed }).await.expect("an answer");
+            match (first.result, again.result) {
+                (Some(Reserved::Reservation(first)), Some(Reserved::Reservation(again))) => {
+                    assert_eq!(first.reservation_id, again.reservation_id);
+                    1
+                }
+                (Some(Reserved::Shortage(_)), Some(Reserved::Shortage(_))) => 0,
+                other => panic!("{other:?}"),
+            }
+        });
+    }
+    assert_eq!(calls.join_all().await.into_iter().sum::<i32>(), 50);
+    assert_eq!(shop.counts("ps5").await, (0, 50, 0));
+    shop.audit().await;
+}
+
+#[tokio::test]
 async fn a_shortage_and_a_refusal_are_not_remembered() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
@@ -176,7 +265,12 @@ async fn a_reply_cut_off_after_the_change_leaves_one_effect() {
     shop.rollback(&other).await.expect("given back");
     lose();
     shop.protect("vita", false).await.expect("a rule");
-    assert_eq!(proxy.lost(), 12, "each reply was lost twice");
+    // The last unit: what the server sends again is no first attempt any more.
+    shop.supply("last", 1).await;
+    lose();
+    shop.hold_order(ReserveRequest { first_attempt: true, ..order(&[("last", 1)]) }).await;
+    assert_eq!(proxy.lost(), 14, "each reply was lost twice");
+    assert_eq!(shop.counts("last").await, (0, 1, 0));
     assert_eq!(shop.counts("vita").await, (7, 3, 0));
     assert_eq!(shop.counts("ps5").await, (9, 0, 1));
     assert!(!shop.is_protected("vita").await);

@@ -230,9 +230,15 @@ impl Run<'_> {
     async fn ask(&mut self, op: Op) -> Result<(), End> {
         self.prepare(&op, MARGIN).await?;
         let before = now();
-        let told = op.ask(&self.server.channel(), &self.namespace).await;
+        let told = op.ask(&self.server.channel(), &self.namespace, self.is_first_attempt(&op)).await;
         let told = told.map_err(|status| format!("no answer to {op:?}: {status:?}"))?;
         self.compare(op, told, before)
+    }
+
+    /// Whether it says that its identity is new: about half of those that may say so.
+    fn is_first_attempt(&self, op: &Op) -> bool {
+        op.request_id().is_some_and(|id| self.calls.iter().all(|call| call.request_id() != Some(id)))
+            && self.calls.len().is_multiple_of(2)
     }
 
     /// Asks until there is an answer. The call and its repeats count as one, so the answer may say
@@ -246,7 +252,8 @@ impl Run<'_> {
         }
         let mut before = now();
         let channel = self.server.channel();
-        let (first, ()) = tokio::join!(op.ask(&channel, &self.namespace), rage(self.server, storm));
+        let asked = op.ask(&channel, &self.namespace, self.is_first_attempt(&op));
+        let (first, ()) = tokio::join!(asked, rage(self.server, storm));
         let mut told = match first {
             Ok(told) => told,
             Err(_) => persist(self.server, &self.namespace, &op).await?,
@@ -425,10 +432,11 @@ async fn rage(server: &mut SentinelProcess, storm: &Storm) {
 
 /// Makes the same call until it is answered.
 async fn persist(server: &SentinelProcess, namespace: &str, op: &Op) -> Result<Told, End> {
-    let answered = eventually("an answer after the storm", async || match op.ask(&server.channel(), namespace).await {
-        Err(status) if may_repeat(&status) => None,
-        other => Some(other),
-    });
+    let answered =
+        eventually("an answer after the storm", async || match op.ask(&server.channel(), namespace, false).await {
+            Err(status) if may_repeat(&status) => None,
+            other => Some(other),
+        });
     Ok(answered.await.map_err(|status| format!("no answer to {op:?}: {status:?}"))?)
 }
 

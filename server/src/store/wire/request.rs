@@ -13,6 +13,9 @@ use crate::{
 
 /// The revision that stands for any.
 const ANY_REVISION: u64 = (1 << 48) - 1;
+/// The kind of a Reserve whose identity was never sent before, and of one of which that is not certain.
+const FIRST_ATTEMPT: u8 = b'N';
+const REPEATABLE: u8 = b'R';
 
 /// Operations that differ only by their ids, and go to the script as one.
 pub(super) struct Group {
@@ -82,6 +85,15 @@ impl Batch {
             groups[last].add(member, operation);
         }
         Self { groups }
+    }
+
+    /// From now on it may have been sent before.
+    pub(crate) fn set_repeated(&mut self) {
+        for group in &mut self.groups {
+            if group.kind.0 == FIRST_ATTEMPT {
+                group.kind.0 = REPEATABLE;
+            }
+        }
     }
 
     pub(crate) fn command(&self, sha: &str, keys: &PartitionKeys, epoch: u64) -> Cmd {
@@ -168,9 +180,13 @@ fn id_of(operation: &Operation) -> Option<&Id> {
 /// How the script names an operation, and its args; `None`: there is nothing to say to it.
 fn put_args(args: &mut Vec<u8>, operation: &Operation) -> Option<Kind> {
     let kind = match operation {
-        Operation::Reserve { lines, ttl, replaces, .. } => {
+        Operation::Reserve { lines, ttl, replaces, is_first_attempt, .. } => {
             put_shape(args, ttl.map_or(0, |ttl| ttl.as_millis()), lines);
-            if replaces.is_some() { b'r' } else { b'R' }
+            match (replaces, is_first_attempt) {
+                (Some(_), _) => b'r',
+                (None, true) => FIRST_ATTEMPT,
+                (None, false) => REPEATABLE,
+            }
         }
         Operation::Commit { purchase: None, .. } => b'C',
         Operation::Commit { purchase: Some(_), .. } => b'L',
