@@ -40,6 +40,8 @@ use crate::{
 const MAX_BATCH_WEIGHT: usize = 1_024;
 /// Turns of other tasks that a batch lets pass at most, while they bring operations for it.
 const MAX_TURNS: usize = 16;
+/// Callers who are told before they have their turn.
+const TOLD_AT_ONCE: usize = 64;
 /// The first pause before a batch whose reply was lost is sent again.
 const RESEND_BACKOFF: Duration = Duration::from_millis(10);
 /// The longest such pause.
@@ -343,7 +345,7 @@ impl Worker {
             jobs.into_iter().map(|Job { operation, caller }| (operation, caller)).unzip();
         match result {
             Ok(value) => match batch.decode(&value, operations) {
-                Ok(reply) => self.answer(reply, callers, asked),
+                Ok(reply) => self.answer(reply, callers, asked).await,
                 Err(error) => self.fail(&error, callers),
             },
             Err(StoreError::Full) if mode == Mode::Plain => {
@@ -358,7 +360,7 @@ impl Worker {
         }
     }
 
-    fn answer(&self, reply: Reply, callers: Vec<Caller>, asked: Instant) -> Round {
+    async fn answer(&self, reply: Reply, callers: Vec<Caller>, asked: Instant) -> Round {
         if let Some(jump) = self.view.note(&reply, asked) {
             self.metrics.inc_clock_jump();
             tracing::warn!(
@@ -373,7 +375,10 @@ impl Worker {
             self.view.closed.store(true, Ordering::Release);
         }
         let mut again = Vec::new();
-        for (verdict, mut caller) in reply.verdicts.into_iter().zip(callers) {
+        for (told, (verdict, mut caller)) in reply.verdicts.into_iter().zip(callers).enumerate() {
+            if told > 0 && told % TOLD_AT_ONCE == 0 {
+                tokio::task::yield_now().await;
+            }
             match verdict {
                 Verdict::Answered(answer) => caller.tell(Ok(answer)),
                 Verdict::Again(operation) => again.push(Job { operation, caller }),

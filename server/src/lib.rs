@@ -222,7 +222,10 @@ async fn serve(
 /// What the operating system says where it gives no thread.
 pub fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    tokio::runtime::Builder::new_multi_thread().worker_threads(config.threads_on(processors)).enable_all().build()
+    match config.threads_on(processors) {
+        1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        threads => tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+    }
 }
 
 /// The gRPC transport as it is set here, for connections of so many calls at once, with all that a call passes
