@@ -40,7 +40,7 @@ use crate::{
 const MAX_BATCH_WEIGHT: usize = 1_024;
 /// Turns of other tasks that a batch lets pass at most, while they bring operations for it.
 const MAX_TURNS: usize = 16;
-/// Callers who are told before they have their turn.
+/// Callers who are told before these have their turn, so that their responses leave while others are told.
 const TOLD_AT_ONCE: usize = 64;
 /// The first pause before a batch whose reply was lost is sent again.
 const RESEND_BACKOFF: Duration = Duration::from_millis(10);
@@ -376,7 +376,7 @@ impl Worker {
         }
         let mut again = Vec::new();
         for (told, (verdict, mut caller)) in reply.verdicts.into_iter().zip(callers).enumerate() {
-            if told > 0 && told % TOLD_AT_ONCE == 0 {
+            if told > 0 && told.is_multiple_of(TOLD_AT_ONCE) {
                 tokio::task::yield_now().await;
             }
             match verdict {
