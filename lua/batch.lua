@@ -99,7 +99,7 @@ function look_up(ids)
 end
 
 -- Looks up every id that the batch names and that is not looked up yet: of the operations, of their targets, and
--- of the purchases of 'L'. First attempts wait where they are told to.
+-- of the purchases of 'L'. First attempts ('N') wait where they are told to; looked up, they are like any others ('R').
 function look_up_named(first_attempts_wait)
   local named, total = {}, 0
   for g = 1, #groups do
@@ -172,5 +172,5 @@ end
 if operations > MAX_OPERATIONS or #groups > MAX_OPERATIONS then malformed('batch') end
 -- First attempts wait for the fast no (refusal.lua), but not where it is impossible: beside other operations, and
 -- while something is due, which is given back first.
-ctx.only_reserves = kinds.R and next(kinds, next(kinds)) == nil
+ctx.only_reserves = kinds.R ~= nil and next(kinds, next(kinds)) == nil
 look_up_named(ctx.only_reserves and (ctx.next_due == 0 or ctx.next_due > ctx.now))

@@ -30,6 +30,7 @@ pub(crate) struct Core {
     retry: RetryPolicy,
     budget: Arc<TokenBucket>,
     gatherer: Option<Arc<Gatherer>>,
+    first_attempts: bool,
 }
 
 /// Why a message was not answered, as one of its calls sees it.
@@ -66,17 +67,22 @@ impl Channels {
 
 impl Core {
     /// `channels` has at least one.
-    pub(crate) fn new(channels: Box<[Channel]>, retry: RetryPolicy, batching: bool) -> Core {
+    pub(crate) fn new(channels: Box<[Channel]>, retry: RetryPolicy, batching: bool, first_attempts: bool) -> Core {
         debug_assert!(!channels.is_empty());
         let budget = Arc::new(TokenBucket::new(retry.budget));
         let channels = Arc::new(Channels { channels, turn: AtomicUsize::new(0) });
         let gatherer = batching.then(|| Arc::new(Gatherer::new(Arc::clone(&channels), Arc::clone(&budget))));
-        Core { channels, retry, budget, gatherer }
+        Core { channels, retry, budget, gatherer, first_attempts }
     }
 
     /// The next connection in turn, for a stream.
     pub(crate) fn channel(&self) -> Channel {
         self.channels.next()
+    }
+
+    /// Whether the service is told of first attempts.
+    pub(crate) fn tells_first_attempts(&self) -> bool {
+        self.first_attempts
     }
 
     /// How what fails is repeated.

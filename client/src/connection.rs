@@ -56,6 +56,7 @@ impl Sentinel {
             retry: RetryPolicy::default(),
             connections: 1,
             batching: true,
+            first_attempts: true,
         }
     }
 
@@ -82,6 +83,7 @@ pub struct Builder {
     retry: RetryPolicy,
     connections: usize,
     batching: bool,
+    first_attempts: bool,
 }
 
 impl Builder {
@@ -120,6 +122,15 @@ impl Builder {
         self
     }
 
+    /// Whether a Reserve whose identity is made here says at its first attempt that it is one, which makes
+    /// a shortage cheaper to tell. Default true. Say false where a proxy in between repeats calls by itself and
+    /// does not tell the service so (`grpc-previous-rpc-attempts`, or `x-envoy-attempt-count` of a single Envoy):
+    /// what it repeats could be told of a shortage while the reservation that it made holds the units.
+    pub fn first_attempts(mut self, are_told: bool) -> Self {
+        self.first_attempts = are_told;
+        self
+    }
+
     /// Connects.
     ///
     /// # Errors
@@ -153,7 +164,8 @@ impl Builder {
     }
 
     fn sentinel(self, channels: Vec<Channel>) -> Sentinel {
-        Sentinel { core: Arc::new(Core::new(channels.into(), self.retry, self.batching)), deadline: self.deadline }
+        let core = Core::new(channels.into(), self.retry, self.batching, self.first_attempts);
+        Sentinel { core: Arc::new(core), deadline: self.deadline }
     }
 
     fn endpoint(&self) -> Result<Endpoint, ConnectError> {

@@ -50,8 +50,8 @@ impl Reserve {
     }
 
     /// The identity of this attempt, where the caller keeps it to repeat the call later, such as
-    /// after a crash. Without it a new one is made for each call, and the service is told that it is new, which
-    /// makes a shortage cheaper to tell.
+    /// after a crash. Without it a new one is made for each call, and the service is told that it is new, see
+    /// [`Builder::first_attempts`](crate::Builder::first_attempts).
     pub fn request_id(mut self, request_id: impl Into<String>) -> Self {
         self.request_id = Some(request_id.into());
         self
@@ -85,8 +85,8 @@ impl Reserve {
 
     async fn send(self) -> Result<Receipt<Reservation>, ReserveError> {
         let Namespace { core, deadline, .. } = self.namespace.clone();
-        let is_new = self.request_id.is_none();
-        let message = v1::ReserveRequest { first_attempt: is_new, ..self.message() };
+        let first_attempt = self.request_id.is_none() && core.tells_first_attempts();
+        let message = v1::ReserveRequest { first_attempt, ..self.message() };
         let send = |channel, request| async { checkout(channel).reserve(request).await };
         held(core.call_gathered(deadline, message, send).await?)
     }

@@ -223,7 +223,16 @@ async fn two_calls_are_two_requests_unless_the_caller_says_otherwise() {
     let asked = server.asked.lock().unwrap();
     assert_ne!(asked[0].request_id, asked[1].request_id);
     assert_eq!(asked[2].request_id, "mine");
+    assert!(asked[0].first_attempt && asked[1].first_attempt);
     assert!(!asked[2].first_attempt, "the caller may have sent it before");
+}
+
+#[tokio::test]
+async fn first_attempts_are_not_told_where_that_is_not_wanted() {
+    let server = Scripted::default();
+    let sentinel = Sentinel::builder(server.serve().await).first_attempts(false).connect().await.unwrap();
+    sentinel.namespace("sale").reserve("ps5", 1).await.unwrap();
+    assert!(!server.asked.lock().unwrap()[0].first_attempt);
 }
 
 #[tokio::test]

@@ -381,7 +381,11 @@ impl Worker {
             }
             match verdict {
                 Verdict::Answered(answer) => caller.tell(Ok(answer)),
-                Verdict::Again(operation) => again.push(Job { operation, caller }),
+                Verdict::Again(mut operation) => {
+                    // Of what was sent twice, one that was lost may arrive after the one that was answered.
+                    operation.set_repeated();
+                    again.push(Job { operation, caller });
+                }
             }
         }
         if again.is_empty() { Round::Done } else { Round::Again(again) }

@@ -215,9 +215,9 @@ async fn serve(
     result
 }
 
-/// The threads that serve, as many as the configuration and the machine ask for. A single one has a scheduler of its
-/// own: it steals nothing, and lets a connection have its turn behind all who have something to send on it, so
-/// that their responses leave together. Public so that other handlers can be measured on the same.
+/// The threads that serve, as many as the configuration and the machine ask for. A single one runs tokio's
+/// `current_thread`, which lets a connection have its turn behind all who have something to send on it, so that their
+/// responses leave together. Public so that other handlers can be measured on the same.
 ///
 /// # Errors
 /// What the operating system says where it gives no thread.

@@ -174,6 +174,13 @@ impl Operation {
         matches!(self, Operation::GetReservation(_) | Operation::GetStock { .. } | Operation::Sweep)
     }
 
+    /// From now on it may have been sent before.
+    pub(crate) fn set_repeated(&mut self) {
+        if let Operation::Reserve { is_first_attempt, .. } = self {
+            *is_first_attempt = false;
+        }
+    }
+
     /// How many lines it can touch: what a batch is bounded by, beside its operations.
     pub(crate) fn weight(&self) -> usize {
         match self {

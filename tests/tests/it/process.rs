@@ -228,6 +228,27 @@ fn held_back<T>(message: T, asked: oneshot::Sender<()>, released: oneshot::Recei
     })
 }
 
+/// One thread runs another scheduler than several do; which of them other tests run depends on the machine.
+#[tokio::test]
+async fn one_thread_and_several_serve_and_stop_alike() {
+    for threads in [1, 2] {
+        let redis = Redis::start().await;
+        let mut server = SentinelProcess::launch().on(&redis).flags(&format!("--threads {threads}")).start().await;
+        let shop = server.shop("sale");
+        shop.supply("ps5", 100).await;
+        let mut buyers = JoinSet::new();
+        for _ in 0..300 {
+            let shop = shop.clone();
+            buyers.spawn(async move { shop.reserve(order(&[("ps5", 1)])).await.expect("an answer").result });
+        }
+        let held = |result: &Option<_>| matches!(result, Some(Reserved::Reservation(_)));
+        assert_eq!(buyers.join_all().await.iter().filter(|result| held(result)).count(), 100, "{threads} threads");
+        shop.audit().await;
+        server.terminate();
+        assert_eq!(server.exit().await.code(), Some(0), "{}", server.log());
+    }
+}
+
 #[tokio::test]
 async fn a_stop_under_load_loses_nothing_that_was_answered() {
     let redis = Redis::start().await;
