@@ -123,10 +123,10 @@ impl Core {
             if attempts > 1 {
                 message.set_repeated();
             }
+            // In a box: those that travel together need not carry the room for travelling alone about with them.
             let alone = |message| Box::pin(self.attempt(deadline, message, send));
             let Some(gatherer) = &self.gatherer else { return alone(message).await };
             match gatherer.pass() {
-                // In a box: those that travel together need not carry the room for travelling alone about with them.
                 Some(_pass) => alone(message).await,
                 None => gatherer.carry(message, deadline).await,
             }
