@@ -127,6 +127,9 @@ impl Sku {
     /// Which of so many partitions a SKU lies in; fixed for ever, as records depend on it. FNV-1a, and
     /// the last step of MurmurHash3: without it SKUs that differ only at their end lie together.
     pub(crate) fn partition(&self, partitions: u16) -> u16 {
+        if partitions <= 1 {
+            return 0;
+        }
         let mut hash = self
             .group()
             .bytes()
@@ -134,7 +137,7 @@ impl Sku {
         for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
             hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
         }
-        ((hash ^ (hash >> 33)) % u64::from(partitions.max(1))) as u16
+        ((hash ^ (hash >> 33)) % u64::from(partitions)) as u16
     }
 }
 
@@ -229,6 +232,9 @@ impl Ttl {
     }
 }
 
+/// The lengths of a UUID as text: bare, with hyphens, in braces too, as a URN.
+const UUID_LENGTHS: [usize; 4] = [32, 36, 38, 45];
+
 /// The caller's identity for one attempt, and the instant in it if it is a UUIDv7.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RequestId {
@@ -244,15 +250,18 @@ impl RequestId {
         if !is_identifier(&text) {
             return Err(Invalid::new(Reason::InvalidRequestId, "request_id"));
         }
-        let born = uuid::Uuid::from_str(&text)
-            .ok()
-            .filter(|uuid| uuid.get_version_num() == 7)
-            .and_then(|uuid| uuid.get_timestamp())
-            .map(|born| {
-                let (seconds, nanos) = born.to_unix();
-                Millis(seconds * 1_000 + u64::from(nanos) / 1_000_000)
-            });
+        let born = Self::born(&text);
         Ok(Self { text, born })
+    }
+
+    fn born(text: &str) -> Option<Millis> {
+        // Of what can be none the parser would find out at length why not.
+        if !UUID_LENGTHS.contains(&text.len()) {
+            return None;
+        }
+        let uuid = uuid::Uuid::from_str(text).ok().filter(|uuid| uuid.get_version_num() == 7)?;
+        let (seconds, nanos) = uuid.get_timestamp()?.to_unix();
+        Some(Millis(seconds * 1_000 + u64::from(nanos) / 1_000_000))
     }
 
     /// For operations that repeat harmlessly by their nature: checked if given.
@@ -332,14 +341,13 @@ impl ReservationId {
             partition: u16::from_be_bytes(partition.try_into().map_err(|_| invalid())?),
         })
     }
-}
 
-impl fmt::Display for ReservationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// As callers know it.
+    pub(crate) fn encode(self) -> String {
         let mut bytes = [0; 18];
         bytes[..16].copy_from_slice(&self.id);
         bytes[16..].copy_from_slice(&self.partition.to_be_bytes());
-        f.write_str(&base64url::encode(bytes))
+        base64url::encode(bytes)
     }
 }
 
@@ -369,7 +377,7 @@ mod tests {
     #[test]
     fn reservation_ids_round_trip_and_only_they_parse() {
         let id = ReservationId { id: *b"0123456789abcdef", partition: 513 };
-        let text = id.to_string();
+        let text = id.encode();
         assert_eq!(text.len(), 24);
         assert_eq!(ReservationId::parse(&text), Ok(id));
         for bad in ["", "short", &text[..23], &format!("{text}A"), "!".repeat(24).as_str()] {
@@ -400,11 +408,13 @@ mod tests {
         let retention = Duration::from_secs(3_600);
         let born = 1_700_000_000_000;
         let text = uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, born / 1_000, 0));
-        let id = RequestId::parse(text.to_string()).expect("a UUIDv7 is a request id");
         let minutes = |n: u64| Millis(born + n * 60_000);
-        assert_eq!(id.check_age(minutes(55), retention), Ok(()));
-        assert_eq!(id.check_age(minutes(56), retention).map_err(|e| e.reason), Err(Reason::RequestTooOld));
-        assert!(id.check_age(Millis(born - 6 * 60_000), retention).is_err());
+        for text in [text.to_string(), text.simple().to_string(), text.braced().to_string(), text.urn().to_string()] {
+            let id = RequestId::parse(text).expect("a UUIDv7 is a request id");
+            assert_eq!(id.check_age(minutes(55), retention), Ok(()));
+            assert_eq!(id.check_age(minutes(56), retention).map_err(|e| e.reason), Err(Reason::RequestTooOld));
+            assert!(id.check_age(Millis(born - 6 * 60_000), retention).is_err());
+        }
         let opaque = RequestId::parse("order-1".into()).expect("opaque ids are allowed");
         assert_eq!(opaque.check_age(minutes(1_000_000), retention), Ok(()));
     }

@@ -171,16 +171,17 @@ impl Lane {
         Ok(Pending { answered, is_read })
     }
 
-    /// The store's clock, as far as it can be told from here.
-    pub(crate) fn now(&self) -> Millis {
+    /// The store's clock at this time, as far as it can be told from here.
+    pub(crate) fn time_at(&self, at: Instant) -> Millis {
         let seen = self.view.seen();
-        Millis(seen.now.0 + seen.at.elapsed().as_millis() as u64)
+        Millis(seen.now.0 + at.saturating_duration_since(seen.at).as_millis() as u64)
     }
 
     /// Whether a hold is due as far as is known, or nothing was heard for so long.
     pub(crate) fn wants_sweep(&self, unheard: Duration) -> bool {
-        let seen = self.view.seen();
-        seen.at.elapsed() >= unheard || seen.next_due.is_some_and(|due| due <= self.now())
+        let (seen, now) = (self.view.seen(), Instant::now());
+        let is_unheard = now.saturating_duration_since(seen.at) >= unheard;
+        is_unheard || seen.next_due.is_some_and(|due| due <= self.time_at(now))
     }
 
     /// Whether the partition was found to be gone, replaced or configured anew: the namespace must be

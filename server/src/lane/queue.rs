@@ -85,13 +85,14 @@ impl<T> Queue<T> {
     pub(super) fn take(&self, most: usize) -> Vec<T> {
         let mut state = self.state();
         let number = state.waiting.len().min(most);
-        let taken = state.waiting.drain(..number).collect();
-        let is_more = !state.waiting.is_empty();
-        drop(state);
-        if is_more {
+        if number < state.waiting.len() {
+            let taken = state.waiting.drain(..number).collect();
+            drop(state);
             self.look.notify_one();
+            return taken;
         }
-        taken
+        // Where all go, none is copied. As many will come as went.
+        std::mem::replace(&mut state.waiting, VecDeque::with_capacity(number)).into()
     }
 
     /// Takes out all of which this is true, from wherever they stand.

@@ -283,7 +283,7 @@ async fn change_stock(
 ) -> Result<(v1::Stock, bool, i64), Failure> {
     let id = namespace.identity(request_id);
     let lane = namespace.lane_of(&sku);
-    check_age(namespace, lane, request_id)?;
+    check_age(namespace, lane, request_id, Instant::now())?;
     let (sku, stock, replayed, sequence) = stock_of(carry(lane, operation(id, sku), deadline).await?)?;
     Ok((convert::stock(sku, stock), replayed, sequence))
 }

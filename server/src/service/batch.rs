@@ -1,7 +1,7 @@
 //! Many operations in one call: each goes the way of its single call, all at the same time, so that they
 //! meet in their lanes and share batches there. One task carries them all.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use inventory_sentinel::{
     Reason,
@@ -10,6 +10,7 @@ use inventory_sentinel::{
 use tokio::time::Instant;
 
 use super::{
+    ask::{InLane, read_commit, read_extend, read_get_reservation, read_reserve, read_rollback, read_stock},
     checkout::{
         Checkout, is_short, tell_commit, tell_extend, tell_reservation, tell_reserve, tell_rollback, tell_stock,
     },
@@ -31,8 +32,8 @@ const MAX_OPERATIONS: usize = 512;
 struct Started {
     measured: Measured,
     at: Instant,
-    /// In the lane, or refused before.
-    asked: Result<(Arc<Namespace>, Pending), Failure>,
+    /// In its lane, or refused before.
+    asked: Result<InLane, Failure>,
 }
 
 impl Checkout {
@@ -49,12 +50,12 @@ impl Checkout {
             if let Some(Asking::Reserve(request)) = &mut entry.operation {
                 request.first_attempt &= !is_repeated;
             }
-            started.push(self.start(entry, deadline).await);
+            started.push(self.start_entry(entry, deadline).await);
         }
         let mut results = Vec::with_capacity(started.len());
         for entry in started {
             let told = match entry {
-                Ok(started) => self.finish(started).await,
+                Ok(started) => self.finish_entry(started).await,
                 Err(failure) => Err(failure),
             };
             let told = told.unwrap_or_else(|failure| Told::Failure(failure.into()));
@@ -64,39 +65,32 @@ impl Checkout {
     }
 
     /// Sends one entry the way that its single call would go.
-    async fn start(&self, entry: v1::BatchOperation, deadline: Instant) -> Result<Started, Failure> {
-        // One that is negative leaves no time.
-        let own = |timeout| deadline_in(Duration::try_from(timeout).unwrap_or_default());
-        let deadline = entry.timeout.map_or(deadline, |timeout| deadline.min(own(timeout)));
+    async fn start_entry(&self, entry: v1::BatchOperation, deadline: Instant) -> Result<Started, Failure> {
         let at = Instant::now();
+        // One that is negative leaves no time.
+        let own = |timeout| deadline_in(at, Duration::try_from(timeout).unwrap_or_default());
+        let deadline = entry.timeout.map_or(deadline, |timeout| deadline.min(own(timeout)));
         let (measured, asked) = match entry.operation {
-            Some(Asking::Reserve(request)) => (Measured::Reserve, self.ask_reserve(request, deadline).await),
-            Some(Asking::Commit(request)) => (Measured::Commit, self.ask_commit(request, deadline).await),
-            Some(Asking::Rollback(request)) => (Measured::Rollback, self.ask_rollback(request, deadline).await),
-            Some(Asking::Extend(request)) => (Measured::Extend, self.ask_extend(request, deadline).await),
+            Some(Asking::Reserve(request)) => (Measured::Reserve, self.ask(read_reserve(request, at), deadline).await),
+            Some(Asking::Commit(request)) => (Measured::Commit, self.ask(read_commit(request, at), deadline).await),
+            Some(Asking::Rollback(request)) => {
+                (Measured::Rollback, self.ask(read_rollback(request, at), deadline).await)
+            }
+            Some(Asking::Extend(request)) => (Measured::Extend, self.ask(read_extend(request, at), deadline).await),
             Some(Asking::GetReservation(request)) => {
-                (Measured::GetReservation, self.ask_reservation(request, deadline).await)
+                (Measured::GetReservation, self.ask(read_get_reservation(request), deadline).await)
             }
             Some(Asking::GetStock(v1::GetStockRequest { namespace_id, sku })) => {
-                (Measured::GetStock, self.ask_stock(namespace_id, sku, deadline).await)
+                (Measured::GetStock, self.ask(read_stock(namespace_id, sku), deadline).await)
             }
             None => return Err(Invalid::new(Reason::NoOperations, "operation").into()),
         };
-        Ok(Started { measured, at, asked: asked.and_then(|asked| asked.submit(deadline)) })
+        Ok(Started { measured, at, asked })
     }
 
     /// Waits for its answer, which is told and counted as that of its single call would be.
-    async fn finish(&self, Started { measured, at, asked }: Started) -> Result<Told, Failure> {
-        let answered = match asked {
-            Ok((namespace, pending)) => match pending.wait().await {
-                Ok(Answer { outcome: Ok(outcome), sequence }) => Ok((namespace, outcome, sequence as i64)),
-                Ok(Answer { outcome: Err(refusal), .. }) => Err(refusal.into()),
-                Err(error) => Err(error.into()),
-            },
-            Err(failure) => Err(failure),
-        };
-        let told = answered.and_then(|(namespace, outcome, sequence)| {
-            let namespace = &*namespace;
+    async fn finish_entry(&self, Started { measured, at, asked }: Started) -> Result<Told, Failure> {
+        let tell = |namespace: &Namespace, outcome, sequence| {
             Ok(match measured {
                 Measured::Reserve => Told::Reserve(tell_reserve(namespace, outcome, sequence)?),
                 Measured::Commit => Told::Commit(tell_commit(namespace, outcome, sequence)?),
@@ -106,7 +100,11 @@ impl Checkout {
                 Measured::GetStock => Told::GetStock(tell_stock(namespace, outcome, sequence)?),
                 _ => return Err(unexpected(&outcome)),
             })
-        });
+        };
+        let told = match asked {
+            Ok(in_lane) => in_lane.told(tell).await,
+            Err(failure) => Err(failure),
+        };
         self.0.note(measured, at, &told, |told| matches!(told, Told::Reserve(response) if is_short(response)));
         told
     }

@@ -82,7 +82,7 @@ async fn apply(
     let sku = Sku::parse(sku, "sku")?;
     let on_hand = OnHand::parse(on_hand)?;
     let lane = namespace.lane_of(&sku);
-    check_age(namespace, lane, request_id)?;
+    check_age(namespace, lane, request_id, Instant::now())?;
     let memo = namespace.row_identity(request_id, &sku);
     let operation = Operation::SetStock { memo, sku, on_hand, condition };
     match lane.submit(operation, deadline)?.wait().await?.outcome {

@@ -1,34 +1,34 @@
-//! `InventorySentinel`: take units, make the sale final, give units back. Parses and answers; what
-//! is decided is decided in the store.
+//! `InventorySentinel`: take units, make the sale final, give units back. Carries calls into their lanes and tells what
+//! comes of them; what is decided is decided in the store.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::{self, Future},
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use inventory_sentinel::{
     Reason,
     v1::{self, inventory_sentinel_server::InventorySentinel, reserve_response},
 };
 use tokio::time::Instant;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{
-    Desk, check_age, convert, deadline, is_repeated, lane_in, lane_of,
+    Desk,
+    ask::{Ask, InLane, Read, read_commit, read_extend, read_get_reservation, read_reserve, read_rollback, read_stock},
+    convert, deadline, deadline_after, is_repeated,
     status::Failure,
     unexpected,
     watch::{self, Answers},
 };
 use crate::{
-    domain::{
-        Answer, BuyerId, Id, Invalid, Line, NamespaceName, Operation, Outcome, Refusal, RequestId, Reservation,
-        ReservationId, Sku, State, Ttl,
-    },
-    lane::Pending,
+    domain::{Outcome, Reservation, State},
     namespaces::Namespace,
     telemetry::metrics::Operation as Measured,
     watch::Hub,
 };
-
-/// The longest ttl of any namespace: what a namespace that does not exist would allow at most.
-const ANY_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The checkout service.
 #[derive(Clone)]
@@ -36,48 +36,64 @@ pub(crate) struct Checkout(pub(crate) Desk, pub(crate) Arc<Hub>);
 
 #[tonic::async_trait]
 impl InventorySentinel for Checkout {
-    async fn reserve(&self, request: Request<v1::ReserveRequest>) -> Result<Response<v1::ReserveResponse>, Status> {
-        let deadline = deadline(request.metadata());
-        let is_repeated = is_repeated(request.metadata());
-        let mut request = request.into_inner();
-        request.first_attempt &= !is_repeated;
-        let handler = pin!(self.handle(self.ask_reserve(request, deadline), tell_reserve, deadline));
-        self.0.answer(Measured::Reserve, handler, is_short).await
+    fn reserve<'a, 'b>(&'a self, request: Request<v1::ReserveRequest>) -> Answering<'b, v1::ReserveResponse>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        let call = Call::new(Measured::Reserve, request.metadata());
+        let may_be_first = request.get_ref().first_attempt && !is_repeated(request.metadata());
+        let request = v1::ReserveRequest { first_attempt: may_be_first, ..request.into_inner() };
+        self.carry(call, read_reserve(request, call.came), tell_reserve, is_short)
     }
 
-    async fn commit(&self, request: Request<v1::CommitRequest>) -> Result<Response<v1::CommitResponse>, Status> {
-        let deadline = deadline(request.metadata());
-        let handler = pin!(self.handle(self.ask_commit(request.into_inner(), deadline), tell_commit, deadline));
-        self.0.answer(Measured::Commit, handler, |_| false).await
+    fn commit<'a, 'b>(&'a self, request: Request<v1::CommitRequest>) -> Answering<'b, v1::CommitResponse>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        let call = Call::new(Measured::Commit, request.metadata());
+        self.carry(call, read_commit(request.into_inner(), call.came), tell_commit, |_| false)
     }
 
-    async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Result<Response<v1::RollbackResponse>, Status> {
-        let deadline = deadline(request.metadata());
-        let handler = pin!(self.handle(self.ask_rollback(request.into_inner(), deadline), tell_rollback, deadline));
-        self.0.answer(Measured::Rollback, handler, |_| false).await
+    fn rollback<'a, 'b>(&'a self, request: Request<v1::RollbackRequest>) -> Answering<'b, v1::RollbackResponse>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        let call = Call::new(Measured::Rollback, request.metadata());
+        self.carry(call, read_rollback(request.into_inner(), call.came), tell_rollback, |_| false)
     }
 
-    async fn extend(&self, request: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
-        let deadline = deadline(request.metadata());
-        let handler = pin!(self.handle(self.ask_extend(request.into_inner(), deadline), tell_extend, deadline));
-        self.0.answer(Measured::Extend, handler, |_| false).await
+    fn extend<'a, 'b>(&'a self, request: Request<v1::ExtendRequest>) -> Answering<'b, v1::ExtendResponse>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        let call = Call::new(Measured::Extend, request.metadata());
+        self.carry(call, read_extend(request.into_inner(), call.came), tell_extend, |_| false)
     }
 
-    async fn get_reservation(
-        &self,
+    fn get_reservation<'a, 'b>(
+        &'a self,
         request: Request<v1::GetReservationRequest>,
-    ) -> Result<Response<v1::GetReservationResponse>, Status> {
-        let deadline = deadline(request.metadata());
-        let handler =
-            pin!(self.handle(self.ask_reservation(request.into_inner(), deadline), tell_reservation, deadline));
-        self.0.answer(Measured::GetReservation, handler, |_| false).await
+    ) -> Answering<'b, v1::GetReservationResponse>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        let call = Call::new(Measured::GetReservation, request.metadata());
+        self.carry(call, read_get_reservation(request.into_inner()), tell_reservation, |_| false)
     }
 
-    async fn get_stock(&self, request: Request<v1::GetStockRequest>) -> Result<Response<v1::GetStockResponse>, Status> {
-        let deadline = deadline(request.metadata());
+    fn get_stock<'a, 'b>(&'a self, request: Request<v1::GetStockRequest>) -> Answering<'b, v1::GetStockResponse>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        let call = Call::new(Measured::GetStock, request.metadata());
         let v1::GetStockRequest { namespace_id, sku } = request.into_inner();
-        let handler = pin!(self.handle(self.ask_stock(namespace_id, sku, deadline), tell_stock, deadline));
-        self.0.answer(Measured::GetStock, handler, |_| false).await
+        self.carry(call, read_stock(namespace_id, sku), tell_stock, |_| false)
     }
 
     async fn batch_get_stock(
@@ -103,7 +119,11 @@ impl InventorySentinel for Checkout {
         let deadline = deadline(request.metadata());
         let v1::IsProtectedRequest { namespace_id, sku } = request.into_inner();
         let handler = async {
-            match self.handle(self.ask_stock(namespace_id, sku, deadline), tell_protected, deadline).await {
+            let told = match self.ask(read_stock(namespace_id, sku), deadline).await {
+                Ok(asked) => asked.told(tell_protected).await,
+                Err(failure) => Err(failure),
+            };
+            match told {
                 Err(failure) if failure.reason() == Reason::SkuNotFound => {
                     Ok(v1::IsProtectedResponse { is_protected: false })
                 }
@@ -123,23 +143,21 @@ impl InventorySentinel for Checkout {
     }
 }
 
-/// What a request asks of a lane: parsed, and on its way to the partition that it is for.
-pub(super) struct Asked {
-    namespace: Arc<Namespace>,
-    partition: u16,
-    operation: Operation,
+/// A response on its way, as the service's trait has it once its `async` is written out.
+type Answering<'a, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>;
+
+/// A call: what it is counted as, when it came, and when its caller stops waiting.
+#[derive(Clone, Copy)]
+struct Call {
+    measured: Measured,
+    came: Instant,
+    deadline: Instant,
 }
 
-impl Asked {
-    /// What a request asks of a reservation.
-    fn of(Target { namespace, id }: Target, operation: Operation) -> Self {
-        Self { namespace, partition: id.partition, operation }
-    }
-
-    /// Queues it. The namespace is what its answer is told with.
-    pub(super) fn submit(self, deadline: Instant) -> Result<(Arc<Namespace>, Pending), Failure> {
-        let pending = lane_in(&self.namespace, self.partition)?.submit(self.operation, deadline)?;
-        Ok((self.namespace, pending))
+impl Call {
+    fn new(measured: Measured, metadata: &MetadataMap) -> Self {
+        let came = Instant::now();
+        Self { measured, came, deadline: deadline_after(came, metadata) }
     }
 }
 
@@ -147,123 +165,54 @@ impl Asked {
 type Tell<T> = fn(&Namespace, Outcome, i64) -> Result<T, Failure>;
 
 impl Checkout {
-    /// The way of every unary call: ask, wait for the lane, tell.
-    async fn handle<T>(
-        &self,
-        asked: impl Future<Output = Result<Asked, Failure>>,
+    /// The way of a unary call: into its lane, wait, tell. Where its namespace is open, it is in its lane before it
+    /// waits, and what waits is small: thousands of calls do, and none of them is in the processor's cache when its
+    /// answer comes.
+    fn carry<'a, T: Send + 'a>(
+        &'a self,
+        call: Call,
+        read: Read<impl Ask + 'a>,
         tell: Tell<T>,
-        deadline: Instant,
-    ) -> Result<T, Failure> {
-        let (namespace, pending) = asked.await?.submit(deadline)?;
-        let Answer { outcome, sequence } = pending.wait().await?;
-        tell(&namespace, outcome?, sequence as i64)
-    }
-
-    pub(super) async fn ask_reserve(&self, request: v1::ReserveRequest, deadline: Instant) -> Result<Asked, Failure> {
-        let v1::ReserveRequest {
-            namespace_id,
-            request_id,
-            lines,
-            ttl,
-            buyer_id,
-            replaces_reservation_id,
-            first_attempt: is_first_attempt,
-        } = request;
-        let name = NamespaceName::parse(namespace_id)?;
-        let request_id = RequestId::parse(request_id)?;
-        let lines = convert::lines(lines)?;
-        let buyer = BuyerId::parse(buyer_id)?;
-        let replaces = replaced(&replaces_reservation_id)?;
-        let ttl_up_to = |longest| ttl.as_ref().map(|ttl| Ttl::parse(ttl.seconds, ttl.nanos, longest)).transpose();
-        ttl_up_to(ANY_TTL)?;
-        let Some(namespace) = self.0.namespace(&name, deadline).await? else {
-            return Err(Refusal::SkuNotFound(lines[0].sku.clone()).into());
+        is_short: fn(&T) -> bool,
+    ) -> Answering<'a, T> {
+        let found = read.and_then(|(name, ask)| Ok((self.0.opened(&name)?, name, ask)));
+        let in_lane = match found {
+            Ok((None, name, ask)) => {
+                return Box::pin(async move {
+                    match self.ask(Ok((name, ask)), call.deadline).await {
+                        Ok(in_lane) => self.finish(call, in_lane, tell, is_short).await,
+                        Err(failure) => self.end(call, Err(failure), is_short),
+                    }
+                });
+            }
+            Ok((found, _, ask)) => ask(found).and_then(|asked| asked.submit(call.deadline)),
+            Err(failure) => Err(failure),
         };
-        let ttl = ttl_up_to(namespace.config.max_ttl)?;
-        let partition = partition_of(&namespace, &lines)?;
-        let id = namespace.reservation_id(&request_id, partition);
-        check_age(&namespace, lane_of(&namespace, id)?, &request_id)?;
-        if replaces.is_some_and(|replaced| replaced.partition != partition) {
-            return Err(Failure::new(Reason::CrossPartitionCart));
+        match in_lane {
+            Ok(in_lane) => Box::pin(self.finish(call, in_lane, tell, is_short)),
+            Err(failure) => Box::pin(future::ready(self.end(call, Err(failure), is_short))),
         }
-        let replaces = replaces.map(|replaced| replaced.id);
-        let operation = Operation::Reserve { id, lines, ttl, buyer, replaces, is_first_attempt };
-        Ok(Asked { namespace, partition, operation })
     }
 
-    pub(super) async fn ask_commit(&self, request: v1::CommitRequest, deadline: Instant) -> Result<Asked, Failure> {
-        let v1::CommitRequest { namespace_id, reservation_id, request_id, late_policy, lines, rest_policy } = request;
-        let buys_anew = buys_anew(late_policy, !lines.is_empty())?;
-        let keep_rest = keeps_rest(rest_policy, !lines.is_empty())?;
-        let part = part(lines, request_id)?;
-        let target = self.target(namespace_id, &reservation_id, deadline).await?;
-        let operation = match part {
-            Some((lines, request_id)) => {
-                let memo = target.memo(&request_id)?;
-                Operation::CommitLines { memo, id: target.id, lines, keep_rest }
-            }
-            None => {
-                let purchase = buys_anew.then(|| target.namespace.purchase_of(target.id));
-                Operation::Commit { id: target.id, purchase }
-            }
-        };
-        Ok(Asked::of(target, operation))
+    /// Brings a request into its lane, from wherever its namespace has to be found.
+    pub(super) async fn ask(&self, read: Read<impl Ask>, deadline: Instant) -> Result<InLane, Failure> {
+        let (name, ask) = read?;
+        ask(self.0.namespace(&name, deadline).await?)?.submit(deadline)
     }
 
-    pub(super) async fn ask_rollback(&self, request: v1::RollbackRequest, deadline: Instant) -> Result<Asked, Failure> {
-        let v1::RollbackRequest { namespace_id, reservation_id, request_id, lines } = request;
-        let part = part(lines, request_id)?;
-        let target = self.target(namespace_id, &reservation_id, deadline).await?;
-        let operation = match part {
-            Some((lines, request_id)) => {
-                let memo = target.memo(&request_id)?;
-                Operation::RollbackLines { memo, id: target.id, lines }
-            }
-            None => Operation::Rollback(target.id),
-        };
-        Ok(Asked::of(target, operation))
-    }
-
-    pub(super) async fn ask_extend(&self, request: v1::ExtendRequest, deadline: Instant) -> Result<Asked, Failure> {
-        let v1::ExtendRequest { namespace_id, reservation_id, ttl, request_id } = request;
-        let request_id = RequestId::parse(request_id)?;
-        let ttl = ttl.unwrap_or_default();
-        Ttl::parse(ttl.seconds, ttl.nanos, ANY_TTL)?;
-        let target = self.target(namespace_id, &reservation_id, deadline).await?;
-        let ttl = Ttl::parse(ttl.seconds, ttl.nanos, target.namespace.config.max_ttl)?;
-        let operation = Operation::Extend { memo: target.memo(&request_id)?, id: target.id, ttl };
-        Ok(Asked::of(target, operation))
-    }
-
-    pub(super) async fn ask_reservation(
+    async fn finish<T>(
         &self,
-        request: v1::GetReservationRequest,
-        deadline: Instant,
-    ) -> Result<Asked, Failure> {
-        let target = self.target(request.namespace_id, &request.reservation_id, deadline).await?;
-        let operation = Operation::GetReservation(target.id);
-        Ok(Asked::of(target, operation))
+        call: Call,
+        in_lane: InLane,
+        tell: Tell<T>,
+        is_short: fn(&T) -> bool,
+    ) -> Result<Response<T>, Status> {
+        self.end(call, in_lane.told(tell).await, is_short)
     }
 
-    pub(super) async fn ask_stock(
-        &self,
-        namespace_id: String,
-        sku: String,
-        deadline: Instant,
-    ) -> Result<Asked, Failure> {
-        let name = NamespaceName::parse(namespace_id)?;
-        let sku = Sku::parse(sku, "sku")?;
-        let namespace = self.0.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?;
-        Ok(Asked { partition: namespace.partition_of(&sku), operation: Operation::GetStock { sku }, namespace })
-    }
-
-    /// The reservation that a request names, and where it lies.
-    async fn target(&self, namespace_id: String, reservation_id: &str, deadline: Instant) -> Result<Target, Failure> {
-        let name = NamespaceName::parse(namespace_id)?;
-        let id = ReservationId::parse(reservation_id)?;
-        let namespace = self.0.namespace_or(&name, Refusal::ReservationNotFound, deadline).await?;
-        lane_of(&namespace, id)?;
-        Ok(Target { namespace, id })
+    fn end<T>(&self, call: Call, told: Result<T, Failure>, is_short: fn(&T) -> bool) -> Result<Response<T>, Status> {
+        self.0.note(call.measured, call.came, &told, is_short);
+        Ok(Response::new(told?))
     }
 }
 
@@ -356,61 +305,4 @@ fn reservation_in(outcome: Outcome) -> Result<(Reservation, bool), Failure> {
 /// A Reserve that the stock could not cover.
 pub(super) fn is_short(response: &v1::ReserveResponse) -> bool {
     matches!(response.result, Some(reserve_response::Result::Shortage(_)))
-}
-
-/// A reservation that a request names, in its namespace.
-struct Target {
-    namespace: Arc<Namespace>,
-    id: ReservationId,
-}
-
-impl Target {
-    /// The identity of a change of this reservation.
-    fn memo(&self, request: &RequestId) -> Result<Id, Failure> {
-        check_age(&self.namespace, lane_of(&self.namespace, self.id)?, request)?;
-        Ok(self.namespace.identity(request))
-    }
-}
-
-/// The reservation to replace, if one is named.
-fn replaced(reservation_id: &str) -> Result<Option<ReservationId>, Invalid> {
-    if reservation_id.is_empty() {
-        return Ok(None);
-    }
-    let field = "replaces_reservation_id";
-    ReservationId::parse(reservation_id).map(Some).map_err(|invalid| Invalid { field: field.into(), ..invalid })
-}
-
-/// The lines of a change in part and its identity; `None`: all of it, which needs none.
-fn part(lines: Vec<v1::Line>, request_id: String) -> Result<Option<(Vec<Line>, RequestId)>, Invalid> {
-    if lines.is_empty() {
-        RequestId::check_optional(request_id)?;
-        return Ok(None);
-    }
-    Ok(Some((convert::lines(lines)?, RequestId::parse(request_id)?)))
-}
-
-fn buys_anew(policy: i32, in_part: bool) -> Result<bool, Invalid> {
-    match v1::LatePolicy::try_from(policy) {
-        Ok(v1::LatePolicy::BuyAnew) if !in_part => Ok(true),
-        Ok(v1::LatePolicy::Unspecified | v1::LatePolicy::Refuse) => Ok(false),
-        _ => Err(Invalid::new(Reason::InvalidPolicy, "late_policy")),
-    }
-}
-
-fn keeps_rest(policy: i32, in_part: bool) -> Result<bool, Invalid> {
-    match v1::RestPolicy::try_from(policy) {
-        Ok(v1::RestPolicy::Unspecified) => Ok(false),
-        Ok(policy) if in_part => Ok(policy == v1::RestPolicy::Keep),
-        _ => Err(Invalid::new(Reason::InvalidPolicy, "rest_policy")),
-    }
-}
-
-/// The partition that all lines lie in.
-fn partition_of(namespace: &Namespace, lines: &[Line]) -> Result<u16, Failure> {
-    let partition = namespace.partition_of(&lines[0].sku);
-    if lines.iter().any(|line| namespace.partition_of(&line.sku) != partition) {
-        return Err(Failure::new(Reason::CrossPartitionCart));
-    }
-    Ok(partition)
 }

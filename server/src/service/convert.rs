@@ -6,8 +6,8 @@ use inventory_sentinel::{Reason, v1};
 use prost_types::Timestamp;
 
 use crate::domain::{
-    Finding, FindingKind, Invalid, Line, MAX_LINES, Millis, NamespaceName, Quantity, Report, Reservation, ReservedLine,
-    Sku, State, Stock,
+    Finding, FindingKind, Invalid, Line, MAX_LINES, Millis, NamespaceName, Quantity, Report, Reservation,
+    ReservationId, ReservedLine, Sku, State, Stock,
 };
 
 /// The lines of a cart: at least one, not too many, each SKU once.
@@ -28,9 +28,9 @@ pub(super) fn lines(lines: Vec<v1::Line>) -> Result<Vec<Line>, Invalid> {
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let mut seen = HashSet::new();
-    for (i, line) in parsed.iter().enumerate() {
-        if parsed.len() > 1 && !seen.insert(&line.sku) {
+    if parsed.len() > 1 {
+        let mut seen = HashSet::new();
+        if let Some(i) = parsed.iter().position(|line| !seen.insert(&line.sku)) {
             return Err(within(i, Invalid::new(Reason::DuplicateSku, "sku")));
         }
     }
@@ -43,7 +43,7 @@ fn within(line: usize, invalid: Invalid) -> Invalid {
 
 pub(super) fn reservation(namespace: &NamespaceName, reservation: Reservation) -> v1::Reservation {
     v1::Reservation {
-        reservation_id: reservation.id.to_string(),
+        reservation_id: reservation.id.encode(),
         namespace_id: namespace.as_str().to_owned(),
         state: match reservation.state {
             State::Pending => v1::ReservationState::Pending,
@@ -57,7 +57,7 @@ pub(super) fn reservation(namespace: &NamespaceName, reservation: Reservation) -
         created_at: Some(timestamp(reservation.created_at)),
         expires_at: Some(timestamp(reservation.expires_at)),
         resolved_at: reservation.resolved_at.map(timestamp),
-        origin_reservation_id: reservation.origin.map(|id| id.to_string()).unwrap_or_default(),
+        origin_reservation_id: reservation.origin.map(ReservationId::encode).unwrap_or_default(),
     }
 }
 
@@ -119,7 +119,7 @@ fn finding(finding: Finding) -> v1::AuditFinding {
         }
         .into(),
         sku: finding.sku,
-        reservation_id: finding.reservation.map(|id| id.to_string()).unwrap_or_default(),
+        reservation_id: finding.reservation.map(ReservationId::encode).unwrap_or_default(),
         expected: finding.expected as i64,
         actual: finding.actual as i64,
     }

@@ -23,7 +23,7 @@ fn message(partition: u16, entry: &Entry, run: &Run, change: &Change) -> v1::Eve
         After::Resolved(State::Expired) => (v1::ReservationState::Expired, None),
         After::Resolved(State::Pending) | After::Nothing => (v1::ReservationState::Unspecified, None),
     };
-    let reservation = stock.is_none().then(|| ReservationId { id: change.id, partition }.to_string());
+    let reservation = stock.is_none().then(|| ReservationId { id: change.id, partition }.encode());
     let (sku, delta) = stock.unzip();
     v1::Event {
         partition: partition.into(),

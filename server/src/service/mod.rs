@@ -2,7 +2,7 @@
 //! lane, and answered here.
 //!
 //! - [`checkout`][]: `InventorySentinel`.
-//! - [`batch`][]: many of its operations in one call.
+//! - [`ask`][]: what its requests ask of a lane; [`batch`][]: many of its operations in one call.
 //! - [`admin`][]: `InventoryAdmin`; [`lists`][]: its lists; [`bulk`][]: many SKUs in a call.
 //! - [`watch`][]: the streams, `InventoryEvents` among them.
 //! - [`convert`][], [`events`][]: domain values as messages.
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, metadata::MetadataMap};
 
 pub(crate) mod admin;
+mod ask;
 mod batch;
 mod bulk;
 pub(crate) mod checkout;
@@ -32,9 +33,9 @@ pub(crate) mod watch;
 
 use self::status::Failure;
 use crate::{
-    domain::{NamespaceName, Operation, Outcome, Refusal, RequestId, ReservationId},
+    domain::{Answer, NamespaceName, Operation, Outcome, Refusal, RequestId, ReservationId},
     health::StoreGate,
-    lane::Lane,
+    lane::{Lane, Pending},
     namespaces::{Namespace, Namespaces},
     store::error::StoreError,
     telemetry::metrics::{CallStatus, Metrics, Operation as Measured},
@@ -46,6 +47,8 @@ const LONGEST_CALL: Duration = Duration::from_secs(60);
 /// that the answer is ours and says why: the transport's own time-out says nothing.
 const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 
+/// How long the caller waits.
+static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// How often gRPC has sent the call before; absent from the first attempt.
 static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 /// Which attempt of Envoy's this is, from 1.
@@ -125,9 +128,14 @@ impl Desk {
         self.gate.check().map_err(|why| Failure::new(Reason::StoreUnavailable).because(&why))
     }
 
-    async fn namespace(&self, name: &NamespaceName, deadline: Instant) -> Result<Option<Arc<Namespace>>, Failure> {
+    /// The namespace, if it is open here.
+    fn opened(&self, name: &NamespaceName) -> Result<Option<Arc<Namespace>>, Failure> {
         self.admit()?;
-        match self.namespaces.opened(name) {
+        Ok(self.namespaces.opened(name))
+    }
+
+    async fn namespace(&self, name: &NamespaceName, deadline: Instant) -> Result<Option<Arc<Namespace>>, Failure> {
+        match self.opened(name)? {
             Some(namespace) => Ok(Some(namespace)),
             None => in_time(deadline, self.namespaces.get(name)).await,
         }
@@ -159,8 +167,13 @@ async fn in_time<T>(deadline: Instant, found: impl Future<Output = Result<T, Sto
 
 /// Carries an operation through its lane; returns what came of it and the sequence.
 async fn carry(lane: &Lane, operation: Operation, deadline: Instant) -> Result<(Outcome, i64), Failure> {
-    let answer = lane.submit(operation, deadline)?.wait().await?;
-    Ok((answer.outcome?, answer.sequence as i64))
+    hear(lane.submit(operation, deadline)?).await
+}
+
+/// Waits for what comes of an operation, and for the sequence.
+async fn hear(pending: Pending) -> Result<(Outcome, i64), Failure> {
+    let Answer { outcome, sequence } = pending.wait().await?;
+    Ok((outcome?, sequence as i64))
 }
 
 /// The lane of a reservation. An id that names no partition of ours was not made here.
@@ -172,9 +185,9 @@ fn lane_in(namespace: &Namespace, partition: u16) -> Result<&Lane, Failure> {
     namespace.lane(partition).ok_or_else(|| Refusal::ReservationNotFound.into())
 }
 
-/// Refuses an identity that the store may have forgotten.
-fn check_age(namespace: &Namespace, lane: &Lane, request: &RequestId) -> Result<(), Failure> {
-    Ok(request.check_age(lane.now(), namespace.config.retention)?)
+/// Refuses an identity that the store may have forgotten when its call came.
+fn check_age(namespace: &Namespace, lane: &Lane, request: &RequestId, came: Instant) -> Result<(), Failure> {
+    Ok(request.check_age(lane.time_at(came), namespace.config.retention)?)
 }
 
 /// Whether the call was sent before on the caller's behalf, by gRPC itself or by a proxy that counts its attempts:
@@ -184,17 +197,21 @@ fn is_repeated(metadata: &MetadataMap) -> bool {
     headers.contains_key(&PREVIOUS_ATTEMPTS) || headers.get(&ATTEMPT).is_some_and(|attempt| attempt != "1")
 }
 
-/// When the caller stops waiting, from the `grpc-timeout` header.
+/// When the caller of a call that has just come stops waiting.
 fn deadline(metadata: &MetadataMap) -> Instant {
-    let timeout =
-        metadata.get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?)).unwrap_or(LONGEST_CALL);
-    deadline_in(timeout)
+    deadline_after(Instant::now(), metadata)
 }
 
-/// When we answer one who waits for so long.
-fn deadline_in(timeout: Duration) -> Instant {
+/// When the caller of a call that came then stops waiting, from the `grpc-timeout` header.
+fn deadline_after(came: Instant, metadata: &MetadataMap) -> Instant {
+    let timeout = metadata.as_ref().get(&TIMEOUT).and_then(|value| parse_timeout(value.to_str().ok()?));
+    deadline_in(came, timeout.unwrap_or(LONGEST_CALL))
+}
+
+/// When we answer one who came then and waits for so long.
+fn deadline_in(came: Instant, timeout: Duration) -> Instant {
     let margin = ANSWER_MARGIN.min(timeout / 10);
-    Instant::now() + timeout.saturating_sub(margin).min(LONGEST_CALL)
+    came + timeout.saturating_sub(margin).min(LONGEST_CALL)
 }
 
 /// At most eight digits and a unit, as the gRPC protocol has it.
