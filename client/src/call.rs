@@ -55,6 +55,12 @@ pub(crate) struct Channels {
 }
 
 impl Channels {
+    /// At least one.
+    pub(crate) fn new(channels: Box<[Channel]>) -> Channels {
+        debug_assert!(!channels.is_empty());
+        Channels { channels, turn: AtomicUsize::new(0) }
+    }
+
     /// The next connection in turn, so that a retry takes another one where there are several.
     pub(crate) fn next(&self) -> Channel {
         let turn = match self.channels.len() {
@@ -68,9 +74,8 @@ impl Channels {
 impl Core {
     /// `channels` has at least one.
     pub(crate) fn new(channels: Box<[Channel]>, retry: RetryPolicy, batching: bool, first_attempts: bool) -> Core {
-        debug_assert!(!channels.is_empty());
         let budget = Arc::new(TokenBucket::new(retry.budget));
-        let channels = Arc::new(Channels { channels, turn: AtomicUsize::new(0) });
+        let channels = Arc::new(Channels::new(channels));
         let gatherer = batching.then(|| Arc::new(Gatherer::new(Arc::clone(&channels), Arc::clone(&budget))));
         Core { channels, retry, budget, gatherer, first_attempts }
     }

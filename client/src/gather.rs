@@ -2,10 +2,12 @@
 //! starts a task per message; it repeats nothing, and does not know what an operation means.
 //!
 //! A call that finds few messages under way goes at once and alone. Others wait until one of those has
-//! ended, or for [`LONGEST_WAIT`] if none does, and go together.
+//! ended, or for [`LONGEST_WAIT`] if none does, and go together. Deadlines are kept by who carries a message, for all
+//! that it carries, and by one task for all that wait: a call needs no timer of its own.
 
 use std::{
     collections::VecDeque,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,7 +16,7 @@ use inventory_sentinel::v1::{self, batch_operation::Operation, batch_result::Res
 use tokio::{
     runtime::Handle,
     sync::oneshot,
-    time::{Instant, timeout_at},
+    time::{Instant, Interval, MissedTickBehavior, interval},
 };
 use tonic::{Code, Request, metadata::MetadataMap};
 
@@ -29,8 +31,10 @@ use crate::{
 
 /// Messages under way from which on further calls are gathered.
 const FEW: usize = 4;
-/// Longest that a call waits to be sent, however slow those under way are.
+/// A call is sent when it has waited for so long and is looked at, however slow those under way are.
 const LONGEST_WAIT: Duration = Duration::from_millis(10);
+/// How often those who wait are looked at: an answer that tells of a deadline is late by this at most.
+const LOOK: Duration = Duration::from_millis(5);
 /// Most calls of one message, as the server has it.
 const MAX_CALLS: usize = 512;
 /// Most bytes of the calls of one message: half of what a server reads by default.
@@ -85,18 +89,46 @@ pub(crate) struct Gatherer {
 struct State {
     under_way: usize,
     waiting: VecDeque<Waiting>,
+    /// Whether a task looks at those that wait.
+    is_watched: bool,
 }
 
 /// A call that waits to be sent.
 #[derive(Debug)]
 struct Waiting {
     operation: Operation,
-    deadline: Instant,
-    /// When it has waited long enough.
-    due: Instant,
+    since: Instant,
     /// Of the first that waits: a message has one trace.
     trace: Option<MetadataMap>,
-    answer: oneshot::Sender<Result<Told, Miss>>,
+    caller: Caller,
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+struct Caller {
+    deadline: Instant,
+    /// Gone once it was used.
+    answer: Option<oneshot::Sender<Result<Told, Miss>>>,
+}
+
+impl Caller {
+    /// Whether he hears nothing any more, or has waited as long as he would.
+    fn is_over(&self, now: Instant) -> bool {
+        self.deadline <= now || self.answer.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    fn tell(&mut self, result: Result<Told, Miss>) {
+        if let Some(answer) = self.answer.take() {
+            let _ = answer.send(result);
+        }
+    }
+
+    /// Lets him go if his deadline has passed.
+    fn give_up(&mut self, now: Instant) {
+        if self.deadline <= now {
+            self.tell(Err(RpcError::deadline_exceeded().into()));
+        }
+    }
 }
 
 /// One message under way; when it is dropped, the next may go.
@@ -124,30 +156,42 @@ impl Gatherer {
         })
     }
 
-    /// Sends a call together with others, and waits for its own answer until its deadline.
+    /// Sends a call together with others, and waits for its own answer, about until its deadline.
     pub(crate) async fn carry<M: Gathered>(
         self: &Arc<Self>,
         message: M,
         deadline: Instant,
     ) -> Result<M::Response, Miss> {
-        let (answer, mut answered) = oneshot::channel();
-        let due = Instant::now() + LONGEST_WAIT;
-        self.state().wait(Waiting { operation: message.operation(), deadline, due, trace: None, answer });
-        self.pump();
-        let told = match timeout_at(due.min(deadline), &mut answered).await {
-            Ok(told) => told,
-            Err(_) => {
-                self.pump();
-                timeout_at(deadline, answered).await.map_err(|_| RpcError::deadline_exceeded())?
-            }
-        };
-        let told = told.map_err(|_| RpcError::cut_off())??;
+        let (answer, answered) = oneshot::channel();
+        let caller = Caller { deadline, answer: Some(answer) };
+        let operation = message.operation();
+        self.wait(Waiting { operation, since: Instant::now(), trace: None, caller });
+        let told = answered.await.map_err(|_| RpcError::cut_off())??;
         M::response(told).ok_or_else(|| RpcError::malformed("the result of another operation").into())
+    }
+
+    /// Lets a call wait, or go with those that wait if it may.
+    fn wait(self: &Arc<Self>, mut call: Waiting) {
+        let mut state = self.state();
+        if state.waiting.is_empty() {
+            let mut trace = MetadataMap::new();
+            trace::inject(&mut trace);
+            call.trace = Some(trace);
+        }
+        state.waiting.push_back(call);
+        let (may_go, is_watched) = (state.under_way < FEW, std::mem::replace(&mut state.is_watched, true));
+        drop(state);
+        if !is_watched {
+            tokio::spawn(Watch { gatherer: Arc::clone(self), is_over: false }.run());
+        }
+        if may_go {
+            self.pump();
+        }
     }
 
     /// Sends what waits, as far as it may go.
     fn pump(self: &Arc<Self>) {
-        // Without a runtime nobody is polled either; who waits comes here again when he is due.
+        // Without a runtime nobody is polled either; the watch, if there is one still, has them sent.
         let Ok(runtime) = Handle::try_current() else { return };
         loop {
             let next = self.state().next_message(Instant::now());
@@ -167,29 +211,60 @@ impl Gatherer {
     }
 }
 
-impl State {
-    fn wait(&mut self, mut call: Waiting) {
-        if self.waiting.is_empty() {
-            let mut trace = MetadataMap::new();
-            trace::inject(&mut trace);
-            call.trace = Some(trace);
-        }
-        self.waiting.push_back(call);
-    }
+/// Looks after those that wait, for as long as any do.
+struct Watch {
+    gatherer: Arc<Gatherer>,
+    is_over: bool,
+}
 
+impl Watch {
+    async fn run(mut self) {
+        let mut look = looks();
+        while !self.is_over {
+            look.tick().await;
+            self.gatherer.pump();
+            let now = Instant::now();
+            let mut state = self.gatherer.state();
+            state.waiting.iter_mut().for_each(|call| call.caller.give_up(now));
+            if state.waiting.is_empty() {
+                state.is_watched = false;
+                self.is_over = true;
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    /// Where its runtime ends before it, those who wait are cut off: nobody looks after them any more.
+    fn drop(&mut self) {
+        if !self.is_over {
+            let mut state = self.gatherer.state();
+            state.is_watched = false;
+            let cut_off = std::mem::take(&mut state.waiting);
+            drop(state);
+            drop(cut_off);
+        }
+    }
+}
+
+impl State {
     /// The calls of the next message, which is under way from now on. None of them is over already.
     fn next_message(&mut self, now: Instant) -> Option<Vec<Waiting>> {
-        let is_over = |call: &Waiting| call.answer.is_closed() || call.deadline <= now;
-        while self.waiting.front().is_some_and(is_over) {
+        let first = loop {
+            match self.waiting.front_mut() {
+                Some(call) if call.caller.is_over(now) => call.caller.give_up(now),
+                Some(call) => break call.since,
+                None => return None,
+            }
             self.waiting.pop_front();
-        }
-        let first = self.waiting.front()?;
-        if self.under_way >= FEW && first.due > now {
+        };
+        if self.under_way >= FEW && now.saturating_duration_since(first) < LONGEST_WAIT {
             return None;
         }
         let (mut calls, mut bytes) = (Vec::new(), 0);
-        while let Some(call) = self.waiting.pop_front() {
-            if is_over(&call) {
+        while let Some(mut call) = self.waiting.pop_front() {
+            if call.caller.is_over(now) {
+                call.caller.give_up(now);
                 continue;
             }
             bytes += call.operation.encoded_len();
@@ -204,17 +279,23 @@ impl State {
     }
 }
 
+fn looks() -> Interval {
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    look
+}
+
 /// Sends one message and tells each call its result.
 async fn send(channels: &Channels, budget: &TokenBucket, mut calls: Vec<Waiting>) {
     let now = Instant::now();
     let timeout = |deadline: Instant| deadline.saturating_duration_since(now);
-    let last = calls.iter().map(|call| call.deadline).max().unwrap_or(now);
+    let last = calls.iter().map(|call| call.caller.deadline).max().unwrap_or(now);
     let trace = calls.iter_mut().find_map(|call| call.trace.take()).unwrap_or_default();
-    let (operations, answers): (Vec<_>, Vec<_>) = calls
+    let (operations, mut callers): (Vec<_>, Vec<_>) = calls
         .into_iter()
         .map(|call| {
-            let timeout = Some(convert::duration(timeout(call.deadline)));
-            (v1::BatchOperation { operation: Some(call.operation), timeout }, call.answer)
+            let timeout = Some(convert::duration(timeout(call.caller.deadline)));
+            (v1::BatchOperation { operation: Some(call.operation), timeout }, call.caller)
         })
         .unzip();
     let mut request = Request::new(v1::BatchRequest { operations });
@@ -222,26 +303,39 @@ async fn send(channels: &Channels, budget: &TokenBucket, mut calls: Vec<Waiting>
     request.set_timeout(timeout(last));
     let fare = Fare::default();
     let miss = |error| Miss { error, fare: fare.clone() };
-    let results = match timeout_at(last, checkout(channels.next()).batch(request)).await {
-        Ok(Ok(response)) => response.into_inner().results,
+    let mut client = checkout(channels.next());
+    let (mut sending, mut look) = (pin!(client.batch(request)), looks());
+    let sent = loop {
+        tokio::select! {
+            biased;
+            sent = &mut sending => break sent,
+            now = look.tick() => {
+                callers.iter_mut().for_each(|caller| caller.give_up(now));
+                if last <= now {
+                    return;
+                }
+            }
+        }
+    };
+    let results = match sent {
+        Ok(response) => response.into_inner().results,
         // Each hears it as if he had been alone. One who gave up earlier hears nothing any more.
-        Ok(Err(status)) => {
-            for answer in answers {
-                let _ = answer.send(Err(miss(RpcError::from_status(&status))));
+        Err(status) => {
+            for mut caller in callers {
+                caller.tell(Err(miss(RpcError::from_status(&status))));
             }
             return;
         }
-        Err(_) => return,
     };
     let (mut results, mut answered) = (results.into_iter(), true);
-    for answer in answers {
+    for mut caller in callers {
         let result = match results.next().and_then(|entry| entry.result) {
             Some(Told::Failure(failure)) => Err(RpcError::from_failure(failure)),
             Some(told) => Ok(told),
             None => Err(RpcError::malformed("no result of the operation")),
         };
         answered &= !matches!(&result, Err(error) if error.code() == Code::Unavailable);
-        let _ = answer.send(result.map_err(miss));
+        caller.tell(result.map_err(miss));
     }
     if answered {
         budget.refund();

@@ -72,7 +72,12 @@ impl Reserve {
 
     /// The message, with an identity that is its own from now on. Whoever gets it may send it again.
     pub(crate) fn message(self) -> v1::ReserveRequest {
-        v1::ReserveRequest {
+        self.parts().1
+    }
+
+    /// Where it is sent, and the message.
+    fn parts(self) -> (Namespace, v1::ReserveRequest) {
+        let message = v1::ReserveRequest {
             namespace_id: self.namespace.name.to_string(),
             request_id: self.request_id.unwrap_or_else(new_request_id),
             lines: self.lines.into_iter().map(convert::line).collect(),
@@ -80,13 +85,14 @@ impl Reserve {
             buyer_id: self.buyer.unwrap_or_default(),
             replaces_reservation_id: self.replaces.unwrap_or_default(),
             first_attempt: false,
-        }
+        };
+        (self.namespace, message)
     }
 
     async fn send(self) -> Result<Receipt<Reservation>, ReserveError> {
-        let Namespace { core, deadline, .. } = self.namespace.clone();
-        let first_attempt = self.request_id.is_none() && core.tells_first_attempts();
-        let message = v1::ReserveRequest { first_attempt, ..self.message() };
+        let is_new = self.request_id.is_none();
+        let (Namespace { core, deadline, .. }, mut message) = self.parts();
+        message.first_attempt = is_new && core.tells_first_attempts();
         let send = |channel, request| async { checkout(channel).reserve(request).await };
         held(core.call_gathered(deadline, message, send).await?)
     }

@@ -72,19 +72,24 @@ impl Commit {
 
     /// The message, with an identity that is its own from now on, if it needs one.
     pub(crate) fn message(self) -> v1::CommitRequest {
-        v1::CommitRequest {
+        self.parts().1
+    }
+
+    /// Where it is sent, and the message.
+    fn parts(self) -> (Namespace, v1::CommitRequest) {
+        let message = v1::CommitRequest {
             namespace_id: self.namespace.name.to_string(),
             reservation_id: self.reservation_id,
             request_id: identity(self.request_id, &self.lines),
             late_policy: self.late.into(),
             lines: self.lines.into_iter().map(convert::line).collect(),
             rest_policy: self.rest.into(),
-        }
+        };
+        (self.namespace, message)
     }
 
     async fn send(self) -> Result<Receipt<Reservation>, CommitError> {
-        let Namespace { core, deadline, .. } = self.namespace.clone();
-        let message = self.message();
+        let (Namespace { core, deadline, .. }, message) = self.parts();
         let send = |channel, request| async { checkout(channel).commit(request).await };
         Ok(core.call_gathered(deadline, message, send).await?)
     }
@@ -122,17 +127,22 @@ impl Rollback {
 
     /// The message, with an identity that is its own from now on, if it needs one.
     pub(crate) fn message(self) -> v1::RollbackRequest {
-        v1::RollbackRequest {
+        self.parts().1
+    }
+
+    /// Where it is sent, and the message.
+    fn parts(self) -> (Namespace, v1::RollbackRequest) {
+        let message = v1::RollbackRequest {
             namespace_id: self.namespace.name.to_string(),
             reservation_id: self.reservation_id,
             request_id: identity(self.request_id, &self.lines),
             lines: self.lines.into_iter().map(convert::line).collect(),
-        }
+        };
+        (self.namespace, message)
     }
 
     async fn send(self) -> Result<Receipt<Reservation>, RollbackError> {
-        let Namespace { core, deadline, .. } = self.namespace.clone();
-        let message = self.message();
+        let (Namespace { core, deadline, .. }, message) = self.parts();
         let send = |channel, request| async { checkout(channel).rollback(request).await };
         Ok(core.call_gathered(deadline, message, send).await?)
     }

@@ -39,6 +39,7 @@ struct Scripted {
     answers: Arc<Mutex<VecDeque<Status>>>,
     asked: Arc<Mutex<Vec<Asked>>>,
     silent: bool,
+    silent_batches: bool,
     short: bool,
     batches: Arc<Mutex<Vec<v1::BatchRequest>>>,
     /// Refusals of whole batches, before any operation is looked at.
@@ -145,7 +146,11 @@ impl InventorySentinel for Scripted {
     }
 
     async fn batch(&self, request: Request<v1::BatchRequest>) -> Result<Response<v1::BatchResponse>, Status> {
-        gather::answer(self, request.into_inner())
+        let answer = gather::answer(self, request.into_inner());
+        if self.silent_batches {
+            std::future::pending::<()>().await;
+        }
+        answer
     }
 
     async fn is_protected(

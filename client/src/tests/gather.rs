@@ -1,17 +1,26 @@
 //! How calls that are made at the same time travel together, against the scripted server: single calls
 //! there get no answer, batches do.
 
-use std::time::{Duration, Instant};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use inventory_sentinel::{
     Reason,
     v1::{self, batch_operation::Operation, batch_result::Result as Told},
 };
-use tokio::task::JoinHandle;
-use tonic::{Code, Response, Status};
+use tokio::{runtime::Builder, task::JoinHandle};
+use tonic::{Code, Response, Status, transport::Endpoint};
 
 use super::{Scripted, pending, quick, sale};
-use crate::{Namespace, Receipt, Reservation, ReserveError, RpcError};
+use crate::{
+    Namespace, Receipt, Reservation, ReserveError, RetryPolicy, RpcError, call::Channels, gather::Gatherer,
+    retry::TokenBucket,
+};
 
 /// Calls that go alone before others are gathered.
 const FEW: usize = 4;
@@ -140,4 +149,62 @@ async fn a_caller_who_has_gone_is_not_sent() {
     let batches = server.batches.lock().unwrap();
     assert_eq!((batches.len(), batches[0].operations.len()), (1, 1));
     stuck.iter().for_each(|call| call.abort());
+}
+
+#[tokio::test]
+async fn each_call_of_a_message_that_is_not_answered_has_its_own_deadline() {
+    let server = Scripted { silent_batches: true, ..silent([]) };
+    let sale = sale(&server, quick()).await;
+    let stuck = stuck(&server, &sale).await;
+    let deadlines = [100, 3_000].map(Duration::from_millis);
+    let calls = deadlines.map(|deadline| {
+        let call = sale.with_deadline(deadline).reserve("ps5", 1).into_future();
+        let begun = Instant::now();
+        let waited = async move { (call.await.unwrap_err(), begun.elapsed()) };
+        tokio::spawn(waited)
+    });
+    let mut times = Vec::new();
+    for call in calls {
+        let (error, waited) = call.await.unwrap();
+        assert_eq!(error.rpc().map(RpcError::code), Some(Code::DeadlineExceeded));
+        assert!(error.outcome_unknown());
+        times.push(waited);
+    }
+    let [first, last] = deadlines;
+    assert!(times[0] >= first && times[0] < last && times[1] >= last, "{times:?}");
+    let batches = server.batches.lock().unwrap();
+    assert_eq!((batches.len(), batches[0].operations.len()), (1, 2));
+    stuck.iter().for_each(|call| call.abort());
+}
+
+#[tokio::test]
+async fn who_has_less_time_than_it_takes_to_be_sent_hears_so_and_is_not_sent() {
+    let server = silent([]);
+    let sale = sale(&server, quick()).await;
+    let stuck = stuck(&server, &sale).await;
+    let error = sale.with_deadline(Duration::from_millis(1)).reserve("ps5", 1).await.unwrap_err();
+    assert_eq!(error.rpc().map(RpcError::code), Some(Code::DeadlineExceeded));
+    sale.reserve("ps5", 1).await.unwrap();
+    let batches = server.batches.lock().unwrap();
+    assert_eq!((batches.len(), batches[0].operations.len()), (1, 1));
+    stuck.iter().for_each(|call| call.abort());
+}
+
+#[test]
+fn who_waits_is_cut_off_where_the_runtime_ends_that_looks_after_him() {
+    let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let channel = first.block_on(async { Endpoint::from_static("http://127.0.0.1:1").connect_lazy() });
+    let channels = Arc::new(Channels::new([channel].into()));
+    let gatherer = Arc::new(Gatherer::new(channels, Arc::new(TokenBucket::new(RetryPolicy::default().budget))));
+    let _passes: Vec<_> = (0..FEW).map(|_| gatherer.pass().unwrap()).collect();
+    let far = tokio::time::Instant::now() + Duration::from_secs(600);
+    let mut call = pin!(gatherer.carry(v1::RollbackRequest::default(), far));
+    first.block_on(poll_fn(|context| {
+        assert!(call.as_mut().poll(context).is_pending());
+        Poll::Ready(())
+    }));
+    drop(first);
+    let miss = second.block_on(async { tokio::time::timeout(Duration::from_secs(60), call).await });
+    assert!(miss.expect("he hears of it").unwrap_err().error.outcome_unknown());
 }
