@@ -10,7 +10,7 @@ use inventory_sentinel::v1::{self, inventory_events_client::InventoryEventsClien
 
 use crate::{
     callers::Unary,
-    figures::Latency,
+    figures::{Latency, Spread},
     load,
     process::Server,
     shop::{Shop, TTL},
@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Calls per second while memory is watched, and all of them together: a namespace has room for ten million records.
 const LONG_RATE: f64 = 10_000.0;
 const LONG_RECORDS: f64 = 9_000_000.0;
+/// How often memory is looked at in each tenth of that time.
+const SAMPLES: u32 = 25;
 /// Bytes of one message of events, which are more than other answers are.
 const MAX_EVENTS_BYTES: usize = 16 << 20;
 
@@ -144,16 +146,24 @@ pub(crate) async fn drain(server: &Server, shop: &Shop) -> Result<f64> {
     Ok(events as f64 / start.elapsed().as_secs_f64())
 }
 
-/// The server's memory after so long under load, over that after the first tenth of it.
+/// The server's memory in the last tenth of so long under load, over that in the second: the medians of samples, as a
+/// moment in which the host takes the machine away shows in one.
 pub(crate) async fn memory_growth(server: &Server, length: Duration) -> Result<f64> {
     let shop = Shop::new("memory", 1, true);
     shop.open(server).await?;
     let callers = Unary::callers(server, &shop, crate::ways::TURNS).await?;
     let rate = LONG_RATE.min(LONG_RECORDS / length.as_secs_f64());
-    let early = async {
-        tokio::time::sleep(length / 10).await;
-        server.memory()
+    let watched = async {
+        let mut samples = Vec::new();
+        for _ in 0..10 * SAMPLES {
+            tokio::time::sleep(length / (10 * SAMPLES)).await;
+            samples.push(server.memory()? as f64);
+        }
+        Ok(samples)
     };
-    let (early, _) = tokio::try_join!(early, load::open(callers, rate, move |due| due < length))?;
-    Ok(server.memory()? as f64 / early as f64)
+    let (samples, _) = tokio::try_join!(watched, load::open(callers, rate, move |due| due < length))?;
+    let mut tenths = samples.chunks(SAMPLES as usize).filter_map(|tenth| Spread::of(tenth.to_vec()));
+    let early = tenths.nth(1).context("there was a second tenth")?.median;
+    let late = tenths.next_back().context("there was a last tenth")?.median;
+    Ok(late / early)
 }
