@@ -24,7 +24,7 @@ const UNTIL_DUE: Duration = Duration::from_secs(60);
 /// How long load runs before that instant, and how long it may go on behind it.
 const CALM: Duration = Duration::from_secs(8);
 const STORM_LIMIT: Duration = Duration::from_secs(60);
-/// Pause between two looks at what is due still, or at the memory.
+/// Pause between two looks at what is due still.
 const LOOK: Duration = Duration::from_millis(50);
 /// Calls per second while memory is watched, and all of them together: a namespace has room for ten million records.
 const LONG_RATE: f64 = 10_000.0;

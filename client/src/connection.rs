@@ -116,8 +116,9 @@ impl Builder {
     /// Whether Reserve, Commit and Rollback calls that are made at the same time travel together. Default
     /// true. While few calls are under way each is sent at once and alone; further ones wait for one of
     /// those to end, 10 to 15 ms at most, and share a message then. They keep their own identity, deadline,
-    /// retries and errors, but hear up to 5 ms later that a deadline has passed; a shared message carries the
-    /// trace context of the first of them.
+    /// retries and errors, but hear about 5 ms later that a deadline has passed; a shared message carries the
+    /// trace context of the first of them. They are sent, and their deadlines kept, on the runtime on which the
+    /// client was connected, which has to go on.
     pub fn batching(mut self, batching: bool) -> Self {
         self.batching = batching;
         self

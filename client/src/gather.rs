@@ -16,7 +16,7 @@ use inventory_sentinel::v1::{self, batch_operation::Operation, batch_result::Res
 use tokio::{
     runtime::Handle,
     sync::oneshot,
-    time::{Instant, Interval, MissedTickBehavior, interval},
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 use tonic::{Code, Request, metadata::MetadataMap};
 
@@ -33,7 +33,7 @@ use crate::{
 const FEW: usize = 4;
 /// A call is sent when it has waited for so long and is looked at, however slow those under way are.
 const LONGEST_WAIT: Duration = Duration::from_millis(10);
-/// How often those who wait are looked at: an answer that tells of a deadline is late by this at most.
+/// How often those who wait are looked at: an answer that tells of a deadline is late by about this at most.
 const LOOK: Duration = Duration::from_millis(5);
 /// Most calls of one message, as the server has it.
 const MAX_CALLS: usize = 512;
@@ -82,6 +82,8 @@ gathered! {
 pub(crate) struct Gatherer {
     channels: Arc<Channels>,
     budget: Arc<TokenBucket>,
+    /// Where the connections are: not that of a caller, who may be the only one to drive his own.
+    runtime: Handle,
     state: Mutex<State>,
 }
 
@@ -124,17 +126,17 @@ impl Caller {
     }
 
     /// Lets him go if his deadline has passed.
-    fn give_up(&mut self, now: Instant) {
+    fn give_up(&mut self, now: Instant, error: impl FnOnce() -> RpcError) {
         if self.deadline <= now {
-            self.tell(Err(RpcError::deadline_exceeded().into()));
+            self.tell(Err(error().into()));
         }
     }
 }
 
 /// One message under way; when it is dropped, the next may go.
-pub(crate) struct Pass<'a>(&'a Arc<Gatherer>);
+pub(crate) struct Pass(Arc<Gatherer>);
 
-impl Drop for Pass<'_> {
+impl Drop for Pass {
     fn drop(&mut self) {
         self.0.state().under_way -= 1;
         self.0.pump();
@@ -142,17 +144,18 @@ impl Drop for Pass<'_> {
 }
 
 impl Gatherer {
+    /// Sends on the runtime in which this is called, which is that of the connections.
     pub(crate) fn new(channels: Arc<Channels>, budget: Arc<TokenBucket>) -> Gatherer {
-        Gatherer { channels, budget, state: Mutex::default() }
+        Gatherer { channels, budget, runtime: Handle::current(), state: Mutex::default() }
     }
 
     /// Lets a call go alone, if few are under way.
-    pub(crate) fn pass(self: &Arc<Self>) -> Option<Pass<'_>> {
+    pub(crate) fn pass(self: &Arc<Self>) -> Option<Pass> {
         let mut state = self.state();
         let free = state.under_way < FEW && state.waiting.is_empty();
         free.then(|| {
             state.under_way += 1;
-            Pass(self)
+            Pass(Arc::clone(self))
         })
     }
 
@@ -182,7 +185,7 @@ impl Gatherer {
         let (may_go, is_watched) = (state.under_way < FEW, std::mem::replace(&mut state.is_watched, true));
         drop(state);
         if !is_watched {
-            tokio::spawn(Watch { gatherer: Arc::clone(self), is_over: false }.run());
+            self.runtime.spawn(Watch { gatherer: Arc::clone(self), is_over: false }.run());
         }
         if may_go {
             self.pump();
@@ -191,15 +194,12 @@ impl Gatherer {
 
     /// Sends what waits, as far as it may go.
     fn pump(self: &Arc<Self>) {
-        // Without a runtime nobody is polled either; the watch, if there is one still, has them sent.
-        let Ok(runtime) = Handle::try_current() else { return };
         loop {
             let next = self.state().next_message(Instant::now());
             let Some(calls) = next else { return };
-            let gatherer = Arc::clone(self);
-            runtime.spawn(async move {
-                let _pass = Pass(&gatherer);
-                send(&gatherer.channels, &gatherer.budget, calls).await;
+            let pass = Pass(Arc::clone(self));
+            self.runtime.spawn(async move {
+                send(&pass.0.channels, &pass.0.budget, calls).await;
                 // Who was just answered may call again: his call can travel with the next message.
                 tokio::task::yield_now().await;
             });
@@ -225,7 +225,7 @@ impl Watch {
             self.gatherer.pump();
             let now = Instant::now();
             let mut state = self.gatherer.state();
-            state.waiting.iter_mut().for_each(|call| call.caller.give_up(now));
+            state.waiting.iter_mut().for_each(|call| call.caller.give_up(now, unsent_in_time));
             if state.waiting.is_empty() {
                 state.is_watched = false;
                 self.is_over = true;
@@ -235,14 +235,16 @@ impl Watch {
 }
 
 impl Drop for Watch {
-    /// Where its runtime ends before it, those who wait are cut off: nobody looks after them any more.
+    /// Where the runtime ends before it, those who wait are cut off: nobody sends them any more.
     fn drop(&mut self) {
         if !self.is_over {
             let mut state = self.gatherer.state();
             state.is_watched = false;
-            let cut_off = std::mem::take(&mut state.waiting);
+            let left = std::mem::take(&mut state.waiting);
             drop(state);
-            drop(cut_off);
+            for mut call in left {
+                call.caller.tell(Err(RpcError::cut_off().unsent().into()));
+            }
         }
     }
 }
@@ -252,7 +254,7 @@ impl State {
     fn next_message(&mut self, now: Instant) -> Option<Vec<Waiting>> {
         let first = loop {
             match self.waiting.front_mut() {
-                Some(call) if call.caller.is_over(now) => call.caller.give_up(now),
+                Some(call) if call.caller.is_over(now) => call.caller.give_up(now, unsent_in_time),
                 Some(call) => break call.since,
                 None => return None,
             }
@@ -264,7 +266,7 @@ impl State {
         let (mut calls, mut bytes) = (Vec::new(), 0);
         while let Some(mut call) = self.waiting.pop_front() {
             if call.caller.is_over(now) {
-                call.caller.give_up(now);
+                call.caller.give_up(now, unsent_in_time);
                 continue;
             }
             bytes += call.operation.encoded_len();
@@ -279,8 +281,13 @@ impl State {
     }
 }
 
+/// Of a call whose deadline came before its turn.
+fn unsent_in_time() -> RpcError {
+    RpcError::deadline_exceeded().unsent()
+}
+
 fn looks() -> Interval {
-    let mut look = interval(LOOK);
+    let mut look = interval_at(Instant::now() + LOOK, LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     look
 }
@@ -309,8 +316,9 @@ async fn send(channels: &Channels, budget: &TokenBucket, mut calls: Vec<Waiting>
         tokio::select! {
             biased;
             sent = &mut sending => break sent,
-            now = look.tick() => {
-                callers.iter_mut().for_each(|caller| caller.give_up(now));
+            _ = look.tick() => {
+                let now = Instant::now();
+                callers.iter_mut().for_each(|caller| caller.give_up(now, RpcError::deadline_exceeded));
                 if last <= now {
                     return;
                 }

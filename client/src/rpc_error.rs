@@ -125,18 +125,24 @@ impl RpcError {
         }))
     }
 
-    /// The message that carried the call came to no end: what was to read its answer is gone.
+    /// The call came to no end: what was to send it, or to read its answer, is gone.
     pub(crate) fn cut_off() -> RpcError {
         RpcError(Box::new(Inner {
             code: Code::Unavailable,
             reason: None,
-            message: "the message that carried the call was given up".into(),
+            message: "what carried the call was given up".into(),
             metadata: HashMap::new(),
             field_violations: Vec::new(),
             retry_delay: None,
             outcome_unknown: true,
             attempts: 1,
         }))
+    }
+
+    /// The same error of a call that was certainly not sent.
+    pub(crate) fn unsent(mut self) -> RpcError {
+        self.0.outcome_unknown = false;
+        self
     }
 
     /// The call's own deadline passed while this client waited for the answer.

@@ -255,7 +255,7 @@ impl RequestId {
     }
 
     fn born(text: &str) -> Option<Millis> {
-        // Of what can be none the parser would find out at length why not.
+        // A text of another length is none, and the parser would only spend time on saying why.
         if !UUID_LENGTHS.contains(&text.len()) {
             return None;
         }

@@ -91,7 +91,7 @@ impl<T> Queue<T> {
             self.look.notify_one();
             return taken;
         }
-        // Where all go, none is copied. As many will come as went.
+        // Where all go, usually none is copied. As many will come as went.
         std::mem::replace(&mut state.waiting, VecDeque::with_capacity(number)).into()
     }
 

@@ -1,5 +1,5 @@
 //! What a request of the checkout service asks, as an operation for a lane. Each is read in two steps: what it says by
-//! itself, and what that means in its namespace, which may have to be found in between. No I/O.
+//! itself, and what that means in its namespace, which may have to be found in between. Reading does no I/O.
 
 use std::{sync::Arc, time::Duration};
 

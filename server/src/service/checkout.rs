@@ -166,7 +166,7 @@ type Tell<T> = fn(&Namespace, Outcome, i64) -> Result<T, Failure>;
 
 impl Checkout {
     /// The way of a unary call: into its lane, wait, tell. Where its namespace is open, it is in its lane before it
-    /// waits, and what waits is small: thousands of calls do, and none of them is in the processor's cache when its
+    /// waits, and what waits is small: thousands of calls do, and most of them are out of the processor's cache when their
     /// answer comes.
     fn carry<'a, T: Send + 'a>(
         &'a self,
