@@ -28,9 +28,9 @@ pub(crate) fn method(rounds: u16, seconds: u64) -> String {
     format!(
         "Callers, server and store share the machine. {rounds} interleaved rounds of {seconds} s: in each every row \
          has its turn; figures are medians of the rounds, and a ratio is taken within each. 512 callers at once in a \
-         closed loop, unless the row says otherwise; in an open loop calls come at random at a rate, are started within a \
-         millisecond of when they are due, and their latency counts from then. CPU is in microseconds per answer: that of callers, server and PostgreSQL \
-         from /proc, that of Redis from its INFO (used_cpu_user + used_cpu_sys, which has to agree with /proc; a child \
+         closed loop, unless the row says otherwise; in an open loop calls come at random at a rate, are started \
+         within a millisecond of when they are due, and their latency counts from then. CPU is in microseconds per \
+         answer: that of callers, server and PostgreSQL from /proc, that of Redis from its INFO (used_cpu_user + used_cpu_sys, which has to agree with /proc; a child \
          that rewrites its log is not in it). Durability: a `fast` answer is in memory and synced within a second, a \
          `durable` one is synced before it is given; `none` keeps nothing."
     )

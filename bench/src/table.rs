@@ -24,8 +24,8 @@ use crate::{
 
 /// Callers at once where the machine is to be full.
 const MANY: usize = 512;
-/// Callers at once where Redis is to have as much to do as it can get: so many that the batches are full, as they are where
-/// Redis and not its neighbours on the machine is what sales wait for.
+/// Callers at once where Redis is to have as much to do as it can get: so many that the batches are full, as they are
+/// where Redis and not its neighbours on the machine is what sales wait for.
 const CROWD: usize = 2_048;
 /// SKUs where callers want different ones.
 const SPREAD: usize = 1_000;
@@ -159,15 +159,15 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Contender>, Vec<Str
 /// The ratios, with what each must be and what is aimed at.
 pub(crate) const RATIOS: &[Wanted] = &[
     more("unary_vs_noop", UNARY, NO_OP, 0.8, 0.95),
-    informs("unary_vs_noop_on_all_cores", UNARY, NO_OP_ALL_CORES),
+    informs("unary_vs_noop_on_all_cores", UNARY, NO_OP_ALL_CORES, rate, Better::More),
     less("server_cpu_vs_noop", UNARY, NO_OP, server_cpu, 1.3, 1.1),
     more("unary_vs_per_request", UNARY, PER_REQUEST_ROW, 2.0, 2.8),
     more("unary_vs_direct_library", UNARY, DIRECT, 0.7, 1.0),
     more("batched_vs_direct_library", BATCHED, DIRECT, 2.5, 6.0),
     more("batched_vs_sql", BATCHED_DURABLE, SQL, 30.0, 100.0),
-    informs("batched_vs_sql_one_statement", BATCHED_DURABLE, SQL_ONE),
+    informs("batched_vs_sql_one_statement", BATCHED_DURABLE, SQL_ONE, rate, Better::More),
     less("redis_cpu_vs_direct", SALES_OF_CROWD, DIRECT_SALES_OF_CROWD, store_cpu, 0.25, 0.12),
-    Wanted { asked: None, ..less("redis_cpu_vs_direct_512_callers", SALES, DIRECT_SALES, store_cpu, 0.0, 0.0) },
+    informs("redis_cpu_vs_direct_512_callers", SALES, DIRECT_SALES, store_cpu, Better::Less),
     less("soldout_vs_success_redis_cpu", SOLD_OUT, UNARY, store_cpu, 0.3, 0.1),
     more("durable_vs_fast", UNARY_DURABLE, UNARY, 0.8, 0.97),
     less("p99_vs_noop", HALF, HALF_NO_OP, p99, 3.0, 1.5),
@@ -260,8 +260,8 @@ const fn more(name: &'static str, this: Name, that: Name, must: f64, aim: f64) -
 }
 
 /// Nothing is asked of it.
-const fn informs(name: &'static str, this: Name, that: Name) -> Wanted {
-    Wanted { name, this, that, figure: rate, better: Better::More, asked: None }
+const fn informs(name: &'static str, this: Name, that: Name, figure: fn(&Run) -> f64, better: Better) -> Wanted {
+    Wanted { name, this, that, figure, better, asked: None }
 }
 
 const fn less(name: &'static str, this: Name, that: Name, figure: fn(&Run) -> f64, must: f64, aim: f64) -> Wanted {

@@ -250,27 +250,29 @@ impl Drop for Watch {
 }
 
 impl State {
+    /// The first that waits and is not over.
+    fn next(&mut self, now: Instant) -> Option<Waiting> {
+        loop {
+            let mut call = self.waiting.pop_front()?;
+            if !call.caller.is_over(now) {
+                return Some(call);
+            }
+            call.caller.give_up(now, unsent_in_time);
+        }
+    }
+
     /// The calls of the next message, which is under way from now on. None of them is over already.
     fn next_message(&mut self, now: Instant) -> Option<Vec<Waiting>> {
-        let first = loop {
-            match self.waiting.front_mut() {
-                Some(call) if call.caller.is_over(now) => call.caller.give_up(now, unsent_in_time),
-                Some(call) => break call.since,
-                None => return None,
-            }
-            self.waiting.pop_front();
-        };
-        if self.under_way >= FEW && now.saturating_duration_since(first) < LONGEST_WAIT {
+        let first = self.next(now)?;
+        if self.under_way >= FEW && now.saturating_duration_since(first.since) < LONGEST_WAIT {
+            self.waiting.push_front(first);
             return None;
         }
-        let (mut calls, mut bytes) = (Vec::new(), 0);
-        while let Some(mut call) = self.waiting.pop_front() {
-            if call.caller.is_over(now) {
-                call.caller.give_up(now, unsent_in_time);
-                continue;
-            }
+        let mut bytes = first.operation.encoded_len();
+        let mut calls = vec![first];
+        while let Some(call) = self.next(now) {
             bytes += call.operation.encoded_len();
-            if calls.len() == MAX_CALLS || (bytes > MAX_BYTES && !calls.is_empty()) {
+            if calls.len() == MAX_CALLS || bytes > MAX_BYTES {
                 self.waiting.push_front(call);
                 break;
             }

@@ -1,7 +1,7 @@
 //! What a request of the checkout service asks, as an operation for a lane. Each is read in two steps: what it says by
 //! itself, and what that means in its namespace, which may have to be found in between. Reading does no I/O.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use inventory_sentinel::{Reason, v1};
 use tokio::time::Instant;
@@ -9,14 +9,12 @@ use tokio::time::Instant;
 use super::{check_age, convert, hear, lane_in, lane_of, status::Failure};
 use crate::{
     domain::{
-        BuyerId, Id, Invalid, Line, NamespaceName, Operation, Outcome, Refusal, RequestId, ReservationId, Sku, Ttl,
+        BuyerId, Id, Invalid, Line, MAX_TTL, NamespaceName, Operation, Outcome, Refusal, RequestId, ReservationId, Sku,
+        Ttl,
     },
     lane::Pending,
     namespaces::Namespace,
 };
-
-/// The longest ttl of any namespace: what a namespace that does not exist would allow at most.
-const ANY_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A request that was read: the namespace that it is for, and what it asks once it is known whether there is one.
 pub(super) type Read<A> = Result<(NamespaceName, A), Failure>;
@@ -79,7 +77,8 @@ pub(super) fn read_reserve(request: v1::ReserveRequest, came: Instant) -> Read<i
     let buyer = BuyerId::parse(buyer_id)?;
     let replaces = replaced(&replaces_reservation_id)?;
     let ttl_up_to = move |longest| ttl.as_ref().map(|ttl| Ttl::parse(ttl.seconds, ttl.nanos, longest)).transpose();
-    ttl_up_to(ANY_TTL)?;
+    // What a namespace that does not exist would allow at most.
+    ttl_up_to(MAX_TTL)?;
     let ask = move |namespace: Option<Arc<Namespace>>| {
         let Some(namespace) = namespace else {
             return Err(Refusal::SkuNotFound(lines[0].sku.clone()).into());
@@ -137,7 +136,7 @@ pub(super) fn read_extend(request: v1::ExtendRequest, came: Instant) -> Read<imp
     let v1::ExtendRequest { namespace_id, reservation_id, ttl, request_id } = request;
     let request_id = RequestId::parse(request_id)?;
     let ttl = ttl.unwrap_or_default();
-    Ttl::parse(ttl.seconds, ttl.nanos, ANY_TTL)?;
+    Ttl::parse(ttl.seconds, ttl.nanos, MAX_TTL)?;
     read_target(namespace_id, reservation_id, move |target| {
         let ttl = Ttl::parse(ttl.seconds, ttl.nanos, target.namespace.config.max_ttl)?;
         let operation = Operation::Extend { memo: target.memo(&request_id, came)?, id: target.id, ttl };

@@ -81,20 +81,10 @@ impl Desk {
         handler: impl Future<Output = Result<T, Failure>>,
         short: impl FnOnce(&T) -> bool,
     ) -> Result<Response<T>, Status> {
-        Ok(Response::new(self.measure(operation, handler, short).await?))
-    }
-
-    /// Runs a handler, of a call or of a part of one, and counts how it ended.
-    async fn measure<T>(
-        &self,
-        operation: Measured,
-        handler: impl Future<Output = Result<T, Failure>>,
-        short: impl FnOnce(&T) -> bool,
-    ) -> Result<T, Failure> {
         let start = Instant::now();
         let result = handler.await;
         self.note(operation, start, &result, short);
-        result
+        Ok(Response::new(result?))
     }
 
     /// Counts how a call that began then has ended.
