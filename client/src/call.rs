@@ -1,5 +1,5 @@
 //! The way of every call: one deadline, attempts within it, the same message on each. The only place
-//! that waits; it knows neither the operation nor its message.
+//! that repeats; it knows neither the operation nor its message.
 
 use std::{
     future::Future,
