@@ -60,6 +60,8 @@ pub enum Advice {
     Retry,
     /// It may have been applied: repeat with the same identity.
     Repeat,
+    /// Nothing was applied, and repeating does not help before an operator has acted.
+    Operator,
 }
 
 impl Advice {
@@ -70,6 +72,7 @@ impl Advice {
             Advice::Decide => "final as things stand",
             Advice::Retry => "nothing was applied: repeat after a pause",
             Advice::Repeat => "may have been applied: repeat with the same identity",
+            Advice::Operator => "nothing was applied: an operator must act first",
         }
     }
 }
@@ -132,7 +135,12 @@ catalogue! {
     Overloaded "OVERLOADED" ResourceExhausted Retry "shed before execution: too many calls wait";
     TooManyWatches "TOO_MANY_WATCHES" ResourceExhausted Retry "this server has as many streams, or watches as many namespaces, as it may";
     WatchTooSlow "WATCH_TOO_SLOW" ResourceExhausted Retry "the stream was not read fast enough: call again with the last resume token";
+    InvalidPartition "INVALID_PARTITION" InvalidArgument Fix "the namespace has no such partition, or the SKU lies in another one";
+    NotFenced "NOT_FENCED" FailedPrecondition Decide "the partition is not fenced, so there is nothing to settle";
+    SettlementSuperseded "SETTLEMENT_SUPERSEDED" Aborted Decide "another settlement of the partition has begun or ended since";
     StoreUnavailable "STORE_UNAVAILABLE" Unavailable Retry "the store can't be used";
+    StoreFenced "STORE_FENCED" Unavailable Operator "the store has lost changes of this partition, which takes and adds no units until an operator settles it";
+    StoreNewer "STORE_NEWER" Unavailable Operator "the store holds a record of a newer version than this server knows; nothing was changed";
     Draining "DRAINING" Unavailable Retry "the server is stopping";
     DeadlineExceeded "DEADLINE_EXCEEDED" DeadlineExceeded Retry "the caller's deadline passed before the call was sent to the store";
     OutcomeUnknown "OUTCOME_UNKNOWN" Unavailable Repeat "the store did not answer in time";
