@@ -53,7 +53,8 @@ function touch(record)
   local buyer, shape = buyer_and_shape(record)
   local lines = lines_of(shape)
   alike[record] = byte(record, 1) == PENDING
-    and { lines = lines, shape = shape, buyer = buyer, is_named = buyer ~= NO_BUYER }
+    and { lines = lines, shape = shape, buyer = buyer, is_named = buyer ~= NO_BUYER,
+      is_old = ctx.settled_at > 0 and is_old(record) }
 end
 
 -- Notes the records that this generation has under these ids, and the lines of those whose units may move;
@@ -67,7 +68,8 @@ local function look_into(generation, ids)
       known[ids[i]] = record
       -- What was reserved together has the same record.
       if record ~= before then
-        local letter = byte(record, 1)
+        local letter = byte(record, 1) or 0
+        if letter ~= PENDING and not find('pMCcRrEe', sub(record, 1, 1), 1, true) or letter == 0 then newer('record') end
         if letter >= FIRST_EXTENDED then ctx.any_extended = true end
         if letter == PENDING or letter == EXTENDED_PENDING then
           if moves_records then touch(record) end
@@ -136,7 +138,7 @@ function look_up_named(first_attempts_wait)
 end
 
 local operations = 0
-for at = 2, #ARGV, 4 do
+for at = 3, #ARGV, 4 do
   local kind, args, packed, extra = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   if not extra then malformed('group') end
   local n, lines, target = #packed / 16, nil, nil
@@ -153,11 +155,12 @@ for at = 2, #ARGV, 4 do
       if #args < 16 then malformed('target') end
       target = sub(args, 1, 16)
       if kind ~= 'E' then lines = lines_of(sub(args, kind == 'c' and 18 or 17)) end
-    elseif kind ~= 'S' and kind ~= 'A' then
+    elseif kind ~= 'S' and kind ~= 'A' and kind ~= 'U' and kind ~= 'I' and kind ~= 'O' then
       malformed('group')
     end
   end
-  local sku_at = kind == 'S' and 14 or kind == 'A' and 9 or kind == 'F' and 35 or (kind == 'T' or kind == 'D') and 1
+  local sku_at = kind == 'S' and 14 or kind == 'A' and 9 or kind == 'F' and 35 or kind == 'U' and 8
+    or (kind == 'T' or kind == 'D') and 1
   if sku_at then
     local sku = sub(args, sku_at)
     if sku == '' then malformed('sku') end

@@ -7,7 +7,7 @@
 -- first write, and no write can fail.
 --
 -- KEYS, all of one partition and so of one cluster slot:
---   1 meta       hash    config, state (see records.lua)
+--   1 meta       hash    config, state, terms, fence (see records.lua)
 --   2 stock      hash    SKU -> stock record
 --   3 records:a  hash    16-byte id -> reservation or remembered request; and a weight (opening.lua)
 --   4 records:b  hash    the other generation of the same (partition.lua)
@@ -15,9 +15,9 @@
 --   6 events     stream  one entry for each batch that changed something
 --   7 buyers     hash    SKU NUL buyer -> units held and bought, of SKUs with a limit per buyer
 --
--- ARGV, to open a partition:       'open', config record, epoch
--- ARGV, to configure a namespace:  'configure', revision that is replaced, config record
--- ARGV, for a batch:               epoch, then four for each group of operations that differ only by id:
+-- ARGV, to open a partition:       'open', knowledge, config record, epoch
+-- ARGV, to configure a namespace:  'configure', knowledge, revision that is replaced, config record
+-- ARGV, for a batch:               epoch, knowledge, then four for each group of operations that differ only by id:
 --   kind   args                                  ids            extra
 --   'R'    shape (records.lua)                   16 bytes each  ttl I6, then a buyer field each, or nothing
 --   'N'    as 'R', of first attempts: as the caller says, none of the ids was ever sent before
@@ -34,11 +34,21 @@
 --   'F'    rules to set B, rules (records.lua), revision that is replaced I6 (all ones: any), SKU   ''   ''   configure
 --   'D'    SKU                                   ''             ''      delete; one answer for all
 --   'T'    SKU                                   ''             ''      read stock; one answer for all
--- The ids of 'c', 'b', 'E', 'S' and 'A' are those of remembered requests.
+--   'I'    digest of the figures 16              16 bytes       ''      begin a settlement; the id is the settlement's
+--   'U'    flags B, available I6, SKU            16 bytes       ''      settle a SKU (flag 1: old holds return, 2: only if known)
+--   'O'    digest of the figures 16              16 bytes       ''      end the settlement and open the partition
+-- The ids of 'c', 'b', 'E', 'S', 'A', 'I' and 'O' are those of remembered requests.
 -- A batch without groups gives back what is due, and drops the records whose time is over.
 --
+-- The knowledge of the caller: 'g' if a loss gates the partition or 'n' if it does not, then its claims: for each
+-- change that it knows to be acknowledged epoch I6, term 40, sequence I6. 'open' and 'configure' take claims of
+-- other epochs too: then what is here has replaced what the caller knows (history.lua).
+--
 -- Reply to a batch: now (ms), sequence before the first group, reservations expired by this call,
--- the next deadline (ms; 0: none; not after now: more are due), revision of the config, then for each
+-- the next deadline (ms; 0: none; not after now: more are due), revision of the config, sequence after the
+-- last group, the term of that sequence (40; zeros: none), the fence ('' or: flags B as in the state,
+-- noticed at I6, lost epoch I6, term 40, sequence I6, kept sequence I6), verdicts on the claims ('' if all are part of
+-- the history, else a letter each: k part of it, s lost and settled, u proves nothing, l lost); then for each
 -- group an array: codes (one byte each), what the group shares, and the details of the codes that have
 -- one, in order and one behind the other: each says itself where it ends. What an 'R', 'N' or 'r' shares begins
 -- with the ttl in force, I6.
@@ -48,7 +58,9 @@
 --   J bought anew: +1               detail: record of the purchase
 --   Y replayed                      detail: record; stock record (S, A, F); none (D)
 --   j bought anew before            detail: record of the purchase
---   V value                         detail: record (G), stock record (T)
+--   V value                         detail: record (G), stock record (T), none (I: begun)
+--   g refused or not found, because the partition has lost changes and is not settled
+--   f there is nothing to settle    o another settlement has begun or ended since
 --   S short                         shared: available I6 of each line
 --   N no such SKU, U not protected  shared: the number of the line B
 --   W outside of the sale's window  shared: the number of the line B, opens I6, closes I6
@@ -68,4 +80,5 @@
 --   v another version               detail: stock record; none for a SKU that is not known
 --   w the sale would close before it opens
 -- Errors, all of them before the first write: SENTINELCLOSED (no such partition, or another epoch),
--- SENTINELCORRUPT (a record that this script did not write), SENTINELMALFORMED (arguments).
+-- SENTINELCORRUPT (a record that this script did not write), SENTINELNEWER (a record of a newer version),
+-- SENTINELMALFORMED (arguments).

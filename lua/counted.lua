@@ -15,7 +15,7 @@ end
 -- or why it can't be replaced. Nothing if it holds nothing any more.
 local function replaced_units(id, buyer)
   local record = known[id]
-  if not record or byte(record, 1) == MEMO then return nil, nil, 'X' end
+  if not record or byte(record, 1) == MEMO then return nil, nil, ctx.missing end
   local state = state_of(record)
   if state == 'C' then return nil, nil, 'C' end
   if state ~= 'P' then return nil, nil end
@@ -24,8 +24,11 @@ local function replaced_units(id, buyer)
   local extension = extension_of(record, lines)
   local amounts = held_amounts(lines, extension)
   local units, counted = {}, {}
+  local withdraws = ctx.settled_at > 0 and is_old(record)
   for i = 1, lines.n do
-    units[lines.skus[i]] = amounts[i]
+    local stock = stocks[lines.skus[i]]
+    -- Units of a hold that is older than a settlement do not return to the stock.
+    units[lines.skus[i]] = withdraws and stock and stock[FLAGS] >= WITHDRAWS and 0 or amounts[i]
     if its_buyer == buyer and extension.counted ~= 0 and counts_line(extension.counted, i) then
       counted[lines.skus[i]] = amounts[i]
     end

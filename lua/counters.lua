@@ -11,12 +11,22 @@ if n > 0 then
   for i = 1, n do
     local bytes = values[i]
     if bytes then
-      if #bytes ~= 31 and #bytes ~= 63 then corrupt('stock record') end
+      if #bytes < 31 then corrupt('stock record') end
       local stock = { unpack_bytes('>I6I6I6I6I6B', bytes) }
-      if #bytes == 63 then
-        stock.rules = { unpack_bytes('>I6I4I6I4I6I6', bytes, 32) }
-        if stock.rules[BUYER_LIMIT] > 0 then ctx.any_limited = true end
+      local flags, length = stock[FLAGS], 31
+      if flags > NEWEST_FLAGS then newer('stock record') end
+      if flags >= RULED then
+        if flags % 4 >= RULED and #bytes >= 63 then
+          stock.rules = { unpack_bytes('>I6I4I6I4I6I6', bytes, 32) }
+          if stock.rules[BUYER_LIMIT] > 0 then ctx.any_limited = true end
+          length = 63
+        end
+        if flags >= HAS_WITHDRAWN and #bytes >= length + 6 then
+          stock.withdrawn = unpack_bytes('>I6', bytes, length + 1)
+          length = length + 6
+        end
       end
+      if #bytes ~= length or (flags % 4 >= RULED) ~= (stock.rules ~= nil) then corrupt('stock record') end
       stocks[skus[i]] = stock
     end
   end

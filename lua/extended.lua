@@ -90,7 +90,12 @@ function settle_extended(id, to, amounts)
   local lines = lines_of(shape)
   local extension = extension_of(record, lines)
   amounts = amounts or held_amounts(lines, extension)
-  move(lines, amounts, 1, HELD, to == 'C' and SOLD or AVAILABLE)
+  local withdrawn
+  if to ~= 'C' and ctx.settled_at > 0 and is_old(record) then
+    withdrawn = release_old(lines, amounts, 1)
+  else
+    move(lines, amounts, 1, HELD, to == 'C' and SOLD or AVAILABLE)
+  end
   local sold = 0
   for i = 1, lines.n do
     local share = to == 'C' and extension.sold or extension.released
@@ -108,7 +113,7 @@ function settle_extended(id, to, amounts)
   local head = after == 'P' and '' or string.lower(after) .. at
   put(id, head .. 'p' .. sub(record, 2, TAIL - 1) .. buyer .. shape .. extension_bytes(extension))
   enter(run_of(to, after, after == 'P' and sub(record, 2, 7) or NO_DEADLINE, buyer ~= NO_BUYER,
-    shape_of(lines, amounts), after == 'P' and shape_of(lines, rest) or ''), id, 1, buyer)
+    shape_of(lines, amounts), after == 'P' and shape_of(lines, rest) or '', withdrawn), id, 1, buyer)
 end
 
 -- A later deadline; no unit moves.

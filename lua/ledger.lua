@@ -8,10 +8,12 @@ ctx.any_extended = ctx.any_counted or kinds.r or kinds.L or kinds.c or kinds.b o
 local runs = {} -- the same as run_list, by their heads
 
 -- A run of events: what happened (kind), what the reservation is after it, until when it is held, whether
--- buyers are named, which units moved (shape), and which are held still where that is not the same (rest).
-function run_of(kind, after, deadline, is_named, shape, rest)
+-- buyers are named, which units moved (shape), which are held still where that is not the same (rest), and which
+-- were withdrawn (a shape, or nothing).
+function run_of(kind, after, deadline, is_named, shape, rest, withdrawn)
   local head = kind .. after .. deadline .. (is_named and '\1' or '\0') .. pack('>I2', #shape) .. shape
     .. pack('>I2', #rest) .. rest
+  if ctx.format > 1 then head = head .. (withdrawn and pack('>I2', #withdrawn) .. withdrawn or '\0\0') end
   local run = runs[head]
   if not run then
     -- In [1], [2], ...: ids. `last`: the last of its numbers, counted from the first of this call.
@@ -80,7 +82,7 @@ function settle_stretch(ids, packed, first, to, codes, details)
     if record ~= before then
       local its = record and alike[record]
       -- Not any more: another one, or an id that has stood here before.
-      if not its or its.lines ~= lines or its.is_named ~= is_named then
+      if not its or its.lines ~= lines or its.is_named ~= is_named or its.is_old ~= like.is_old then
         last = i - 1
         break
       end
@@ -106,8 +108,13 @@ function settle_stretch(ids, packed, first, to, codes, details)
   n = last - first + 1
   if n < #ids or not packed then packed = concat(ids, '', first, last) end
   ctx.pending = ctx.pending - n
-  move(lines, lines.quantities, n, HELD, to == 'C' and SOLD or AVAILABLE)
-  enter(run_of(to, to, NO_DEADLINE, is_named, like.shape, ''), packed, n, names and concat(names))
+  local withdrawn
+  if like.is_old and to ~= 'C' then
+    withdrawn = release_old(lines, lines.quantities, n)
+  else
+    move(lines, lines.quantities, n, HELD, to == 'C' and SOLD or AVAILABLE)
+  end
+  enter(run_of(to, to, NO_DEADLINE, is_named, like.shape, '', withdrawn), packed, n, names and concat(names))
   return last
 end
 

@@ -1,20 +1,52 @@
--- The partition: loads its state and its config, and reads the one clock and the generations.
--- Reads META, TIME and the size of both generations. Sets what ctx has of the partition.
+-- The partition: loads its state and its config, compares what the caller knows of its history, and reads the one
+-- clock and the generations. Reads META, TIME and the size of both generations. Sets what ctx has of the partition.
 
 local CLOCK_FREEZE = 1000 -- ms that the clock may stand still after a step back
 
 local meta = call('HMGET', META, 'config', 'state')
-if not meta[1] or not meta[2] then error(error_reply('SENTINELCLOSED no such partition')) end
-local _, records, skus, partitions
+local config, state = meta[1], meta[2]
+if not config or not state then error(error_reply('SENTINELCLOSED no such partition')) end
+if #config < CONFIG_LENGTH then corrupt('config') end
+local version = byte(config, 1)
+ctx.format = version == CONFIG_VERSION and byte(config, CONFIG_LENGTH + 1) or version
+if version > CONFIG_VERSION or ctx.format > NEWEST_FORMAT then newer('config') end
+local _, records, skus, partitions, flags
 _, ctx.config_revision, ctx.retention, _, _, ctx.longest_life, records, skus, ctx.events_kept, partitions =
-  unpack_bytes(CONFIG_FORMAT, meta[1])
+  unpack_bytes(CONFIG_FORMAT, config)
 -- The namespace's quotas, divided among its partitions.
 ctx.quota_records, ctx.quota_skus = math.ceil(records / partitions), math.ceil(skus / partitions)
-if #meta[2] ~= STATE_LENGTH then corrupt('state') end
-ctx.epoch, ctx.sequence, ctx.mark, ctx.offset, ctx.generation, ctx.next_due, ctx.pending,
-  ctx.older_pending, ctx.older_written = unpack_bytes(STATE_FORMAT, meta[2])
+-- In a namespace whose format was just raised the next change writes the state in the new format.
+if #state == STATE_LENGTH_1 then
+  ctx.epoch, ctx.sequence, ctx.mark, ctx.offset, ctx.generation, ctx.next_due, ctx.pending,
+    ctx.older_pending, ctx.older_written = unpack_bytes(STATE_FORMAT_1, state)
+  ctx.term_first = ctx.sequence + 1
+else
+  version = byte(state, 1) or 0
+  if version > STATE_VERSION then newer('state') end
+  if version ~= STATE_VERSION or #state < STATE_LENGTH then corrupt('state') end
+  _, ctx.epoch, ctx.term, ctx.sequence, ctx.mark, ctx.offset, ctx.generation, ctx.next_due, ctx.pending,
+    ctx.older_pending, ctx.older_written, ctx.term_first, flags, ctx.settled_at = unpack_bytes(STATE_FORMAT, state)
+  ctx.run = ctx.term
+  if flags > 0 then
+    ctx.gated = bit.band(flags, GATED) > 0
+    ctx.emptied = bit.band(flags, EMPTIED) > 0
+    ctx.unreported = bit.band(flags, UNREPORTED) > 0
+    if bit.band(flags, OTHER_RUN) > 0 then ctx.run = sub(state, STATE_LENGTH + 1) end
+    ctx.is_unproven = ctx.gated or ctx.emptied or ctx.unreported
+  end
+end
 ctx.first_sequence = ctx.sequence
-if ctx.epoch ~= tonumber(ARGV[1]) then error(error_reply('SENTINELCLOSED another epoch')) end
+is_batch = ARGV[1] ~= 'open' and ARGV[1] ~= 'configure'
+if is_batch and ctx.epoch ~= tonumber(ARGV[1]) then error(error_reply('SENTINELCLOSED another epoch')) end
+
+-- Usually the caller knows one change, and it was made in the term that the partition is still in. Epoch and term
+-- stand beside each other in the state and in a claim.
+local knowledge = ARGV[2]
+if not knowledge or #knowledge % CLAIM_LENGTH ~= 1 then malformed('knowledge') end
+if #knowledge > 1 and ctx.format > 1 and (#knowledge ~= 1 + CLAIM_LENGTH or sub(knowledge, 2, 47) ~= sub(state, 2, 47)
+  or unpack_bytes('>I6', knowledge, 48) > ctx.sequence) then
+  ctx.is_unproven = true
+end
 
 -- One clock decides: Redis's. It never runs backwards, because no instant before the mark is ever
 -- used; and after a step back it stands still for CLOCK_FREEZE at most, because a longer step is

@@ -3,7 +3,7 @@
 
 -- What a reservation is that is not pending, for who wants to change it.
 local function code_of(state)
-  return state == 'C' and 'C' or state == 'R' and 'B' or state == 'E' and 'E' or 'X'
+  return state == 'C' and 'C' or state == 'R' and 'B' or state == 'E' and 'E' or ctx.missing
 end
 
 -- What an expired reservation held at its deadline: a shape, and its lines with their stock.
@@ -21,6 +21,7 @@ end
 -- Buys it anew, under an id that follows from the reservation's own.
 local function buy_anew(id, purchase)
   if known[purchase] then return 'j', known[purchase] end
+  if ctx.gated then return 'g' end
   local record = known[id]
   local buyer = buyer_and_shape(record)
   local shape, lines = lapsed(record)
@@ -74,7 +75,7 @@ local function change_once(group, change)
   local seen, record = known[id], known[group.target]
   if seen then
     if byte(seen, 1) ~= MEMO or sub(seen, 8) ~= memo then return { 'D', '' } end
-    if not record then return { 'X', '' } end
+    if not record then return { ctx.missing, '' } end
     return { 'Y', '', record }
   end
   if not record or not is_pending(record) then return { code_of(record and state_of(record)), '' } end

@@ -1,11 +1,21 @@
 -- The bytes of every record, big-endian; the same formats are in server/src/store/wire.rs.
 -- Pure functions; no redis.call. Formats as struct.pack reads them, lengths in bytes:
---   state   epoch I6, sequence I6, clock mark I6, clock offset i8, number of the generation B, next due I6
---           (0: none), pending I6, older pending I6, older written I6 (partition.lua)         = 51
---   config  version B, revision I6, retention I6, default ttl I6, longest ttl I6, longest life I6,
---           records I6, SKUs I6, events I6, partitions I2, secret                        = 51 + 32
+--   state   version B (2), epoch I6, term 40, sequence I6, clock mark I6, clock offset i8, number of the
+--           generation B, next due I6 (0: none), pending I6, older pending I6, older written I6
+--           (partition.lua), first sequence of the term I6, flags B, settled at I6             = 105
+--           and where flag 8 is set: the replication id under which the term began, or ''
+--           flags: 1 gated, 2 emptied, 4 a loss has no event yet, 8 see above
+--           In format 1: epoch I6, sequence I6, mark I6, offset i8, generation B, next due I6, pending I6,
+--           older pending I6, older written I6                                                = 51
+--   terms   version B (1), number B, and for each: term 40, first sequence I6; then the lost changes that were
+--           settled: number B, and for each: epoch I6, term 40, sequence I6
+--   fence   version B (1), noticed at I6, identity of the settlement 16, the lost changes that were not settled: number B,
+--           and for each: epoch I6, term 40, sequence I6, kept sequence I6
+--   config  version B (1, or 2), revision I6, retention I6, default ttl I6, longest ttl I6, longest life I6,
+--           records I6, SKUs I6, events I6, partitions I2, in version 2 format B, secret     = 51 (+ 1) + 32
 --   stock   available I6, held I6, sold I6, supplied I6, version I6, flags B                  = 31
 --           and where flag 2 is set: rules revision I6, rules                            = 31 + 32
+--           and where flag 4 is set: withdrawn I6; flag 8: units of old holds are withdrawn
 --   rules   most units I4, longest ttl I6, buyer's limit I4, opens I6, closes I6 (0: none each), and
 --           before them in the args of 'F': flags B
 --   shape   ttl as asked I6 (0: the default), lines B, then for each: quantity I4, SKU length B, SKU
@@ -19,6 +29,11 @@
 -- The state of a reservation is a letter: P pending, C committed, R rolled back, E expired. A record is
 -- extended only where it has something to say (extended.lua): a plain sale costs no byte for the rules
 -- of others.
+--
+-- The version of each kind: state, terms, fence, config and events (write.lua) begin with it; a stock record
+-- has it in its flags, where bits 16 and above belong to newer versions; a reservation or remembered request has it in its
+-- letter, of which a newer version takes others; an entry of the deadline index has a length that is a multiple of 16. A script that meets a newer
+-- version refuses before it writes.
 
 function corrupt(what)
   error(error_reply('SENTINELCORRUPT ' .. what))
@@ -28,16 +43,31 @@ function malformed(what)
   error(error_reply('SENTINELMALFORMED ' .. what))
 end
 
+function newer(what)
+  error(error_reply('SENTINELNEWER ' .. what))
+end
+
 function state_bytes()
-  return pack(STATE_FORMAT, ctx.epoch, ctx.sequence, ctx.now, ctx.offset, ctx.generation, ctx.next_due,
-    ctx.pending, ctx.older_pending, ctx.older_written)
+  if ctx.format == 1 then
+    return pack(STATE_FORMAT_1, ctx.epoch, ctx.sequence, ctx.now, ctx.offset, ctx.generation, ctx.next_due,
+      ctx.pending, ctx.older_pending, ctx.older_written)
+  end
+  local flags = (ctx.gated and GATED or 0) + (ctx.emptied and EMPTIED or 0) + (ctx.unreported and UNREPORTED or 0)
+  local is_other_run = ctx.run ~= ctx.term
+  if is_other_run then flags = flags + OTHER_RUN end
+  local bytes = pack(STATE_FORMAT, STATE_VERSION, ctx.epoch, ctx.term, ctx.sequence, ctx.now, ctx.offset, ctx.generation,
+    ctx.next_due, ctx.pending, ctx.older_pending, ctx.older_written, ctx.term_first, flags, ctx.settled_at)
+  return is_other_run and bytes .. ctx.run or bytes
 end
 
 function stock_bytes(stock)
   local bytes = pack('>I6I6I6I6I6B', stock[1], stock[2], stock[3], stock[4], stock[5], stock[6])
   local rules = stock.rules
-  if not rules then return bytes end
-  return bytes .. pack('>I6I4I6I4I6I6', rules[1], rules[2], rules[3], rules[4], rules[5], rules[6])
+  if rules then
+    bytes = bytes .. pack('>I6I4I6I4I6I6', rules[1], rules[2], rules[3], rules[4], rules[5], rules[6])
+  end
+  if stock.withdrawn then bytes = bytes .. pack('>I6', stock.withdrawn) end
+  return bytes
 end
 
 -- The lines of a shape: skus[i], quantities[i], n. Refuses what the server should have refused.

@@ -19,11 +19,13 @@ function refusal_of(lines, group)
   if #group.extra < 6 then malformed('extra') end
   local asked_ttl, ttl = unpack_bytes('>I6', group.args), unpack_bytes('>I6', group.extra)
   local code, shared
+  if ctx.gated then return 'g', '', ttl end
   for i = 1, lines.n do
     local stock = lines.stocks[i]
     local rules = stock and stock.rules
     if not stock then
       code, shared = 'N', char(i)
+      if ctx.emptied then code, shared = 'g', '' end
     elseif stock[FLAGS] % 2 == 0 then
       code, shared = 'U', char(i)
     elseif rules then
@@ -46,8 +48,8 @@ end
 
 -- Not where an identity was heard of before, where something is to be given back first, or where another
 -- operation may change what there is.
-if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] then
-  reply = { ctx.now, ctx.sequence, 0, ctx.next_due, ctx.config_revision }
+if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] and not ctx.history_changed then
+  reply = { ctx.now, ctx.sequence, 0, ctx.next_due, ctx.config_revision, ctx.sequence, ctx.term, ctx.fence, ctx.verdicts }
   for g = 1, #groups do
     local group = groups[g]
     local lines = group.lines
@@ -61,7 +63,7 @@ if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] then
       reply = nil
       break
     end
-    reply[5 + g] = { rep(refusal, group.n), pack('>I6', ttl) .. shared, '' }
+    reply[9 + g] = { rep(refusal, group.n), pack('>I6', ttl) .. shared, '' }
   end
 end
 

@@ -21,17 +21,26 @@ local ENTRY_IDS = 128 -- ids in an entry of DEADLINES: what falls due is given b
 local MAX_TTL = 31536000000 -- ms: a year, far above what any namespace allows
 
 -- Formats and first bytes of the records (records.lua).
-local STATE_FORMAT = '>I6I6I6i8BI6I6I6I6'
-local STATE_LENGTH = 51
+local NEWEST_FORMAT = 2 -- of a namespace
+local STATE_VERSION = 2
+local STATE_FORMAT = '>BI6c40I6I6i8BI6I6I6I6I6BI6'
+local STATE_LENGTH = 105
+local STATE_FORMAT_1 = '>I6I6I6i8BI6I6I6I6' -- in a namespace of format 1
+local STATE_LENGTH_1 = 51
+local GATED, EMPTIED, UNREPORTED, OTHER_RUN = 1, 2, 4, 8 -- flags of a state
+local CONFIG_VERSION = 2
 local CONFIG_FORMAT = '>BI6I6I6I6I6I6I6I6I2'
 local CONFIG_LENGTH = 51
+local NO_TERM = rep('0', 40)
+local CLAIM_LENGTH = 52
 local PENDING, EXTENDED_PENDING, MEMO = 80, 112, 77 -- 'P', 'p', 'M'
 local TAIL, RESOLVED_TAIL = 14, 21 -- where buyer and shape begin in a pending record, and in a resolved one
 local FIRST_EXTENDED = 97 -- 'a': the state of an extended record is in lower case
 local NO_ORIGIN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local NO_BUYER = '\0'
 local NO_DEADLINE = '\0\0\0\0\0\0'
-local PROTECTED, RULED = 1, 2 -- flags of a stock record
+local PROTECTED, RULED, HAS_WITHDRAWN, WITHDRAWS = 1, 2, 4, 8 -- flags of a stock record
+local NEWEST_FLAGS = 15 -- a stock record with a greater number has a newer version
 local WEIGHT_FIELD, WEIGHT_LENGTH = 'weight', 1024 -- of each generation (opening.lua)
 
 -- Where the counters stand in a stock table, and the rules in a table of rules.
@@ -42,6 +51,13 @@ local REVISION, MOST_UNITS, LONGEST_TTL, BUYER_LIMIT, OPENS, CLOSES = 1, 2, 3, 4
 local ctx = {
   -- Of the partition's state, by partition.lua.
   epoch = 0,
+  term = NO_TERM, -- of the last sequence
+  term_first = 0, -- the first sequence of that term
+  run = NO_TERM, -- the replication id under which that term began
+  gated = false, -- whether it takes and adds no units, because changes were lost
+  emptied = false, -- whether it was lost as a whole, and goes on all the same
+  unreported = false, -- whether a loss has no event yet
+  settled_at = 0, -- ms: holds that were made before are older than the last settlement
   sequence = 0,
   mark = 0,
   offset = 0,
@@ -51,6 +67,7 @@ local ctx = {
   older_pending = 0,
   older_written = 0,
   -- Of the namespace's config.
+  format = 0,
   config_revision = 0,
   retention = 0,
   longest_life = 0,
@@ -71,7 +88,22 @@ local ctx = {
   any_limited = false, -- whether a SKU of the batch has a limit per buyer
   any_extended = false, -- whether a record of the batch is extended, or can become so
   any_counted = false, -- whether the batch can change how many units a buyer has
+  moved = false, -- whether the sequence was advanced
+  replid = '', -- the store's replication id, if the sequence was advanced
+  is_unproven = false, -- whether history.lua has to look at the caller's claims
+  missing = 'X', -- the answer where a reservation is not found; 'g' where it may be lost
+  fence = '', -- of the reply
+  verdicts = '', -- of the reply
+  -- By terms.lua, where it runs.
+  terms = false, -- { name, first sequence } of the newest terms, oldest first
+  settled = false, -- { epoch, term, sequence } of lost changes that were settled
+  claims = false, -- { epoch, term, sequence, kept sequence } of lost changes that were not
+  fenced_at = 0,
+  settling = '', -- the identity of the settlement that is under way
+  lost = false, -- the loss that this call reports as an event: an entry of claims
+  history_changed = false, -- whether any of these changed
 }
+local is_batch      -- whether this is neither 'open' nor 'configure'
 local kinds = {}    -- kind -> true, of the groups
 local groups = {}   -- { kind, args, packed = n ids in one string, n, ids = {..} once looked up, extra, lines, target }
 local known = {}    -- id -> record as it is now: from the store, or as this call has changed it
@@ -93,10 +125,12 @@ local run_list = {}       -- the runs of events, in order
 local new_deadlines = {}  -- deadline -> packed ids that the index shall have there, in pieces
 
 -- The functions that more than one file calls, by the file that makes them.
-local corrupt, malformed, is_pending, state_of, deadline_of, buyer_and_shape, lines_from -- records.lua
+local corrupt, malformed, newer, is_pending, state_of, deadline_of, buyer_and_shape, lines_from -- records.lua
 local stock_bytes, state_bytes -- records.lua
+local history_fields -- terms.lua
 local load_fields, look_up, look_up_named, lines_of, buyers_of, touch -- batch.lua
 local run_of, enter, move, advance, put, settle, settle_stretch, watch_deadline -- ledger.lua
+local is_old, release_old -- withdrawal.lua
 local shape_of, extension_of, held_amounts, hold_extended, buy, settle_extended, extend_deadline -- extended.lua
 local limited_lines, counts_line, count, over_limit -- buyers.lua
 local availability, refusal_of -- refusal.lua

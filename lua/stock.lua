@@ -8,6 +8,12 @@ local function answer(code, stock)
   return { code, '', stock and stock_bytes(stock) or nil }
 end
 
+-- There is no such SKU, or it may be lost.
+local function missing_sku()
+  if ctx.missing == 'g' then return answer('g') end
+  return { 'N', '\1' }
+end
+
 -- Makes the SKU, protected and empty, if the quota allows it.
 local function made(sku)
   if call('HLEN', STOCK) + new_skus >= ctx.quota_skus then return nil end
@@ -22,14 +28,15 @@ local function change_stock(group, sku, delta_of, refuse)
   local record, stock = known[id], stocks[sku]
   if record then
     if byte(record, 1) ~= MEMO or sub(record, 8) ~= memo then return answer('D') end
-    if not stock then return { 'N', '\1' } end -- deleted since
+    if not stock then return missing_sku() end -- deleted since
     return answer('Y', stock)
   end
+  if ctx.gated then return answer('g') end
   local objection = refuse and refuse(stock)
   if objection == 'v' then return { 'v', '', stock and stock_bytes(stock) or '' } end
   if objection then return answer(objection) end
   local delta = delta_of(stock)
-  if not stock and delta < 0 then return { 'N', '\1' } end
+  if not stock and delta < 0 then return missing_sku() end
   local available, held = stock and stock[AVAILABLE] or 0, stock and stock[HELD] or 0
   if available + delta < 0 then return answer(ctx.backlog and 'A' or 'H', not ctx.backlog and stock or nil) end
   if available + held + delta > MAX_STOCK then return answer('L') end
@@ -76,7 +83,7 @@ function apply.F(group)
   if mask == 0 or flags > PROTECTED or most_units > MAX_QUANTITY or limit > MAX_QUANTITY then malformed('rules') end
   local sku = sub(args, 35)
   local stock = stocks[sku]
-  if not stock then return { 'N', '\1' } end
+  if not stock then return missing_sku() end
   local current = stock.rules and stock.rules[REVISION] or 0
   if revision ~= ANY_REVISION and revision ~= current then return answer('v', stock) end
   local rules, differs = changed_rules(stock, mask, { 0, most_units, ttl, limit, opens, closes })
@@ -90,6 +97,7 @@ end
 
 function apply.D(group)
   local stock = stocks[group.args]
+  if ctx.gated or not stock and ctx.emptied then return answer('g') end
   if not stock then return { 'Y', '' } end
   if stock[HELD] > 0 then return answer(ctx.backlog and 'A' or 'h', not ctx.backlog and stock or nil) end
   local last = answer('K', stock)
@@ -100,6 +108,6 @@ end
 function apply.T(group)
   if ctx.backlog then return answer('A') end
   local stock = stocks[group.args]
-  if not stock then return { 'N', '\1' } end
+  if not stock then return missing_sku() end
   return answer('V', stock)
 end

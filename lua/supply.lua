@@ -1,5 +1,5 @@
 -- The ledger of stock itself: units that come in or go out, the rules of a SKU, and its end. Runs with
--- stock.lua; no redis.call.
+-- stock.lua and settle.lua; no redis.call.
 
 -- The SKU is this from now on, also to the lines of the batch; false: there is none.
 local function become(sku, stock)
@@ -25,9 +25,19 @@ end
 -- The rules of a SKU; no unit moves.
 local function configure(sku, flags, rules)
   local stock = stocks[sku]
-  stock[FLAGS], stock[VERSION], stock.rules = flags, advance(1), rules
+  stock[FLAGS], stock[VERSION], stock.rules = flags + stock[FLAGS] - stock[FLAGS] % 4, advance(1), rules
   changed_stock[sku] = true
   enter(run_of('F', '-', NO_DEADLINE, false, char(flags) .. sku, ''), NO_ORIGIN, 1)
+end
+
+-- The counters of a SKU after a settlement, with the flags that say what becomes of its old holds.
+local function set_settled(sku, available, flags)
+  local stock = stocks[sku]
+  local supplied = available + stock[HELD] + stock[SOLD]
+  local delta = supplied - stock[SUPPLIED]
+  stock[AVAILABLE], stock[SUPPLIED], stock[VERSION], stock[FLAGS] = available, supplied, advance(1), flags
+  changed_stock[sku] = true
+  enter(run_of('U', '-', NO_DEADLINE, false, pack('>i8', delta) .. sku, ''), NO_ORIGIN, 1)
 end
 
 -- A SKU that nobody holds goes.

@@ -9,7 +9,7 @@ local function call_with(command, key, arguments)
   end
 end
 
-local moved = ctx.sequence > ctx.first_sequence
+local moved = ctx.moved
 -- Each record goes to where it is, or to the current generation.
 local records, older_records = new_records, {}
 if next(in_older) ~= nil then
@@ -27,17 +27,19 @@ if next(in_older) ~= nil then
 end
 -- Whether the older generation goes, and the current one becomes the older.
 local goes = ctx.older_pending == 0 and ctx.now >= ctx.older_written + ctx.retention and ctx.record_count > 0
-if moved or spent[1] or goes and not groups[1] then
+if moved or spent[1] or ctx.history_changed or goes and not groups[1] then
   -- A key that was perhaps not read: a wrong type shows now.
   if next(new_deadlines) ~= nil then call('ZCARD', DEADLINES) end
 
-  -- One entry: version, now, first sequence, number of runs, runs, number of SKUs, the stock of each after
+  -- One entry: version (1, or 2), now, first sequence, in version 2 the term and its first sequence, number of runs,
+  -- runs, number of SKUs, the stock of each after
   -- the batch; a SKU that is gone has no record. Its id is the last sequence, so that a reader resumes by
   -- sequence. A run: its head (ledger.lua), how many, their ids, their numbers as ranges (how many, and of
   -- each the first, counted from the first sequence, and how many), and their buyer fields where it names them.
   if moved then
     local stock_values, gone_skus = {}, {}
-    local skus, parts = {}, { char(1), pack('>I6I6I2', ctx.now, ctx.first_sequence, #run_list) }
+    local skus, parts = {}, ctx.format == 1 and { char(1), pack('>I6I6I2', ctx.now, ctx.first_sequence, #run_list) }
+      or { char(2), pack('>I6I6c40I6I2', ctx.now, ctx.first_sequence, ctx.term, ctx.term_first, #run_list) }
     local n = 2
     for r = 1, #run_list do
       local run = run_list[r]
@@ -113,5 +115,9 @@ if moved or spent[1] or goes and not groups[1] then
     ctx.generation = 1 - ctx.generation
     ctx.older_pending, ctx.older_written = ctx.pending, ctx.now
   end
-  call('HSET', META, 'state', state_bytes())
+  if ctx.history_changed then
+    call('HSET', META, 'state', state_bytes(), unpack(history_fields()))
+  else
+    call('HSET', META, 'state', state_bytes())
+  end
 end

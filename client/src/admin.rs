@@ -15,6 +15,7 @@ use crate::{
     },
     rpc_error::RpcError,
     rules::{NamespaceChange, NamespaceConfig, RulesChange, SkuConfiguration},
+    settle::{self, ServerInfo, SettlePartition},
     types::{Audit, Protection, Receipt, Snapshot, Stock},
 };
 
@@ -151,6 +152,22 @@ impl Admin {
         is_protected: bool,
     ) -> Result<Vec<Protection>, SetProtectionError> {
         bulk::set_protection(self, skus.into_iter().map(Into::into).collect(), is_protected).await
+    }
+
+    /// Opens a partition that is fenced because its store lost changes: sets what is available of each SKU to the
+    /// figure that is given, or to 0. The figures come from the books of the shop. Await it, or say more first:
+    /// `admin.settle_partition(0).available("ps5", 30).await`. It can be refused as
+    /// [`SettlePartitionError`](crate::SettlePartitionError) says.
+    pub fn settle_partition(&self, partition: i32) -> SettlePartition {
+        SettlePartition::new(self.clone(), partition)
+    }
+
+    /// Says what the server is, which store it uses, and which partitions it knows to be fenced.
+    ///
+    /// # Errors
+    /// See [`RpcError`].
+    pub async fn server_info(&self) -> Result<ServerInfo, RpcError> {
+        settle::server_info(self).await
     }
 
     /// Checks the books of the namespace against its records, exactly and under full traffic. Reads

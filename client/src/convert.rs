@@ -219,6 +219,7 @@ fn stock(message: Option<v1::Stock>) -> Result<Stock, RpcError> {
         supplied: message.supplied,
         version: message.version,
         is_protected: message.is_protected,
+        withdrawn: message.withdrawn,
     })
 }
 
@@ -244,7 +245,7 @@ fn required_instant(value: Option<prost_types::Timestamp>, missing: &str) -> Res
     instant(value.ok_or_else(|| RpcError::malformed(missing))?)
 }
 
-fn instant(value: prost_types::Timestamp) -> Result<SystemTime, RpcError> {
+pub(crate) fn instant(value: prost_types::Timestamp) -> Result<SystemTime, RpcError> {
     SystemTime::try_from(value).map_err(|_| RpcError::malformed("an instant out of range"))
 }
 

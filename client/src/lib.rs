@@ -70,6 +70,7 @@ mod resolve;
 mod retry;
 mod rpc_error;
 mod rules;
+mod settle;
 mod trace;
 mod types;
 mod watch;
@@ -91,20 +92,21 @@ pub use operation_errors::{
     AdjustStockError, AuditError, BatchError, BatchGetStockError, CommitError, ConfigureNamespaceError,
     ConfigureSkuError, DeleteSkuError, ExtendError, GetNamespaceError, GetReservationError, GetSkuError, GetStockError,
     ImportStockError, IsProtectedError, ListNamespacesError, ListReservationsError, ListStockError, ReserveError,
-    RollbackError, SetProtectionError, SetStockError, WatchError, WatchStockError,
+    RollbackError, SetProtectionError, SetStockError, SettlePartitionError, WatchError, WatchStockError,
 };
 pub use reserve::Reserve;
 pub use resolve::{Commit, Extend, Rollback};
 pub use retry::{RetryBudget, RetryPolicy};
 pub use rpc_error::{FieldViolation, RpcError};
 pub use rules::{NamespaceChange, NamespaceConfig, RulesChange, SkuConfiguration, SkuRules};
+pub use settle::{FencedPartition, ServerInfo, SettlePartition, Settlement};
 pub use tonic::Code;
 pub use types::{
     Audit, Extended, Finding, FindingKind, Imported, Line, Page, Protection, Receipt, Reservation, ReservationLine,
     ShortLine, Snapshot, State, Stock,
 };
 pub use watch::{
-    events::{Changes, Event, EventKind, Events},
+    events::{Changes, Event, EventKind, Events, LostHistory},
     protected::{DEFAULT_MAX_AGE, ProtectedSkus},
     stock::{StockNews, WatchStock},
 };

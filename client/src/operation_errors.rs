@@ -17,7 +17,7 @@ pub use self::{
     admin::{
         AdjustStockError, AuditError, ConfigureNamespaceError, ConfigureSkuError, DeleteSkuError, GetNamespaceError,
         GetSkuError, ImportStockError, ListNamespacesError, ListReservationsError, ListStockError, SetProtectionError,
-        SetStockError,
+        SetStockError, SettlePartitionError,
     },
     checkout::{
         BatchError, BatchGetStockError, CommitError, ExtendError, GetReservationError, GetStockError, IsProtectedError,
@@ -204,6 +204,7 @@ mod tests {
             "ImportStock" ImportStockError,
             "SetProtection" SetProtectionError,
             "Audit" AuditError,
+            "SettlePartition" SettlePartitionError,
             "Watch" WatchError,
             "WatchStock" WatchStockError,
         }

@@ -110,6 +110,8 @@ pub struct NamespaceConfig {
     pub quota_records: i64,
     /// SKUs that the namespace may hold.
     pub quota_skus: i64,
+    /// The format in which records are written.
+    pub format: i32,
     /// Grows with every change.
     pub version: i64,
 }
@@ -126,6 +128,7 @@ pub struct NamespaceChange {
     pub(crate) retention: Option<Duration>,
     pub(crate) quota_records: Option<i64>,
     pub(crate) quota_skus: Option<i64>,
+    pub(crate) format: Option<i32>,
 }
 
 impl NamespaceChange {
@@ -174,6 +177,13 @@ impl NamespaceChange {
     /// SKUs that the namespace may hold, 1 to 100,000,000.
     pub fn quota_skus(mut self, skus: i64) -> Self {
         self.quota_skus = Some(skus);
+        self
+    }
+
+    /// The format in which records are written, 1 to 2; it can only be raised, after the last server of an older release
+    /// has stopped.
+    pub fn format(mut self, format: i32) -> Self {
+        self.format = Some(format);
         self
     }
 }

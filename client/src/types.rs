@@ -120,6 +120,8 @@ pub struct Stock {
     pub version: i64,
     /// Whether the units are governed here.
     pub is_protected: bool,
+    /// Units that left `supplied` with holds older than a settlement.
+    pub withdrawn: i64,
 }
 
 /// What an audit can find wrong.

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub const EXIT_CONFIG: u8 = 64;
     long_about = None,
     after_help = "Durations are written like 250ms, 10s or 1h 30m. Traces go out when OTEL_EXPORTER_OTLP_ENDPOINT is set;\n\
                   the other OTEL_* variables are honoured too.\n\
-                  Exit codes: 0 stopped in order, 64 wrong configuration, 69 no Redis to start, 71 address not to be had, 1 other."
+                  Exit codes: 0 stopped in order, 64 wrong configuration, 69 no Redis to start, 71 address not to be had, 74 state folder not to be used, 1 other."
 )]
 pub struct Config {
     /// Address of the gRPC server; port 0 takes a free one, and the log says which
@@ -148,6 +148,15 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_QUOTA_SKUS", default_value_t = 1_000_000, value_name = "SKUS")]
     pub quota_skus: u64,
 
+    /// Format of a new namespace, 1 to 2; the older one while servers of a release before 0.2 use the same store
+    #[arg(long, env = "SENTINEL_FORMAT", default_value_t = 2, value_name = "FORMAT")]
+    pub format: u8,
+
+    /// Folder in which this server keeps what it knows of the store's history, so that it notices after its own restart
+    /// that the store came back older or empty; one folder a server, not in --data-dir; without it that is lost at the stop
+    #[arg(long, env = "SENTINEL_STATE_DIR", value_name = "FOLDER")]
+    pub state_dir: Option<PathBuf>,
+
     /// Form of the log on standard error; `auto` is human on a terminal and json elsewhere
     #[arg(long, env = "SENTINEL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,
@@ -243,6 +252,7 @@ impl Config {
         check.number("partitions", self.partitions, 1, domain::MAX_PARTITIONS);
         check.number("quota-records", self.quota_records, 1, domain::MAX_QUOTA_RECORDS);
         check.number("quota-skus", self.quota_skus, 1, domain::MAX_QUOTA_SKUS);
+        check.number("format", self.format, domain::FORMATS.0, domain::FORMATS.1);
 
         check.duration("pool-wait", self.pool_wait, MILLISECOND, MINUTE);
         check.duration("store-timeout", self.store_timeout, 10 * MILLISECOND, MINUTE);
@@ -257,6 +267,15 @@ impl Config {
 
         if self.listen == self.admin_listen && self.listen.port() != 0 {
             check.problem(format!("--listen and --admin-listen are both {}: give them different ports", self.listen));
+        }
+        if let Some(state) = &self.state_dir {
+            if resolved(state).starts_with(resolved(&self.data_dir)) {
+                check.problem(format!(
+                    "--state-dir {} lies in --data-dir {}: a backup of the data would restore it with them",
+                    state.display(),
+                    self.data_dir.display()
+                ));
+            }
         }
         match &self.redis_url {
             Some(url) => {
@@ -273,6 +292,21 @@ impl Config {
             check.problem(format!("--log {:?}: {error}", self.log));
         }
         check.finish()
+    }
+}
+
+/// The folder without links and relative parts, as far as it exists.
+fn resolved(folder: &Path) -> PathBuf {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+    let mut rest = Vec::new();
+    let mut existing = absolute.as_path();
+    loop {
+        if let Ok(path) = existing.canonicalize() {
+            return rest.iter().rev().fold(path, |path, name| path.join(name));
+        }
+        let (Some(parent), Some(name)) = (existing.parent(), existing.file_name()) else { return absolute };
+        rest.push(name);
+        existing = parent;
     }
 }
 
@@ -365,6 +399,24 @@ mod tests {
         assert_eq!(error.problems.len(), 9, "{error}");
         assert!(error.to_string().contains("--default-ttl is 2h: it must be between 1ms and 1h"), "{error}");
         assert!(!error.to_string().contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn the_state_is_not_kept_with_the_data() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, link) = (folder.path().join("data"), folder.path().join("link"));
+        std::fs::create_dir(&data).unwrap();
+        std::os::unix::fs::symlink(&data, &link).unwrap();
+        let state_in = |state: &Path| {
+            let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
+            with(&[&flag("data-dir", &data), &flag("state-dir", state)]).validate()
+        };
+        for inside in [data.clone(), data.join("state"), link.join("a/b")] {
+            let error = state_in(&inside).expect_err("it lies in the data folder").to_string();
+            assert!(error.contains("--state-dir"), "{error}");
+        }
+        state_in(&folder.path().join("state")).unwrap();
+        state_in(&folder.path().join("data-state")).unwrap();
     }
 
     #[test]

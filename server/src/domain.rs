@@ -2,6 +2,7 @@
 //!
 //! - here: names, ids and numbers, and how they are parsed;
 //! - [`operation`]: what a lane carries, and what comes of it;
+//! - [`history`]: terms, places in a partition's history, and what was lost of it;
 //! - [`audit`]: what an audit finds.
 
 use std::{fmt, str::FromStr, time::Duration};
@@ -9,9 +10,11 @@ use std::{fmt, str::FromStr, time::Duration};
 use inventory_sentinel::Reason;
 
 mod audit;
+mod history;
 mod operation;
 
 pub(crate) use audit::{Finding, FindingKind, Report};
+pub(crate) use history::{Fence, HistoryPoint, Knowledge, Term, Verdict};
 pub(crate) use operation::{
     Answer, Condition, Happened, NamespaceChange, Operation, Outcome, Refusal, Reservation, ReservedLine, Rules,
     RulesChange, State, Stock,
@@ -40,6 +43,8 @@ pub(crate) const RETENTION: (Duration, Duration) = (Duration::from_secs(1), Dura
 pub(crate) const MAX_PARTITIONS: u16 = 64;
 /// The most records that a namespace may be allowed.
 pub(crate) const MAX_QUOTA_RECORDS: u64 = 1_000_000_000;
+/// The oldest and the newest format of a namespace that this release writes.
+pub(crate) const FORMATS: (u8, u8) = (1, 2);
 /// The most SKUs that a namespace may be allowed.
 pub(crate) const MAX_QUOTA_SKUS: u64 = 100_000_000;
 
@@ -175,6 +180,9 @@ pub(crate) struct Line {
 pub(crate) struct OnHand(u64);
 
 impl OnHand {
+    /// No unit.
+    pub(crate) const NONE: Self = Self(0);
+
     pub(crate) fn parse(units: i64) -> Result<Self, Invalid> {
         match u64::try_from(units) {
             Ok(units @ 0..=MAX_STOCK) => Ok(Self(units)),

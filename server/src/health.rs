@@ -17,6 +17,7 @@ use tonic_health::server::HealthReporter;
 use crate::config::{Config, Durability, RedisUrl};
 use crate::store::error::StoreError;
 use crate::store::fitness::{self, Fit, Unfit};
+use crate::store::identity::Identity;
 use crate::store::pool::{Limits, Pool};
 
 /// The services whose health is reported; the empty name is the whole server.
@@ -139,6 +140,7 @@ impl StoreGate {
 pub(crate) async fn watch_store(
     url: RedisUrl,
     config: Arc<Config>,
+    identity: Arc<Identity>,
     health: Health,
     gate: Arc<StoreGate>,
     shutdown: CancellationToken,
@@ -156,7 +158,7 @@ pub(crate) async fn watch_store(
         let mut seen = Seen::default();
         let mut retry = PROBE_RETRY.0;
         loop {
-            let state = probe(&pool, config.durability).await;
+            let state = probe(&pool, config.durability, &identity).await;
             let pause = if state.is_ok() {
                 retry = PROBE_RETRY.0;
                 PROBE_INTERVAL
@@ -192,16 +194,23 @@ pub(crate) async fn watch_store(
 }
 
 /// One look. A connection that broke since the last one says nothing: then a new one is asked.
-async fn probe(pool: &Pool, durability: Durability) -> Result<Fit, Unfit> {
-    match look(pool, durability).await {
-        Err(Unfit::Away(StoreError::Unknown { .. })) => look(pool, durability).await,
+async fn probe(pool: &Pool, durability: Durability, identity: &Identity) -> Result<Fit, Unfit> {
+    match look(pool, durability, identity).await {
+        Err(Unfit::Away(StoreError::Unknown { .. })) => look(pool, durability, identity).await,
         other => other,
     }
 }
 
-async fn look(pool: &Pool, durability: Durability) -> Result<Fit, Unfit> {
+async fn look(pool: &Pool, durability: Durability, identity: &Identity) -> Result<Fit, Unfit> {
     let mut connection = pool.get().await?;
-    fitness::check(&mut connection, durability).await
+    let fit = fitness::check(&mut connection, durability).await?;
+    match identity.verify(&mut connection).await {
+        Ok(_) => identity.set_run_id(&fit.run_id),
+        Err(error @ StoreError::Foreign { .. }) => return Err(Unfit::Faults(vec![error.to_string()])),
+        Err(error) => return Err(error.into()),
+    }
+    identity.set_version(&fit.version);
+    Ok(fit)
 }
 
 /// The store seen last, so that a new one is told once.
@@ -278,7 +287,8 @@ mod tests {
         let pool = Pool::new(embedded.url(), Limits::from(&*config)).unwrap();
         let (gate, shutdown) = (Arc::new(StoreGate::new()), CancellationToken::new());
         let health = Health::new(HealthReporter::new()).await;
-        let watch = watch_store(embedded.url().clone(), config, health.clone(), gate.clone(), shutdown.clone());
+        let watch =
+            watch_store(embedded.url().clone(), config, Arc::default(), health.clone(), gate.clone(), shutdown.clone());
         let watch = tokio::spawn(watch);
         let until = async |ready: bool, open: bool, says: &str| {
             let wait = async {

@@ -22,18 +22,23 @@ use tokio::{
 use tracing::{Instrument as _, Span};
 
 mod queue;
+mod view;
 
-use self::queue::Queue;
+use self::{
+    queue::Queue,
+    view::{Seen, View},
+};
 
 use crate::{
-    domain::{Answer, Millis, NamespaceName, Operation},
+    domain::{Answer, HistoryPoint, Knowledge, Millis, NamespaceName, Operation},
     store::{
         Mode, Store,
         error::StoreError,
         keys::PartitionKeys,
-        wire::{Batch, RawReply, Reply, Verdict},
+        wire::{Batch, OperationResult, RawReply, Reply},
     },
     telemetry::{metrics::Metrics, spans},
+    witness::{Observed, Witness},
 };
 
 /// Most lines that one script call touches, counted as [`Operation::weight`] does.
@@ -49,8 +54,6 @@ const MAX_RESEND_BACKOFF: Duration = Duration::from_millis(500);
 /// How often deadlines are looked at while a batch is under way: an answer that tells of one is late by this at
 /// most.
 const LOOK: Duration = Duration::from_millis(5);
-/// A step of the store's clock against ours that is reported.
-const REPORTED_JUMP: Duration = Duration::from_secs(1);
 
 /// Why an operation has no answer of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +70,8 @@ pub(crate) enum LaneError {
     Full,
     /// Not applied: the store holds something that is not ours.
     Corrupt { why: Arc<str> },
+    /// Not applied: the store holds a record of a newer version.
+    Newer { why: Arc<str> },
 }
 
 /// How lanes work; the same for all of them.
@@ -92,6 +97,8 @@ pub(crate) struct Destination {
     /// Of the namespace's config, which says the default ttl.
     pub(crate) config_revision: u64,
     pub(crate) default_ttl: Duration,
+    /// What this server knows of the partition's history.
+    pub(crate) witness: Arc<Witness>,
 }
 
 /// The way into the queue. The lane ends when this is dropped and its queue is empty.
@@ -100,20 +107,6 @@ pub(crate) struct Lane {
     queue: Arc<Queue<Job>>,
     view: Arc<View>,
     metrics: Arc<Metrics>,
-}
-
-/// What is known of the partition from its last reply.
-#[derive(Debug)]
-struct View {
-    last: Mutex<Seen>,
-    closed: AtomicBool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    now: Millis,
-    at: Instant,
-    next_due: Option<Millis>,
 }
 
 /// An operation, and who waits for it.
@@ -214,31 +207,6 @@ impl Pending {
                 LaneError::OutcomeUnknown { why: why() }
             })
         })
-    }
-}
-
-impl View {
-    fn seen(&self) -> Seen {
-        *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Notes a reply that was asked for at `asked`; returns the jump of the store's clock, if large.
-    fn note(&self, reply: &Reply, asked: Instant) -> Option<i64> {
-        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let at = Instant::now();
-        // The clock was read at some time between the question and the answer.
-        let earliest = last.now.0 + asked.saturating_duration_since(last.at).as_millis() as u64;
-        let latest = last.now.0 + at.saturating_duration_since(last.at).as_millis() as u64;
-        let tolerance = REPORTED_JUMP.as_millis() as u64;
-        let jump = if reply.now.0 > latest + tolerance {
-            Some((reply.now.0 - latest) as i64)
-        } else if reply.now.0 + tolerance < earliest {
-            Some(-((earliest - reply.now.0) as i64))
-        } else {
-            None
-        };
-        *last = Seen { now: reply.now, at, next_due: reply.next_due };
-        jump
     }
 }
 
@@ -345,8 +313,8 @@ impl Worker {
         let (operations, callers): (Vec<_>, Vec<_>) =
             jobs.into_iter().map(|Job { operation, caller }| (operation, caller)).unzip();
         match result {
-            Ok(value) => match batch.decode(&value, operations) {
-                Ok(reply) => self.answer(reply, callers, asked).await,
+            Ok((value, knowledge)) => match batch.decode(&value, to.partition, operations) {
+                Ok(reply) => self.answer(reply, &knowledge, callers, asked).await,
                 Err(error) => self.fail(&error, callers),
             },
             Err(StoreError::Full) if mode == Mode::Plain => {
@@ -361,7 +329,9 @@ impl Worker {
         }
     }
 
-    async fn answer(&self, reply: Reply, callers: Vec<Caller>, asked: Instant) -> Round {
+    async fn answer(&self, reply: Reply, sent: &Knowledge, callers: Vec<Caller>, asked: Instant) -> Round {
+        let at = HistoryPoint { epoch: self.destination.epoch, term: reply.term, sequence: reply.sequence };
+        self.destination.witness.confirm(sent, Observed { at, fence: reply.fence, verdicts: &reply.verdicts });
         if let Some(jump) = self.view.note(&reply, asked) {
             self.metrics.inc_clock_jump();
             tracing::warn!(
@@ -376,13 +346,13 @@ impl Worker {
             self.view.closed.store(true, Ordering::Release);
         }
         let mut again = Vec::new();
-        for (told, (verdict, mut caller)) in reply.verdicts.into_iter().zip(callers).enumerate() {
+        for (told, (result, mut caller)) in reply.results.into_iter().zip(callers).enumerate() {
             if told > 0 && told.is_multiple_of(TOLD_AT_ONCE) {
                 tokio::task::yield_now().await;
             }
-            match verdict {
-                Verdict::Answered(answer) => caller.tell(Ok(answer)),
-                Verdict::Again(mut operation) => {
+            match result {
+                OperationResult::Answered(answer) => caller.tell(Ok(answer)),
+                OperationResult::Again(mut operation) => {
                     // Of what was sent twice, one that was lost may arrive after the one that was answered.
                     operation.set_repeated();
                     again.push(Job { operation, caller });
@@ -413,24 +383,28 @@ impl Worker {
                 }
                 StoreError::Full => LaneError::Full,
                 StoreError::Corrupt { why } => LaneError::Corrupt { why: why.clone() },
-                StoreError::NoScript | StoreError::Closed => LaneError::Unavailable { why: error.to_string().into() },
+                StoreError::Newer { why } => LaneError::Newer { why: why.clone() },
+                StoreError::NoScript | StoreError::Closed | StoreError::Foreign { .. } => {
+                    LaneError::Unavailable { why: error.to_string().into() }
+                }
             }));
         }
         Round::Done
     }
 
     /// Sends a batch until it is known what became of it: every change in it has an identity, so that
-    /// it means the same however often it arrives.
-    async fn send(&self, batch: &mut Batch, mode: Mode, span: &Span) -> Result<RawReply, StoreError> {
+    /// it means the same however often it arrives. Returns the reply and the knowledge that was sent with it.
+    async fn send(&self, batch: &mut Batch, mode: Mode, span: &Span) -> Result<(RawReply, Knowledge), StoreError> {
         let give_up = Instant::now() + self.limits.resend_for;
         let mut backoff = RESEND_BACKOFF;
         let mut doubt = None;
         loop {
             let redis = spans::redis_span(span, "batch");
-            let result =
-                self.store.apply(&self.destination.keys, self.destination.epoch, batch, mode).instrument(redis).await;
+            let Destination { keys, epoch, witness, .. } = &self.destination;
+            let knowledge = witness.knowledge();
+            let result = self.store.apply(keys, *epoch, &knowledge, batch, mode).instrument(redis).await;
             let error = match result {
-                Ok(value) => return Ok(value),
+                Ok(value) => return Ok((value, knowledge)),
                 Err(error) => error,
             };
             self.metrics.inc_store_error(error.kind());

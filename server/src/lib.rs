@@ -8,6 +8,7 @@
 //! - `watch`: streams of what happens in a namespace, from one reader of its events.
 //! - `namespaces`: the namespaces that are open, and the lane of each partition.
 //! - `lane`: the queue of one partition; commits operations in groups.
+//! - `witness`: what this server knows of each partition's history, so that it notices a store that lost changes.
 //! - `store`: Redis: keys, bytes, script, connections, the embedded child.
 //! - `domain`: SKU, quantity, operation, outcome, refusal; parsed once, no I/O.
 //! - `direct`: the way of checkout calls past the router.
@@ -43,12 +44,13 @@ mod store;
 mod sweeper;
 pub mod telemetry;
 mod watch;
+mod witness;
 
 pub use store::embedded::EmbeddedError;
 pub use telemetry::grpc::TraceLayer;
 
 use crate::{
-    config::Config,
+    config::{Config, Durability},
     direct::DirectLayer,
     health::{Health, StoreGate},
     lane::LaneLimits,
@@ -62,6 +64,7 @@ use crate::{
     },
     telemetry::metrics::Metrics,
     watch::{Hub, WatchLimits},
+    witness::{StateError, Witnesses},
 };
 
 /// Bytes that may be under way in one call before the receiver has read them.
@@ -97,6 +100,9 @@ pub enum RunError {
         /// Why.
         error: io::Error,
     },
+    /// The state folder can't be used.
+    #[error("{0}")]
+    State(String),
     /// The descriptors of the API can't be served.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -112,6 +118,7 @@ impl RunError {
             RunError::Embedded(EmbeddedError::NoProgram) => 69,
             RunError::Store(_) => config::EXIT_CONFIG,
             RunError::Listen { .. } => 71,
+            RunError::State(_) => 74,
             _ => 1,
         }
     }
@@ -125,6 +132,10 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let admin = TcpListener::bind(config.admin_listen)
         .await
         .map_err(|error| RunError::Listen { address: config.admin_listen.to_string(), error })?;
+    let metrics = Arc::new(Metrics::new());
+    let gates = config.durability == Durability::Durable;
+    let witnesses = Witnesses::open(config.state_dir.as_deref(), gates, Arc::clone(&metrics))
+        .map_err(|error: StateError| RunError::State(error.to_string()))?;
     let mut embedded = None;
     let url = match config.redis_url.clone() {
         Some(url) => url,
@@ -136,7 +147,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
             embedded.insert(child).url().clone()
         }
     };
-    let result = serve(Arc::new(config), url, listener, admin, shutdown).await;
+    let result = serve(Arc::new(config), url, listener, admin, metrics, Arc::new(witnesses), shutdown).await;
     if let Some(child) = embedded {
         child.stop().await;
     }
@@ -148,12 +159,14 @@ async fn serve(
     url: config::RedisUrl,
     listener: TcpListener,
     admin: TcpListener,
+    metrics: Arc<Metrics>,
+    witnesses: Arc<Witnesses>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let unusable = |error: StoreError| RunError::Store(error.to_string());
     let limits = Limits::from(&*config);
     let store = Arc::new(Store::new(Pool::new(&url, limits).map_err(unusable)?));
-    let metrics = Arc::new(Metrics::new());
+    let identity = Arc::clone(witnesses.identity());
     let hub = Arc::new(Hub::new(&url, limits, WatchLimits::from(&*config), Arc::clone(&metrics)).map_err(unusable)?);
     let limits = LaneLimits {
         queue: config.queue_limit,
@@ -161,15 +174,34 @@ async fn serve(
         in_flight: config.batches_in_flight,
         resend_for: config.resend_for,
     };
-    let namespaces =
-        Arc::new(Namespaces::new(Arc::clone(&store), Arc::clone(&metrics), limits, Defaults::from(&*config)));
+    let namespaces = Arc::new(Namespaces::new(
+        Arc::clone(&store),
+        Arc::clone(&metrics),
+        limits,
+        Defaults::from(&*config),
+        Arc::clone(&witnesses),
+    ));
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health::new(reporter).await;
     let gate = Arc::new(StoreGate::new());
 
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    tasks.spawn(health::watch_store(url, Arc::clone(&config), health.clone(), Arc::clone(&gate), stop.clone()));
-    tasks.spawn(sweeper::run(Arc::clone(&namespaces), Arc::clone(&store), config.sweep_interval, stop.clone()));
+    tasks.spawn(health::watch_store(
+        url,
+        Arc::clone(&config),
+        Arc::clone(&identity),
+        health.clone(),
+        Arc::clone(&gate),
+        stop.clone(),
+    ));
+    tasks.spawn(sweeper::run(
+        Arc::clone(&namespaces),
+        Arc::clone(&store),
+        identity,
+        config.sweep_interval,
+        stop.clone(),
+    ));
+    tasks.spawn(Arc::clone(&witnesses).keep(stop.clone()));
     log_address("admin", &admin);
     tasks.spawn(admin_http::serve(admin, Arc::clone(&metrics), health.clone(), stop.clone()));
 
@@ -184,7 +216,8 @@ async fn serve(
                 .max_decoding_message_size(config.max_request_bytes),
         )
         .add_service(
-            InventoryAdminServer::new(Admin::new(desk, store)).max_decoding_message_size(config.max_request_bytes),
+            InventoryAdminServer::new(Admin::new(desk, store, witnesses, config.durability))
+                .max_decoding_message_size(config.max_request_bytes),
         )
         .add_service(health_service)
         .add_service(reflection().build_v1()?)

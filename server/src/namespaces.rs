@@ -16,10 +16,16 @@ mod settings;
 pub(crate) use settings::Defaults;
 
 use crate::{
-    domain::{Id, Millis, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
+    domain::{Id, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
     lane::{Destination, Lane, LaneLimits},
-    store::{Store, error::StoreError, keys::PartitionKeys, wire::NamespaceConfig},
+    store::{
+        Store,
+        error::StoreError,
+        keys::PartitionKeys,
+        wire::{NamespaceConfig, Opened},
+    },
     telemetry::metrics::Metrics,
+    witness::{Witness, Witnesses},
 };
 
 /// How often a change of config is tried again that another one has overtaken.
@@ -47,6 +53,8 @@ pub(crate) struct Namespace {
     lanes: Vec<Lane>,
     /// Of each partition, by which it is told from one that takes its place.
     pub(crate) epochs: Box<[u64]>,
+    /// What this server knows of the history of each partition.
+    pub(crate) witnesses: Box<[Arc<Witness>]>,
 }
 
 impl Namespace {
@@ -58,6 +66,16 @@ impl Namespace {
     /// What stands for one row of an import; it can be no request's either.
     pub(crate) fn row_identity(&self, request: &RequestId, sku: &Sku) -> Id {
         self.digest(&[request.as_str().as_bytes(), b"\0row", sku.as_str().as_bytes()])
+    }
+
+    /// A tag that only a server with the namespace's secret can make of these bytes.
+    pub(crate) fn tag(&self, bytes: &[u8]) -> Id {
+        self.digest(&[b"\0token", bytes])
+    }
+
+    /// Whether this is that tag. Takes the same time wherever the tag is wrong.
+    pub(crate) fn has_tag(&self, bytes: &[u8], tag: &[u8]) -> bool {
+        self.identity.clone().chain_update(b"\0token").chain_update(bytes).verify_truncated_left(tag).is_ok()
     }
 
     /// The id of what a late Commit buys anew: it follows from the reservation's, so that a repeat finds
@@ -113,6 +131,8 @@ pub(crate) struct Namespaces {
     metrics: Arc<Metrics>,
     limits: LaneLimits,
     defaults: Defaults,
+    /// What this server knows of every namespace that it has opened.
+    witnesses: Arc<Witnesses>,
     open: RwLock<HashMap<NamespaceName, Arc<Namespace>>>,
     /// Names that are being looked up, with what came of it.
     searches: Mutex<HashMap<NamespaceName, watch::Receiver<Option<Found>>>>,
@@ -122,8 +142,14 @@ pub(crate) struct Namespaces {
 type Found = Result<Option<Arc<Namespace>>, StoreError>;
 
 impl Namespaces {
-    pub(crate) fn new(store: Arc<Store>, metrics: Arc<Metrics>, limits: LaneLimits, defaults: Defaults) -> Self {
-        Self { store, metrics, limits, defaults, open: RwLock::default(), searches: Mutex::default() }
+    pub(crate) fn new(
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+        limits: LaneLimits,
+        defaults: Defaults,
+        witnesses: Arc<Witnesses>,
+    ) -> Self {
+        Self { store, metrics, limits, defaults, witnesses, open: RwLock::default(), searches: Mutex::default() }
     }
 
     /// The namespace, if there is one.
@@ -167,10 +193,26 @@ impl Namespaces {
     }
 
     async fn look_up(&self, name: &NamespaceName) -> Found {
-        match self.store.find(name).await? {
-            Some(config) => self.open(name, &config).await.map(Some),
-            None => Ok(None),
+        match (self.store.find(name).await?, self.witnesses.config(name)) {
+            (Some(config), _) => self.open(name, &config).await.map(Some),
+            (None, Some(known)) => {
+                // The store has lost a namespace that this server knows: it is made as it was, and fenced.
+                self.store.verify(self.witnesses.identity()).await?;
+                self.store.register(name).await?;
+                self.open(name, &known).await.map(Some)
+            }
+            (None, None) => Ok(None),
         }
+    }
+
+    /// Opens every namespace that this server knows, so that what the store has lost is noticed without a call. Goes on
+    /// past one that can't be opened; returns false if there was one.
+    pub(crate) async fn open_known(self: &Arc<Self>) -> bool {
+        let mut all = true;
+        for name in self.witnesses.names() {
+            all &= self.get(&name).await.is_ok();
+        }
+        all
     }
 
     /// The namespace, made with this server's defaults if there is none.
@@ -193,7 +235,10 @@ impl Namespaces {
         if_revision: Option<u64>,
     ) -> Result<Result<NamespaceConfig, Unchanged>, StoreError> {
         for _ in 0..CONFIGURE_ATTEMPTS {
-            let current = self.store.find(name).await?;
+            let mut current = self.store.find(name).await?;
+            if current.is_none() {
+                current = self.look_up(name).await?.map(|namespace| namespace.config.clone());
+            }
             let revision = current.as_ref().map_or(0, |config| config.revision);
             if if_revision.is_some_and(|expected| expected != revision) {
                 return Ok(Err(Unchanged::VersionMismatch(revision)));
@@ -211,7 +256,8 @@ impl Namespaces {
                 Some(current) => {
                     let next = NamespaceConfig { revision: current.revision + 1, ..next };
                     let keys = PartitionKeys::new(name, 0);
-                    if self.store.configure(&keys, current.revision, &next).await?.0 {
+                    let knowledge = self.witnesses.opening_knowledge(name, 0);
+                    if self.store.configure(&keys, &knowledge, current.revision, &next).await?.0 {
                         // The other partitions follow as they are opened.
                         self.open(name, &next).await?;
                         return Ok(Ok(next));
@@ -237,7 +283,7 @@ impl Namespaces {
         config: &NamespaceConfig,
     ) -> Result<NamespaceConfig, StoreError> {
         while current.revision < config.revision {
-            current = self.store.configure(keys, current.revision, config).await?.1;
+            current = self.store.configure(keys, &self.witnesses.nothing(), current.revision, config).await?.1;
         }
         Ok(current)
     }
@@ -255,16 +301,35 @@ impl Namespaces {
 
     /// Opens every partition; the first decides what all of them are like, whoever proposes.
     async fn open(&self, name: &NamespaceName, proposal: &NamespaceConfig) -> Result<Arc<Namespace>, StoreError> {
-        let first = self.open_partition(name, 0, proposal).await?;
-        let (lane, epoch, config) = first;
-        let (mut lanes, mut epochs) = (vec![lane], vec![epoch]);
+        let mut opened = vec![self.open_partition(name, 0, proposal).await?];
+        let config = opened[0].config.clone();
         for partition in 1..config.partitions {
-            let (lane, epoch, _) = self.open_partition(name, partition, &config).await?;
-            lanes.push(lane);
-            epochs.push(epoch);
+            opened.push(self.open_partition(name, partition, &config).await?);
         }
+        let epochs: Vec<u64> = opened.iter().map(|opened| opened.epoch).collect();
+        let witnesses = self.witnesses.opened(name, &config, &epochs);
+        let start = |(partition, (opened, witness)): (u16, (Opened, Arc<Witness>))| {
+            let destination = Destination {
+                namespace: name.clone(),
+                partition,
+                keys: PartitionKeys::new(name, partition),
+                epoch: opened.epoch,
+                config_revision: opened.config.revision,
+                default_ttl: opened.config.default_ttl,
+                witness,
+            };
+            Lane::start(destination, opened.now, self.limits, Arc::clone(&self.store), Arc::clone(&self.metrics))
+        };
+        let lanes = (0..).zip(opened.into_iter().zip(witnesses.clone())).map(start).collect();
         let identity = Hmac::new_from_slice(&config.secret).map_err(|error| StoreError::corrupt(error.to_string()))?;
-        let namespace = Arc::new(Namespace { name: name.clone(), config, identity, lanes, epochs: epochs.into() });
+        let namespace = Arc::new(Namespace {
+            name: name.clone(),
+            config,
+            identity,
+            lanes,
+            epochs: epochs.into(),
+            witnesses: witnesses.into(),
+        });
 
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let is_current =
@@ -282,23 +347,14 @@ impl Namespaces {
         name: &NamespaceName,
         partition: u16,
         proposal: &NamespaceConfig,
-    ) -> Result<(Lane, u64, NamespaceConfig), StoreError> {
+    ) -> Result<Opened, StoreError> {
         let keys = PartitionKeys::new(name, partition);
-        let mut opened = self.store.open(&keys, proposal, new_epoch()).await?;
+        let (knowledge, identity) = (self.witnesses.opening_knowledge(name, partition), self.witnesses.identity());
+        let mut opened = self.store.open(&keys, &knowledge, identity, proposal, new_epoch()).await?;
         if partition > 0 {
             opened.config = self.catch_up(&keys, opened.config, proposal).await?;
         }
-        let destination = Destination {
-            namespace: name.clone(),
-            partition,
-            keys,
-            epoch: opened.epoch,
-            config_revision: opened.config.revision,
-            default_ttl: opened.config.default_ttl,
-        };
-        let now: Millis = opened.now;
-        let lane = Lane::start(destination, now, self.limits, Arc::clone(&self.store), Arc::clone(&self.metrics));
-        Ok((lane, opened.epoch, opened.config))
+        Ok(opened)
     }
 }
 

@@ -6,7 +6,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::{domain::Operation, lane::Lane, namespaces::Namespaces, store::Store};
+use crate::{
+    domain::Operation,
+    lane::Lane,
+    namespaces::Namespaces,
+    store::{Store, identity::Identity},
+};
 
 /// How often all namespaces of the store are looked through for those this server does not know,
 /// and how long a partition may be unheard of: another server's holds are ours when it dies.
@@ -14,15 +19,31 @@ const LOOK_AROUND: Duration = Duration::from_secs(5);
 /// Longest time that one sweep may take.
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 
-/// Sweeps until it is told to stop.
-pub(crate) async fn run(namespaces: Arc<Namespaces>, store: Arc<Store>, interval: Duration, stop: CancellationToken) {
+/// Sweeps until the stop. A store that has restarted or was emptied is swept at once and whole: each sweep compares
+/// what this server knows with what is there.
+pub(crate) async fn run(
+    namespaces: Arc<Namespaces>,
+    store: Arc<Store>,
+    identity: Arc<Identity>,
+    interval: Duration,
+    stop: CancellationToken,
+) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked_around: Option<Instant> = None;
     loop {
-        tokio::select! {
+        let is_replaced = tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
+            () = identity.replaced() => true,
+            _ = ticks.tick() => false,
+        };
+        if is_replaced {
+            for namespace in namespaces.all() {
+                for lane in namespace.lanes() {
+                    sweep(lane).await;
+                }
+            }
+            looked_around = None;
         }
         if looked_around.is_none_or(|at| at.elapsed() >= LOOK_AROUND) && look_around(&namespaces, &store).await {
             looked_around = Some(Instant::now());
@@ -52,8 +73,9 @@ async fn sweep(lane: &Lane) {
     }
 }
 
-/// Opens the namespaces that other servers have made. Returns false to try again soon.
+/// Opens the namespaces that other servers have made, and those that this server knows. Returns false to try again soon.
 async fn look_around(namespaces: &Arc<Namespaces>, store: &Store) -> bool {
+    let known = namespaces.open_known().await;
     let mut cursor = 0;
     loop {
         let Ok((names, next)) = store.namespaces(cursor).await else {
@@ -65,7 +87,7 @@ async fn look_around(namespaces: &Arc<Namespaces>, store: &Store) -> bool {
             }
         }
         if next == 0 {
-            return true;
+            return known;
         }
         cursor = next;
     }

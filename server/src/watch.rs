@@ -26,9 +26,10 @@ mod table;
 use self::feed::Feed;
 use crate::{
     config::{Config, RedisUrl},
-    domain::NamespaceName,
+    domain::{Fence, NamespaceName},
     namespaces::Namespace,
     store::{
+        Store,
         error::StoreError,
         pool::{Limits, Pool},
     },
@@ -60,8 +61,13 @@ pub(crate) enum WatchError {
     TooMany,
     /// It was not read fast enough.
     TooSlow,
-    /// What comes next is not kept any more.
-    Compacted,
+    /// What comes next is not kept any more, or these partitions have lost what came before.
+    Compacted(Vec<u16>),
+    /// This partition has lost changes and is not settled.
+    Fenced {
+        partition: u16,
+        fence: Option<Fence>,
+    },
     /// The store is not the one that was read before, or it has lost something.
     Lost,
     Store(StoreError),
@@ -91,7 +97,7 @@ impl Position {
 
 /// All feeds of this server.
 pub(crate) struct Hub {
-    pool: Pool,
+    store: Arc<Store>,
     limits: WatchLimits,
     metrics: Arc<Metrics>,
     permits: Arc<Semaphore>,
@@ -124,7 +130,7 @@ impl Hub {
         // The reader lets the store wait for news.
         let limits = Limits { size: watches.namespaces + CATCHING_UP, reply: limits.reply + feed::WAIT, ..limits };
         Ok(Self {
-            pool: Pool::new(url, limits)?,
+            store: Arc::new(Store::new(Pool::new(url, limits)?)),
             limits: watches,
             metrics,
             permits: Arc::new(Semaphore::new(watches.watches)),
@@ -151,7 +157,7 @@ impl Hub {
 
     /// A feed from now on, unless somebody was faster.
     async fn start(&self, namespace: &Namespace) -> Result<Arc<Feed>, WatchError> {
-        let feed = Arc::new(Feed::open(namespace, self.pool.clone()).await?);
+        let feed = Arc::new(Feed::open(namespace, Arc::clone(&self.store)).await?);
         let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
         let running = feeds.get(&namespace.name).and_then(Weak::upgrade);
         if let Some(running) = running.filter(|feed| feed.is_of(namespace)) {

@@ -27,9 +27,11 @@ const ROWS: [(&str, Work, usize); 8] = [
     ("batch_sold_out", Work::SoldOut, BATCH),
 ];
 
-/// What the server sends beside its scripts, once a second and as a connection opens, and what counts here. No script
-/// may call the last two, and none of ours has a use for the first; whatever else there is counts as the script's.
-const ASIDES: [&str; 3] = ["info", "config", "client"];
+/// What the server sends beside its scripts, once a second and as a connection opens. No script may call these, or ours
+/// have no use for them; whatever else there is counts as the script's.
+const ASIDES: [&str; 3] = ["config", "client", "get"];
+/// INFO commands between two readings that are no script's: the first reading, which does not count itself.
+const OWN_INFO: u64 = 1;
 /// How a script is called.
 const SCRIPT_CALLS: [&str; 2] = ["evalsha", "eval"];
 
@@ -83,6 +85,8 @@ impl Stats {
             let command = name.split('|').next().unwrap_or(name);
             if SCRIPT_CALLS.contains(&command) {
                 made.script_calls += calls;
+            } else if command == "info" {
+                made.commands += calls.saturating_sub(OWN_INFO);
             } else if !ASIDES.contains(&command) {
                 made.commands += calls;
             }
@@ -111,7 +115,7 @@ mod tests {
                      cmdstat_info:calls=4,usec=200\r\ncmdstat_config|get:calls=1,usec=9\r\ncmdstat_client|setinfo:calls=2,usec=2\r\n\
                      cmdstat_ping:calls=2,usec=2\r\n";
         let (before, after) = (Stats::parse(before).unwrap(), Stats::parse(after).unwrap());
-        assert_eq!(after.since(&before), Made { script_calls: 2, commands: 8 });
+        assert_eq!(after.since(&before), Made { script_calls: 2, commands: 10 });
         assert_eq!(after.since(&after), Made::default());
     }
 

@@ -6,7 +6,7 @@ use super::{instant, required_instant, some, state, stock};
 use crate::{
     rpc_error::RpcError,
     types::{Line, Stock},
-    watch::events::{Event, EventKind},
+    watch::events::{Event, EventKind, LostHistory},
 };
 
 pub(crate) fn event(event: v1::Event) -> Result<Event, RpcError> {
@@ -22,6 +22,15 @@ pub(crate) fn event(event: v1::Event) -> Result<Event, RpcError> {
         expires_at: event.expires_at.map(instant).transpose()?,
         sku: event.sku,
         delta: event.delta,
+        epoch: event.epoch,
+        term: event.term,
+        withdrawn: event.withdrawn.into_iter().map(|line| Line::new(line.sku, line.quantity)).collect(),
+        lost: event.lost.map(|lost| LostHistory {
+            epoch: lost.epoch,
+            term: lost.term,
+            sequence: lost.sequence,
+            kept_sequence: event.kept_sequence,
+        }),
     })
 }
 
@@ -38,6 +47,9 @@ fn kind(number: i32) -> EventKind {
         Ok(Kind::StockAdjusted) => EventKind::StockAdjusted,
         Ok(Kind::SkuConfigured) => EventKind::SkuConfigured,
         Ok(Kind::SkuDeleted) => EventKind::SkuDeleted,
+        Ok(Kind::HistoryLost) => EventKind::HistoryLost,
+        Ok(Kind::SkuSettled) => EventKind::SkuSettled,
+        Ok(Kind::PartitionSettled) => EventKind::PartitionSettled,
         Ok(Kind::Unspecified) | Err(_) => EventKind::Unknown(number),
     }
 }

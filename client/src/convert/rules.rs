@@ -53,7 +53,8 @@ fn timestamp(at: Option<SystemTime>) -> prost_types::Timestamp {
 }
 
 pub(crate) fn namespace_change(change: NamespaceChange) -> v1::NamespaceConfig {
-    let NamespaceChange { partitions, default_ttl, max_ttl, max_life, retention, quota_records, quota_skus } = change;
+    let NamespaceChange { partitions, default_ttl, max_ttl, max_life, retention, quota_records, quota_skus, format } =
+        change;
     v1::NamespaceConfig {
         partitions,
         default_ttl: default_ttl.map(duration),
@@ -62,6 +63,7 @@ pub(crate) fn namespace_change(change: NamespaceChange) -> v1::NamespaceConfig {
         retention: retention.map(duration),
         quota_records,
         quota_skus,
+        format,
     }
 }
 
@@ -128,6 +130,8 @@ fn namespace(config: Option<v1::NamespaceConfig>, version: i64) -> Result<Namesp
         retention: length(config.retention)?,
         quota_records: config.quota_records.ok_or_else(required)?,
         quota_skus: config.quota_skus.ok_or_else(required)?,
+        // Servers before format 2 do not name it.
+        format: config.format.unwrap_or(1),
         version,
     })
 }

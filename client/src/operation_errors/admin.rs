@@ -167,6 +167,25 @@ operation_error! {
 }
 
 operation_error! {
+    /// Why a partition was not settled. It stays fenced: the call may be repeated as it was.
+    SettlePartitionError {
+        InvalidPartition => InvalidPartition,
+        TooManyRows => TooManySkus,
+        EmptySku => EmptySku,
+        InvalidSku => InvalidSku,
+        DuplicateSku => DuplicateSku,
+        InvalidStock => InvalidStock,
+        RequestIdRequired => RequestIdRequired,
+        InvalidRequestId => InvalidRequestId,
+        RequestTooOld => RequestTooOld,
+        RequestIdReused => RequestIdReused,
+        NamespaceNotFound => NamespaceNotFound,
+        NotFenced => NotFenced,
+        SettlementSuperseded => Superseded,
+    }
+}
+
+operation_error! {
     /// Why the books could not be checked.
     AuditError {
         NamespaceNotFound => NamespaceNotFound,

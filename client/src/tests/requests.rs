@@ -27,6 +27,8 @@ enum Message {
     SetStock(v1::SetStockRequest),
     ConfigureSku(v1::ConfigureSkuRequest),
     ConfigureNamespace(v1::ConfigureNamespaceRequest),
+    SettlePartition(v1::SettlePartitionRequest),
+    GetServerInfo(v1::GetServerInfoRequest),
 }
 
 #[derive(Clone, Default)]
@@ -128,9 +130,23 @@ service! { InventoryAdmin:
                 retention: Some(prost_types::Duration::default()),
                 quota_records: Some(1),
                 quota_skus: Some(1),
+                format: Some(2),
             }),
             version: 1,
         };
+    settle_partition SettlePartition(SettlePartitionRequest) -> SettlePartitionResponse
+        v1::SettlePartitionResponse { skus: 3, replayed: false, sequence: 9 };
+    get_server_info GetServerInfo(GetServerInfoRequest) -> GetServerInfoResponse v1::GetServerInfoResponse {
+        state: "memory only".into(),
+        fenced_partitions: vec![v1::FencedPartition {
+            namespace_id: "sale".into(),
+            partition: 1,
+            seen: Some(v1::HistoryPoint { epoch: 7, term: "a".repeat(40), sequence: 141 }),
+            kept_sequence: 71,
+            fenced_at: None,
+        }],
+        ..Default::default()
+    };
     - adjust_stock(AdjustStockRequest) -> AdjustStockResponse;
     - get_sku(GetSkuRequest) -> GetSkuResponse;
     - delete_sku(DeleteSkuRequest) -> DeleteSkuResponse;
@@ -242,4 +258,25 @@ async fn configurations_say_only_what_changes() {
     let asked = last!(server, ConfigureNamespace);
     assert_eq!(asked.config, Some(v1::NamespaceConfig { partitions: Some(8), ..Default::default() }));
     assert_eq!(asked.if_version, Some(0));
+}
+
+#[tokio::test]
+async fn a_settlement_names_its_figures_and_what_old_holds_do() {
+    let (server, sale) = shop().await;
+    let settlement = sale.admin().request_id("settle-1").settle_partition(1);
+    let settled = settlement.available("ps5", 30).available_beside_old_holds("pad", 4).await.unwrap();
+    assert_eq!((settled.skus, settled.replayed, settled.sequence), (3, false, 9));
+    let request = last!(server, SettlePartition);
+    assert_eq!(
+        (request.namespace_id.as_str(), request.partition, request.request_id.as_str()),
+        ("sale", 1, "settle-1")
+    );
+    let figure =
+        |sku: &str, available, old_holds_return| v1::SettledSku { sku: sku.into(), available, old_holds_return };
+    assert_eq!(request.skus, [figure("ps5", 30, false), figure("pad", 4, true)]);
+
+    let info = sale.admin().server_info().await.unwrap();
+    assert_eq!(info.state, "memory only");
+    let fenced = &info.fenced_partitions[0];
+    assert_eq!((fenced.partition, fenced.seen_sequence, fenced.kept_sequence), (1, 141, 71));
 }

@@ -37,7 +37,7 @@ pub struct Changes {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Event {
-    /// The partition; together with `sequence` the identity of the event.
+    /// The partition. The identity of the event is (partition, epoch, term, sequence).
     pub partition: i32,
     /// Its number within the partition, without gaps.
     pub sequence: i64,
@@ -59,6 +59,29 @@ pub struct Event {
     pub sku: String,
     /// By how much `supplied` and `available` changed.
     pub delta: i64,
+    /// Tells the partition from one that took its place; 0 in a namespace of format 1.
+    pub epoch: i64,
+    /// The term that wrote the event; empty in a namespace of format 1.
+    pub term: String,
+    /// Of [`EventKind::RolledBack`] and [`EventKind::Expired`]: the lines whose units left the stock, because the hold
+    /// is older than a settlement.
+    pub withdrawn: Vec<Line>,
+    /// Of [`EventKind::HistoryLost`]: what is lost.
+    pub lost: Option<LostHistory>,
+}
+
+/// Changes that the store has lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LostHistory {
+    /// The epoch of the newest lost change that was acknowledged.
+    pub epoch: i64,
+    /// Its term.
+    pub term: String,
+    /// Its sequence.
+    pub sequence: i64,
+    /// The last sequence of that term that the store still has, 0 if none.
+    pub kept_sequence: i64,
 }
 
 /// What happened.
@@ -85,6 +108,12 @@ pub enum EventKind {
     SkuConfigured,
     /// A SKU was deleted.
     SkuDeleted,
+    /// The store has lost changes that were acknowledged before; see [`Event::lost`].
+    HistoryLost,
+    /// A settlement has set the counters of a SKU.
+    SkuSettled,
+    /// A settlement has opened the partition.
+    PartitionSettled,
     /// One that this client does not know.
     Unknown(i32),
 }

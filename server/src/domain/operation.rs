@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BuyerId, Delta, Id, Line, Millis, OnHand, ReservationId, Sku, Ttl};
+use super::{BuyerId, Delta, Fence, HistoryPoint, Id, Line, Millis, OnHand, ReservationId, Sku, Ttl};
 
 /// Where a reservation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub(crate) struct Stock {
     pub(crate) held: u64,
     pub(crate) sold: u64,
     pub(crate) supplied: u64,
+    /// Units that left `supplied` with holds older than a settlement.
+    pub(crate) withdrawn: u64,
     pub(crate) version: u64,
     pub(crate) is_protected: bool,
     pub(crate) rules: Rules,
@@ -88,6 +90,7 @@ pub(crate) struct NamespaceChange {
     pub(crate) retention: Option<Duration>,
     pub(crate) quota_records: Option<u64>,
     pub(crate) quota_skus: Option<u64>,
+    pub(crate) format: Option<u8>,
 }
 
 /// When SetStock may be applied.
@@ -159,6 +162,30 @@ pub(crate) enum Operation {
     GetStock {
         sku: Sku,
     },
+    /// As GetStock, but refused while the partition is fenced.
+    IsProtected {
+        sku: Sku,
+    },
+    /// Begins the settlement of a partition that lost changes.
+    BeginSettlement {
+        memo: Id,
+        /// Of the operator's figures.
+        digest: Id,
+    },
+    /// Sets the counters of one SKU in the settlement that has begun.
+    SettleSku {
+        settlement: Id,
+        sku: Sku,
+        available: OnHand,
+        old_holds_return: bool,
+        /// Does not make a SKU that is not known.
+        only_known: bool,
+    },
+    /// Ends the settlement and opens the partition.
+    EndSettlement {
+        memo: Id,
+        digest: Id,
+    },
     /// Gives back what is due and nothing else.
     Sweep,
 }
@@ -171,7 +198,13 @@ impl Operation {
 
     /// Whether it changes nothing, so that a lost answer leaves no doubt behind.
     pub(crate) fn is_read(&self) -> bool {
-        matches!(self, Operation::GetReservation(_) | Operation::GetStock { .. } | Operation::Sweep)
+        matches!(
+            self,
+            Operation::GetReservation(_)
+                | Operation::GetStock { .. }
+                | Operation::IsProtected { .. }
+                | Operation::Sweep
+        )
     }
 
     /// From now on it may have been sent before.
@@ -210,6 +243,8 @@ pub(crate) enum Outcome {
     Stock { sku: Sku, stock: Stock, replayed: bool },
     /// DeleteSku: there was no such SKU.
     NothingToDelete,
+    /// A step of a settlement.
+    Settlement { replayed: bool },
     /// Sweep: nothing to tell.
     Swept,
 }
@@ -266,6 +301,13 @@ pub(crate) enum Refusal {
     /// What there is; `None`: no such SKU.
     VersionMismatch(Option<Stock>),
     ClosesBeforeOpening,
+    /// The partition has lost changes and is not settled.
+    StoreFenced {
+        partition: u16,
+        fence: Option<Fence>,
+    },
+    NotFenced,
+    SettlementSuperseded,
 }
 
 /// What a change was, with the units that it moved.
@@ -287,4 +329,8 @@ pub(crate) enum Happened {
     StockAdjusted(Sku, i64),
     Configured(Sku),
     Deleted(Sku),
+    /// The store has lost changes up to this one; the last that is still there of its term.
+    HistoryLost(HistoryPoint, u64),
+    SkuSettled(Sku, i64),
+    PartitionSettled,
 }

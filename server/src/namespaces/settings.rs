@@ -7,7 +7,9 @@ use rand::Rng as _;
 use super::Unchanged;
 use crate::{
     config::Config,
-    domain::{MAX_LIFE, MAX_PARTITIONS, MAX_QUOTA_RECORDS, MAX_QUOTA_SKUS, MAX_TTL, NamespaceChange, RETENTION},
+    domain::{
+        FORMATS, MAX_LIFE, MAX_PARTITIONS, MAX_QUOTA_RECORDS, MAX_QUOTA_SKUS, MAX_TTL, NamespaceChange, RETENTION,
+    },
     store::wire::NamespaceConfig,
 };
 
@@ -26,6 +28,7 @@ pub(crate) struct Defaults {
     quota_records: u64,
     quota_skus: u64,
     partitions: u16,
+    format: u8,
 }
 
 impl From<&Config> for Defaults {
@@ -38,13 +41,14 @@ impl From<&Config> for Defaults {
             quota_records: config.quota_records,
             quota_skus: config.quota_skus,
             partitions: config.partitions,
+            format: config.format,
         }
     }
 }
 
 impl Defaults {
     /// The config of a new namespace, with a secret of its own.
-    pub(super) fn propose(&self, partitions: Option<u16>) -> NamespaceConfig {
+    pub(crate) fn propose(&self, partitions: Option<u16>) -> NamespaceConfig {
         NamespaceConfig {
             revision: 1,
             retention: self.retention,
@@ -55,6 +59,7 @@ impl Defaults {
             quota_skus: self.quota_skus,
             events_kept: EVENTS_KEPT,
             partitions: partitions.unwrap_or(self.partitions),
+            format: self.format,
             secret: rand::rng().random(),
         }
     }
@@ -69,6 +74,7 @@ pub(super) fn changed(config: &NamespaceConfig, change: NamespaceChange) -> Resu
         retention: change.retention.unwrap_or(config.retention),
         quota_records: change.quota_records.unwrap_or(config.quota_records),
         quota_skus: change.quota_skus.unwrap_or(config.quota_skus),
+        format: change.format.unwrap_or(config.format),
         ..config.clone()
     };
     if change.partitions.is_some_and(|partitions| partitions != config.partitions) {
@@ -82,6 +88,7 @@ pub(super) fn changed(config: &NamespaceConfig, change: NamespaceChange) -> Resu
         ("config.retention", (RETENTION.0..=RETENTION.1).contains(&next.retention)),
         ("config.quota_records", (1..=MAX_QUOTA_RECORDS).contains(&next.quota_records)),
         ("config.quota_skus", (1..=MAX_QUOTA_SKUS).contains(&next.quota_skus)),
+        ("config.format", (config.format..=FORMATS.1).contains(&next.format)),
     ];
     match checks.iter().find(|(_, holds)| !holds) {
         Some((field, _)) => Err(Unchanged::Invalid(field)),
@@ -110,5 +117,16 @@ mod tests {
         assert!(change(same).is_ok());
         let none = NamespaceChange { quota_skus: Some(0), ..Default::default() };
         assert_eq!(change(none), Err(Unchanged::Invalid("config.quota_skus")));
+    }
+
+    #[test]
+    fn the_format_can_only_be_raised_to_one_that_is_known() {
+        let config = NamespaceConfig { format: 1, ..Defaults::from(&Config::default()).propose(None) };
+        let to = |config: &NamespaceConfig, format| {
+            changed(config, NamespaceChange { format: Some(format), ..Default::default() }).ok()
+        };
+        let raised = to(&config, 2).expect("a newer format");
+        assert_eq!(raised.format, 2);
+        assert!(to(&config, 1).is_some() && to(&config, 3).is_none() && to(&raised, 1).is_none());
     }
 }

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Desk, bulk, carry, check_age, convert, deadline, rules, settings, status::Failure, unexpected};
 use crate::{
+    config::Durability,
     domain::{
         Condition, Delta, Id, Invalid, NamespaceName, OnHand, Operation, Outcome, Refusal, Report, RequestId, Sku,
         Stock,
@@ -19,6 +20,7 @@ use crate::{
     namespaces::Namespace,
     store::{Store, audit},
     telemetry::metrics::Operation as Measured,
+    witness::Witnesses,
 };
 
 /// Audits under way at once: each reads every pending reservation.
@@ -29,12 +31,14 @@ const AUDITS: usize = 1;
 pub(crate) struct Admin {
     pub(super) desk: Desk,
     pub(super) store: Arc<Store>,
+    pub(super) witnesses: Arc<Witnesses>,
+    pub(super) durability: Durability,
     audits: Arc<Semaphore>,
 }
 
 impl Admin {
-    pub(crate) fn new(desk: Desk, store: Arc<Store>) -> Self {
-        Self { desk, store, audits: Arc::new(Semaphore::new(AUDITS)) }
+    pub(crate) fn new(desk: Desk, store: Arc<Store>, witnesses: Arc<Witnesses>, durability: Durability) -> Self {
+        Self { desk, store, witnesses, durability, audits: Arc::new(Semaphore::new(AUDITS)) }
     }
 }
 
@@ -172,11 +176,19 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<v1::GetNamespaceRequest>,
     ) -> Result<Response<v1::GetNamespaceResponse>, Status> {
+        let deadline = deadline(request.metadata());
         let v1::GetNamespaceRequest { namespace_id } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
             self.desk.admit()?;
-            let config = self.store.find(&name).await?.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
+            let config = match self.store.find(&name).await? {
+                Some(config) => config,
+                // Not known, or lost.
+                None => {
+                    let namespace = self.desk.namespace(&name, deadline).await?;
+                    namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?.config.clone()
+                }
+            };
             let version = config.revision as i64;
             Ok(v1::GetNamespaceResponse { config: Some(settings::message(&config)), version })
         };
@@ -243,6 +255,22 @@ impl InventoryAdmin for Admin {
                 .map_err(|_| Failure::new(Reason::DeadlineExceeded))?
         };
         self.desk.answer(Measured::Audit, handler, |_| false).await
+    }
+
+    async fn settle_partition(
+        &self,
+        request: Request<v1::SettlePartitionRequest>,
+    ) -> Result<Response<v1::SettlePartitionResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let handler = self.settle(request.into_inner(), deadline);
+        self.desk.answer(Measured::SettlePartition, handler, |_| false).await
+    }
+
+    async fn get_server_info(
+        &self,
+        _: Request<v1::GetServerInfoRequest>,
+    ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
+        self.desk.answer(Measured::GetServerInfo, async { Ok(self.server_info()) }, |_| false).await
     }
 }
 

@@ -152,12 +152,18 @@ pub(super) fn read_get_reservation(request: v1::GetReservationRequest) -> Read<i
 }
 
 pub(super) fn read_stock(namespace_id: String, sku: String) -> Read<impl Ask> {
+    read_sku(namespace_id, sku, |sku| Operation::GetStock { sku })
+}
+
+pub(super) fn read_is_protected(namespace_id: String, sku: String) -> Read<impl Ask> {
+    read_sku(namespace_id, sku, |sku| Operation::IsProtected { sku })
+}
+
+fn read_sku(namespace_id: String, sku: String, operation: fn(Sku) -> Operation) -> Read<impl Ask> {
     let name = NamespaceName::parse(namespace_id)?;
     let sku = Sku::parse(sku, "sku")?;
     let ask = move |namespace: Option<Arc<Namespace>>| match namespace {
-        Some(namespace) => {
-            Ok(Asked { partition: namespace.partition_of(&sku), operation: Operation::GetStock { sku }, namespace })
-        }
+        Some(namespace) => Ok(Asked { partition: namespace.partition_of(&sku), operation: operation(sku), namespace }),
         None => Err(Refusal::SkuNotFound(sku).into()),
     };
     Ok((name, ask))

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Rows of one message, and SKUs of one SetProtection.
-const MAX_ROWS: usize = 1_000;
+pub(super) const MAX_ROWS: usize = 1_000;
 /// Rows of one call that wait in lanes at once: one full batch and the next.
 const ROWS_UNDER_WAY: usize = 1_024;
 

@@ -17,7 +17,10 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use super::{
     Desk,
-    ask::{Ask, InLane, Read, read_commit, read_extend, read_get_reservation, read_reserve, read_rollback, read_stock},
+    ask::{
+        Ask, InLane, Read, read_commit, read_extend, read_get_reservation, read_is_protected, read_reserve,
+        read_rollback, read_stock,
+    },
     convert, deadline, deadline_after, is_repeated,
     status::Failure,
     unexpected,
@@ -119,7 +122,7 @@ impl InventorySentinel for Checkout {
         let deadline = deadline(request.metadata());
         let v1::IsProtectedRequest { namespace_id, sku } = request.into_inner();
         let handler = async {
-            let told = match self.ask(read_stock(namespace_id, sku), deadline).await {
+            let told = match self.ask(read_is_protected(namespace_id, sku), deadline).await {
                 Ok(asked) => asked.told(tell_protected).await,
                 Err(failure) => Err(failure),
             };

@@ -6,8 +6,8 @@ use inventory_sentinel::{Reason, v1};
 use prost_types::Timestamp;
 
 use crate::domain::{
-    Finding, FindingKind, Invalid, Line, MAX_LINES, Millis, NamespaceName, Quantity, Report, Reservation,
-    ReservationId, ReservedLine, Sku, State, Stock,
+    Finding, FindingKind, HistoryPoint, Invalid, Line, MAX_LINES, Millis, NamespaceName, Quantity, Report, Reservation,
+    ReservationId, ReservedLine, Sku, State, Stock, Term,
 };
 
 /// The lines of a cart: at least one, not too many, each SKU once.
@@ -93,7 +93,13 @@ pub(super) fn stock(sku: Sku, stock: Stock) -> v1::Stock {
         supplied: stock.supplied as i64,
         version: stock.version as i64,
         is_protected: stock.is_protected,
+        withdrawn: stock.withdrawn as i64,
     }
+}
+
+pub(super) fn history_point(at: HistoryPoint) -> v1::HistoryPoint {
+    let term = if at.term == Term::NONE { String::new() } else { at.term.as_str().to_owned() };
+    v1::HistoryPoint { epoch: at.epoch as i64, term, sequence: at.sequence as i64 }
 }
 
 pub(super) fn report(report: Report) -> v1::AuditResponse {

@@ -9,12 +9,12 @@ use crate::{
 };
 
 /// What happened in one batch of a partition, by kind.
-pub(super) fn messages(partition: u16, entry: &Entry) -> Vec<v1::Event> {
+pub(super) fn messages(partition: u16, epoch: u64, entry: &Entry) -> Vec<v1::Event> {
     let changes = entry.runs.iter().flat_map(|run| run.changes.iter().map(move |change| (run, change)));
-    changes.map(|(run, change)| message(partition, entry, run, change)).collect()
+    changes.map(|(run, change)| message(partition, epoch, entry, run, change)).collect()
 }
 
-fn message(partition: u16, entry: &Entry, run: &Run, change: &Change) -> v1::Event {
+fn message(partition: u16, epoch: u64, entry: &Entry, run: &Run, change: &Change) -> v1::Event {
     let (kind, lines, stock) = happened(&run.happened);
     let (state, expires_at) = match &run.after {
         After::Holding { deadline, .. } => (v1::ReservationState::Pending, Some(convert::timestamp(*deadline))),
@@ -23,7 +23,13 @@ fn message(partition: u16, entry: &Entry, run: &Run, change: &Change) -> v1::Eve
         After::Resolved(State::Expired) => (v1::ReservationState::Expired, None),
         After::Resolved(State::Pending) | After::Nothing => (v1::ReservationState::Unspecified, None),
     };
-    let reservation = stock.is_none().then(|| ReservationId { id: change.id, partition }.encode());
+    let (epoch, term) = entry.term.map_or((0, String::new()), |(term, _)| (epoch, term.as_str().to_owned()));
+    let (lost, kept) = match &run.happened {
+        Happened::HistoryLost(lost, kept) => (Some(convert::history_point(*lost)), *kept),
+        _ => (None, 0),
+    };
+    let is_about_reservation = !lines.is_empty();
+    let reservation = is_about_reservation.then(|| ReservationId { id: change.id, partition }.encode());
     let (sku, delta) = stock.unzip();
     v1::Event {
         partition: partition.into(),
@@ -37,6 +43,11 @@ fn message(partition: u16, entry: &Entry, run: &Run, change: &Change) -> v1::Eve
         expires_at,
         sku: sku.map(|sku| sku.as_str().to_owned()).unwrap_or_default(),
         delta: delta.unwrap_or(0),
+        epoch: epoch as i64,
+        term,
+        withdrawn: run.withdrawn.iter().map(line).collect(),
+        lost,
+        kept_sequence: kept as i64,
     }
 }
 
@@ -54,6 +65,9 @@ fn happened(happened: &Happened) -> (v1::EventKind, &[Line], Option<(&Sku, i64)>
         Happened::StockAdjusted(sku, delta) => (Kind::StockAdjusted, &[], Some((sku, *delta))),
         Happened::Configured(sku) => (Kind::SkuConfigured, &[], Some((sku, 0))),
         Happened::Deleted(sku) => (Kind::SkuDeleted, &[], Some((sku, 0))),
+        Happened::HistoryLost(..) => (Kind::HistoryLost, &[], None),
+        Happened::SkuSettled(sku, delta) => (Kind::SkuSettled, &[], Some((sku, *delta))),
+        Happened::PartitionSettled => (Kind::PartitionSettled, &[], None),
     }
 }
 

@@ -3,8 +3,9 @@
 //!
 //! - [`checkout`][]: `InventorySentinel`.
 //! - [`ask`][]: what its requests ask of a lane; [`batch`][]: many of its operations in one call.
-//! - [`admin`][]: `InventoryAdmin`; [`lists`][]: its lists; [`bulk`][]: many SKUs in a call.
-//! - [`watch`][]: the streams, `InventoryEvents` among them.
+//! - [`admin`][]: `InventoryAdmin`; [`lists`][]: its lists; [`bulk`][]: many SKUs in a call; [`settle`][]: partitions
+//!   that lost changes.
+//! - [`watch`][]: the streams, `InventoryEvents` among them; [`token`][]: their resume tokens.
 //! - [`convert`][], [`events`][]: domain values as messages.
 //! - [`rules`][]: the rules of a SKU, both ways.
 //! - [`settings`][]: the settings of a namespace, both ways.
@@ -28,7 +29,9 @@ mod events;
 mod lists;
 mod rules;
 mod settings;
+mod settle;
 mod status;
+mod token;
 pub(crate) mod watch;
 
 use self::status::Failure;

@@ -12,8 +12,16 @@ use crate::{
 
 /// What to change; at least one setting. Ranges are checked where the whole is known.
 pub(super) fn change(config: Option<v1::NamespaceConfig>) -> Result<NamespaceChange, Invalid> {
-    let v1::NamespaceConfig { partitions, default_ttl, max_ttl, max_life, retention, quota_records, quota_skus } =
-        config.unwrap_or_default();
+    let v1::NamespaceConfig {
+        partitions,
+        default_ttl,
+        max_ttl,
+        max_life,
+        retention,
+        quota_records,
+        quota_skus,
+        format,
+    } = config.unwrap_or_default();
     let change = NamespaceChange {
         partitions: partitions.map(|number| whole(number, "config.partitions")).transpose()?,
         default_ttl: default_ttl.map(|span| duration(span, "config.default_ttl")).transpose()?,
@@ -22,6 +30,7 @@ pub(super) fn change(config: Option<v1::NamespaceConfig>) -> Result<NamespaceCha
         retention: retention.map(|span| duration(span, "config.retention")).transpose()?,
         quota_records: quota_records.map(|number| whole(number, "config.quota_records")).transpose()?,
         quota_skus: quota_skus.map(|number| whole(number, "config.quota_skus")).transpose()?,
+        format: format.map(|number| whole(number, "config.format")).transpose()?,
     };
     if change == NamespaceChange::default() {
         return Err(Invalid::new(Reason::NoRules, "config"));
@@ -48,5 +57,6 @@ pub(super) fn message(config: &NamespaceConfig) -> v1::NamespaceConfig {
         retention: Some(convert::duration(config.retention)),
         quota_records: Some(config.quota_records as i64),
         quota_skus: Some(config.quota_skus as i64),
+        format: Some(config.format.into()),
     }
 }

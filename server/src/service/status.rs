@@ -12,7 +12,7 @@ use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
-    domain::{Invalid, Line, Refusal},
+    domain::{Fence, Invalid, Line, Refusal},
     lane::LaneError,
     namespaces::Unchanged,
     store::{audit::AuditError, error::StoreError},
@@ -120,6 +120,9 @@ impl From<Refusal> for Failure {
                 .with("version", stock.version)
                 .with("rules_version", stock.rules.revision),
             Refusal::ClosesBeforeOpening => Invalid::new(Reason::InvalidRule, "rules.closes_at").into(),
+            Refusal::StoreFenced { partition, fence } => store_fenced(partition, fence),
+            Refusal::NotFenced => Self::new(Reason::NotFenced),
+            Refusal::SettlementSuperseded => Self::new(Reason::SettlementSuperseded),
         }
     }
 }
@@ -132,6 +135,17 @@ impl From<Unchanged> for Failure {
             Unchanged::VersionMismatch(version) => Self::new(Reason::VersionMismatch).with("version", version),
         }
     }
+}
+
+/// Says what was seen, and what is there.
+fn store_fenced(partition: u16, fence: Option<Fence>) -> Failure {
+    let failure = Failure::new(Reason::StoreFenced).with("partition", partition);
+    let Some(Fence { seen, kept, .. }) = fence else { return failure };
+    failure
+        .with("seen_epoch", seen.epoch)
+        .with("seen_term", seen.term.as_str())
+        .with("seen_sequence", seen.sequence)
+        .with("kept_sequence", kept)
 }
 
 /// Names every line that fell short, as the shortage of a Reserve does.
@@ -153,6 +167,7 @@ impl From<LaneError> for Failure {
             LaneError::Unavailable { why } => Self::new(Reason::StoreUnavailable).because(&why),
             LaneError::Full => Self::new(Reason::StoreFull),
             LaneError::Corrupt { why } => Self::new(Reason::StoreCorrupt).because(&why),
+            LaneError::Newer { why } => Self::new(Reason::StoreNewer).because(&why),
         }
     }
 }
@@ -163,6 +178,7 @@ impl From<StoreError> for Failure {
         match error {
             StoreError::Full => Self::new(Reason::StoreFull),
             StoreError::Corrupt { why } => Self::new(Reason::StoreCorrupt).because(&why),
+            StoreError::Newer { why } => Self::new(Reason::StoreNewer).because(&why),
             error => Self::new(Reason::StoreUnavailable).because(&error.to_string()),
         }
     }
@@ -173,7 +189,15 @@ impl From<WatchError> for Failure {
         match error {
             WatchError::TooMany => Self::new(Reason::TooManyWatches),
             WatchError::TooSlow => Self::new(Reason::WatchTooSlow),
-            WatchError::Compacted => Self::new(Reason::EventsCompacted),
+            WatchError::Compacted(partitions) => {
+                let failure = Self::new(Reason::EventsCompacted);
+                if partitions.is_empty() {
+                    return failure;
+                }
+                let partitions: Vec<String> = partitions.iter().map(ToString::to_string).collect();
+                failure.with("partitions", partitions.join(","))
+            }
+            WatchError::Fenced { partition, fence } => store_fenced(partition, fence),
             WatchError::Lost => {
                 Self::new(Reason::StoreUnavailable).because("the stream has lost its place in the store")
             }

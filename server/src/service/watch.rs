@@ -3,7 +3,6 @@
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::{Stream, stream};
 use inventory_sentinel::{
     Reason,
@@ -14,9 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, Span};
 
-use super::{Desk, convert, deadline, events, status::Failure};
+use super::{
+    Desk, convert, deadline, events,
+    status::Failure,
+    token::{self, Resume},
+};
 use crate::{
-    domain::{Invalid, NamespaceName, Sku, Stock},
+    domain::{HistoryPoint, Invalid, NamespaceName, Sku, Stock, Term},
     namespaces::Namespace,
     telemetry::spans,
     watch::{
@@ -53,8 +56,8 @@ impl InventoryEvents for Events {
         let deadline = deadline(request.metadata());
         let v1::WatchRequest { namespace_id, resume_token, from_oldest } = request.into_inner();
         let namespace = known(&self.desk, namespace_id, deadline).await?;
-        let start = match (resume(&namespace, &resume_token)?, from_oldest) {
-            (Resume::At(position), _) => Start::Behind(position),
+        let start = match (token::read(&namespace, &resume_token)?, from_oldest) {
+            (Resume::At(token), _) => Start::Behind(token.claims),
             (Resume::Elsewhere, _) => return Err(Failure::new(Reason::EventsCompacted).into()),
             (Resume::No, true) => Start::Oldest,
             (Resume::No, false) => Start::Now,
@@ -119,15 +122,15 @@ async fn numbers<T: Send + 'static>(
     message: impl Fn(News, String) -> T + Copy + Send + 'static,
 ) -> Result<Response<Answers<T>>, Status> {
     let namespace = known(desk, namespace_id, deadline).await?;
-    let resume = match resume(&namespace, &resume_token)? {
-        Resume::At(position) => Some(position),
+    let resume = match token::read(&namespace, &resume_token)? {
+        Resume::At(token) => Some((Position(token.positions.into()), token.claims)),
         Resume::Elsewhere | Resume::No => None,
     };
     let watch = NumbersWatch::open(hub, &namespace, view, resume).await.map_err(Failure::from)?;
     let state = (Ending::new(desk), namespace, watch);
     Ok(Response::new(Box::pin(stream::try_unfold(state, move |(ending, namespace, mut watch)| async move {
         let news = ending.or(watch.next()).await?;
-        let token = token(&namespace, &news.position);
+        let token = token::write(&namespace, &news.claims, &news.position.0);
         Ok(Some((message(news, token), (ending, namespace, watch))))
     }))))
 }
@@ -164,14 +167,14 @@ fn changes(desk: &Desk, namespace: Arc<Namespace>, watch: ChangesWatch) -> Answe
     let state = (Ending::new(desk), namespace, watch, VecDeque::new());
     Box::pin(stream::try_unfold(state, |(ending, namespace, mut watch, mut ready)| async move {
         if ready.is_empty() {
-            let told = watch.position().clone();
+            let before = watch.claims();
             let heard = ending.or(watch.next()).await?;
             match heard {
                 Heard::Nothing => {
-                    let resume_token = token(&namespace, watch.position());
+                    let resume_token = token::of_claims(&namespace, &watch.claims());
                     ready.push_back(v1::WatchResponse { events: Vec::new(), resume_token });
                 }
-                Heard::Entry(entry, after) => ready = responses(&namespace, told, &entry, after),
+                Heard::Entry(entry, after) => ready = responses(&namespace, before, &entry, after),
             }
         }
         Ok(ready.pop_front().map(|response| (response, (ending, namespace, watch, ready))))
@@ -179,8 +182,14 @@ fn changes(desk: &Desk, namespace: Arc<Namespace>, watch: ChangesWatch) -> Answe
 }
 
 /// What is new of an entry, in messages that are not too large.
-fn responses(namespace: &Namespace, mut told: Position, entry: &Told, after: u64) -> VecDeque<v1::WatchResponse> {
-    let mut events = events::messages(entry.partition, &entry.entry);
+fn responses(
+    namespace: &Namespace,
+    mut claims: Vec<HistoryPoint>,
+    entry: &Told,
+    after: u64,
+) -> VecDeque<v1::WatchResponse> {
+    let at = usize::from(entry.partition);
+    let mut events = events::messages(entry.partition, namespace.epochs[at], &entry.entry);
     events.retain(|event| event.sequence as u64 > after);
     // Runs are by kind; the order in which things happened is that of the sequence.
     events.sort_by_key(|event| event.sequence);
@@ -188,10 +197,11 @@ fn responses(namespace: &Namespace, mut told: Position, entry: &Told, after: u64
     let mut responses = VecDeque::new();
     while events.peek().is_some() {
         let events: Vec<_> = events.by_ref().take(MAX_EVENTS).collect();
-        if let (Some(told), Some(last)) = (told.0.get_mut(usize::from(entry.partition)), events.last()) {
-            *told = last.sequence as u64;
+        if let Some(last) = events.last() {
+            let term = entry.entry.term.map_or(Term::NONE, |(term, _)| term);
+            claims[at] = HistoryPoint { term, sequence: last.sequence as u64, ..claims[at] };
         }
-        let resume_token = token(namespace, &told);
+        let resume_token = token::of_claims(namespace, &claims);
         responses.push_back(v1::WatchResponse { events, resume_token });
     }
     responses
@@ -222,50 +232,4 @@ fn interval(asked: Option<prost_types::Duration>) -> Result<Duration, Failure> {
         .ok()
         .filter(|interval| (INTERVALS.0..=INTERVALS.1).contains(interval))
         .ok_or_else(|| Invalid::new(Reason::InvalidInterval, "min_interval").into())
-}
-
-/// What a resume token says.
-#[derive(Debug, PartialEq, Eq)]
-enum Resume {
-    /// There is none.
-    No,
-    At(Position),
-    /// It is of another namespace, or of one that this has taken the place of.
-    Elsewhere,
-}
-
-/// The version of the format of tokens.
-const TOKEN_VERSION: u8 = 1;
-
-/// A position as a token: the version, what tells the namespace from others, the sequences.
-fn token(namespace: &Namespace, position: &Position) -> String {
-    let mut bytes = vec![TOKEN_VERSION];
-    bytes.extend_from_slice(&identity(namespace).to_be_bytes());
-    position.0.iter().for_each(|sequence| bytes.extend_from_slice(&sequence.to_be_bytes()[2..]));
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn resume(namespace: &Namespace, token: &str) -> Result<Resume, Failure> {
-    if token.is_empty() {
-        return Ok(Resume::No);
-    }
-    let read = || {
-        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-        let (&[version], rest) = bytes.split_first_chunk()?;
-        let (of, sequences) = rest.split_first_chunk()?;
-        if version != TOKEN_VERSION || sequences.len() % 6 != 0 || sequences.is_empty() {
-            return None;
-        }
-        if u64::from_be_bytes(*of) != identity(namespace) || sequences.len() != 6 * namespace.epochs.len() {
-            return Some(Resume::Elsewhere);
-        }
-        let sequence = |bytes: &[u8]| bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
-        Some(Resume::At(Position(sequences.chunks_exact(6).map(sequence).collect())))
-    };
-    read().ok_or_else(|| Invalid::new(Reason::InvalidResumeToken, "resume_token").into())
-}
-
-/// A number that another namespace, or the same one made anew, does not have.
-fn identity(namespace: &Namespace) -> u64 {
-    namespace.epochs.iter().fold(0, |identity, &epoch| identity.rotate_left(7) ^ epoch)
 }

@@ -66,8 +66,8 @@ pub(crate) async fn partition(
 }
 
 async fn sequence(connection: &mut Connection, keys: &PartitionKeys) -> Result<u64, StoreError> {
-    let place = events::place(connection, keys).await?;
-    place.map(|(_, sequence)| sequence).ok_or_else(|| StoreError::corrupt("the state of a partition"))
+    let state = events::state(connection, keys).await?;
+    state.map(|state| state.at.sequence).ok_or_else(|| StoreError::corrupt("the state of a partition"))
 }
 
 async fn scan_holds(

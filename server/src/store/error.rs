@@ -33,6 +33,23 @@ pub(crate) enum StoreError {
         /// For people.
         why: Arc<str>,
     },
+    /// Nothing was applied: a newer release has written a record.
+    #[error("the store holds a record of a newer version: {why}")]
+    Newer {
+        /// For people.
+        why: Arc<str>,
+    },
+    /// Nothing was applied: this is not the store that the server knows.
+    #[error(
+        "this store has the id {found}, and the state of this server belongs to the store {known}: correct --redis-url, \
+         or start with another --state-dir"
+    )]
+    Foreign {
+        /// The id of this store.
+        found: Arc<str>,
+        /// The id of the store that is known.
+        known: Arc<str>,
+    },
     /// Nothing was applied: Redis does not know the script.
     #[error("the script is not loaded")]
     NoScript,
@@ -64,6 +81,7 @@ impl StoreError {
         match code {
             "NOSCRIPT" => StoreError::NoScript,
             "SENTINELCLOSED" => StoreError::Closed,
+            "SENTINELNEWER" => StoreError::Newer { why },
             "OOM" => StoreError::Full,
             // Redis refuses these before a script starts, or before its first write.
             "LOADING" | "MISCONF" | "READONLY" | "CLUSTERDOWN" | "NOREPLICAS" | "MASTERDOWN" | "BUSY" | "TRYAGAIN"
@@ -87,6 +105,8 @@ impl StoreError {
             StoreError::Unknown { .. } => "unknown",
             StoreError::Full => "full",
             StoreError::Corrupt { .. } => "corrupt",
+            StoreError::Newer { .. } => "newer",
+            StoreError::Foreign { .. } => "foreign",
             StoreError::NoScript => "no_script",
             StoreError::Closed => "closed",
         }
@@ -146,6 +166,7 @@ mod tests {
             ("NOSCRIPT No matching script. Please use EVAL.", "no_script"),
             ("SENTINELCLOSED another epoch script: x, on @user_script:1.", "closed"),
             ("SENTINELCORRUPT stock record script: x, on @user_script:1.", "corrupt"),
+            ("SENTINELNEWER stock record script: x, on @user_script:1.", "newer"),
             ("OOM command not allowed when used memory > 'maxmemory'.", "full"),
             ("LOADING Redis is loading the dataset in memory", "not_applied"),
             ("MISCONF Errors writing to the AOF file: No space left on device", "not_applied"),
@@ -202,6 +223,8 @@ mod tests {
             StoreError::unknown(""),
             StoreError::Full,
             StoreError::corrupt(""),
+            StoreError::Newer { why: "".into() },
+            StoreError::Foreign { found: "".into(), known: "".into() },
             StoreError::NoScript,
             StoreError::Closed,
         ];

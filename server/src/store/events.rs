@@ -7,12 +7,12 @@ use super::{
     error::StoreError,
     keys::PartitionKeys,
     pool::Connection,
-    wire::{Bytes, epoch_and_sequence_of, stock_from},
+    wire::{Bytes, PartitionState, state_from, stock_from},
 };
-use crate::domain::{BuyerId, Happened, Id, Line, Millis, Sku, State, Stock};
+use crate::domain::{BuyerId, Happened, Id, Line, Millis, Sku, State, Stock, Term};
 
-/// The version of the format.
-const VERSION: u8 = 1;
+/// The newest version of the format: since version 2 an entry has its term, and a run what was withdrawn.
+const VERSION: u8 = 2;
 
 /// What an event did to the reservations of its run.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(crate) enum After {
 pub(crate) struct Run {
     pub(crate) happened: Happened,
     pub(crate) after: After,
+    /// Of what was given back: the lines whose units left the stock, of each reservation.
+    pub(crate) withdrawn: Vec<Line>,
     pub(crate) changes: Vec<Change>,
 }
 
@@ -49,6 +51,8 @@ pub(crate) struct Entry {
     pub(crate) at: Millis,
     pub(crate) first: u64,
     pub(crate) last: u64,
+    /// The term that wrote it, and the first sequence of that term; `None` in a namespace of format 1.
+    pub(crate) term: Option<(Term, u64)>,
     pub(crate) runs: Vec<Run>,
     /// The counters of every SKU that changed, as they were after the call; `None`: it is gone.
     pub(crate) stock: Vec<(Sku, Option<Stock>)>,
@@ -60,30 +64,34 @@ impl Entry {
         let entry = || {
             let last = id.strip_suffix("-0")?.parse().ok()?;
             let mut bytes = Bytes(data);
-            if bytes.u8()? != VERSION {
-                return None;
-            }
+            let version = bytes.u8()?;
             let at = Millis(bytes.u48()?);
             let first = bytes.u48()?;
-            let runs = (0..bytes.u16()?).map(|_| run(&mut bytes, first)).collect::<Option<_>>()?;
+            let term = if version > 1 { Some((bytes.term()?, bytes.u48()?)) } else { None };
+            let runs = (0..bytes.u16()?).map(|_| run(&mut bytes, first, version)).collect::<Option<_>>()?;
             let mut stock = Vec::new();
             for _ in 0..bytes.u16()? {
                 let (sku, record) = (Sku::from_store(bytes.short()?)?, bytes.short()?);
                 let counters = if record.is_empty() { None } else { Some(stock_from(record)?) };
                 stock.push((sku, counters));
             }
-            bytes.0.is_empty().then_some(Self { at, first, last, runs, stock })
+            bytes.0.is_empty().then_some(Self { at, first, last, term, runs, stock })
         };
+        if data.first().is_some_and(|version| *version > VERSION) {
+            return Err(StoreError::Newer { why: format!("event {id}").into() });
+        }
         entry().ok_or_else(|| StoreError::corrupt(format!("event {id}")))
     }
 }
 
-fn run(bytes: &mut Bytes<'_>, first: u64) -> Option<Run> {
+fn run(bytes: &mut Bytes<'_>, first: u64, version: u8) -> Option<Run> {
     let kind = bytes.u8()?;
     let state = bytes.u8()?;
     let deadline = Millis(bytes.u48()?);
     let is_named = bytes.u8()? != 0;
     let (moved, rest) = (bytes.long()?, bytes.long()?);
+    let withdrawn = if version > 1 { bytes.long()? } else { &[] };
+    let withdrawn = if withdrawn.is_empty() { Vec::new() } else { Bytes(withdrawn).lines()? };
     // What a new hold holds, and one that was extended, is what the event moved; else it is the rest.
     let held = if rest.is_empty() { moved } else { rest };
     let after = match state {
@@ -110,6 +118,12 @@ fn run(bytes: &mut Bytes<'_>, first: u64) -> Option<Run> {
         b'A' => supplied().map(|(sku, delta)| Happened::StockAdjusted(sku, delta))?,
         b'F' => Happened::Configured(Sku::from_store(moved.get(1..)?)?),
         b'D' => Happened::Deleted(Sku::from_store(moved)?),
+        b'U' => supplied().map(|(sku, delta)| Happened::SkuSettled(sku, delta))?,
+        b'O' => Happened::PartitionSettled,
+        b'V' => {
+            let mut lost = Bytes(moved);
+            Happened::HistoryLost(lost.history_point()?, lost.u48()?)
+        }
         _ => return None,
     };
     let number = bytes.u16()?;
@@ -131,14 +145,17 @@ fn run(bytes: &mut Bytes<'_>, first: u64) -> Option<Run> {
             Some(Change { id: id.try_into().ok()?, sequence, buyer })
         })
         .collect::<Option<_>>()?;
-    Some(Run { happened, after, changes })
+    Some(Run { happened, after, withdrawn, changes })
 }
 
-/// Epoch and sequence of a partition; `None` if there is no such partition.
-pub(crate) async fn place(connection: &mut Connection, keys: &PartitionKeys) -> Result<Option<(u64, u64)>, StoreError> {
+/// Where a partition stands; `None` if there is no such partition.
+pub(crate) async fn state(
+    connection: &mut Connection,
+    keys: &PartitionKeys,
+) -> Result<Option<PartitionState>, StoreError> {
     let reply = connection.send(cmd("HGET").arg(keys.meta()).arg("state")).await?;
     let Some(state): Option<Vec<u8>> = parse(reply)? else { return Ok(None) };
-    epoch_and_sequence_of(&state).map(Some).ok_or_else(|| StoreError::corrupt("the state of a partition"))
+    state_from(&state).map(Some).ok_or_else(|| StoreError::corrupt("the state of a partition"))
 }
 
 /// So many entries at most of one partition, with changes behind `after` up to `end`, where one is named.

@@ -8,6 +8,9 @@ use crate::domain::NamespaceName;
 /// The set of all namespaces: what a server that has just started must sweep.
 pub(crate) const NAMESPACES: &str = "is:namespaces";
 
+/// The random id of the store, a string.
+pub(crate) const STORE_ID: &str = "is:store";
+
 /// The keys of one partition, in the order of `KEYS` in `lua/contract.lua`.
 #[derive(Clone, Debug)]
 pub(crate) struct PartitionKeys([String; 7]);

@@ -6,6 +6,7 @@
 //! - [`pool`]: connections, bounded in number and in time.
 //! - [`error`]: what went wrong, sorted by whether it may have been applied.
 //! - [`fitness`]: whether this Redis may hold stock.
+//! - [`identity`]: whether it is the one that this server knows.
 //! - [`embedded`]: a Redis of our own, as a child.
 //! - [`events`]: the entries of the event stream.
 //! - [`audit`]: the books against the records, in bounded reads.
@@ -18,6 +19,7 @@ pub(crate) mod embedded;
 pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod fitness;
+pub(crate) mod identity;
 pub(crate) mod keys;
 pub(crate) mod lists;
 pub(crate) mod pool;
@@ -26,12 +28,13 @@ pub(crate) mod wire;
 
 use self::{
     error::StoreError,
+    identity::Identity,
     keys::{NAMESPACES, PartitionKeys},
     pool::{Connection, Pool},
     script::Script,
     wire::{Batch, NamespaceConfig, Opened, RawReply},
 };
-use crate::domain::NamespaceName;
+use crate::domain::{Knowledge, NamespaceName};
 
 /// Names of namespaces read with one command.
 const SCAN_COUNT: usize = 1_000;
@@ -83,28 +86,42 @@ impl Store {
         Ok((names, next))
     }
 
-    /// Opens a partition, and makes it as proposed if there is none.
+    /// Opens a partition, and makes it as proposed if there is none. What is known of it is compared with what is
+    /// there, but only in the store that this server knows: another one is not changed.
     pub(crate) async fn open(
         &self,
         keys: &PartitionKeys,
+        knowledge: &Knowledge,
+        identity: &Identity,
         proposal: &NamespaceConfig,
         epoch: u64,
     ) -> Result<Opened, StoreError> {
         let script = &self.plain;
-        let reply = self.run(script, wire::open_command(&script.sha, keys, proposal, epoch)).await?;
-        wire::decode_opened(&reply)
+        let mut connection = self.pool.get().await?;
+        if !knowledge.claims.is_empty() {
+            identity.verify(&mut connection).await?;
+        }
+        let command = wire::open_command(&script.sha, keys, knowledge, proposal, epoch);
+        wire::decode_opened(&run_on(&mut connection, script, command).await?)
     }
 
     /// Replaces the config of a partition if it still has this revision; says whether, and what it is now.
     pub(crate) async fn configure(
         &self,
         keys: &PartitionKeys,
+        knowledge: &Knowledge,
         replaced: u64,
         config: &NamespaceConfig,
     ) -> Result<(bool, NamespaceConfig), StoreError> {
         let script = &self.plain;
-        let reply = self.run(script, wire::configure_command(&script.sha, keys, replaced, config)).await?;
+        let command = wire::configure_command(&script.sha, keys, knowledge, replaced, config);
+        let reply = self.run(script, command).await?;
         wire::decode_configured(&reply)
+    }
+
+    /// Compares the store with the one that is known.
+    pub(crate) async fn verify(&self, identity: &Identity) -> Result<(), StoreError> {
+        identity.verify(&mut self.pool.get().await?).await.map(drop)
     }
 
     /// Runs a batch once.
@@ -112,6 +129,7 @@ impl Store {
         &self,
         keys: &PartitionKeys,
         epoch: u64,
+        knowledge: &Knowledge,
         batch: &Batch,
         mode: Mode,
     ) -> Result<RawReply, StoreError> {
@@ -119,21 +137,24 @@ impl Store {
             Mode::Plain => &self.plain,
             Mode::Resolving => &self.resolving,
         };
-        self.run(script, batch.command(&script.sha, keys, epoch)).await
+        self.run(script, batch.command(&script.sha, keys, epoch, knowledge)).await
     }
 
-    /// Runs a script. Where Redis has lost it, it goes along whole, which loads it too: between a
-    /// loading of its own and the call it could be lost again.
     async fn run(&self, script: &Script, command: Cmd) -> Result<Value, StoreError> {
-        let mut connection = self.pool.get().await?;
-        match connection.send(&command).await {
-            Err(StoreError::NoScript) => connection.send(&with_source(&command, &script.source)).await,
-            result => result,
-        }
+        run_on(&mut self.pool.get().await?, script, command).await
     }
 
     async fn send(&self, command: &Cmd) -> Result<Value, StoreError> {
         self.pool.get().await?.send(command).await
+    }
+}
+
+/// Runs a script. Where Redis has lost it, the source is sent with the call, which loads it too: between a separate
+/// loading and the call it could be lost again.
+async fn run_on(connection: &mut Connection, script: &Script, command: Cmd) -> Result<Value, StoreError> {
+    match connection.send(&command).await {
+        Err(StoreError::NoScript) => connection.send(&with_source(&command, &script.source)).await,
+        result => result,
     }
 }
 

@@ -4,11 +4,13 @@
 //! - [`config`]: what is fixed for a namespace, and the calls that open and configure it;
 //! - [`request`]: operations, grouped, as the arguments of the script;
 //! - [`reply`]: the script's reply as answers;
-//! - [`records`]: reservations and stock as they lie in Redis.
+//! - [`records`]: reservations and stock as they lie in Redis;
+//! - [`history`]: what is known of a partition's history, and its state.
 
 use deadpool_redis::redis::{Cmd, Value, cmd};
 
 mod config;
+mod history;
 mod records;
 mod reply;
 mod request;
@@ -16,8 +18,9 @@ mod request;
 pub(crate) use config::{
     NamespaceConfig, Opened, configure_command, decode_config, decode_configured, decode_opened, open_command,
 };
-pub(crate) use records::{epoch_and_sequence_of, is_memo, reservation_from, stock_from};
-pub(crate) use reply::{RawReply, Reply, Verdict};
+pub(crate) use history::{PartitionState, state_from};
+pub(crate) use records::{is_memo, reservation_from, stock_from};
+pub(crate) use reply::{OperationResult, RawReply, Reply};
 pub(crate) use request::Batch;
 
 use super::keys::PartitionKeys;

@@ -18,7 +18,8 @@ const DURATION_BUCKETS: &[f64] = &[
 const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 384.0, 512.0];
 
 /// Every kind of store error, the label of `inventory_sentinel_store_errors_total`.
-pub(crate) const STORE_ERROR_KINDS: &[&str] = &["not_applied", "unknown", "full", "corrupt", "no_script", "closed"];
+pub(crate) const STORE_ERROR_KINDS: &[&str] =
+    &["not_applied", "unknown", "full", "corrupt", "newer", "foreign", "no_script", "closed"];
 
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal,)+ }) => {
@@ -62,6 +63,8 @@ labels! {
         ImportStock = "import_stock",
         SetProtection = "set_protection",
         Audit = "audit",
+        SettlePartition = "settle_partition",
+        GetServerInfo = "get_server_info",
     }
 }
 
@@ -93,6 +96,8 @@ pub(crate) struct Metrics {
     shed: IntCounter,
     store_errors: IntCounterVec,
     clock_jumps: IntCounter,
+    history_losses: IntCounter,
+    fenced: IntGauge,
     watches: IntGauge,
     cut_off: IntCounter,
 }
@@ -164,6 +169,12 @@ impl Metrics {
         let watches = IntGauge::new("inventory_sentinel_watches", "Streams that watch a namespace.")?;
         registry.register(Box::new(watches.clone()))?;
 
+        let fenced = IntGauge::new(
+            "inventory_sentinel_fenced_partitions",
+            "Partitions that lost changes and are not settled, as far as this server knows.",
+        )?;
+        registry.register(Box::new(fenced.clone()))?;
+
         let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
             let counter = IntCounter::new(name, help)?;
             registry.register(Box::new(counter.clone()))?;
@@ -183,6 +194,11 @@ impl Metrics {
             shed: counter("inventory_sentinel_shed_total", "Operations refused because too many waited.")?,
             store_errors,
             clock_jumps: counter("inventory_sentinel_clock_jumps_total", "Large jumps seen in the store's clock.")?,
+            history_losses: counter(
+                "inventory_sentinel_history_losses_total",
+                "Losses of acknowledged changes that this server has noticed in its store, a partition each.",
+            )?,
+            fenced,
             watches,
             cut_off: counter(
                 "inventory_sentinel_watches_cut_off_total",
@@ -238,6 +254,16 @@ impl Metrics {
     /// The store's clock jumped.
     pub(crate) fn inc_clock_jump(&self) {
         self.clock_jumps.inc();
+    }
+
+    /// A partition has lost acknowledged changes.
+    pub(crate) fn inc_history_losses(&self) {
+        self.history_losses.inc();
+    }
+
+    /// So many partitions more, or fewer, are fenced.
+    pub(crate) fn add_fenced(&self, partitions: i64) {
+        self.fenced.add(partitions);
     }
 
     /// Everything, in the Prometheus text format.

@@ -10,14 +10,18 @@ use tokio::{
 use super::{Hub, PROGRESS, Position, WatchError, Watcher, feed::Listener};
 
 pub(crate) use super::feed::Told;
-use crate::namespaces::Namespace;
+use crate::{
+    domain::{HistoryPoint, Term},
+    namespaces::Namespace,
+};
 
 /// One stream.
 pub(crate) struct ChangesWatch {
     watcher: Watcher,
     listener: Listener,
-    /// Up to here everything has been handed on.
+    /// Up to here everything has been handed on, which these terms have written.
     after: Position,
+    terms: Box<[Term]>,
     /// Read from the store, and not handed on yet.
     read: VecDeque<Arc<Told>>,
     /// The ring, once the stream is near enough.
@@ -31,7 +35,7 @@ pub(crate) struct ChangesWatch {
 pub(crate) enum Start {
     Now,
     Oldest,
-    Behind(Position),
+    Behind(Vec<HistoryPoint>),
 }
 
 /// What a stream says.
@@ -48,6 +52,7 @@ impl ChangesWatch {
         let watcher = hub.watcher(namespace).await?;
         let feed = &watcher.feed;
         let mut read = VecDeque::new();
+        let mut terms: Box<[Term]> = feed.claims().into_iter().map(|claim| claim.term).collect();
         let after = match start {
             Start::Now => feed.position(),
             Start::Oldest => {
@@ -56,14 +61,22 @@ impl ChangesWatch {
                 for (partition, after) in (0..).zip(&mut oldest.0) {
                     if let Some(entry) = feed.read(partition, 0).await?.into_iter().next() {
                         *after = entry.first;
+                        // Which term wrote what came before is not known.
+                        terms[usize::from(partition)] = Term::NONE;
                     }
                 }
                 oldest
             }
-            Start::Behind(position) => {
-                // A store that is behind the token has lost what the token tells of.
+            Start::Behind(claims) => {
+                let refuted = feed.refuted(&claims).await?;
+                if !refuted.is_empty() {
+                    return Err(WatchError::Compacted(refuted));
+                }
+                let position = Position(claims.iter().map(|claim| claim.sequence).collect());
+                terms = claims.iter().map(|claim| claim.term).collect();
+                // A store that is behind the token has lost what the token stands for.
                 if !feed.position().covers(&position.0) && !feed.ask().await?.covers(&position.0) {
-                    return Err(WatchError::Compacted);
+                    return Err(WatchError::Compacted(Vec::new()));
                 }
                 position
             }
@@ -73,15 +86,27 @@ impl ChangesWatch {
             read = behind(&watcher, &after).await?;
         }
         let listener = watcher.feed.listen();
-        Ok(Self { watcher, listener, after, read, ring: None, last: None })
+        Ok(Self { watcher, listener, after, terms, read, ring: None, last: None })
     }
 
-    pub(crate) fn position(&self) -> &Position {
-        &self.after
+    /// Up to here everything has been handed on: a place in the history of each partition.
+    pub(crate) fn claims(&self) -> Vec<HistoryPoint> {
+        self.watcher.feed.claims_at(&self.after, &self.terms)
     }
 
-    /// What is to be told next, as soon as there is something; at least that there is nothing.
+    /// The next entry, as soon as there is one, or that there is none. Where the reader has lost its place, the store
+    /// decides whether the stream has lost it too.
     pub(crate) async fn next(&mut self) -> Result<Heard, WatchError> {
+        match self.next_entry().await {
+            Err(WatchError::Lost) => {
+                let refuted = self.watcher.feed.refuted(&self.claims()).await.unwrap_or_default();
+                Err(if refuted.is_empty() { WatchError::Lost } else { WatchError::Compacted(refuted) })
+            }
+            next => next,
+        }
+    }
+
+    async fn next_entry(&mut self) -> Result<Heard, WatchError> {
         loop {
             if let Some(told) = self.read.pop_front() {
                 if let Some(heard) = self.hand_on(told)? {
@@ -147,9 +172,16 @@ impl ChangesWatch {
             return Ok(None);
         }
         if told.entry.first > before {
-            return Err(WatchError::Compacted);
+            return Err(WatchError::Compacted(Vec::new()));
         }
         *after = told.entry.last;
+        if let Some((term, first)) = told.entry.term {
+            let its = &mut self.terms[usize::from(told.partition)];
+            if *its != term && *its != Term::NONE && first <= before {
+                return Err(WatchError::Compacted(vec![told.partition]));
+            }
+            *its = term;
+        }
         self.last = Some(Instant::now());
         Ok(Some(Heard::Entry(told, before)))
     }
@@ -163,7 +195,7 @@ async fn behind(watcher: &Watcher, after: &Position) -> Result<VecDeque<Arc<Told
             let entries = watcher.feed.read(partition, after).await?;
             // What the reader has had is there, or was trimmed.
             if entries.is_empty() {
-                return Err(WatchError::Compacted);
+                return Err(WatchError::Compacted(Vec::new()));
             }
             return Ok(entries.into_iter().map(|entry| Arc::new(Told { partition, entry })).collect());
         }

@@ -13,14 +13,17 @@ use tokio::{
 
 use super::{Position, WatchError, table::Table};
 use crate::{
-    domain::NamespaceName,
+    domain::{HistoryPoint, Knowledge, NamespaceName, Term, Verdict},
     namespaces::Namespace,
     store::{
+        Mode, Store,
         events::{self, Entry},
         keys::PartitionKeys,
         lists::{self, Range},
-        pool::{Connection, Pool},
+        pool::Connection,
+        wire::{Batch, PartitionState},
     },
+    witness::Witness,
 };
 
 /// Entries that are held ready for who reads events; who is further behind is cut off.
@@ -33,6 +36,8 @@ pub(super) const WAIT: Duration = Duration::from_millis(500);
 const PAGE: usize = 1_000;
 /// Pause before the store is tried again.
 const AGAIN: Duration = Duration::from_millis(250);
+/// Longest time between two looks at the state of the partitions, for what was lost.
+const STATE_INTERVAL: Duration = Duration::from_secs(1);
 /// For how long what was read last counts as up to date.
 const FRESH: Duration = Duration::from_millis(1_500);
 
@@ -47,7 +52,11 @@ pub(crate) struct Told {
 #[derive(Debug)]
 struct Heard {
     position: Position,
+    /// The term of each of these sequences.
+    terms: Box<[Term]>,
     at: Instant,
+    /// The first partition that has lost changes and is not settled.
+    fenced: Option<u16>,
     /// It has lost its place and reads no more.
     lost: bool,
 }
@@ -57,7 +66,8 @@ pub(super) struct Feed {
     name: NamespaceName,
     epochs: Box<[u64]>,
     keys: Box<[PartitionKeys]>,
-    pool: Pool,
+    witnesses: Box<[Arc<Witness>]>,
+    store: Arc<Store>,
     heard: watch::Sender<Heard>,
     /// Sent whenever some SKU's protection has changed, and when the place is lost.
     flips: watch::Sender<()>,
@@ -69,17 +79,24 @@ pub(super) struct Feed {
 
 impl Feed {
     /// A feed that begins with what happens from now on.
-    pub(super) async fn open(namespace: &Namespace, pool: Pool) -> Result<Self, WatchError> {
+    pub(super) async fn open(namespace: &Namespace, store: Arc<Store>) -> Result<Self, WatchError> {
         let keys: Box<[_]> = namespace.partitions().map(|(_, keys)| keys).collect();
-        let mut connection = pool.get().await?;
+        let mut connection = store.connection().await?;
         let epochs = namespace.epochs.clone();
-        let position = places(&mut connection, &keys, &epochs).await?;
-        let (heard, _) = watch::channel(Heard { position, at: Instant::now(), lost: false });
+        let states = states(&mut connection, &keys, &epochs).await?;
+        let (heard, _) = watch::channel(Heard {
+            position: position_of(&states),
+            terms: states.iter().map(|state| state.at.term).collect(),
+            at: Instant::now(),
+            fenced: fenced_in(&states),
+            lost: false,
+        });
         Ok(Self {
             name: namespace.name.clone(),
             epochs,
             keys,
-            pool,
+            witnesses: namespace.witnesses.clone(),
+            store,
             heard,
             flips: watch::channel(()).0,
             ring: broadcast::channel(RING).0,
@@ -106,6 +123,42 @@ impl Feed {
         self.heard.borrow().position.clone()
     }
 
+    /// The same as places in the history of each partition.
+    pub(super) fn claims(&self) -> Vec<HistoryPoint> {
+        let heard = self.heard.borrow();
+        self.claims_at(&heard.position, &heard.terms)
+    }
+
+    /// These sequences, written by these terms.
+    pub(super) fn claims_at(&self, position: &Position, terms: &[Term]) -> Vec<HistoryPoint> {
+        let places = position.0.iter().zip(terms).zip(&self.epochs);
+        places.map(|((&sequence, &term), &epoch)| HistoryPoint { epoch, term, sequence }).collect()
+    }
+
+    /// The first partition that has lost changes and is not settled.
+    pub(super) fn fenced(&self) -> Option<u16> {
+        self.heard.borrow().fenced
+    }
+
+    /// The partitions of whose history these claims, one a partition, are no part. A lost one fences its partition.
+    pub(super) async fn refuted(&self, claims: &[HistoryPoint]) -> Result<Vec<u16>, WatchError> {
+        let mut refuted = Vec::new();
+        for (partition, (keys, claim)) in (0..).zip(self.keys.iter().zip(claims)) {
+            if claim.term == Term::NONE {
+                continue;
+            }
+            let at = usize::from(partition);
+            let knowledge = Knowledge { claims: vec![*claim], ..self.witnesses[at].knowledge() };
+            let batch = Batch::new([], Duration::ZERO);
+            let reply = self.store.apply(keys, self.epochs[at], &knowledge, &batch, Mode::Resolving).await?;
+            let reply = batch.decode(&reply, partition, Vec::new())?;
+            if reply.verdicts.iter().any(|verdict| *verdict != Verdict::Part) {
+                refuted.push(partition);
+            }
+        }
+        Ok(refuted)
+    }
+
     /// Whether the store was heard of a moment ago.
     pub(super) fn is_fresh(&self) -> bool {
         self.heard.borrow().at.elapsed() < FRESH
@@ -123,14 +176,14 @@ impl Feed {
 
     /// Entries of the store itself, for who is further behind than the ring.
     pub(super) async fn read(&self, partition: u16, after: u64) -> Result<Vec<Entry>, WatchError> {
-        let mut connection = self.pool.get().await?;
+        let mut connection = self.store.connection().await?;
         Ok(events::read(&mut connection, &self.keys[usize::from(partition)], after, None, READ).await?)
     }
 
     /// Where the store itself is.
     pub(super) async fn ask(&self) -> Result<Position, WatchError> {
-        let mut connection = self.pool.get().await?;
-        places(&mut connection, &self.keys, &self.epochs).await
+        let mut connection = self.store.connection().await?;
+        Ok(position_of(&states(&mut connection, &self.keys, &self.epochs).await?))
     }
 
     /// Looks something up in the table, which [`Feed::load`] has made.
@@ -151,7 +204,7 @@ impl Feed {
                 *table = Some(Table::new(self.position()));
             }
             let partitions: Vec<_> = self.keys.iter().cloned().zip(0..).map(|(keys, n)| (n, keys)).collect();
-            let mut connection = self.pool.get().await?;
+            let mut connection = self.store.connection().await?;
             let mut from = None;
             loop {
                 let page = lists::stock(&mut connection, &partitions, Range { size: PAGE, from }).await?;
@@ -177,13 +230,23 @@ impl Feed {
         let mut told = Vec::with_capacity(entries.len());
         {
             let mut table = self.table();
-            let mut at = self.heard.borrow().position.0[partition];
+            let (mut at, mut term) = {
+                let heard = self.heard.borrow();
+                (heard.position.0[partition], heard.terms[partition])
+            };
             for entry in entries {
                 if entry.last <= at {
                     continue;
                 }
                 if entry.first != at {
                     return false;
+                }
+                if let Some((its, first)) = entry.term {
+                    // Another term goes on from here only if it begins here: else it has replaced what was read.
+                    if its != term && first != entry.first + 1 {
+                        return false;
+                    }
+                    term = its;
                 }
                 at = entry.last;
                 if let Some(table) = table.as_mut() {
@@ -194,8 +257,10 @@ impl Feed {
             // Before the ring: who subscribes and then asks for the position misses nothing.
             self.heard.send_modify(|heard| {
                 heard.position.0[partition] = at;
+                heard.terms[partition] = term;
                 heard.at = Instant::now();
             });
+            self.witnesses[partition].observe(HistoryPoint { epoch: self.epochs[partition], term, sequence: at });
         }
         for told in told {
             // Nobody may be there to hear it.
@@ -227,23 +292,35 @@ impl Listener {
     }
 }
 
-/// The sequence of each partition, if they are still those that they were.
-async fn places(connection: &mut Connection, keys: &[PartitionKeys], epochs: &[u64]) -> Result<Position, WatchError> {
-    let mut position = Vec::with_capacity(keys.len());
+/// Where each partition stands, if they are still those that they were.
+async fn states(
+    connection: &mut Connection,
+    keys: &[PartitionKeys],
+    epochs: &[u64],
+) -> Result<Vec<PartitionState>, WatchError> {
+    let mut states = Vec::with_capacity(keys.len());
     for (keys, &epoch) in keys.iter().zip(epochs) {
-        match events::place(connection, keys).await? {
-            Some((is, sequence)) if is == epoch => position.push(sequence),
+        match events::state(connection, keys).await? {
+            Some(state) if state.at.epoch == epoch => states.push(state),
             _ => return Err(WatchError::Lost),
         }
     }
-    Ok(Position(position.into()))
+    Ok(states)
+}
+
+fn position_of(states: &[PartitionState]) -> Position {
+    Position(states.iter().map(|state| state.at.sequence).collect())
+}
+
+fn fenced_in(states: &[PartitionState]) -> Option<u16> {
+    (0..).zip(states).find(|(_, state)| state.is_fenced).map(|(partition, _)| partition)
 }
 
 /// Reads until nobody watches any more.
 pub(super) fn run(feed: &Arc<Feed>) {
-    let (feed, pool) = (Arc::downgrade(feed), feed.pool.clone());
+    let (feed, store) = (Arc::downgrade(feed), Arc::clone(&feed.store));
     tokio::spawn(async move {
-        while let Err(error) = follow(&feed, &pool).await {
+        while let Err(error) = follow(&feed, &store).await {
             match error {
                 WatchError::Store(error) => {
                     tracing::warn!(%error, "watching a namespace has to wait for the store");
@@ -263,34 +340,67 @@ pub(super) fn run(feed: &Arc<Feed>) {
 }
 
 /// Reads on one connection for as long as it goes well; `Ok` when nobody watches any more.
-async fn follow(feed: &Weak<Feed>, pool: &Pool) -> Result<(), WatchError> {
-    let mut connection = pool.get().await?;
+async fn follow(feed: &Weak<Feed>, store: &Store) -> Result<(), WatchError> {
+    let mut connection = store.connection().await?;
+    let mut checked: Option<Instant> = None;
     loop {
-        let Some((places, position, epochs)) = feed.upgrade().map(|feed| {
+        let Some((places, epochs)) = feed.upgrade().map(|feed| {
             let position = feed.position();
             let places: Vec<_> = feed.keys.iter().cloned().zip(position.0.iter().copied()).collect();
-            (places, position, feed.epochs.clone())
+            (places, feed.epochs.clone())
         }) else {
             return Ok(());
         };
         let read = events::wait(&mut connection, &places, WAIT, READ).await?;
-        let idle = read.is_empty();
-        if idle {
-            // The stream may also be silent because it is another one.
+        let is_idle = read.is_empty();
+        // The stream may also be silent, or go on, because it is another one.
+        let states = if is_idle || checked.is_none_or(|at| at.elapsed() >= STATE_INTERVAL) {
+            checked = Some(Instant::now());
             let keys: Vec<_> = places.into_iter().map(|(keys, _)| keys).collect();
-            let is = self::places(&mut connection, &keys, &epochs).await?;
-            if !is.covers(&position.0) {
-                return Err(WatchError::Lost);
-            }
-        }
+            Some(states(&mut connection, &keys, &epochs).await?)
+        } else {
+            None
+        };
         let Some(feed) = feed.upgrade() else { return Ok(()) };
-        if idle {
-            feed.heard.send_modify(|heard| heard.at = Instant::now());
-        }
         for (partition, entries) in read {
             if !feed.take(partition, entries) {
                 return Err(WatchError::Lost);
             }
         }
+        if let Some(states) = states {
+            feed.compare(&states, is_idle)?;
+        }
+    }
+}
+
+impl Feed {
+    /// Compares what was read with where the partitions stand: a partition that is behind has lost something.
+    fn compare(&self, states: &[PartitionState], is_idle: bool) -> Result<(), WatchError> {
+        let fenced = fenced_in(states);
+        let is_lost = {
+            let heard = self.heard.borrow();
+            let places = heard.position.0.iter().zip(&heard.terms).zip(states);
+            places.into_iter().any(|((&sequence, &term), state)| {
+                // What was read since the state may be ahead of it, but not while nothing was read.
+                let is_behind = is_idle && state.at.sequence < sequence;
+                is_behind || state.at.sequence == sequence && state.at.term != term
+            })
+        };
+        if is_lost {
+            return Err(WatchError::Lost);
+        }
+        let is_new = self.heard.borrow().fenced != fenced;
+        if is_idle || is_new {
+            self.heard.send_modify(|heard| {
+                heard.fenced = fenced;
+                if is_idle {
+                    heard.at = Instant::now();
+                }
+            });
+        }
+        if is_new {
+            self.flips.send_replace(());
+        }
+        Ok(())
     }
 }

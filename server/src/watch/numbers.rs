@@ -10,7 +10,7 @@ use super::{
     table::{Kind, Rows, Table},
 };
 use crate::{
-    domain::{Sku, Stock},
+    domain::{HistoryPoint, Sku, Stock},
     namespaces::Namespace,
 };
 
@@ -34,6 +34,8 @@ pub(crate) struct News {
     /// These are not what has changed, but what there is.
     pub(crate) is_snapshot: bool,
     pub(crate) position: Position,
+    /// Where the history of each partition stands.
+    pub(crate) claims: Vec<HistoryPoint>,
 }
 
 /// How far a stream is.
@@ -62,10 +64,14 @@ impl NumbersWatch {
         hub: &Hub,
         namespace: &Namespace,
         view: View,
-        resume: Option<Position>,
+        resume: Option<(Position, Vec<HistoryPoint>)>,
     ) -> Result<Self, WatchError> {
         let watcher = hub.watcher(namespace).await?;
         watcher.feed.load().await?;
+        let resume = match resume {
+            Some((position, claims)) if watcher.feed.refuted(&claims).await?.is_empty() => Some(position),
+            _ => None,
+        };
         let resumed = resume.filter(|position| watcher.feed.look(|table| table.reaches(position)) == Some(true));
         let stage = if resumed.is_none() { Stage::Snapshot } else { Stage::Live };
         let after = resumed.unwrap_or_else(|| Position::zero(watcher.feed.partitions()));
@@ -125,7 +131,7 @@ impl NumbersWatch {
 
     fn news(&mut self, rows: Rows, is_snapshot: bool) -> News {
         self.last = Some(Instant::now());
-        News { rows, is_snapshot, position: self.after.clone() }
+        News { rows, is_snapshot, position: self.after.clone(), claims: self.watcher.feed.claims() }
     }
 
     fn is_named(&self) -> bool {
@@ -137,6 +143,10 @@ impl NumbersWatch {
         let Self { watcher, view, after, stage, .. } = self;
         if watcher.feed.is_lost() {
             return Err(WatchError::Lost);
+        }
+        if let (View::Protection, Some(partition)) = (&*view, watcher.feed.fenced()) {
+            // What is protected may be among the lost changes.
+            return Err(WatchError::Fenced { partition, fence: None });
         }
         let whole = *stage == Stage::Snapshot;
         let look = |table: &Table| {

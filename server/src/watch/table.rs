@@ -193,7 +193,16 @@ mod tests {
     }
 
     fn stock(version: u64, is_protected: bool) -> Stock {
-        Stock { available: 0, held: 0, sold: 0, supplied: 0, version, is_protected, rules: Rules::default() }
+        Stock {
+            available: 0,
+            held: 0,
+            sold: 0,
+            supplied: 0,
+            withdrawn: 0,
+            version,
+            is_protected,
+            rules: Rules::default(),
+        }
     }
 
     fn at(sequence: u64) -> Position {

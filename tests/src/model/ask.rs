@@ -163,7 +163,7 @@ fn duration(millis: i64) -> prost_types::Duration {
 }
 
 fn counters(stock: Stock) -> Counters {
-    let Stock { sku: _, available, held, sold, supplied, version: _, is_protected } = stock;
+    let Stock { sku: _, available, held, sold, supplied, version: _, is_protected, withdrawn: _ } = stock;
     Counters { available, held, sold, supplied, is_protected }
 }
 

@@ -51,7 +51,8 @@ fn call(script: &str, epoch: &str, groups: &[Group]) -> Cmd {
     for name in ["meta", "stock", "records:a", "records:b", "deadlines", "events", "buyers"] {
         command.arg(format!("is:{{sale/0}}:{name}"));
     }
-    command.arg(epoch);
+    // The epoch, and the knowledge of a caller who knows nothing.
+    command.arg(epoch).arg("g");
     for (kind, args, ids, extra) in groups {
         command.arg(kind).arg(args).arg(ids).arg(extra);
     }
@@ -126,6 +127,11 @@ fn malformed() -> Vec<Group> {
         ("D", b"ps5".to_vec(), id(), Vec::new()),
         ("T", Vec::new(), Vec::new(), Vec::new()),
         ("Z", Vec::new(), id(), Vec::new()),
+        ("U", [&[4][..], &u48(1), b"ps5"].concat(), id(), Vec::new()),
+        ("U", [&[0][..], &u48(1_000_000_001), b"ps5"].concat(), id(), Vec::new()),
+        ("U", [&[0][..], &u48(1)].concat(), id(), Vec::new()),
+        ("I", vec![1; 15], id(), Vec::new()),
+        ("O", vec![1; 17], id(), Vec::new()),
         ("", Vec::new(), Vec::new(), Vec::new()),
     ]
 }
@@ -133,7 +139,8 @@ fn malformed() -> Vec<Group> {
 /// The epoch of the partition, which every batch names.
 async fn epoch(redis: &Redis) -> String {
     let state: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:meta", "state")).await;
-    number_in(&state[..6]).to_string()
+    // Behind the version.
+    number_in(&state[1..7]).to_string()
 }
 
 /// The codes of each group of a reply.
@@ -146,7 +153,7 @@ fn codes(reply: &Value) -> Vec<String> {
         },
         other => panic!("{other:?}"),
     };
-    reply[5..].iter().map(code).collect()
+    reply[9..].iter().map(code).collect()
 }
 
 #[tokio::test]

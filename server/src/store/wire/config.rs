@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use deadpool_redis::redis::{Cmd, Value};
 
-use super::{Bytes, array, number, put_u48, script_call};
+use super::{Bytes, array, history::encode_knowledge, number, put_u48, script_call};
 use crate::{
-    domain::Millis,
+    domain::{FORMATS, Knowledge, Millis},
     store::{error::StoreError, keys::PartitionKeys},
 };
 
-/// The version of the record.
-const VERSION: u8 = 1;
+/// The newest version of the record. Version 1 stands for a namespace of format 1, version 2 names the format.
+const VERSION: u8 = 2;
 /// Bytes of the secret that ids are derived with.
 const SECRET_BYTES: usize = 32;
 
@@ -37,13 +37,15 @@ pub(crate) struct NamespaceConfig {
     pub(crate) events_kept: u64,
     /// Partitions; never changes.
     pub(crate) partitions: u16,
+    /// In which records are written; can only be raised.
+    pub(crate) format: u8,
     /// What ids are derived with; never shown, never changes.
     pub(crate) secret: [u8; SECRET_BYTES],
 }
 
 impl NamespaceConfig {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![if self.format == 1 { 1 } else { VERSION }];
         for number in [
             self.revision,
             self.retention.as_millis() as u64,
@@ -57,15 +59,27 @@ impl NamespaceConfig {
             put_u48(&mut out, number);
         }
         out.extend_from_slice(&self.partitions.to_be_bytes());
+        if self.format > 1 {
+            out.push(self.format);
+        }
         out.extend_from_slice(&self.secret);
         out
     }
 
-    fn decode(record: &[u8]) -> Option<Self> {
-        let mut bytes = Bytes(record);
-        if bytes.u8()? != VERSION {
-            return None;
+    pub(crate) fn decode(record: &[u8]) -> Result<Self, StoreError> {
+        let config = Self::read(record).ok_or_else(|| StoreError::corrupt("the config of a partition"))?;
+        let newer = |what: &str| Err(StoreError::Newer { why: what.into() });
+        match record.first() {
+            Some(version) if *version > VERSION => newer("the config of a partition"),
+            _ if config.format > FORMATS.1 => newer("the format of a namespace"),
+            _ => Ok(config),
         }
+    }
+
+    /// Reads a newer version as far as it is known.
+    fn read(record: &[u8]) -> Option<Self> {
+        let mut bytes = Bytes(record);
+        let version = bytes.u8()?;
         let revision = bytes.u48()?;
         let mut millis = || bytes.u48().map(Duration::from_millis);
         let (retention, default_ttl, max_ttl, max_life) = (millis()?, millis()?, millis()?, millis()?);
@@ -79,7 +93,8 @@ impl NamespaceConfig {
             quota_skus: bytes.u48()?,
             events_kept: bytes.u48()?,
             partitions: bytes.u16()?,
-            secret: bytes.0.try_into().ok()?,
+            format: if version == 1 { 1 } else { bytes.u8()? },
+            secret: if version > VERSION { [0; SECRET_BYTES] } else { bytes.0.try_into().ok()? },
         })
     }
 }
@@ -92,9 +107,15 @@ pub(crate) struct Opened {
 }
 
 /// The call that opens a partition, with what is proposed if there is none.
-pub(crate) fn open_command(sha: &str, keys: &PartitionKeys, config: &NamespaceConfig, epoch: u64) -> Cmd {
+pub(crate) fn open_command(
+    sha: &str,
+    keys: &PartitionKeys,
+    knowledge: &Knowledge,
+    config: &NamespaceConfig,
+    epoch: u64,
+) -> Cmd {
     let mut command = script_call(sha, keys);
-    command.arg("open").arg(config.encode()).arg(epoch);
+    command.arg("open").arg(encode_knowledge(knowledge)).arg(config.encode()).arg(epoch);
     command
 }
 
@@ -103,15 +124,22 @@ pub(crate) fn decode_opened(reply: &Value) -> Result<Opened, StoreError> {
         let [now, Value::BulkString(config), epoch] = array(reply)? else {
             return None;
         };
-        Some(Opened { now: Millis(number(now)?), config: NamespaceConfig::decode(config)?, epoch: number(epoch)? })
+        Some((Millis(number(now)?), config, number(epoch)?))
     };
-    opened().ok_or_else(|| StoreError::corrupt("the meta of a partition"))
+    let (now, config, epoch) = opened().ok_or_else(|| StoreError::corrupt("the meta of a partition"))?;
+    Ok(Opened { now, config: NamespaceConfig::decode(config)?, epoch })
 }
 
 /// The call that replaces the config of a partition, if it still has this revision.
-pub(crate) fn configure_command(sha: &str, keys: &PartitionKeys, replaced: u64, config: &NamespaceConfig) -> Cmd {
+pub(crate) fn configure_command(
+    sha: &str,
+    keys: &PartitionKeys,
+    knowledge: &Knowledge,
+    replaced: u64,
+    config: &NamespaceConfig,
+) -> Cmd {
     let mut command = script_call(sha, keys);
-    command.arg("configure").arg(replaced).arg(config.encode());
+    command.arg("configure").arg(encode_knowledge(knowledge)).arg(replaced).arg(config.encode());
     command
 }
 
@@ -121,18 +149,17 @@ pub(crate) fn decode_configured(reply: &Value) -> Result<(bool, NamespaceConfig)
         let [replaced, Value::BulkString(config)] = array(reply)? else {
             return None;
         };
-        Some((number(replaced)? == 1, NamespaceConfig::decode(config)?))
+        Some((number(replaced)? == 1, config))
     };
-    configured().ok_or_else(|| StoreError::corrupt("the config of a partition"))
+    let (replaced, config) = configured().ok_or_else(|| StoreError::corrupt("the config of a partition"))?;
+    Ok((replaced, NamespaceConfig::decode(config)?))
 }
 
 /// The config in a partition's meta, for one that may not exist.
 pub(crate) fn decode_config(reply: &Value) -> Result<Option<NamespaceConfig>, StoreError> {
     match reply {
         Value::Nil => Ok(None),
-        Value::BulkString(bytes) => {
-            NamespaceConfig::decode(bytes).map(Some).ok_or_else(|| StoreError::corrupt("the config of a partition"))
-        }
+        Value::BulkString(bytes) => NamespaceConfig::decode(bytes).map(Some),
         _ => Err(StoreError::corrupt("the config of a partition")),
     }
 }

@@ -1,11 +1,12 @@
-//! Records as they lie in Redis: reservations, stock, the state of a partition. Pure, no I/O.
+//! Records as they lie in Redis: reservations and stock. Pure, no I/O.
 
 use super::Bytes;
 use crate::domain::{BuyerId, Id, Millis, Reservation, ReservationId, ReservedLine, Rules, State, Stock};
 
-/// Flags of a stock record: its units are governed here; it has rules.
+/// Flags of a stock record: its units are governed here; it has rules; it has a count of withdrawn units.
 pub(super) const PROTECTED: u8 = 1;
 const RULED: u8 = 2;
+const HAS_WITHDRAWN: u8 = 4;
 
 /// The counters and the rules in a stock record.
 pub(crate) fn stock_from(record: &[u8]) -> Option<Stock> {
@@ -31,6 +32,7 @@ pub(super) fn next_stock(bytes: &mut Bytes<'_>) -> Option<Stock> {
         held: bytes.u48()?,
         sold: bytes.u48()?,
         supplied: bytes.u48()?,
+        withdrawn: 0,
         version: bytes.u48()?,
         is_protected: false,
         rules: Rules::default(),
@@ -46,6 +48,9 @@ pub(super) fn next_stock(bytes: &mut Bytes<'_>) -> Option<Stock> {
             opens_at: Millis(bytes.u48()?),
             closes_at: Millis(bytes.u48()?),
         };
+    }
+    if flags & HAS_WITHDRAWN != 0 {
+        stock.withdrawn = bytes.u48()?;
     }
     Some(stock)
 }
@@ -105,10 +110,4 @@ pub(super) fn next_reservation(id: ReservationId, bytes: &mut Bytes<'_>) -> Opti
         }
     }
     Some(Reservation { id, state, lines, buyer, created_at, expires_at, resolved_at, origin })
-}
-
-/// Epoch and sequence in the state record of a partition.
-pub(crate) fn epoch_and_sequence_of(state: &[u8]) -> Option<(u64, u64)> {
-    let mut bytes = Bytes(state);
-    Some((bytes.u48()?, bytes.u48()?))
 }

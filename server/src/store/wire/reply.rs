@@ -3,13 +3,16 @@
 use deadpool_redis::redis::Value;
 
 use super::{
-    Bytes, array, number,
+    Bytes, array,
+    history::{fence_from, verdicts_from},
+    number,
     records::{next_reservation, next_stock},
     request::{Batch, Group},
 };
 use crate::{
     domain::{
-        Answer, Line, Millis, Operation, Outcome, Refusal, Reservation, ReservationId, ReservedLine, Sku, State, Stock,
+        Answer, Fence, Line, Millis, Operation, Outcome, Refusal, Reservation, ReservationId, ReservedLine, Sku, State,
+        Stock, Term, Verdict,
     },
     store::error::StoreError,
 };
@@ -18,7 +21,7 @@ use crate::{
 pub(crate) type RawReply = Value;
 
 /// What the script said about one operation.
-pub(crate) enum Verdict {
+pub(crate) enum OperationResult {
     Answered(Answer),
     /// Due holds wait to be given back: submit it once more.
     Again(Operation),
@@ -33,27 +36,53 @@ pub(crate) struct Reply {
     pub(crate) next_due: Option<Millis>,
     /// The revision of the namespace's config.
     pub(crate) config_revision: u64,
-    /// One for each operation, in their order.
+    /// The last sequence of the partition, and its term.
+    pub(crate) sequence: u64,
+    pub(crate) term: Term,
+    /// Set where the partition has lost changes and is not settled.
+    pub(crate) fence: Option<Fence>,
+    /// On the claims that were sent with the batch; empty if all are part of the history.
     pub(crate) verdicts: Vec<Verdict>,
+    /// One for each operation, in their order.
+    pub(crate) results: Vec<OperationResult>,
 }
 
 impl Batch {
-    /// Reads the reply to this batch, which was made of these operations.
-    pub(crate) fn decode(&self, reply: &RawReply, operations: Vec<Operation>) -> Result<Reply, StoreError> {
-        self.read(reply, operations).ok_or_else(|| StoreError::corrupt("the reply of the script"))
+    /// Reads the reply to this batch, which was made of these operations on this partition.
+    pub(crate) fn decode(
+        &self,
+        reply: &RawReply,
+        partition: u16,
+        operations: Vec<Operation>,
+    ) -> Result<Reply, StoreError> {
+        self.read(reply, partition, operations).ok_or_else(|| StoreError::corrupt("the reply of the script"))
     }
 
-    fn read(&self, reply: &RawReply, operations: Vec<Operation>) -> Option<Reply> {
-        let [now, sequence, expired, next_due, config_revision, replies @ ..] = array(reply)? else {
+    fn read(&self, reply: &RawReply, partition: u16, operations: Vec<Operation>) -> Option<Reply> {
+        let [
+            now,
+            sequence,
+            expired,
+            next_due,
+            config_revision,
+            last,
+            Value::BulkString(term),
+            Value::BulkString(fence),
+            Value::BulkString(verdicts),
+            replies @ ..,
+        ] = array(reply)?
+        else {
             return None;
         };
         if replies.len() != self.groups.len() {
             return None;
         }
         let mut decoder = Decoder {
+            partition,
+            fence: fence_from(fence)?,
             now: Millis(number(now)?),
             sequence: number(sequence)?,
-            verdicts: operations.iter().map(|_| None).collect(),
+            results: operations.iter().map(|_| None).collect(),
             operations: operations.into_iter().map(Some).collect(),
         };
         for (group, reply) in self.groups.iter().zip(replies) {
@@ -65,16 +94,22 @@ impl Batch {
             expired: number(expired)?,
             next_due: (next_due > 0).then_some(Millis(next_due)),
             config_revision: number(config_revision)?,
-            verdicts: decoder.finish(),
+            sequence: number(last)?,
+            term: Term::parse(term)?,
+            fence: decoder.fence,
+            verdicts: verdicts_from(verdicts)?,
+            results: decoder.finish(),
         })
     }
 }
 
 struct Decoder {
+    partition: u16,
+    fence: Option<Fence>,
     now: Millis,
     sequence: u64,
     operations: Vec<Option<Operation>>,
-    verdicts: Vec<Option<Verdict>>,
+    results: Vec<Option<OperationResult>>,
 }
 
 impl Decoder {
@@ -106,19 +141,23 @@ impl Decoder {
             }
             let operation = self.operations[member].take()?;
             let said = Said { now: self.now, code, shared, details: &mut details };
-            self.verdicts[member] = Some(match code {
-                b'A' => Verdict::Again(operation),
-                _ => Verdict::Answered(Answer { outcome: said.outcome(operation)?, sequence: self.sequence }),
+            self.results[member] = Some(match code {
+                b'A' => OperationResult::Again(operation),
+                b'g' => {
+                    let refusal = Refusal::StoreFenced { partition: self.partition, fence: self.fence };
+                    OperationResult::Answered(Answer { outcome: Err(refusal), sequence: self.sequence })
+                }
+                _ => OperationResult::Answered(Answer { outcome: said.outcome(operation)?, sequence: self.sequence }),
             });
         }
         details.0.is_empty().then_some(())
     }
 
     /// What the script was not asked about is a sweep.
-    fn finish(self) -> Vec<Verdict> {
+    fn finish(self) -> Vec<OperationResult> {
         let sequence = self.sequence;
-        let swept = || Verdict::Answered(Answer { outcome: Ok(Outcome::Swept), sequence });
-        self.verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(swept)).collect()
+        let swept = || OperationResult::Answered(Answer { outcome: Ok(Outcome::Swept), sequence });
+        self.results.into_iter().map(|result| result.unwrap_or_else(swept)).collect()
     }
 }
 
@@ -165,6 +204,8 @@ impl Said<'_, '_> {
             b'v' if self.details.0.is_empty() => Refusal::VersionMismatch(None),
             b'v' => Refusal::VersionMismatch(Some(self.stock()?)),
             b'w' => Refusal::ClosesBeforeOpening,
+            b'f' => Refusal::NotFenced,
+            b'o' => Refusal::SettlementSuperseded,
             _ => return None,
         };
         Some(Err(refusal))
@@ -211,7 +252,12 @@ impl Said<'_, '_> {
             | Operation::AdjustStock { sku, .. }
             | Operation::ConfigureSku { sku, .. }
             | Operation::DeleteSku { sku }
-            | Operation::GetStock { sku } => Some(Outcome::Stock { sku, stock: self.stock()?, replayed }),
+            | Operation::GetStock { sku }
+            | Operation::IsProtected { sku }
+            | Operation::SettleSku { sku, .. } => Some(Outcome::Stock { sku, stock: self.stock()?, replayed }),
+            Operation::BeginSettlement { .. } | Operation::EndSettlement { .. } => {
+                Some(Outcome::Settlement { replayed })
+            }
             Operation::Sweep => Some(Outcome::Swept),
         }
     }
@@ -272,7 +318,9 @@ fn named_sku(operation: Operation, number: u8) -> Option<Sku> {
         | Operation::AdjustStock { sku, .. }
         | Operation::ConfigureSku { sku, .. }
         | Operation::DeleteSku { sku }
-        | Operation::GetStock { sku } => Some(sku),
+        | Operation::GetStock { sku }
+        | Operation::IsProtected { sku }
+        | Operation::SettleSku { sku, .. } => Some(sku),
         _ => None,
     }
 }

@@ -5,9 +5,9 @@ use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::Cmd;
 
-use super::{put_u48, records::PROTECTED, script_call};
+use super::{history::encode_knowledge, put_u48, records::PROTECTED, script_call};
 use crate::{
-    domain::{Condition, Id, Line, Operation, RulesChange, Sku},
+    domain::{Condition, Id, Knowledge, Line, Operation, RulesChange, Sku},
     store::keys::PartitionKeys,
 };
 
@@ -34,12 +34,12 @@ pub(super) struct Kind(pub(super) u8);
 impl Kind {
     /// Whether one answer is for all who asked: operations without an identity.
     pub(super) fn is_shared(self) -> bool {
-        b"FDT".contains(&self.0)
+        b"FDTH".contains(&self.0)
     }
 
     /// Whether each operation is a group of its own.
     pub(super) fn is_single(self) -> bool {
-        b"rcbESA".contains(&self.0)
+        b"rcbESAIUO".contains(&self.0)
     }
 }
 
@@ -96,9 +96,11 @@ impl Batch {
         }
     }
 
-    pub(crate) fn command(&self, sha: &str, keys: &PartitionKeys, epoch: u64) -> Cmd {
+    /// The call of the script. What is known of the history stands outside of the groups, so that a batch that is
+    /// sent again has the newest.
+    pub(crate) fn command(&self, sha: &str, keys: &PartitionKeys, epoch: u64, knowledge: &Knowledge) -> Cmd {
         let mut command = script_call(sha, keys);
-        command.arg(epoch);
+        command.arg(epoch).arg(encode_knowledge(knowledge));
         for group in &self.groups {
             command.arg(&[group.kind.0]).arg(&group.args).arg(&group.ids).arg(group.extra.encode());
         }
@@ -169,10 +171,14 @@ fn id_of(operation: &Operation) -> Option<&Id> {
         | Operation::RollbackLines { memo, .. }
         | Operation::Extend { memo, .. }
         | Operation::SetStock { memo, .. }
-        | Operation::AdjustStock { memo, .. } => Some(memo),
+        | Operation::AdjustStock { memo, .. }
+        | Operation::BeginSettlement { memo, .. }
+        | Operation::EndSettlement { memo, .. } => Some(memo),
+        Operation::SettleSku { settlement, .. } => Some(settlement),
         Operation::ConfigureSku { .. }
         | Operation::DeleteSku { .. }
         | Operation::GetStock { .. }
+        | Operation::IsProtected { .. }
         | Operation::Sweep => None,
     }
 }
@@ -238,6 +244,24 @@ fn put_args(args: &mut Vec<u8>, operation: &Operation) -> Option<Kind> {
         Operation::GetStock { sku } => {
             put_sku(args, sku);
             b'T'
+        }
+        Operation::IsProtected { sku } => {
+            put_sku(args, sku);
+            b'H'
+        }
+        Operation::BeginSettlement { digest, .. } => {
+            args.extend_from_slice(digest);
+            b'I'
+        }
+        Operation::SettleSku { sku, available, old_holds_return, only_known, .. } => {
+            args.push(u8::from(*old_holds_return) + 2 * u8::from(*only_known));
+            put_u48(args, available.get());
+            put_sku(args, sku);
+            b'U'
+        }
+        Operation::EndSettlement { digest, .. } => {
+            args.extend_from_slice(digest);
+            b'O'
         }
         Operation::Sweep => return None,
     };

@@ -1,0 +1,46 @@
+-- The terms of the partition's history, the lost changes that were settled, and the fence, as tables. Loads them once a call,
+-- where they are needed: this file stands in the script before each file that needs it. Reads META.
+
+local TERMS_VERSION, FENCE_VERSION = 1, 1
+
+if not ctx.terms then
+  local fields = call('HMGET', META, 'terms', 'fence')
+  local terms, settled, claims = {}, {}, {}
+  if fields[1] then
+    if byte(fields[1], 1) > TERMS_VERSION then newer('terms') end
+    local bytes, at = fields[1], 3
+    for i = 1, byte(bytes, 2) do
+      local name, first
+      name, first, at = unpack_bytes('>c40I6', bytes, at)
+      terms[i] = { name, first }
+    end
+    for i = 1, byte(bytes, at) do
+      local start = at + 1 + CLAIM_LENGTH * (i - 1)
+      settled[i] = { unpack_bytes('>I6c40I6', bytes, start) }
+    end
+  end
+  if fields[2] then
+    if byte(fields[2], 1) > FENCE_VERSION then newer('fence') end
+    local _, number, at
+    _, ctx.fenced_at, ctx.settling, number, at = unpack_bytes('>BI6c16B', fields[2])
+    for i = 1, number do
+      claims[i] = { unpack_bytes('>I6c40I6I6', fields[2], at + (CLAIM_LENGTH + 6) * (i - 1)) }
+    end
+  end
+  ctx.terms, ctx.settled, ctx.claims = terms, settled, claims
+end
+
+-- The fields of META that hold them, with their values. A fence that was opened has no claims.
+function history_fields()
+  local terms, settled, claims = ctx.terms, ctx.settled, ctx.claims
+  local parts = { char(TERMS_VERSION, #terms) }
+  for i = 1, #terms do parts[#parts + 1] = pack('>c40I6', terms[i][1], terms[i][2]) end
+  parts[#parts + 1] = char(#settled)
+  for i = 1, #settled do parts[#parts + 1] = pack('>I6c40I6', settled[i][1], settled[i][2], settled[i][3]) end
+  local settling = ctx.settling == '' and NO_ORIGIN or ctx.settling
+  local fence = { pack('>BI6c16B', FENCE_VERSION, ctx.fenced_at, settling, #claims) }
+  for i = 1, #claims do
+    fence[i + 1] = pack('>I6c40I6I6', claims[i][1], claims[i][2], claims[i][3], claims[i][4])
+  end
+  return { 'terms', concat(parts), 'fence', concat(fence) }
+end

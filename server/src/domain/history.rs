@@ -1,0 +1,74 @@
+//! The history of a partition: terms, places in it, and what was lost of it. Plain data, no I/O.
+
+use std::fmt;
+
+use super::Millis;
+
+/// The name of a term, 40 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Term([u8; Self::LENGTH]);
+
+impl Term {
+    /// Bytes of a name.
+    pub(crate) const LENGTH: usize = 40;
+    /// The term of a partition that has none yet.
+    pub(crate) const NONE: Self = Self([b'0'; Self::LENGTH]);
+
+    pub(crate) fn parse(name: &[u8]) -> Option<Self> {
+        let name: [u8; Self::LENGTH] = name.try_into().ok()?;
+        name.iter().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte)).then_some(Self(name))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A change, by the history that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HistoryPoint {
+    pub(crate) epoch: u64,
+    pub(crate) term: Term,
+    pub(crate) sequence: u64,
+}
+
+/// A loss of changes that is not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fence {
+    /// Whether it keeps the partition from taking and adding units.
+    pub(crate) is_gated: bool,
+    pub(crate) noticed_at: Millis,
+    /// The newest acknowledged change that is lost.
+    pub(crate) seen: HistoryPoint,
+    /// The last sequence of its term that is still there.
+    pub(crate) kept: u64,
+}
+
+/// Whether a claim is part of the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Part,
+    /// Lost, and an operator has settled it.
+    Settled,
+    /// Too old to be compared.
+    Unproven,
+    Lost,
+}
+
+/// What a caller of the script knows of a partition: changes that were acknowledged, one a term.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Knowledge {
+    /// Whether a loss gates the partition.
+    pub(crate) gates: bool,
+    pub(crate) claims: Vec<HistoryPoint>,
+}

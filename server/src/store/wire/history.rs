@@ -1,0 +1,120 @@
+//! What is known of a partition's history as bytes: claims, the fence, the state record. Pure, no I/O.
+
+use super::{Bytes, put_u48};
+use crate::domain::{Fence, HistoryPoint, Knowledge, Millis, Term, Verdict};
+
+/// Flags of a state record and of a fence.
+const GATED: u8 = 1;
+const EMPTIED: u8 = 2;
+/// The version of a state record in a namespace of format 2.
+const STATE_VERSION: u8 = 2;
+/// Bytes of a state record in a namespace of format 1, which has no version.
+const STATE_LENGTH_1: usize = 51;
+/// Bytes between the sequence of a state record and its flags.
+const UP_TO_FLAGS: usize = 6 + 8 + 1 + 6 * 4;
+
+/// The knowledge as an argument of the script.
+pub(super) fn encode_knowledge(knowledge: &Knowledge) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1 + knowledge.claims.len() * (12 + Term::LENGTH));
+    out.push(if knowledge.gates { b'g' } else { b'n' });
+    for claim in &knowledge.claims {
+        put_u48(&mut out, claim.epoch);
+        out.extend_from_slice(claim.term.as_bytes());
+        put_u48(&mut out, claim.sequence);
+    }
+    out
+}
+
+/// The fence in a reply; `None` inside: the partition has none.
+pub(super) fn fence_from(bytes: &[u8]) -> Option<Option<Fence>> {
+    if bytes.is_empty() {
+        return Some(None);
+    }
+    let mut bytes = Bytes(bytes);
+    let is_gated = bytes.u8()? & GATED != 0;
+    let noticed_at = Millis(bytes.u48()?);
+    let seen = bytes.history_point()?;
+    Some(Some(Fence { is_gated, noticed_at, seen, kept: bytes.u48()? }))
+}
+
+/// The verdicts in a reply, in the order of the claims; empty if all are part of the history.
+pub(super) fn verdicts_from(bytes: &[u8]) -> Option<Vec<Verdict>> {
+    let verdict = |byte: &u8| {
+        Some(match byte {
+            b'k' => Verdict::Part,
+            b's' => Verdict::Settled,
+            b'u' => Verdict::Unproven,
+            b'l' => Verdict::Lost,
+            _ => return None,
+        })
+    };
+    bytes.iter().map(verdict).collect()
+}
+
+/// Where a partition stands, as its state record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PartitionState {
+    pub(crate) at: HistoryPoint,
+    /// Whether it lost changes and was not settled.
+    pub(crate) is_fenced: bool,
+}
+
+/// The state record of a partition.
+pub(crate) fn state_from(record: &[u8]) -> Option<PartitionState> {
+    let mut bytes = Bytes(record);
+    if record.len() == STATE_LENGTH_1 {
+        let at = HistoryPoint { epoch: bytes.u48()?, term: Term::NONE, sequence: bytes.u48()? };
+        return Some(PartitionState { at, is_fenced: false });
+    }
+    if bytes.u8()? != STATE_VERSION {
+        return None;
+    }
+    let at = bytes.history_point()?;
+    bytes.take(UP_TO_FLAGS)?;
+    let _first_of_term = bytes.u48()?;
+    Some(PartitionState { at, is_fenced: bytes.u8()? & (GATED | EMPTIED) != 0 })
+}
+
+impl Bytes<'_> {
+    /// Epoch, term and sequence.
+    pub(crate) fn history_point(&mut self) -> Option<HistoryPoint> {
+        Some(HistoryPoint { epoch: self.u48()?, term: self.term()?, sequence: self.u48()? })
+    }
+
+    /// The name of a term.
+    pub(crate) fn term(&mut self) -> Option<Term> {
+        Term::parse(self.take(Term::LENGTH)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_has_its_place_in_either_format() {
+        let old: Vec<u8> = [&[0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 1, 2][..], &[0; 39]].concat();
+        let at = HistoryPoint { epoch: 7, term: Term::NONE, sequence: 258 };
+        assert_eq!(state_from(&old), Some(PartitionState { at, is_fenced: false }));
+        let term = Term::parse(&[b'a'; 40]).expect("a term");
+        let state = |flags: u8| {
+            [&[2, 0, 0, 0, 0, 0, 7][..], term.as_bytes(), &[0, 0, 0, 0, 1, 2], &[0; 39], &[0; 6], &[flags], &[0; 6]]
+                .concat()
+        };
+        assert_eq!(state(0).len(), 105);
+        let at = HistoryPoint { term, ..at };
+        for (flags, is_fenced) in [(0, false), (1, true), (2, true), (4, false), (8, false), (13, true)] {
+            assert_eq!(state_from(&state(flags)), Some(PartitionState { at, is_fenced }), "{flags}");
+        }
+        assert_eq!(state_from(&state(0)[..60]), None);
+        assert_eq!(state_from(&[9; 105]), None);
+    }
+
+    #[test]
+    fn a_term_is_forty_hexadecimal_digits() {
+        assert!(Term::parse(&[b'f'; 40]).is_some());
+        for bad in [&[b'g'; 40][..], &[b'F'; 40], &[b'a'; 39], &[b'a'; 41]] {
+            assert_eq!(Term::parse(bad), None);
+        }
+    }
+}
