@@ -229,6 +229,11 @@ impl SentinelProcess {
         self.child.signal(Signal::CONT);
     }
 
+    /// Where its embedded Redis listens, unless the path of the folder is long.
+    pub fn embedded_socket(&self) -> PathBuf {
+        self.folder.path().join("data/redis.sock")
+    }
+
     /// The data files of its embedded Redis.
     pub fn embedded_files(&self) -> StoreFiles {
         StoreFiles::of(&self.folder.path().join("data"))

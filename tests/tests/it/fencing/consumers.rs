@@ -70,7 +70,7 @@ fn assert_compacted<T: std::fmt::Debug>(result: Result<T, Status>) {
     assert_eq!(metadata.get("partitions").map(String::as_str), Some("0"), "{metadata:?}");
 }
 
-/// The history regrew past the token of a consumer who was away. His stream went on at 142, and 80 changes of the new
+/// The history regrew past the token of a consumer who was away. Its stream went on at 142, and 80 changes of the new
 /// history were never delivered.
 #[tokio::test]
 async fn a_token_of_lost_changes_is_refused_before_and_after_the_new_history_passes_it() {
@@ -197,7 +197,7 @@ async fn a_token_that_no_server_made_is_refused_and_fences_nothing() {
     assert!(resumed(&all.shop, &all.lost).await.is_ok(), "the true one is good");
 }
 
-/// All servers are new, and only the consumer was there before: his token is enough.
+/// All servers are new, and only the consumer was there before: its token is enough.
 #[tokio::test]
 async fn a_token_alone_fences_a_store_that_no_server_remembers() {
     let Consumed { mut redis, mut server, copy, kept, lost, .. } = Consumed::start().await;

@@ -1,5 +1,7 @@
 //! An append-only file whose end is missing: Redis starts with what is whole, and the rest is noticed.
 
+use std::os::unix::net::UnixStream;
+
 use sentinel_tests::{Redis, SentinelProcess, assert_fenced, eventually, figure, new_id, until_fenced};
 
 use super::{sell, sell_out, take_one};
@@ -40,7 +42,7 @@ async fn a_torn_tail_of_the_embedded_redis_sells_no_unit_twice() {
     // The supervisor stands still, so that it does not start Redis before the file is cut.
     server.stop();
     server.kill9_redis();
-    eventually("redis is dead", async || server.embedded_redis().is_none().then_some(())).await;
+    eventually("redis is dead", async || UnixStream::connect(server.embedded_socket()).err()).await;
     server.embedded_files().truncate_aof(TORN);
     server.cont();
     let fence = until_fenced("Reserve", async || take_one(&shop, "ps5").await).await;
