@@ -96,6 +96,8 @@ async fn a_token_of_lost_changes_is_refused_before_and_after_the_new_history_pas
     assert!(resumed(&all.shop, &feed.token).await.is_ok());
 }
 
+/// A consumer who was slow has read only what the copy has. Nothing that it knows is lost, so it must lose nothing
+/// either.
 #[tokio::test]
 async fn a_token_of_the_kept_part_goes_on_without_a_gap() {
     let mut all = Consumed::start().await;

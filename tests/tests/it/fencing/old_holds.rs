@@ -83,6 +83,7 @@ async fn units_of_an_old_hold_do_not_return() {
     assert_eq!(withdrawn(&new), (vec![("a", 5)], vec![]));
 }
 
+/// The same hold, and nobody calls: the deadline returned units that were sold before the loss.
 #[tokio::test]
 async fn units_of_an_old_hold_that_expires_do_not_return() {
     let (lost, (held, extended)) = Lost::after(async |shop| {
@@ -117,6 +118,7 @@ async fn units_of_an_old_hold_that_expires_do_not_return() {
     shop.audit().await;
 }
 
+/// A hold can end in parts. Each part is as old as the hold.
 #[tokio::test]
 async fn parts_of_an_old_hold_do_not_return_either() {
     let (lost, held) = Lost::after(async |shop| {

@@ -96,6 +96,7 @@ async fn assert_terms(shop: &Shop, terms: usize) {
     assert_eq!(names.len(), terms, "{names:?}");
 }
 
+/// A gate that closes after each crash of the store stops every sale that it protects.
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_killed_again_and_again_is_never_fenced() {
     let mut redis = Redis::start().await;
@@ -118,6 +119,7 @@ async fn redis_killed_again_and_again_is_never_fenced() {
     assert_terms(&shop, 4).await;
 }
 
+/// The same with the Redis that the server supervises.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_embedded_redis_killed_again_and_again_is_never_fenced() {
     let server = SentinelProcess::start().await;

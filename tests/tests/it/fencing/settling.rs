@@ -73,6 +73,7 @@ async fn a_settlement_has_its_own_events() {
     assert!(*term != feed.events[0].term && term.len() == 40, "the store restarted between them");
 }
 
+/// An operator under stress mistypes. A wrong figure, SKU or partition must leave the gate closed.
 #[tokio::test]
 async fn a_settlement_that_can_not_be_is_refused_and_changes_nothing() {
     let mut redis = Redis::start().await;

@@ -32,6 +32,8 @@ macro_rules! newer {
     };
 }
 
+/// A server of this release is left running beside a newer one: it took the new state for a partition that was
+/// replaced.
 #[tokio::test]
 async fn a_state_of_a_newer_release_is_not_touched() {
     let redis = Redis::start().await;
@@ -52,6 +54,7 @@ async fn a_state_of_a_newer_release_is_not_touched() {
     shop.audit().await;
 }
 
+/// Unknown flags were ignored, and written back without their meaning.
 #[tokio::test]
 async fn a_stock_record_of_a_newer_release_is_not_touched() {
     let redis = Redis::start().await;
@@ -74,6 +77,7 @@ async fn a_stock_record_of_a_newer_release_is_not_touched() {
     shop.audit().await;
 }
 
+/// A letter that the script did not know passed for an ended reservation: the answer was RESERVATION_EXPIRED.
 #[tokio::test]
 async fn a_reservation_of_a_newer_release_is_not_touched() {
     let redis = Redis::start().await;
@@ -107,6 +111,7 @@ async fn a_reservation_of_a_newer_release_is_not_touched() {
     shop.audit().await;
 }
 
+/// A config of a newer release was reported as STORE_CORRUPT, which sends the operator to look for a fault.
 #[tokio::test]
 async fn a_config_of_a_newer_release_is_not_touched() {
     let redis = Redis::start().await;
@@ -206,6 +211,7 @@ async fn a_namespace_of_format_1_works_until_it_is_raised() {
     shop.audit().await;
 }
 
+/// Without a flag nothing of the old format is made, and nothing goes back to it.
 #[tokio::test]
 async fn a_new_namespace_has_the_newest_format() {
     let redis = Redis::start().await;

@@ -68,6 +68,7 @@ async fn a_restarted_server_notices_an_older_copy() {
     assert_eq!(server.info().await.fenced_partitions, []);
 }
 
+/// Server and store were down together, and the store came back empty: the sale could begin a second time.
 #[tokio::test]
 async fn a_restarted_server_notices_an_emptied_store() {
     let (mut redis, state) = (Redis::start().await, state_folder());
@@ -121,6 +122,7 @@ async fn a_server_that_was_killed_notices_an_older_copy() {
     assert!((62..=141).contains(&fence.seen.sequence), "{fence:?}");
 }
 
+/// An operator must see whether a restart of the server forgets, and whether the file is written at all.
 #[tokio::test]
 async fn a_server_says_where_it_keeps_what_it_knows() {
     let (redis, state) = (Redis::start().await, state_folder());
