@@ -145,7 +145,7 @@ for at = 3, #ARGV, 4 do
   if kind == 'R' or kind == 'N' or kind == 'C' or kind == 'B' or kind == 'G' or kind == 'L' then
     if n < 1 or n % 1 ~= 0 then malformed('ids') end
     if kind == 'R' or kind == 'N' then lines = lines_of(args) end
-  elseif kind == 'T' or kind == 'D' or kind == 'F' then
+  elseif kind == 'T' or kind == 'D' or kind == 'F' or kind == 'H' then
     if n ~= 0 then malformed('ids') end
   else
     if n ~= 1 then malformed('ids') end
@@ -160,7 +160,7 @@ for at = 3, #ARGV, 4 do
     end
   end
   local sku_at = kind == 'S' and 14 or kind == 'A' and 9 or kind == 'F' and 35 or kind == 'U' and 8
-    or (kind == 'T' or kind == 'D') and 1
+    or (kind == 'T' or kind == 'D' or kind == 'H') and 1
   if sku_at then
     local sku = sub(args, sku_at)
     if sku == '' then malformed('sku') end

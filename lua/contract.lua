@@ -34,6 +34,7 @@
 --   'F'    rules to set B, rules (records.lua), revision that is replaced I6 (all ones: any), SKU   ''   ''   configure
 --   'D'    SKU                                   ''             ''      delete; one answer for all
 --   'T'    SKU                                   ''             ''      read stock; one answer for all
+--   'H'    SKU                                   ''             ''      the same, but refused while the partition is gated
 --   'I'    digest of the figures 16              16 bytes       ''      begin a settlement; the id is the settlement's
 --   'U'    flags B, available I6, SKU            16 bytes       ''      settle a SKU (flag 1: old holds return, 2: only if known)
 --   'O'    digest of the figures 16              16 bytes       ''      end the settlement and open the partition
@@ -58,7 +59,7 @@
 --   J bought anew: +1               detail: record of the purchase
 --   Y replayed                      detail: record; stock record (S, A, F); none (D)
 --   j bought anew before            detail: record of the purchase
---   V value                         detail: record (G), stock record (T), none (I: begun)
+--   V value                         detail: record (G), stock record (T), none (I: begun); H as T
 --   g refused or not found, because the partition has lost changes and is not settled
 --   f there is nothing to settle    o another settlement has begun or ended since
 --   S short                         shared: available I6 of each line

@@ -1,4 +1,4 @@
--- SetStock, AdjustStock, ConfigureSku, DeleteSku and GetStock. Works on loaded tables through the
+-- SetStock, AdjustStock, ConfigureSku, DeleteSku, GetStock and IsProtected. Works on loaded tables through the
 -- ledger (supply.lua); reads the number of SKUs where one is made.
 
 local new_skus = 0
@@ -103,6 +103,12 @@ function apply.D(group)
   local last = answer('K', stock)
   delete(group.args)
   return last
+end
+
+-- Whether a SKU is protected may be among the lost changes.
+function apply.H(group)
+  if ctx.gated then return answer('g') end
+  return apply.T(group)
 end
 
 function apply.T(group)

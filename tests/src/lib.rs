@@ -1,12 +1,14 @@
 //! The harness of the end-to-end tests: real processes, clients for them, and waiting with a bound.
 //!
 //! - [`Redis`]: a redis-server or valkey-server of the test's own, on a unix socket.
+//! - [`StoreFiles`]: its data files, copied, put back, removed or cut off.
 //! - [`SentinelProcess`]: the real binary, on its embedded Redis or on one of the above.
 //! - [`Shop`]: the raw generated clients of one namespace, with short words for common calls.
 //! - [`Proxy`]: stands between the server and Redis and can lose replies.
 //! - [`Door`]: stands between clients and servers, and can lead elsewhere.
 //! - [`sentinelctl`]: the real command line, run to its end.
 //! - [`Collector`]: an OTLP receiver.
+//! - [`until_fenced`]: the wait until a server notices a store that lost changes, and what the refusal must say.
 //! - [`History`]: answers of concurrent calls, checked for linearizability by their sequence.
 //! - [`model`]: what the service must answer, call by call, as a plain model says it.
 //!
@@ -27,6 +29,8 @@ use tonic_types::StatusExt as _;
 mod cli;
 mod collector;
 mod door;
+mod fence;
+mod files;
 mod history;
 mod http;
 pub mod model;
@@ -40,12 +44,14 @@ pub use self::{
     cli::sentinelctl,
     collector::Collector,
     door::Door,
+    fence::{Fence, assert_fenced, assert_point, until_fenced},
+    files::{StoreCopy, StoreFiles},
     history::{Event, History},
     http::http_get,
     proxy::Proxy,
     redis::Redis,
     sentinel::{Launch, SentinelProcess},
-    shop::{Shop, order},
+    shop::{Shop, figure, order},
 };
 
 /// How long a test waits for something that must come: generous, as machines may be slow.

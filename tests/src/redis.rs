@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::{
     eventually,
+    files::{StoreCopy, StoreFiles},
     process::{self, Owned},
 };
 
@@ -114,6 +115,25 @@ impl Redis {
         self.kill9();
         self.child = spawn(&self.folder, &self.options);
         self.wait_until_up().await;
+    }
+
+    /// Its data files.
+    pub fn files(&self) -> StoreFiles {
+        StoreFiles::of(self.folder.path())
+    }
+
+    /// Kills it, puts an older copy in the place of its files and starts it again.
+    pub async fn restart_with_copy(&mut self, copy: &StoreCopy) {
+        self.kill9();
+        self.files().put_back(copy);
+        self.restart().await;
+    }
+
+    /// Kills it, removes its files and starts it again.
+    pub async fn restart_empty(&mut self) {
+        self.kill9();
+        self.files().remove();
+        self.restart().await;
     }
 
     async fn wait_until_up(&self) {

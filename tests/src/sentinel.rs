@@ -4,12 +4,12 @@
 use std::{
     fs::{self, File},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
 };
 
 use inventory_sentinel::v1::{
-    inventory_admin_client::InventoryAdminClient, inventory_sentinel_client::InventorySentinelClient,
+    self, inventory_admin_client::InventoryAdminClient, inventory_sentinel_client::InventorySentinelClient,
 };
 use inventory_sentinel_client::Sentinel;
 use rustix::process::{Pid, Signal};
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    Redis, eventually, http_get,
+    Redis, StoreFiles, eventually, http_get,
     process::{self, Owned},
     shop::Shop,
 };
@@ -45,6 +45,12 @@ impl Launch {
     #[must_use]
     pub fn on(self, redis: &Redis) -> Self {
         self.flags(&format!("--redis-url {}", redis.url()))
+    }
+
+    /// Keeps what it knows of the store's history in this folder.
+    #[must_use]
+    pub fn state_dir(self, folder: &Path) -> Self {
+        self.flags(&format!("--state-dir {}", folder.display()))
     }
 
     /// Sets a variable of the environment, which is empty otherwise.
@@ -166,6 +172,12 @@ impl SentinelProcess {
         Shop::new(self.channel(), namespace)
     }
 
+    /// GetServerInfo.
+    pub async fn info(&self) -> v1::GetServerInfoResponse {
+        let answer = self.admin().get_server_info(v1::GetServerInfoRequest {}).await;
+        answer.expect("what the server says of itself").into_inner()
+    }
+
     /// Whether it says that it is ready, and what it says.
     pub async fn readyz(&self) -> (bool, String) {
         match http_get(self.admin, "/readyz").await {
@@ -205,6 +217,26 @@ impl SentinelProcess {
     pub fn kill9(&mut self) {
         let _ = self.child.0.kill();
         let _ = self.child.0.wait();
+    }
+
+    /// Suspends it: it does nothing until [`SentinelProcess::cont`]. An embedded Redis goes on.
+    pub fn stop(&self) {
+        self.child.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn cont(&self) {
+        self.child.signal(Signal::CONT);
+    }
+
+    /// Where its embedded Redis listens, unless the path of the folder is long.
+    pub fn embedded_socket(&self) -> PathBuf {
+        self.folder.path().join("data/redis.sock")
+    }
+
+    /// The data files of its embedded Redis.
+    pub fn embedded_files(&self) -> StoreFiles {
+        StoreFiles::of(&self.folder.path().join("data"))
     }
 
     /// Asks it to stop, once.

@@ -32,6 +32,11 @@ pub fn order(lines: &[(&str, i32)]) -> v1::ReserveRequest {
     }
 }
 
+/// The figure of a settlement for a SKU whose older holds do not return.
+pub fn figure(sku: &str, available: i64) -> v1::SettledSku {
+    v1::SettledSku { sku: sku.into(), available, old_holds_return: false }
+}
+
 type Answer<T> = Result<T, Status>;
 
 impl Shop {
@@ -140,6 +145,17 @@ impl Shop {
         response.stock.expect("an answer has a stock")
     }
 
+    /// SetStock that makes a SKU and leaves a known one as it is, with a new identity: a warm-up.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn warm_up(&self, sku: &str, on_hand: i64) -> Answer<v1::SetStockResponse> {
+        let (namespace_id, sku, request_id) = (self.namespace.clone(), sku.to_owned(), new_id());
+        let request =
+            v1::SetStockRequest { namespace_id, sku, on_hand, request_id, if_absent: true, ..Default::default() };
+        self.admin.clone().set_stock(request).await.map(tonic::Response::into_inner)
+    }
+
     /// AdjustStock, with this identity.
     ///
     /// # Errors
@@ -148,6 +164,31 @@ impl Shop {
         let (namespace_id, sku, request_id) = (self.namespace.clone(), sku.to_owned(), request_id.to_owned());
         let request = v1::AdjustStockRequest { namespace_id, sku, delta, request_id };
         self.admin.clone().adjust_stock(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// DeleteSku.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn delete_sku(&self, sku: &str) -> Answer<v1::DeleteSkuResponse> {
+        let (namespace_id, sku, request_id) = (self.namespace.clone(), sku.to_owned(), new_id());
+        let request = v1::DeleteSkuRequest { namespace_id, sku, request_id };
+        self.admin.clone().delete_sku(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// SettlePartition, with this identity.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn settle(
+        &self,
+        partition: i32,
+        skus: &[v1::SettledSku],
+        request_id: &str,
+    ) -> Answer<v1::SettlePartitionResponse> {
+        let (namespace_id, request_id, skus) = (self.namespace.clone(), request_id.to_owned(), skus.to_vec());
+        let request = v1::SettlePartitionRequest { namespace_id, partition, request_id, skus };
+        self.admin.clone().settle_partition(request).await.map(tonic::Response::into_inner)
     }
 
     /// ConfigureSku: protected or not.
@@ -246,10 +287,18 @@ impl Shop {
         .await;
     }
 
+    /// IsProtected, as it is answered.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn try_is_protected(&self, sku: &str) -> Answer<v1::IsProtectedResponse> {
+        let request = v1::IsProtectedRequest { namespace_id: self.namespace.clone(), sku: sku.into() };
+        self.checkout.clone().is_protected(request).await.map(tonic::Response::into_inner)
+    }
+
     /// IsProtected.
     pub async fn is_protected(&self, sku: &str) -> bool {
-        let request = v1::IsProtectedRequest { namespace_id: self.namespace.clone(), sku: sku.into() };
-        self.checkout.clone().is_protected(request).await.expect("an answer").into_inner().is_protected
+        self.try_is_protected(sku).await.expect("an answer").is_protected
     }
 
     /// Audit, as it is answered.

@@ -39,7 +39,7 @@ const BODY: &str = concat!(
     block_if!("kinds.r or ctx.any_limited", "counted.lua"),
     block_if!("kinds.C or kinds.B or kinds.G", "resolve.lua"),
     block_if!("kinds.L or kinds.c or kinds.b or kinds.E", "parts.lua"),
-    block_if!("kinds.S or kinds.A or kinds.F or kinds.D or kinds.T", "supply.lua", "stock.lua"),
+    block_if!("kinds.S or kinds.A or kinds.F or kinds.D or kinds.T or kinds.H", "supply.lua", "stock.lua"),
     block_if!("kinds.I or kinds.U or kinds.O", "terms.lua", "supply.lua", "settle.lua"),
     block!("apply.lua"),
     block_if!("ctx.replid ~= ctx.run", "terms.lua", "term.lua"),

@@ -163,7 +163,8 @@ fn duration(millis: i64) -> prost_types::Duration {
 }
 
 fn counters(stock: Stock) -> Counters {
-    let Stock { sku: _, available, held, sold, supplied, version: _, is_protected, withdrawn: _ } = stock;
+    let Stock { sku: _, available, held, sold, supplied, version: _, is_protected, withdrawn } = stock;
+    assert_eq!(withdrawn, 0, "no partition of the model is ever settled");
     Counters { available, held, sold, supplied, is_protected }
 }
 

@@ -5,6 +5,7 @@ mod client;
 mod crash;
 mod demo;
 mod expiry;
+mod fencing;
 mod gather;
 mod identity;
 mod input;

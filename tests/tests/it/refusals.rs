@@ -255,6 +255,9 @@ fn every_reason_of_the_catalogue_is_walked() {
         include_str!("lists.rs"),
         include_str!("watch.rs"),
         include_str!("watch_numbers.rs"),
+        include_str!("fencing/settling.rs"),
+        include_str!("fencing/versions.rs"),
+        include_str!("../../src/fence.rs"),
     );
     let is_walked = |reason: &Reason| {
         let forms = [

@@ -1,7 +1,7 @@
 //! The rules of a SKU: sale window, limits on quantity, ttl and buyer; each decided with the reservation.
 
 use inventory_sentinel::{Reason, v1};
-use sentinel_tests::{SentinelProcess, Shop, assert_refused, eventually, millis, new_id, order};
+use sentinel_tests::{SentinelProcess, assert_refused, eventually, millis, new_id, order};
 
 fn rules() -> v1::SkuRules {
     v1::SkuRules::default()
@@ -13,12 +13,6 @@ fn by(buyer: &str, sku: &str, quantity: i32) -> v1::ReserveRequest {
 
 fn instant(millis: i64) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp { seconds: millis / 1_000, nanos: (millis % 1_000) as i32 * 1_000_000 })
-}
-
-async fn delete(shop: &Shop, sku: &str) -> Result<v1::DeleteSkuResponse, tonic::Status> {
-    let (namespace_id, sku) = (shop.namespace.clone(), sku.to_owned());
-    let request = v1::DeleteSkuRequest { namespace_id, sku, ..Default::default() };
-    shop.admin.clone().delete_sku(request).await.map(tonic::Response::into_inner)
 }
 
 #[tokio::test]
@@ -192,11 +186,11 @@ async fn a_sku_is_deleted_when_nobody_holds_it_and_its_versions_go_on() {
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
     let id = shop.hold("ps5", 1).await.reservation_id;
-    assert_refused(delete(&shop, "ps5").await, Reason::SkuHasHolds, None);
+    assert_refused(shop.delete_sku("ps5").await, Reason::SkuHasHolds, None);
     shop.rollback(&id).await.expect("given back");
-    let last = delete(&shop, "ps5").await.expect("deleted").stock.expect("as it was");
+    let last = shop.delete_sku("ps5").await.expect("deleted").stock.expect("as it was");
     assert_eq!(last.available, 10);
-    assert_eq!(delete(&shop, "ps5").await.expect("again").stock, None);
+    assert_eq!(shop.delete_sku("ps5").await.expect("again").stock, None);
     assert_refused(shop.try_stock("ps5").await, Reason::SkuNotFound, None);
     assert!(!shop.is_protected("ps5").await);
     shop.audit().await;

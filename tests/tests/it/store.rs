@@ -1,10 +1,10 @@
-//! Redis is not as it should be: without its scripts, with foreign data, emptied, away, or unfit.
+//! Redis is not as it should be: without its scripts, with foreign data, away, or unfit.
 
 use std::time::Duration;
 
 use deadpool_redis::redis::{Cmd, cmd};
-use inventory_sentinel::{Reason, v1::reserve_response::Result as Reserved};
-use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, new_id, order, reason};
+use inventory_sentinel::Reason;
+use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, new_id, order};
 use tokio::task::JoinSet;
 
 #[tokio::test]
@@ -86,30 +86,6 @@ async fn a_wrong_type_under_any_key_is_reported_and_nothing_is_written() {
     assert!(server.log_lines().iter().any(|line| line["level"] == "ERROR" && line["reason"] == "STORE_CORRUPT"));
     shop.audit().await;
     other.audit().await;
-}
-
-#[tokio::test]
-async fn an_emptied_store_is_never_sold_out_and_never_sold_twice() {
-    let redis = Redis::start().await;
-    let server = SentinelProcess::on(&redis).await;
-    let shop = server.shop("sale");
-    shop.supply("ps5", 3).await;
-    let held = shop.hold("ps5", 1).await.reservation_id;
-    redis.ask::<()>("FLUSHALL").await;
-    let refused = eventually("the loss is seen", async || match shop.reserve(order(&[("ps5", 1)])).await {
-        Ok(answer) => panic!("an emptied store said {answer:?}"),
-        Err(status) => (reason(&status) == Reason::SkuNotFound).then_some(status),
-    })
-    .await;
-    assert_refused(Err::<(), _>(refused), Reason::SkuNotFound, None);
-    assert_refused(shop.commit(&held).await, Reason::ReservationNotFound, None);
-    // It is opened anew, with another secret: the old id is nobody's.
-    shop.supply("ps5", 3).await;
-    assert_refused(shop.commit(&held).await, Reason::ReservationNotFound, None);
-    shop.hold("ps5", 3).await;
-    let answer = shop.reserve(order(&[("ps5", 1)])).await.expect("an answer");
-    assert!(matches!(answer.result, Some(Reserved::Shortage(_))));
-    shop.audit().await;
 }
 
 /// Counters that are wrong, which only an audit can see, are found by it, whichever they are.

@@ -1,0 +1,77 @@
+//! A store that comes back older or empty: servers and consumers notice the loss, and nothing is sold until an
+//! operator settles the partition. One file for each kind of loss; here is what they share.
+
+mod consumers;
+mod emptied;
+mod fast;
+mod old_holds;
+mod older_copy;
+mod restarts;
+mod settling;
+mod torn_tail;
+mod versions;
+mod witness;
+
+use inventory_sentinel::v1::{self, reserve_response::Result as Reserved};
+use sentinel_tests::{Redis, SentinelProcess, Shop, eventually, new_id, order, until_fenced};
+
+/// Sells so many units, one by one.
+async fn sell(shop: &Shop, sku: &str, units: usize) {
+    for _ in 0..units {
+        let id = shop.hold(sku, 1).await.reservation_id;
+        shop.commit(&id).await.expect("sold");
+    }
+}
+
+/// Sells unit by unit until there is a shortage; says how many were sold.
+async fn sell_out(shop: &Shop, sku: &str) -> i64 {
+    for sold in 0.. {
+        match shop.reserve(order(&[(sku, 1)])).await.expect("an answer").result {
+            Some(Reserved::Reservation(held)) => drop(shop.commit(&held.reservation_id).await.expect("sold")),
+            Some(Reserved::Shortage(_)) => return sold,
+            None => panic!("an empty answer"),
+        }
+    }
+    unreachable!("the stock ends before the numbers do")
+}
+
+/// A Reserve of one unit, for whether it is refused.
+async fn take_one(shop: &Shop, sku: &str) -> Result<v1::ReserveResponse, tonic::Status> {
+    shop.reserve(order(&[(sku, 1)])).await
+}
+
+/// Waits until the server says that this partition of `sale` is fenced, without any other call.
+async fn says_fenced(server: &SentinelProcess, partition: i32) -> v1::FencedPartition {
+    eventually("the server reports the fenced partition", async || {
+        let fenced = server.info().await.fenced_partitions;
+        fenced.into_iter().find(|fenced| (fenced.namespace_id.as_str(), fenced.partition) == ("sale", partition))
+    })
+    .await
+}
+
+/// The only partition of `sale`, fenced: an older copy is in the place of a store that had one more change.
+struct Lost {
+    redis: Redis,
+    server: SentinelProcess,
+    shop: Shop,
+}
+
+impl Lost {
+    /// What `before` does is in the copy.
+    async fn after<T>(before: impl AsyncFnOnce(&Shop) -> T) -> (Lost, T) {
+        let mut redis = Redis::start().await;
+        let server = SentinelProcess::launch().on(&redis).flags("--sweep-interval 20ms").start().await;
+        let shop = server.shop("sale");
+        let made = before(&shop).await;
+        let copy = redis.files().copy();
+        shop.supply("lost", 1).await;
+        redis.restart_with_copy(&copy).await;
+        until_fenced("SetStock", async || shop.set_stock("found", 1, &new_id()).await).await;
+        (Lost { redis, server, shop }, made)
+    }
+
+    /// Settles with these figures.
+    async fn settle(&self, figures: &[v1::SettledSku]) -> v1::SettlePartitionResponse {
+        self.shop.settle(0, figures, &new_id()).await.expect("settled")
+    }
+}
