@@ -39,7 +39,7 @@ pub(crate) async fn run(
         };
         if is_replaced {
             for namespace in namespaces.all() {
-                for lane in namespace.lanes() {
+                for lane in namespace.lanes().iter().filter(|lane| !lane.is_closed()) {
                     sweep(lane).await;
                 }
             }
@@ -50,7 +50,8 @@ pub(crate) async fn run(
         }
         for namespace in namespaces.all() {
             for lane in namespace.lanes() {
-                if lane.wants_sweep(LOOK_AROUND) {
+                // One that is closed is opened again by `look_around`.
+                if !lane.is_closed() && lane.wants_sweep(LOOK_AROUND) {
                     sweep(lane).await;
                 }
             }
@@ -67,7 +68,7 @@ async fn sweep(lane: &Lane) {
             Ok(pending) => pending.wait().await,
             Err(error) => Err(error),
         };
-        if swept.is_err() || !lane.wants_sweep(LOOK_AROUND) {
+        if swept.is_err() || lane.is_closed() || !lane.wants_sweep(LOOK_AROUND) {
             return;
         }
     }

@@ -400,7 +400,7 @@ impl Witnesses {
         };
         let mut entries: Vec<_> = namespaces.iter().map(namespace).collect();
         entries.sort_by(|one, other| one.name.cmp(&other.name));
-        Document { version: FORMAT, store_id, namespaces: entries }
+        Document { version: FORMAT, checksum: String::new(), store_id, namespaces: entries }
     }
 
     fn namespaces(&self) -> MutexGuard<'_, HashMap<NamespaceName, KnownNamespace>> {

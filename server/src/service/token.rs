@@ -1,8 +1,10 @@
 //! Resume tokens: where a stream stands, as an opaque text. A token names the history that it belongs to, and only a
-//! server with the secret of the namespace can make one: a token of changes that the store has lost fences. No I/O.
+//! server with the secret of the namespace can make one: a token of changes that the store has lost fences. A checksum
+//! tells a damaged token from one that was made with another secret. No I/O.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use inventory_sentinel::Reason;
+use sha2::{Digest as _, Sha256};
 
 use super::status::Failure;
 use crate::{
@@ -12,8 +14,8 @@ use crate::{
 
 /// The version of the format.
 const VERSION: u8 = 2;
-/// Bytes by which a token of another namespace is recognized.
-const KEY_BYTES: usize = 4;
+/// Bytes of the checksum.
+const CHECKSUM_BYTES: usize = 4;
 /// Bytes of one partition: epoch, term, sequence, and the sequence from which the stream goes on.
 const PARTITION_BYTES: usize = 6 + Term::LENGTH / 2 + 6 + 6;
 
@@ -45,7 +47,6 @@ pub(super) fn of_claims(namespace: &Namespace, claims: &[HistoryPoint]) -> Strin
 /// The token of a stream that goes on behind these positions, in the history of these claims.
 pub(super) fn write(namespace: &Namespace, claims: &[HistoryPoint], positions: &[u64]) -> String {
     let mut bytes = vec![VERSION];
-    bytes.extend_from_slice(&key_of(namespace));
     for (claim, position) in claims.iter().zip(positions) {
         bytes.extend_from_slice(&claim.epoch.to_be_bytes()[2..]);
         bytes.extend(claim.term.as_bytes().chunks_exact(2).map(|digits| digit(digits[0]) << 4 | digit(digits[1])));
@@ -54,6 +55,7 @@ pub(super) fn write(namespace: &Namespace, claims: &[HistoryPoint], positions: &
     }
     let tag = namespace.tag(&bytes);
     bytes.extend_from_slice(&tag);
+    bytes.extend_from_slice(&checksum(&bytes));
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
@@ -67,20 +69,16 @@ pub(super) fn read(namespace: &Namespace, token: &str) -> Result<Resume, Failure
 
 fn parse(namespace: &Namespace, token: &str) -> Option<Resume> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-    let signed = bytes.len().checked_sub(size_of::<Id>())?;
-    let (text, tag) = bytes.split_at(signed);
-    let (&[version], rest) = text.split_first_chunk()?;
-    let (key, partitions) = rest.split_first_chunk::<KEY_BYTES>()?;
-    if version != VERSION || partitions.is_empty() || partitions.len() % PARTITION_BYTES != 0 {
+    let (rest, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
+    let (text, tag) = rest.split_last_chunk::<{ size_of::<Id>() }>()?;
+    let (&[version], partitions) = text.split_first_chunk()?;
+    if *sum != checksum(rest) || version != VERSION {
         return None;
     }
-    if *key != key_of(namespace) {
-        return Some(Resume::Elsewhere);
-    }
-    if !namespace.has_tag(text, tag) {
+    if partitions.is_empty() || partitions.len() % PARTITION_BYTES != 0 {
         return None;
     }
-    if partitions.len() / PARTITION_BYTES != namespace.epochs.len() {
+    if !namespace.has_tag(text, tag) || partitions.len() / PARTITION_BYTES != namespace.epochs.len() {
         return Some(Resume::Elsewhere);
     }
     let number = |bytes: &[u8]| bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
@@ -102,8 +100,7 @@ fn digit(digit: u8) -> u8 {
     if digit.is_ascii_digit() { digit - b'0' } else { digit - b'a' + 10 }
 }
 
-/// By which a namespace recognizes its tokens.
-fn key_of(namespace: &Namespace) -> [u8; KEY_BYTES] {
-    let tag = namespace.tag(b"key");
-    std::array::from_fn(|i| tag[i])
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let hash = Sha256::digest(bytes);
+    std::array::from_fn(|i| hash[i])
 }

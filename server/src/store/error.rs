@@ -41,8 +41,8 @@ pub(crate) enum StoreError {
     },
     /// Nothing was applied: this is not the store that the server knows.
     #[error(
-        "this store has the id {found}, and the state of this server belongs to the store {known}: correct --redis-url, \
-         or start with another --state-dir"
+        "this is another store: its id is {found}, and this server knows the store {known}: correct --redis-url, or start \
+         with another --state-dir"
     )]
     Foreign {
         /// The id of this store.

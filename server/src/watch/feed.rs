@@ -17,6 +17,7 @@ use crate::{
     namespaces::Namespace,
     store::{
         Mode, Store,
+        error::StoreError,
         events::{self, Entry},
         keys::PartitionKeys,
         lists::{self, Range},
@@ -150,7 +151,15 @@ impl Feed {
             let at = usize::from(partition);
             let knowledge = Knowledge { claims: vec![*claim], ..self.witnesses[at].knowledge() };
             let batch = Batch::new([], Duration::ZERO);
-            let reply = self.store.apply(keys, self.epochs[at], &knowledge, &batch, Mode::Resolving).await?;
+            let reply = match self.store.apply(keys, self.epochs[at], &knowledge, &batch, Mode::Resolving).await {
+                Ok(reply) => reply,
+                // The partition is gone, or another one has taken its place.
+                Err(StoreError::Closed) => {
+                    refuted.push(partition);
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             let reply = batch.decode(&reply, partition, Vec::new())?;
             if reply.verdicts.iter().any(|verdict| *verdict != Verdict::Part) {
                 refuted.push(partition);

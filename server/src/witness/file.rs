@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// The format that this server writes, and the newest that it reads.
 pub(crate) const FORMAT: u32 = 1;
@@ -44,6 +45,8 @@ pub(crate) enum StateError {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Document {
     pub(crate) version: u32,
+    /// SHA-256 of the document with an empty checksum, in hex. Empty in memory.
+    pub(crate) checksum: String,
     pub(crate) store_id: String,
     pub(crate) namespaces: Vec<NamespaceEntry>,
 }
@@ -97,8 +100,17 @@ impl Document {
         if version > u64::from(FORMAT) {
             return Err(StateError::Newer { path: path.to_owned(), version });
         }
-        let document: Document = serde_json::from_slice(bytes).map_err(|error| corrupt(unquoted(&error)))?;
-        document.check().map_err(corrupt).map(|()| document)
+        let mut document: Document = serde_json::from_slice(bytes).map_err(|error| corrupt(unquoted(&error)))?;
+        document.check().map_err(corrupt)?;
+        let checksum = std::mem::take(&mut document.checksum);
+        match document.sum() {
+            Ok(sum) if sum == checksum => Ok(document),
+            _ => Err(corrupt("its checksum is wrong".to_owned())),
+        }
+    }
+
+    fn sum(&self) -> serde_json::Result<String> {
+        Ok(to_hex(&Sha256::digest(serde_json::to_vec(self)?)))
     }
 
     /// The first field that breaks a rule.
@@ -186,7 +198,7 @@ impl StateDir {
     /// a power cut. After an error the old file or the new one is there, whole. Blocks on the disk.
     pub(crate) fn write(&self, document: &Document) -> io::Result<()> {
         document.check().map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
-        let bytes = serde_json::to_vec(document)?;
+        let bytes = serde_json::to_vec(&Document { checksum: document.sum()?, ..document.clone() })?;
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the witness is larger than its limit"));
         }
@@ -236,7 +248,7 @@ mod tests {
         let claim = ClaimEntry { epoch: 3, term: "0af9".repeat(10), sequence: NUMBER_LIMIT - 1 };
         let partitions = vec![PartitionEntry { epoch: 4, claims: vec![claim] }];
         let namespaces = vec![NamespaceEntry { name: "drop".to_owned(), config: to_hex(b"\xfftop"), partitions }];
-        Document { version: FORMAT, store_id: "0123456789abcdef".repeat(2), namespaces }
+        Document { version: FORMAT, checksum: String::new(), store_id: "0123456789abcdef".repeat(2), namespaces }
     }
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -316,6 +328,8 @@ mod tests {
         ] {
             assert_corrupt(json.replacen(from, to, 1).as_bytes(), expected);
         }
+        // Each field has its form, but they are not those that were written.
+        assert_corrupt(json.as_bytes(), "its checksum is wrong");
         assert!(matches!(refusal(br#"{"other":[],"version":2}"#), StateError::Newer { version: 2, .. }));
     }
 

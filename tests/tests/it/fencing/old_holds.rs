@@ -163,14 +163,14 @@ async fn an_old_hold_that_ends_gives_its_buyer_the_limit_back() {
         shop.hold_order(by("mo", 2)).await.reservation_id
     })
     .await;
-    lost.settle(&[figure("a", 2)]).await;
+    lost.settle(&[figure("a", 3)]).await;
     let shop = &lost.shop;
     assert_refused(shop.reserve(by("mo", 1)).await, Reason::BuyerLimit, None);
     shop.rollback(&held).await.expect("it is known");
-    assert_eq!(counts(shop, "a").await, (2, 0, 0, 2));
+    assert_eq!(counts(shop, "a").await, (3, 0, 0, 2));
     shop.hold_order(by("mo", 2)).await;
     assert_refused(shop.reserve(by("mo", 1)).await, Reason::BuyerLimit, None);
-    assert_eq!(counts(shop, "a").await, (0, 2, 0, 2));
+    assert_eq!(counts(shop, "a").await, (1, 2, 0, 2));
 }
 
 /// Replacing a hold uses its units for the new one. Those of an old hold are not there to be used.
