@@ -257,7 +257,8 @@ impl Namespaces {
                     let next = NamespaceConfig { revision: current.revision + 1, ..next };
                     let keys = PartitionKeys::new(name, 0);
                     let knowledge = self.witnesses.opening_knowledge(name, 0);
-                    if self.store.configure(&keys, &knowledge, current.revision, &next).await?.0 {
+                    let identity = self.witnesses.identity();
+                    if self.store.configure(&keys, &knowledge, identity, current.revision, &next).await?.0 {
                         // The other partitions follow as they are opened.
                         self.open(name, &next).await?;
                         return Ok(Ok(next));
@@ -282,8 +283,9 @@ impl Namespaces {
         mut current: NamespaceConfig,
         config: &NamespaceConfig,
     ) -> Result<NamespaceConfig, StoreError> {
+        let (nothing, identity) = (self.witnesses.nothing(), self.witnesses.identity());
         while current.revision < config.revision {
-            current = self.store.configure(keys, &self.witnesses.nothing(), current.revision, config).await?.1;
+            current = self.store.configure(keys, &nothing, identity, current.revision, config).await?.1;
         }
         Ok(current)
     }

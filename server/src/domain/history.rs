@@ -45,8 +45,6 @@ pub(crate) struct HistoryPoint {
 /// A loss of changes that is not settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fence {
-    /// Whether it keeps the partition from taking and adding units.
-    pub(crate) is_gated: bool,
     pub(crate) noticed_at: Millis,
     /// The newest acknowledged change that is lost.
     pub(crate) seen: HistoryPoint,

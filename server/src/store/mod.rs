@@ -97,12 +97,24 @@ impl Store {
         epoch: u64,
     ) -> Result<Opened, StoreError> {
         let script = &self.plain;
+        let command = wire::open_command(&script.sha, keys, knowledge, proposal, epoch);
+        wire::decode_opened(&self.run_known(script, knowledge, identity, command).await?)
+    }
+
+    /// Runs a script that brings claims, which may be of other epochs than those of this store: so this must be the
+    /// store that they are about.
+    async fn run_known(
+        &self,
+        script: &Script,
+        knowledge: &Knowledge,
+        identity: &Identity,
+        command: Cmd,
+    ) -> Result<Value, StoreError> {
         let mut connection = self.pool.get().await?;
         if !knowledge.claims.is_empty() {
             identity.verify(&mut connection).await?;
         }
-        let command = wire::open_command(&script.sha, keys, knowledge, proposal, epoch);
-        wire::decode_opened(&run_on(&mut connection, script, command).await?)
+        run_on(&mut connection, script, command).await
     }
 
     /// Replaces the config of a partition if it still has this revision; says whether, and what it is now.
@@ -110,13 +122,13 @@ impl Store {
         &self,
         keys: &PartitionKeys,
         knowledge: &Knowledge,
+        identity: &Identity,
         replaced: u64,
         config: &NamespaceConfig,
     ) -> Result<(bool, NamespaceConfig), StoreError> {
         let script = &self.plain;
         let command = wire::configure_command(&script.sha, keys, knowledge, replaced, config);
-        let reply = self.run(script, command).await?;
-        wire::decode_configured(&reply)
+        wire::decode_configured(&self.run_known(script, knowledge, identity, command).await?)
     }
 
     /// Compares the store with the one that is known.

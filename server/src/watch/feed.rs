@@ -24,7 +24,7 @@ use crate::{
         pool::Connection,
         wire::{Batch, PartitionState},
     },
-    witness::Witness,
+    witness::{Observed, Witness},
 };
 
 /// Entries that are held ready for who reads events; who is further behind is cut off.
@@ -161,6 +161,9 @@ impl Feed {
                 Err(error) => return Err(error.into()),
             };
             let reply = batch.decode(&reply, partition, Vec::new())?;
+            let at_end = HistoryPoint { epoch: self.epochs[at], term: reply.term, sequence: reply.sequence };
+            let observed = Observed { at: at_end, fence: reply.fence, verdicts: &reply.verdicts };
+            self.witnesses[at].confirm(&Knowledge { claims: Vec::new(), ..knowledge }, observed);
             if reply.verdicts.iter().any(|verdict| *verdict != Verdict::Part) {
                 refuted.push(partition);
             }

@@ -31,10 +31,10 @@ pub(super) fn fence_from(bytes: &[u8]) -> Option<Option<Fence>> {
         return Some(None);
     }
     let mut bytes = Bytes(bytes);
-    let is_gated = bytes.u8()? & GATED != 0;
+    let _flags = bytes.u8()?;
     let noticed_at = Millis(bytes.u48()?);
     let seen = bytes.history_point()?;
-    Some(Some(Fence { is_gated, noticed_at, seen, kept: bytes.u48()? }))
+    Some(Some(Fence { noticed_at, seen, kept: bytes.u48()? }))
 }
 
 /// The verdicts in a reply, in the order of the claims; empty if all are part of the history.

@@ -204,6 +204,31 @@ async fn what_an_unaware_server_made_is_fenced_without_a_call() {
     assert_fenced(take_one(&other, "ps5").await);
 }
 
+/// The unaware server makes the namespace with more partitions: SKUs of the one that is lost lie in all of them.
+#[tokio::test]
+async fn every_partition_of_a_namespace_that_took_over_is_fenced() {
+    let redis = Redis::start().await;
+    let unaware = SentinelProcess::launch().on(&redis).flags("--sweep-interval 1m --partitions 4").start().await;
+    let aware = SentinelProcess::on(&redis).await;
+    let (knows, other) = (aware.shop("sale"), unaware.shop("sale"));
+    let skus: Vec<String> = (0..16).map(|i| format!("sku-{i}")).collect();
+    for sku in &skus {
+        knows.supply(sku, 10).await;
+    }
+    aware.stop();
+    redis.ask::<()>("FLUSHALL").await;
+    for sku in &skus {
+        other.warm_up(sku, 10).await.expect("this server knows nothing");
+    }
+    aware.cont();
+    let mut partitions = std::collections::HashSet::new();
+    for sku in &skus {
+        partitions.insert(until_fenced("Reserve", async || take_one(&knows, sku).await).await.partition);
+        assert_fenced(take_one(&other, sku).await);
+    }
+    assert_eq!(partitions.len(), 4, "{partitions:?}");
+}
+
 /// The keys of one partition of several are deleted by hand: the others lost nothing and go on.
 #[tokio::test]
 async fn a_partition_that_is_deleted_is_fenced_and_the_others_go_on() {

@@ -2,12 +2,13 @@
 
 use inventory_sentinel::{Reason, v1::EventKind};
 use sentinel_tests::{
-    Redis, SentinelProcess, assert_point, assert_refused, eventually, figure, model::ask::may_repeat, new_id,
+    Redis, SentinelProcess, assert_fenced, assert_point, assert_refused, eventually, figure, model::ask::may_repeat,
+    new_id, until_fenced,
 };
 
 use super::{
     super::watch::{Feed, assert_gapless, ended},
-    take_one,
+    says_fenced, take_one,
 };
 
 const LOSSES: &str = "inventory_sentinel_history_losses_total";
@@ -97,6 +98,40 @@ async fn a_fast_store_that_comes_back_older_sells_on() {
             .await;
     }
     assert_eq!(shop.counts("ps5").await, (99, 1, 0));
+    shop.audit().await;
+}
+
+/// A cache-like sale whose Redis was emptied sells what it is given. But what is not there may be lost: to say that it is
+/// not protected would send the crowd to the ordinary path.
+#[tokio::test]
+async fn a_fast_store_that_was_emptied_sells_on_and_never_says_not_protected() {
+    let redis = Redis::start_in_memory().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--durability fast").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    let lost = shop.hold("ps5", 1).await.reservation_id;
+    redis.ask::<()>("FLUSHALL").await;
+    let fence = until_fenced("IsProtected", async || shop.try_is_protected("ps5").await).await;
+    assert_eq!((fence.seen.sequence, fence.kept_sequence), (2, 0));
+    assert_fenced(take_one(&shop, "ps5").await);
+    assert_fenced(shop.commit(&lost).await);
+    assert_eq!(says_fenced(&server, 0).await.kept_sequence, 0);
+
+    shop.supply("vita", 5).await;
+    take_one(&shop, "vita").await.expect("what is there is sold");
+    assert!(shop.is_protected("vita").await);
+    assert_fenced(shop.try_stock("ps5").await);
+    let mut feed = Feed::open(&shop, "", true).await.expect("a stream");
+    feed.catch_up().await;
+    assert_eq!(feed.events[0].kind(), EventKind::HistoryLost);
+
+    shop.settle(0, &[figure("vita", 4)], &new_id()).await.expect("settled");
+    assert_refused(shop.try_stock("ps5").await, Reason::SkuNotFound, None);
+    assert_refused(shop.commit(&lost).await, Reason::ReservationNotFound, None);
+    assert_eq!(shop.counts("vita").await, (4, 1, 0));
+    assert!(!shop.is_protected("ps5").await);
+    eventually("the server reports no fence", async || server.info().await.fenced_partitions.is_empty().then_some(()))
+        .await;
     shop.audit().await;
 }
 
