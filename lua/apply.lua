@@ -1,9 +1,9 @@
 -- Applies the batch to what was loaded: reports a loss, gives back what is due, and then does the groups in their
 -- order. Reads the replication id of the store where something changed.
 
-if ctx.lost then
+if history and history.lost then
   advance(1)
-  local lost = ctx.lost
+  local lost = history.lost
   enter(run_of('V', '-', NO_DEADLINE, false, pack('>I6c40I6I6', lost[1], lost[2], lost[3], lost[4]), ''), NO_ORIGIN, 1)
   ctx.unreported = false
 end
@@ -21,18 +21,20 @@ while i <= #due do
   i = last + 1
 end
 
-reply = { ctx.now, ctx.sequence, ctx.expired, 0, ctx.config_revision, 0, ctx.term, ctx.fence, ctx.verdicts }
+reply = { ctx.now, ctx.sequence, ctx.expired, 0, ctx.config_revision, 0, ctx.term, ctx.fence or '',
+  ctx.verdicts or '' }
 for g = 1, #groups do
   local group = groups[g]
   reply[9 + g] = apply[group.kind](group)
 end
 reply[4], reply[6] = ctx.next_due, ctx.sequence
 
--- The first change under another replication id begins a new term (term.lua).
-ctx.moved, ctx.replid = ctx.sequence > ctx.first_sequence, ctx.run
-if ctx.moved and ctx.format > 1 then
+-- The first change under another replication id begins a new term (term.lua). The id is read where the caller does not know
+-- that the process is still the same, and once a second.
+moved, replid = ctx.sequence > ctx.first_sequence, ctx.run
+if moved and ctx.format > 1 and (not is_same_run or floor(ctx.now / 1000) ~= floor(ctx.mark / 1000)) then
   local info = call('INFO', 'replication')
   local _, at = find(info, 'master_replid:', 1, true)
-  if not at then corrupt('the replication id of the store') end
-  ctx.replid = sub(info, at + 1, at + 40)
+  if not at then fail('SENTINELCORRUPT the replication id of the store') end
+  replid = sub(info, at + 1, at + 40)
 end

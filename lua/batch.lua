@@ -32,17 +32,17 @@ end
 function buyers_of(group)
   local extra, at = group.extra, 7
   local last = group.kind == 'r' and #extra - 16 or #extra
-  if last < 6 then malformed('extra') end
+  if last < 6 then fail('SENTINELMALFORMED extra') end
   if last == 6 then return nil end
   if group.buyers then return group.buyers end
   local buyers = {}
   for i = 1, #group.ids do
     local length = byte(extra, at)
-    if not length or at + length > last then malformed('buyer') end
+    if not length or at + length > last then fail('SENTINELMALFORMED buyer') end
     buyers[i] = sub(extra, at, at + length)
     at = at + length + 1
   end
-  if at ~= last + 1 then malformed('buyer') end
+  if at ~= last + 1 then fail('SENTINELMALFORMED buyer') end
   group.buyers = buyers
   return buyers
 end
@@ -54,7 +54,7 @@ function touch(record)
   local lines = lines_of(shape)
   alike[record] = byte(record, 1) == PENDING
     and { lines = lines, shape = shape, buyer = buyer, is_named = buyer ~= NO_BUYER,
-      is_old = ctx.settled_at > 0 and is_old(record) }
+      is_old = ctx.settled_at and is_old(record) }
 end
 
 -- Notes the records that this generation has under these ids, and the lines of those whose units may move;
@@ -69,7 +69,7 @@ local function look_into(generation, ids)
       -- What was reserved together has the same record.
       if record ~= before then
         local letter = byte(record, 1) or 0
-        if letter ~= PENDING and not find('pMCcRrEe', sub(record, 1, 1), 1, true) or letter == 0 then newer('record') end
+        if letter ~= PENDING and not find('pMCcRrEe', sub(record, 1, 1), 1, true) or letter == 0 then fail('SENTINELNEWER record') end
         if letter >= FIRST_EXTENDED then ctx.any_extended = true end
         if letter == PENDING or letter == EXTENDED_PENDING then
           if moves_records then touch(record) end
@@ -140,30 +140,30 @@ end
 local operations = 0
 for at = 3, #ARGV, 4 do
   local kind, args, packed, extra = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  if not extra then malformed('group') end
+  if not extra then fail('SENTINELMALFORMED group') end
   local n, lines, target = #packed / 16, nil, nil
   if kind == 'R' or kind == 'N' or kind == 'C' or kind == 'B' or kind == 'G' or kind == 'L' then
-    if n < 1 or n % 1 ~= 0 then malformed('ids') end
+    if n < 1 or n % 1 ~= 0 then fail('SENTINELMALFORMED ids') end
     if kind == 'R' or kind == 'N' then lines = lines_of(args) end
   elseif kind == 'T' or kind == 'D' or kind == 'F' or kind == 'H' then
-    if n ~= 0 then malformed('ids') end
+    if n ~= 0 then fail('SENTINELMALFORMED ids') end
   else
-    if n ~= 1 then malformed('ids') end
+    if n ~= 1 then fail('SENTINELMALFORMED ids') end
     if kind == 'r' then
       lines, target = lines_of(args), sub(extra, -16)
     elseif kind == 'c' or kind == 'b' or kind == 'E' then
-      if #args < 16 then malformed('target') end
+      if #args < 16 then fail('SENTINELMALFORMED target') end
       target = sub(args, 1, 16)
       if kind ~= 'E' then lines = lines_of(sub(args, kind == 'c' and 18 or 17)) end
     elseif kind ~= 'S' and kind ~= 'A' and kind ~= 'U' and kind ~= 'I' and kind ~= 'O' then
-      malformed('group')
+      fail('SENTINELMALFORMED group')
     end
   end
   local sku_at = kind == 'S' and 14 or kind == 'A' and 9 or kind == 'F' and 35 or kind == 'U' and 8
     or (kind == 'T' or kind == 'D' or kind == 'H') and 1
   if sku_at then
     local sku = sub(args, sku_at)
-    if sku == '' then malformed('sku') end
+    if sku == '' then fail('SENTINELMALFORMED sku') end
     stocks[sku] = false
   end
   operations = operations + n
@@ -172,7 +172,7 @@ for at = 3, #ARGV, 4 do
   kinds[kind == 'N' and 'R' or kind] = true
   if kind ~= 'R' and kind ~= 'N' and kind ~= 'G' then moves_records = true end
 end
-if operations > MAX_OPERATIONS or #groups > MAX_OPERATIONS then malformed('batch') end
+if operations > MAX_OPERATIONS or #groups > MAX_OPERATIONS then fail('SENTINELMALFORMED batch') end
 -- First attempts wait for the fast no (refusal.lua), but not where it is impossible: beside other operations, and
 -- while something is due, which is given back first.
 ctx.only_reserves = kinds.R ~= nil and next(kinds, next(kinds)) == nil

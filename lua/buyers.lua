@@ -80,5 +80,5 @@ for _, record in pairs(known) do
 end
 if #fields > 0 then
   local values = load_fields(BUYERS, fields)
-  for i = 1, #fields do counts[fields[i]] = tonumber(values[i] or 0) or corrupt('the count of a buyer') end
+  for i = 1, #fields do counts[fields[i]] = tonumber(values[i] or 0) or fail('SENTINELCORRUPT the count of a buyer') end
 end

@@ -41,7 +41,8 @@
 -- The ids of 'c', 'b', 'E', 'S', 'A', 'I' and 'O' are those of remembered requests.
 -- A batch without groups gives back what is due, and drops the records whose time is over.
 --
--- The knowledge of the caller: 'g' if a loss gates the partition or 'n' if it does not, then its claims: for each
+-- The knowledge of the caller: 'g' if a loss gates the partition or 'n' if it does not, in upper case if the caller knows
+-- that the store's process has the replication id that is the term of its only claim, then its claims: for each
 -- change that it knows to be acknowledged epoch I6, term 40, sequence I6. 'open' and 'configure' take claims of
 -- other epochs too: then what is here has replaced what the caller knows (history.lua).
 --

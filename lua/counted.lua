@@ -15,7 +15,7 @@ end
 -- or why it can't be replaced. Nothing if it holds nothing any more.
 local function replaced_units(id, buyer)
   local record = known[id]
-  if not record or byte(record, 1) == MEMO then return nil, nil, ctx.missing end
+  if not record or byte(record, 1) == MEMO then return nil, nil, (ctx.missing or 'X') end
   local state = state_of(record)
   if state == 'C' then return nil, nil, 'C' end
   if state ~= 'P' then return nil, nil end
@@ -24,7 +24,7 @@ local function replaced_units(id, buyer)
   local extension = extension_of(record, lines)
   local amounts = held_amounts(lines, extension)
   local units, counted = {}, {}
-  local withdraws = ctx.settled_at > 0 and is_old(record)
+  local withdraws = ctx.settled_at and is_old(record)
   for i = 1, lines.n do
     local stock = stocks[lines.skus[i]]
     -- Units of a hold that is older than a settlement do not return to the stock.

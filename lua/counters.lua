@@ -11,10 +11,10 @@ if n > 0 then
   for i = 1, n do
     local bytes = values[i]
     if bytes then
-      if #bytes < 31 then corrupt('stock record') end
+      if #bytes < 31 then fail('SENTINELCORRUPT stock record') end
       local stock = { unpack_bytes('>I6I6I6I6I6B', bytes) }
       local flags, length = stock[FLAGS], 31
-      if flags > NEWEST_FLAGS then newer('stock record') end
+      if flags > NEWEST_FLAGS then fail('SENTINELNEWER stock record') end
       if flags >= RULED then
         if flags % 4 >= RULED and #bytes >= 63 then
           stock.rules = { unpack_bytes('>I6I4I6I4I6I6', bytes, 32) }
@@ -26,7 +26,7 @@ if n > 0 then
           length = length + 6
         end
       end
-      if #bytes ~= length or (flags % 4 >= RULED) ~= (stock.rules ~= nil) then corrupt('stock record') end
+      if #bytes ~= length or (flags % 4 >= RULED) ~= (stock.rules ~= nil) then fail('SENTINELCORRUPT stock record') end
       stocks[skus[i]] = stock
     end
   end

@@ -21,7 +21,7 @@ if ctx.next_due ~= 0 and ctx.next_due <= now then
       ctx.backlog = read >= EXPIRE_BATCH
       if ctx.backlog then break end
       local entry = entries[e]
-      if #entry % 16 ~= 0 then newer('entry of the deadline index') end
+      if #entry % 16 ~= 0 then fail('SENTINELNEWER entry of the deadline index') end
       spent[#spent + 1] = entry
       for i = 1, #entry - 15, 16 do
         local id = sub(entry, i, i + 15)

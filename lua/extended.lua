@@ -91,7 +91,7 @@ function settle_extended(id, to, amounts)
   local extension = extension_of(record, lines)
   amounts = amounts or held_amounts(lines, extension)
   local withdrawn
-  if to ~= 'C' and ctx.settled_at > 0 and is_old(record) then
+  if to ~= 'C' and ctx.settled_at and is_old(record) then
     withdrawn = release_old(lines, amounts, 1)
   else
     move(lines, amounts, 1, HELD, to == 'C' and SOLD or AVAILABLE)

@@ -8,7 +8,7 @@
 -- in that term.
 
 local MAX_CLAIMS = 64 -- lost changes that are kept, a term each
-local knowledge, terms, settled, claims = ARGV[2], ctx.terms, ctx.settled, ctx.claims
+local knowledge, terms, settled, claims = ARGV[2], history.terms, history.settled, history.claims
 
 -- The place of this term in a list of lost changes.
 local function place_in(list, epoch, term)
@@ -48,7 +48,7 @@ local function verdict_of(epoch, term, sequence)
   return verdict, kept
 end
 
-local gates, verdicts, has_doubt = sub(knowledge, 1, 1) == 'g', {}, false
+local gates, verdicts, has_doubt = string.lower(sub(knowledge, 1, 1)) == 'g', {}, false
 for at = 2, #knowledge, CLAIM_LENGTH do
   local epoch, term, sequence = unpack_bytes('>I6c40I6', knowledge, at)
   local verdict, kept = verdict_of(epoch, term, sequence)
@@ -59,15 +59,15 @@ for at = 2, #knowledge, CLAIM_LENGTH do
     -- A store that goes on in `fast` takes the loss as settled.
     local list = (gates or ctx.gated) and claims or settled
     if note_lost(list, lost) then
-      ctx.history_changed = true
-      if not ctx.gated then ctx.lost, ctx.unreported = lost, true end
+      history.changed = true
+      if not ctx.gated then history.lost, ctx.unreported = lost, true end
     end
     if (gates or ctx.gated) and not ctx.gated then
-      ctx.gated, ctx.fenced_at, ctx.history_changed, ctx.unreported = true, ctx.now, true, true
-      ctx.lost = ctx.lost or lost
+      ctx.gated, history.fenced_at, history.changed, ctx.unreported = true, ctx.now, true, true
+      history.lost = history.lost or lost
     end
     -- The same process wrote on: what it writes from now on is another term.
-    if ctx.history_changed and epoch == ctx.epoch and term == ctx.term then ctx.run = '' end
+    if history.changed and epoch == ctx.epoch and term == ctx.term then ctx.run = '' end
   end
 end
 if has_doubt then ctx.verdicts = concat(verdicts) end
@@ -77,10 +77,10 @@ if ctx.gated or ctx.emptied then
   for i = 1, #claims do
     if claims[i][3] >= most[3] then most = claims[i] end
   end
-  ctx.fence = pack('>BI6I6c40I6I6', (ctx.gated and GATED or 0) + (ctx.emptied and EMPTIED or 0), ctx.fenced_at, most[1],
+  ctx.fence = pack('>BI6I6c40I6I6', (ctx.gated and GATED or 0) + (ctx.emptied and EMPTIED or 0), history.fenced_at, most[1],
     most[2], most[3], most[4])
 end
 -- A loss that the opening of a partition noticed, where there was no batch to report it.
-if ctx.unreported and not ctx.lost then
-  ctx.lost, ctx.history_changed = claims[#claims] or { ctx.epoch, NO_TERM, 0, 0 }, true
+if ctx.unreported and not history.lost then
+  history.lost, history.changed = claims[#claims] or { ctx.epoch, NO_TERM, 0, 0 }, true
 end

@@ -45,9 +45,9 @@ function move(lines, amounts, n, from, to)
     local units = n * amounts[i]
     if units > 0 then
       local stock = lines.stocks[i]
-      if not stock then corrupt('a reservation of an unknown SKU') end
+      if not stock then fail('SENTINELCORRUPT a reservation of an unknown SKU') end
       local left = stock[from] - units
-      if left < 0 then corrupt('a counter below zero') end
+      if left < 0 then fail('SENTINELCORRUPT a counter below zero') end
       stock[from], stock[to], stock[VERSION] = left, stock[to] + units, sequence
       changed_stock[lines.skus[i]] = true
     end

@@ -14,24 +14,24 @@ local meta = call('HMGET', META, 'config', 'state')
 if not meta[1] and not meta[2] then
   local knowledge, config = ARGV[2] or '', ARGV[3] or ''
   if call('EXISTS', STOCK, RECORDS_A, RECORDS_B, DEADLINES, EVENTS, BUYERS) > 0 then
-    corrupt('records without meta')
+    fail('SENTINELCORRUPT records without meta')
   end
-  if #knowledge % CLAIM_LENGTH ~= 1 then malformed('knowledge') end
-  if #config < CONFIG_LENGTH then malformed('config') end
+  if #knowledge % CLAIM_LENGTH ~= 1 then fail('SENTINELMALFORMED knowledge') end
+  if #config < CONFIG_LENGTH then fail('SENTINELMALFORMED config') end
   local time = call('TIME')
   ctx.now = time[1] * 1000 + floor(time[2] / 1000)
   ctx.format = byte(config, 1) == CONFIG_VERSION and byte(config, CONFIG_LENGTH + 1) or byte(config, 1)
-  if ctx.format > NEWEST_FORMAT then newer('config') end
+  if ctx.format > NEWEST_FORMAT then fail('SENTINELNEWER config') end
   ctx.epoch, ctx.older_written = tonumber(ARGV[4]), ctx.now
   local fields = {}
   if #knowledge > 1 then
-    ctx.fenced_at = ctx.now
+    history.fenced_at = ctx.now
     for at = 2, #knowledge, CLAIM_LENGTH do
       local epoch, term, sequence = unpack_bytes('>I6c40I6', knowledge, at)
       ctx.epoch, ctx.sequence = epoch, max(ctx.sequence, sequence)
-      ctx.claims[#ctx.claims + 1] = { epoch, term, sequence, 0 }
+      history.claims[#history.claims + 1] = { epoch, term, sequence, 0 }
     end
-    ctx.gated = sub(knowledge, 1, 1) == 'g'
+    ctx.gated = string.lower(sub(knowledge, 1, 1)) == 'g'
     ctx.emptied, ctx.unreported = not ctx.gated, true
     fields = history_fields()
   end
@@ -41,5 +41,5 @@ if not meta[1] and not meta[2] then
   call('HSET', RECORDS_B, WEIGHT_FIELD, WEIGHT)
   return { ctx.now, config, ctx.epoch }
 elseif not meta[1] or not meta[2] then
-  corrupt('meta')
+  fail('SENTINELCORRUPT meta')
 end

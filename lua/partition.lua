@@ -5,12 +5,12 @@ local CLOCK_FREEZE = 1000 -- ms that the clock may stand still after a step back
 
 local meta = call('HMGET', META, 'config', 'state')
 local config, state = meta[1], meta[2]
-if not config or not state then error(error_reply('SENTINELCLOSED no such partition')) end
-if #config < CONFIG_LENGTH then corrupt('config') end
+if not config or not state then fail('SENTINELCLOSED no such partition') end
+if #config < CONFIG_LENGTH then fail('SENTINELCORRUPT config') end
 local version = byte(config, 1)
 ctx.format = version == CONFIG_VERSION and byte(config, CONFIG_LENGTH + 1) or version
-if version > CONFIG_VERSION or ctx.format > NEWEST_FORMAT then newer('config') end
-local _, records, skus, partitions, flags
+if version > CONFIG_VERSION or ctx.format > NEWEST_FORMAT then fail('SENTINELNEWER config') end
+local _, records, skus, partitions, flags, settled_at
 _, ctx.config_revision, ctx.retention, _, _, ctx.longest_life, records, skus, ctx.events_kept, partitions =
   unpack_bytes(CONFIG_FORMAT, config)
 -- The namespace's quotas, divided among its partitions.
@@ -22,30 +22,35 @@ if #state == STATE_LENGTH_1 then
   ctx.term_first = ctx.sequence + 1
 else
   version = byte(state, 1) or 0
-  if version > STATE_VERSION then newer('state') end
-  if version ~= STATE_VERSION or #state < STATE_LENGTH then corrupt('state') end
+  if version > STATE_VERSION then fail('SENTINELNEWER state') end
+  if version ~= STATE_VERSION or #state < STATE_LENGTH then fail('SENTINELCORRUPT state') end
   _, ctx.epoch, ctx.term, ctx.sequence, ctx.mark, ctx.offset, ctx.generation, ctx.next_due, ctx.pending,
-    ctx.older_pending, ctx.older_written, ctx.term_first, flags, ctx.settled_at = unpack_bytes(STATE_FORMAT, state)
+    ctx.older_pending, ctx.older_written, ctx.term_first, flags, settled_at = unpack_bytes(STATE_FORMAT, state)
   ctx.run = ctx.term
+  if settled_at > 0 then ctx.settled_at = settled_at end
   if flags > 0 then
     ctx.gated = bit.band(flags, GATED) > 0
     ctx.emptied = bit.band(flags, EMPTIED) > 0
     ctx.unreported = bit.band(flags, UNREPORTED) > 0
     if bit.band(flags, OTHER_RUN) > 0 then ctx.run = sub(state, STATE_LENGTH + 1) end
-    ctx.is_unproven = ctx.gated or ctx.emptied or ctx.unreported
+    is_unproven = ctx.gated or ctx.emptied or ctx.unreported
   end
 end
 ctx.first_sequence = ctx.sequence
 is_batch = ARGV[1] ~= 'open' and ARGV[1] ~= 'configure'
-if is_batch and ctx.epoch ~= tonumber(ARGV[1]) then error(error_reply('SENTINELCLOSED another epoch')) end
+if is_batch and ctx.epoch ~= tonumber(ARGV[1]) then fail('SENTINELCLOSED another epoch') end
 
 -- Usually the caller knows one change, and it was made in the term that the partition is still in. Epoch and term
 -- stand beside each other in the state and in a claim.
 local knowledge = ARGV[2]
-if not knowledge or #knowledge % CLAIM_LENGTH ~= 1 then malformed('knowledge') end
-if #knowledge > 1 and ctx.format > 1 and (#knowledge ~= 1 + CLAIM_LENGTH or sub(knowledge, 2, 47) ~= sub(state, 2, 47)
-  or unpack_bytes('>I6', knowledge, 48) > ctx.sequence) then
-  ctx.is_unproven = true
+if not knowledge or #knowledge % CLAIM_LENGTH ~= 1 then fail('SENTINELMALFORMED knowledge') end
+if #knowledge > 1 and ctx.format > 1 then
+  if #knowledge == 1 + CLAIM_LENGTH and sub(knowledge, 2, 47) == sub(state, 2, 47)
+    and unpack_bytes('>I6', knowledge, 48) <= ctx.sequence then
+    is_same_run = byte(knowledge, 1) < FIRST_SMALL and ctx.run == ctx.term
+  else
+    is_unproven = true
+  end
 end
 
 -- One clock decides: Redis's. It never runs backwards, because no instant before the mark is ever

@@ -3,7 +3,7 @@
 
 -- What a reservation is that is not pending, for who wants to change it.
 local function code_of(state)
-  return state == 'C' and 'C' or state == 'R' and 'B' or state == 'E' and 'E' or ctx.missing
+  return state == 'C' and 'C' or state == 'R' and 'B' or state == 'E' and 'E' or (ctx.missing or 'X')
 end
 
 -- What an expired reservation held at its deadline: a shape, and its lines with their stock.
@@ -48,7 +48,7 @@ function apply.L(group)
   local codes, details = {}, {}
   for i = 1, #group.ids do
     local id, purchase = group.ids[i], sub(group.extra, 16 * i - 15, 16 * i)
-    if #purchase ~= 16 then malformed('purchase') end
+    if #purchase ~= 16 then fail('SENTINELMALFORMED purchase') end
     local record = known[id]
     local state = record and state_of(record)
     local code, detail
@@ -75,7 +75,7 @@ local function change_once(group, change)
   local seen, record = known[id], known[group.target]
   if seen then
     if byte(seen, 1) ~= MEMO or sub(seen, 8) ~= memo then return { 'D', '' } end
-    if not record then return { ctx.missing, '' } end
+    if not record then return { (ctx.missing or 'X'), '' } end
     return { 'Y', '', record }
   end
   if not record or not is_pending(record) then return { code_of(record and state_of(record)), '' } end
@@ -131,7 +131,7 @@ end
 
 function apply.E(group)
   local ttl = #group.args == 22 and unpack_bytes('>I6', group.args, 17) or 0
-  if ttl < 1 or ttl > MAX_TTL then malformed('ttl') end
+  if ttl < 1 or ttl > MAX_TTL then fail('SENTINELMALFORMED ttl') end
   return change_once(group, function(record)
     local latest = unpack_bytes('>I6', record, 8) + ctx.longest_life
     if ctx.now + ttl > latest then return 'x', pack('>I6', max(0, latest - deadline_of(record))) end

@@ -35,57 +35,27 @@
 -- letter, of which a newer version takes others; an entry of the deadline index has a length that is a multiple of 16. A script that meets a newer
 -- version refuses before it writes.
 
-function corrupt(what)
-  error(error_reply('SENTINELCORRUPT ' .. what))
-end
-
-function malformed(what)
-  error(error_reply('SENTINELMALFORMED ' .. what))
-end
-
-function newer(what)
-  error(error_reply('SENTINELNEWER ' .. what))
-end
-
-function state_bytes()
-  if ctx.format == 1 then
-    return pack(STATE_FORMAT_1, ctx.epoch, ctx.sequence, ctx.now, ctx.offset, ctx.generation, ctx.next_due,
-      ctx.pending, ctx.older_pending, ctx.older_written)
-  end
-  local flags = (ctx.gated and GATED or 0) + (ctx.emptied and EMPTIED or 0) + (ctx.unreported and UNREPORTED or 0)
-  local is_other_run = ctx.run ~= ctx.term
-  if is_other_run then flags = flags + OTHER_RUN end
-  local bytes = pack(STATE_FORMAT, STATE_VERSION, ctx.epoch, ctx.term, ctx.sequence, ctx.now, ctx.offset, ctx.generation,
-    ctx.next_due, ctx.pending, ctx.older_pending, ctx.older_written, ctx.term_first, flags, ctx.settled_at)
-  return is_other_run and bytes .. ctx.run or bytes
-end
-
-function stock_bytes(stock)
-  local bytes = pack('>I6I6I6I6I6B', stock[1], stock[2], stock[3], stock[4], stock[5], stock[6])
-  local rules = stock.rules
-  if rules then
-    bytes = bytes .. pack('>I6I4I6I4I6I6', rules[1], rules[2], rules[3], rules[4], rules[5], rules[6])
-  end
-  if stock.withdrawn then bytes = bytes .. pack('>I6', stock.withdrawn) end
-  return bytes
+-- Ends the script with this error. Nothing was written before.
+function fail(message)
+  error(error_reply(message))
 end
 
 -- The lines of a shape: skus[i], quantities[i], n. Refuses what the server should have refused.
 function lines_from(shape)
-  if #shape < 7 then malformed('shape') end
+  if #shape < 7 then fail('SENTINELMALFORMED shape') end
   local n, at = byte(shape, 7), 8
-  if n < 1 or n > MAX_LINES then malformed('lines') end
+  if n < 1 or n > MAX_LINES then fail('SENTINELMALFORMED lines') end
   local skus, quantities, index = {}, {}, {}
   for i = 1, n do
-    if at + 4 > #shape then malformed('line') end
+    if at + 4 > #shape then fail('SENTINELMALFORMED line') end
     local quantity, length = unpack_bytes('>I4B', shape, at)
     local sku = sub(shape, at + 5, at + 4 + length)
-    if quantity < 1 or quantity > MAX_QUANTITY then malformed('quantity') end
-    if length == 0 or #sku ~= length or index[sku] then malformed('sku') end
+    if quantity < 1 or quantity > MAX_QUANTITY then fail('SENTINELMALFORMED quantity') end
+    if length == 0 or #sku ~= length or index[sku] then fail('SENTINELMALFORMED sku') end
     skus[i], quantities[i], index[sku] = sku, quantity, i
     at = at + 5 + length
   end
-  if at ~= #shape + 1 then malformed('shape') end
+  if at ~= #shape + 1 then fail('SENTINELMALFORMED shape') end
   return { n = n, skus = skus, quantities = quantities, index = index, stocks = {} }
 end
 
@@ -110,11 +80,11 @@ end
 function buyer_and_shape(record)
   local at = is_pending(record) and TAIL or RESOLVED_TAIL
   local length = byte(record, at)
-  if not length then corrupt('reservation') end
+  if not length then fail('SENTINELCORRUPT reservation') end
   local last = #record
   if byte(record, 1) >= FIRST_EXTENDED then
     local n = byte(record, at + length + 7)
-    if not n then corrupt('reservation') end
+    if not n then fail('SENTINELCORRUPT reservation') end
     last = last - 20 - 8 * n
   end
   return sub(record, at, at + length), sub(record, at + length + 1, last)

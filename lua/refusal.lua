@@ -16,7 +16,7 @@ end
 -- What refuses the whole group, and what it shares; nil if nothing does. And the ttl in force: a SKU's own
 -- limit shortens one that was not asked for.
 function refusal_of(lines, group)
-  if #group.extra < 6 then malformed('extra') end
+  if #group.extra < 6 then fail('SENTINELMALFORMED extra') end
   local asked_ttl, ttl = unpack_bytes('>I6', group.args), unpack_bytes('>I6', group.extra)
   local code, shared
   if ctx.gated then return 'g', '', ttl end
@@ -42,14 +42,15 @@ function refusal_of(lines, group)
     end
     if code then break end
   end
-  if ttl < 1 or ttl > MAX_TTL then malformed('ttl') end
+  if ttl < 1 or ttl > MAX_TTL then fail('SENTINELMALFORMED ttl') end
   return code, shared, ttl
 end
 
 -- Not where an identity was heard of before, where something is to be given back first, or where another
 -- operation may change what there is.
-if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] and not ctx.history_changed then
-  reply = { ctx.now, ctx.sequence, 0, ctx.next_due, ctx.config_revision, ctx.sequence, ctx.term, ctx.fence, ctx.verdicts }
+if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] and not (history and history.changed) then
+  reply = { ctx.now, ctx.sequence, 0, ctx.next_due, ctx.config_revision, ctx.sequence, ctx.term, ctx.fence or '',
+    ctx.verdicts or '' }
   for g = 1, #groups do
     local group = groups[g]
     local lines = group.lines

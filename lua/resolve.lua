@@ -5,7 +5,7 @@
 -- deadline gave back is one too, and Rollback of what was bought only in part, for then it has been here.
 local function answer_of(kind, record)
   local state, is_extended = state_of(record)
-  if state == 'M' then return ctx.missing end
+  if state == 'M' then return (ctx.missing or 'X') end
   if kind == 'C' then return state == 'C' and 'Y' or state == 'R' and 'B' or 'E' end
   if state ~= 'C' then return 'Y' end
   local _, shape = buyer_and_shape(record)
@@ -27,7 +27,7 @@ local function resolve_group(group)
     if record and alike[record] then
       i = settle_stretch(ids, group.packed, i, to, codes, details)
     else
-      local code = ctx.missing -- unknown, or a remembered request
+      local code = (ctx.missing or 'X') -- unknown, or a remembered request
       if record and is_pending(record) then
         settle_extended(id, to)
         code = 'K'
@@ -49,7 +49,7 @@ if kinds.G then
     local codes, details = {}, {}
     for i = 1, #group.ids do
       local record = known[group.ids[i]]
-      codes[i] = ctx.missing
+      codes[i] = (ctx.missing or 'X')
       if record and byte(record, 1) ~= MEMO then
         codes[i] = 'V'
         details[#details + 1] = record

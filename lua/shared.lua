@@ -33,6 +33,7 @@ local CONFIG_FORMAT = '>BI6I6I6I6I6I6I6I6I2'
 local CONFIG_LENGTH = 51
 local NO_TERM = rep('0', 40)
 local CLAIM_LENGTH = 52
+local FIRST_SMALL = 97 -- 'a'
 local PENDING, EXTENDED_PENDING, MEMO = 80, 112, 77 -- 'P', 'p', 'M'
 local TAIL, RESOLVED_TAIL = 14, 21 -- where buyer and shape begin in a pending record, and in a resolved one
 local FIRST_EXTENDED = 97 -- 'a': the state of an extended record is in lower case
@@ -54,10 +55,6 @@ local ctx = {
   term = NO_TERM, -- of the last sequence
   term_first = 0, -- the first sequence of that term
   run = NO_TERM, -- the replication id under which that term began
-  gated = false, -- whether it takes and adds no units, because changes were lost
-  emptied = false, -- whether it was lost as a whole, and goes on all the same
-  unreported = false, -- whether a loss has no event yet
-  settled_at = 0, -- ms: holds that were made before are older than the last settlement
   sequence = 0,
   mark = 0,
   offset = 0,
@@ -88,21 +85,15 @@ local ctx = {
   any_limited = false, -- whether a SKU of the batch has a limit per buyer
   any_extended = false, -- whether a record of the batch is extended, or can become so
   any_counted = false, -- whether the batch can change how many units a buyer has
-  moved = false, -- whether the sequence was advanced
-  replid = '', -- the store's replication id, if the sequence was advanced
-  is_unproven = false, -- whether history.lua has to look at the caller's claims
-  missing = 'X', -- the answer where a reservation is not found; 'g' where it may be lost
-  fence = '', -- of the reply
-  verdicts = '', -- of the reply
-  -- By terms.lua, where it runs.
-  terms = false, -- { name, first sequence } of the newest terms, oldest first
-  settled = false, -- { epoch, term, sequence } of lost changes that were settled
-  claims = false, -- { epoch, term, sequence, kept sequence } of lost changes that were not
-  fenced_at = 0,
-  settling = '', -- the identity of the settlement that is under way
-  lost = false, -- the loss that this call reports as an event: an entry of claims
-  history_changed = false, -- whether any of these changed
 }
+-- Rare, and so not among the fields above: gated and emptied (whether the partition has lost changes and takes and adds no
+-- units, or goes on), unreported (a loss has no event yet), settled_at (ms: holds that were made before are older than the
+-- last settlement), missing (the answer where a reservation may be lost), fence and verdicts (of the reply).
+local history       -- by terms.lua, where it runs: terms, and what was lost
+local is_unproven   -- whether history.lua has to look at the caller's claims
+local is_same_run   -- whether the caller knows that the store is the process that wrote the last sequence
+local moved         -- whether this call advanced the sequence
+local replid        -- the store's replication id, if it did
 local is_batch      -- whether this is neither 'open' nor 'configure'
 local kinds = {}    -- kind -> true, of the groups
 local groups = {}   -- { kind, args, packed = n ids in one string, n, ids = {..} once looked up, extra, lines, target }
@@ -125,7 +116,7 @@ local run_list = {}       -- the runs of events, in order
 local new_deadlines = {}  -- deadline -> packed ids that the index shall have there, in pieces
 
 -- The functions that more than one file calls, by the file that makes them.
-local corrupt, malformed, newer, is_pending, state_of, deadline_of, buyer_and_shape, lines_from -- records.lua
+local fail, is_pending, state_of, deadline_of, buyer_and_shape, lines_from -- records.lua
 local stock_bytes, state_bytes -- records.lua
 local history_fields -- terms.lua
 local load_fields, look_up, look_up_named, lines_of, buyers_of, touch -- batch.lua

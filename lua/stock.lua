@@ -51,7 +51,7 @@ end
 
 function apply.S(group)
   local on_hand, condition, version = unpack_bytes('>I6BI6', group.args)
-  if on_hand > MAX_STOCK or condition > 2 then malformed('stock') end
+  if on_hand > MAX_STOCK or condition > 2 then fail('SENTINELMALFORMED stock') end
   return change_stock(group, sub(group.args, 14), function(stock)
     return stock and on_hand - stock[AVAILABLE] - stock[HELD] or on_hand
   end, function(stock)
@@ -62,7 +62,7 @@ end
 
 function apply.A(group)
   local delta = unpack_bytes('>i8', group.args)
-  if delta == 0 or delta > MAX_STOCK or delta < -MAX_STOCK then malformed('delta') end
+  if delta == 0 or delta > MAX_STOCK or delta < -MAX_STOCK then fail('SENTINELMALFORMED delta') end
   return change_stock(group, sub(group.args, 9), function() return delta end)
 end
 
@@ -80,7 +80,7 @@ end
 function apply.F(group)
   local args = group.args
   local mask, flags, most_units, ttl, limit, opens, closes, revision = unpack_bytes('>BBI4I6I4I6I6I6', args)
-  if mask == 0 or flags > PROTECTED or most_units > MAX_QUANTITY or limit > MAX_QUANTITY then malformed('rules') end
+  if mask == 0 or flags > PROTECTED or most_units > MAX_QUANTITY or limit > MAX_QUANTITY then fail('SENTINELMALFORMED rules') end
   local sku = sub(args, 35)
   local stock = stocks[sku]
   if not stock then return missing_sku() end

@@ -16,7 +16,7 @@ local function supply(sku, delta, kind, id)
   local sequence = advance(1)
   stock[AVAILABLE] = stock[AVAILABLE] + delta
   stock[SUPPLIED] = stock[SUPPLIED] + delta
-  if stock[AVAILABLE] < 0 or stock[SUPPLIED] < 0 then corrupt('a counter below zero') end
+  if stock[AVAILABLE] < 0 or stock[SUPPLIED] < 0 then fail('SENTINELCORRUPT a counter below zero') end
   stock[VERSION] = sequence
   changed_stock[sku] = true
   enter(run_of(kind, '-', NO_DEADLINE, false, pack('>i8', delta) .. sku, ''), id, 1)

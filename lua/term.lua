@@ -4,21 +4,21 @@
 local MAX_TERMS = 64 -- terms that are kept
 
 local function is_used(name)
-  for _, list in ipairs({ ctx.settled, ctx.claims }) do
+  for _, list in ipairs({ history.settled, history.claims }) do
     for i = 1, #list do
       if list[i][2] == name then return true end
     end
   end
-  for i = 1, #ctx.terms do
-    if ctx.terms[i][1] == name then return true end
+  for i = 1, #history.terms do
+    if history.terms[i][1] == name then return true end
   end
   return false
 end
 
 -- A process that lost changes and goes on has the same replication id before and after.
-local name = ctx.replid
+local name = replid
 if is_used(name) then name = redis.sha1hex(name .. ctx.now_bytes .. pack('>I6', ctx.first_sequence)) end
-ctx.terms[#ctx.terms + 1] = { name, ctx.first_sequence + 1 }
-if #ctx.terms > MAX_TERMS then table.remove(ctx.terms, 1) end
-ctx.term, ctx.term_first, ctx.run, ctx.history_changed = name, ctx.first_sequence + 1, ctx.replid, true
+history.terms[#history.terms + 1] = { name, ctx.first_sequence + 1 }
+if #history.terms > MAX_TERMS then table.remove(history.terms, 1) end
+ctx.term, ctx.term_first, ctx.run, history.changed = name, ctx.first_sequence + 1, replid, true
 reply[7] = name

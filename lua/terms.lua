@@ -3,11 +3,12 @@
 
 local TERMS_VERSION, FENCE_VERSION = 1, 1
 
-if not ctx.terms then
+if not history then
   local fields = call('HMGET', META, 'terms', 'fence')
   local terms, settled, claims = {}, {}, {}
+  history = { terms = terms, settled = settled, claims = claims, fenced_at = 0, settling = NO_ORIGIN }
   if fields[1] then
-    if byte(fields[1], 1) > TERMS_VERSION then newer('terms') end
+    if byte(fields[1], 1) > TERMS_VERSION then fail('SENTINELNEWER terms') end
     local bytes, at = fields[1], 3
     for i = 1, byte(bytes, 2) do
       local name, first
@@ -20,25 +21,23 @@ if not ctx.terms then
     end
   end
   if fields[2] then
-    if byte(fields[2], 1) > FENCE_VERSION then newer('fence') end
+    if byte(fields[2], 1) > FENCE_VERSION then fail('SENTINELNEWER fence') end
     local _, number, at
-    _, ctx.fenced_at, ctx.settling, number, at = unpack_bytes('>BI6c16B', fields[2])
+    _, history.fenced_at, history.settling, number, at = unpack_bytes('>BI6c16B', fields[2])
     for i = 1, number do
       claims[i] = { unpack_bytes('>I6c40I6I6', fields[2], at + (CLAIM_LENGTH + 6) * (i - 1)) }
     end
   end
-  ctx.terms, ctx.settled, ctx.claims = terms, settled, claims
 end
 
 -- The fields of META that hold them, with their values. A fence that was opened has no claims.
 function history_fields()
-  local terms, settled, claims = ctx.terms, ctx.settled, ctx.claims
+  local terms, settled, claims = history.terms, history.settled, history.claims
   local parts = { char(TERMS_VERSION, #terms) }
   for i = 1, #terms do parts[#parts + 1] = pack('>c40I6', terms[i][1], terms[i][2]) end
   parts[#parts + 1] = char(#settled)
   for i = 1, #settled do parts[#parts + 1] = pack('>I6c40I6', settled[i][1], settled[i][2], settled[i][3]) end
-  local settling = ctx.settling == '' and NO_ORIGIN or ctx.settling
-  local fence = { pack('>BI6c16B', FENCE_VERSION, ctx.fenced_at, settling, #claims) }
+  local fence = { pack('>BI6c16B', FENCE_VERSION, history.fenced_at, history.settling, #claims) }
   for i = 1, #claims do
     fence[i + 1] = pack('>I6c40I6I6', claims[i][1], claims[i][2], claims[i][3], claims[i][4])
   end

@@ -14,10 +14,10 @@ function release_old(lines, amounts, n)
     local units = n * amounts[i]
     if units > 0 then
       local stock = lines.stocks[i]
-      if not stock then corrupt('a reservation of an unknown SKU') end
+      if not stock then fail('SENTINELCORRUPT a reservation of an unknown SKU') end
       local withdraws = stock[FLAGS] >= WITHDRAWS
       local held, supplied = stock[HELD] - units, withdraws and stock[SUPPLIED] - units or stock[SUPPLIED]
-      if held < 0 or supplied < 0 then corrupt('a counter below zero') end
+      if held < 0 or supplied < 0 then fail('SENTINELCORRUPT a counter below zero') end
       stock[HELD], stock[SUPPLIED], stock[VERSION] = held, supplied, sequence
       if withdraws then
         stock.withdrawn = (stock.withdrawn or 0) + units

@@ -9,7 +9,6 @@ local function call_with(command, key, arguments)
   end
 end
 
-local moved = ctx.moved
 -- Each record goes to where it is, or to the current generation.
 local records, older_records = new_records, {}
 if next(in_older) ~= nil then
@@ -27,7 +26,7 @@ if next(in_older) ~= nil then
 end
 -- Whether the older generation goes, and the current one becomes the older.
 local goes = ctx.older_pending == 0 and ctx.now >= ctx.older_written + ctx.retention and ctx.record_count > 0
-if moved or spent[1] or ctx.history_changed or goes and not groups[1] then
+if moved or spent[1] or history and history.changed or goes and not groups[1] then
   -- A key that was perhaps not read: a wrong type shows now.
   if next(new_deadlines) ~= nil then call('ZCARD', DEADLINES) end
 
@@ -115,7 +114,7 @@ if moved or spent[1] or ctx.history_changed or goes and not groups[1] then
     ctx.generation = 1 - ctx.generation
     ctx.older_pending, ctx.older_written = ctx.pending, ctx.now
   end
-  if ctx.history_changed then
+  if history and history.changed then
     call('HSET', META, 'state', state_bytes(), unpack(history_fields()))
   else
     call('HSET', META, 'state', state_bytes())

@@ -149,11 +149,9 @@ impl Store {
             Mode::Plain => &self.plain,
             Mode::Resolving => &self.resolving,
         };
-        self.run(script, batch.command(&script.sha, keys, epoch, knowledge)).await
-    }
-
-    async fn run(&self, script: &Script, command: Cmd) -> Result<Value, StoreError> {
-        run_on(&mut self.pool.get().await?, script, command).await
+        let mut connection = self.pool.get().await?;
+        let command = batch.command(&script.sha, keys, epoch, knowledge, connection.replid());
+        run_on(&mut connection, script, command).await
     }
 
     async fn send(&self, command: &Cmd) -> Result<Value, StoreError> {

@@ -6,10 +6,13 @@ use std::time::Duration;
 use deadpool::managed::{self, Metrics, PoolError, QueueMode, RecycleResult, TimeoutType};
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::io::tcp::TcpSettings;
-use deadpool_redis::redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, ProtocolVersion, RedisError, Value};
+use deadpool_redis::redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, ProtocolVersion, RedisError, Value, cmd};
 
 use super::error::{self, StoreError};
-use crate::config::{Config, RedisUrl};
+use crate::{
+    config::{Config, RedisUrl},
+    domain::Term,
+};
 
 /// How many connections, and how long anything may take.
 #[derive(Clone, Copy, Debug)]
@@ -85,13 +88,18 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// The replication id that the store had when this connection was opened, if it said.
+    pub(crate) fn replid(&self) -> Option<Term> {
+        self.object.as_ref().and_then(|link| link.replid)
+    }
+
     /// Sends one command and waits for its reply. An error reply is an error.
     pub(crate) async fn send(&mut self, command: &Cmd) -> Result<Value, StoreError> {
         let Some(object) = self.object.as_mut().filter(|_| self.clean) else {
             return Err(StoreError::not_applied("the connection to the store is broken"));
         };
         self.clean = false;
-        let failure = match object.send_packed_command(command).await {
+        let failure = match object.connection.send_packed_command(command).await {
             Ok(Value::ServerError(error)) => RedisError::from(error),
             Ok(value) => {
                 self.clean = true;
@@ -124,16 +132,35 @@ impl Drop for Connection {
 struct Manager(deadpool_redis::Manager);
 
 impl managed::Manager for Manager {
-    type Type = MultiplexedConnection;
+    type Type = Link;
     type Error = RedisError;
 
-    async fn create(&self) -> Result<MultiplexedConnection, RedisError> {
-        managed::Manager::create(&self.0).await
+    async fn create(&self) -> Result<Link, RedisError> {
+        let mut connection = managed::Manager::create(&self.0).await?;
+        let replid = match connection.send_packed_command(cmd("INFO").arg("replication")).await {
+            Ok(Value::BulkString(info)) => replid_in(&info),
+            // A store that does not say: the script reads it for each change.
+            Ok(_) => None,
+            Err(error) if error.code().is_some() => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Link { connection, replid })
     }
 
-    async fn recycle(&self, _: &mut MultiplexedConnection, _: &Metrics) -> RecycleResult<RedisError> {
+    async fn recycle(&self, _: &mut Link, _: &Metrics) -> RecycleResult<RedisError> {
         Ok(())
     }
+}
+
+/// A connection, and the replication id that the store had when it was opened.
+struct Link {
+    connection: MultiplexedConnection,
+    replid: Option<Term>,
+}
+
+fn replid_in(info: &[u8]) -> Option<Term> {
+    let mut lines = info.split(|byte| *byte == b'\n');
+    lines.find_map(|line| Term::parse(line.strip_prefix(b"master_replid:")?.trim_ascii_end()))
 }
 
 fn connection_info(url: &RedisUrl) -> Result<ConnectionInfo, StoreError> {
@@ -149,8 +176,6 @@ fn connection_info(url: &RedisUrl) -> Result<ConnectionInfo, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use deadpool_redis::redis::cmd;
-
     use super::*;
     use crate::store::embedded::Embedded;
 

@@ -115,7 +115,7 @@ pub(crate) fn open_command(
     epoch: u64,
 ) -> Cmd {
     let mut command = script_call(sha, keys);
-    command.arg("open").arg(encode_knowledge(knowledge)).arg(config.encode()).arg(epoch);
+    command.arg("open").arg(encode_knowledge(knowledge, None)).arg(config.encode()).arg(epoch);
     command
 }
 
@@ -139,7 +139,7 @@ pub(crate) fn configure_command(
     config: &NamespaceConfig,
 ) -> Cmd {
     let mut command = script_call(sha, keys);
-    command.arg("configure").arg(encode_knowledge(knowledge)).arg(replaced).arg(config.encode());
+    command.arg("configure").arg(encode_knowledge(knowledge, None)).arg(replaced).arg(config.encode());
     command
 }
 

@@ -13,10 +13,13 @@ const STATE_LENGTH_1: usize = 51;
 /// Bytes between the sequence of a state record and its flags.
 const UP_TO_FLAGS: usize = 6 + 8 + 1 + 6 * 4;
 
-/// The knowledge as an argument of the script.
-pub(super) fn encode_knowledge(knowledge: &Knowledge) -> Vec<u8> {
+/// The knowledge as an argument of the script, for a connection to a store that has this replication id. In upper case it
+/// says that the only claim is of a term of that name: then the script need not read the id for each change.
+pub(super) fn encode_knowledge(knowledge: &Knowledge, replid: Option<Term>) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 + knowledge.claims.len() * (12 + Term::LENGTH));
-    out.push(if knowledge.gates { b'g' } else { b'n' });
+    let gates = if knowledge.gates { b'g' } else { b'n' };
+    let is_same_run = matches!(knowledge.claims.as_slice(), [claim] if Some(claim.term) == replid);
+    out.push(if is_same_run { gates.to_ascii_uppercase() } else { gates });
     for claim in &knowledge.claims {
         put_u48(&mut out, claim.epoch);
         out.extend_from_slice(claim.term.as_bytes());
@@ -108,6 +111,22 @@ mod tests {
         }
         assert_eq!(state_from(&state(0)[..60]), None);
         assert_eq!(state_from(&[9; 105]), None);
+    }
+
+    #[test]
+    fn knowledge_says_whether_the_process_is_the_same() {
+        let term = |digit: u8| Term::parse(&[digit; 40]).expect("a term");
+        let claim = |digit| HistoryPoint { epoch: 7, term: term(digit), sequence: 258 };
+        let mode = |gates, claims: &[_], replid| {
+            let encoded = encode_knowledge(&Knowledge { gates, claims: claims.to_vec() }, replid);
+            assert_eq!(encoded.len(), 1 + 52 * claims.len());
+            encoded[0]
+        };
+        assert_eq!(mode(true, &[claim(b'a')], Some(term(b'a'))), b'G');
+        assert_eq!(mode(false, &[claim(b'a')], Some(term(b'a'))), b'N');
+        assert_eq!(mode(true, &[claim(b'a')], Some(term(b'b'))), b'g');
+        assert_eq!(mode(true, &[claim(b'a'), claim(b'b')], Some(term(b'a'))), b'g');
+        assert_eq!((mode(true, &[claim(b'a')], None), mode(true, &[], Some(term(b'a')))), (b'g', b'g'));
     }
 
     #[test]

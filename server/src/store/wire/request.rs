@@ -7,7 +7,7 @@ use deadpool_redis::redis::Cmd;
 
 use super::{history::encode_knowledge, put_u48, records::PROTECTED, script_call};
 use crate::{
-    domain::{Condition, Id, Knowledge, Line, Operation, RulesChange, Sku},
+    domain::{Condition, Id, Knowledge, Line, Operation, RulesChange, Sku, Term},
     store::keys::PartitionKeys,
 };
 
@@ -98,9 +98,16 @@ impl Batch {
 
     /// The call of the script. What is known of the history stands outside of the groups, so that a batch that is
     /// sent again has the newest.
-    pub(crate) fn command(&self, sha: &str, keys: &PartitionKeys, epoch: u64, knowledge: &Knowledge) -> Cmd {
+    pub(crate) fn command(
+        &self,
+        sha: &str,
+        keys: &PartitionKeys,
+        epoch: u64,
+        knowledge: &Knowledge,
+        replid: Option<Term>,
+    ) -> Cmd {
         let mut command = script_call(sha, keys);
-        command.arg(epoch).arg(encode_knowledge(knowledge));
+        command.arg(epoch).arg(encode_knowledge(knowledge, replid));
         for group in &self.groups {
             command.arg(&[group.kind.0]).arg(&group.args).arg(&group.ids).arg(group.extra.encode());
         }
