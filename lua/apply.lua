@@ -13,15 +13,15 @@ while i <= #due do
   local record, last = known[due[i]], i
   if alike[record] then
     last = settle_stretch(due, nil, i, 'E')
-    ctx.expired = ctx.expired + last - i + 1
+    expired = expired + last - i + 1
   elseif is_pending(record) then -- not twice, should two entries name it
     settle_extended(due[i], 'E')
-    ctx.expired = ctx.expired + 1
+    expired = expired + 1
   end
   i = last + 1
 end
 
-reply = { ctx.now, ctx.sequence, ctx.expired, 0, ctx.config_revision, 0, ctx.term, ctx.fence or '',
+reply = { ctx.now, ctx.sequence, expired, 0, config_revision, 0, state_term, ctx.fence or '',
   ctx.verdicts or '' }
 for g = 1, #groups do
   local group = groups[g]
@@ -31,8 +31,8 @@ reply[4], reply[6] = ctx.next_due, ctx.sequence
 
 -- The first change under another replication id begins a new term (term.lua). The id is read where the caller does not know
 -- that the process is still the same, and once a second.
-moved, replid = ctx.sequence > ctx.first_sequence, ctx.run
-if moved and ctx.format > 1 and (not is_same_run or floor(ctx.now / 1000) ~= floor(ctx.mark / 1000)) then
+moved, replid = ctx.sequence > ctx.first_sequence, state_run
+if moved and ctx.format > 1 and (not is_same_run or floor(ctx.now / 1000) ~= floor(clock_mark / 1000)) then
   local info = call('INFO', 'replication')
   local _, at = find(info, 'master_replid:', 1, true)
   if not at then fail('SENTINELCORRUPT the replication id of the store') end

@@ -92,7 +92,7 @@ end
 
 function look_up(ids)
   local missing = look_into(ctx.current, ids)
-  if ctx.older_count > 0 and missing[1] then
+  if older_count > 0 and missing[1] then
     look_into(ctx.older, missing)
     for i = 1, #missing do
       in_older[missing[i]] = known[missing[i]]

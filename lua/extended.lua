@@ -76,7 +76,7 @@ end
 -- available -> sold: what an expired reservation held, bought anew.
 function buy(id, origin, buyer, shape, lines)
   -- It is found again by its origin, which is known for as long.
-  if in_older[origin] then ctx.older_written = ctx.now end
+  if in_older[origin] then older_written = ctx.now end
   move(lines, lines.quantities, 1, AVAILABLE, SOLD)
   local at = ctx.now_bytes
   put(id, 'c' .. at .. 'p' .. at .. at .. buyer .. shape .. new_extension(lines, buyer, origin, true))

@@ -30,7 +30,7 @@ end
 -- 'k', 's', 'u' or 'l' (contract.lua), and the last sequence of that term that is still here.
 local function verdict_of(epoch, term, sequence)
   local verdict, kept = 'l', 0
-  if epoch == ctx.epoch then
+  if epoch == state_epoch then
     local is_known = false
     for i = 1, #terms do
       if terms[i][1] == term then
@@ -67,7 +67,7 @@ for at = 2, #knowledge, CLAIM_LENGTH do
       history.lost = history.lost or lost
     end
     -- The same process wrote on: what it writes from now on is another term.
-    if history.changed and epoch == ctx.epoch and term == ctx.term then ctx.run = '' end
+    if history.changed and epoch == state_epoch and term == state_term then state_run = '' end
   end
 end
 if has_doubt then ctx.verdicts = concat(verdicts) end
@@ -82,5 +82,5 @@ if ctx.gated or ctx.emptied then
 end
 -- A loss that the opening of a partition noticed, where there was no batch to report it.
 if ctx.unreported and not history.lost then
-  history.lost, history.changed = claims[#claims] or { ctx.epoch, NO_TERM, 0, 0 }, true
+  history.lost, history.changed = claims[#claims] or { state_epoch, NO_TERM, 0, 0 }, true
 end

@@ -1,5 +1,5 @@
--- Makes a partition that is not there. Runs behind terms.lua for the call 'open', before the partition is loaded. Reads and
--- writes META, puts a weight into each generation, and touches nothing else but the names of the other keys.
+-- Makes a partition that is not there. Runs behind terms.lua for the call 'open', before the partition is loaded, and before
+-- save.lua. Reads and writes META, puts a weight into each generation, and touches nothing else but the names of the other keys.
 --
 -- A caller who knows the partition makes it as it was: epoch, config and secret are those that it knows, and the
 -- sequence goes on from the last that it knows. What the partition held is lost, so it is gated, or where
@@ -22,24 +22,21 @@ if not meta[1] and not meta[2] then
   ctx.now = time[1] * 1000 + floor(time[2] / 1000)
   ctx.format = byte(config, 1) == CONFIG_VERSION and byte(config, CONFIG_LENGTH + 1) or byte(config, 1)
   if ctx.format > NEWEST_FORMAT then fail('SENTINELNEWER config') end
-  ctx.epoch, ctx.older_written = tonumber(ARGV[4]), ctx.now
-  local fields = {}
+  state_epoch, older_written = tonumber(ARGV[4]), ctx.now
   if #knowledge > 1 then
     history.fenced_at = ctx.now
     for at = 2, #knowledge, CLAIM_LENGTH do
       local epoch, term, sequence = unpack_bytes('>I6c40I6', knowledge, at)
-      ctx.epoch, ctx.sequence = epoch, max(ctx.sequence, sequence)
+      state_epoch, ctx.sequence = epoch, max(ctx.sequence, sequence)
       history.claims[#history.claims + 1] = { epoch, term, sequence, 0 }
     end
     ctx.gated = string.lower(sub(knowledge, 1, 1)) == 'g'
-    ctx.emptied, ctx.unreported = not ctx.gated, true
-    fields = history_fields()
+    ctx.emptied, ctx.unreported, history.changed = not ctx.gated, true, true
   end
-  ctx.run, ctx.term_first = '', ctx.sequence + 1
-  call('HSET', META, 'config', config, 'state', state_bytes(), unpack(fields))
+  state_run, term_first, saves = '', ctx.sequence + 1, true
+  call('HSET', META, 'config', config)
   call('HSET', RECORDS_A, WEIGHT_FIELD, WEIGHT)
   call('HSET', RECORDS_B, WEIGHT_FIELD, WEIGHT)
-  return { ctx.now, config, ctx.epoch }
 elseif not meta[1] or not meta[2] then
   fail('SENTINELCORRUPT meta')
 end

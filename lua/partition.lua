@@ -11,34 +11,34 @@ local version = byte(config, 1)
 ctx.format = version == CONFIG_VERSION and byte(config, CONFIG_LENGTH + 1) or version
 if version > CONFIG_VERSION or ctx.format > NEWEST_FORMAT then fail('SENTINELNEWER config') end
 local _, records, skus, partitions, flags, settled_at
-_, ctx.config_revision, ctx.retention, _, _, ctx.longest_life, records, skus, ctx.events_kept, partitions =
+_, config_revision, retention, _, _, ctx.longest_life, records, skus, events_kept, partitions =
   unpack_bytes(CONFIG_FORMAT, config)
 -- The namespace's quotas, divided among its partitions.
 ctx.quota_records, ctx.quota_skus = math.ceil(records / partitions), math.ceil(skus / partitions)
 -- In a namespace whose format was just raised the next change writes the state in the new format.
 if #state == STATE_LENGTH_1 then
-  ctx.epoch, ctx.sequence, ctx.mark, ctx.offset, ctx.generation, ctx.next_due, ctx.pending,
-    ctx.older_pending, ctx.older_written = unpack_bytes(STATE_FORMAT_1, state)
-  ctx.term_first = ctx.sequence + 1
+  state_epoch, ctx.sequence, clock_mark, clock_offset, generation, ctx.next_due, ctx.pending,
+    older_pending, older_written = unpack_bytes(STATE_FORMAT_1, state)
+  term_first = ctx.sequence + 1
 else
   version = byte(state, 1) or 0
   if version > STATE_VERSION then fail('SENTINELNEWER state') end
   if version ~= STATE_VERSION or #state < STATE_LENGTH then fail('SENTINELCORRUPT state') end
-  _, ctx.epoch, ctx.term, ctx.sequence, ctx.mark, ctx.offset, ctx.generation, ctx.next_due, ctx.pending,
-    ctx.older_pending, ctx.older_written, ctx.term_first, flags, settled_at = unpack_bytes(STATE_FORMAT, state)
-  ctx.run = ctx.term
+  _, state_epoch, state_term, ctx.sequence, clock_mark, clock_offset, generation, ctx.next_due, ctx.pending,
+    older_pending, older_written, term_first, flags, settled_at = unpack_bytes(STATE_FORMAT, state)
+  state_run = state_term
   if settled_at > 0 then ctx.settled_at = settled_at end
   if flags > 0 then
     ctx.gated = bit.band(flags, GATED) > 0
     ctx.emptied = bit.band(flags, EMPTIED) > 0
     ctx.unreported = bit.band(flags, UNREPORTED) > 0
-    if bit.band(flags, OTHER_RUN) > 0 then ctx.run = sub(state, STATE_LENGTH + 1) end
+    if bit.band(flags, OTHER_RUN) > 0 then state_run = sub(state, STATE_LENGTH + 1) end
     is_unproven = ctx.gated or ctx.emptied or ctx.unreported
   end
 end
 ctx.first_sequence = ctx.sequence
 is_batch = ARGV[1] ~= 'open' and ARGV[1] ~= 'configure'
-if is_batch and ctx.epoch ~= tonumber(ARGV[1]) then fail('SENTINELCLOSED another epoch') end
+if is_batch and state_epoch ~= tonumber(ARGV[1]) then fail('SENTINELCLOSED another epoch') end
 
 -- Usually the caller knows one change, and it was made in the term that the partition is still in. Epoch and term
 -- stand beside each other in the state and in a claim.
@@ -47,7 +47,7 @@ if not knowledge or #knowledge % CLAIM_LENGTH ~= 1 then fail('SENTINELMALFORMED 
 if #knowledge > 1 and ctx.format > 1 then
   if #knowledge == 1 + CLAIM_LENGTH and sub(knowledge, 2, 47) == sub(state, 2, 47)
     and unpack_bytes('>I6', knowledge, 48) <= ctx.sequence then
-    is_same_run = byte(knowledge, 1) < FIRST_SMALL and ctx.run == ctx.term
+    is_same_run = byte(knowledge, 1) < FIRST_SMALL and state_run == state_term
   else
     is_unproven = true
   end
@@ -58,11 +58,11 @@ end
 -- taken into an offset, which goes when no hold's deadline depends on it any more.
 local time = call('TIME')
 time = time[1] * 1000 + floor(time[2] / 1000)
-if ctx.offset ~= 0 and time >= ctx.mark and ctx.pending == 0 then ctx.offset = 0 end
-local now = time + ctx.offset
-if now < ctx.mark then
-  if ctx.mark - now > CLOCK_FREEZE then ctx.offset = ctx.mark - time end
-  now = ctx.mark
+if clock_offset ~= 0 and time >= clock_mark and ctx.pending == 0 then clock_offset = 0 end
+local now = time + clock_offset
+if now < clock_mark then
+  if clock_mark - now > CLOCK_FREEZE then clock_offset = clock_mark - time end
+  now = clock_mark
 end
 ctx.now, ctx.now_bytes = now, pack('>I6', now)
 
@@ -70,11 +70,11 @@ ctx.now, ctx.now_bytes = now, pack('>I6', now)
 -- whole of it, in O(1): when no reservation in it is pending, and its last change is as long ago as the
 -- retention (write.lua). The state has how many are pending in both and in the older one, and when that
 -- was written last.
-if ctx.generation == 1 then
+if generation == 1 then
   ctx.current, ctx.older = RECORDS_B, RECORDS_A
 else
   ctx.current, ctx.older = RECORDS_A, RECORDS_B
 end
 -- Both are asked, so that a wrong type is found here. A weight is no record.
-ctx.older_count = call('HLEN', ctx.older) - 1
-ctx.record_count = call('HLEN', ctx.current) - 1 + ctx.older_count
+older_count = call('HLEN', ctx.older) - 1
+ctx.record_count = call('HLEN', ctx.current) - 1 + older_count

@@ -49,7 +49,7 @@ end
 -- Not where an identity was heard of before, where something is to be given back first, or where another
 -- operation may change what there is.
 if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] and not (history and history.changed) then
-  reply = { ctx.now, ctx.sequence, 0, ctx.next_due, ctx.config_revision, ctx.sequence, ctx.term, ctx.fence or '',
+  reply = { ctx.now, ctx.sequence, 0, ctx.next_due, config_revision, ctx.sequence, state_term, ctx.fence or '',
     ctx.verdicts or '' }
   for g = 1, #groups do
     local group = groups[g]

@@ -1,6 +1,9 @@
 -- What the files share: the library functions, the keys, the constants, the tables of this call, and the
 -- functions that more than one file calls. Nothing runs here.
 --
+-- A name in capitals that stands for a number or a text is put in its place when the script is assembled, so that it costs
+-- no call anything (server/src/store/script.rs).
+--
 -- Redis runs the whole script at every call, so that whatever is made here is paid for by every batch: a
 -- function costs about as much as a tenth of an operation, and one that uses many names of others more.
 -- Hence the shape of the files: what is done once a call is plain code in the order of things, not a
@@ -31,7 +34,7 @@ local GATED, EMPTIED, UNREPORTED, OTHER_RUN = 1, 2, 4, 8 -- flags of a state
 local CONFIG_VERSION = 2
 local CONFIG_FORMAT = '>BI6I6I6I6I6I6I6I6I2'
 local CONFIG_LENGTH = 51
-local NO_TERM = rep('0', 40)
+local NO_TERM = '0000000000000000000000000000000000000000'
 local CLAIM_LENGTH = 52
 local FIRST_SMALL = 97 -- 'a'
 local PENDING, EXTENDED_PENDING, MEMO = 80, 112, 77 -- 'P', 'p', 'M'
@@ -48,52 +51,44 @@ local WEIGHT_FIELD, WEIGHT_LENGTH = 'weight', 1024 -- of each generation (openin
 local AVAILABLE, HELD, SOLD, SUPPLIED, VERSION, FLAGS = 1, 2, 3, 4, 5, 6
 local REVISION, MOST_UNITS, LONGEST_TTL, BUYER_LIMIT, OPENS, CLOSES = 1, 2, 3, 4, 5, 6
 
--- Made with all its fields, since a table that grows is made anew each time.
+-- What functions use of the partition and of this call. Made with all its fields, since Redis makes a table that grows a
+-- second time. Rare, and so not among them: gated and emptied (whether the partition has lost changes and takes and adds no
+-- units, or goes on), unreported (a loss has no event yet), settled_at (ms: holds that were made before are older than the
+-- last settlement), missing (the answer where a reservation may be lost), fence and verdicts (of the reply).
 local ctx = {
-  -- Of the partition's state, by partition.lua.
-  epoch = 0,
-  term = NO_TERM, -- of the last sequence
-  term_first = 0, -- the first sequence of that term
-  run = NO_TERM, -- the replication id under which that term began
+  format = 0, -- of the namespace
   sequence = 0,
-  mark = 0,
-  offset = 0,
-  generation = 0,
   next_due = 0,
   pending = 0,
-  older_pending = 0,
-  older_written = 0,
-  -- Of the namespace's config.
-  format = 0,
-  config_revision = 0,
-  retention = 0,
   longest_life = 0,
   quota_records = 0,
   quota_skus = 0,
-  events_kept = 0,
-  -- Of this call.
-  now = 0, -- its clock, ms
+  now = 0, -- the clock of this call, ms
   now_bytes = '', -- the same as I6
   current = '', -- the generation in which new records are made
   older = '', -- the one before it
-  older_count = 0, -- records in that
   record_count = 0, -- records of the partition, counted against its quota
   first_sequence = 0, -- of this call's first change, minus one
-  expired = 0, -- holds that this call has given back
   backlog = false, -- whether more holds are due than this call gives back
   only_reserves = false, -- whether there is nothing in the batch but Reserves that replace none
   any_limited = false, -- whether a SKU of the batch has a limit per buyer
   any_extended = false, -- whether a record of the batch is extended, or can become so
   any_counted = false, -- whether the batch can change how many units a buyer has
 }
--- Rare, and so not among the fields above: gated and emptied (whether the partition has lost changes and takes and adds no
--- units, or goes on), unreported (a loss has no event yet), settled_at (ms: holds that were made before are older than the
--- last settlement), missing (the answer where a reservation may be lost), fence and verdicts (of the reply).
+-- The rest of the partition's state and of its config (partition.lua, records.lua), which no function needs.
+local state_epoch, clock_mark, clock_offset, generation, older_pending, older_written = 0, 0, 0, 0, 0, 0
+local state_term = NO_TERM -- of the last sequence
+local term_first = 0       -- the first sequence of that term
+local state_run = NO_TERM  -- the replication id under which that term began
+local config_revision, retention, events_kept
+local older_count          -- records of the older generation
+local expired = 0          -- holds that this call has given back
 local history       -- by terms.lua, where it runs: terms, and what was lost
 local is_unproven   -- whether history.lua has to look at the caller's claims
 local is_same_run   -- whether the caller knows that the store is the process that wrote the last sequence
 local moved         -- whether this call advanced the sequence
 local replid        -- the store's replication id, if it did
+local saves         -- whether save.lua has something to save
 local is_batch      -- whether this is neither 'open' nor 'configure'
 local kinds = {}    -- kind -> true, of the groups
 local groups = {}   -- { kind, args, packed = n ids in one string, n, ids = {..} once looked up, extra, lines, target }
@@ -117,7 +112,7 @@ local new_deadlines = {}  -- deadline -> packed ids that the index shall have th
 
 -- The functions that more than one file calls, by the file that makes them.
 local fail, is_pending, state_of, deadline_of, buyer_and_shape, lines_from -- records.lua
-local stock_bytes, state_bytes -- records.lua
+local stock_bytes -- stock_bytes.lua
 local history_fields -- terms.lua
 local load_fields, look_up, look_up_named, lines_of, buyers_of, touch -- batch.lua
 local run_of, enter, move, advance, put, settle, settle_stretch, watch_deadline -- ledger.lua

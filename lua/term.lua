@@ -20,5 +20,5 @@ local name = replid
 if is_used(name) then name = redis.sha1hex(name .. ctx.now_bytes .. pack('>I6', ctx.first_sequence)) end
 history.terms[#history.terms + 1] = { name, ctx.first_sequence + 1 }
 if #history.terms > MAX_TERMS then table.remove(history.terms, 1) end
-ctx.term, ctx.term_first, ctx.run, history.changed = name, ctx.first_sequence + 1, replid, true
+state_term, term_first, state_run, history.changed = name, ctx.first_sequence + 1, replid, true
 reply[7] = name

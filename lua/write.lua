@@ -19,13 +19,13 @@ if next(in_older) ~= nil then
     local list = before and older_records or records
     list[#list + 1], list[#list + 2] = id, record
     if before then
-      if is_pending(before) and not is_pending(record) then ctx.older_pending = ctx.older_pending - 1 end
-      in_older[id], ctx.older_written = record, ctx.now
+      if is_pending(before) and not is_pending(record) then older_pending = older_pending - 1 end
+      in_older[id], older_written = record, ctx.now
     end
   end
 end
 -- Whether the older generation goes, and the current one becomes the older.
-local goes = ctx.older_pending == 0 and ctx.now >= ctx.older_written + ctx.retention and ctx.record_count > 0
+local goes = older_pending == 0 and ctx.now >= older_written + retention and ctx.record_count > 0
 if moved or spent[1] or history and history.changed or goes and not groups[1] then
   -- A key that was perhaps not read: a wrong type shows now.
   if next(new_deadlines) ~= nil then call('ZCARD', DEADLINES) end
@@ -38,7 +38,7 @@ if moved or spent[1] or history and history.changed or goes and not groups[1] th
   if moved then
     local stock_values, gone_skus = {}, {}
     local skus, parts = {}, ctx.format == 1 and { char(1), pack('>I6I6I2', ctx.now, ctx.first_sequence, #run_list) }
-      or { char(2), pack('>I6I6c40I6I2', ctx.now, ctx.first_sequence, ctx.term, ctx.term_first, #run_list) }
+      or { char(2), pack('>I6I6c40I6I2', ctx.now, ctx.first_sequence, state_term, term_first, #run_list) }
     local n = 2
     for r = 1, #run_list do
       local run = run_list[r]
@@ -70,7 +70,7 @@ if moved or spent[1] or history and history.changed or goes and not groups[1] th
       end
       parts[n + i] = char(#sku) .. sku .. char(#record) .. record
     end
-    local oldest = string.format('%.0f', max(0, ctx.sequence - ctx.events_kept))
+    local oldest = string.format('%.0f', max(0, ctx.sequence - events_kept))
     call('XADD', EVENTS, 'MINID', '~', oldest, string.format('%.0f-0', ctx.sequence), 'b', concat(parts))
 
     call_with('HSET', ctx.current, records)
@@ -111,12 +111,8 @@ if moved or spent[1] or history and history.changed or goes and not groups[1] th
   if goes then
     call('UNLINK', ctx.older)
     call('HSET', ctx.older, WEIGHT_FIELD, 'M' .. rep('-', WEIGHT_LENGTH))
-    ctx.generation = 1 - ctx.generation
-    ctx.older_pending, ctx.older_written = ctx.pending, ctx.now
+    generation = 1 - generation
+    older_pending, older_written = ctx.pending, ctx.now
   end
-  if history and history.changed then
-    call('HSET', META, 'state', state_bytes(), unpack(history_fields()))
-  else
-    call('HSET', META, 'state', state_bytes())
-  end
+  saves = true
 end

@@ -46,7 +46,7 @@ pub mod telemetry;
 mod watch;
 mod witness;
 
-pub use store::embedded::EmbeddedError;
+pub use store::{embedded::EmbeddedError, script::script_source};
 pub use telemetry::grpc::TraceLayer;
 
 use crate::{

@@ -23,7 +23,7 @@ pub(crate) mod identity;
 pub(crate) mod keys;
 pub(crate) mod lists;
 pub(crate) mod pool;
-mod script;
+pub(crate) mod script;
 pub(crate) mod wire;
 
 use self::{

@@ -1,4 +1,6 @@
-//! The script, assembled at build time from the files of `lua/`, and its name in Redis.
+//! The script, assembled from the files of `lua/`, and its name in Redis. Pure, no I/O.
+
+use std::collections::HashMap;
 
 use deadpool_redis::redis::Script as Hashed;
 
@@ -21,10 +23,12 @@ const BODY: &str = concat!(
     include_str!("../../../lua/contract.lua"),
     include_str!("../../../lua/shared.lua"),
     block!("records.lua"),
-    block_if!("ARGV[1] == 'open'", "terms.lua", "state.lua", "opening.lua"),
+    block_if!("ARGV[1] == 'open'", "terms.lua", "opening.lua"),
+    block_if!("saves", "save.lua", "configuring.lua"),
     block!("partition.lua"),
     block_if!("is_unproven", "terms.lua", "history.lua"),
-    block_if!("not is_batch", "state.lua", "configuring.lua"),
+    block_if!("not is_batch and history and history.changed", "save.lua"),
+    block_if!("not is_batch", "configuring.lua"),
     block_if!("ctx.settled_at", "withdrawal.lua"),
     block!("batch.lua"),
     block!("expiry.lua"),
@@ -32,7 +36,7 @@ const BODY: &str = concat!(
     block_if!("kinds.I", "terms.lua", "stream_end.lua", "withdrawal.lua"),
     block_if!("kinds.R or kinds.r or kinds.L", "refusal.lua"),
     "if not reply then\n",
-    block!("state.lua"),
+    block!("stock_bytes.lua"),
     block!("ledger.lua"),
     block_if!("ctx.any_counted", "buyers.lua"),
     block_if!("ctx.any_extended", "extended.lua"),
@@ -43,8 +47,9 @@ const BODY: &str = concat!(
     block_if!("kinds.S or kinds.A or kinds.F or kinds.D or kinds.T or kinds.H", "supply.lua", "stock.lua"),
     block_if!("kinds.I or kinds.U or kinds.O", "terms.lua", "supply.lua", "settle.lua"),
     block!("apply.lua"),
-    block_if!("replid ~= ctx.run", "terms.lua", "term.lua"),
+    block_if!("replid ~= state_run", "terms.lua", "term.lua"),
     block!("write.lua"),
+    block_if!("saves", "save.lua"),
     "end\n",
     "return reply\n",
 );
@@ -58,7 +63,7 @@ pub(crate) struct Script {
 
 impl Script {
     fn with_shebang(shebang: &str) -> Self {
-        let source = format!("{shebang}\n{BODY}");
+        let source = format!("{shebang}\n{}", with_constants(BODY));
         let sha = Hashed::new(&source).get_hash().to_owned();
         Self { source, sha }
     }
@@ -71,5 +76,100 @@ impl Script {
     /// For what frees memory.
     pub(crate) fn allow_oom() -> Self {
         Self::with_shebang("#!lua flags=allow-oom")
+    }
+}
+
+/// The source of the script, for tests that call it as no server does.
+#[doc(hidden)]
+pub fn script_source() -> String {
+    Script::plain().source
+}
+
+/// The Lua with the value of each constant in the place of its name, and without comments. Lines stay where they are.
+///
+/// A constant is a name in capitals to which a line that begins with `local` gives a number or a text. As a local it
+/// would be set in each call, and again for each function that uses it.
+fn with_constants(lua: &str) -> String {
+    let constants: HashMap<&str, &str> = lua.lines().filter_map(constants_in).flatten().collect();
+    let mut out = String::with_capacity(lua.len());
+    for line in lua.lines() {
+        if constants_in(line).is_none() {
+            for token in tokens(line) {
+                out.push_str(constants.get(token).copied().unwrap_or(token));
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// The names that this line declares with their values, if all of them are constants.
+fn constants_in(line: &str) -> Option<Vec<(&str, &str)>> {
+    let (names, values) = line.strip_prefix("local ")?.split_once(" = ")?;
+    let names: Vec<&str> = names.split(", ").collect();
+    let is_name = |name: &&str| name.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_'));
+    let values: Vec<&str> = tokens(values).into_iter().filter(|token| !matches!(*token, " " | "," | "")).collect();
+    let is_literal = |value: &&str| value.starts_with(|first: char| first == '\'' || first.is_ascii_digit());
+    let is_constant = names.len() == values.len() && names.iter().all(is_name) && values.iter().all(is_literal);
+    is_constant.then(|| names.into_iter().zip(values).collect())
+}
+
+/// The words, texts and other characters of a line up to its comment.
+fn tokens(line: &str) -> Vec<&str> {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let bytes = line.as_bytes();
+    let (mut tokens, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        let start = at;
+        at += 1;
+        if bytes[start..].starts_with(b"--") {
+            break;
+        } else if bytes[start] == b'\'' {
+            while at < bytes.len() && bytes[at] != b'\'' {
+                at += if bytes[at] == b'\\' { 2 } else { 1 };
+            }
+            at = (at + 1).min(bytes.len());
+        } else if is_word(bytes[start]) {
+            while at < bytes.len() && is_word(bytes[at]) {
+                at += 1;
+            }
+        } else {
+            while !line.is_char_boundary(at) {
+                at += 1;
+            }
+        }
+        tokens.push(&line[start..at]);
+    }
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_constant_is_put_in_the_place_of_its_name() {
+        let lua = "local MOST, TEXT = 7, 'a MOST -- b' -- the MOST\nlocal made = { MOST, TEXT, MOST_OF, 'MOST\\'MOST' } -- MOST\n";
+        assert_eq!(with_constants(lua), "\nlocal made = { 7, 'a MOST -- b', MOST_OF, 'MOST\\'MOST' } \n");
+        for kept in
+            ["local META = KEYS", "local WEIGHT = 'M' .. 'x'", "local now = 7", "  local MOST = 7", "local A, B = 7"]
+        {
+            assert_eq!(with_constants(kept), format!("{kept}\n"));
+        }
+    }
+
+    #[test]
+    fn no_constant_of_the_script_has_two_values_and_none_is_left() {
+        let mut values = HashMap::new();
+        for (name, value) in BODY.lines().filter_map(constants_in).flatten() {
+            assert_eq!(*values.entry(name).or_insert(value), value, "{name}");
+        }
+        assert!(values.len() > 50 && values["MAX_OPERATIONS"] == "512");
+        let script = with_constants(BODY);
+        assert_eq!(script.lines().count(), BODY.lines().count());
+        let left = script.lines().flat_map(tokens).find(|token| values.contains_key(token));
+        assert_eq!(left, None);
+        // What the tokens do not know.
+        assert!(!script.contains("[[") && !script.contains('"'), "other quotes than those of `tokens`");
     }
 }

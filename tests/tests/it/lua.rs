@@ -2,30 +2,8 @@
 //! before its first write; and the groups of a batch, of which each sees what those before it have done.
 
 use deadpool_redis::redis::{Cmd, Value, cmd};
+use sentinel_server::script_source;
 use sentinel_tests::{Redis, SentinelProcess, eventually, number_in};
-
-/// The script as the server assembles it.
-fn script() -> String {
-    let list = include_str!("../../../server/src/store/script.rs");
-    let read =
-        |name| std::fs::read_to_string(format!("{}/../lua/{name}", env!("CARGO_MANIFEST_DIR"))).expect("a lua file");
-    let blocks = list.lines().filter_map(|line| {
-        let line = line.trim();
-        // Conditions, and names of files.
-        let mut texts = line.split('"').skip(1).step_by(2);
-        if line.starts_with("block!(") {
-            return Some(format!("do\n{}end\n", read(texts.next()?)));
-        }
-        if line.starts_with('"') {
-            return Some(texts.next()?.replace("\\n", "\n"));
-        }
-        line.starts_with("block_if!(").then(|| {
-            let condition = texts.next().expect("a condition");
-            format!("if {condition} then\n{}end\n", texts.map(read).collect::<String>())
-        })
-    });
-    format!("#!lua\n{}{}{}", read("contract.lua"), read("shared.lua"), blocks.collect::<String>())
-}
 
 fn u48(number: u64) -> [u8; 6] {
     number.to_be_bytes()[2..].try_into().expect("six bytes")
@@ -163,7 +141,7 @@ async fn each_group_of_a_batch_sees_what_those_before_it_have_done() {
     let shop = server.shop("sale");
     shop.supply("ps5", 100).await;
     shop.supply("vita", 5).await;
-    let (script, epoch) = (script(), epoch(&redis).await);
+    let (script, epoch) = (script_source(), epoch(&redis).await);
     let ask = async |groups: &[Group]| codes(&redis.query(&call(&script, &epoch, groups)).await);
     let id = |n: u8| vec![n; 16];
     let reserve = |sku: &str, n: u8, ttl: u64| ("R", shape(&[(1, sku)]), id(n), u48(ttl).to_vec());
@@ -210,7 +188,7 @@ async fn what_is_malformed_is_refused_again_before_the_first_write() {
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
     shop.hold("ps5", 1).await;
-    let script = script();
+    let script = script_source();
     let epoch = epoch(&redis).await;
     let mut connection = redis.connection().await;
     let good = ("R", shape(&[(1, "ps5")]), vec![9; 16], u48(60_000).to_vec());

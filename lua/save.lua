@@ -1,0 +1,22 @@
+-- Saves the state of the partition, and what is known of its history where that changed. The only place that writes either of
+-- them, beside the making of a partition. The formats are in records.lua.
+
+local bytes
+if ctx.format == 1 then
+  bytes = pack(STATE_FORMAT_1, state_epoch, ctx.sequence, ctx.now, clock_offset, generation, ctx.next_due, ctx.pending,
+    older_pending, older_written)
+else
+  -- No hold is older than the settlement any more.
+  if ctx.settled_at and ctx.pending == 0 and not ctx.gated then ctx.settled_at = nil end
+  local flags = (ctx.gated and GATED or 0) + (ctx.emptied and EMPTIED or 0) + (ctx.unreported and UNREPORTED or 0)
+  local is_other_run = state_run ~= state_term
+  if is_other_run then flags = flags + OTHER_RUN end
+  bytes = pack(STATE_FORMAT, STATE_VERSION, state_epoch, state_term, ctx.sequence, ctx.now, clock_offset, generation,
+    ctx.next_due, ctx.pending, older_pending, older_written, term_first, flags, ctx.settled_at or 0)
+  if is_other_run then bytes = bytes .. state_run end
+end
+if history and history.changed then
+  call('HSET', META, 'state', bytes, unpack(history_fields()))
+else
+  call('HSET', META, 'state', bytes)
+end
