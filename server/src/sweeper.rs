@@ -16,6 +16,9 @@ use crate::{
 /// How often all namespaces of the store are looked through for those this server does not know,
 /// and how long a partition may be unheard of: another server's holds are ours when it dies.
 const LOOK_AROUND: Duration = Duration::from_secs(5);
+/// How often a server looks whether the partitions that it has opened are there, and at how many at most each time.
+const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
+const PRESENCE_PARTITIONS: usize = 1_000;
 /// Longest time that one sweep may take.
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -31,6 +34,7 @@ pub(crate) async fn run(
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked_around: Option<Instant> = None;
+    let mut presence = Presence { checked: Instant::now(), next: 0 };
     loop {
         let is_replaced = tokio::select! {
             () = stop.cancelled() => return,
@@ -45,6 +49,9 @@ pub(crate) async fn run(
             }
             looked_around = None;
         }
+        if presence.has_lost_one(&namespaces, &store).await {
+            looked_around = None;
+        }
         if looked_around.is_none_or(|at| at.elapsed() >= LOOK_AROUND) && look_around(&namespaces, &store).await {
             looked_around = Some(Instant::now());
         }
@@ -56,6 +63,40 @@ pub(crate) async fn run(
                 }
             }
         }
+    }
+}
+
+/// Which open partitions are looked for next.
+struct Presence {
+    checked: Instant,
+    next: usize,
+}
+
+impl Presence {
+    /// Looks for the next partitions, if it is time to. Sweeps them where one is gone, which closes its lane, so that it
+    /// is opened again.
+    async fn has_lost_one(&mut self, namespaces: &Namespaces, store: &Store) -> bool {
+        if self.checked.elapsed() < PRESENCE_INTERVAL {
+            return false;
+        }
+        self.checked = Instant::now();
+        let mut all = namespaces.all();
+        all.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
+        let partitions =
+            all.iter().flat_map(|namespace| namespace.partitions().map(move |(n, keys)| (namespace, n, keys)));
+        let partitions: Vec<_> = partitions.skip(self.next).take(PRESENCE_PARTITIONS).collect();
+        self.next = if partitions.len() < PRESENCE_PARTITIONS { 0 } else { self.next + PRESENCE_PARTITIONS };
+        let keys: Vec<_> = partitions.iter().map(|(_, _, keys)| keys.clone()).collect();
+        // A store that does not answer is the health check's to report.
+        if keys.is_empty() || store.has_all(&keys).await.unwrap_or(true) {
+            return false;
+        }
+        for (namespace, partition, _) in partitions {
+            if let Some(lane) = namespace.lane(partition).filter(|lane| !lane.is_closed()) {
+                sweep(lane).await;
+            }
+        }
+        true
     }
 }
 

@@ -131,6 +131,13 @@ impl Store {
         wire::decode_configured(&self.run_known(script, knowledge, identity, command).await?)
     }
 
+    /// Whether all of these partitions are there.
+    pub(crate) async fn has_all(&self, partitions: &[PartitionKeys]) -> Result<bool, StoreError> {
+        let mut command = cmd("EXISTS");
+        partitions.iter().for_each(|keys| _ = command.arg(keys.meta()));
+        Ok(self.send(&command).await? == Value::Int(partitions.len() as i64))
+    }
+
     /// Compares the store with the one that is known.
     pub(crate) async fn verify(&self, identity: &Identity) -> Result<(), StoreError> {
         identity.verify(&mut self.pool.get().await?).await.map(drop)

@@ -229,6 +229,18 @@ async fn every_partition_of_a_namespace_that_took_over_is_fenced() {
     assert_eq!(partitions.len(), 4, "{partitions:?}");
 }
 
+/// The same for one partition whose keys are deleted, in a store that keeps its id: nobody calls.
+#[tokio::test]
+async fn a_partition_that_is_deleted_is_fenced_without_a_call() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--partitions 2").start().await;
+    server.shop("sale").supply("ps5", 100).await;
+    let keys: Vec<String> = redis.ask("KEYS is:{sale/1}:*").await;
+    redis.query::<()>(&Cmd::del(keys)).await;
+    assert_eq!(says_fenced(&server, 1).await.kept_sequence, 0);
+    assert_eq!(server.info().await.fenced_partitions.len(), 1);
+}
+
 /// The keys of one partition of several are deleted by hand: the others lost nothing and go on.
 #[tokio::test]
 async fn a_partition_that_is_deleted_is_fenced_and_the_others_go_on() {
