@@ -323,6 +323,12 @@ impl Namespaces {
             Lane::start(destination, opened.now, self.limits, Arc::clone(&self.store), Arc::clone(&self.metrics))
         };
         let lanes = (0..).zip(opened.into_iter().zip(witnesses.clone())).map(start).collect();
+        if config.format == 1 {
+            tracing::warn!(
+                namespace = name.as_str(),
+                "a namespace of format 1 does not notice a store that lost changes: raise it when no older server runs"
+            );
+        }
         let identity = Hmac::new_from_slice(&config.secret).map_err(|error| StoreError::corrupt(error.to_string()))?;
         let namespace = Arc::new(Namespace {
             name: name.clone(),
