@@ -1,6 +1,7 @@
 -- The end of the calls 'open' and 'configure'. Runs behind save.lua where the partition was made, or where a loss was noticed;
 -- the next batch reports the loss as an event. Reads and writes META alone.
 
+if known_config then call('HSET', META, 'config', known_config) end
 local config = call('HGET', META, 'config')
 if ARGV[1] == 'open' then return { ctx.now, config, state_epoch } end
 

@@ -35,9 +35,10 @@
 --   'D'    SKU                                   ''             ''      delete; one answer for all
 --   'T'    SKU                                   ''             ''      read stock; one answer for all
 --   'H'    SKU                                   ''             ''      the same, but refused while the partition is gated
---   'I'    digest of the figures 16              16 bytes       ''      begin a settlement; the id is the settlement's
---   'U'    flags B, available I6, SKU            16 bytes       ''      settle a SKU (flag 1: old holds return, 2: only if known)
---   'O'    digest of the figures 16              16 bytes       ''      end the settlement and open the partition
+--   'I'    key of the settlement 16, fence 16    16 bytes       ''      begin the settlement of this fence
+--   'U'    flags B, available I6, SKU            the key        ''      settle a SKU (flag 1: old holds return, 2: only if known)
+--   'O'    key of the settlement 16              16 bytes       ''      end the settlement and open the partition
+--   A key stands for an identity and all figures.
 -- The ids of 'c', 'b', 'E', 'S', 'A', 'I' and 'O' are those of remembered requests.
 -- A batch without groups gives back what is due, and drops the records whose time is over.
 --
@@ -49,7 +50,7 @@
 -- Reply to a batch: now (ms), sequence before the first group, reservations expired by this call,
 -- the next deadline (ms; 0: none; not after now: more are due), revision of the config, sequence after the
 -- last group, the term of that sequence (40; zeros: none), the fence ('' or: flags B as in the state,
--- noticed at I6, lost epoch I6, term 40, sequence I6, kept sequence I6), verdicts on the claims ('' if all are part of
+-- noticed at I6, lost epoch I6, term 40, sequence I6, kept sequence I6, id 16), verdicts on the claims ('' if all are part of
 -- the history, else a letter each: k part of it, s lost and settled, u proves nothing, l lost); then for each
 -- group an array: codes (one byte each), what the group shares, and the details of the codes that have
 -- one, in order and one behind the other: each says itself where it ends. What an 'R', 'N' or 'r' shares begins
@@ -62,7 +63,8 @@
 --   j bought anew before            detail: record of the purchase
 --   V value                         detail: record (G), stock record (T), none (I: begun); H as T
 --   g refused or not found, because the partition has lost changes and is not settled
---   f there is nothing to settle    o another settlement has begun or ended since
+--   f there is nothing to settle    o another settlement, or another loss, has come since
+--   e it is another fence           shared: the id of the fence 16
 --   S short                         shared: available I6 of each line
 --   N no such SKU, U not protected  shared: the number of the line B
 --   W outside of the sale's window  shared: the number of the line B, opens I6, closes I6

@@ -8,22 +8,20 @@
 -- in that term.
 
 local MAX_CLAIMS = 64 -- lost changes that are kept, a term each
-local knowledge, terms, settled, claims = ARGV[2], history.terms, history.settled, history.claims
+local knowledge, terms, claims = ARGV[2], history.terms, history.claims
 
--- The place of this term in a list of lost changes.
-local function place_in(list, epoch, term)
-  for i = 1, #list do
-    if list[i][1] == epoch and list[i][2] == term then return i end
+-- Adds a lost change, or raises the one of the same term. Returns whether it was not known. A change that finds no room
+-- is lost all the same, and is noticed again by the next caller who knows it.
+local function note_lost(lost)
+  for i = 1, #claims do
+    if claims[i][1] == lost[1] and claims[i][2] == lost[2] then
+      if claims[i][3] >= lost[3] then return false end
+      claims[i] = lost
+      return true
+    end
   end
-end
-
--- Adds a lost change to a list, or raises the one of the same term. Returns whether the list is another now. A change
--- that finds no room is lost all the same, and is noticed again by the next caller who knows it.
-local function note_lost(list, lost)
-  local i = place_in(list, lost[1], lost[2])
-  if i and list[i][3] >= lost[3] then return false end
-  if not i and #list >= MAX_CLAIMS then return false end
-  list[i or #list + 1] = lost
+  if #claims >= MAX_CLAIMS then return false end
+  claims[#claims + 1] = lost
   return true
 end
 
@@ -39,12 +37,14 @@ local function verdict_of(epoch, term, sequence)
         if sequence >= terms[i][2] and sequence <= kept then return 'k', kept end
       end
     end
-    -- Terms that are older than the table may have had any sequence below it.
+    -- Terms that are older than the table may have had any sequence below it; but while the state is still that of format 1,
+    -- no change was made in a term.
     local oldest = terms[1] and terms[1][2] or ctx.sequence + 1
-    if not is_known and sequence < oldest then verdict = 'u' end
+    if not is_known and sequence < oldest and (ctx.has_terms or term == NO_TERM) then verdict = 'u' end
   end
-  local i = verdict == 'l' and place_in(settled, epoch, term)
-  if i and settled[i][3] >= sequence then verdict = 's' end
+  for i = 1, verdict == 'l' and #history.settled or 0 do
+    if history.settled[i][1] == epoch and history.settled[i][2] >= sequence then verdict = 's' end
+  end
   return verdict, kept
 end
 
@@ -54,17 +54,21 @@ for at = 2, #knowledge, CLAIM_LENGTH do
   local verdict, kept = verdict_of(epoch, term, sequence)
   verdicts[#verdicts + 1] = verdict
   has_doubt = has_doubt or verdict ~= 'k'
-  local lost = { epoch, term, sequence, kept }
   if verdict == 'l' then
-    -- A store that goes on in `fast` takes the loss as settled.
-    local list = (gates or ctx.gated) and claims or settled
-    if note_lost(list, lost) then
-      history.changed = true
-      if not ctx.gated then history.lost, ctx.unreported = lost, true end
-    end
-    if (gates or ctx.gated) and not ctx.gated then
-      ctx.gated, history.fenced_at, history.changed, ctx.unreported = true, ctx.now, true, true
-      history.lost = history.lost or lost
+    local lost = { epoch, term, sequence, kept }
+    if not gates and not ctx.gated then
+      -- A store that goes on in `fast` takes the loss as settled.
+      settle_up_to(epoch, sequence)
+      history.lost, history.changed, ctx.unreported = lost, true, true
+    else
+      if note_lost(lost) then
+        -- The figures of a settlement that has begun do not know of it.
+        history.settling, history.changed = NO_ORIGIN, true
+      end
+      if not ctx.gated then
+        ctx.gated, history.fenced_at, history.changed, ctx.unreported = true, ctx.now, true, true
+        history.lost = lost
+      end
     end
     -- The same process wrote on: what it writes from now on is another term.
     if history.changed and epoch == state_epoch and term == state_term then state_run = '' end
@@ -73,12 +77,15 @@ end
 if has_doubt then ctx.verdicts = concat(verdicts) end
 if ctx.gated or ctx.emptied then
   ctx.missing = 'g'
-  local most = { 0, NO_TERM, 0, 0 }
+  local most, names = { 0, NO_TERM, 0, 0 }, {}
   for i = 1, #claims do
     if claims[i][3] >= most[3] then most = claims[i] end
+    names[i] = pack('>I6c40I6', claims[i][1], claims[i][2], claims[i][3])
   end
-  ctx.fence = pack('>BI6I6c40I6I6', (ctx.gated and GATED or 0) + (ctx.emptied and EMPTIED or 0), history.fenced_at, most[1],
-    most[2], most[3], most[4])
+  -- Another id as soon as another loss is known.
+  local id = names[1] and sub(redis.sha1hex(pack('>I6', history.fenced_at) .. concat(names)), 1, 16) or NO_FENCE
+  ctx.fence = pack('>BI6I6c40I6I6c16', (ctx.gated and GATED or 0) + (ctx.emptied and EMPTIED or 0), history.fenced_at,
+    most[1], most[2], most[3], most[4], id)
 end
 -- A loss that the opening of a partition noticed, where there was no batch to report it.
 if ctx.unreported and not history.lost then

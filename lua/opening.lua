@@ -22,6 +22,9 @@ if not meta[1] and not meta[2] then
   ctx.now = time[1] * 1000 + floor(time[2] / 1000)
   ctx.format = byte(config, 1) == CONFIG_VERSION and byte(config, CONFIG_LENGTH + 1) or byte(config, 1)
   if ctx.format > NEWEST_FORMAT then fail('SENTINELNEWER config') end
+  if ctx.format == 1 and #knowledge > 1 then
+    fail('SENTINELCORRUPT a partition of a namespace of format 1 is gone: raise the format to settle it')
+  end
   state_epoch, older_written = tonumber(ARGV[4]), ctx.now
   if #knowledge > 1 then
     history.fenced_at = ctx.now
@@ -39,4 +42,9 @@ if not meta[1] and not meta[2] then
   call('HSET', RECORDS_B, WEIGHT_FIELD, WEIGHT)
 elseif not meta[1] or not meta[2] then
   fail('SENTINELCORRUPT meta')
+elseif #(ARGV[2] or '') > 1 and #(ARGV[3] or '') >= CONFIG_LENGTH then
+  -- The caller knows the partition, and a later config of it: that one was lost.
+  local epoch = unpack_bytes('>I6', meta[2], #meta[2] == STATE_LENGTH_1 and 1 or 2)
+  local is_known = unpack_bytes('>I6', ARGV[2], #ARGV[2] - CLAIM_LENGTH + 1) == epoch
+  if is_known and unpack_bytes('>I6', ARGV[3], 2) > unpack_bytes('>I6', meta[1], 2) then known_config = ARGV[3] end
 end

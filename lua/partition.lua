@@ -4,7 +4,7 @@
 local CLOCK_FREEZE = 1000 -- ms that the clock may stand still after a step back
 
 local meta = call('HMGET', META, 'config', 'state')
-local config, state = meta[1], meta[2]
+local config, state = known_config or meta[1], meta[2]
 if not config or not state then fail('SENTINELCLOSED no such partition') end
 if #config < CONFIG_LENGTH then fail('SENTINELCORRUPT config') end
 local version = byte(config, 1)
@@ -28,6 +28,7 @@ else
     older_pending, older_written, term_first, flags, settled_at = unpack_bytes(STATE_FORMAT, state)
   state_run = state_term
   if settled_at > 0 then ctx.settled_at = settled_at end
+  ctx.has_terms = true
   if flags > 0 then
     ctx.gated = bit.band(flags, GATED) > 0
     ctx.emptied = bit.band(flags, EMPTIED) > 0
@@ -36,7 +37,7 @@ else
     is_unproven = ctx.gated or ctx.emptied or ctx.unreported
   end
 end
-ctx.first_sequence = ctx.sequence
+ctx.first_sequence, base_sequence = ctx.sequence, ctx.sequence
 is_batch = ARGV[1] ~= 'open' and ARGV[1] ~= 'configure'
 if is_batch and state_epoch ~= tonumber(ARGV[1]) then fail('SENTINELCLOSED another epoch') end
 
@@ -44,6 +45,8 @@ if is_batch and state_epoch ~= tonumber(ARGV[1]) then fail('SENTINELCLOSED anoth
 -- stand beside each other in the state and in a claim.
 local knowledge = ARGV[2]
 if not knowledge or #knowledge % CLAIM_LENGTH ~= 1 then fail('SENTINELMALFORMED knowledge') end
+-- A claim is made in format 2: a namespace of format 1 has lost its config, which the caller brings when it opens it again.
+if #knowledge > 1 and ctx.format == 1 and is_batch then fail('SENTINELCLOSED an older config') end
 if #knowledge > 1 and ctx.format > 1 then
   if #knowledge == 1 + CLAIM_LENGTH and sub(knowledge, 2, 47) == sub(state, 2, 47)
     and unpack_bytes('>I6', knowledge, 48) <= ctx.sequence then

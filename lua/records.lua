@@ -7,9 +7,9 @@
 --           flags: 1 gated, 2 emptied, 4 a loss has no event yet, 8 see above
 --           In format 1: epoch I6, sequence I6, mark I6, offset i8, generation B, next due I6, pending I6,
 --           older pending I6, older written I6                                                = 51
---   terms   version B (1), number B, and for each: term 40, first sequence I6; then the lost changes that were
---           settled: number B, and for each: epoch I6, term 40, sequence I6
---   fence   version B (1), noticed at I6, identity of the settlement 16, the lost changes that were not settled: number B,
+--   terms   version B (1), number B, and for each: term 40, first sequence I6; then the epochs of which lost changes
+--           were settled: number B, and for each: epoch I6, the last sequence that is settled I6
+--   fence   version B (1), noticed at I6, key of the settlement 16, the lost changes that were not settled: number B,
 --           and for each: epoch I6, term 40, sequence I6, kept sequence I6
 --   config  version B (1, or 2), revision I6, retention I6, default ttl I6, longest ttl I6, longest life I6,
 --           records I6, SKUs I6, events I6, partitions I2, in version 2 format B, secret     = 51 (+ 1) + 32

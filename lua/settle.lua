@@ -3,28 +3,30 @@
 -- the last. Runs behind terms.lua and supply.lua. Works on loaded tables; no redis.call.
 
 local OLD_HOLDS_RETURN, ONLY_KNOWN = 1, 2 -- flags of 'U'
-local MAX_SETTLED = 64 -- settled losses that are kept, a term each
 
 -- The answer to an identity that was used before; nothing if it was not.
-local function replay_of(group)
-  if #group.args ~= 16 then fail('SENTINELMALFORMED digest') end
+local function replay_of(group, key)
   local record = known[group.ids[1]]
   if not record then return nil end
-  return { byte(record, 1) == MEMO and sub(record, 8) == 'I' .. group.args and 'Y' or 'D', '' }
+  return { byte(record, 1) == MEMO and sub(record, 8) == 'I' .. key and 'Y' or 'D', '' }
 end
 
-local function is_superseded(group)
-  return not ctx.gated or history.settling ~= group.ids[1]
+local function is_superseded(key)
+  return not ctx.gated or history.settling ~= key
 end
 
 function apply.I(group)
-  local replay = replay_of(group)
+  if #group.args ~= 32 then fail('SENTINELMALFORMED key') end
+  local key, fence = sub(group.args, 1, 16), sub(group.args, 17)
+  local replay = replay_of(group, key)
   if replay then return replay end
   if not ctx.gated and not ctx.emptied then return { 'f', '' } end
+  local current = ctx.fence and sub(ctx.fence, -16) or NO_FENCE
+  if fence ~= current then return { 'e', current } end
   if not ctx.gated then ctx.gated, history.fenced_at = true, ctx.now end
   -- Every hold that exists was made before this instant, and every later one is made at it or after.
   ctx.now = ctx.now + 1
-  ctx.settled_at, history.settling, history.changed = ctx.now, group.ids[1], true
+  ctx.settled_at, history.settling, history.changed = ctx.now, key, true
   return { 'V', '' }
 end
 
@@ -32,7 +34,7 @@ function apply.U(group)
   local flags, available = unpack_bytes('>BI6', group.args)
   local sku = sub(group.args, 8)
   if flags > OLD_HOLDS_RETURN + ONLY_KNOWN or available > MAX_STOCK then fail('SENTINELMALFORMED settlement') end
-  if is_superseded(group) then return { 'o', '' } end
+  if is_superseded(group.ids[1]) then return { 'o', '' } end
   local stock = stocks[sku]
   if not stock then
     if flags >= ONLY_KNOWN then return { 'N', '\1' } end
@@ -51,19 +53,12 @@ function apply.U(group)
 end
 
 function apply.O(group)
-  local replay = replay_of(group)
+  if #group.args ~= 16 then fail('SENTINELMALFORMED key') end
+  local replay = replay_of(group, group.args)
   if replay then return replay end
-  if is_superseded(group) then return { 'o', '' } end
-  for i = 1, #history.claims do
-    local claim, at = history.claims[i], nil
-    for k = 1, #history.settled do
-      if history.settled[k][1] == claim[1] and history.settled[k][2] == claim[2] then at = k end
-    end
-    if not at or history.settled[at][3] < claim[3] then history.settled[at or #history.settled + 1] = { claim[1], claim[2], claim[3] } end
-    if #history.settled > MAX_SETTLED then table.remove(history.settled, 1) end
-  end
-  ctx.gated, ctx.emptied, history.claims, history.settling, history.fenced_at, history.changed = false, false, {}, NO_ORIGIN, 0, true
-  ctx.missing, ctx.fence, reply[8] = nil, nil, ''
+  if is_superseded(group.args) then return { 'o', '' } end
+  ctx.gated, ctx.emptied, history.claims, history.settling, history.fenced_at = false, false, {}, NO_ORIGIN, 0
+  history.changed, ctx.missing, ctx.fence, reply[8] = true, nil, nil, ''
   advance(1)
   enter(run_of('O', '-', NO_DEADLINE, false, '', ''), group.ids[1], 1)
   put(group.ids[1], 'M' .. ctx.now_bytes .. 'I' .. group.args)

@@ -36,6 +36,7 @@ local CONFIG_FORMAT = '>BI6I6I6I6I6I6I6I6I2'
 local CONFIG_LENGTH = 51
 local NO_TERM = '0000000000000000000000000000000000000000'
 local CLAIM_LENGTH = 52
+local NO_FENCE = '0000000000000000'
 local FIRST_SMALL = 97 -- 'a'
 local PENDING, EXTENDED_PENDING, MEMO = 80, 112, 77 -- 'P', 'p', 'M'
 local TAIL, RESOLVED_TAIL = 14, 21 -- where buyer and shape begin in a pending record, and in a resolved one
@@ -54,7 +55,7 @@ local REVISION, MOST_UNITS, LONGEST_TTL, BUYER_LIMIT, OPENS, CLOSES = 1, 2, 3, 4
 -- What functions use of the partition and of this call. Made with all its fields, since Redis makes a table that grows a
 -- second time. Rare, and so not among them: gated and emptied (whether the partition has lost changes and takes and adds no
 -- units, or goes on), unreported (a loss has no event yet), settled_at (ms: holds that were made before are older than the
--- last settlement), missing (the answer where a reservation may be lost), fence and verdicts (of the reply).
+-- last settlement), has_terms (the state is not that of format 1), missing (the answer where a reservation may be lost), fence and verdicts (of the reply).
 local ctx = {
   format = 0, -- of the namespace
   sequence = 0,
@@ -76,6 +77,8 @@ local ctx = {
   any_counted = false, -- whether the batch can change how many units a buyer has
 }
 -- The rest of the partition's state and of its config (partition.lua, records.lua), which no function needs.
+local known_config         -- of the caller, where it is newer than what is here
+local base_sequence = 0    -- the sequence as it was loaded
 local state_epoch, clock_mark, clock_offset, generation, older_pending, older_written = 0, 0, 0, 0, 0, 0
 local state_term = NO_TERM -- of the last sequence
 local term_first = 0       -- the first sequence of that term
@@ -113,7 +116,7 @@ local new_deadlines = {}  -- deadline -> packed ids that the index shall have th
 -- The functions that more than one file calls, by the file that makes them.
 local fail, is_pending, state_of, deadline_of, buyer_and_shape, lines_from -- records.lua
 local stock_bytes -- stock_bytes.lua
-local history_fields -- terms.lua
+local history_fields, settle_up_to -- terms.lua
 local load_fields, look_up, look_up_named, lines_of, buyers_of, touch -- batch.lua
 local run_of, enter, move, advance, put, settle, settle_stretch, watch_deadline -- ledger.lua
 local is_old, release_old -- withdrawal.lua

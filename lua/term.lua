@@ -4,10 +4,8 @@
 local MAX_TERMS = 64 -- terms that are kept
 
 local function is_used(name)
-  for _, list in ipairs({ history.settled, history.claims }) do
-    for i = 1, #list do
-      if list[i][2] == name then return true end
-    end
+  for i = 1, #history.claims do
+    if history.claims[i][2] == name then return true end
   end
   for i = 1, #history.terms do
     if history.terms[i][1] == name then return true end
@@ -18,7 +16,7 @@ end
 -- A process that lost changes and goes on has the same replication id before and after.
 local name = replid
 if is_used(name) then name = redis.sha1hex(name .. ctx.now_bytes .. pack('>I6', ctx.first_sequence)) end
-history.terms[#history.terms + 1] = { name, ctx.first_sequence + 1 }
+history.terms[#history.terms + 1] = { name, base_sequence + 1 }
 if #history.terms > MAX_TERMS then table.remove(history.terms, 1) end
-state_term, term_first, state_run, history.changed = name, ctx.first_sequence + 1, replid, true
+state_term, term_first, state_run, history.changed = name, base_sequence + 1, replid, true
 reply[7] = name

@@ -30,7 +30,8 @@ if moved or spent[1] or history and history.changed or goes and not groups[1] th
   -- A key that was perhaps not read: a wrong type shows now.
   if next(new_deadlines) ~= nil then call('ZCARD', DEADLINES) end
 
-  -- One entry: version (1, or 2), now, first sequence, in version 2 the term and its first sequence, number of runs,
+  -- One entry: version (1, or 2), now, sequence before it, in version 2 the sequence from which its numbers count, the
+  -- term and its first sequence; number of runs,
   -- runs, number of SKUs, the stock of each after
   -- the batch; a SKU that is gone has no record. Its id is the last sequence, so that a reader resumes by
   -- sequence. A run: its head (ledger.lua), how many, their ids, their numbers as ranges (how many, and of
@@ -38,7 +39,7 @@ if moved or spent[1] or history and history.changed or goes and not groups[1] th
   if moved then
     local stock_values, gone_skus = {}, {}
     local skus, parts = {}, ctx.format == 1 and { char(1), pack('>I6I6I2', ctx.now, ctx.first_sequence, #run_list) }
-      or { char(2), pack('>I6I6c40I6I2', ctx.now, ctx.first_sequence, state_term, term_first, #run_list) }
+      or { char(2), pack('>I6I6I6c40I6I2', ctx.now, base_sequence, ctx.first_sequence, state_term, term_first, #run_list) }
     local n = 2
     for r = 1, #run_list do
       local run = run_list[r]

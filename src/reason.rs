@@ -137,7 +137,9 @@ catalogue! {
     WatchTooSlow "WATCH_TOO_SLOW" ResourceExhausted Retry "the stream was not read fast enough: call again with the last resume token";
     InvalidPartition "INVALID_PARTITION" InvalidArgument Fix "the namespace has no such partition, or the SKU lies in another one";
     NotFenced "NOT_FENCED" FailedPrecondition Decide "the partition is not fenced, so there is nothing to settle";
-    SettlementSuperseded "SETTLEMENT_SUPERSEDED" Aborted Decide "another settlement of the partition has begun or ended since";
+    FenceChanged "FENCE_CHANGED" FailedPrecondition Decide "the partition is fenced for other losses than those that the figures are for: look at it and compute them again";
+    InvalidFence "INVALID_FENCE" InvalidArgument Fix "the fence is not one that a server has named";
+    SettlementSuperseded "SETTLEMENT_SUPERSEDED" Aborted Decide "another settlement of the partition has begun or ended since, or another loss is known";
     StoreUnavailable "STORE_UNAVAILABLE" Unavailable Retry "the store can't be used";
     StoreFenced "STORE_FENCED" Unavailable Operator "the store has lost changes of this partition, which takes and adds no units until an operator settles it";
     StoreNewer "STORE_NEWER" Unavailable Operator "the store holds a record of a newer version than this server knows; nothing was changed";

@@ -155,11 +155,12 @@ impl Admin {
     }
 
     /// Opens a partition that is fenced because its store lost changes: sets what is available of each SKU to the
-    /// figure that is given, or to 0. The figures come from the books of the shop. Await it, or say more first:
-    /// `admin.settle_partition(0).available("ps5", 30).await`. It can be refused as
+    /// figure that is given, or to 0. The figures come from the books of the shop, and are for one loss, which
+    /// [`FencedPartition::fence`](crate::FencedPartition) names. Await it, or say more first:
+    /// `admin.settle_partition(0, fence).available("ps5", 30).await`. It can be refused as
     /// [`SettlePartitionError`](crate::SettlePartitionError) says.
-    pub fn settle_partition(&self, partition: i32) -> SettlePartition {
-        SettlePartition::new(self.clone(), partition)
+    pub fn settle_partition(&self, partition: i32, fence: &str) -> SettlePartition {
+        SettlePartition::new(self.clone(), partition, fence)
     }
 
     /// Says what the server is, which store it uses, and which partitions it knows to be fenced.

@@ -20,6 +20,7 @@ use crate::{
 pub struct SettlePartition {
     admin: Admin,
     partition: i32,
+    fence: String,
     skus: Vec<v1::SettledSku>,
 }
 
@@ -36,8 +37,8 @@ pub struct Settlement {
 }
 
 impl SettlePartition {
-    pub(crate) fn new(admin: Admin, partition: i32) -> SettlePartition {
-        SettlePartition { admin, partition, skus: Vec::new() }
+    pub(crate) fn new(admin: Admin, partition: i32, fence: &str) -> SettlePartition {
+        SettlePartition { admin, partition, fence: fence.to_owned(), skus: Vec::new() }
     }
 
     /// Units of a SKU that can be reserved from now on. Units of holds that are older than the settlement do not
@@ -61,6 +62,7 @@ impl SettlePartition {
             partition: self.partition,
             request_id: request_id.unwrap_or_else(new_request_id),
             skus: self.skus,
+            fence: self.fence,
         };
         let send = |channel, request| async { operators(channel).settle_partition(request).await };
         Ok(core.call(deadline, message, send).await?)
@@ -114,6 +116,10 @@ pub struct FencedPartition {
     pub kept_sequence: i64,
     /// When the loss was noticed.
     pub fenced_at: Option<SystemTime>,
+    /// What a settlement names the loss by.
+    pub fence: String,
+    /// Whether the partition takes and adds no units.
+    pub is_gated: bool,
 }
 
 pub(crate) async fn server_info(admin: &Admin) -> Result<ServerInfo, RpcError> {
@@ -132,6 +138,8 @@ impl Answer for v1::GetServerInfoResponse {
                 seen_sequence: fenced.seen.map_or(0, |seen| seen.sequence),
                 kept_sequence: fenced.kept_sequence,
                 fenced_at: fenced.fenced_at.map(instant).transpose()?,
+                fence: fenced.fence,
+                is_gated: fenced.is_gated,
             })
         };
         Ok(ServerInfo {

@@ -268,14 +268,14 @@ impl Config {
         if self.listen == self.admin_listen && self.listen.port() != 0 {
             check.problem(format!("--listen and --admin-listen are both {}: give them different ports", self.listen));
         }
-        if let Some(state) = &self.state_dir {
-            if resolved(state).starts_with(resolved(&self.data_dir)) {
-                check.problem(format!(
-                    "--state-dir {} lies in --data-dir {}: a backup of the data would restore it with them",
-                    state.display(),
-                    self.data_dir.display()
-                ));
-            }
+        if let Some(state) = &self.state_dir
+            && resolved(state).starts_with(resolved(&self.data_dir))
+        {
+            check.problem(format!(
+                "--state-dir {} lies in --data-dir {}: a backup of the data would restore it with them",
+                state.display(),
+                self.data_dir.display()
+            ));
         }
         match &self.redis_url {
             Some(url) => {

@@ -14,7 +14,7 @@ mod history;
 mod operation;
 
 pub(crate) use audit::{Finding, FindingKind, Report};
-pub(crate) use history::{Fence, HistoryPoint, Knowledge, Term, Verdict};
+pub(crate) use history::{Fence, FenceId, HistoryPoint, Knowledge, Term, Verdict};
 pub(crate) use operation::{
     Answer, Condition, Happened, NamespaceChange, Operation, Outcome, Refusal, Reservation, ReservedLine, Rules,
     RulesChange, State, Stock,

@@ -206,7 +206,9 @@ async fn look(pool: &Pool, durability: Durability, identity: &Identity) -> Resul
     let fit = fitness::check(&mut connection, durability).await?;
     match identity.verify(&mut connection).await {
         Ok(_) => identity.set_run_id(&fit.run_id),
-        Err(error @ StoreError::Foreign { .. }) => return Err(Unfit::Faults(vec![error.to_string()])),
+        Err(error @ (StoreError::Foreign { .. } | StoreError::Corrupt { .. })) => {
+            return Err(Unfit::Faults(vec![error.to_string()]));
+        }
         Err(error) => return Err(error.into()),
     }
     identity.set_version(&fit.version);

@@ -135,7 +135,8 @@ impl Lane {
         metrics: Arc<Metrics>,
     ) -> Self {
         let queue = Arc::new(Queue::new(limits.queue));
-        let seen = Seen { now, at: Instant::now(), next_due: None };
+        // Due at once, so that the sweeper compares at once what is known of the partition with what is there.
+        let seen = Seen { now, at: Instant::now(), next_due: Some(now) };
         let view = Arc::new(View { last: Mutex::new(seen), closed: AtomicBool::new(false) });
         for _ in 0..limits.in_flight {
             let worker = Worker {
@@ -343,6 +344,14 @@ impl Worker {
         }
         self.metrics.add_expired(reply.expired);
         if reply.config_revision != self.destination.config_revision {
+            if reply.config_revision < self.destination.config_revision {
+                tracing::error!(
+                    namespace = self.destination.namespace.as_str(),
+                    partition = self.destination.partition,
+                    version = self.destination.config_revision,
+                    "the store has lost a config, which this server writes back"
+                );
+            }
             self.view.closed.store(true, Ordering::Release);
         }
         let mut again = Vec::new();

@@ -16,7 +16,7 @@ mod settings;
 pub(crate) use settings::Defaults;
 
 use crate::{
-    domain::{Id, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
+    domain::{FORMATS, Id, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
     lane::{Destination, Lane, LaneLimits},
     store::{
         Store,
@@ -199,10 +199,25 @@ impl Namespaces {
                 // The store has lost a namespace that this server knows: it is made as it was, and fenced.
                 self.store.verify(self.witnesses.identity()).await?;
                 self.store.register(name).await?;
-                self.open(name, &known).await.map(Some)
+                // Only the newest format can keep the fence. A server that does not know it refuses the namespace.
+                if known.format < FORMATS.1 {
+                    let known = NamespaceConfig { format: FORMATS.1, revision: known.revision + 1, ..known };
+                    self.witnesses.set_config(name, &known);
+                }
+                self.open(name, &self.defaults.propose(None)).await.map(Some)
             }
             (None, None) => Ok(None),
         }
+    }
+
+    /// The config of a namespace, which is written back first where the store has lost it.
+    pub(crate) async fn config(&self, name: &NamespaceName) -> Result<Option<NamespaceConfig>, StoreError> {
+        let found = self.store.find(name).await?;
+        let known = self.witnesses.config(name).map_or(0, |known| known.revision);
+        if found.as_ref().map_or(0, |found| found.revision) >= known {
+            return Ok(found);
+        }
+        Ok(self.look_up(name).await?.map(|namespace| namespace.config.clone()))
     }
 
     /// Opens every namespace that this server knows, so that what the store has lost is noticed without a call. Goes on
@@ -220,6 +235,7 @@ impl Namespaces {
         if let Some(namespace) = self.get(name).await? {
             return Ok(namespace);
         }
+        self.store.verify(self.witnesses.identity()).await?;
         self.store.register(name).await?;
         let namespace = self.open(name, &self.defaults.propose(None)).await?;
         tracing::info!(namespace = name.as_str(), partitions = namespace.config.partitions, "made a namespace");
@@ -235,10 +251,7 @@ impl Namespaces {
         if_revision: Option<u64>,
     ) -> Result<Result<NamespaceConfig, Unchanged>, StoreError> {
         for _ in 0..CONFIGURE_ATTEMPTS {
-            let mut current = self.store.find(name).await?;
-            if current.is_none() {
-                current = self.look_up(name).await?.map(|namespace| namespace.config.clone());
-            }
+            let current = self.config(name).await?;
             let revision = current.as_ref().map_or(0, |config| config.revision);
             if if_revision.is_some_and(|expected| expected != revision) {
                 return Ok(Err(Unchanged::VersionMismatch(revision)));
@@ -265,6 +278,7 @@ impl Namespaces {
                     }
                 }
                 None => {
+                    self.store.verify(self.witnesses.identity()).await?;
                     self.store.register(name).await?;
                     let made = self.open(name, &next).await?;
                     if made.config == next {
@@ -301,10 +315,19 @@ impl Namespaces {
         open.get(name).filter(|namespace| !namespace.is_closed()).cloned()
     }
 
-    /// Opens every partition; the first decides what all of them are like, whoever proposes.
+    /// Opens every partition; the first decides what all of them are like, whoever proposes. A config that this server
+    /// knows, and that the store has lost, is written back.
     async fn open(&self, name: &NamespaceName, proposal: &NamespaceConfig) -> Result<Arc<Namespace>, StoreError> {
-        let mut opened = vec![self.open_partition(name, 0, proposal).await?];
+        let known = self.witnesses.config(name);
+        let mut opened = vec![self.open_partition(name, 0, known.as_ref().unwrap_or(proposal)).await?];
         let config = opened[0].config.clone();
+        if known.is_some_and(|known| known == config && known.revision > proposal.revision) {
+            tracing::error!(
+                namespace = name.as_str(),
+                version = config.revision,
+                "a config that the store had lost is back"
+            );
+        }
         for partition in 1..config.partitions {
             opened.push(self.open_partition(name, partition, &config).await?);
         }

@@ -57,8 +57,10 @@ pub(crate) async fn run(
         }
         for namespace in namespaces.all() {
             for lane in namespace.lanes() {
-                // One that is closed is opened again by `look_around`.
-                if !lane.is_closed() && lane.wants_sweep(LOOK_AROUND) {
+                if lane.is_closed() {
+                    // Its namespace is opened again by `look_around`.
+                    looked_around = None;
+                } else if lane.wants_sweep(LOOK_AROUND) {
                     sweep(lane).await;
                 }
             }

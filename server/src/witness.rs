@@ -1,7 +1,8 @@
 //! What this server knows of the history of each partition, so that it notices a store that came back older or empty.
 //! Kept in memory, and in a file where the operator names a folder. Uses the domain and the config record of the store.
 //!
-//! - here: [`Witness`] of one partition, and [`Witnesses`] of all namespaces;
+//! - here: [`Witnesses`] of all namespaces;
+//! - [`partition`]: the [`Witness`] of one partition;
 //! - [`file`]: the file, its lock and its format.
 
 use std::{
@@ -19,13 +20,18 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 mod file;
+mod partition;
 
-pub(crate) use self::file::StateError;
-use self::file::{
-    ClaimEntry, Document, FORMAT, MAX_CLAIMS, NamespaceEntry, PartitionEntry, StateDir, from_hex, to_hex,
+pub(crate) use self::{
+    file::StateError,
+    partition::{Observed, Witness},
+};
+use self::{
+    file::{ClaimEntry, Document, FORMAT, NamespaceEntry, PartitionEntry, StateDir, from_hex, to_hex},
+    partition::Known,
 };
 use crate::{
-    domain::{Fence, HistoryPoint, Knowledge, NamespaceName, Term, Verdict},
+    domain::{Fence, HistoryPoint, Knowledge, NamespaceName, Term},
     store::{identity::Identity, wire::NamespaceConfig},
     telemetry::metrics::Metrics,
 };
@@ -34,140 +40,6 @@ use crate::{
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Partitions that [`Witnesses::fenced`] lists.
 const MAX_LISTED: usize = 1_000;
-
-/// What this server knows of one partition: the highest acknowledged sequence of each term that no later reply has
-/// confirmed. Replies may come in any order, so there can be several.
-#[derive(Debug)]
-pub(crate) struct Witness {
-    gates: bool,
-    namespace: NamespaceName,
-    partition: u16,
-    known: Mutex<Known>,
-    changes: Arc<AtomicU64>,
-    metrics: Arc<Metrics>,
-}
-
-#[derive(Debug)]
-struct Known {
-    epoch: u64,
-    claims: Vec<HistoryPoint>,
-    fence: Option<Fence>,
-}
-
-/// What a reply says of a partition's history.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Observed<'a> {
-    pub(crate) at: HistoryPoint,
-    pub(crate) fence: Option<Fence>,
-    /// On the claims that were sent; empty if all are part of the history.
-    pub(crate) verdicts: &'a [Verdict],
-}
-
-impl Witness {
-    /// What a batch brings along.
-    pub(crate) fn knowledge(&self) -> Knowledge {
-        Knowledge { gates: self.gates, claims: self.known().claims.clone() }
-    }
-
-    /// What the opening of the partition brings along: at least that it exists.
-    pub(crate) fn opening_knowledge(&self) -> Knowledge {
-        let known = self.known();
-        let mut claims = known.claims.clone();
-        if !claims.iter().any(|claim| claim.epoch == known.epoch) {
-            claims.push(HistoryPoint { epoch: known.epoch, term: Term::NONE, sequence: 0 });
-        }
-        // The script makes a lost partition with the epoch of the last claim.
-        claims.sort_by_key(|claim| (claim.epoch == known.epoch, claim.sequence));
-        Knowledge { gates: self.gates, claims }
-    }
-
-    /// Takes in the reply to a call that brought this knowledge. A reply that is not fenced confirms the claims of
-    /// earlier terms, or says that they were settled.
-    pub(crate) fn confirm(&self, sent: &Knowledge, observed: Observed<'_>) {
-        let mut known = self.known();
-        let Observed { at, fence, verdicts } = observed;
-        if fence.is_none() {
-            known
-                .claims
-                .retain(|claim| (claim.epoch, claim.term) == (at.epoch, at.term) || !sent.claims.contains(claim));
-        }
-        let is_lost = verdicts.contains(&Verdict::Lost);
-        if !self.gates && fence.is_none() && is_lost {
-            self.metrics.inc_history_losses();
-            tracing::error!(
-                namespace = self.namespace.as_str(),
-                partition = self.partition,
-                "the store has lost acknowledged changes; the service goes on, as `fast` allows"
-            );
-        }
-        if known.fence.is_some() != fence.is_some() {
-            self.note_fence(fence);
-        }
-        known.fence = fence;
-        self.raise(&mut known, at);
-    }
-
-    /// Takes in a change that a reader of the events has seen.
-    pub(crate) fn observe(&self, at: HistoryPoint) {
-        let mut known = self.known();
-        self.raise(&mut known, at);
-    }
-
-    fn raise(&self, known: &mut Known, at: HistoryPoint) {
-        if at.term == Term::NONE || at.sequence == 0 {
-            return;
-        }
-        let claims = &mut known.claims;
-        match claims.iter_mut().find(|claim| (claim.epoch, claim.term) == (at.epoch, at.term)) {
-            Some(claim) if claim.sequence >= at.sequence => return,
-            Some(claim) => claim.sequence = at.sequence,
-            None => {
-                // One is kept free for the opening, see `opening_knowledge`.
-                if claims.len() + 1 >= MAX_CLAIMS {
-                    claims.remove(0);
-                }
-                claims.push(at);
-            }
-        }
-        self.changes.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Reports that the partition is fenced, or that it was settled.
-    fn note_fence(&self, fence: Option<Fence>) {
-        let (namespace, partition) = (self.namespace.as_str(), self.partition);
-        match fence {
-            Some(Fence { seen, kept, .. }) => {
-                self.metrics.inc_history_losses();
-                self.metrics.add_fenced(1);
-                tracing::error!(
-                    namespace,
-                    partition,
-                    seen_epoch = seen.epoch,
-                    seen_term = seen.term.as_str(),
-                    seen_sequence = seen.sequence,
-                    kept_sequence = kept,
-                    "the store has lost acknowledged changes: the partition is fenced until an operator settles it"
-                );
-            }
-            None => {
-                self.metrics.add_fenced(-1);
-                tracing::info!(namespace, partition, "the partition was settled");
-            }
-        }
-    }
-
-    fn set_epoch(&self, epoch: u64) {
-        let mut known = self.known();
-        if known.epoch != epoch {
-            known.epoch = epoch;
-            self.changes.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A namespace that this server has opened in this life or an earlier one.
 #[derive(Clone)]
@@ -253,7 +125,7 @@ impl Witnesses {
             gates: self.gates,
             namespace: name.clone(),
             partition,
-            known: Mutex::new(Known { epoch, claims, fence: None }),
+            known: Mutex::new(Known { epoch, claims, fence: None, fenced_until: 0 }),
             changes: Arc::clone(&self.changes),
             metrics: Arc::clone(&self.metrics),
         })
@@ -272,6 +144,14 @@ impl Witnesses {
     /// The config of a namespace as it was known last; `None` if this server does not know the namespace.
     pub(crate) fn config(&self, name: &NamespaceName) -> Option<NamespaceConfig> {
         self.namespaces().get(name).map(|known| known.config.clone())
+    }
+
+    /// Replaces what is known of a namespace's config.
+    pub(crate) fn set_config(&self, name: &NamespaceName, config: &NamespaceConfig) {
+        if let Some(known) = self.namespaces().get_mut(name) {
+            known.config = config.clone();
+        }
+        self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What the opening of a partition brings along. The number of partitions never changes: one that this server does
@@ -336,13 +216,13 @@ impl Witnesses {
     pub(crate) async fn keep(self: Arc<Self>, stop: CancellationToken) {
         let mut ticks = interval(WRITE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut written = 0;
+        let mut written = (0, None);
         loop {
             let is_stopping = tokio::select! {
                 () = stop.cancelled() => true,
                 _ = ticks.tick() => false,
             };
-            let changes = self.changes.load(Ordering::Relaxed);
+            let changes = (self.changes.load(Ordering::Relaxed), self.identity.id());
             if changes != written {
                 let witnesses = Arc::clone(&self);
                 // The disk may take its time.
@@ -414,66 +294,8 @@ impl Witnesses {
 mod tests {
     use super::*;
 
-    fn witness(gates: bool) -> Arc<Witness> {
-        let witnesses = Witnesses::open(None, gates, Arc::new(Metrics::new())).unwrap();
-        witnesses.witness(&NamespaceName::parse("sale".into()).unwrap(), 0, 7, Vec::new())
-    }
-
     fn at(term: char, sequence: u64) -> HistoryPoint {
         HistoryPoint { epoch: 7, term: Term::parse(term.to_string().repeat(40).as_bytes()).unwrap(), sequence }
-    }
-
-    fn observed(at: HistoryPoint) -> Observed<'static> {
-        Observed { at, fence: None, verdicts: &[] }
-    }
-
-    #[test]
-    fn a_claim_is_kept_until_a_reply_of_a_later_term_confirms_it() {
-        let witness = witness(true);
-        let nothing = witness.knowledge();
-        witness.confirm(&nothing, observed(at('a', 5)));
-        let sent_early = witness.knowledge();
-        // A reply of the next term, to a call that was sent before the claim grew.
-        witness.confirm(&sent_early, observed(at('a', 9)));
-        witness.confirm(&sent_early, observed(at('b', 10)));
-        assert_eq!(witness.knowledge().claims, [at('a', 9), at('b', 10)]);
-        let sent = witness.knowledge();
-        witness.confirm(&sent, observed(at('b', 11)));
-        assert_eq!(witness.knowledge().claims, [at('b', 11)]);
-        // A reply that was late counts all the same.
-        witness.confirm(&sent_early, observed(at('a', 12)));
-        assert_eq!(witness.knowledge().claims, [at('b', 11), at('a', 12)]);
-        witness.confirm(&nothing, observed(at('b', 3)));
-        assert_eq!(witness.knowledge().claims, [at('b', 11), at('a', 12)], "a sequence never falls");
-    }
-
-    #[test]
-    fn a_fenced_reply_confirms_nothing() {
-        let witness = witness(true);
-        witness.confirm(&witness.knowledge(), observed(at('a', 5)));
-        let fence = Fence { noticed_at: crate::domain::Millis(1), seen: at('a', 5), kept: 3 };
-        let sent = witness.knowledge();
-        witness.confirm(&sent, Observed { at: at('b', 4), fence: Some(fence), verdicts: &[Verdict::Lost] });
-        assert_eq!(witness.knowledge().claims, [at('a', 5), at('b', 4)]);
-        let sent = witness.knowledge();
-        witness.confirm(&sent, Observed { verdicts: &[Verdict::Settled], ..observed(at('b', 6)) });
-        assert_eq!(witness.knowledge().claims, [at('b', 6)]);
-    }
-
-    #[test]
-    fn the_opening_says_that_the_partition_exists() {
-        let witness = witness(true);
-        let exists = HistoryPoint { epoch: 7, term: Term::NONE, sequence: 0 };
-        assert_eq!(witness.opening_knowledge().claims, [exists]);
-        witness.confirm(&witness.knowledge(), observed(at('a', 5)));
-        assert_eq!(witness.opening_knowledge().claims, [at('a', 5)]);
-        witness.set_epoch(8);
-        let exists = HistoryPoint { epoch: 8, ..exists };
-        assert_eq!(witness.opening_knowledge().claims, [at('a', 5), exists]);
-        for number in 0..100 {
-            witness.observe(HistoryPoint { epoch: number, ..at('c', 1) });
-        }
-        assert!(witness.opening_knowledge().claims.len() <= MAX_CLAIMS);
     }
 
     #[test]
@@ -485,7 +307,7 @@ mod tests {
         {
             let witnesses = open();
             let partitions = witnesses.opened(&name, &config, &[7, 8]);
-            partitions[0].confirm(&witnesses.nothing(), observed(at('a', 5)));
+            partitions[0].observe(at('a', 5));
             assert!(!witnesses.write(), "the store is not known yet");
             witnesses.identity.set_id("0123456789abcdef0123456789abcdef");
             assert!(witnesses.write());

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use inventory_sentinel::v1::{
-    self, inventory_admin_client::InventoryAdminClient, inventory_events_client::InventoryEventsClient,
-    inventory_sentinel_client::InventorySentinelClient, reserve_response::Result as Reserved,
+use inventory_sentinel::{
+    Reason,
+    v1::{
+        self, inventory_admin_client::InventoryAdminClient, inventory_events_client::InventoryEventsClient,
+        inventory_sentinel_client::InventorySentinelClient, reserve_response::Result as Reserved,
+    },
 };
 use tonic::{Status, transport::Channel};
+use tonic_types::StatusExt as _;
 
-use crate::{eventually, new_id};
+use crate::{eventually, new_id, reason};
 
 /// One namespace of one server.
 #[derive(Clone, Debug)]
@@ -176,7 +180,7 @@ impl Shop {
         self.admin.clone().delete_sku(request).await.map(tonic::Response::into_inner)
     }
 
-    /// SettlePartition, with this identity.
+    /// SettlePartition, with this identity, for whatever the partition is fenced for.
     ///
     /// # Errors
     /// The refusal.
@@ -186,8 +190,28 @@ impl Shop {
         skus: &[v1::SettledSku],
         request_id: &str,
     ) -> Answer<v1::SettlePartitionResponse> {
+        match self.settle_fence(partition, "", skus, request_id).await {
+            Err(status) if reason(&status) == Reason::FenceChanged => {
+                let metadata = status.get_details_error_info().expect("an ErrorInfo").metadata;
+                self.settle_fence(partition, &metadata["fence"], skus, request_id).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// SettlePartition for the loss that has this name.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn settle_fence(
+        &self,
+        partition: i32,
+        fence: &str,
+        skus: &[v1::SettledSku],
+        request_id: &str,
+    ) -> Answer<v1::SettlePartitionResponse> {
         let (namespace_id, request_id, skus) = (self.namespace.clone(), request_id.to_owned(), skus.to_vec());
-        let request = v1::SettlePartitionRequest { namespace_id, partition, request_id, skus };
+        let request = v1::SettlePartitionRequest { namespace_id, partition, request_id, skus, fence: fence.into() };
         self.admin.clone().settle_partition(request).await.map(tonic::Response::into_inner)
     }
 

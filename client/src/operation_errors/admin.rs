@@ -180,7 +180,9 @@ operation_error! {
         RequestTooOld => RequestTooOld,
         RequestIdReused => RequestIdReused,
         NamespaceNotFound => NamespaceNotFound,
+        InvalidFence => InvalidFence,
         NotFenced => NotFenced,
+        FenceChanged => FenceChanged,
         SettlementSuperseded => Superseded,
     }
 }

@@ -144,6 +144,8 @@ service! { InventoryAdmin:
             seen: Some(v1::HistoryPoint { epoch: 7, term: "a".repeat(40), sequence: 141 }),
             kept_sequence: 71,
             fenced_at: None,
+            fence: "0123456789abcdef".into(),
+            is_gated: true,
         }],
         ..Default::default()
     };
@@ -263,7 +265,7 @@ async fn configurations_say_only_what_changes() {
 #[tokio::test]
 async fn a_settlement_names_its_figures_and_what_old_holds_do() {
     let (server, sale) = shop().await;
-    let settlement = sale.admin().request_id("settle-1").settle_partition(1);
+    let settlement = sale.admin().request_id("settle-1").settle_partition(1, "0123456789abcdef");
     let settled = settlement.available("ps5", 30).available_beside_old_holds("pad", 4).await.unwrap();
     assert_eq!((settled.skus, settled.replayed, settled.sequence), (3, false, 9));
     let request = last!(server, SettlePartition);
@@ -273,6 +275,7 @@ async fn a_settlement_names_its_figures_and_what_old_holds_do() {
     );
     let figure =
         |sku: &str, available, old_holds_return| v1::SettledSku { sku: sku.into(), available, old_holds_return };
+    assert_eq!(request.fence, "0123456789abcdef");
     assert_eq!(request.skus, [figure("ps5", 30, false), figure("pad", 4, true)]);
 
     let info = sale.admin().server_info().await.unwrap();

@@ -59,7 +59,7 @@ pub struct Event {
     pub sku: String,
     /// By how much `supplied` and `available` changed.
     pub delta: i64,
-    /// Tells the partition from one that took its place; 0 in a namespace of format 1.
+    /// Distinguishes the partition from one that replaced it; 0 in a namespace of format 1.
     pub epoch: i64,
     /// The term that wrote the event; empty in a namespace of format 1.
     pub term: String,

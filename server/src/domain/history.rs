@@ -50,6 +50,34 @@ pub(crate) struct Fence {
     pub(crate) seen: HistoryPoint,
     /// The last sequence of its term that is still there.
     pub(crate) kept: u64,
+    pub(crate) id: FenceId,
+    /// Whether the partition takes and adds no units. In `fast` one that was emptied goes on.
+    pub(crate) is_gated: bool,
+}
+
+/// The name of a fence, 16 hexadecimal digits: another one as soon as another loss is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FenceId(pub(crate) [u8; 16]);
+
+impl FenceId {
+    /// Of a partition whose losses nobody knows.
+    pub(crate) const NONE: Self = Self([b'0'; 16]);
+
+    pub(crate) fn parse(name: &[u8]) -> Option<Self> {
+        let name: [u8; 16] = name.try_into().ok()?;
+        name.iter().all(u8::is_ascii_hexdigit).then_some(Self(name))
+    }
+
+    /// Empty where nobody knows a loss.
+    pub(crate) fn as_str(&self) -> &str {
+        if *self == Self::NONE { "" } else { std::str::from_utf8(&self.0).unwrap_or_default() }
+    }
+}
+
+impl fmt::Debug for FenceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Whether a claim is part of the history.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BuyerId, Delta, Fence, HistoryPoint, Id, Line, Millis, OnHand, ReservationId, Sku, Ttl};
+use super::{BuyerId, Delta, Fence, FenceId, HistoryPoint, Id, Line, Millis, OnHand, ReservationId, Sku, Ttl};
 
 /// Where a reservation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,12 +169,13 @@ pub(crate) enum Operation {
     /// Begins the settlement of a partition that lost changes.
     BeginSettlement {
         memo: Id,
-        /// Of the operator's figures.
-        digest: Id,
+        /// Stands for the identity and the operator's figures.
+        key: Id,
+        fence: FenceId,
     },
     /// Sets the counters of one SKU in the settlement that has begun.
     SettleSku {
-        settlement: Id,
+        key: Id,
         sku: Sku,
         available: OnHand,
         old_holds_return: bool,
@@ -184,7 +185,7 @@ pub(crate) enum Operation {
     /// Ends the settlement and opens the partition.
     EndSettlement {
         memo: Id,
-        digest: Id,
+        key: Id,
     },
     /// Gives back what is due and nothing else.
     Sweep,
@@ -307,6 +308,8 @@ pub(crate) enum Refusal {
         fence: Option<Fence>,
     },
     NotFenced,
+    /// The fence as it is now.
+    FenceChanged(FenceId),
     SettlementSuperseded,
 }
 

@@ -176,19 +176,12 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<v1::GetNamespaceRequest>,
     ) -> Result<Response<v1::GetNamespaceResponse>, Status> {
-        let deadline = deadline(request.metadata());
         let v1::GetNamespaceRequest { namespace_id } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
             self.desk.admit()?;
-            let config = match self.store.find(&name).await? {
-                Some(config) => config,
-                // Not known, or lost.
-                None => {
-                    let namespace = self.desk.namespace(&name, deadline).await?;
-                    namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?.config.clone()
-                }
-            };
+            let config = self.desk.namespaces.config(&name).await?;
+            let config = config.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
             let version = config.revision as i64;
             Ok(v1::GetNamespaceResponse { config: Some(settings::message(&config)), version })
         };

@@ -1,7 +1,7 @@
 //! SettlePartition: opens a partition that lost changes, in bounded steps through its lane; and GetServerInfo. Lists the
 //! SKUs of the partition; what is decided is decided in the store.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use inventory_sentinel::{Reason, v1};
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{admin::Admin, bulk::MAX_ROWS, carry, check_age, convert, status::Failure, unexpected};
 use crate::{
     config::Durability,
-    domain::{FORMATS, Id, Invalid, NamespaceName, OnHand, Operation, Outcome, RequestId, Sku},
+    domain::{FORMATS, FenceId, Id, Invalid, NamespaceName, OnHand, Operation, Outcome, RequestId, Sku},
     lane::Lane,
     namespaces::Namespace,
     store::{
@@ -23,7 +23,9 @@ use crate::{
 };
 
 /// SKUs of one settlement that wait in the lane at once.
-const SKUS_IN_FLIGHT: usize = 1_024;
+const SKUS_IN_FLIGHT: usize = 256;
+/// Pause before a step that was shed is submitted again.
+const SHED_PAUSE: Duration = Duration::from_millis(20);
 /// SKUs that are read at once.
 const PAGE: usize = 1_000;
 
@@ -40,7 +42,8 @@ impl Admin {
         request: v1::SettlePartitionRequest,
         deadline: Instant,
     ) -> Result<v1::SettlePartitionResponse, Failure> {
-        let v1::SettlePartitionRequest { namespace_id, partition, request_id, skus } = request;
+        let v1::SettlePartitionRequest { namespace_id, partition, request_id, skus, fence } = request;
+        let fence = fence_id(&fence)?;
         let name = NamespaceName::parse(namespace_id)?;
         let request_id = RequestId::parse(request_id)?;
         let figures = figures(skus)?;
@@ -54,15 +57,16 @@ impl Admin {
         let lane = lane_in(&namespace, partition)?;
         check_age(&namespace, lane, &request_id, Instant::now())?;
 
-        let (memo, digest) = (namespace.identity(&request_id), digest(partition, &figures));
-        let begin = Operation::BeginSettlement { memo, digest };
+        let memo = namespace.identity(&request_id);
+        let key = key(memo, partition, &figures);
+        let begin = Operation::BeginSettlement { memo, key, fence };
         if let (Outcome::Settlement { replayed: true }, sequence) = carry(lane, begin, deadline).await? {
             return Ok(v1::SettlePartitionResponse { skus: 0, replayed: true, sequence });
         }
         let named: HashSet<Sku> = figures.iter().map(|figure| figure.sku.clone()).collect();
-        let mut settled = settle_skus(lane, memo, figures, false, deadline).await?;
-        settled += self.settle_rest(lane, &namespace, partition, memo, &named, deadline).await?;
-        let (outcome, sequence) = carry(lane, Operation::EndSettlement { memo, digest }, deadline).await?;
+        let mut settled = settle_skus(lane, key, figures, false, deadline).await?;
+        settled += self.settle_rest(lane, &namespace, partition, key, &named, deadline).await?;
+        let (outcome, sequence) = submit(lane, || Operation::EndSettlement { memo, key }, deadline).await?;
         let Outcome::Settlement { replayed } = outcome else { return Err(unexpected(&outcome)) };
         tracing::warn!(
             namespace = name.as_str(),
@@ -83,7 +87,7 @@ impl Admin {
         lane: &Lane,
         namespace: &Namespace,
         partition: u16,
-        settlement: Id,
+        key: Id,
         named: &HashSet<Sku>,
         deadline: Instant,
     ) -> Result<usize, Failure> {
@@ -98,7 +102,7 @@ impl Admin {
             let page = page.map_err(|_| Failure::new(Reason::DeadlineExceeded))??;
             let rest = page.items.into_iter().map(|(sku, _)| sku).filter(|sku| !named.contains(sku));
             let rest = rest.map(|sku| Figure { sku, available: OnHand::NONE, old_holds_return: false }).collect();
-            settled += settle_skus(lane, settlement, rest, true, deadline).await?;
+            settled += settle_skus(lane, key, rest, true, deadline).await?;
             match page.next {
                 Some(next) => from = Some(next),
                 None => return Ok(settled),
@@ -134,6 +138,8 @@ fn fenced(FencedPartition { namespace, partition, fence }: FencedPartition) -> v
         partition: partition.into(),
         seen: Some(convert::history_point(fence.seen)),
         kept_sequence: fence.kept as i64,
+        fence: fence.id.as_str().to_owned(),
+        is_gated: fence.is_gated,
         fenced_at: Some(convert::timestamp(fence.noticed_at)),
     }
 }
@@ -145,15 +151,15 @@ fn lane_in(namespace: &Namespace, partition: u16) -> Result<&Lane, Failure> {
 /// Sets the counters of these SKUs; returns how many there are.
 async fn settle_skus(
     lane: &Lane,
-    settlement: Id,
+    key: Id,
     figures: Vec<Figure>,
     only_known: bool,
     deadline: Instant,
 ) -> Result<usize, Failure> {
     let settle = |Figure { sku, available, old_holds_return }| {
-        let operation = Operation::SettleSku { settlement, sku, available, old_holds_return, only_known };
+        let operation = move || Operation::SettleSku { key, sku: sku.clone(), available, old_holds_return, only_known };
         async move {
-            match carry(lane, operation, deadline).await {
+            match submit(lane, operation, deadline).await {
                 Ok((Outcome::Stock { .. }, _)) => Ok(1),
                 Ok((other, _)) => Err(unexpected(&other)),
                 Err(failure) if only_known && failure.reason() == Reason::SkuNotFound => Ok(0),
@@ -162,6 +168,26 @@ async fn settle_skus(
         }
     };
     stream::iter(figures).map(settle).buffer_unordered(SKUS_IN_FLIGHT).try_fold(0, async |sum, n| Ok(sum + n)).await
+}
+
+/// Submits an operation, and again while too many wait: a step that is shed leaves a settlement that has not ended.
+async fn submit(lane: &Lane, operation: impl Fn() -> Operation, deadline: Instant) -> Result<(Outcome, i64), Failure> {
+    loop {
+        match carry(lane, operation(), deadline).await {
+            Err(failure) if failure.reason() == Reason::Overloaded && Instant::now() + SHED_PAUSE < deadline => {
+                tokio::time::sleep(SHED_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Empty where nobody knows a loss.
+fn fence_id(name: &str) -> Result<FenceId, Invalid> {
+    if name.is_empty() {
+        return Ok(FenceId::NONE);
+    }
+    FenceId::parse(name.as_bytes()).ok_or_else(|| Invalid::new(Reason::InvalidFence, "fence"))
 }
 
 fn figures(skus: Vec<v1::SettledSku>) -> Result<Vec<Figure>, Invalid> {
@@ -182,11 +208,12 @@ fn figures(skus: Vec<v1::SettledSku>) -> Result<Vec<Figure>, Invalid> {
     skus.into_iter().enumerate().map(figure).collect()
 }
 
-/// What tells the figures of one settlement from those of another, whatever their order.
-fn digest(partition: u16, figures: &[Figure]) -> Id {
+/// The key of a settlement: of its identity and its figures, whatever their order.
+fn key(memo: Id, partition: u16, figures: &[Figure]) -> Id {
     let mut rows: Vec<_> = figures.iter().collect();
     rows.sort_by(|one, other| one.sku.as_str().cmp(other.sku.as_str()));
     let mut hash = Sha256::new();
+    hash.update(memo);
     hash.update(partition.to_be_bytes());
     for Figure { sku, available, old_holds_return } in rows {
         hash.update([sku.as_str().len() as u8, (*old_holds_return).into()]);

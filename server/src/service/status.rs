@@ -122,6 +122,7 @@ impl From<Refusal> for Failure {
             Refusal::ClosesBeforeOpening => Invalid::new(Reason::InvalidRule, "rules.closes_at").into(),
             Refusal::StoreFenced { partition, fence } => store_fenced(partition, fence),
             Refusal::NotFenced => Self::new(Reason::NotFenced),
+            Refusal::FenceChanged(fence) => Self::new(Reason::FenceChanged).with("fence", fence.as_str()),
             Refusal::SettlementSuperseded => Self::new(Reason::SettlementSuperseded),
         }
     }
@@ -140,8 +141,9 @@ impl From<Unchanged> for Failure {
 /// Says what was seen, and what is there.
 fn store_fenced(partition: u16, fence: Option<Fence>) -> Failure {
     let failure = Failure::new(Reason::StoreFenced).with("partition", partition);
-    let Some(Fence { seen, kept, .. }) = fence else { return failure };
+    let Some(Fence { seen, kept, id, .. }) = fence else { return failure };
     failure
+        .with("fence", id.as_str())
         .with("seen_epoch", seen.epoch)
         .with("seen_term", seen.term.as_str())
         .with("seen_sequence", seen.sequence)

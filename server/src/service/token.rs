@@ -1,6 +1,6 @@
 //! Resume tokens: where a stream stands, as an opaque text. A token names the history that it belongs to, and only a
 //! server with the secret of the namespace can make one: a token of changes that the store has lost fences. A checksum
-//! tells a damaged token from one that was made with another secret. No I/O.
+//! distinguishes a damaged token from one that was made with another secret. No I/O.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use inventory_sentinel::Reason;

@@ -67,8 +67,10 @@ impl Entry {
             let version = bytes.u8()?;
             let at = Millis(bytes.u48()?);
             let first = bytes.u48()?;
+            // The numbers count from here, which a settlement moves ahead of the sequence before the entry.
+            let base = if version > 1 { bytes.u48()? } else { first };
             let term = if version > 1 { Some((bytes.term()?, bytes.u48()?)) } else { None };
-            let runs = (0..bytes.u16()?).map(|_| run(&mut bytes, first, version)).collect::<Option<_>>()?;
+            let runs = (0..bytes.u16()?).map(|_| run(&mut bytes, base, version)).collect::<Option<_>>()?;
             let mut stock = Vec::new();
             for _ in 0..bytes.u16()? {
                 let (sku, record) = (Sku::from_store(bytes.short()?)?, bytes.short()?);
@@ -84,7 +86,7 @@ impl Entry {
     }
 }
 
-fn run(bytes: &mut Bytes<'_>, first: u64, version: u8) -> Option<Run> {
+fn run(bytes: &mut Bytes<'_>, base: u64, version: u8) -> Option<Run> {
     let kind = bytes.u8()?;
     let state = bytes.u8()?;
     let deadline = Millis(bytes.u48()?);
@@ -130,7 +132,7 @@ fn run(bytes: &mut Bytes<'_>, first: u64, version: u8) -> Option<Run> {
     let ids = bytes.take(16 * usize::from(number))?;
     let mut sequences = Vec::with_capacity(number.into());
     for _ in 0..bytes.u16()? {
-        let (start, length) = (first + u64::from(bytes.u16()?), bytes.u16()?);
+        let (start, length) = (base + u64::from(bytes.u16()?), bytes.u16()?);
         sequences.extend(start..start + u64::from(length));
     }
     if sequences.len() != usize::from(number) {

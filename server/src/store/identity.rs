@@ -9,6 +9,9 @@ use tokio::sync::Notify;
 
 use super::{error::StoreError, keys::STORE_ID, pool::Connection};
 
+/// Digits of an id.
+const ID_DIGITS: usize = 32;
+
 /// The store that this server knows.
 #[derive(Debug, Default)]
 pub(crate) struct Identity {
@@ -50,10 +53,15 @@ impl Identity {
     /// did not know it has given it a new id.
     pub(crate) async fn verify(&self, connection: &mut Connection) -> Result<Found, StoreError> {
         let known = self.known().clone();
-        let mut stored = text(connection.send(cmd("GET").arg(STORE_ID)).await?)?;
+        let mut stored = id_in(connection.send(cmd("GETRANGE").arg(STORE_ID).arg(0).arg(ID_DIGITS)).await?)?;
         let proposed = known.id.clone().unwrap_or_else(|| format!("{:032x}", rand::rng().random::<u128>()));
         if stored.is_none() {
-            stored = text(connection.send(cmd("SET").arg(STORE_ID).arg(&proposed).arg("NX").arg("GET")).await?)?;
+            match connection.send(cmd("SET").arg(STORE_ID).arg(&proposed).arg("NX").arg("GET")).await {
+                Ok(reply) => stored = id_in(reply)?,
+                // A store that was made before there were ids gets one when it has room: commits and rollbacks go on.
+                Err(StoreError::Full) if known.id.is_none() => return Ok(Found::Same),
+                Err(error) => return Err(error),
+            }
         }
         let (id, found) = match (stored, &known.id) {
             (None, None) => (proposed, Found::Same),
@@ -70,7 +78,7 @@ impl Identity {
         };
         self.known().id = Some(id);
         if found == Found::Emptied {
-            tracing::error!("the store was emptied: what this server knows of it is written back and fenced");
+            tracing::error!("the store has lost its id: every partition is compared with what this server knows");
             self.replaced.notify_one();
         }
         Ok(found)
@@ -112,8 +120,15 @@ impl Identity {
     }
 }
 
-fn text(reply: Value) -> Result<Option<String>, StoreError> {
-    redis::from_redis_value(reply).map_err(|error| StoreError::corrupt(error.to_string()))
+/// The id in a reply; none where there is no such key.
+fn id_in(reply: Value) -> Result<Option<String>, StoreError> {
+    let id: Option<String> = redis::from_redis_value(reply).map_err(|error| StoreError::corrupt(error.to_string()))?;
+    match id.filter(|id| !id.is_empty()) {
+        Some(id) if id.len() != ID_DIGITS || !id.bytes().all(|digit| digit.is_ascii_hexdigit()) => Err(
+            StoreError::corrupt(format!("the id of the store under {STORE_ID} is not {ID_DIGITS} hexadecimal digits")),
+        ),
+        id => Ok(id),
+    }
 }
 
 async fn run_id(connection: &mut Connection) -> Result<String, StoreError> {

@@ -96,24 +96,22 @@ impl Store {
         proposal: &NamespaceConfig,
         epoch: u64,
     ) -> Result<Opened, StoreError> {
-        let script = &self.plain;
-        let command = wire::open_command(&script.sha, keys, knowledge, proposal, epoch);
-        wire::decode_opened(&self.run_known(script, knowledge, identity, command).await?)
+        let command = |script: &Script| wire::open_command(&script.sha, keys, knowledge, proposal, epoch);
+        let opened = match self.run_known(&self.plain, identity, command(&self.plain)).await {
+            // One that is there takes no memory, and what it holds must be resolved.
+            Err(StoreError::Full) if self.has_all(std::slice::from_ref(keys)).await? => {
+                self.run_known(&self.resolving, identity, command(&self.resolving)).await
+            }
+            opened => opened,
+        };
+        wire::decode_opened(&opened?)
     }
 
-    /// Runs a script that brings claims, which may be of other epochs than those of this store: so this must be the
-    /// store that they are about.
-    async fn run_known(
-        &self,
-        script: &Script,
-        knowledge: &Knowledge,
-        identity: &Identity,
-        command: Cmd,
-    ) -> Result<Value, StoreError> {
+    /// Runs a script whose claims may be of other epochs than those of the store, and whose reply is remembered: so this
+    /// must be the store that the server knows.
+    async fn run_known(&self, script: &Script, identity: &Identity, command: Cmd) -> Result<Value, StoreError> {
         let mut connection = self.pool.get().await?;
-        if !knowledge.claims.is_empty() {
-            identity.verify(&mut connection).await?;
-        }
+        identity.verify(&mut connection).await?;
         run_on(&mut connection, script, command).await
     }
 
@@ -128,7 +126,7 @@ impl Store {
     ) -> Result<(bool, NamespaceConfig), StoreError> {
         let script = &self.plain;
         let command = wire::configure_command(&script.sha, keys, knowledge, replaced, config);
-        wire::decode_configured(&self.run_known(script, knowledge, identity, command).await?)
+        wire::decode_configured(&self.run_known(script, identity, command).await?)
     }
 
     /// Whether all of these partitions are there.

@@ -33,7 +33,7 @@ const BODY: &str = concat!(
     block!("batch.lua"),
     block!("expiry.lua"),
     block!("counters.lua"),
-    block_if!("kinds.I", "terms.lua", "stream_end.lua", "withdrawal.lua"),
+    block_if!("kinds.I or kinds.O", "terms.lua", "stream_end.lua", "withdrawal.lua"),
     block_if!("kinds.R or kinds.r or kinds.L", "refusal.lua"),
     "if not reply then\n",
     block!("stock_bytes.lua"),

@@ -256,6 +256,7 @@ fn every_reason_of_the_catalogue_is_walked() {
         include_str!("watch.rs"),
         include_str!("watch_numbers.rs"),
         include_str!("fencing/settling.rs"),
+        include_str!("fencing/interrupted.rs"),
         include_str!("fencing/versions.rs"),
         include_str!("../../src/fence.rs"),
     );

@@ -83,6 +83,14 @@ fn replayed(events: &[v1::Event]) -> BTreeMap<String, (i64, i64, i64)> {
 }
 
 /// Checks that these are all changes from this sequence on.
+/// The same, but the numbers go on at `next` behind `last`: those between were lost.
+pub(super) fn assert_gapless_but(events: &[v1::Event], first: i64, (last, next): (i64, i64)) {
+    let at = events.iter().position(|event| event.sequence > last).expect("some behind the gap");
+    assert_gapless(&events[..at], first);
+    assert_eq!(events[at - 1].sequence, last);
+    assert_gapless(&events[at..], next);
+}
+
 pub(super) fn assert_gapless(events: &[v1::Event], first: i64) {
     let numbers: Vec<_> = events.iter().map(|event| event.sequence).collect();
     assert_eq!(numbers, (first..first + numbers.len() as i64).collect::<Vec<_>>());

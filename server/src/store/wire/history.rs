@@ -1,7 +1,7 @@
 //! What is known of a partition's history as bytes: claims, the fence, the state record. Pure, no I/O.
 
 use super::{Bytes, put_u48};
-use crate::domain::{Fence, HistoryPoint, Knowledge, Millis, Term, Verdict};
+use crate::domain::{Fence, FenceId, HistoryPoint, Knowledge, Millis, Term, Verdict};
 
 /// Flags of a state record and of a fence.
 const GATED: u8 = 1;
@@ -34,10 +34,11 @@ pub(super) fn fence_from(bytes: &[u8]) -> Option<Option<Fence>> {
         return Some(None);
     }
     let mut bytes = Bytes(bytes);
-    let _flags = bytes.u8()?;
+    let is_gated = bytes.u8()? & GATED != 0;
     let noticed_at = Millis(bytes.u48()?);
     let seen = bytes.history_point()?;
-    Some(Some(Fence { noticed_at, seen, kept: bytes.u48()? }))
+    let kept = bytes.u48()?;
+    Some(Some(Fence { noticed_at, seen, kept, id: FenceId::parse(bytes.0)?, is_gated }))
 }
 
 /// The verdicts in a reply, in the order of the claims; empty if all are part of the history.

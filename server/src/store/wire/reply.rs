@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Answer, Fence, Line, Millis, Operation, Outcome, Refusal, Reservation, ReservationId, ReservedLine, Sku, State,
-        Stock, Term, Verdict,
+        Answer, Fence, FenceId, Line, Millis, Operation, Outcome, Refusal, Reservation, ReservationId, ReservedLine,
+        Sku, State, Stock, Term, Verdict,
     },
     store::error::StoreError,
 };
@@ -205,6 +205,7 @@ impl Said<'_, '_> {
             b'v' => Refusal::VersionMismatch(Some(self.stock()?)),
             b'w' => Refusal::ClosesBeforeOpening,
             b'f' => Refusal::NotFenced,
+            b'e' => Refusal::FenceChanged(FenceId::parse(self.shared)?),
             b'o' => Refusal::SettlementSuperseded,
             _ => return None,
         };

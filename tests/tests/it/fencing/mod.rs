@@ -3,17 +3,22 @@
 
 mod consumers;
 mod emptied;
+mod endurance;
 mod fast;
+mod interrupted;
 mod old_holds;
 mod older_copy;
 mod restarts;
 mod settling;
+mod stores;
 mod torn_tail;
 mod versions;
 mod witness;
 
 use inventory_sentinel::v1::{self, reserve_response::Result as Reserved};
-use sentinel_tests::{Redis, SentinelProcess, Shop, eventually, new_id, order, until_fenced};
+use sentinel_tests::{Redis, SentinelProcess, Shop, eventually, model::ask::may_repeat, new_id, order, until_fenced};
+
+use super::watch::Feed;
 
 /// Sells so many units, one by one.
 async fn sell(shop: &Shop, sku: &str, units: usize) {
@@ -74,4 +79,20 @@ impl Lost {
     async fn settle(&self, figures: &[v1::SettledSku]) -> v1::SettlePartitionResponse {
         self.shop.settle(0, figures, &new_id()).await.expect("settled")
     }
+}
+
+/// Makes the call until the store can be used.
+async fn persist<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, tonic::Status>) -> Result<T, tonic::Status> {
+    eventually(what, async || match call().await {
+        Err(status) if may_repeat(&status) => None,
+        answer => Some(answer),
+    })
+    .await
+}
+
+/// The resume token of a consumer that has read everything.
+async fn token(shop: &Shop) -> String {
+    let mut feed = Feed::open(shop, "", true).await.expect("a stream");
+    feed.catch_up().await;
+    feed.token
 }
