@@ -32,7 +32,7 @@ reply[4], reply[6] = ctx.next_due, ctx.sequence
 -- The first change under another replication id begins a new term (term.lua). The id is read where the caller does not know
 -- that the process is still the same, and once a second.
 moved, replid = ctx.sequence > ctx.first_sequence, state_run
-if moved and ctx.format > 1 and (not is_same_run or floor(ctx.now / 1000) ~= floor(clock_mark / 1000)) then
+if moved and ctx.format > 1 and (not is_same_run or ctx.now - ctx.now % 1000 ~= clock_mark - clock_mark % 1000) then
   local info = call('INFO', 'replication')
   local _, at = find(info, 'master_replid:', 1, true)
   if not at then fail('SENTINELCORRUPT the replication id of the store') end

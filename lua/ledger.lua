@@ -12,8 +12,8 @@ local runs = {} -- the same as run_list, by their heads
 -- were withdrawn (a shape, or nothing).
 function run_of(kind, after, deadline, is_named, shape, rest, withdrawn)
   local head = kind .. after .. deadline .. (is_named and '\1' or '\0') .. pack('>I2', #shape) .. shape
-    .. pack('>I2', #rest) .. rest
-  if ctx.format > 1 then head = head .. (withdrawn and pack('>I2', #withdrawn) .. withdrawn or '\0\0') end
+    .. (rest == '' and '\0\0' or pack('>I2', #rest) .. rest)
+    .. (ctx.format == 1 and '' or withdrawn and pack('>I2', #withdrawn) .. withdrawn or '\0\0')
   local run = runs[head]
   if not run then
     -- In [1], [2], ...: ids. `last`: the last of its numbers, counted from the first of this call.

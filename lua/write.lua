@@ -38,9 +38,9 @@ if moved or spent[1] or history and history.changed or goes and not groups[1] th
   -- each the first, counted from the first sequence, and how many), and their buyer fields where it names them.
   if moved then
     local stock_values, gone_skus = {}, {}
-    local skus, parts = {}, ctx.format == 1 and { char(1), pack('>I6I6I2', ctx.now, ctx.first_sequence, #run_list) }
-      or { char(2), pack('>I6I6I6c40I6I2', ctx.now, base_sequence, ctx.first_sequence, state_term, term_first, #run_list) }
-    local n = 2
+    local skus, parts = {}, ctx.format == 1 and { pack('>BI6I6I2', 1, ctx.now, ctx.first_sequence, #run_list) }
+      or { pack('>BI6I6I6c40I6I2', 2, ctx.now, base_sequence, ctx.first_sequence, state_term, term_first, #run_list) }
+    local n = 1
     for r = 1, #run_list do
       local run = run_list[r]
       parts[n + 1], parts[n + 2] = run.head, pack('>I2', run.n)
