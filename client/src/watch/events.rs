@@ -39,7 +39,8 @@ pub struct Changes {
 pub struct Event {
     /// The partition. The identity of the event is (partition, epoch, term, sequence).
     pub partition: i32,
-    /// Its number within the partition, without gaps.
+    /// Its number within the partition. Numbers follow each other without gaps, except where the partition was settled
+    /// after its store lost changes.
     pub sequence: i64,
     /// When it was decided.
     pub occurred_at: SystemTime,
