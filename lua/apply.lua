@@ -21,13 +21,11 @@ while i <= #due do
   i = last + 1
 end
 
-reply = { ctx.now, ctx.sequence, expired, 0, config_revision, 0, state_term, ctx.fence or '',
-  ctx.verdicts or '' }
+reply, reply_sequence = { '' }, ctx.sequence
 for g = 1, #groups do
   local group = groups[g]
-  reply[9 + g] = apply[group.kind](group)
+  reply[1 + g] = apply[group.kind](group)
 end
-reply[4], reply[6] = ctx.next_due, ctx.sequence
 
 -- The first change under another replication id begins a new term (term.lua). The id is read where the caller does not know
 -- that the process is still the same, and once a second.

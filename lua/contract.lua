@@ -47,12 +47,12 @@
 -- change that it knows to be acknowledged epoch I6, term 40, sequence I6. 'open' and 'configure' take claims of
 -- other epochs too: then what is here has replaced what the caller knows (history.lua).
 --
--- Reply to a batch: now (ms), sequence before the first group, reservations expired by this call,
--- the next deadline (ms; 0: none; not after now: more are due), revision of the config, sequence after the
--- last group, the term of that sequence (40; zeros: none), the fence ('' or: flags B as in the state,
--- noticed at I6, lost epoch I6, term 40, sequence I6, kept sequence I6, id 16), verdicts on the claims ('' if all are part of
--- the history, else a letter each: k part of it, s lost and settled, u proves nothing, l lost); then for each
--- group an array: codes (one byte each), what the group shares, and the details of the codes that have
+-- Reply to a batch: a head, which is one string because a client reads that in a fraction of the time: now (ms) I6, sequence
+-- before the first group I6, reservations expired by this call I4, the next deadline (ms; 0: none; not after now: more are
+-- due) I6, revision of the config I6, sequence after the last group I6, the term of that sequence 40 (zeros: none), verdicts on
+-- the claims (how many B: 0 if all are part of the history, else a letter each: k part of it, s lost and settled, u proves
+-- nothing, l lost), the fence (nothing, or: flags B as in the state, noticed at I6, lost epoch I6, term 40, sequence I6, kept
+-- sequence I6, id 16). Then for each group an array: codes (one byte each), what the group shares, and the details of the codes that have
 -- one, in order and one behind the other: each says itself where it ends. What an 'R', 'N' or 'r' shares begins
 -- with the ttl in force, I6.
 --   = as the operation before it, to the word: the same code, the same detail

@@ -49,8 +49,7 @@ end
 -- Not where an identity was heard of before, where something is to be given back first, or where another
 -- operation may change what there is.
 if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] and not (history and history.changed) then
-  reply = { ctx.now, ctx.sequence, 0, ctx.next_due, config_revision, ctx.sequence, state_term, ctx.fence or '',
-    ctx.verdicts or '' }
+  reply, reply_sequence = { '' }, ctx.sequence
   for g = 1, #groups do
     local group = groups[g]
     local lines = group.lines
@@ -64,7 +63,7 @@ if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] and 
       reply = nil
       break
     end
-    reply[9 + g] = { rep(refusal, group.n), pack('>I6', ttl) .. shared, '' }
+    reply[1 + g] = { rep(refusal, group.n), pack('>I6', ttl) .. shared, '' }
   end
 end
 

@@ -58,7 +58,7 @@ function apply.O(group)
   if replay then return replay end
   if is_superseded(group.args) then return { 'o', '' } end
   ctx.gated, ctx.emptied, history.claims, history.settling, history.fenced_at = false, false, {}, NO_ORIGIN, 0
-  history.changed, ctx.missing, ctx.fence, reply[8] = true, nil, nil, ''
+  history.changed, ctx.missing, ctx.fence = true, nil, nil
   advance(1)
   enter(run_of('O', '-', NO_DEADLINE, false, '', ''), group.ids[1], 1)
   put(group.ids[1], 'M' .. ctx.now_bytes .. 'I' .. group.args)

@@ -104,7 +104,7 @@ local alike = {}    -- record -> what it has in common with others: lines, shape
 local due = {}      -- ids of pending reservations whose deadline has passed
 local spent = {}    -- entries of the deadline index that are done with
 local apply = {}    -- kind -> what applies a group of it
-local reply
+local reply, reply_sequence -- and the sequence before the first group
 
 -- By the ledger, for write.lua.
 local changed_stock = {}  -- SKU -> true

@@ -19,4 +19,3 @@ if is_used(name) then name = redis.sha1hex(name .. ctx.now_bytes .. pack('>I6', 
 history.terms[#history.terms + 1] = { name, base_sequence + 1 }
 if #history.terms > MAX_TERMS then table.remove(history.terms, 1) end
 state_term, term_first, state_run, history.changed = name, base_sequence + 1, replid, true
-reply[7] = name

@@ -51,7 +51,7 @@ const BODY: &str = concat!(
     block!("write.lua"),
     block_if!("saves", "save.lua"),
     "end\n",
-    "return reply\n",
+    include_str!("../../../lua/reply.lua"),
 );
 
 /// One script, loaded twice: Redis at its memory limit runs only the second, so that resolutions

@@ -131,7 +131,7 @@ fn codes(reply: &Value) -> Vec<String> {
         },
         other => panic!("{other:?}"),
     };
-    reply[9..].iter().map(code).collect()
+    reply[1..].iter().map(code).collect()
 }
 
 #[tokio::test]

@@ -5,7 +5,6 @@ use deadpool_redis::redis::Value;
 use super::{
     Bytes, array,
     history::{fence_from, verdicts_from},
-    number,
     records::{next_reservation, next_stock},
     request::{Batch, Group},
 };
@@ -59,45 +58,37 @@ impl Batch {
     }
 
     fn read(&self, reply: &RawReply, partition: u16, operations: Vec<Operation>) -> Option<Reply> {
-        let [
-            now,
-            sequence,
-            expired,
-            next_due,
-            config_revision,
-            last,
-            Value::BulkString(term),
-            Value::BulkString(fence),
-            Value::BulkString(verdicts),
-            replies @ ..,
-        ] = array(reply)?
-        else {
+        let [Value::BulkString(head), replies @ ..] = array(reply)? else {
             return None;
         };
         if replies.len() != self.groups.len() {
             return None;
         }
+        let mut head = Bytes(head);
+        let (now, sequence, expired) = (Millis(head.u48()?), head.u48()?, head.u32()?.into());
+        let next_due = Some(head.u48()?).filter(|due| *due > 0).map(Millis);
+        let (config_revision, last, term) = (head.u48()?, head.u48()?, head.term()?);
+        let verdicts = verdicts_from(head.short()?)?;
         let mut decoder = Decoder {
             partition,
-            fence: fence_from(fence)?,
-            now: Millis(number(now)?),
-            sequence: number(sequence)?,
+            fence: fence_from(head.0)?,
+            now,
+            sequence,
             results: operations.iter().map(|_| None).collect(),
             operations: operations.into_iter().map(Some).collect(),
         };
         for (group, reply) in self.groups.iter().zip(replies) {
             decoder.group(group, reply)?;
         }
-        let next_due = number(next_due)?;
         Some(Reply {
-            now: decoder.now,
-            expired: number(expired)?,
-            next_due: (next_due > 0).then_some(Millis(next_due)),
-            config_revision: number(config_revision)?,
-            sequence: number(last)?,
-            term: Term::parse(term)?,
+            now,
+            expired,
+            next_due,
+            config_revision,
+            sequence: last,
+            term,
             fence: decoder.fence,
-            verdicts: verdicts_from(verdicts)?,
+            verdicts,
             results: decoder.finish(),
         })
     }

@@ -213,7 +213,7 @@ async fn a_settlement_sets_the_figures_that_it_was_begun_with() {
         else {
             panic!("a reply")
         };
-        let Value::Array(group) = &reply[9] else { panic!("{reply:?}") };
+        let Value::Array(group) = &reply[1] else { panic!("{reply:?}") };
         let Value::BulkString(codes) = &group[0] else { panic!("{group:?}") };
         String::from_utf8(codes.clone()).expect("letters")
     };
