@@ -212,8 +212,12 @@ impl Witnesses {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Writes the file whenever something has changed, at most once a [`WRITE_INTERVAL`], and at the stop.
+    /// Writes the file whenever something has changed, at most once a [`WRITE_INTERVAL`], and at the stop. Returns at once
+    /// if there is no state folder.
     pub(crate) async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        if self.folder.is_none() {
+            return;
+        }
         let mut ticks = interval(WRITE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut written = (0, None);
@@ -240,7 +244,7 @@ impl Witnesses {
 
     /// Writes the file; returns false to try again later.
     fn write(&self) -> bool {
-        let (Some(folder), Some(store_id)) = (&self.folder, self.identity.id()) else { return self.folder.is_none() };
+        let (Some(folder), Some(store_id)) = (&self.folder, self.identity.id()) else { return false };
         let result = folder.write(&self.document(store_id));
         self.note_written(folder.path(), &result);
         result.is_ok()
