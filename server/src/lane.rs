@@ -355,8 +355,8 @@ impl Worker {
             self.view.closed.store(true, Ordering::Release);
         }
         let mut again = Vec::new();
-        for (told, (result, mut caller)) in reply.results.into_iter().zip(callers).enumerate() {
-            if told > 0 && told.is_multiple_of(TOLD_AT_ONCE) {
+        for (done, (result, mut caller)) in reply.results.into_iter().zip(callers).enumerate() {
+            if done > 0 && done.is_multiple_of(TOLD_AT_ONCE) {
                 tokio::task::yield_now().await;
             }
             match result {

@@ -197,8 +197,7 @@ impl Namespaces {
             (Some(config), _) => self.open(name, &config).await.map(Some),
             (None, Some(known)) => {
                 // The store has lost a namespace that this server knows: it is made as it was, and fenced.
-                self.store.verify(self.witnesses.identity()).await?;
-                self.store.register(name).await?;
+                self.register(name).await?;
                 // Only the newest format can keep the fence. A server that does not know it refuses the namespace.
                 if known.format < FORMATS.1 {
                     let known = NamespaceConfig { format: FORMATS.1, revision: known.revision + 1, ..known };
@@ -208,6 +207,12 @@ impl Namespaces {
             }
             (None, None) => Ok(None),
         }
+    }
+
+    /// Enters the name in the list of namespaces, but only in the store that this server knows.
+    async fn register(&self, name: &NamespaceName) -> Result<(), StoreError> {
+        self.store.verify(self.witnesses.identity()).await?;
+        self.store.register(name).await
     }
 
     /// The config of a namespace, which is written back first where the store has lost it.
@@ -235,8 +240,7 @@ impl Namespaces {
         if let Some(namespace) = self.get(name).await? {
             return Ok(namespace);
         }
-        self.store.verify(self.witnesses.identity()).await?;
-        self.store.register(name).await?;
+        self.register(name).await?;
         let namespace = self.open(name, &self.defaults.propose(None)).await?;
         tracing::info!(namespace = name.as_str(), partitions = namespace.config.partitions, "made a namespace");
         Ok(namespace)
@@ -278,8 +282,7 @@ impl Namespaces {
                     }
                 }
                 None => {
-                    self.store.verify(self.witnesses.identity()).await?;
-                    self.store.register(name).await?;
+                    self.register(name).await?;
                     let made = self.open(name, &next).await?;
                     if made.config == next {
                         return Ok(Ok(next));

@@ -8,6 +8,7 @@
 //! - [`Door`]: stands between clients and servers, and can lead elsewhere.
 //! - [`sentinelctl`]: the real command line, run to its end.
 //! - [`Collector`]: an OTLP receiver.
+//! - [`script_call`]: a call of the script by itself.
 //! - [`until_fenced`]: the wait until a server notices a store that lost changes, and what the refusal must say.
 //! - [`History`]: answers of concurrent calls, checked for linearizability by their sequence.
 //! - [`model`]: what the service must answer, call by call, as a plain model says it.
@@ -37,6 +38,7 @@ pub mod model;
 mod process;
 mod proxy;
 mod redis;
+mod script;
 mod sentinel;
 mod shop;
 
@@ -50,6 +52,7 @@ pub use self::{
     http::http_get,
     proxy::Proxy,
     redis::Redis,
+    script::{epoch, script_call},
     sentinel::{Launch, SentinelProcess},
     shop::{Shop, figure, order},
 };

@@ -73,6 +73,17 @@ impl Shop {
         self.hold_order(v1::ReserveRequest { ttl, ..order(&[(sku, quantity)]) }).await
     }
 
+    /// Supplies so many SKUs with 10 units each, and holds one unit of each; returns the SKUs and the reservations.
+    pub async fn hold_one_of_each(&self, skus: usize) -> (Vec<String>, Vec<String>) {
+        let skus: Vec<String> = (0..skus).map(|i| format!("sku-{i}")).collect();
+        let mut held = Vec::new();
+        for sku in &skus {
+            self.supply(sku, 10).await;
+            held.push(self.hold(sku, 1).await.reservation_id);
+        }
+        (skus, held)
+    }
+
     /// A hold of this order that must succeed.
     pub async fn hold_order(&self, order: v1::ReserveRequest) -> v1::Reservation {
         match self.reserve(order).await.expect("a reservation").result {

@@ -122,15 +122,15 @@ impl InventorySentinel for Checkout {
         let deadline = deadline(request.metadata());
         let v1::IsProtectedRequest { namespace_id, sku } = request.into_inner();
         let handler = async {
-            let told = match self.ask(read_is_protected(namespace_id, sku), deadline).await {
+            let result = match self.ask(read_is_protected(namespace_id, sku), deadline).await {
                 Ok(asked) => asked.told(tell_protected).await,
                 Err(failure) => Err(failure),
             };
-            match told {
+            match result {
                 Err(failure) if failure.reason() == Reason::SkuNotFound => {
                     Ok(v1::IsProtectedResponse { is_protected: false })
                 }
-                told => told,
+                result => result,
             }
         };
         self.0.answer(Measured::IsProtected, handler, |_| false).await

@@ -49,12 +49,11 @@ impl Admin {
         let figures = figures(skus)?;
         let namespace = self.desk.namespace(&name, deadline).await?;
         let namespace = namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
-        let partition = u16::try_from(partition).ok().filter(|&partition| namespace.lane(partition).is_some());
-        let partition = partition.ok_or_else(|| Invalid::new(Reason::InvalidPartition, "partition"))?;
+        let found = u16::try_from(partition).ok().and_then(|partition| Some((partition, namespace.lane(partition)?)));
+        let (partition, lane) = found.ok_or_else(|| Invalid::new(Reason::InvalidPartition, "partition"))?;
         if let Some(i) = figures.iter().position(|figure| namespace.partition_of(&figure.sku) != partition) {
             return Err(Invalid::new(Reason::InvalidPartition, format!("skus[{i}].sku")).into());
         }
-        let lane = lane_in(&namespace, partition)?;
         check_age(&namespace, lane, &request_id, Instant::now())?;
 
         let memo = namespace.identity(&request_id);
@@ -142,10 +141,6 @@ fn fenced(FencedPartition { namespace, partition, fence }: FencedPartition) -> v
         is_gated: fence.is_gated,
         fenced_at: Some(convert::timestamp(fence.noticed_at)),
     }
-}
-
-fn lane_in(namespace: &Namespace, partition: u16) -> Result<&Lane, Failure> {
-    namespace.lane(partition).ok_or_else(|| Invalid::new(Reason::InvalidPartition, "partition").into())
 }
 
 /// Sets the counters of these SKUs; returns how many there are.

@@ -1,9 +1,9 @@
 //! The script by itself, called as no server of ours would: what the server should have refused it refuses again,
 //! before its first write; and the groups of a batch, of which each sees what those before it have done.
 
-use deadpool_redis::redis::{Cmd, Value, cmd};
+use deadpool_redis::redis::{Cmd, ToRedisArgs, Value, cmd};
 use sentinel_server::script_source;
-use sentinel_tests::{Redis, SentinelProcess, eventually, number_in};
+use sentinel_tests::{Redis, SentinelProcess, epoch, eventually, script_call};
 
 fn u48(number: u64) -> [u8; 6] {
     number.to_be_bytes()[2..].try_into().expect("six bytes")
@@ -23,12 +23,8 @@ fn shape(lines: &[(u32, &str)]) -> Vec<u8> {
 /// Kind, args, ids and extra.
 type Group = (&'static str, Vec<u8>, Vec<u8>, Vec<u8>);
 
-fn call(script: &str, epoch: &str, groups: &[Group]) -> Cmd {
-    let mut command = cmd("EVAL");
-    command.arg(script).arg(7);
-    for name in ["meta", "stock", "records:a", "records:b", "deadlines", "events", "buyers"] {
-        command.arg(format!("is:{{sale/0}}:{name}"));
-    }
+fn call(script: &str, epoch: impl ToRedisArgs, groups: &[Group]) -> Cmd {
+    let mut command = script_call(script);
     // The epoch, and the knowledge of a caller who knows nothing.
     command.arg(epoch).arg("g");
     for (kind, args, ids, extra) in groups {
@@ -114,13 +110,6 @@ fn malformed() -> Vec<Group> {
     ]
 }
 
-/// The epoch of the partition, which every batch names.
-async fn epoch(redis: &Redis) -> String {
-    let state: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:meta", "state")).await;
-    // Behind the version.
-    number_in(&state[1..7]).to_string()
-}
-
 /// The codes of each group of a reply.
 fn codes(reply: &Value) -> Vec<String> {
     let Value::Array(reply) = reply else { panic!("{reply:?}") };
@@ -142,7 +131,7 @@ async fn each_group_of_a_batch_sees_what_those_before_it_have_done() {
     shop.supply("ps5", 100).await;
     shop.supply("vita", 5).await;
     let (script, epoch) = (script_source(), epoch(&redis).await);
-    let ask = async |groups: &[Group]| codes(&redis.query(&call(&script, &epoch, groups)).await);
+    let ask = async |groups: &[Group]| codes(&redis.query(&call(&script, epoch, groups)).await);
     let id = |n: u8| vec![n; 16];
     let reserve = |sku: &str, n: u8, ttl: u64| ("R", shape(&[(1, sku)]), id(n), u48(ttl).to_vec());
     let extend = |of: u8, n: u8, ttl: u64| ("E", [id(of), u48(ttl).to_vec()].concat(), id(n), Vec::new());
@@ -193,7 +182,7 @@ async fn what_is_malformed_is_refused_again_before_the_first_write() {
     let mut connection = redis.connection().await;
     let good = ("R", shape(&[(1, "ps5")]), vec![9; 16], u48(60_000).to_vec());
     // Called this way it works, so what is refused below is refused for its own sake.
-    let answer: Value = redis.query(&call(&script, &epoch, std::slice::from_ref(&good))).await;
+    let answer: Value = redis.query(&call(&script, epoch, std::slice::from_ref(&good))).await;
     assert!(matches!(answer, Value::Array(_)), "{answer:?}");
     assert_eq!(shop.counts("ps5").await, (8, 2, 0));
 
@@ -205,10 +194,10 @@ async fn what_is_malformed_is_refused_again_before_the_first_write() {
     };
     for group in malformed() {
         let what = format!("{group:?}");
-        check(call(&script, &epoch, std::slice::from_ref(&group)), "SENTINELMALFORMED", &what).await;
+        check(call(&script, epoch, std::slice::from_ref(&group)), "SENTINELMALFORMED", &what).await;
         // Behind a good one it takes that one with it.
         let other = (good.0, good.1.clone(), vec![8; 16], good.3.clone());
-        check(call(&script, &epoch, &[other, group]), "SENTINELMALFORMED", &what).await;
+        check(call(&script, epoch, &[other, group]), "SENTINELMALFORMED", &what).await;
     }
     for epoch in ["nan", "-nan", "inf", "-1", "1.5", "0x10", "", "9007199254740993", "ps5"] {
         check(call(&script, epoch, std::slice::from_ref(&good)), "SENTINELCLOSED", epoch).await;

@@ -39,12 +39,7 @@ async fn a_reservation_carries_its_partition_and_a_cart_keeps_to_one() {
     let redis = Redis::start().await;
     let server = SentinelProcess::launch().on(&redis).flags("--partitions 4").start().await;
     let shop = server.shop("sale");
-    let skus: Vec<String> = (0..16).map(|i| format!("sku-{i}")).collect();
-    let mut held = Vec::new();
-    for sku in &skus {
-        shop.supply(sku, 10).await;
-        held.push(shop.hold(sku, 1).await.reservation_id);
-    }
+    let (skus, held) = shop.hold_one_of_each(16).await;
     // The last character of an id is the partition's low six bits.
     let partition = |id: &String| id.chars().last().expect("an id has characters");
     let partitions: std::collections::BTreeSet<char> = held.iter().map(partition).collect();

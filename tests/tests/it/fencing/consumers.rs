@@ -15,7 +15,7 @@ use super::{
         watch::{Feed, assert_gapless_but, ended, next},
         watch_numbers::{available, watch_protected, watch_stock},
     },
-    says_fenced, sell, take_one,
+    says_fenced, sell, take_one, token, two_lost_sales,
 };
 
 /// 100 units and 70 of them sold; the copy was made at 30.
@@ -47,14 +47,6 @@ impl Consumed {
     async fn settle(&self) {
         self.shop.settle(0, &[figure("ps5", 30)], &new_id()).await.expect("settled");
     }
-}
-
-/// The token of a consumer who has read up to this change.
-async fn token(shop: &Shop, sequence: i64) -> String {
-    let mut feed = Feed::open(shop, "", true).await.expect("a stream");
-    feed.catch_up().await;
-    assert_eq!(feed.events.last().map(|event| event.sequence), Some(sequence));
-    feed.token
 }
 
 /// Why this token is refused, at once or with the first response.
@@ -228,17 +220,7 @@ async fn a_token_alone_fences_a_store_that_no_server_remembers() {
 /// The settlement forgives what was known when it was made. A consumer knows of a later change that is lost as well.
 #[tokio::test]
 async fn a_token_above_what_is_forgiven_fences_once_more() {
-    let mut redis = Redis::start().await;
-    let mut server = SentinelProcess::on(&redis).await;
-    let shop = server.shop("sale");
-    shop.supply("ps5", 100).await;
-    let copy = redis.files().copy();
-    sell(&shop, "ps5", 1).await;
-    let early = token(&shop, 3).await;
-    sell(&shop, "ps5", 1).await;
-    let late = token(&shop, 5).await;
-    server.kill9();
-    redis.restart_with_copy(&copy).await;
+    let (redis, early, late) = two_lost_sales().await;
     let fresh = SentinelProcess::on(&redis).await;
     let shop = fresh.shop("sale");
     assert_compacted(resumed(&shop, &early).await);

@@ -247,12 +247,7 @@ async fn a_partition_that_is_deleted_is_fenced_and_the_others_go_on() {
     let redis = Redis::start().await;
     let server = SentinelProcess::launch().on(&redis).flags("--partitions 4").start().await;
     let shop = server.shop("sale");
-    let skus: Vec<String> = (0..16).map(|i| format!("sku-{i}")).collect();
-    let mut held = Vec::new();
-    for sku in &skus {
-        shop.supply(sku, 10).await;
-        held.push(shop.hold(sku, 1).await.reservation_id);
-    }
+    let (skus, held) = shop.hold_one_of_each(16).await;
     // The last character of an id is the partition.
     let is_lost = |id: &String| id.ends_with('C');
     assert!(held.iter().any(is_lost) && !held.iter().all(is_lost), "{held:?}");

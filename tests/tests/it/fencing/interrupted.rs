@@ -3,10 +3,12 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use deadpool_redis::redis::{Cmd, Value, cmd};
+use deadpool_redis::redis::{Cmd, Value};
 use inventory_sentinel::{Reason, v1};
 use sentinel_server::script_source;
-use sentinel_tests::{Redis, SentinelProcess, assert_refused, figure, new_id, number_in, reason, until_fenced};
+use sentinel_tests::{
+    Redis, SentinelProcess, assert_refused, epoch, figure, new_id, number_in, reason, script_call, until_fenced,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UnixStream},
@@ -14,7 +16,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{super::watch::Feed, Lost, persist, says_fenced, sell, take_one, token};
+use super::{super::watch::Feed, Lost, persist, says_fenced, sell, take_one, token, two_lost_sales};
 
 /// What becomes of a script call of the kind that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,17 +146,7 @@ async fn a_loss_within_a_settlement_is_not_settled_by_its_end() {
 /// Another server knows of more lost changes, and says so while an operator settles what was known when he began.
 #[tokio::test]
 async fn a_loss_that_is_noticed_within_a_settlement_is_not_forgiven_by_it() {
-    let mut redis = Redis::start().await;
-    let mut server = SentinelProcess::on(&redis).await;
-    let shop = server.shop("sale");
-    shop.supply("ps5", 100).await;
-    let copy = redis.files().copy();
-    sell(&shop, "ps5", 1).await;
-    let early = token(&shop).await;
-    sell(&shop, "ps5", 1).await;
-    let late = token(&shop).await;
-    server.kill9();
-    redis.restart_with_copy(&copy).await;
+    let (redis, early, late) = two_lost_sales().await;
     let mut holder = Holder::start(&redis).await;
     let fresh = SentinelProcess::launch().flags(&holder.flags()).start().await;
     let shop = fresh.shop("sale");
@@ -200,14 +192,9 @@ async fn a_settlement_is_not_repeated_for_another_loss() {
 async fn a_settlement_sets_the_figures_that_it_was_begun_with() {
     let (lost, ()) = Lost::after(async |shop| drop(shop.supply("ps5", 100).await)).await;
     let redis = &lost.redis;
-    let state: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:meta", "state")).await;
-    let (script, epoch) = (script_source(), number_in(&state[1..7]));
+    let (script, epoch) = (script_source(), epoch(redis).await);
     let call = async |kind: &str, args: &[u8], id: u8| {
-        let mut command = cmd("EVAL");
-        command.arg(&script).arg(7);
-        for name in ["meta", "stock", "records:a", "records:b", "deadlines", "events", "buyers"] {
-            command.arg(format!("is:{{sale/0}}:{name}"));
-        }
+        let mut command = script_call(&script);
         let Value::Array(reply) =
             redis.query::<Value>(command.arg(epoch).arg("g").arg(kind).arg(args).arg(&[id; 16][..]).arg("")).await
         else {
@@ -241,7 +228,7 @@ async fn a_settlement_forgives_all_that_was_lost_below_what_was_seen() {
     shop.supply("ps5", 100).await;
     let copy = redis.files().copy();
     sell(&shop, "ps5", 1).await;
-    let early = token(&shop).await;
+    let early = token(&shop, 3).await;
     redis.restart().await;
     persist("an answer", async || shop.adjust_stock("ps5", 1, &new_id()).await).await.expect("nothing is lost");
     sell(&shop, "ps5", 1).await;

@@ -90,9 +90,27 @@ async fn persist<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, tonic::
     .await
 }
 
-/// The resume token of a consumer that has read everything.
-async fn token(shop: &Shop) -> String {
+/// The resume token of a consumer that has read everything, up to this sequence.
+async fn token(shop: &Shop, sequence: i64) -> String {
     let mut feed = Feed::open(shop, "", true).await.expect("a stream");
     feed.catch_up().await;
+    assert_eq!(feed.events.last().map(|event| event.sequence), Some(sequence));
     feed.token
+}
+
+/// A store that lost two sales, which no server knows any more, and the tokens of the consumers that saw the first
+/// and the second of them.
+async fn two_lost_sales() -> (Redis, String, String) {
+    let mut redis = Redis::start().await;
+    let mut server = SentinelProcess::on(&redis).await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    let copy = redis.files().copy();
+    sell(&shop, "ps5", 1).await;
+    let early = token(&shop, 3).await;
+    sell(&shop, "ps5", 1).await;
+    let late = token(&shop, 5).await;
+    server.kill9();
+    redis.restart_with_copy(&copy).await;
+    (redis, early, late)
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use deadpool_redis::redis::{Cmd, Value, cmd};
+use deadpool_redis::redis::{Value, cmd};
 use inventory_sentinel::{Reason, v1};
 use sentinel_server::script_source;
-use sentinel_tests::{Redis, SentinelProcess, Shop, assert_refused, eventually, number_in, until_fenced};
+use sentinel_tests::{Redis, SentinelProcess, Shop, assert_refused, epoch, eventually, script_call, until_fenced};
 use tokio::time::sleep;
 
 use super::{persist, sell, take_one};
@@ -68,7 +68,7 @@ async fn a_lost_configuration_is_not_lost_in_silence() {
     assert!(taken.is_err() || kept || said > 0, "the configuration is gone, and nobody says so: {taken:?}");
 }
 
-/// What a server saw of another store, at which it was pointed by mistake, it must not believe of its own.
+/// A server is pointed at another store by mistake. What it saw there says nothing about the store that it knows.
 #[tokio::test]
 async fn namespaces_of_another_store_are_not_taken_for_ours() {
     let (redis, elsewhere, state) =
@@ -172,17 +172,12 @@ async fn each_loss_in_fast_has_its_mark() {
     let server = SentinelProcess::launch().on(&redis).flags("--durability fast --sweep-interval 1m").start().await;
     server.shop("sale").supply("ps5", 10).await;
     let script = script_source();
-    let state: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:meta", "state")).await;
-    let epoch = number_in(&state[1..7]);
+    let epoch = epoch(&redis).await;
     let mut marks = 0;
     for n in 0..70_u64 {
         let term = format!("{n:040x}").replace('0', "a");
         let term = format!("{}{}", &term[..38], &format!("{:02x}", n + 16)[..2]);
-        let mut command = cmd("EVAL");
-        command.arg(&script).arg(7);
-        for name in ["meta", "stock", "records:a", "records:b", "deadlines", "events", "buyers"] {
-            command.arg(format!("is:{{sale/0}}:{name}"));
-        }
+        let mut command = script_call(&script);
         let claim = [&b"n"[..], &epoch.to_be_bytes()[2..], term.as_bytes(), &(100_000 + n).to_be_bytes()[2..]].concat();
         redis.query::<Value>(command.arg(epoch).arg(claim)).await;
         let length: i64 = redis.ask("XLEN is:{sale/0}:events").await;

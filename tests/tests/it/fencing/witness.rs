@@ -46,6 +46,17 @@ async fn sold_70(redis: &Redis, server: &SentinelProcess) -> sentinel_tests::Sto
     copy
 }
 
+/// Sells 70 of 100 and starts the server again with its state folder, on the store that was emptied meanwhile.
+async fn restarted_on_an_emptied_store() -> (Redis, TempDir, SentinelProcess) {
+    let (mut redis, state) = (Redis::start().await, state_folder());
+    let mut server = remembering(&redis, state.path()).start().await;
+    sold_70(&redis, &server).await;
+    stop(&mut server).await;
+    redis.restart_empty().await;
+    server.restart_unready().await;
+    (redis, state, server)
+}
+
 /// The server was down while the operator restored the backup of the store. It started without a memory, and sold.
 #[tokio::test]
 async fn a_restarted_server_notices_an_older_copy() {
@@ -71,12 +82,7 @@ async fn a_restarted_server_notices_an_older_copy() {
 /// Server and store were down together, and the store came back empty: the sale could begin a second time.
 #[tokio::test]
 async fn a_restarted_server_notices_an_emptied_store() {
-    let (mut redis, state) = (Redis::start().await, state_folder());
-    let mut server = remembering(&redis, state.path()).start().await;
-    sold_70(&redis, &server).await;
-    stop(&mut server).await;
-    redis.restart_empty().await;
-    server.restart_unready().await;
+    let (_redis, _state, server) = restarted_on_an_emptied_store().await;
     // Nobody has called it yet.
     let fenced = says_fenced(&server, 0).await;
     assert_eq!((fenced.seen.map(|seen| seen.sequence), fenced.kept_sequence), (Some(141), 0));
@@ -91,12 +97,7 @@ async fn a_restarted_server_notices_an_emptied_store() {
 /// The first call after the start is an attempt to warm up again, before any probe.
 #[tokio::test]
 async fn a_restarted_server_does_not_warm_up_an_emptied_store() {
-    let (mut redis, state) = (Redis::start().await, state_folder());
-    let mut server = remembering(&redis, state.path()).start().await;
-    sold_70(&redis, &server).await;
-    stop(&mut server).await;
-    redis.restart_empty().await;
-    server.restart_unready().await;
+    let (_redis, _state, server) = restarted_on_an_emptied_store().await;
     let shop = server.shop("sale");
     until_fenced("SetStock if_absent", async || shop.warm_up("ps5", 100).await).await;
 }
