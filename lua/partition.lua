@@ -23,9 +23,18 @@ if #state == STATE_LENGTH_1 then
 else
   version = byte(state, 1) or 0
   if version > STATE_VERSION then fail('SENTINELNEWER state') end
-  if version ~= STATE_VERSION or #state < STATE_LENGTH then fail('SENTINELCORRUPT state') end
-  _, state_epoch, state_term, ctx.sequence, clock_mark, clock_offset, generation, ctx.next_due, ctx.pending,
-    older_pending, older_written, term_first, flags, settled_at = unpack_bytes(STATE_FORMAT, state)
+  local length = STATE_LENGTH
+  if version == STATE_VERSION and #state >= STATE_LENGTH then
+    _, state_epoch, state_term, ctx.sequence, clock_mark, clock_offset, generation, ctx.next_due, ctx.pending,
+      older_pending, older_written, term_first, flags, settled_at, admin_records, older_admin_records =
+      unpack_bytes(STATE_FORMAT, state)
+  elseif version == STATE_VERSION_2 and #state >= STATE_LENGTH_2 then
+    length = STATE_LENGTH_2
+    _, state_epoch, state_term, ctx.sequence, clock_mark, clock_offset, generation, ctx.next_due, ctx.pending,
+      older_pending, older_written, term_first, flags, settled_at = unpack_bytes(STATE_FORMAT_2, state)
+  else
+    fail('SENTINELCORRUPT state')
+  end
   state_run = state_term
   if settled_at > 0 then ctx.settled_at = settled_at end
   ctx.has_terms = true
@@ -33,7 +42,7 @@ else
     ctx.gated = bit.band(flags, GATED) > 0
     ctx.emptied = bit.band(flags, EMPTIED) > 0
     ctx.unreported = bit.band(flags, UNREPORTED) > 0
-    if bit.band(flags, OTHER_RUN) > 0 then state_run = sub(state, STATE_LENGTH + 1) end
+    if bit.band(flags, OTHER_RUN) > 0 then state_run = sub(state, length + 1) end
     is_unproven = ctx.gated or ctx.emptied or ctx.unreported
   end
 end

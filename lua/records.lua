@@ -1,10 +1,12 @@
 -- The bytes of every record, big-endian; the same formats are in server/src/store/wire.rs.
 -- Pure functions; no redis.call. Formats as struct.pack reads them, lengths in bytes:
---   state   version B (2), epoch I6, term 40, sequence I6, clock mark I6, clock offset i8, number of the
+--   state   version B (3), epoch I6, term 40, sequence I6, clock mark I6, clock offset i8, number of the
 --           generation B, next due I6 (0: none), pending I6, older pending I6, older written I6
---           (partition.lua), first sequence of the term I6, flags B, settled at I6             = 105
+--           (partition.lua), first sequence of the term I6, flags B, settled at I6, remembered requests of
+--           administrators I6, of them in the older generation I6                             = 117
 --           and where flag 8 is set: the replication id under which the term began, or ''
 --           flags: 1 gated, 2 emptied, 4 a loss has no event yet, 8 see above
+--           In format 2: version B (2) and the same without the remembered requests              = 105
 --           In format 1: epoch I6, sequence I6, mark I6, offset i8, generation B, next due I6, pending I6,
 --           older pending I6, older written I6                                                = 51
 --   terms   version B (1), number B, and for each: term 40, first sequence I6; then the epochs of which lost changes

@@ -11,8 +11,14 @@ else
   local flags = (ctx.gated and GATED or 0) + (ctx.emptied and EMPTIED or 0) + (ctx.unreported and UNREPORTED or 0)
   local is_other_run = state_run ~= state_term
   if is_other_run then flags = flags + OTHER_RUN end
-  bytes = pack(STATE_FORMAT, STATE_VERSION, state_epoch, state_term, ctx.sequence, ctx.now, clock_offset, generation,
-    ctx.next_due, ctx.pending, older_pending, older_written, term_first, flags, ctx.settled_at or 0)
+  if ctx.format == 2 then
+    bytes = pack(STATE_FORMAT_2, STATE_VERSION_2, state_epoch, state_term, ctx.sequence, ctx.now, clock_offset, generation,
+      ctx.next_due, ctx.pending, older_pending, older_written, term_first, flags, ctx.settled_at or 0)
+  else
+    bytes = pack(STATE_FORMAT, STATE_VERSION, state_epoch, state_term, ctx.sequence, ctx.now, clock_offset, generation,
+      ctx.next_due, ctx.pending, older_pending, older_written, term_first, flags, ctx.settled_at or 0, admin_records,
+      older_admin_records)
+  end
   if is_other_run then bytes = bytes .. state_run end
 end
 if history and history.changed then

@@ -24,10 +24,13 @@ local ENTRY_IDS = 128 -- ids in an entry of DEADLINES: what falls due is given b
 local MAX_TTL = 31536000000 -- ms: a year, far above what any namespace allows
 
 -- Formats and first bytes of the records (records.lua).
-local NEWEST_FORMAT = 2 -- of a namespace
-local STATE_VERSION = 2
-local STATE_FORMAT = '>BI6c40I6I6i8BI6I6I6I6I6BI6'
-local STATE_LENGTH = 105
+local NEWEST_FORMAT = 3 -- of a namespace
+local STATE_VERSION = 3
+local STATE_FORMAT = '>BI6c40I6I6i8BI6I6I6I6I6BI6I6I6'
+local STATE_LENGTH = 117
+local STATE_VERSION_2 = 2 -- in a namespace of format 2
+local STATE_FORMAT_2 = '>BI6c40I6I6i8BI6I6I6I6I6BI6'
+local STATE_LENGTH_2 = 105
 local STATE_FORMAT_1 = '>I6I6I6i8BI6I6I6I6' -- in a namespace of format 1
 local STATE_LENGTH_1 = 51
 local GATED, EMPTIED, UNREPORTED, OTHER_RUN = 1, 2, 4, 8 -- flags of a state
@@ -80,6 +83,7 @@ local ctx = {
 local known_config         -- of the caller, where it is newer than what is here
 local base_sequence = 0    -- the sequence as it was loaded
 local state_epoch, clock_mark, clock_offset, generation, older_pending, older_written = 0, 0, 0, 0, 0, 0
+local admin_records, older_admin_records = 0, 0 -- remembered requests of administrators in both generations, and in the older one
 local state_term = NO_TERM -- of the last sequence
 local term_first = 0       -- the first sequence of that term
 local state_run = NO_TERM  -- the replication id under which that term began

@@ -6,8 +6,8 @@ use crate::domain::{Fence, FenceId, HistoryPoint, Knowledge, Millis, Term, Verdi
 /// Flags of a state record and of a fence.
 const GATED: u8 = 1;
 const EMPTIED: u8 = 2;
-/// The version of a state record in a namespace of format 2.
-const STATE_VERSION: u8 = 2;
+/// The versions of a state record, in namespaces of format 2 and 3. What both have stands in the same place.
+const STATE_VERSIONS: [u8; 2] = [2, 3];
 /// Bytes of a state record in a namespace of format 1, which has no version.
 const STATE_LENGTH_1: usize = 51;
 /// Bytes between the sequence of a state record and its flags.
@@ -70,7 +70,7 @@ pub(crate) fn state_from(record: &[u8]) -> Option<PartitionState> {
         let at = HistoryPoint { epoch: bytes.u48()?, term: Term::NONE, sequence: bytes.u48()? };
         return Some(PartitionState { at, is_fenced: false });
     }
-    if bytes.u8()? != STATE_VERSION {
+    if !STATE_VERSIONS.contains(&bytes.u8()?) {
         return None;
     }
     let at = bytes.history_point()?;
