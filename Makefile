@@ -25,7 +25,7 @@ build: bootstrap ## build everything for release
 test: test-rust polyglot ## all tests: Rust against real Redis processes, then clients in other languages
 
 test-rust: bootstrap ## the Rust tests
-	cargo build --workspace --bins --locked
+	cargo build --workspace --locked
 	RUST_BACKTRACE=1 cargo test --workspace --locked
 
 polyglot: bootstrap ## Python, Go and grpcurl, each against a real server

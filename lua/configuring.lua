@@ -3,7 +3,9 @@
 
 if known_config then call('HSET', META, 'config', known_config) end
 local config = call('HGET', META, 'config')
-if ARGV[1] == 'open' then return { ctx.now, config, state_epoch } end
+if ARGV[1] == 'open' then
+  return { ctx.now, config, state_epoch, pack(SHOWN_CLOCK_FORMAT, clock_offset, day_correction, doubt) }
+end
 
 -- Replaces the config if it has this revision; returns 1 or 0, and the config as it is now.
 local replaced, next_config = tonumber(ARGV[3]), ARGV[4] or ''

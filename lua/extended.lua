@@ -116,7 +116,7 @@ function settle_extended(id, to, amounts)
     shape_of(lines, amounts), after == 'P' and shape_of(lines, rest) or '', withdrawn), id, 1, buyer)
 end
 
--- A later deadline; no unit moves.
+-- Another deadline; no unit moves.
 function extend_deadline(id, deadline)
   local record = known[id]
   local buyer, shape = buyer_and_shape(record)

@@ -49,7 +49,7 @@ local function verdict_of(epoch, term, sequence)
 end
 
 local gates, verdicts, has_doubt = string.lower(sub(knowledge, 1, 1)) == 'g', {}, false
-for at = 2, #knowledge, CLAIM_LENGTH do
+for at = 2, #knowledge - CLAIM_LENGTH + 1, CLAIM_LENGTH do
   local epoch, term, sequence = unpack_bytes('>I6c40I6', knowledge, at)
   local verdict, kept = verdict_of(epoch, term, sequence)
   verdicts[#verdicts + 1] = verdict

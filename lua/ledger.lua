@@ -3,7 +3,9 @@
 
 -- Everything is loaded: which of the files that follow are needed.
 ctx.any_counted = ctx.any_limited or ctx.any_extended
-ctx.any_extended = ctx.any_counted or kinds.r or kinds.L or kinds.c or kinds.b or kinds.E
+ctx.any_extended = ctx.any_counted or ctx.refuted or kinds.r or kinds.L or kinds.c or kinds.b or kinds.E
+
+local MAX_DOUBTED = 1024 -- holds made while the clock is in doubt that are corrected if it was wrong; later ones end late
 
 local runs = {} -- the same as run_list, by their heads
 
@@ -128,6 +130,7 @@ end
 
 -- For the deadline index: these ids are looked at then.
 function watch_deadline(deadline, ids)
+  if ctx.doubted and #ctx.doubted < 16 * MAX_DOUBTED then ctx.doubted = ctx.doubted .. ids end
   local at_once = new_deadlines[deadline]
   if at_once then
     at_once[#at_once + 1] = ids

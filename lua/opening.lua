@@ -10,13 +10,12 @@
 -- those who list records pass over. write.lua puts one into a generation that begins.
 local WEIGHT = 'M' .. rep('-', WEIGHT_LENGTH)
 
+local knowledge, config = sub(ARGV[2] or '', 1, -1 - EXPECTATION_LENGTH), ARGV[3] or ''
 local meta = call('HMGET', META, 'config', 'state')
 if not meta[1] and not meta[2] then
-  local knowledge, config = ARGV[2] or '', ARGV[3] or ''
   if call('EXISTS', STOCK, RECORDS_A, RECORDS_B, DEADLINES, EVENTS, BUYERS) > 0 then
     fail('SENTINELCORRUPT records without meta')
   end
-  if #knowledge % CLAIM_LENGTH ~= 1 then fail('SENTINELMALFORMED knowledge') end
   if #config < CONFIG_LENGTH then fail('SENTINELMALFORMED config') end
   local time = call('TIME')
   ctx.now = time[1] * 1000 + floor(time[2] / 1000)
@@ -42,9 +41,9 @@ if not meta[1] and not meta[2] then
   call('HSET', RECORDS_B, WEIGHT_FIELD, WEIGHT)
 elseif not meta[1] or not meta[2] then
   fail('SENTINELCORRUPT meta')
-elseif #(ARGV[2] or '') > 1 and #(ARGV[3] or '') >= CONFIG_LENGTH then
+elseif #knowledge > 1 and #config >= CONFIG_LENGTH then
   -- The caller knows the partition, and a later config of it: that one was lost.
   local epoch = unpack_bytes('>I6', meta[2], #meta[2] == STATE_LENGTH_1 and 1 or 2)
-  local is_known = unpack_bytes('>I6', ARGV[2], #ARGV[2] - CLAIM_LENGTH + 1) == epoch
-  if is_known and unpack_bytes('>I6', ARGV[3], 2) > unpack_bytes('>I6', meta[1], 2) then known_config = ARGV[3] end
+  local is_known = unpack_bytes('>I6', knowledge, #knowledge - CLAIM_LENGTH + 1) == epoch
+  if is_known and unpack_bytes('>I6', config, 2) > unpack_bytes('>I6', meta[1], 2) then known_config = config end
 end

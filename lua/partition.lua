@@ -1,7 +1,5 @@
--- The partition: loads its state and its config, compares what the caller knows of its history, and reads the one
--- clock and the generations. Reads META, TIME and the size of both generations. Sets what ctx has of the partition.
-
-local CLOCK_FREEZE = 1000 -- ms that the clock may stand still after a step back
+-- The partition: loads its state and its config, compares what the caller knows of its history, and finds the
+-- generations. Reads META and the size of both generations. Sets what ctx has of the partition.
 
 local meta = call('HMGET', META, 'config', 'state')
 local config, state = known_config or meta[1], meta[2]
@@ -42,6 +40,10 @@ else
     ctx.gated = bit.band(flags, GATED) > 0
     ctx.emptied = bit.band(flags, EMPTIED) > 0
     ctx.unreported = bit.band(flags, UNREPORTED) > 0
+    if bit.band(flags, STEPPED) > 0 then
+      day_correction, day_since, doubt, doubt_since = unpack_bytes(CLOCK_FORMAT, state, length + 1)
+      length = length + CLOCK_LENGTH
+    end
     if bit.band(flags, OTHER_RUN) > 0 then state_run = sub(state, length + 1) end
     is_unproven = ctx.gated or ctx.emptied or ctx.unreported
   end
@@ -53,30 +55,24 @@ if is_batch and state_epoch ~= tonumber(ARGV[1]) then fail('SENTINELCLOSED anoth
 -- Usually the caller knows one change, and it was made in the term that the partition is still in. Epoch and term
 -- stand beside each other in the state and in a claim.
 local knowledge = ARGV[2]
-if not knowledge or #knowledge % CLAIM_LENGTH ~= 1 then fail('SENTINELMALFORMED knowledge') end
+local length = knowledge and (#knowledge - 1) % CLAIM_LENGTH
+if length ~= 0 and length ~= EXPECTATION_LENGTH then fail('SENTINELMALFORMED knowledge') end
+local has_claims = #knowledge > CLAIM_LENGTH
 -- A claim is made in format 2: a namespace of format 1 has lost its config, which the caller brings when it opens it again.
-if #knowledge > 1 and ctx.format == 1 and is_batch then fail('SENTINELCLOSED an older config') end
-if #knowledge > 1 and ctx.format > 1 then
-  if #knowledge == 1 + CLAIM_LENGTH and sub(knowledge, 2, 47) == sub(state, 2, 47)
-    and unpack_bytes('>I6', knowledge, 48) <= ctx.sequence then
+if has_claims and ctx.format == 1 and is_batch then fail('SENTINELCLOSED an older config') end
+if #knowledge == 1 + CLAIM_LENGTH + EXPECTATION_LENGTH and ctx.format > 1 and sub(knowledge, 2, 47) == sub(state, 2, 47) then
+  local sequence
+  sequence, expected = unpack_bytes('>I6I6', knowledge, 48)
+  if sequence <= ctx.sequence then
     is_same_run = byte(knowledge, 1) < FIRST_SMALL and state_run == state_term
   else
     is_unproven = true
   end
+else
+  if length > 0 then expected = unpack_bytes('>I6', knowledge, #knowledge - 5) end
+  if has_claims and ctx.format > 1 then is_unproven = true end
 end
-
--- One clock decides: Redis's. It never runs backwards, because no instant before the mark is ever
--- used; and after a step back it stands still for CLOCK_FREEZE at most, because a longer step is
--- taken into an offset, which goes when no hold's deadline depends on it any more.
-local time = call('TIME')
-time = time[1] * 1000 + floor(time[2] / 1000)
-if clock_offset ~= 0 and time >= clock_mark and ctx.pending == 0 then clock_offset = 0 end
-local now = time + clock_offset
-if now < clock_mark then
-  if clock_mark - now > CLOCK_FREEZE then clock_offset = clock_mark - time end
-  now = clock_mark
-end
-ctx.now, ctx.now_bytes = now, pack('>I6', now)
+if expected == 0 then expected = nil end
 
 -- Two generations. A record stays in the one in which it was made, whatever becomes of it, and goes with the
 -- whole of it, in O(1): when no reservation in it is pending, and its last change is as long ago as the

@@ -27,7 +27,7 @@ local function buy_anew(id, purchase)
   local shape, lines = lapsed(record)
   for i = 1, lines.n do
     if not lines.stocks[i] or lines.stocks[i][AVAILABLE] < lines.quantities[i] then
-      if ctx.backlog then return 'A' end
+      if ctx.backlog or ctx.is_doubtful then return 'A' end
       return 'O', shape .. availability(lines)
     end
   end
@@ -35,7 +35,7 @@ local function buy_anew(id, purchase)
   if lines.limited then
     local code, detail = over_limit(lines, buyer)
     if code == 'I' then
-      if ctx.backlog then return 'A' end
+      if ctx.backlog or ctx.is_doubtful then return 'A' end
       return code, detail
     end
   end
@@ -132,6 +132,8 @@ end
 function apply.E(group)
   local ttl = #group.args == 22 and unpack_bytes('>I6', group.args, 17) or 0
   if ttl < 1 or ttl > MAX_TTL then fail('SENTINELMALFORMED ttl') end
+  -- A deadline that moves is neither too early nor too late, so it waits until the clock is certain.
+  if doubt > 0 then return { 'A', '' } end
   return change_once(group, function(record)
     local latest = unpack_bytes('>I6', record, 8) + ctx.longest_life
     if ctx.now + ttl > latest then return 'x', pack('>I6', max(0, latest - deadline_of(record))) end

@@ -29,7 +29,7 @@ function refusal_of(lines, group)
     elseif stock[FLAGS] % 2 == 0 then
       code, shared = 'U', char(i)
     elseif rules then
-      if ctx.now < rules[OPENS] or rules[CLOSES] > 0 and ctx.now >= rules[CLOSES] then
+      if ctx.day_least < rules[OPENS] or rules[CLOSES] > 0 and ctx.day_most >= rules[CLOSES] then
         code, shared = 'W', char(i) .. pack('>I6I6', rules[OPENS], rules[CLOSES])
       elseif rules[MOST_UNITS] > 0 and lines.quantities[i] > rules[MOST_UNITS] then
         code, shared = 'M', char(i) .. pack('>I6', rules[MOST_UNITS])
@@ -48,7 +48,7 @@ end
 
 -- Not where an identity was heard of before, where something is to be given back first, or where another
 -- operation may change what there is.
-if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] and not (history and history.changed) then
+if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] and not clock_changed and not ctx.is_doubtful and not (history and history.changed) then
   reply, reply_sequence = { '' }, ctx.sequence
   for g = 1, #groups do
     local group = groups[g]

@@ -1,6 +1,9 @@
 -- Completes the reply with its head, which contract.lua describes. No redis.call.
 
-local verdicts = ctx.verdicts or ''
-reply[1] = pack('>I6I6I4I6I6I6c40B', ctx.now, reply_sequence, expired, ctx.next_due, config_revision, ctx.sequence, state_term,
-  #verdicts) .. verdicts .. (ctx.fence or '')
+local verdicts, clock = ctx.verdicts or '', ''
+if clock_offset ~= 0 or day_correction ~= 0 or doubt ~= 0 then
+  clock = pack(SHOWN_CLOCK_FORMAT, clock_offset, day_correction, doubt)
+end
+reply[1] = pack('>I6I6I4I6I6I6c40BB', ctx.now, reply_sequence, expired, ctx.next_due, config_revision, ctx.sequence, state_term,
+  #clock, #verdicts) .. clock .. verdicts .. (ctx.fence or '')
 return reply

@@ -17,7 +17,7 @@ local function reserve_plain(group, head, rest)
   local shape, ids, lines, buyers = group.args, group.ids, group.lines, buyers_of(group)
   local n, room = #ids, 0
   if not rest then
-    room, rest = MAX_OPERATIONS, ctx.backlog and 'A' or 'S'
+    room, rest = MAX_OPERATIONS, (ctx.backlog or ctx.is_doubtful) and 'A' or 'S'
     for i = 1, lines.n do room = min(room, floor(lines.stocks[i][AVAILABLE] / lines.quantities[i])) end
     if ctx.quota_records - ctx.record_count < room then room, rest = max(0, ctx.quota_records - ctx.record_count), 'Q' end
   end
@@ -69,7 +69,7 @@ end
 local function reserve_group(group)
   local lines = group.lines
   local refusal, shared, ttl = refusal_of(lines, group)
-  local head = pack('>I6', ctx.now + ttl) .. ctx.now_bytes
+  local head = pack('>I6', ctx.made_at + ttl) .. ctx.made_bytes
   local reserve = (group.target or lines.limited) and reserve_by_rule or reserve_plain
   local codes, rest, details, available = reserve(group, head, refusal)
   if rest == 'S' then shared = available or availability(lines) end

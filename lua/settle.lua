@@ -21,6 +21,8 @@ function apply.I(group)
   local replay = replay_of(group, key)
   if replay then return replay end
   if not ctx.gated and not ctx.emptied then return { 'f', '' } end
+  -- Holds that are made while the clock is in doubt are made later than P says.
+  if doubt > 0 then return { 'A', '' } end
   local current = ctx.fence and sub(ctx.fence, -16) or NO_FENCE
   if fence ~= current then return { 'e', current } end
   if not ctx.gated then ctx.gated, history.fenced_at = true, ctx.now end

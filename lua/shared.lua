@@ -33,12 +33,16 @@ local STATE_FORMAT_2 = '>BI6c40I6I6i8BI6I6I6I6I6BI6'
 local STATE_LENGTH_2 = 105
 local STATE_FORMAT_1 = '>I6I6I6i8BI6I6I6I6' -- in a namespace of format 1
 local STATE_LENGTH_1 = 51
-local GATED, EMPTIED, UNREPORTED, OTHER_RUN = 1, 2, 4, 8 -- flags of a state
+local GATED, EMPTIED, UNREPORTED, OTHER_RUN, STEPPED = 1, 2, 4, 8, 16 -- flags of a state
+local CLOCK_FORMAT = '>i8I6I6I6' -- behind the state, where its flag says so
+local CLOCK_LENGTH = 26
+local SHOWN_CLOCK_FORMAT = '>i8i8I6' -- in a reply: offset, correction, doubt
 local CONFIG_VERSION = 2
 local CONFIG_FORMAT = '>BI6I6I6I6I6I6I6I6I2'
 local CONFIG_LENGTH = 51
 local NO_TERM = '0000000000000000000000000000000000000000'
 local CLAIM_LENGTH = 52
+local EXPECTATION_LENGTH = 6
 local NO_FENCE = '0000000000000000'
 local FIRST_SMALL = 97 -- 'a'
 local PENDING, EXTENDED_PENDING, MEMO = 80, 112, 77 -- 'P', 'p', 'M'
@@ -67,8 +71,12 @@ local ctx = {
   longest_life = 0,
   quota_records = 0,
   quota_skus = 0,
-  now = 0, -- the clock of this call, ms
+  now = 0, -- the partition's clock in this call, ms
   now_bytes = '', -- the same as I6
+  made_at = 0, -- the instant from which new deadlines count, ms: `now`, unless the clock is in doubt (clock.lua)
+  made_bytes = '', -- the same as I6
+  day_least = 0, -- the time of day, ms since 1970; between the two where the clock is in doubt
+  day_most = 0,
   current = '', -- the generation in which new records are made
   older = '', -- the one before it
   record_count = 0, -- records of the partition, counted against its quota
@@ -84,6 +92,11 @@ local known_config         -- of the caller, where it is newer than what is here
 local base_sequence = 0    -- the sequence as it was loaded
 local state_epoch, clock_mark, clock_offset, generation, older_pending, older_written = 0, 0, 0, 0, 0, 0
 local admin_records, older_admin_records = 0, 0 -- remembered requests of administrators in both generations, and in the older one
+-- The clock (clock.lua): what is added to P for the time of day, since when (P) the time of day differs from TIME, what the clock
+-- may be behind, since when (P).
+local day_correction, day_since, doubt, doubt_since = 0, 0, 0, 0
+local clock_changed        -- whether any of these, or the offset, is not as it was loaded
+local expected             -- P as the caller knows it, ms; nil: the caller does not know it
 local state_term = NO_TERM -- of the last sequence
 local term_first = 0       -- the first sequence of that term
 local state_run = NO_TERM  -- the replication id under which that term began

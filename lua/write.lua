@@ -26,11 +26,11 @@ if next(in_older) ~= nil then
 end
 -- Whether the older generation goes, and the current one becomes the older.
 local goes = older_pending == 0 and ctx.now >= older_written + retention and ctx.record_count > 0
-if moved or spent[1] or history and history.changed or goes and not groups[1] then
+if moved or spent[1] or clock_changed or history and history.changed or goes and not groups[1] then
   -- A key that was perhaps not read: a wrong type shows now.
   if next(new_deadlines) ~= nil then call('ZCARD', DEADLINES) end
 
-  -- One entry: version (1, or 2), now, sequence before it, in version 2 the sequence from which its numbers count, the
+  -- One entry: version (1, 2, or 3), now, in version 3 what is added for the time of day i8, sequence before it, since version 2 the sequence from which its numbers count, the
   -- term and its first sequence; number of runs,
   -- runs, number of SKUs, the stock of each after
   -- the batch; a SKU that is gone has no record. Its id is the last sequence, so that a reader resumes by
@@ -39,6 +39,8 @@ if moved or spent[1] or history and history.changed or goes and not groups[1] th
   if moved then
     local stock_values, gone_skus = {}, {}
     local skus, parts = {}, ctx.format == 1 and { pack('>BI6I6I2', 1, ctx.now, ctx.first_sequence, #run_list) }
+      or ctx.format > 2 and day_correction ~= 0 and { pack('>BI6i8I6I6c40I6I2', 3, ctx.now, day_correction, base_sequence,
+        ctx.first_sequence, state_term, term_first, #run_list) }
       or { pack('>BI6I6I6c40I6I2', 2, ctx.now, base_sequence, ctx.first_sequence, state_term, term_first, #run_list) }
     local n = 1
     for r = 1, #run_list do

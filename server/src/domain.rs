@@ -3,17 +3,20 @@
 //! - here: names, ids and numbers, and how they are parsed;
 //! - [`operation`]: what a lane carries, and what comes of it;
 //! - [`history`]: terms, places in a partition's history, and what was lost of it;
-//! - [`audit`]: what an audit finds.
+//! - [`audit`]: what an audit finds;
+//! - [`clock`]: the clock of a partition beside that of the store.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use inventory_sentinel::Reason;
 
 mod audit;
+mod clock;
 mod history;
 mod operation;
 
 pub(crate) use audit::{Finding, FindingKind, Report};
+pub(crate) use clock::{Clock, ClockOffsets, TimeOfDay};
 pub(crate) use history::{Fence, FenceId, HistoryPoint, Knowledge, Term, Verdict};
 pub(crate) use operation::{
     Answer, Condition, Happened, NamespaceChange, Operation, Outcome, Refusal, Reservation, ReservedLine, Rules,
@@ -286,17 +289,17 @@ impl RequestId {
 
     /// Whether the store is sure to know this identity still if it ever saw it; only a UUIDv7 tells.
     /// The margin covers the way to the store and clocks that disagree.
-    pub(crate) fn check_age(&self, now: Millis, retention: Duration) -> Result<(), Invalid> {
+    pub(crate) fn check_age(&self, now: TimeOfDay, retention: Duration) -> Result<(), Invalid> {
         const LARGEST_MARGIN: Duration = Duration::from_secs(5 * 60);
         let Some(Millis(born)) = self.born else {
             return Ok(());
         };
         let margin = LARGEST_MARGIN.min(retention / 2).as_millis() as u64;
         let retention = retention.as_millis() as u64;
-        if born.saturating_add(retention - margin) < now.0 {
+        if born.saturating_add(retention - margin) < now.earliest.0 {
             return Err(Invalid::new(Reason::RequestTooOld, "request_id"));
         }
-        if born > now.0.saturating_add(LARGEST_MARGIN.as_millis() as u64) {
+        if born > now.latest.0.saturating_add(LARGEST_MARGIN.as_millis() as u64) {
             return Err(Invalid::new(Reason::InvalidRequestId, "request_id"));
         }
         Ok(())

@@ -7,10 +7,7 @@
 
 use std::{
     pin::pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -24,13 +21,10 @@ use tracing::{Instrument as _, Span};
 mod queue;
 mod view;
 
-use self::{
-    queue::Queue,
-    view::{Seen, View},
-};
+use self::{queue::Queue, view::View};
 
 use crate::{
-    domain::{Answer, HistoryPoint, Knowledge, Millis, NamespaceName, Operation},
+    domain::{Answer, Clock, HistoryPoint, Knowledge, Millis, NamespaceName, Operation, TimeOfDay},
     store::{
         Mode, Store,
         error::StoreError,
@@ -51,6 +45,8 @@ const TOLD_AT_ONCE: usize = 64;
 const RESEND_BACKOFF: Duration = Duration::from_millis(10);
 /// The longest such pause.
 const MAX_RESEND_BACKOFF: Duration = Duration::from_millis(500);
+/// The pause before operations are sent again that wait for the partition's clock to be certain (lua/clock.lua).
+const DOUBT_PAUSE: Duration = Duration::from_millis(20);
 /// How often deadlines are looked at while a batch is under way: an answer that tells of one is late by this at
 /// most.
 const LOOK: Duration = Duration::from_millis(5);
@@ -126,18 +122,17 @@ struct Caller {
 }
 
 impl Lane {
-    /// Starts the lane's workers. `now` is the store's clock as it was just read.
+    /// Starts the lane's workers. `now` is the partition's clock as it was just read.
     pub(crate) fn start(
         destination: Destination,
         now: Millis,
+        clock: Clock,
         limits: LaneLimits,
         store: Arc<Store>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let queue = Arc::new(Queue::new(limits.queue));
-        // Due at once, so that the sweeper compares at once what is known of the partition with what is there.
-        let seen = Seen { now, at: Instant::now(), next_due: Some(now) };
-        let view = Arc::new(View { last: Mutex::new(seen), closed: AtomicBool::new(false) });
+        let view = Arc::new(View::opened(now, clock));
         for _ in 0..limits.in_flight {
             let worker = Worker {
                 destination: destination.clone(),
@@ -165,17 +160,19 @@ impl Lane {
         Ok(Pending { answered, is_read })
     }
 
-    /// The store's clock at this time, as far as it can be told from here.
-    pub(crate) fn time_at(&self, at: Instant) -> Millis {
-        let seen = self.view.seen();
-        Millis(seen.now.0 + at.saturating_duration_since(seen.at).as_millis() as u64)
+    /// The time of day at this time, as the partition has it.
+    pub(crate) fn time_of_day(&self, at: Instant) -> TimeOfDay {
+        self.view.time_of_day(at)
+    }
+
+    /// The partition's clock beside that of the store.
+    pub(crate) fn clock(&self) -> Clock {
+        self.view.clock()
     }
 
     /// Whether a hold is due as far as is known, or nothing was heard for so long.
     pub(crate) fn wants_sweep(&self, unheard: Duration) -> bool {
-        let (seen, now) = (self.view.seen(), Instant::now());
-        let is_unheard = now.saturating_duration_since(seen.at) >= unheard;
-        is_unheard || seen.next_due.is_some_and(|due| due <= self.time_at(now))
+        self.view.wants_sweep(unheard)
     }
 
     /// Whether the partition was found to be gone, replaced or configured anew: the namespace must be
@@ -261,8 +258,8 @@ impl Worker {
         }
     }
 
-    /// Carries these to their end. Usually one round; more where due holds had to be given back
-    /// first, or where the store is at its memory limit.
+    /// Sends these as one batch; once more where the store is at its memory limit. Operations that have to wait for due holds to
+    /// be given back return to the queue, so that they share the next batch with all that wait.
     async fn carry(&self, mut jobs: Vec<Job>, look: &mut Interval) {
         let mut mode = Mode::Plain;
         loop {
@@ -280,7 +277,11 @@ impl Worker {
             }
             jobs = match self.round(jobs, mode, look).await {
                 Round::Done => return,
-                Round::Again(jobs) => jobs,
+                Round::Again { jobs, pause } => {
+                    tokio::time::sleep(pause).await;
+                    self.metrics.add_queued(jobs.len() as i64);
+                    return self.queue.put_back(jobs);
+                }
                 Round::Full(jobs) => {
                     mode = Mode::Resolving;
                     jobs
@@ -295,7 +296,6 @@ impl Worker {
         self.metrics.observe_batch(jobs.len());
         let span =
             spans::batch_span(to.namespace.as_str(), to.partition, jobs.len(), jobs.iter().map(|job| &job.caller.span));
-        let asked = Instant::now();
         let result = {
             let mut sending = pin!(self.send(&mut batch, mode, &span));
             loop {
@@ -314,8 +314,8 @@ impl Worker {
         let (operations, callers): (Vec<_>, Vec<_>) =
             jobs.into_iter().map(|Job { operation, caller }| (operation, caller)).unzip();
         match result {
-            Ok((value, knowledge)) => match batch.decode(&value, to.partition, operations) {
-                Ok(reply) => self.answer(reply, &knowledge, callers, asked).await,
+            Ok(Sent { reply, knowledge, at }) => match batch.decode(&reply, to.partition, operations) {
+                Ok(reply) => self.answer(reply, &knowledge, callers, at).await,
                 Err(error) => self.fail(&error, callers),
             },
             Err(StoreError::Full) if mode == Mode::Plain => {
@@ -330,16 +330,18 @@ impl Worker {
         }
     }
 
-    async fn answer(&self, reply: Reply, sent: &Knowledge, callers: Vec<Caller>, asked: Instant) -> Round {
+    async fn answer(&self, reply: Reply, known: &Knowledge, callers: Vec<Caller>, sent: Instant) -> Round {
         let at = HistoryPoint { epoch: self.destination.epoch, term: reply.term, sequence: reply.sequence };
-        self.destination.witness.confirm(sent, Observed { at, fence: reply.fence, verdicts: &reply.verdicts });
-        if let Some(jump) = self.view.note(&reply, asked) {
-            self.metrics.inc_clock_jump();
-            tracing::warn!(
+        let witness = &self.destination.witness;
+        witness.confirm(known, Observed { at, fence: reply.fence, verdicts: &reply.verdicts });
+        witness.read_clock(reply.now, reply.clock, sent);
+        if let Some(step) = self.view.note(&reply) {
+            self.metrics.inc_clock_step();
+            tracing::debug!(
                 namespace = self.destination.namespace.as_str(),
                 partition = self.destination.partition,
-                milliseconds = jump,
-                "the store's clock jumped"
+                milliseconds = step,
+                "the store's clock made a step"
             );
         }
         self.metrics.add_expired(reply.expired);
@@ -368,7 +370,8 @@ impl Worker {
                 }
             }
         }
-        if again.is_empty() { Round::Done } else { Round::Again(again) }
+        let pause = if reply.clock.doubt > 0 { DOUBT_PAUSE } else { Duration::ZERO };
+        if again.is_empty() { Round::Done } else { Round::Again { jobs: again, pause } }
     }
 
     fn fail(&self, error: &StoreError, callers: Vec<Caller>) -> Round {
@@ -403,7 +406,7 @@ impl Worker {
 
     /// Sends a batch until it is known what became of it: every change in it has an identity, so that
     /// it means the same however often it arrives. Returns the reply and the knowledge that was sent with it.
-    async fn send(&self, batch: &mut Batch, mode: Mode, span: &Span) -> Result<(RawReply, Knowledge), StoreError> {
+    async fn send(&self, batch: &mut Batch, mode: Mode, span: &Span) -> Result<Sent, StoreError> {
         let give_up = Instant::now() + self.limits.resend_for;
         let mut backoff = RESEND_BACKOFF;
         let mut doubt = None;
@@ -411,9 +414,10 @@ impl Worker {
             let redis = spans::redis_span(span, "batch");
             let Destination { keys, epoch, witness, .. } = &self.destination;
             let knowledge = witness.knowledge();
-            let result = self.store.apply(keys, *epoch, &knowledge, batch, mode).instrument(redis).await;
+            let expected = |at| witness.expected(at);
+            let result = self.store.apply(keys, *epoch, &knowledge, expected, batch, mode).instrument(redis).await;
             let error = match result {
-                Ok(value) => return Ok((value, knowledge)),
+                Ok((reply, at)) => return Ok(Sent { reply, knowledge, at }),
                 Err(error) => error,
             };
             self.metrics.inc_store_error(error.kind());
@@ -434,10 +438,22 @@ impl Worker {
     }
 }
 
+/// A batch that was answered.
+struct Sent {
+    reply: RawReply,
+    /// What was sent with it.
+    knowledge: Knowledge,
+    at: Instant,
+}
+
 /// What a round leaves to do.
 enum Round {
     Done,
-    Again(Vec<Job>),
+    Again {
+        jobs: Vec<Job>,
+        /// Before they are sent again.
+        pause: Duration,
+    },
     Full(Vec<Job>),
 }
 

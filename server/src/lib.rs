@@ -198,6 +198,7 @@ async fn serve(
         Arc::clone(&namespaces),
         Arc::clone(&store),
         identity,
+        Arc::clone(&metrics),
         config.sweep_interval,
         stop.clone(),
     ));

@@ -16,7 +16,7 @@ mod settings;
 pub(crate) use settings::Defaults;
 
 use crate::{
-    domain::{FORMATS, Id, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
+    domain::{ClockOffsets, FORMATS, Id, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
     lane::{Destination, Lane, LaneLimits},
     store::{
         Store,
@@ -312,6 +312,13 @@ impl Namespaces {
         self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    /// How far the clocks of all open partitions are from the store's.
+    pub(crate) fn clock_offsets(&self) -> ClockOffsets {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let lanes = open.values().flat_map(|namespace| namespace.lanes());
+        lanes.fold(ClockOffsets::default(), |offsets, lane| offsets.or(lane.clock()))
+    }
+
     /// The namespace, if it is open here.
     pub(crate) fn opened(&self, name: &NamespaceName) -> Option<Arc<Namespace>> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
@@ -346,7 +353,14 @@ impl Namespaces {
                 default_ttl: opened.config.default_ttl,
                 witness,
             };
-            Lane::start(destination, opened.now, self.limits, Arc::clone(&self.store), Arc::clone(&self.metrics))
+            Lane::start(
+                destination,
+                opened.now,
+                opened.clock,
+                self.limits,
+                Arc::clone(&self.store),
+                Arc::clone(&self.metrics),
+            )
         };
         let lanes = (0..).zip(opened.into_iter().zip(witnesses.clone())).map(start).collect();
         if config.format == 1 {

@@ -7,10 +7,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::Operation,
+    domain::{ClockOffsets, Operation},
     lane::Lane,
     namespaces::Namespaces,
     store::{Store, identity::Identity},
+    telemetry::metrics::Metrics,
 };
 
 /// How often all namespaces of the store are looked through for those this server does not know,
@@ -19,6 +20,8 @@ const LOOK_AROUND: Duration = Duration::from_secs(5);
 /// How often a server looks whether the partitions that it has opened are there, and at how many at most each time.
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
 const PRESENCE_PARTITIONS: usize = 1_000;
+/// A change of a clock's offset that is logged, in milliseconds.
+const REPORTED_OFFSET: u64 = 1_000;
 /// Longest time that one sweep may take.
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -28,6 +31,7 @@ pub(crate) async fn run(
     namespaces: Arc<Namespaces>,
     store: Arc<Store>,
     identity: Arc<Identity>,
+    metrics: Arc<Metrics>,
     interval: Duration,
     stop: CancellationToken,
 ) {
@@ -35,6 +39,7 @@ pub(crate) async fn run(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked_around: Option<Instant> = None;
     let mut presence = Presence { checked: Instant::now(), next: 0 };
+    let mut reported = ClockOffsets::default();
     loop {
         let is_replaced = tokio::select! {
             () = stop.cancelled() => return,
@@ -64,6 +69,16 @@ pub(crate) async fn run(
                     sweep(lane).await;
                 }
             }
+        }
+        let offsets = namespaces.clock_offsets();
+        metrics.set_clock_offsets(offsets);
+        if offsets.differs(reported, REPORTED_OFFSET) {
+            tracing::warn!(
+                clock_offset_ms = offsets.clock,
+                time_of_day_offset_ms = offsets.time_of_day,
+                "the difference between the store's clock and those of the partitions has changed"
+            );
+            reported = offsets;
         }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! - here: [`Witnesses`] of all namespaces;
 //! - [`partition`]: the [`Witness`] of one partition;
+//! - [`clock`]: what is known of its clock, in memory only;
 //! - [`file`]: the file, its lock and its format.
 
 use std::{
@@ -19,16 +20,18 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+mod clock;
 mod file;
 mod partition;
 
+use self::{
+    clock::KnownClock,
+    file::{ClaimEntry, Document, FORMAT, NamespaceEntry, PartitionEntry, StateDir, from_hex, to_hex},
+    partition::Known,
+};
 pub(crate) use self::{
     file::StateError,
     partition::{Observed, Witness},
-};
-use self::{
-    file::{ClaimEntry, Document, FORMAT, NamespaceEntry, PartitionEntry, StateDir, from_hex, to_hex},
-    partition::Known,
 };
 use crate::{
     domain::{Fence, HistoryPoint, Knowledge, NamespaceName, Term},
@@ -126,6 +129,7 @@ impl Witnesses {
             namespace: name.clone(),
             partition,
             known: Mutex::new(Known { epoch, claims, fence: None, fenced_until: 0 }),
+            clock: KnownClock::default(),
             changes: Arc::clone(&self.changes),
             metrics: Arc::clone(&self.metrics),
         })

@@ -1,6 +1,10 @@
 //! A Redis of the test's own: one process in a temporary folder, on a unix socket, with faults to order.
 
-use std::process::{Command, Stdio};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use deadpool_redis::redis::{Client, Cmd, FromRedisValue, aio::MultiplexedConnection};
 use rustix::process::Signal;
@@ -11,6 +15,9 @@ use crate::{
     files::{StoreCopy, StoreFiles},
     process::{self, Owned},
 };
+
+/// The file of a clock of its own, in its folder (tests/clock).
+const CLOCK: &str = "clock";
 
 /// One redis-server or valkey-server; killed when dropped.
 #[derive(Debug)]
@@ -26,6 +33,13 @@ impl Redis {
         Redis::start_with(&["--appendonly yes", "--appendfsync always"]).await
     }
 
+    /// One whose time of day [`Redis::step_clock`] changes, fit for the durable mode.
+    pub async fn start_with_clock() -> Redis {
+        let folder = TempDir::with_prefix("sentinel-redis-").expect("a temporary folder");
+        fs::write(folder.path().join(CLOCK), 0i64.to_ne_bytes()).expect("the file of the clock");
+        Redis::start_in(folder, &["--appendonly yes", "--appendfsync always"]).await
+    }
+
     /// One without a disk, for the `fast` mode only.
     pub async fn start_in_memory() -> Redis {
         Redis::start_with(&["--appendonly no"]).await
@@ -33,7 +47,10 @@ impl Redis {
 
     /// One with these options, each as on the command line, on top of: no TCP, no snapshots.
     pub async fn start_with(options: &[&str]) -> Redis {
-        let folder = TempDir::with_prefix("sentinel-redis-").expect("a temporary folder");
+        Redis::start_in(TempDir::with_prefix("sentinel-redis-").expect("a temporary folder"), options).await
+    }
+
+    async fn start_in(folder: TempDir, options: &[&str]) -> Redis {
         let options: Vec<String> = options.iter().flat_map(|option| option.split(' ')).map(str::to_owned).collect();
         let child = spawn(&folder, &options);
         let redis = Redis { child, options, folder };
@@ -47,7 +64,7 @@ impl Redis {
     }
 
     /// Where it listens.
-    pub fn socket(&self) -> std::path::PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.folder.path().join("redis.sock")
     }
 
@@ -92,6 +109,15 @@ impl Redis {
     pub async fn now(&self) -> i64 {
         let (seconds, micros): (i64, i64) = self.ask("TIME").await;
         seconds * 1_000 + micros / 1_000
+    }
+
+    /// Sets its time of day so many milliseconds ahead of this machine's, or behind it. Only for one
+    /// that was started with a clock of its own.
+    pub fn step_clock(&self, milliseconds: i64) {
+        let file = self.folder.path().join(CLOCK);
+        let mut file = fs::OpenOptions::new().write(true).open(file).expect("a Redis with a clock of its own");
+        // One write, so that no half of it is read.
+        std::io::Write::write_all(&mut file, &milliseconds.to_ne_bytes()).expect("a step");
     }
 
     /// Kills it, as a crash would.
@@ -149,7 +175,12 @@ fn spawn(folder: &TempDir, options: &[String]) -> Owned {
     let program = process::find(&["valkey-server", "redis-server"]);
     let socket = folder.path().join("redis.sock");
     let _ = std::fs::remove_file(&socket);
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    let clock = folder.path().join(CLOCK);
+    if clock.exists() {
+        command.env("LD_PRELOAD", process::built("libsentinel_test_clock.so")).env("SENTINEL_TEST_CLOCK", clock);
+    }
+    let child = command
         .args(["--port", "0", "--save", "", "--daemonize", "no", "--enable-debug-command", "yes", "--dir"])
         .arg(folder.path())
         .arg("--unixsocket")

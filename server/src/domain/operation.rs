@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BuyerId, Delta, Fence, FenceId, HistoryPoint, Id, Line, Millis, OnHand, ReservationId, Sku, Ttl};
+use super::{BuyerId, Clock, Delta, Fence, FenceId, HistoryPoint, Id, Line, Millis, OnHand, ReservationId, Sku, Ttl};
 
 /// Where a reservation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,18 @@ pub(crate) struct Reservation {
     pub(crate) resolved_at: Option<Millis>,
     /// The reservation that this one came after.
     pub(crate) origin: Option<ReservationId>,
+}
+
+impl Reservation {
+    /// With its instants as the time of day; they are stored on the partition's clock.
+    pub(crate) fn at_time_of_day(self, clock: Clock) -> Self {
+        Self {
+            created_at: clock.time_of_day(self.created_at),
+            expires_at: clock.time_of_day(self.expires_at),
+            resolved_at: self.resolved_at.map(|at| clock.time_of_day(at)),
+            ..self
+        }
+    }
 }
 
 /// The counters of one SKU, and its rules.

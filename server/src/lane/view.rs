@@ -1,52 +1,109 @@
-//! The clock of a partition and its next deadline, as the last reply said. Pure but for our own clock.
+//! What a lane knows of its partition from the last replies: the clock and the next deadline. Pure but for our own monotonic clock.
 
 use std::{
-    sync::{Mutex, atomic::AtomicBool},
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use crate::{domain::Millis, store::wire::Reply};
+use crate::{
+    domain::{Clock, Millis, TimeOfDay},
+    store::wire::Reply,
+};
 
-/// A step of the store's clock against ours that is reported.
-const REPORTED_JUMP: Duration = Duration::from_secs(1);
+/// A change of the offset that is reported as a step of the store's clock.
+const REPORTED_STEP: u64 = 1_000;
 
-/// What is known of the partition from its last reply.
 #[derive(Debug)]
 pub(super) struct View {
-    pub(super) last: Mutex<Seen>,
+    last: Mutex<Seen>,
     pub(super) closed: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
-    pub(super) now: Millis,
-    pub(super) at: Instant,
-    pub(super) next_due: Option<Millis>,
+struct Seen {
+    now: Millis,
+    /// When that was answered.
+    at: Instant,
+    clock: Clock,
+    next_due: Option<Millis>,
 }
 
 impl View {
-    pub(super) fn seen(&self) -> Seen {
-        *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Of a partition that was just opened. It is due at once, so that the sweeper compares at once what is
+    /// known of the partition with what is there.
+    pub(super) fn opened(now: Millis, clock: Clock) -> Self {
+        let seen = Seen { now, at: Instant::now(), clock, next_due: Some(now) };
+        Self { last: Mutex::new(seen), closed: AtomicBool::new(false) }
     }
 
-    /// Notes a reply that was asked for at `asked`; returns the jump of the store's clock, if large.
-    pub(super) fn note(&self, reply: &Reply, asked: Instant) -> Option<i64> {
-        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let at = Instant::now();
-        // The clock was read at some time between the question and the answer.
-        let earliest = last.now.0 + asked.saturating_duration_since(last.at).as_millis() as u64;
-        let latest = last.now.0 + at.saturating_duration_since(last.at).as_millis() as u64;
-        let tolerance = REPORTED_JUMP.as_millis() as u64;
-        let jump = if reply.now.0 > latest + tolerance {
-            Some((reply.now.0 - latest) as i64)
-        } else if reply.now.0 + tolerance < earliest {
-            Some(-((earliest - reply.now.0) as i64))
-        } else {
-            None
-        };
-        *last = Seen { now: reply.now, at, next_due: reply.next_due };
-        jump
+    /// The time of day at this time.
+    pub(super) fn time_of_day(&self, at: Instant) -> TimeOfDay {
+        let seen = *self.seen();
+        let earliest = seen.clock.time_of_day(seen.now_at(at));
+        TimeOfDay { earliest, latest: Millis(earliest.0 + seen.clock.doubt) }
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.seen().clock
+    }
+
+    /// Whether a hold is due as far as is known, or nothing was heard for so long.
+    pub(super) fn wants_sweep(&self, unheard: Duration) -> bool {
+        let (seen, now) = (*self.seen(), Instant::now());
+        now.saturating_duration_since(seen.at) >= unheard || seen.next_due.is_some_and(|due| due <= seen.now_at(now))
+    }
+
+    /// Notes a reply; returns the step of the store's clock that it met, in milliseconds.
+    pub(super) fn note(&self, reply: &Reply) -> Option<i64> {
+        let mut seen = self.seen();
+        let is_certain = reply.clock.doubt == 0 && seen.clock.doubt == 0;
+        let step = seen.clock.offset - reply.clock.offset;
+        *seen = Seen { now: reply.now, at: Instant::now(), clock: reply.clock, next_due: reply.next_due };
+        (is_certain && step.unsigned_abs() >= REPORTED_STEP).then_some(step)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    /// The partition's clock at this time, as far as it is known here.
+    fn now_at(&self, at: Instant) -> Millis {
+        Millis(self.now.0 + at.saturating_duration_since(self.at).as_millis() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Term;
+
+    fn reply(now: u64, clock: Clock) -> Reply {
+        Reply {
+            now: Millis(now),
+            clock,
+            expired: 0,
+            next_due: None,
+            config_revision: 1,
+            sequence: 0,
+            term: Term::NONE,
+            fence: None,
+            verdicts: Vec::new(),
+            results: Vec::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_is_reported_once_and_the_time_of_day_has_its_correction() {
+        let view = View::opened(Millis(1_000), Clock::default());
+        let stepped = Clock { offset: -20_000, correction: 5_000, doubt: 0 };
+        assert_eq!(view.note(&reply(2_000, stepped)), Some(20_000));
+        assert_eq!(view.note(&reply(2_001, stepped)), None);
+        let TimeOfDay { earliest, latest } = view.time_of_day(Instant::now() + Duration::from_millis(9));
+        assert_eq!((earliest, latest), (Millis(7_010), Millis(7_010)));
+        assert_eq!(view.clock().day_offset(), -15_000);
     }
 }

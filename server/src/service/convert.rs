@@ -135,6 +135,11 @@ pub(super) fn duration(span: Duration) -> prost_types::Duration {
     prost_types::Duration { seconds: span.as_secs() as i64, nanos: span.subsec_nanos() as i32 }
 }
 
+/// A difference in milliseconds.
+pub(super) fn signed_duration(milliseconds: i64) -> prost_types::Duration {
+    prost_types::Duration { seconds: milliseconds / 1_000, nanos: (milliseconds % 1_000) as i32 * 1_000_000 }
+}
+
 pub(super) fn timestamp(instant: Millis) -> Timestamp {
     Timestamp { seconds: (instant.0 / 1_000) as i64, nanos: (instant.0 % 1_000) as i32 * 1_000_000 }
 }

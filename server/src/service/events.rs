@@ -17,7 +17,9 @@ pub(super) fn messages(partition: u16, epoch: u64, entry: &Entry) -> Vec<v1::Eve
 fn message(partition: u16, epoch: u64, entry: &Entry, run: &Run, change: &Change) -> v1::Event {
     let (kind, lines, stock) = happened(&run.happened);
     let (state, expires_at) = match &run.after {
-        After::Holding { deadline, .. } => (v1::ReservationState::Pending, Some(convert::timestamp(*deadline))),
+        After::Holding { deadline, .. } => {
+            (v1::ReservationState::Pending, Some(convert::timestamp(entry.clock.time_of_day(*deadline))))
+        }
         After::Resolved(State::Committed) => (v1::ReservationState::Committed, None),
         After::Resolved(State::RolledBack) => (v1::ReservationState::RolledBack, None),
         After::Resolved(State::Expired) => (v1::ReservationState::Expired, None),
@@ -34,7 +36,7 @@ fn message(partition: u16, epoch: u64, entry: &Entry, run: &Run, change: &Change
     v1::Event {
         partition: partition.into(),
         sequence: change.sequence as i64,
-        occurred_at: Some(convert::timestamp(entry.at)),
+        occurred_at: Some(convert::timestamp(entry.clock.time_of_day(entry.at))),
         kind: kind.into(),
         reservation_id: reservation.unwrap_or_default(),
         buyer_id: change.buyer.as_str().to_owned(),

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::{admin::Admin, convert, rules, status::Failure};
 use crate::{
-    domain::{BuyerId, Invalid, NamespaceName, Sku, State},
+    domain::{BuyerId, Invalid, NamespaceName, Reservation, Sku, State},
+    lane::Lane,
     namespaces::Namespace,
     store::{
         error::StoreError,
@@ -95,8 +96,12 @@ impl Admin {
             lists::reservations(&mut connection, &partitions, &filter, range).await
         });
         let Page { items, next } = page.await?;
+        let listed = |held: Reservation| {
+            let clock = namespace.lane(held.id.partition).map(Lane::clock).unwrap_or_default();
+            convert::reservation(&name, held.at_time_of_day(clock))
+        };
         Ok(v1::ListReservationsResponse {
-            reservations: items.into_iter().map(|held| convert::reservation(&name, held)).collect(),
+            reservations: items.into_iter().map(listed).collect(),
             next_page_token: token(Kind::Reservations, next),
         })
     }

@@ -180,7 +180,7 @@ fn lane_in(namespace: &Namespace, partition: u16) -> Result<&Lane, Failure> {
 
 /// Refuses an identity that the store may have forgotten when its call came.
 fn check_age(namespace: &Namespace, lane: &Lane, request: &RequestId, came: Instant) -> Result<(), Failure> {
-    Ok(request.check_age(lane.time_at(came), namespace.config.retention)?)
+    Ok(request.check_age(lane.time_of_day(came), namespace.config.retention)?)
 }
 
 /// Whether the call was sent before on the caller's behalf, by gRPC itself or by a proxy that counts its attempts:

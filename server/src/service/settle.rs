@@ -113,6 +113,7 @@ impl Admin {
         let identity = self.witnesses.identity();
         let written = self.witnesses.written();
         let path = self.witnesses.path();
+        let offsets = self.desk.namespaces.clock_offsets();
         v1::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             durability: match self.durability {
@@ -126,6 +127,8 @@ impl Admin {
             state_written_at: written.at.map(Timestamp::from),
             state_error: written.error.unwrap_or_default(),
             newest_format: FORMATS.1.into(),
+            clock_offset: Some(convert::signed_duration(offsets.clock)),
+            time_of_day_offset: Some(convert::signed_duration(offsets.time_of_day)),
             fenced_partitions: self.witnesses.fenced().into_iter().map(fenced).collect(),
         }
     }

@@ -9,10 +9,11 @@ use super::{
     pool::Connection,
     wire::{Bytes, PartitionState, state_from, stock_from},
 };
-use crate::domain::{BuyerId, Happened, Id, Line, Millis, Sku, State, Stock, Term};
+use crate::domain::{BuyerId, Clock, Happened, Id, Line, Millis, Sku, State, Stock, Term};
 
-/// The newest version of the format: since version 2 an entry has its term, and a run what was withdrawn.
-const VERSION: u8 = 2;
+/// The newest version of the format: since version 2 an entry has its term, and a run what was withdrawn; an entry of version 3
+/// has a correction of the time of day, and one of version 2 needs none.
+const VERSION: u8 = 3;
 
 /// What an event did to the reservations of its run.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,7 +49,10 @@ pub(crate) struct Change {
 /// All that one script call changed, in (`first`, `last`] of the partition's sequence.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
+    /// On the partition's clock, as the deadlines in it.
     pub(crate) at: Millis,
+    /// Its correction for the time of day.
+    pub(crate) clock: Clock,
     pub(crate) first: u64,
     pub(crate) last: u64,
     /// The term that wrote it, and the first sequence of that term; `None` in a namespace of format 1.
@@ -66,6 +70,7 @@ impl Entry {
             let mut bytes = Bytes(data);
             let version = bytes.u8()?;
             let at = Millis(bytes.u48()?);
+            let clock = Clock { correction: if version > 2 { bytes.i64()? } else { 0 }, ..Clock::default() };
             let first = bytes.u48()?;
             // The numbers count from here, which a settlement moves ahead of the sequence before the entry.
             let base = if version > 1 { bytes.u48()? } else { first };
@@ -77,7 +82,7 @@ impl Entry {
                 let counters = if record.is_empty() { None } else { Some(stock_from(record)?) };
                 stock.push((sku, counters));
             }
-            bytes.0.is_empty().then_some(Self { at, first, last, term, runs, stock })
+            bytes.0.is_empty().then_some(Self { at, clock, first, last, term, runs, stock })
         };
         if data.first().is_some_and(|version| *version > VERSION) {
             return Err(StoreError::Newer { why: format!("event {id}").into() });

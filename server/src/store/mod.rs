@@ -13,6 +13,7 @@
 //! - [`lists`]: what there is, a page at a time, in bounded reads.
 
 use deadpool_redis::redis::{Arg, Cmd, Value, cmd};
+use tokio::time::Instant;
 
 pub(crate) mod audit;
 pub(crate) mod embedded;
@@ -34,7 +35,7 @@ use self::{
     script::Script,
     wire::{Batch, NamespaceConfig, Opened, RawReply},
 };
-use crate::domain::{Knowledge, NamespaceName};
+use crate::domain::{Knowledge, Millis, NamespaceName};
 
 /// Names of namespaces read with one command.
 const SCAN_COUNT: usize = 1_000;
@@ -141,22 +142,26 @@ impl Store {
         identity.verify(&mut self.pool.get().await?).await.map(drop)
     }
 
-    /// Runs a batch once.
+    /// Runs a batch once. Returns the reply, and when the call was sent. `expected` says what the partition's clock must show
+    /// at a time.
     pub(crate) async fn apply(
         &self,
         keys: &PartitionKeys,
         epoch: u64,
         knowledge: &Knowledge,
+        expected: impl Fn(Instant) -> Option<Millis>,
         batch: &Batch,
         mode: Mode,
-    ) -> Result<RawReply, StoreError> {
+    ) -> Result<(RawReply, Instant), StoreError> {
         let script = match mode {
             Mode::Plain => &self.plain,
             Mode::Resolving => &self.resolving,
         };
         let mut connection = self.pool.get().await?;
-        let command = batch.command(&script.sha, keys, epoch, knowledge, connection.replid());
-        run_on(&mut connection, script, command).await
+        // Not before there is a connection, which can take its time.
+        let sent = Instant::now();
+        let command = batch.command(&script.sha, keys, epoch, knowledge, connection.replid(), expected(sent));
+        Ok((run_on(&mut connection, script, command).await?, sent))
     }
 
     async fn send(&self, command: &Cmd) -> Result<Value, StoreError> {

@@ -24,7 +24,7 @@ pub(crate) use reply::{OperationResult, RawReply, Reply};
 pub(crate) use request::Batch;
 
 use super::keys::PartitionKeys;
-use crate::domain::{Line, Quantity, Sku};
+use crate::domain::{Clock, Line, Quantity, Sku};
 
 fn script_call(sha: &str, keys: &PartitionKeys) -> Cmd {
     let mut command = cmd("EVALSHA");
@@ -78,6 +78,15 @@ impl<'a> Bytes<'a> {
         let mut bytes = [0; 8];
         bytes[2..].copy_from_slice(self.take(6)?);
         Some(u64::from_be_bytes(bytes))
+    }
+
+    pub(crate) fn i64(&mut self) -> Option<i64> {
+        Some(i64::from_be_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    /// The clock of a partition beside that of the store.
+    pub(crate) fn clock(&mut self) -> Option<Clock> {
+        Some(Clock { offset: self.i64()?, correction: self.i64()?, doubt: self.u48()? })
     }
 
     /// A length of one byte, and so many bytes.

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use crate::domain::ClockOffsets;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
@@ -95,7 +96,9 @@ pub(crate) struct Metrics {
     expired: IntCounter,
     shed: IntCounter,
     store_errors: IntCounterVec,
-    clock_jumps: IntCounter,
+    clock_steps: IntCounter,
+    clock_offset: Gauge,
+    time_of_day_offset: Gauge,
     history_losses: IntCounter,
     fenced: IntGauge,
     watches: IntGauge,
@@ -175,6 +178,11 @@ impl Metrics {
         )?;
         registry.register(Box::new(fenced.clone()))?;
 
+        let gauge = |name: &str, help: &str| -> prometheus::Result<Gauge> {
+            let gauge = Gauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
         let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
             let counter = IntCounter::new(name, help)?;
             registry.register(Box::new(counter.clone()))?;
@@ -193,7 +201,18 @@ impl Metrics {
             expired: counter("inventory_sentinel_expired_total", "Holds given back because their deadline passed.")?,
             shed: counter("inventory_sentinel_shed_total", "Operations refused because too many waited.")?,
             store_errors,
-            clock_jumps: counter("inventory_sentinel_clock_jumps_total", "Large jumps seen in the store's clock.")?,
+            clock_steps: counter(
+                "inventory_sentinel_clock_steps_total",
+                "Steps of 1 s or more of the store's clock that this server has met, a partition each.",
+            )?,
+            clock_offset: gauge(
+                "inventory_sentinel_clock_offset_seconds",
+                "How far the clock of a partition is ahead of the store's clock, of the partition where that is most.",
+            )?,
+            time_of_day_offset: gauge(
+                "inventory_sentinel_time_of_day_offset_seconds",
+                "How far the time of day of a partition is ahead of the store's clock, of the partition where that is most.",
+            )?,
             history_losses: counter(
                 "inventory_sentinel_history_losses_total",
                 "Losses of acknowledged changes that this server has noticed in its store, a partition each.",
@@ -251,9 +270,15 @@ impl Metrics {
         self.store_errors.with_label_values(&[kind]).inc();
     }
 
-    /// The store's clock jumped.
-    pub(crate) fn inc_clock_jump(&self) {
-        self.clock_jumps.inc();
+    /// The store's clock made a step.
+    pub(crate) fn inc_clock_step(&self) {
+        self.clock_steps.inc();
+    }
+
+    /// How far the clocks of partitions are from the store's.
+    pub(crate) fn set_clock_offsets(&self, offsets: ClockOffsets) {
+        self.clock_offset.set(offsets.clock as f64 / 1_000.0);
+        self.time_of_day_offset.set(offsets.time_of_day as f64 / 1_000.0);
     }
 
     /// A partition has lost acknowledged changes.

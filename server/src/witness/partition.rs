@@ -5,9 +5,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::file::MAX_CLAIMS;
+use tokio::time::Instant;
+
+use super::{clock::KnownClock, file::MAX_CLAIMS};
 use crate::{
-    domain::{Fence, HistoryPoint, Knowledge, NamespaceName, Term, Verdict},
+    domain::{Clock, Fence, HistoryPoint, Knowledge, Millis, NamespaceName, Term, Verdict},
     telemetry::metrics::Metrics,
 };
 
@@ -19,6 +21,7 @@ pub(crate) struct Witness {
     pub(super) namespace: NamespaceName,
     pub(super) partition: u16,
     pub(super) known: Mutex<Known>,
+    pub(super) clock: KnownClock,
     /// Counts what the file has to follow.
     pub(super) changes: Arc<AtomicU64>,
     pub(super) metrics: Arc<Metrics>,
@@ -91,6 +94,18 @@ impl Witness {
         self.raise(&mut known, at);
     }
 
+    /// What the partition's clock must show at this time; `None` if this server does not know.
+    pub(crate) fn expected(&self, at: Instant) -> Option<Millis> {
+        self.clock.expected(at)
+    }
+
+    /// Notes what the clock showed in a reply that has just come, to a call that was sent then. A clock in doubt says nothing.
+    pub(crate) fn read_clock(&self, now: Millis, clock: Clock, sent: Instant) {
+        if clock.doubt == 0 {
+            self.clock.note(now, sent);
+        }
+    }
+
     /// Takes in a change that a reader of the events has seen.
     pub(crate) fn observe(&self, at: HistoryPoint) {
         let mut known = self.known();
@@ -150,6 +165,7 @@ impl Witness {
         let mut known = self.known();
         if known.epoch != epoch {
             known.epoch = epoch;
+            self.clock.forget();
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -170,6 +186,7 @@ mod tests {
             namespace: NamespaceName::parse("sale".into()).unwrap(),
             partition: 0,
             known: Mutex::new(known),
+            clock: KnownClock::default(),
             changes: Arc::default(),
             metrics: Arc::new(Metrics::new()),
         }

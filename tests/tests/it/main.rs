@@ -2,6 +2,7 @@
 
 mod batch;
 mod client;
+mod clock;
 mod crash;
 mod demo;
 mod expiry;

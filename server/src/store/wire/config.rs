@@ -7,7 +7,7 @@ use deadpool_redis::redis::{Cmd, Value};
 
 use super::{Bytes, array, history::encode_knowledge, number, put_u48, script_call};
 use crate::{
-    domain::{FORMATS, Knowledge, Millis},
+    domain::{Clock, FORMATS, Knowledge, Millis},
     store::{error::StoreError, keys::PartitionKeys},
 };
 
@@ -101,7 +101,9 @@ impl NamespaceConfig {
 
 /// A partition as it was found or made.
 pub(crate) struct Opened {
+    /// On the partition's clock.
     pub(crate) now: Millis,
+    pub(crate) clock: Clock,
     pub(crate) config: NamespaceConfig,
     pub(crate) epoch: u64,
 }
@@ -115,19 +117,19 @@ pub(crate) fn open_command(
     epoch: u64,
 ) -> Cmd {
     let mut command = script_call(sha, keys);
-    command.arg("open").arg(encode_knowledge(knowledge, None)).arg(config.encode()).arg(epoch);
+    command.arg("open").arg(encode_knowledge(knowledge, None, None)).arg(config.encode()).arg(epoch);
     command
 }
 
 pub(crate) fn decode_opened(reply: &Value) -> Result<Opened, StoreError> {
     let opened = || {
-        let [now, Value::BulkString(config), epoch] = array(reply)? else {
+        let [now, Value::BulkString(config), epoch, Value::BulkString(clock)] = array(reply)? else {
             return None;
         };
-        Some((Millis(number(now)?), config, number(epoch)?))
+        Some((Millis(number(now)?), Bytes(clock).clock()?, config, number(epoch)?))
     };
-    let (now, config, epoch) = opened().ok_or_else(|| StoreError::corrupt("the meta of a partition"))?;
-    Ok(Opened { now, config: NamespaceConfig::decode(config)?, epoch })
+    let (now, clock, config, epoch) = opened().ok_or_else(|| StoreError::corrupt("the meta of a partition"))?;
+    Ok(Opened { now, clock, config: NamespaceConfig::decode(config)?, epoch })
 }
 
 /// The call that replaces the config of a partition, if it still has this revision.
@@ -139,7 +141,7 @@ pub(crate) fn configure_command(
     config: &NamespaceConfig,
 ) -> Cmd {
     let mut command = script_call(sha, keys);
-    command.arg("configure").arg(encode_knowledge(knowledge, None)).arg(replaced).arg(config.encode());
+    command.arg("configure").arg(encode_knowledge(knowledge, None, None)).arg(replaced).arg(config.encode());
     command
 }
 

@@ -1,7 +1,7 @@
 //! What is known of a partition's history as bytes: claims, the fence, the state record. Pure, no I/O.
 
 use super::{Bytes, put_u48};
-use crate::domain::{Fence, FenceId, HistoryPoint, Knowledge, Millis, Term, Verdict};
+use crate::domain::{Clock, Fence, FenceId, HistoryPoint, Knowledge, Millis, Term, Verdict};
 
 /// Flags of a state record and of a fence.
 const GATED: u8 = 1;
@@ -14,9 +14,10 @@ const STATE_LENGTH_1: usize = 51;
 const UP_TO_FLAGS: usize = 6 + 8 + 1 + 6 * 4;
 
 /// The knowledge as an argument of the script, for a connection to a store that has this replication id. In upper case it
-/// says that the only claim is of a term of that name: then the script need not read the id for each change.
-pub(super) fn encode_knowledge(knowledge: &Knowledge, replid: Option<Term>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1 + knowledge.claims.len() * (12 + Term::LENGTH));
+/// says that the only claim is of a term of that name: then the script need not read the id for each change. `expected` is what the
+/// partition's clock must show.
+pub(super) fn encode_knowledge(knowledge: &Knowledge, replid: Option<Term>, expected: Option<Millis>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1 + knowledge.claims.len() * (12 + Term::LENGTH) + 6);
     let gates = if knowledge.gates { b'g' } else { b'n' };
     let is_same_run = matches!(knowledge.claims.as_slice(), [claim] if Some(claim.term) == replid);
     out.push(if is_same_run { gates.to_ascii_uppercase() } else { gates });
@@ -25,17 +26,18 @@ pub(super) fn encode_knowledge(knowledge: &Knowledge, replid: Option<Term>) -> V
         out.extend_from_slice(claim.term.as_bytes());
         put_u48(&mut out, claim.sequence);
     }
+    put_u48(&mut out, expected.map_or(0, |at| at.0));
     out
 }
 
 /// The fence in a reply; `None` inside: the partition has none.
-pub(super) fn fence_from(bytes: &[u8]) -> Option<Option<Fence>> {
+pub(super) fn fence_from(bytes: &[u8], clock: Clock) -> Option<Option<Fence>> {
     if bytes.is_empty() {
         return Some(None);
     }
     let mut bytes = Bytes(bytes);
     let is_gated = bytes.u8()? & GATED != 0;
-    let noticed_at = Millis(bytes.u48()?);
+    let noticed_at = clock.time_of_day(Millis(bytes.u48()?));
     let seen = bytes.history_point()?;
     let kept = bytes.u48()?;
     Some(Some(Fence { noticed_at, seen, kept, id: FenceId::parse(bytes.0)?, is_gated }))
@@ -119,8 +121,9 @@ mod tests {
         let term = |digit: u8| Term::parse(&[digit; 40]).expect("a term");
         let claim = |digit| HistoryPoint { epoch: 7, term: term(digit), sequence: 258 };
         let mode = |gates, claims: &[_], replid| {
-            let encoded = encode_knowledge(&Knowledge { gates, claims: claims.to_vec() }, replid);
-            assert_eq!(encoded.len(), 1 + 52 * claims.len());
+            let encoded = encode_knowledge(&Knowledge { gates, claims: claims.to_vec() }, replid, Some(Millis(258)));
+            assert_eq!(encoded.len(), 1 + 52 * claims.len() + 6);
+            assert_eq!(encoded[encoded.len() - 6..], [0, 0, 0, 0, 1, 2]);
             encoded[0]
         };
         assert_eq!(mode(true, &[claim(b'a')], Some(term(b'a'))), b'G');

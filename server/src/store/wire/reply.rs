@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Answer, Fence, FenceId, Line, Millis, Operation, Outcome, Refusal, Reservation, ReservationId, ReservedLine,
-        Sku, State, Stock, Term, Verdict,
+        Answer, Clock, Fence, FenceId, Line, Millis, Operation, Outcome, Refusal, Reservation, ReservationId,
+        ReservedLine, Sku, State, Stock, Term, Verdict,
     },
     store::error::StoreError,
 };
@@ -28,7 +28,9 @@ pub(crate) enum OperationResult {
 
 /// The reply to a batch.
 pub(crate) struct Reply {
+    /// On the partition's clock.
     pub(crate) now: Millis,
+    pub(crate) clock: Clock,
     /// Holds that this call gave back because their deadline had passed.
     pub(crate) expired: u64,
     /// The next deadline of the partition, `None` if no hold waits.
@@ -68,11 +70,14 @@ impl Batch {
         let (now, sequence, expired) = (Millis(head.u48()?), head.u48()?, head.u32()?.into());
         let next_due = Some(head.u48()?).filter(|due| *due > 0).map(Millis);
         let (config_revision, last, term) = (head.u48()?, head.u48()?, head.term()?);
-        let verdicts = verdicts_from(head.short()?)?;
+        let (clock_length, verdicts) = (head.u8()?, head.u8()?);
+        let clock = if clock_length == 0 { Clock::default() } else { head.clock()? };
+        let verdicts = verdicts_from(head.take(verdicts.into())?)?;
         let mut decoder = Decoder {
             partition,
-            fence: fence_from(head.0)?,
+            fence: fence_from(head.0, clock)?,
             now,
+            clock,
             sequence,
             results: operations.iter().map(|_| None).collect(),
             operations: operations.into_iter().map(Some).collect(),
@@ -82,6 +87,7 @@ impl Batch {
         }
         Some(Reply {
             now,
+            clock,
             expired,
             next_due,
             config_revision,
@@ -98,6 +104,7 @@ struct Decoder {
     partition: u16,
     fence: Option<Fence>,
     now: Millis,
+    clock: Clock,
     sequence: u64,
     operations: Vec<Option<Operation>>,
     results: Vec<Option<OperationResult>>,
@@ -131,7 +138,7 @@ impl Decoder {
                 self.sequence += steps(code);
             }
             let operation = self.operations[member].take()?;
-            let said = Said { now: self.now, code, shared, details: &mut details };
+            let said = Said { now: self.now, clock: self.clock, code, shared, details: &mut details };
             self.results[member] = Some(match code {
                 b'A' => OperationResult::Again(operation),
                 b'g' => {
@@ -167,6 +174,7 @@ fn steps(code: u8) -> u64 {
 /// What the script said of one operation.
 struct Said<'a, 'b> {
     now: Millis,
+    clock: Clock,
     code: u8,
     shared: &'a [u8],
     /// From its own on, where it has one; each says itself where it ends.
@@ -206,7 +214,7 @@ impl Said<'_, '_> {
     fn success(&mut self, operation: Operation) -> Option<Outcome> {
         let replayed = matches!(self.code, b'Y' | b'j');
         let mut reservation = |id| {
-            let reservation = next_reservation(id, self.details)?;
+            let reservation = next_reservation(id, self.details)?.at_time_of_day(self.clock);
             Some(Outcome::Reservation { reservation, replayed })
         };
         match operation {
@@ -217,16 +225,18 @@ impl Said<'_, '_> {
             }
             Operation::Reserve { id, lines, buyer, replaces, .. } if !replayed => {
                 let ttl = Bytes(self.shared).u48()?;
+                let now = Millis(self.now.0 + self.clock.doubt);
                 let reservation = Reservation {
                     id,
                     state: State::Pending,
                     lines: lines.into_iter().map(|line| ReservedLine { line, sold: 0, released: 0 }).collect(),
                     buyer,
-                    created_at: self.now,
-                    expires_at: Millis(self.now.0 + ttl),
+                    created_at: now,
+                    expires_at: Millis(now.0 + ttl),
                     resolved_at: None,
                     origin: replaces.map(|origin| ReservationId { id: origin, partition: id.partition }),
                 };
+                let reservation = reservation.at_time_of_day(self.clock);
                 Some(Outcome::Reservation { reservation, replayed })
             }
             Operation::Commit { id, purchase } if matches!(self.code, b'J' | b'j') => {

@@ -1,0 +1,75 @@
+-- The clock of the partition, P: deadlines and retention live on it. P is Redis's TIME plus an offset. The offset absorbs the
+-- steps of TIME, so that a duration is right whatever TIME does. Reads TIME, and META while there is a doubt. Sets the
+-- instants of ctx.
+--
+-- A caller that has had an answer knows P at that answer, and by its own monotonic clock the time since. So it expects an instant. Where
+-- TIME plus the offset differs from that by more than CLOCK_BOUND, TIME has made a step. The offset takes the step
+-- before anything is decided. P never runs backwards behind its mark, which is P at the last write.
+--
+-- A caller that has had no answer can't know whether the time since the mark has passed or TIME has made a step. If a hold
+-- depends on it, the difference is kept as a doubt. Meanwhile P goes on from the mark, so that no hold ends early. New holds
+-- count from the later instant, so that none of those ends early either. The next caller that expects an instant
+-- ends the doubt. If none has come for DOUBT_STANDS, the time has passed.
+--
+-- The time of day is P plus a correction. It decides sale windows and the age of identities, and it is shown. It follows TIME
+-- only when a difference has stood for DAY_STANDS, because a step that is taken back sooner must not open a sale.
+
+local CLOCK_BOUND = 1000 -- ms: a smaller difference is no step
+local DOUBT_STANDS = 5000 -- ms: every server calls every partition as often
+local DAY_STANDS = 300000 -- ms
+local CLOCK_FORMAT_SINCE = 3 -- the first format of a namespace whose state has room for a doubt and a correction
+
+local time = call('TIME')
+time = time[1] * 1000 + floor(time[2] / 1000)
+local raw = time + clock_offset
+local now, has_stepped = raw, false
+if expected then
+  if doubt > 0 then
+    -- Of the two, the nearer instant.
+    if expected - raw > doubt / 2 then now = raw + doubt else ctx.refuted = doubt end
+    doubt = 0
+  end
+  if now - expected > CLOCK_BOUND or expected - now > CLOCK_BOUND then now = expected end
+elseif doubt > 0 then
+  if raw >= doubt_since + DOUBT_STANDS then now, doubt = raw + doubt, 0 end
+elseif raw - clock_mark > CLOCK_BOUND and ctx.pending > 0 and ctx.format >= CLOCK_FORMAT_SINCE then
+  now, doubt, doubt_since, ctx.doubted = clock_mark, raw - clock_mark, clock_mark, ''
+end
+if now < clock_mark then
+  -- After a small step back P stands still.
+  has_stepped = now ~= raw or clock_mark - raw > CLOCK_BOUND
+  now = clock_mark
+else
+  has_stepped = now ~= raw
+end
+if has_stepped then clock_offset, clock_changed = now - time, true end
+if doubt_since > 0 then
+  if doubt > 0 then
+    ctx.doubted = ctx.doubted or call('HGET', META, 'doubted') or ''
+    ctx.is_doubtful = ctx.next_due ~= 0 and ctx.next_due <= now + doubt
+  else
+    doubt_since, clock_changed, ctx.doubt_has_ended = 0, true, true
+  end
+end
+
+local day = time
+if ctx.format >= CLOCK_FORMAT_SINCE then
+  local ahead = clock_offset + doubt + day_correction -- of TIME
+  if ahead <= CLOCK_BOUND and ahead >= -CLOCK_BOUND then
+    if day_since > 0 then day_since, clock_changed = 0, true end
+  elseif day_since == 0 or has_stepped and doubt == 0 then
+    day_since, clock_changed = now, true
+  elseif now >= day_since + DAY_STANDS then
+    day_correction, day_since, clock_changed = -clock_offset - doubt, 0, true
+  end
+  day = now + day_correction
+else
+  day_correction = -clock_offset
+end
+ctx.now, ctx.now_bytes = now, pack('>I6', now)
+ctx.day_least, ctx.day_most = day, day + doubt
+if doubt > 0 then
+  ctx.made_at, ctx.made_bytes = now + doubt, pack('>I6', now + doubt)
+else
+  ctx.made_at, ctx.made_bytes = now, ctx.now_bytes
+end

@@ -1,0 +1,23 @@
+-- Corrects the holds that were made while the clock was in doubt, where TIME had made a step and no time had passed: their
+-- deadlines are too late by the step. Runs before the batch is applied. Reads META and both generations; works on tables through
+-- the ledger.
+
+local doubted = call('HGET', META, 'doubted') or ''
+local ids = {}
+for at = 1, #doubted - 15, 16 do
+  local id = sub(doubted, at, at + 15)
+  if not known[id] then ids[#ids + 1] = id end
+end
+if ids[1] then look_up(ids) end
+for at = 1, #doubted - 15, 16 do
+  local id = sub(doubted, at, at + 15)
+  local record = known[id]
+  if record and is_pending(record) then
+    local deadline, created = unpack_bytes('>I6I6', record, 2)
+    if created > ctx.now then
+      deadline = deadline - ctx.refuted
+      put(id, sub(record, 1, 1) .. pack('>I6I6', deadline, created - ctx.refuted) .. sub(record, 14))
+      extend_deadline(id, deadline)
+    end
+  end
+end

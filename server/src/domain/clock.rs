@@ -1,0 +1,54 @@
+//! The clock of a partition beside the clock of the store. Plain data, no I/O.
+
+use super::Millis;
+
+/// How the clock of a partition differs from the store's `TIME`, as a reply says it; all in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Clock {
+    /// The partition's clock is so far ahead of `TIME`.
+    pub(crate) offset: i64,
+    /// The time of day is so far ahead of the partition's clock.
+    pub(crate) correction: i64,
+    /// The partition's clock may be so far behind: no server knows yet whether time has passed or `TIME` has made a step.
+    pub(crate) doubt: u64,
+}
+
+impl Clock {
+    /// The time of day at this instant of the partition's clock.
+    pub(crate) fn time_of_day(self, at: Millis) -> Millis {
+        Millis(at.0.saturating_add_signed(self.correction))
+    }
+
+    /// The time of day is so far ahead of `TIME`.
+    pub(crate) fn day_offset(self) -> i64 {
+        self.offset + self.correction + self.doubt as i64
+    }
+}
+
+/// How far the clocks of partitions are ahead of the store's `TIME`, in milliseconds: of all partitions, where that is most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClockOffsets {
+    /// Of the clock on which deadlines live.
+    pub(crate) clock: i64,
+    pub(crate) time_of_day: i64,
+}
+
+impl ClockOffsets {
+    /// The larger of both, each.
+    pub(crate) fn or(self, clock: Clock) -> Self {
+        let larger = |one: i64, other: i64| if other.unsigned_abs() > one.unsigned_abs() { other } else { one };
+        Self { clock: larger(self.clock, clock.offset), time_of_day: larger(self.time_of_day, clock.day_offset()) }
+    }
+
+    /// Whether one differs from the other by so many milliseconds at least.
+    pub(crate) fn differs(self, other: Self, least: u64) -> bool {
+        self.clock.abs_diff(other.clock) >= least || self.time_of_day.abs_diff(other.time_of_day) >= least
+    }
+}
+
+/// The time of day, between two instants where the clock is in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimeOfDay {
+    pub(crate) earliest: Millis,
+    pub(crate) latest: Millis,
+}
