@@ -29,7 +29,10 @@ if expected then
     if expected - raw > doubt / 2 then now = raw + doubt else ctx.refuted = doubt end
     doubt = 0
   end
-  if now - expected > CLOCK_BOUND or expected - now > CLOCK_BOUND then now = expected end
+  if now - expected > CLOCK_BOUND or expected - now > CLOCK_BOUND then
+    -- A step that is taken back leaves no offset.
+    now = time - expected <= CLOCK_BOUND and expected - time <= CLOCK_BOUND and time or expected
+  end
 elseif doubt > 0 then
   if raw >= doubt_since + DOUBT_STANDS then now, doubt = raw + doubt, 0 end
 elseif raw - clock_mark > CLOCK_BOUND and ctx.pending > 0 and ctx.format >= CLOCK_FORMAT_SINCE then

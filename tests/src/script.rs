@@ -4,6 +4,8 @@ use deadpool_redis::redis::{Cmd, cmd};
 
 use crate::{Redis, number_in};
 
+/// Bytes of a state of format 1.
+const STATE_LENGTH_1: usize = 51;
 const KEYS: [&str; 7] = ["meta", "stock", "records:a", "records:b", "deadlines", "events", "buyers"];
 
 /// A call of this script with the keys of the partition. The caller adds ARGV.
@@ -13,8 +15,9 @@ pub fn script_call(source: &str) -> Cmd {
     command
 }
 
-/// The epoch of the partition, from its state of format 2.
+/// The epoch of the partition, from its state. In format 1 nothing stands before it.
 pub async fn epoch(redis: &Redis) -> i64 {
     let state: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:meta", "state")).await;
-    number_in(&state[1..7])
+    let version = usize::from(state.len() > STATE_LENGTH_1);
+    number_in(&state[version..version + 6])
 }

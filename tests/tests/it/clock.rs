@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use deadpool_redis::redis::{Cmd, Value};
 use inventory_sentinel::{
     Reason,
     v1::{ReservationState as State, ReserveRequest, SkuRules},
 };
-use sentinel_tests::{Redis, SentinelProcess, Shop, eventually, millis, new_id, order, reason};
+use sentinel_server::script_source;
+use sentinel_tests::{
+    Redis, SentinelProcess, Shop, epoch, eventually, millis, new_id, number_in, order, reason, script_call,
+};
 use tokio::task::{AbortHandle, JoinSet, LocalSet};
 
 const MINUTE: i64 = 60_000;
@@ -15,6 +19,8 @@ const DAY: i64 = 24 * HOUR;
 /// What a deadline may be off by (lua/clock.lua), and what this machine may be late by.
 const BOUND: Duration = Duration::from_millis(1_000);
 const SLACK: Duration = Duration::from_millis(1_500);
+/// Bytes of the state of a partition whose clock is the store's.
+const STATE_LENGTH: usize = 117;
 /// Cases that run at once: most of a case is waiting.
 const AT_ONCE: usize = 12;
 
@@ -204,4 +210,238 @@ async fn no_step_of_the_clock_moves_a_deadline_or_a_sale() {
         })
         .await;
     assert_eq!(failed, 0, "cases failed");
+}
+
+/// How the clock of the partition stands, as a call of the script says it; in milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    now: i64,
+    offset: i64,
+    correction: i64,
+    doubt: i64,
+}
+
+/// The script of the partition `sale/0`, called as a server that expects this instant, or none.
+struct Script {
+    source: String,
+    epoch: i64,
+    redis: Redis,
+}
+
+impl Script {
+    async fn of(redis: Redis) -> Self {
+        Self { source: script_source(), epoch: epoch(&redis).await, redis }
+    }
+
+    async fn call(&self, expected: Option<i64>, groups: &[[&[u8]; 4]]) -> Said {
+        let mut command = script_call(&self.source);
+        let knowledge = [b"g", &expected.unwrap_or(0).to_be_bytes()[2..]].concat();
+        command.arg(self.epoch).arg(knowledge);
+        for group in groups.iter().flatten() {
+            command.arg(*group);
+        }
+        let Value::Array(reply) = self.redis.query(&command).await else { panic!("no reply") };
+        let Value::BulkString(head) = &reply[0] else { panic!("{reply:?}") };
+        let signed = |at: usize| i64::from_be_bytes(head[at..at + 8].try_into().expect("eight bytes"));
+        let now = number_in(&head[..6]);
+        match head[74] {
+            0 => Said { now, offset: 0, correction: 0, doubt: 0 },
+            22 => Said { now, offset: signed(76), correction: signed(84), doubt: number_in(&head[92..98]) },
+            other => panic!("a clock of {other} bytes"),
+        }
+    }
+
+    /// Where the deadline index looks next, in milliseconds; 0: nowhere.
+    async fn next_deadlines(&self) -> Vec<i64> {
+        let index: Vec<(Vec<u8>, i64)> =
+            self.redis.query(&Cmd::zrangebyscore_withscores("is:{sale/0}:deadlines", "-inf", "+inf")).await;
+        index.into_iter().map(|(_, score)| score).collect()
+    }
+}
+
+fn about(value: i64, expected: i64) -> bool {
+    (value - expected).abs() < 900
+}
+
+/// A namespace that was left by its only server, with a hold for an hour.
+async fn left_alone(flags: &str) -> Script {
+    let redis = Redis::start_with_clock().await;
+    let mut server = SentinelProcess::launch().on(&redis).flags(flags).start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    shop.hold_for("ps5", 1, Duration::from_secs(3_600)).await;
+    server.kill9();
+    Script::of(redis).await
+}
+
+/// A reservation of one unit for ten seconds, as the script reads it.
+const RESERVE: [&[u8]; 4] = [b"R", b"\0\0\0\0\0\0\x01\0\0\0\x01\x03ps5", &[7; 16], &[0, 0, 0, 0, 0x27, 0x10]];
+
+#[tokio::test]
+async fn the_time_of_day_follows_a_step_that_has_stood_for_five_minutes() {
+    let script = left_alone("--sweep-interval 50ms").await;
+    let start = script.redis.now().await;
+    let Said { now, offset, correction, .. } = script.call(Some(start), &[]).await;
+    assert_eq!((offset, correction), (0, 0));
+    // So many seconds later, with the store's clock ahead by so much.
+    let later = async |seconds: i64, ahead: i64| {
+        script.redis.step_clock(seconds * 1_000 + ahead);
+        let said = script.call(Some(now + seconds * 1_000), &[]).await;
+        assert!(about(said.now, now + seconds * 1_000), "{said:?}");
+        assert!(about(said.offset, -ahead), "{said:?}");
+        said.correction
+    };
+    assert_eq!(later(1, HOUR).await, 0);
+    assert_eq!(later(200, HOUR).await, 0);
+    // Another step: from here it has to stand.
+    assert_eq!(later(290, HOUR + 5_000).await, 0);
+    assert_eq!(later(585, HOUR + 5_000).await, 0);
+    let correction = later(592, HOUR + 5_000).await;
+    assert!(about(correction, HOUR + 5_000), "{correction}");
+    // The same on the way back.
+    assert_eq!(later(600, 0).await, correction);
+    assert_eq!(later(895, 0).await, correction);
+    assert_eq!(later(902, 0).await, 0);
+    // A step that is taken back leaves no trace.
+    assert_eq!(later(1_000, -DAY).await, 0);
+    assert_eq!(later(1_100, 0).await, 0);
+    assert_eq!(later(1_350, 0).await, 0);
+    assert_eq!(later(1_500, -DAY).await, 0);
+    assert_eq!(later(1_510, 0).await, 0);
+    let state: Vec<u8> = script.redis.query(&Cmd::hget("is:{sale/0}:meta", "state")).await;
+    assert_eq!(state.len(), STATE_LENGTH);
+}
+
+#[tokio::test]
+async fn a_server_that_knows_nothing_waits_before_it_believes_the_clock() {
+    let script = left_alone("--sweep-interval 50ms").await;
+    let mark = script.redis.now().await;
+    script.redis.step_clock(MINUTE);
+    let first = script.call(None, &[]).await;
+    assert!(about(first.now, mark) && about(first.doubt, MINUTE), "{first:?}");
+    script.redis.step_clock(MINUTE + 4_000);
+    let second = script.call(None, &[]).await;
+    assert!(about(second.now, mark + 4_000) && second.doubt == first.doubt, "{second:?}");
+    script.redis.step_clock(MINUTE + 5_500);
+    let third = script.call(None, &[]).await;
+    assert!(about(third.now, mark + MINUTE + 5_500), "{third:?}");
+    assert_eq!((third.doubt, third.offset, third.correction), (0, 0, 0), "{third:?}");
+}
+
+/// New holds count from the later instant; those of a doubt that was wrong are corrected.
+#[tokio::test]
+async fn a_server_that_knows_the_clock_ends_the_doubt_of_another() {
+    for time_has_passed in [true, false] {
+        let script = left_alone("--sweep-interval 50ms").await;
+        let mark = script.redis.now().await;
+        script.redis.step_clock(MINUTE);
+        let said = script.call(None, &[RESERVE]).await;
+        assert!(about(said.doubt, MINUTE), "{said:?}");
+        let deadlines = script.next_deadlines().await;
+        assert!(about(deadlines[0], mark + MINUTE + 10_000), "{deadlines:?} {mark}");
+        let expected = if time_has_passed { mark + MINUTE } else { mark };
+        let said = script.call(Some(expected), &[]).await;
+        assert!(about(said.now, expected) && said.doubt == 0, "{said:?}");
+        assert!(about(said.offset, expected - mark - MINUTE), "{said:?}");
+        let deadlines = script.next_deadlines().await;
+        assert!(about(deadlines[0], expected + 10_000), "{deadlines:?} {expected}");
+        let left: bool = script.redis.ask("HEXISTS is:{sale/0}:meta doubted").await;
+        assert!(!left);
+        // It ends then, and not before.
+        script.redis.step_clock(MINUTE + 9_000);
+        script.call(Some(expected + 9_000), &[]).await;
+        let held = |stock: Vec<u8>| number_in(&stock[6..12]);
+        assert_eq!(held(script.redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await), 2);
+        script.redis.step_clock(MINUTE + 11_000);
+        script.call(Some(expected + 11_000), &[]).await;
+        assert_eq!(held(script.redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await), 1);
+    }
+}
+
+/// Without a hold nothing depends on the difference.
+#[tokio::test]
+async fn an_idle_partition_believes_the_clock_at_once() {
+    let redis = Redis::start_with_clock().await;
+    let mut server = SentinelProcess::on(&redis).await;
+    server.shop("sale").supply("ps5", 10).await;
+    server.kill9();
+    redis.step_clock(HOUR);
+    let script = Script::of(redis).await;
+    let said = script.call(None, &[]).await;
+    assert!(about(said.now, script.redis.now().await) && said.doubt == 0, "{said:?}");
+}
+
+/// Older formats have no room for a doubt or a correction: what is ahead is believed at once, and the time of day is the store's.
+#[tokio::test]
+async fn an_older_format_keeps_durations_and_the_time_of_day_is_that_of_the_store() {
+    for format in [1, 2] {
+        let script = left_alone(&format!("--format {format}")).await;
+        let start = script.redis.now().await;
+        script.redis.step_clock(HOUR);
+        let said = script.call(Some(start), &[]).await;
+        assert!(about(said.now, start) && about(said.offset, -HOUR) && about(said.correction, HOUR), "{said:?}");
+        script.redis.step_clock(0);
+        let said = script.call(None, &[]).await;
+        assert!(said.now >= start - 900 && about(said.now, start), "{said:?}");
+        script.redis.step_clock(MINUTE);
+        let said = script.call(None, &[]).await;
+        assert!(about(said.now, start + MINUTE) && said.doubt == 0, "{said:?}");
+    }
+}
+
+/// The only server was away: the time that has passed is believed after a while, and no deadline moves meanwhile.
+#[tokio::test]
+async fn a_server_that_was_away_moves_no_deadline() {
+    let redis = Redis::start_with_clock().await;
+    let mut server = SentinelProcess::launch().on(&redis).flags("--sweep-interval 50ms").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 3).await;
+    let long = hold(&shop, Duration::from_secs(14)).await;
+    let short = hold(&shop, Duration::from_secs(2)).await;
+    server.kill9();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    server.restart().await;
+    let shop = server.shop("sale");
+    let last = hold(&shop, Duration::from_secs(7)).await;
+    // All are held, one of them longer than it should be: nobody hears "sold out" before that is known.
+    let next = hold(&shop, Duration::from_secs(5)).await;
+    assert_eq!(shop.reservation(&short.id).await.expect("the hold is known").state(), State::Expired);
+    for (what, hold) in [("made while away is in doubt", &last), ("made after that", &next), ("of before", &long)] {
+        ends_in_time(&shop, hold, what).await;
+    }
+    shop.audit().await;
+}
+
+/// Both differences can be seen, and the first need not end.
+#[tokio::test]
+async fn a_step_is_shown_and_logged_once() {
+    let redis = Redis::start_with_clock().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--sweep-interval 50ms").start().await;
+    for name in ["sale", "other"] {
+        server.shop(name).supply("ps5", 10).await;
+        server.shop(name).hold("ps5", 1).await;
+    }
+    let shop = server.shop("sale");
+    let gauges = async || {
+        let gauge = async |name: &str| server.metric(&format!("inventory_sentinel_{name}_offset_seconds")).await;
+        (gauge("clock").await.round() as i64, gauge("time_of_day").await.round() as i64)
+    };
+    assert_eq!(gauges().await, (0, 0));
+    redis.step_clock(HOUR);
+    for name in ["sale", "other"] {
+        server.shop(name).hold("ps5", 1).await;
+    }
+    eventually("the gauges show it", async || (gauges().await == (-3_600, -3_600)).then_some(())).await;
+    let info = server.info().await;
+    let seconds = |offset: Option<prost_types::Duration>| offset.map(|offset| offset.seconds);
+    assert!(matches!(seconds(info.clock_offset), Some(-3_600 | -3_599)), "{info:?}");
+    assert!(matches!(seconds(info.time_of_day_offset), Some(-3_600 | -3_599)), "{info:?}");
+    assert_eq!(server.metric("inventory_sentinel_clock_steps_total").await, 2.0);
+    redis.step_clock(0);
+    shop.hold("ps5", 1).await;
+    server.shop("other").hold("ps5", 1).await;
+    eventually("the gauges show that it has ended", async || (gauges().await == (0, 0)).then_some(())).await;
+    let lines = server.log_lines();
+    let logged = lines.iter().filter(|line| line["message"].as_str().is_some_and(|message| message.contains("clock")));
+    assert_eq!(logged.count(), 2, "one line for each change");
 }
