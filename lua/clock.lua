@@ -29,9 +29,10 @@ if expected then
     if expected - raw > doubt / 2 then now = raw + doubt else ctx.refuted = doubt end
     doubt = 0
   end
-  if now - expected > CLOCK_BOUND or expected - now > CLOCK_BOUND then
-    -- A step that is taken back leaves no offset.
-    now = time - expected <= CLOCK_BOUND and expected - time <= CLOCK_BOUND and time or expected
+  if time - expected <= CLOCK_BOUND and expected - time <= CLOCK_BOUND then
+    now = time -- a step that is taken back leaves no offset
+  elseif now - expected > CLOCK_BOUND or expected - now > CLOCK_BOUND then
+    now = expected
   end
 elseif doubt > 0 then
   if raw >= doubt_since + DOUBT_STANDS then now, doubt = raw + doubt, 0 end
