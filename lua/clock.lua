@@ -15,7 +15,7 @@
 -- only when a difference has stood for DAY_STANDS, because a step that is taken back sooner must not open a sale.
 
 local CLOCK_BOUND = 1000 -- ms: a smaller difference is no step
-local DOUBT_STANDS = 5000 -- ms: every server calls every partition as often
+local DOUBT_STANDS = 5000 -- ms: every server calls every partition more often (UNHEARD in server/src/sweeper.rs)
 local DAY_STANDS = 300000 -- ms
 local CLOCK_FORMAT_SINCE = 3 -- the first format of a namespace whose state has room for a doubt and a correction
 
@@ -36,7 +36,7 @@ if expected then
   end
 elseif doubt > 0 then
   if raw >= doubt_since + DOUBT_STANDS then now, doubt = raw + doubt, 0 end
-elseif raw - clock_mark > CLOCK_BOUND and ctx.pending > 0 and ctx.format >= CLOCK_FORMAT_SINCE then
+elseif is_batch and raw - clock_mark > CLOCK_BOUND and ctx.pending > 0 and ctx.format >= CLOCK_FORMAT_SINCE then
   now, doubt, doubt_since, ctx.doubted = clock_mark, raw - clock_mark, clock_mark, ''
 end
 if now < clock_mark then

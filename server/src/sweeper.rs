@@ -14,9 +14,11 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// How often all namespaces of the store are looked through for those this server does not know,
-/// and how long a partition may be unheard of: another server's holds are ours when it dies.
+/// How often all namespaces of the store are looked through for those this server does not know.
 const LOOK_AROUND: Duration = Duration::from_secs(5);
+/// How long a partition may be unheard of: another server's holds are ours when it dies, and a new server has to hear within
+/// `DOUBT_STANDS` (lua/clock.lua) what time it is.
+const UNHEARD: Duration = Duration::from_secs(3);
 /// How often a server looks whether the partitions that it has opened are there, and at how many at most each time.
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
 const PRESENCE_PARTITIONS: usize = 1_000;
@@ -65,7 +67,7 @@ pub(crate) async fn run(
                 if lane.is_closed() {
                     // Its namespace is opened again by `look_around`.
                     looked_around = None;
-                } else if lane.wants_sweep(LOOK_AROUND) {
+                } else if lane.wants_sweep(UNHEARD) {
                     sweep(lane).await;
                 }
             }
@@ -126,7 +128,7 @@ async fn sweep(lane: &Lane) {
             Ok(pending) => pending.wait().await,
             Err(error) => Err(error),
         };
-        if swept.is_err() || lane.is_closed() || !lane.wants_sweep(LOOK_AROUND) {
+        if swept.is_err() || lane.is_closed() || !lane.wants_sweep(UNHEARD) {
             return;
         }
     }
