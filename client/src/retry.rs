@@ -15,7 +15,9 @@ use rand::Rng as _;
 ///
 /// The pause before retry `n` is drawn evenly from zero to `initial_backoff * multiplier^(n-1)`, at
 /// most `max_backoff`; a server's `RetryInfo` is waited for first. A retry that would not fit into
-/// the call's deadline is not made.
+/// the call's deadline is not made: all attempts of a call are sent within its deadline, and so within
+/// [`MAX_DEADLINE`](crate::MAX_DEADLINE). The client does not know the retention of a namespace, for which the server
+/// remembers an identity: configure a retention that is longer than the deadlines of its callers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
     /// Attempts in all, the first one included. 1 means: no retry. Default 4.
