@@ -212,7 +212,7 @@ pub(crate) fn table(judged: &[Judged<'_>]) -> String {
     let mut out = String::new();
     let mut row = |cells: [&str; 6]| {
         let [name, expected, counted, spread, allowed, ok] = cells;
-        let _ = writeln!(out, "| {name:<36} | {expected:>8} | {counted:>8} | {spread:>7} | {allowed:>7} | {ok:<14} |");
+        let _ = writeln!(out, "| {name:<44} | {expected:>8} | {counted:>8} | {spread:>7} | {allowed:>7} | {ok:<14} |");
     };
     row(["count", "expected", "counted", "spread", "allowed", "ok"]);
     row(["---", "---", "---", "---", "---", "---"]);
