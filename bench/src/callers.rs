@@ -24,17 +24,19 @@ const CONNECTIONS: usize = 4;
 pub(crate) struct Unary {
     client: InventorySentinelClient<Channel>,
     shop: Shop,
+    first_attempt: bool,
     next: usize,
 }
 
 impl Unary {
-    /// So many callers, over a few connections.
-    pub(crate) async fn callers(server: &Server, shop: &Shop, number: usize) -> Result<Vec<Self>> {
+    /// So many callers, over a few connections. `first_attempt`: what each call says of itself.
+    pub(crate) async fn callers(server: &Server, shop: &Shop, number: usize, first_attempt: bool) -> Result<Vec<Self>> {
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS.min(number) {
             clients.push(InventorySentinelClient::new(server.connect().await?));
         }
-        let caller = |i: usize| Self { client: clients[i % clients.len()].clone(), shop: shop.clone(), next: i };
+        let caller =
+            |i: usize| Self { client: clients[i % clients.len()].clone(), shop: shop.clone(), first_attempt, next: i };
         Ok((0..number).map(caller).collect())
     }
 }
@@ -49,7 +51,7 @@ impl Caller for Unary {
             request_id: unique(),
             lines: vec![v1::Line { sku: sku.clone(), quantity: 1 }],
             ttl: Some(prost_types::Duration { seconds: TTL.as_secs() as i64, nanos: 0 }),
-            first_attempt: true,
+            first_attempt: self.first_attempt,
             ..Default::default()
         };
         let response = self.client.reserve(request).await?.into_inner();
@@ -70,7 +72,8 @@ pub(crate) struct Gathered {
 impl Gathered {
     /// So many callers, who share a client. `sells`: they commit what they have reserved.
     pub(crate) async fn callers(server: &Server, shop: &Shop, sells: bool, number: usize) -> Result<Vec<Self>> {
-        let client = Sentinel::builder(server.uri()).connections(CONNECTIONS).connect().await?;
+        // Nothing lies between this machine's callers and its server.
+        let client = Sentinel::builder(server.uri()).direct().connections(CONNECTIONS).connect().await?;
         let namespace = client.namespace(&shop.namespace);
         Ok(vec![Self { namespace, sku: shop.skus[0].clone(), sells }; number])
     }

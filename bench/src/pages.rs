@@ -28,6 +28,23 @@ fn the_readme_shows_the_ratios_of_the_last_run() {
     }
 }
 
+#[test]
+fn the_page_on_capacity_has_the_counts_of_sold_out_answers() {
+    let guards: serde_json::Value = serde_json::from_str(&page("bench/guards.json")).expect("guards.json is JSON");
+    let count = |name: &str| {
+        let count = guards["expected"][name].as_u64().unwrap_or_else(|| panic!("nothing is expected of {name}"));
+        match (count / 1_000, count % 1_000) {
+            (0, units) => units.to_string(),
+            (thousands, units) => format!("{thousands},{units:03}"),
+        }
+    };
+    for (row, name) in [("in a batch of 256", "batch_sold_out"), ("alone", "sold_out")] {
+        let [claimed, looked_up] = ["", "_looked_up"].map(|end| count(&format!("redis_instructions_{name}{end}")));
+        let says = format!("| sold out, {row} | {looked_up} | {claimed} |");
+        assert!(page("docs/capacity.md").contains(&says), "docs/capacity.md does not say: {says}");
+    }
+}
+
 const NAMESPACE: &str = "drop-2026";
 const SKU: &str = "t-shirt-black-m";
 const UUID: &str = "01940000-0000-7000-8000-000000000000";
@@ -47,7 +64,6 @@ fn sizes() -> [usize; 3] {
         lines: vec![Line { sku: SKU.into(), quantity: 1 }],
         ttl: Some(Duration { seconds: 300, nanos: 0 }),
         buyer_id: UUID.into(),
-        first_attempt: true,
         ..Default::default()
     };
     let asked = BatchOperation { operation: Some(Operation::Reserve(reserve)), ..Default::default() };

@@ -39,6 +39,7 @@ const NO_OP_ALL_CORES: Name = peer(keeps_nothing("no-op, a thread for each core"
 const PER_REQUEST_ROW: Name = peer(fast("per request"));
 const UNARY_DURABLE: Name = durable("unary, durable");
 const SOLD_OUT: Name = fast("unary, sold out");
+const SOLD_OUT_LOOKED_UP: Name = fast("unary, sold out, looked up");
 const UNARY_SPREAD: Name = fast("unary, over 1,000 SKUs");
 const HALF: Name = fast("unary, half rate, open loop");
 const HALF_NO_OP: Name = peer(keeps_nothing("no-op, the same rate, open loop"));
@@ -100,7 +101,10 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Contender>, Vec<Str
         skus,
         is_full,
         callers,
+        first_attempt: true,
     };
+    let looked_up =
+        Way::Unary { server: Arc::clone(&fast), skus: 1, is_full: false, callers: MANY, first_attempt: false };
     let gathered = |server: &Arc<Server>, sells, callers| Way::Gathered { server: Arc::clone(server), sells, callers };
     let half = |server: &Arc<Server>| Way::HalfRate { server: Arc::clone(server) };
     let direct = |sells, callers| {
@@ -137,6 +141,7 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Contender>, Vec<Str
         (PER_REQUEST_ROW, Some(unary(&per_request, 1, true, MANY))),
         (UNARY_DURABLE, Some(unary(&durable, 1, true, MANY))),
         (SOLD_OUT, Some(unary(&fast, 1, false, MANY))),
+        (SOLD_OUT_LOOKED_UP, Some(looked_up)),
         (UNARY_SPREAD, Some(unary(&fast, SPREAD, true, MANY))),
         (HALF, Some(half(&fast))),
         (HALF_NO_OP, Some(half(&no_op))),
@@ -169,6 +174,7 @@ pub(crate) const RATIOS: &[Wanted] = &[
     less("redis_cpu_vs_direct", SALES_OF_CROWD, DIRECT_SALES_OF_CROWD, store_cpu, 0.25, 0.12),
     informs("redis_cpu_vs_direct_512_callers", SALES, DIRECT_SALES, store_cpu, Better::Less),
     less("soldout_vs_success_redis_cpu", SOLD_OUT, UNARY, store_cpu, 0.3, 0.1),
+    informs("soldout_looked_up_vs_success_redis_cpu", SOLD_OUT_LOOKED_UP, UNARY, store_cpu, Better::Less),
     more("durable_vs_fast", UNARY_DURABLE, UNARY, 0.8, 0.97),
     less("p99_vs_noop", HALF, HALF_NO_OP, p99, 3.0, 1.5),
     less("idle_latency_vs_per_request", LONE, LONE_PER_REQUEST, p50, 1.1, 0.9),
@@ -279,24 +285,29 @@ const LONE_BEFORE: Name = fast("lone, before");
 const LONE_AFTER: Name = fast("lone, after");
 const SOLD_OUT_BEFORE: Name = fast("sold out, before");
 const SOLD_OUT_AFTER: Name = fast("sold out, after");
+const LOOKED_UP_BEFORE: Name = fast("sold out, looked up, before");
+const LOOKED_UP_AFTER: Name = fast("sold out, looked up, after");
 
-/// The rows of two builds of the server, and what is compared.
+/// The rows of two builds of the server, and what is compared. The callers are of this build on both sides, and send both
+/// servers the same bytes: what an older build does not know of them, it ignores.
 pub(crate) async fn builds(after: &Path, before: &Path) -> Result<Vec<Contender>> {
     let server = |binary| Server::start(binary, Durability::Fast, &[]);
     let (before, after) = (Arc::new(server(before).await?), Arc::new(server(after).await?));
-    let row = |name, server: &Arc<Server>, is_full, callers| {
-        let way = Way::Unary { server: Arc::clone(server), skus: 1, is_full, callers };
+    let row = |name, server: &Arc<Server>, is_full, callers, first_attempt| {
+        let way = Way::Unary { server: Arc::clone(server), skus: 1, is_full, callers, first_attempt };
         Contender { name, way }
     };
     Ok(vec![
-        row(MANY_BEFORE, &before, true, MANY),
-        row(MANY_AFTER, &after, true, MANY),
-        row(FEW_BEFORE, &before, true, FEW),
-        row(FEW_AFTER, &after, true, FEW),
-        row(LONE_BEFORE, &before, true, 1),
-        row(LONE_AFTER, &after, true, 1),
-        row(SOLD_OUT_BEFORE, &before, false, MANY),
-        row(SOLD_OUT_AFTER, &after, false, MANY),
+        row(MANY_BEFORE, &before, true, MANY, true),
+        row(MANY_AFTER, &after, true, MANY, true),
+        row(FEW_BEFORE, &before, true, FEW, true),
+        row(FEW_AFTER, &after, true, FEW, true),
+        row(LONE_BEFORE, &before, true, 1, true),
+        row(LONE_AFTER, &after, true, 1, true),
+        row(SOLD_OUT_BEFORE, &before, false, MANY, true),
+        row(SOLD_OUT_AFTER, &after, false, MANY, true),
+        row(LOOKED_UP_BEFORE, &before, false, MANY, false),
+        row(LOOKED_UP_AFTER, &after, false, MANY, false),
     ])
 }
 
@@ -311,6 +322,8 @@ pub(crate) const BUILD_RATIOS: &[Wanted] = &[
     less("lone_redis_cpu", LONE_AFTER, LONE_BEFORE, store_cpu, 1.0, 1.0),
     more("sold_out_rate", SOLD_OUT_AFTER, SOLD_OUT_BEFORE, 1.0, 1.0),
     less("sold_out_redis_cpu", SOLD_OUT_AFTER, SOLD_OUT_BEFORE, store_cpu, 1.0, 1.0),
+    more("sold_out_looked_up_rate", LOOKED_UP_AFTER, LOOKED_UP_BEFORE, 1.0, 1.0),
+    less("sold_out_looked_up_redis_cpu", LOOKED_UP_AFTER, LOOKED_UP_BEFORE, store_cpu, 1.0, 1.0),
 ];
 
 #[cfg(test)]

@@ -20,8 +20,9 @@ use crate::{
 
 /// One way.
 pub(crate) enum Way {
-    /// Through the generated client, one call a message, in a new shop in each round.
-    Unary { server: Arc<Server>, skus: usize, is_full: bool, callers: usize },
+    /// Through the generated client, one call a message, in a new shop in each round. All ways but this one say
+    /// `first_attempt` where it is true.
+    Unary { server: Arc<Server>, skus: usize, is_full: bool, callers: usize, first_attempt: bool },
     /// The same in a shop that is there already.
     Standing { server: Arc<Server>, shop: Shop, callers: usize },
     /// The same at half of the rate that the first row of this round has reached.
@@ -43,18 +44,19 @@ impl Way {
     /// Runs for so long. `saturation` is the rate that the first row has reached in this round.
     pub(crate) async fn run(&self, round: usize, length: Duration, saturation: Option<f64>) -> Result<Run> {
         match self {
-            Way::Unary { server, skus, is_full, callers } => {
-                let shop = open(server, &format!("unary-{skus}-{is_full}-{callers}-{round}"), *skus, *is_full).await?;
-                let callers = Unary::callers(server, &shop, *callers).await?;
+            &Way::Unary { ref server, skus, is_full, callers, first_attempt } => {
+                let namespace = format!("unary-{skus}-{is_full}-{callers}-{first_attempt}-{round}");
+                let shop = open(server, &namespace, skus, is_full).await?;
+                let callers = Unary::callers(server, &shop, callers, first_attempt).await?;
                 closed(callers, length, async || server.usage().await).await
             }
             Way::Standing { server, shop, callers } => {
-                let callers = Unary::callers(server, shop, *callers).await?;
+                let callers = Unary::callers(server, shop, *callers, true).await?;
                 closed(callers, length, async || server.usage().await).await
             }
             Way::HalfRate { server } => {
                 let shop = open(server, &format!("half-{round}"), 1, true).await?;
-                let callers = Unary::callers(server, &shop, TURNS).await?;
+                let callers = Unary::callers(server, &shop, TURNS, true).await?;
                 let rate = saturation.unwrap_or(DEFAULT_RATE) / 2.0;
                 let before = server.usage().await?;
                 let answers = load::open(callers, rate, move |due| due < length).await?;

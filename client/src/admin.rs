@@ -62,7 +62,8 @@ impl Admin {
         };
         let send = |channel, request| async { operators(channel).adjust_stock(request).await };
         let Namespace { core, deadline, .. } = &self.namespace;
-        Ok(core.call(*deadline, message, send).await?)
+        let claim = core.claim(core.identity(&message, self.request_id.is_some()))?;
+        Ok(claim.end(core.call(*deadline, message, send).await, |_| true)?)
     }
 
     /// Changes the rules of a SKU. Repeats harmlessly. Await it, or say more first:

@@ -4,12 +4,13 @@
 use inventory_sentinel::v1::{self, batch_operation::Operation, batch_result::Result as Told};
 
 use crate::{
-    call::awaited,
+    call::{Answered, Attempts, awaited},
     convert::{Answer, StockRead},
     gather::Gathered,
+    identities::{Claim, Identified, Identity},
     namespace::{Namespace, checkout},
     operation_errors::{BatchError, BatchGetStockError, CommitError, ReserveError, RollbackError},
-    reserve::{Reserve, held},
+    reserve::{Reserve, held, is_held},
     resolve::{Commit, Rollback},
     rpc_error::RpcError,
     types::{Receipt, Reservation, Snapshot, Stock},
@@ -26,7 +27,7 @@ const MESSAGE_SKUS: usize = 512;
 #[must_use = "nothing is done before it is awaited"]
 pub struct Batch {
     namespace: Namespace,
-    operations: Vec<Operation>,
+    operations: Vec<(Operation, Option<Identity>)>,
 }
 
 /// What became of one operation of a [`Batch`]: what its single call would have been answered.
@@ -48,61 +49,109 @@ impl Batch {
 
     /// A Reserve more, with all that has been said about it.
     pub fn reserve(self, request: Reserve) -> Self {
-        self.with(request.message())
+        let is_named = request.is_named();
+        self.with(request.message(), is_named)
     }
 
     /// A Commit more, with all that has been said about it.
     pub fn commit(self, request: Commit) -> Self {
-        self.with(request.message())
+        let is_named = request.is_named();
+        self.with(request.message(), is_named)
     }
 
     /// A Rollback more, with all that has been said about it.
     pub fn rollback(self, request: Rollback) -> Self {
-        self.with(request.message())
+        let is_named = request.is_named();
+        self.with(request.message(), is_named)
     }
 
-    fn with(mut self, message: impl Gathered) -> Self {
-        self.operations.push(message.operation());
+    fn with(mut self, message: impl Gathered + Identified, is_named: bool) -> Self {
+        let identity = self.namespace.core.identity(&message, is_named);
+        self.operations.push((message.operation(), identity));
         self
     }
 
+    /// Operations that are refused here are not sent; where all are, nothing is.
     async fn send(self) -> Result<Vec<BatchOutcome>, BatchError> {
         let Namespace { core, deadline, .. } = self.namespace;
-        let entry = |operation| v1::BatchOperation { operation: Some(operation), timeout: None };
-        let message = v1::BatchRequest { operations: self.operations.iter().cloned().map(entry).collect() };
-        let send = |channel, request| async { checkout(channel).batch(request).await };
-        let told: Vec<Option<Told>> = core.call(deadline, message, send).await?;
-        if told.len() != self.operations.len() {
-            return Err(RpcError::malformed("not one result for each operation").into());
+        let claim = |(operation, identity)| (operation, core.claim(identity));
+        let operations: Vec<(Operation, Result<Claim, RpcError>)> = self.operations.into_iter().map(claim).collect();
+        let entry = |operation: &Operation| v1::BatchOperation { operation: Some(operation.clone()), timeout: None };
+        let sent = operations.iter().filter(|(_, claim)| claim.is_ok());
+        let message = v1::BatchRequest { operations: sent.map(|(operation, _)| entry(operation)).collect() };
+        let sent = message.operations.len();
+        let (told, attempts) = if sent == 0 && !operations.is_empty() {
+            (Vec::new(), Attempts::default())
+        } else {
+            let send = |channel, request| async { checkout(channel).batch(request).await };
+            match core.call_whole(deadline, message, send).await {
+                Ok(Answered { answer, attempts }) => (answer.results, attempts),
+                Err(error) => {
+                    if !error.outcome_unknown() {
+                        operations.into_iter().filter_map(|(_, claim)| claim.ok()).for_each(Claim::end_without_effect);
+                    }
+                    return Err(error.into());
+                }
+            }
+        };
+        if told.len() != sent {
+            return Err(attempts.judge(RpcError::malformed("not one result for each operation")).into());
         }
-        let outcomes = self.operations.iter().zip(told).map(|(operation, told)| outcome(operation, told));
+        let mut told = told.into_iter().map(|entry| entry.result);
+        let outcomes = operations.into_iter().map(|(operation, claim)| {
+            let entry = claim.map(|claim| Entry { told: told.next().flatten(), claim, attempts });
+            outcome(&operation, entry)
+        });
         Ok(outcomes.collect::<Result<_, _>>()?)
     }
 }
 
 awaited! { Batch -> Result<Vec<BatchOutcome>, BatchError> }
 
-fn outcome(operation: &Operation, told: Option<Told>) -> Result<BatchOutcome, RpcError> {
+/// What the server said about one operation.
+struct Entry {
+    told: Option<Told>,
+    claim: Claim,
+    /// Of the whole call.
+    attempts: Attempts,
+}
+
+impl Entry {
+    /// The answer to the operation, as its single call would have it. `had_effect`: whether the answer is that of a
+    /// change.
+    fn plain<M: Gathered>(
+        self,
+        had_effect: impl FnOnce(&<M::Response as Answer>::Plain) -> bool,
+    ) -> Result<<M::Response as Answer>::Plain, RpcError> {
+        let answer = match self.told {
+            None => Err(RpcError::malformed("no result of the operation")),
+            Some(Told::Failure(failure)) => Err(RpcError::from_failure(failure)),
+            Some(told) => M::response(told)
+                .ok_or_else(|| RpcError::malformed("the result of another operation"))
+                .and_then(Answer::plain),
+        };
+        self.claim.end(answer.map_err(|error| self.attempts.judge(error)), had_effect)
+    }
+}
+
+/// Of an operation that was sent, or refused here.
+fn outcome(operation: &Operation, entry: Result<Entry, RpcError>) -> Result<BatchOutcome, RpcError> {
     Ok(match operation {
         Operation::Reserve(_) => {
-            let answer = plain::<v1::ReserveRequest>(told).map_err(ReserveError::from);
-            BatchOutcome::Reserve(answer.and_then(held))
+            let answer = entry.and_then(|entry| entry.plain::<v1::ReserveRequest>(is_held));
+            BatchOutcome::Reserve(answer.map_err(ReserveError::from).and_then(held))
         }
-        Operation::Commit(_) => BatchOutcome::Commit(plain::<v1::CommitRequest>(told).map_err(CommitError::from)),
+        Operation::Commit(_) => {
+            let answer = entry.and_then(|entry| entry.plain::<v1::CommitRequest>(|_| true));
+            BatchOutcome::Commit(answer.map_err(CommitError::from))
+        }
         Operation::Rollback(_) => {
-            BatchOutcome::Rollback(plain::<v1::RollbackRequest>(told).map_err(RollbackError::from))
+            let answer = entry.and_then(|entry| entry.plain::<v1::RollbackRequest>(|_| true));
+            BatchOutcome::Rollback(answer.map_err(RollbackError::from))
         }
         // `with` is the only way in.
         _ => return Err(RpcError::malformed("the result of no operation that was sent")),
     })
-}
-
-/// The answer to one operation, as its single call would have it.
-fn plain<M: Gathered>(told: Option<Told>) -> Result<<M::Response as Answer>::Plain, RpcError> {
-    match told.ok_or_else(|| RpcError::malformed("no result of the operation"))? {
-        Told::Failure(failure) => Err(RpcError::from_failure(failure)),
-        told => M::response(told).ok_or_else(|| RpcError::malformed("the result of another operation"))?.plain(),
-    }
 }
 
 /// Reads the counters of these SKUs, one message after the other.

@@ -18,6 +18,7 @@ use crate::{
     connection::MAX_DEADLINE,
     convert::Answer,
     gather::{Gathered, Gatherer},
+    identities::{Claim, Identified, Identities, Identity},
     retry::{Fare, RetryPolicy, TokenBucket},
     rpc_error::RpcError,
     trace,
@@ -30,7 +31,17 @@ pub(crate) struct Core {
     retry: RetryPolicy,
     budget: Arc<TokenBucket>,
     gatherer: Option<Arc<Gatherer>>,
-    first_attempts: bool,
+    is_direct: bool,
+    identities: Arc<Identities>,
+}
+
+/// What of a connection's settings its calls need.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) retry: RetryPolicy,
+    pub(crate) batching: bool,
+    pub(crate) is_direct: bool,
+    pub(crate) identity_memory: usize,
 }
 
 /// Why a message was not answered, as one of its calls sees it.
@@ -44,6 +55,33 @@ impl From<RpcError> for Miss {
     /// Of a call that travelled alone.
     fn from(error: RpcError) -> Self {
         Miss { error, fare: Fare::default() }
+    }
+}
+
+/// An answer, and what came before it.
+pub(crate) struct Answered<A> {
+    pub(crate) answer: A,
+    pub(crate) attempts: Attempts,
+}
+
+/// The attempts of a call up to its answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Attempts {
+    number: u32,
+    /// Whether one before the last may have been applied.
+    earlier_unknown: bool,
+}
+
+impl Attempts {
+    /// What an error in the answer says about the whole call.
+    pub(crate) fn judge(self, error: RpcError) -> RpcError {
+        error.after(self.number, self.earlier_unknown)
+    }
+}
+
+impl<A: Answer> Answered<A> {
+    fn plain(self) -> Result<A::Plain, RpcError> {
+        self.answer.plain().map_err(|error| self.attempts.judge(error))
     }
 }
 
@@ -73,11 +111,12 @@ impl Channels {
 
 impl Core {
     /// `channels` has at least one.
-    pub(crate) fn new(channels: Box<[Channel]>, retry: RetryPolicy, batching: bool, first_attempts: bool) -> Core {
+    pub(crate) fn new(channels: Box<[Channel]>, settings: Settings) -> Core {
+        let Settings { retry, batching, is_direct, identity_memory } = settings;
         let budget = Arc::new(TokenBucket::new(retry.budget));
         let channels = Arc::new(Channels::new(channels));
         let gatherer = batching.then(|| Arc::new(Gatherer::new(Arc::clone(&channels), Arc::clone(&budget))));
-        Core { channels, retry, budget, gatherer, first_attempts }
+        Core { channels, retry, budget, gatherer, is_direct, identities: Arc::new(Identities::new(identity_memory)) }
     }
 
     /// The next connection in turn, for a stream.
@@ -85,9 +124,19 @@ impl Core {
         self.channels.next()
     }
 
-    /// Whether the service is told of first attempts.
-    pub(crate) fn tells_first_attempts(&self) -> bool {
-        self.first_attempts
+    /// Whether nothing between this client and the server repeats calls.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.is_direct
+    }
+
+    /// The identity of a message whose request_id the caller named; `None` where this client made it.
+    pub(crate) fn identity(&self, message: &impl Identified, is_named: bool) -> Option<Identity> {
+        if is_named { self.identities.of(message) } else { None }
+    }
+
+    /// Begins a call under this identity; refused where it stands for another request.
+    pub(crate) fn claim(&self, identity: Option<Identity>) -> Result<Claim, RpcError> {
+        self.identities.claim(identity)
     }
 
     /// How what fails is repeated.
@@ -105,6 +154,20 @@ impl Core {
     where
         M: Clone,
         A: Answer,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        self.call_whole(timeout, message, send).await?.plain()
+    }
+
+    /// As `call`, for an answer that has errors in it.
+    pub(crate) async fn call_whole<M, A, F>(
+        &self,
+        timeout: Duration,
+        message: M,
+        send: impl Fn(Channel, Request<M>) -> F,
+    ) -> Result<Answered<A>, RpcError>
+    where
+        M: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let (message, send) = (&message, &send);
@@ -136,12 +199,15 @@ impl Core {
                 None => gatherer.carry(message, deadline).await,
             }
         };
-        self.repeat(timeout, attempt).await
+        self.repeat(timeout, attempt).await?.plain()
     }
 
-    async fn repeat<A, F>(&self, timeout: Duration, attempt: impl Fn(Instant, u32) -> F) -> Result<A::Plain, RpcError>
+    async fn repeat<A, F>(
+        &self,
+        timeout: Duration,
+        attempt: impl Fn(Instant, u32) -> F,
+    ) -> Result<Answered<A>, RpcError>
     where
-        A: Answer,
         F: Future<Output = Result<A, Miss>>,
     {
         let deadline = Instant::now() + timeout.min(MAX_DEADLINE);
@@ -149,7 +215,9 @@ impl Core {
         let mut unknown = false;
         loop {
             let (error, fare) = match attempt(deadline, attempts).await {
-                Ok(answer) => return answer.plain().map_err(|error| error.after(attempts, unknown)),
+                Ok(answer) => {
+                    return Ok(Answered { answer, attempts: Attempts { number: attempts, earlier_unknown: unknown } });
+                }
                 Err(Miss { error, fare }) => (error.after(attempts, unknown), fare),
             };
             unknown = error.outcome_unknown();

@@ -55,6 +55,7 @@ impl SetStock {
             Condition::Absent => (true, None),
             Condition::Version(version) => (false, Some(version)),
         };
+        let is_named = request_id.is_some();
         let message = v1::SetStockRequest {
             namespace_id: name.to_string(),
             sku: self.sku,
@@ -63,8 +64,9 @@ impl SetStock {
             if_absent,
             if_version,
         };
+        let claim = core.claim(core.identity(&message, is_named))?;
         let send = |channel, request| async { operators(channel).set_stock(request).await };
-        Ok(core.call(deadline, message, send).await?)
+        Ok(claim.end(core.call(deadline, message, send).await, |_| true)?)
     }
 }
 

@@ -5,7 +5,12 @@ use std::{sync::Arc, time::Duration};
 use http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{call::Core, lists::ListNamespaces, namespace::Namespace, retry::RetryPolicy};
+use crate::{
+    call::{Core, Settings},
+    lists::ListNamespaces,
+    namespace::Namespace,
+    retry::RetryPolicy,
+};
 
 /// How long connecting may take unless told otherwise: 5 s.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -15,6 +20,9 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 pub const MAX_DEADLINE: Duration = Duration::from_secs(3600);
 /// The most connections of one client; a larger number is lowered to it.
 pub const MAX_CONNECTIONS: usize = 64;
+
+/// Bytes of memory for the request_ids that callers named, unless set otherwise: 16 MiB, which is room for 131,072.
+pub const DEFAULT_IDENTITY_MEMORY: usize = 16 * 1024 * 1024;
 
 /// The largest answer that is read, in bytes: far above an audit's 1,000 findings.
 pub(crate) const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
@@ -31,7 +39,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// How long the answer to a ping may take before the connection is given up.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client of one Inventory Sentinel. Cheap to clone; clones share connections and retry budget.
+/// A client of one Inventory Sentinel. Cheap to clone; clones share connections, retry budget and the memory of
+/// request_ids.
 #[derive(Clone, Debug)]
 pub struct Sentinel {
     core: Arc<Core>,
@@ -53,10 +62,13 @@ impl Sentinel {
             uri: uri.into(),
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             deadline: DEFAULT_DEADLINE,
-            retry: RetryPolicy::default(),
             connections: 1,
-            batching: true,
-            first_attempts: true,
+            settings: Settings {
+                retry: RetryPolicy::default(),
+                batching: true,
+                is_direct: false,
+                identity_memory: DEFAULT_IDENTITY_MEMORY,
+            },
         }
     }
 
@@ -80,10 +92,8 @@ pub struct Builder {
     uri: String,
     connect_timeout: Duration,
     deadline: Duration,
-    retry: RetryPolicy,
     connections: usize,
-    batching: bool,
-    first_attempts: bool,
+    settings: Settings,
 }
 
 impl Builder {
@@ -102,7 +112,7 @@ impl Builder {
 
     /// How calls are repeated. Default [`RetryPolicy::default`].
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.retry = policy;
+        self.settings.retry = policy;
         self
     }
 
@@ -120,16 +130,29 @@ impl Builder {
     /// trace context of the first of them. They are sent, and their deadlines kept, on the runtime on which the
     /// client was connected, which has to go on.
     pub fn batching(mut self, batching: bool) -> Self {
-        self.batching = batching;
+        self.settings.batching = batching;
         self
     }
 
-    /// Whether a Reserve whose identity is made here says at its first attempt that it is one, which makes
-    /// a shortage cheaper to tell. Default true. Say false where a proxy in between repeats calls by itself and
-    /// does not tell the service so (`grpc-previous-rpc-attempts`, or `x-envoy-attempt-count` of a single Envoy):
-    /// what it repeats could be told of a shortage while the reservation that it made holds the units.
-    pub fn first_attempts(mut self, are_told: bool) -> Self {
-        self.first_attempts = are_told;
+    /// Declares that nothing between this client and the server repeats calls: no proxy, no service mesh with
+    /// retries. The first attempt of a Reserve whose `request_id` this client makes then sets `first_attempt`, so
+    /// that the store can answer a shortage without looking the id up. By default no call sets it. If a proxy
+    /// repeats such a call nevertheless, the caller can be answered with a shortage while the first copy of the call
+    /// has made a reservation, whose units come back at its deadline.
+    pub fn direct(mut self) -> Self {
+        self.settings.is_direct = true;
+        self
+    }
+
+    /// Bytes of memory for the request_ids that callers named and the request that each stands for. Default
+    /// [`DEFAULT_IDENTITY_MEMORY`]; an id takes 128 bytes at most. Beyond the limit the oldest are forgotten.
+    ///
+    /// One `request_id` has one effect in a namespace. The server compares a repeat with the first request only
+    /// where both name SKUs of the same partition, so in a namespace of several partitions this client is what
+    /// refuses the second use of an id for another request (`REQUEST_ID_REUSED`, nothing is sent). It knows the ids
+    /// of its own process only. Ids of calls that had no effect, such as a shortage, are forgotten at once.
+    pub fn identity_memory(mut self, bytes: usize) -> Self {
+        self.settings.identity_memory = bytes;
         self
     }
 
@@ -166,7 +189,7 @@ impl Builder {
     }
 
     fn sentinel(self, channels: Vec<Channel>) -> Sentinel {
-        let core = Core::new(channels.into(), self.retry, self.batching, self.first_attempts);
+        let core = Core::new(channels.into(), self.settings);
         Sentinel { core: Arc::new(core), deadline: self.deadline }
     }
 

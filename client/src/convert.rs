@@ -113,13 +113,6 @@ impl Answer for v1::BatchGetStockResponse {
     }
 }
 
-impl Answer for v1::BatchResponse {
-    type Plain = Vec<Option<v1::batch_result::Result>>;
-    fn plain(self) -> Result<Self::Plain, RpcError> {
-        Ok(self.results.into_iter().map(|entry| entry.result).collect())
-    }
-}
-
 impl Answer for v1::IsProtectedResponse {
     type Plain = bool;
     fn plain(self) -> Result<bool, RpcError> {

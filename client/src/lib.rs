@@ -24,8 +24,9 @@
 //!
 //! # What it does for its caller
 //! - **Identity.** Every change that does not repeat harmlessly by its nature gets a `request_id`
-//!   (UUIDv7) unless the caller names one, and each retry of a call carries the same one, so that a
-//!   change is never applied twice.
+//!   (UUIDv7) unless the caller names one, and each retry of a call has the same one, so that a
+//!   change is never applied twice. An id that a caller named is refused for another request
+//!   (see [`Builder::identity_memory`]).
 //! - **Deadline.** Each call has one (5 s unless told otherwise) for all of its attempts together;
 //!   what is left of it travels as `grpc-timeout`.
 //! - **Retries** on `UNAVAILABLE` only, as the [`RetryPolicy`] says. Everything else is for the caller.
@@ -47,6 +48,7 @@
 //! - `admin`: [`Admin`], the operators' operations; `configure`: their requests, such as [`SetStock`];
 //!   `lists`, `bulk`: what there is in pages, and many SKUs in a call.
 //! - `call`: the way of every call: identity, deadline, attempts. Knows neither operation nor message.
+//! - `identities`: the request that each id stands for that a caller named.
 //! - `gather`: calls made at the same time in one message.
 //! - `watch`: streams that go on by themselves: [`Events`], [`WatchStock`], [`ProtectedSkus`].
 //! - `retry`: [`RetryPolicy`] and [`RetryBudget`]: pure decisions, no waiting.
@@ -62,6 +64,7 @@ mod configure;
 mod connection;
 mod convert;
 mod gather;
+mod identities;
 mod lists;
 mod namespace;
 mod operation_errors;
@@ -83,7 +86,8 @@ pub use batch::{Batch, BatchOutcome};
 pub use bulk::ImportStock;
 pub use configure::{ConfigureNamespace, ConfigureSku, SetStock};
 pub use connection::{
-    Builder, ConnectError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEADLINE, MAX_CONNECTIONS, MAX_DEADLINE, Sentinel,
+    Builder, ConnectError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEADLINE, DEFAULT_IDENTITY_MEMORY, MAX_CONNECTIONS,
+    MAX_DEADLINE, Sentinel,
 };
 pub use inventory_sentinel::Reason;
 pub use lists::{ListNamespaces, ListReservations, ListStock};

@@ -50,8 +50,9 @@ impl Reserve {
     }
 
     /// The identity of this attempt, where the caller keeps it to repeat the call later, such as
-    /// after a crash. Without it a new one is made for each call, and the service is told that it is new, see
-    /// [`Builder::first_attempts`](crate::Builder::first_attempts).
+    /// after a crash. Without it a new one is made for each call. Derive it from the order and the cart:
+    /// an id that this client has sent for another request is refused as `REQUEST_ID_REUSED`, see
+    /// [`Builder::identity_memory`](crate::Builder::identity_memory).
     pub fn request_id(mut self, request_id: impl Into<String>) -> Self {
         self.request_id = Some(request_id.into());
         self
@@ -68,6 +69,11 @@ impl Reserve {
     pub fn replacing(mut self, reservation_id: impl Into<String>) -> Self {
         self.replaces = Some(reservation_id.into());
         self
+    }
+
+    /// Whether the caller named the identity.
+    pub(crate) fn is_named(&self) -> bool {
+        self.request_id.is_some()
     }
 
     /// The message, with an identity that is its own from now on. Whoever gets it may send it again.
@@ -90,12 +96,17 @@ impl Reserve {
     }
 
     async fn send(self) -> Result<Receipt<Reservation>, ReserveError> {
-        let is_new = self.request_id.is_none();
+        let is_named = self.is_named();
         let (Namespace { core, deadline, .. }, mut message) = self.parts();
-        message.first_attempt = is_new && core.tells_first_attempts();
+        message.first_attempt = !is_named && core.is_direct();
+        let claim = core.claim(core.identity(&message, is_named))?;
         let send = |channel, request| async { checkout(channel).reserve(request).await };
-        held(core.call_gathered(deadline, message, send).await?)
+        held(claim.end(core.call_gathered(deadline, message, send).await, is_held)?)
     }
+}
+
+pub(crate) fn is_held(reserved: &Reserved) -> bool {
+    matches!(reserved, Reserved::Held(_))
 }
 
 /// A shortage is an answer on the wire and an error here.

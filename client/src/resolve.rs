@@ -70,6 +70,11 @@ impl Commit {
         self
     }
 
+    /// Whether the caller named the identity.
+    pub(crate) fn is_named(&self) -> bool {
+        self.request_id.is_some()
+    }
+
     /// The message, with an identity that is its own from now on, if it needs one.
     pub(crate) fn message(self) -> v1::CommitRequest {
         self.parts().1
@@ -89,9 +94,11 @@ impl Commit {
     }
 
     async fn send(self) -> Result<Receipt<Reservation>, CommitError> {
+        let is_named = self.is_named();
         let (Namespace { core, deadline, .. }, message) = self.parts();
+        let claim = core.claim(core.identity(&message, is_named))?;
         let send = |channel, request| async { checkout(channel).commit(request).await };
-        Ok(core.call_gathered(deadline, message, send).await?)
+        Ok(claim.end(core.call_gathered(deadline, message, send).await, |_| true)?)
     }
 }
 
@@ -125,6 +132,11 @@ impl Rollback {
         self
     }
 
+    /// Whether the caller named the identity.
+    pub(crate) fn is_named(&self) -> bool {
+        self.request_id.is_some()
+    }
+
     /// The message, with an identity that is its own from now on, if it needs one.
     pub(crate) fn message(self) -> v1::RollbackRequest {
         self.parts().1
@@ -142,9 +154,11 @@ impl Rollback {
     }
 
     async fn send(self) -> Result<Receipt<Reservation>, RollbackError> {
+        let is_named = self.is_named();
         let (Namespace { core, deadline, .. }, message) = self.parts();
+        let claim = core.claim(core.identity(&message, is_named))?;
         let send = |channel, request| async { checkout(channel).rollback(request).await };
-        Ok(core.call_gathered(deadline, message, send).await?)
+        Ok(claim.end(core.call_gathered(deadline, message, send).await, |_| true)?)
     }
 }
 
@@ -174,14 +188,16 @@ impl Extend {
 
     async fn send(self) -> Result<Receipt<Extended>, ExtendError> {
         let Namespace { core, name, deadline } = self.namespace;
+        let is_named = self.request_id.is_some();
         let message = v1::ExtendRequest {
             namespace_id: name.to_string(),
             reservation_id: self.reservation_id,
             ttl: Some(convert::duration(self.ttl)),
             request_id: self.request_id.unwrap_or_else(new_request_id),
         };
+        let claim = core.claim(core.identity(&message, is_named))?;
         let send = |channel, request| async { checkout(channel).extend(request).await };
-        Ok(core.call(deadline, message, send).await?)
+        Ok(claim.end(core.call(deadline, message, send).await, |_| true)?)
     }
 }
 

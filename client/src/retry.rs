@@ -15,7 +15,11 @@ use rand::Rng as _;
 ///
 /// The pause before retry `n` is drawn evenly from zero to `initial_backoff * multiplier^(n-1)`, at
 /// most `max_backoff`; a server's `RetryInfo` is waited for first. A retry that would not fit into
-/// the call's deadline is not made.
+/// the call's deadline is not made: all attempts of a call are sent within its deadline, and so within
+/// [`MAX_DEADLINE`](crate::MAX_DEADLINE). The client does not know the retention of a namespace, for which the server
+/// remembers an identity: configure a retention that is longer than the deadlines of its callers. An identity that
+/// the client makes is a UUIDv7: beyond the retention the server refuses it as `REQUEST_TOO_OLD` and applies nothing
+/// twice; the outcome of the earlier attempt is then unknown. An identity of another form has no such protection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
     /// Attempts in all, the first one included. 1 means: no retry. Default 4.

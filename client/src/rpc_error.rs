@@ -75,7 +75,7 @@ impl RpcError {
         self.0.outcome_unknown
     }
 
-    /// How many times the call was sent, or tried to be.
+    /// How many times the call was sent, or tried to be; 0 where this client refused it.
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }
@@ -122,6 +122,20 @@ impl RpcError {
             retry_delay: failure.retry_after.and_then(|pause| Duration::try_from(pause).ok()),
             outcome_unknown: reason.map_or(!refused_unseen(code), |reason| reason.advice() == Advice::Repeat),
             attempts: 1,
+        }))
+    }
+
+    /// This client refuses the call by itself; nothing was sent.
+    pub(crate) fn refused_here(reason: Reason, message: &str) -> RpcError {
+        RpcError(Box::new(Inner {
+            code: reason.code(),
+            reason: Some(reason),
+            message: message.into(),
+            metadata: HashMap::new(),
+            field_violations: Vec::new(),
+            retry_delay: None,
+            outcome_unknown: false,
+            attempts: 0,
         }))
     }
 
@@ -176,11 +190,11 @@ impl RpcError {
     /// Tells what the whole call came to, where `earlier_unknown` says that an earlier attempt may
     /// have been applied. A final refusal of a repeat settles that, since the server looks the
     /// identity up before it refuses; an answer such as "shed" or "store away" settles nothing, and
-    /// neither does another version: an earlier attempt can be what made it.
+    /// neither do those of `is_refused_before_the_look_up`.
     pub(crate) fn after(mut self, attempts: u32, earlier_unknown: bool) -> RpcError {
         let settled = self.reason().is_some_and(|reason| {
             matches!(reason.advice(), Advice::Fix | Advice::Decide)
-                && reason != Reason::VersionMismatch
+                && !is_refused_before_the_look_up(reason)
                 && self.code() != Code::Internal
         });
         self.0.attempts = attempts;
@@ -193,6 +207,21 @@ impl RpcError {
         self.0.outcome_unknown = false;
         self
     }
+}
+
+/// Whether a repeat can be refused for this although an earlier attempt was applied: what that attempt changed, what
+/// changed meanwhile, or the time that has passed is reason enough.
+fn is_refused_before_the_look_up(reason: Reason) -> bool {
+    matches!(
+        reason,
+        // The earlier attempt can be what made the other version.
+        Reason::VersionMismatch
+            // The id, or the reservation, was forgotten between two attempts.
+            | Reason::RequestTooOld
+            | Reason::ReservationNotFound
+            // The longest ttl of the namespace was lowered between two attempts.
+            | Reason::InvalidTtl
+    )
 }
 
 /// Code and "may have been applied" of a status that the service itself did not write: it comes from

@@ -201,6 +201,11 @@ async fn sale(server: &Scripted, policy: RetryPolicy) -> Namespace {
     sentinel.unwrap().namespace("sale")
 }
 
+async fn direct_sale(server: &Scripted) -> Namespace {
+    let sentinel = Sentinel::builder(server.serve().await).direct().retry(quick()).connect().await;
+    sentinel.unwrap().namespace("sale")
+}
+
 #[tokio::test]
 async fn a_retry_is_the_same_request_with_less_time() {
     let server = Scripted::refusing([refusal(Reason::StoreUnavailable), refusal(Reason::OutcomeUnknown)]);
@@ -213,7 +218,7 @@ async fn a_retry_is_the_same_request_with_less_time() {
     let id = uuid::Uuid::parse_str(&asked[0].request_id).unwrap();
     assert_eq!(id.get_version_num(), 7);
     assert!(asked.iter().all(|call| call.request_id == asked[0].request_id));
-    assert_eq!(asked.iter().map(|call| call.first_attempt).collect::<Vec<_>>(), [true, false, false]);
+    assert!(asked.iter().all(|call| !call.first_attempt), "the caller has not called direct()");
     assert!(asked[0].timeout <= crate::DEFAULT_DEADLINE);
     assert!(asked[0].timeout > asked[1].timeout && asked[1].timeout > asked[2].timeout);
 }
@@ -228,16 +233,78 @@ async fn two_calls_are_two_requests_unless_the_caller_says_otherwise() {
     let asked = server.asked.lock().unwrap();
     assert_ne!(asked[0].request_id, asked[1].request_id);
     assert_eq!(asked[2].request_id, "mine");
-    assert!(asked[0].first_attempt && asked[1].first_attempt);
-    assert!(!asked[2].first_attempt, "the caller may have sent it before");
 }
 
 #[tokio::test]
-async fn first_attempts_are_not_told_where_that_is_not_wanted() {
+async fn a_direct_connection_says_first_attempt_once_and_only_of_its_own_identities() {
+    let server = Scripted::refusing([refusal(Reason::StoreUnavailable), refusal(Reason::OutcomeUnknown)]);
+    let sale = direct_sale(&server).await;
+    sale.reserve("ps5", 1).await.unwrap();
+    sale.reserve("ps5", 1).await.unwrap();
+    sale.reserve("ps5", 1).request_id("mine").await.unwrap();
+    let asked = server.asked.lock().unwrap();
+    let first: Vec<_> = asked.iter().map(|call| call.first_attempt).collect();
+    // Three attempts of the first call; the last one's identity can be that of an earlier call.
+    assert_eq!(first, [true, false, false, true, false]);
+}
+
+#[tokio::test]
+async fn an_identity_that_the_caller_names_stands_for_one_request() {
     let server = Scripted::default();
-    let sentinel = Sentinel::builder(server.serve().await).first_attempts(false).connect().await.unwrap();
-    sentinel.namespace("sale").reserve("ps5", 1).await.unwrap();
-    assert!(!server.asked.lock().unwrap()[0].first_attempt);
+    let sale = sale(&server, quick()).await;
+    let order = |lines: [(&str, i32); 2]| {
+        sale.reserve_cart(lines.map(|(sku, quantity)| crate::Line::new(sku, quantity))).request_id("order-1")
+    };
+    order([("ps5", 1), ("pad", 2)]).await.unwrap();
+    order([("pad", 2), ("ps5", 1)]).await.unwrap();
+    match sale.clone().reserve("vita", 1).request_id("order-1").await {
+        Err(ReserveError::RequestIdReused(rpc)) => {
+            assert_eq!((rpc.code(), rpc.attempts(), rpc.outcome_unknown()), (Code::FailedPrecondition, 0, false));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(server.calls(), 2, "the refused call is not sent");
+    // Another kind of change, through the same memory.
+    let refused = sale.extend("r1", Duration::from_secs(9)).request_id("order-1").await;
+    assert!(matches!(refused, Err(crate::ExtendError::RequestIdReused(_))), "{refused:?}");
+    assert_eq!(server.calls(), 2);
+}
+
+#[tokio::test]
+async fn an_identity_whose_call_got_nothing_is_free() {
+    let server = Scripted { short: true, ..Scripted::refusing([refusal(Reason::SkuNotFound)]) };
+    let sale = sale(&server, quick()).await;
+    let refused = sale.reserve("ps6", 1).request_id("order-1").await;
+    assert!(matches!(refused, Err(ReserveError::SkuNotFound(_))), "{refused:?}");
+    for quantity in [2, 1] {
+        let short = sale.reserve("ps5", quantity).request_id("order-1").await;
+        assert!(matches!(short, Err(ReserveError::InsufficientStock { .. })), "{short:?}");
+    }
+    assert_eq!(server.calls(), 3);
+}
+
+#[tokio::test]
+async fn an_identity_whose_outcome_is_unknown_is_not_free() {
+    let server = Scripted { silent: true, ..Scripted::default() };
+    let sale = sale(&server, RetryPolicy::never()).await.with_deadline(Duration::from_millis(200));
+    let lost = sale.reserve("ps5", 1).request_id("order-1").await.unwrap_err();
+    assert!(lost.outcome_unknown());
+    let other = sale.reserve("vita", 1).request_id("order-1").await;
+    assert!(matches!(other, Err(ReserveError::RequestIdReused(_))), "{other:?}");
+    assert_eq!(server.calls(), 1);
+}
+
+/// What the server refuses before it looks the identity up does not say that an earlier attempt was not applied.
+#[tokio::test]
+async fn a_repeat_that_is_refused_before_the_look_up_leaves_the_outcome_unknown() {
+    for reason in [Reason::RequestTooOld, Reason::InvalidTtl, Reason::ReservationNotFound] {
+        for (script, unknown) in [(vec![Reason::OutcomeUnknown, reason], true), (vec![reason], false)] {
+            let server = Scripted::refusing(script.into_iter().map(refusal));
+            let error = sale(&server, quick()).await.reserve("ps5", 1).await.unwrap_err();
+            assert_eq!(error.rpc().and_then(|rpc| rpc.reason()), Some(reason));
+            assert_eq!(error.outcome_unknown(), unknown, "{}", reason.as_str());
+        }
+    }
 }
 
 #[tokio::test]

@@ -18,8 +18,10 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     Reserve,
-    /// A Reserve that gets nothing.
+    /// A Reserve that gets nothing, and says that it is a first attempt.
     SoldOut,
+    /// A Reserve that gets nothing, whose id is looked up.
+    SoldOutLookedUp,
     Commit,
     Rollback,
 }
@@ -105,7 +107,7 @@ impl Driver {
     }
 
     fn operation(&mut self, work: Work) -> Result<Asked> {
-        if matches!(work, Work::Reserve | Work::SoldOut) {
+        if matches!(work, Work::Reserve | Work::SoldOut | Work::SoldOutLookedUp) {
             return Ok(Asked::Reserve(self.reserve(work)));
         }
         let reservation_id = self.held.pop().context("nothing is held")?;
@@ -117,7 +119,7 @@ impl Driver {
     }
 
     fn reserve(&mut self, work: Work) -> v1::ReserveRequest {
-        let shop = if work == Work::SoldOut { &self.empty } else { &self.full };
+        let shop = if work == Work::Reserve { &self.full } else { &self.empty };
         self.requests += 1;
         v1::ReserveRequest {
             namespace_id: shop.namespace.clone(),
@@ -125,7 +127,7 @@ impl Driver {
             request_id: format!("count-{:010}", self.requests),
             lines: vec![v1::Line { sku: shop.skus[0].clone(), quantity: 1 }],
             ttl: Some(prost_types::Duration { seconds: TTL.as_secs() as i64, nanos: 0 }),
-            first_attempt: true,
+            first_attempt: work != Work::SoldOutLookedUp,
             ..Default::default()
         }
     }
@@ -136,7 +138,10 @@ impl Driver {
             (Work::Reserve, Told::Reserve(v1::ReserveResponse { result: Some(Outcome::Reservation(made)), .. })) => {
                 self.held.push(made.reservation_id);
             }
-            (Work::SoldOut, Told::Reserve(v1::ReserveResponse { result: Some(Outcome::Shortage(_)), .. })) => {}
+            (
+                Work::SoldOut | Work::SoldOutLookedUp,
+                Told::Reserve(v1::ReserveResponse { result: Some(Outcome::Shortage(_)), .. }),
+            ) => {}
             (Work::Commit, Told::Commit(response)) => ensure!(response.reservation.is_some()),
             (Work::Rollback, Told::Rollback(response)) => ensure!(response.reservation.is_some()),
             (_, other) => bail!("unexpected answer to {work:?}: {other:?}"),

@@ -16,6 +16,7 @@ use crate::{figures::Spread, process::Redis};
 
 const ABOUT: &str = "What an operation may cost, counted by `make guard`: redis_calls are commands per script call, \
                      script_calls are script calls per message, the others are instructions per operation. \
+                     Sold-out answers are counted with first_attempt, looked_up ones without it. \
                      Written anew by `make guard ARGS=--update`; say in the commit why a number grew.";
 
 /// What is counted, and so how well it repeats.
@@ -211,7 +212,7 @@ pub(crate) fn table(judged: &[Judged<'_>]) -> String {
     let mut out = String::new();
     let mut row = |cells: [&str; 6]| {
         let [name, expected, counted, spread, allowed, ok] = cells;
-        let _ = writeln!(out, "| {name:<36} | {expected:>8} | {counted:>8} | {spread:>7} | {allowed:>7} | {ok:<14} |");
+        let _ = writeln!(out, "| {name:<44} | {expected:>8} | {counted:>8} | {spread:>7} | {allowed:>7} | {ok:<14} |");
     };
     row(["count", "expected", "counted", "spread", "allowed", "ok"]);
     row(["---", "---", "---", "---", "---", "---"]);

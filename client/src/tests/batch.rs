@@ -3,7 +3,7 @@
 use inventory_sentinel::{Reason, v1::batch_operation::Operation};
 use tonic::Code;
 
-use super::{Scripted, quick, refusal, sale};
+use super::{Scripted, direct_sale, quick, refusal, sale};
 use crate::{BatchError, BatchOutcome, CommitError, ReserveError, RpcError};
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn each_operation_has_its_own_outcome_in_order() {
 async fn a_batch_that_is_repeated_repeats_each_of_its_operations() {
     let server = Scripted::default();
     *server.refused_batches.lock().unwrap() = [refusal(Reason::OutcomeUnknown)].into();
-    let sale = sale(&server, quick()).await;
+    let sale = direct_sale(&server).await;
     let batch = sale.batch().reserve(sale.reserve("ps5", 1)).reserve(sale.reserve("ps5", 1));
     batch.clone().await.unwrap();
     batch.await.unwrap();
@@ -67,4 +67,35 @@ async fn a_batch_can_be_refused_as_a_whole() {
     let sale = sale(&server, quick()).await;
     let refused = sale.batch().reserve(sale.reserve("ps5", 1)).await;
     assert!(matches!(refused, Err(BatchError::TooManyOperations(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_operation_of_a_repeated_batch_knows_of_the_earlier_attempt() {
+    for reasons in [&[Reason::OutcomeUnknown][..], &[]] {
+        let server = Scripted::refusing([refusal(Reason::Overloaded)]);
+        *server.refused_batches.lock().unwrap() = reasons.iter().map(|&reason| refusal(reason)).collect();
+        let sale = sale(&server, quick()).await;
+        let outcomes = sale.batch().reserve(sale.reserve("ps5", 1)).await.unwrap();
+        let BatchOutcome::Reserve(Err(error)) = &outcomes[0] else { panic!("{outcomes:?}") };
+        assert_eq!(error.rpc().map(RpcError::attempts), Some(1 + u32::try_from(reasons.len()).unwrap()));
+        assert_eq!(error.outcome_unknown(), !reasons.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_operation_whose_identity_stands_for_another_is_refused_and_not_sent() {
+    let server = Scripted::default();
+    let sale = sale(&server, quick()).await;
+    let order = |sku: &str| sale.reserve(sku, 1).request_id("order-1");
+    let reused =
+        |outcome: &BatchOutcome| matches!(outcome, BatchOutcome::Reserve(Err(ReserveError::RequestIdReused(_))));
+    let batch = sale.batch().reserve(order("ps5")).reserve(order("vita")).reserve(sale.reserve("pad", 1));
+    let outcomes = batch.await.unwrap();
+    assert!(matches!(&outcomes[0], BatchOutcome::Reserve(Ok(_))), "{outcomes:?}");
+    assert!(reused(&outcomes[1]), "{outcomes:?}");
+    assert!(matches!(&outcomes[2], BatchOutcome::Reserve(Ok(_))), "{outcomes:?}");
+    let outcomes = sale.batch().reserve(order("vita")).await.unwrap();
+    assert!(reused(&outcomes[0]), "{outcomes:?}");
+    let batches = server.batches.lock().unwrap();
+    assert_eq!(batches.iter().map(|batch| batch.operations.len()).collect::<Vec<_>>(), [2], "one message");
 }

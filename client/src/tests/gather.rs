@@ -16,7 +16,7 @@ use inventory_sentinel::{
 use tokio::{runtime::Builder, task::JoinHandle};
 use tonic::{Code, Response, Status, transport::Endpoint};
 
-use super::{Scripted, pending, quick, sale};
+use super::{Scripted, direct_sale, pending, quick, sale};
 use crate::{
     Namespace, Receipt, Reservation, ReserveError, RetryPolicy, RpcError, call::Channels, gather::Gatherer,
     retry::TokenBucket,
@@ -87,6 +87,9 @@ async fn what_waits_goes_together_and_is_not_held_up_by_who_is_stuck() {
     let batches = server.batches.lock().unwrap();
     let sizes: Vec<_> = batches.iter().map(|batch| batch.operations.len()).collect();
     assert_eq!(sizes.iter().sum::<usize>(), 600);
+    let mut operations = batches.iter().flat_map(|batch| &batch.operations);
+    let says_first = |operation: &Operation| matches!(operation, Operation::Reserve(request) if request.first_attempt);
+    assert!(!operations.any(|entry| entry.operation.as_ref().is_some_and(says_first)), "no caller called direct()");
     assert!(sizes.len() < 60 && sizes.iter().all(|&size| size <= 512), "{sizes:?}");
     stuck.iter().for_each(|call| call.abort());
 }
@@ -94,9 +97,10 @@ async fn what_waits_goes_together_and_is_not_held_up_by_who_is_stuck() {
 #[tokio::test]
 async fn a_gathered_call_is_retried_as_itself() {
     let server = silent([Reason::StoreUnavailable, Reason::OutcomeUnknown].map(super::refusal));
-    let sale = sale(&server, quick()).await;
+    let sale = direct_sale(&server).await;
     let stuck = stuck(&server, &sale).await;
     sale.reserve("ps5", 1).await.unwrap();
+    sale.reserve("ps5", 1).request_id("mine").await.unwrap();
     let batches = server.batches.lock().unwrap();
     let ids: Vec<_> = batches
         .iter()
@@ -107,7 +111,7 @@ async fn a_gathered_call_is_retried_as_itself() {
         })
         .collect();
     let id = || ids[0].0.clone();
-    assert_eq!(ids, [(id(), true), (id(), false), (id(), false)]);
+    assert_eq!(ids, [(id(), true), (id(), false), (id(), false), ("mine".to_owned(), false)]);
     let timeouts: Vec<_> = batches.iter().map(|batch| batch.operations[0].timeout.unwrap()).collect();
     let spans: Vec<_> = timeouts.iter().map(|timeout| Duration::try_from(*timeout).unwrap()).collect();
     assert!(spans[0] <= crate::DEFAULT_DEADLINE && spans[0] > spans[1] && spans[1] > spans[2]);

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use inventory_sentinel::v1::ReserveRequest;
 use inventory_sentinel_client::{
-    AdjustStockError, BatchError, BatchGetStockError, BatchOutcome, CommitError, GetReservationError, ReserveError,
-    RetryPolicy, RollbackError, RulesChange, Sentinel, SetStockError, State,
+    AdjustStockError, BatchError, BatchGetStockError, BatchOutcome, CommitError, GetReservationError, Line,
+    ReserveError, RetryPolicy, RollbackError, RulesChange, Sentinel, SetStockError, State,
 };
-use sentinel_tests::{Proxy, Redis, SentinelProcess, new_id};
+use sentinel_tests::{Proxy, Redis, SentinelProcess, new_id, order};
 
 #[tokio::test]
 async fn a_sale_in_the_words_of_the_client() {
@@ -51,7 +52,8 @@ async fn its_identity_is_the_callers_or_a_new_one() {
         let answer = sale.admin().request_id("transfer-17").adjust_stock("ps5", 5).await.expect("adjusted");
         assert_eq!((answer.replayed, answer.value.available), (replayed, 5));
     }
-    let refused = sale.admin().request_id("transfer-17").set_stock("ps5", 5).await;
+    let other = server.client().await.namespace("sale");
+    let refused = other.admin().request_id("transfer-17").set_stock("ps5", 5).await;
     assert!(matches!(refused, Err(SetStockError::RequestIdReused(_))), "{refused:?}");
     sale.admin().adjust_stock("ps5", 5).await.expect("another identity");
     assert_eq!(sale.stock("ps5").await.expect("the stock").available, 10);
@@ -62,6 +64,54 @@ async fn its_identity_is_the_callers_or_a_new_one() {
     assert!(again.replayed && first.id == again.id);
     sale.reserve("ps5", 1).await.expect("another identity");
     assert_eq!(sale.stock("ps5").await.expect("the stock").held, 2);
+}
+
+/// The server looks an identity up in the partition of the first line only: a known limit, which the Rust client closes
+/// for what its own process sends.
+#[tokio::test]
+async fn one_identity_has_one_effect_over_several_partitions() {
+    let server = SentinelProcess::launch().flags("--partitions 8").start().await;
+    let (shop, sale) = (server.shop("sale"), server.client().await.namespace("sale"));
+    let skus: Vec<String> = (0..8).map(|n| format!("sku-{n}")).collect();
+    let mut partitions = Vec::new();
+    for sku in &skus {
+        shop.supply(sku, 10).await;
+        let held = shop.hold(sku, 1).await.reservation_id;
+        // The last character of an id is the partition's low six bits.
+        partitions.push(held.chars().last());
+        shop.rollback(&held).await.expect("given back");
+    }
+    let elsewhere = (1..skus.len()).find(|&n| partitions[n] != partitions[0]).expect("several partitions");
+    let (here, there) = (&skus[0], &skus[elsewhere]);
+    let counts = async || (shop.counts(here).await, shop.counts(there).await);
+
+    // The limit, by a caller of the plain API.
+    let id = new_id();
+    for sku in [here, there] {
+        let order = ReserveRequest { request_id: id.clone(), ..order(&[(sku, 1)]) };
+        let held = shop.hold_order(order).await;
+        shop.rollback(&held.reservation_id).await.expect("given back");
+    }
+    assert_eq!(counts().await, ((10, 0, 0), (10, 0, 0)));
+
+    let id = new_id();
+    let other = server.client().await.namespace("sale");
+    let first = sale.reserve(here, 1).request_id(&id).await.expect("held");
+    let refused = sale.clone().reserve(there, 1).request_id(&id).await;
+    assert!(matches!(refused, Err(ReserveError::RequestIdReused(_))), "{refused:?}");
+    let cart = |skus: [&String; 2]| other.reserve_cart(skus.map(|sku| Line::new(sku.as_str(), 1)));
+    let crossing = cart([here, there]).request_id(new_id()).await;
+    assert!(matches!(crossing, Err(ReserveError::CrossPartitionCart(_))), "{crossing:?}");
+    let again = sale.reserve(here, 1).request_id(&id).await.expect("held");
+    assert!(again.replayed && again.id == first.id);
+    let admin = sale.admin().request_id("delivery-1");
+    admin.adjust_stock(here, 5).await.expect("adjusted");
+    let refused = admin.adjust_stock(there, 5).await;
+    assert!(matches!(refused, Err(AdjustStockError::RequestIdReused(_))), "{refused:?}");
+    let refused = admin.set_stock(there, 5).await;
+    assert!(matches!(refused, Err(SetStockError::RequestIdReused(_))), "{refused:?}");
+    assert_eq!(counts().await, ((14, 1, 0), (10, 0, 0)));
+    shop.audit().await;
 }
 
 /// The server gives up at once, so that it is the client who repeats what may have been done.
