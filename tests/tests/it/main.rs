@@ -18,6 +18,7 @@ mod overload;
 mod parts;
 mod process;
 mod refusals;
+mod repeats;
 mod rules;
 mod sale;
 mod settings;

@@ -226,6 +226,7 @@ impl Said<'_, '_> {
                     expires_at: Millis(self.now.0 + ttl),
                     resolved_at: None,
                     origin: replaces.map(|origin| ReservationId { id: origin, partition: id.partition }),
+                    purchase: None,
                 };
                 Some(Outcome::Reservation { reservation, replayed })
             }

@@ -4,7 +4,7 @@
 use inventory_sentinel::v1::SkuRules;
 use proptest::{collection::vec, prelude::*, sample::select};
 use prost_types::{Duration, Timestamp};
-use sentinel_tests::model::{ANY_TTL, Condition, MAX_LINES, MAX_QUANTITY, MAX_STOCK, MAX_TTL, Op};
+use sentinel_tests::model::{ANY_TTL, Condition, DEFAULT_TTL, MAX_LINES, MAX_QUANTITY, MAX_STOCK, MAX_TTL, Op};
 
 pub(super) const SKUS: [&str; 4] = ["a", "b", "c", "d"];
 /// The life of a hold that some later step finds expired, in milliseconds.
@@ -38,6 +38,8 @@ pub(super) enum Step {
     IsProtected(usize),
     /// An earlier call again.
     Repeat(usize),
+    /// An earlier call again in other words: its lines in another order, its ttl as it is in force by default.
+    Reword(usize, bool),
     /// The identity of an earlier call, with something else in one of its fields.
     Reuse(usize, usize),
     /// A call that refers to nothing, or has a field out of range.
@@ -150,6 +152,7 @@ fn call() -> impl Strategy<Value = Step> {
         1 => (0..6_usize).prop_map(Step::GetReservation),
         1 => sku.prop_map(Step::IsProtected),
         3 => (0..12_usize).prop_map(Step::Repeat),
+        3 => (0..12_usize, any::<bool>()).prop_map(|(call, names_ttl)| Step::Reword(call, names_ttl)),
         2 => (0..12_usize, 0..6_usize).prop_map(|(call, field)| Step::Reuse(call, field)),
         2 => select(bad_calls()).prop_map(Step::Bad),
         3 => Just(Step::PassDeadline),
@@ -285,6 +288,18 @@ fn bad_calls() -> Vec<Op> {
     bad
 }
 
+/// The same request in other words: as little as the service has to take for the same, or perhaps a little more.
+pub(super) fn reworded(mut op: Op, names_ttl: bool) -> Op {
+    if let Op::Reserve { lines, .. } | Op::CommitLines { lines, .. } | Op::RollbackLines { lines, .. } = &mut op {
+        lines.reverse();
+    }
+    if let Op::Reserve { ttl_ms, .. } = &mut op {
+        // Where a SKU had a shorter limit, the default was not in force.
+        *ttl_ms = if names_ttl { ttl_ms.or(Some(DEFAULT_TTL.as_millis() as i64)) } else { None };
+    }
+    op
+}
+
 /// The same identity, with something else in a field.
 pub(super) fn reused(op: Op, field: usize) -> Op {
     match (op, field) {
@@ -315,7 +330,7 @@ pub(super) fn reused(op: Op, field: usize) -> Op {
                 0 => lines.iter_mut().for_each(|line| line.1 = if line.1 == 1 { 2 } else { 1 }),
                 1 => lines.reverse(),
                 2 => replaces = if replaces.is_empty() { "B".repeat(21) + "AAA" } else { String::new() },
-                3 => ttl_ms = Some(ttl_ms.map_or(600_000, |ttl| ttl.saturating_sub(1).max(1))),
+                3 => ttl_ms = Some(ttl_ms.map_or(599_999, |ttl| ttl.saturating_sub(1).max(1))),
                 4 => buyer_id.push('x'),
                 _ => {
                     let condition = Condition::Always;
