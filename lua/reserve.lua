@@ -1,20 +1,9 @@
 -- Reserve: units of all lines, or none. Works on loaded tables through the ledger; no redis.call.
 
--- Whether this record is what the same request made.
-function is_same(record, buyer, shape, origin)
-  local letter = byte(record, 1)
-  if letter == MEMO then return false end
-  if letter < FIRST_EXTENDED then
-    return origin == NO_ORIGIN and sub(record, letter == PENDING and TAIL or RESOLVED_TAIL) == buyer .. shape
-  end
-  local its_buyer, its_shape = buyer_and_shape(record)
-  return its_buyer == buyer and its_shape == shape and extension_of(record, lines_of(shape)).origin == origin
-end
-
 -- Reservations that no rule counts, and that replace none: the first that are new take what there is, and the
 -- last unit goes to exactly one of them. `rest` is what refuses all, if something does.
-local function reserve_plain(group, head, rest)
-  local shape, ids, lines, buyers = group.args, group.ids, group.lines, buyers_of(group)
+local function reserve_plain(group, head, shape, rest)
+  local ids, lines, buyers = group.ids, group.lines, buyers_of(group)
   local n, room = #ids, 0
   if not rest then
     room, rest = MAX_OPERATIONS, ctx.backlog and 'A' or 'S'
@@ -46,7 +35,7 @@ local function reserve_plain(group, head, rest)
       end
       if not before then
         codes[i] = rest
-      elseif is_same(before, buyers and buyers[i] or NO_BUYER, shape, NO_ORIGIN) then
+      elseif is_same(before, buyers and buyers[i] or NO_BUYER, shape, group) then
         codes[i] = 'Y'
         details[#details + 1] = before
       else
@@ -69,9 +58,15 @@ end
 local function reserve_group(group)
   local lines = group.lines
   local refusal, shared, ttl = refusal_of(lines, group)
-  local head = pack('>I6', ctx.now + ttl) .. ctx.now_bytes
+  local head, shape = pack('>I6', ctx.now + ttl) .. ctx.now_bytes, group.args
+  -- The record keeps the ttl in force where none was named.
+  if ctx.format > 2 and sub(shape, 1, 6) == NO_DEADLINE then
+    shape = pack('>I6', ttl) .. sub(shape, 7)
+    -- The same lines, with their stock, to what names the reservation in this batch.
+    if not shapes[shape] then shapes[shape] = lines end
+  end
   local reserve = (group.target or lines.limited) and reserve_by_rule or reserve_plain
-  local codes, rest, details, available = reserve(group, head, refusal)
+  local codes, rest, details, available = reserve(group, head, shape, refusal)
   if rest == 'S' then shared = available or availability(lines) end
   return { codes, pack('>I6', ttl) .. (shared or ''), details }
 end

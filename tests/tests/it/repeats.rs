@@ -336,7 +336,9 @@ async fn assert_names_its_purchase(shop: &Shop, placed: &ReserveRequest, id: &st
 }
 
 async fn list(shop: &Shop) -> Vec<Reservation> {
-    let mut request = v1::ListReservationsRequest { namespace_id: shop.namespace.clone(), ..Default::default() };
+    let states = vec![State::Expired.into(), State::Committed.into()];
+    let mut request =
+        v1::ListReservationsRequest { namespace_id: shop.namespace.clone(), states, ..Default::default() };
     let mut listed = Vec::new();
     loop {
         let page = shop.admin.clone().list_reservations(request.clone()).await.expect("a page").into_inner();
