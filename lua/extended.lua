@@ -13,8 +13,9 @@ function shape_of(lines, amounts)
 end
 
 -- What an extended record has behind the plain one, or what a plain one stands for: which lines count
--- for the buyer, the origin, the digest of the request and the purchase where it has them, and of each line the units sold and released. Of an expired one these are
--- the units as they were before the deadline: what was held still is what can be bought anew.
+-- for the buyer, the origin, in format 3 the digest of the request and the purchase, and of each line the units
+-- sold and released. Of an expired one these are the units as they were before the deadline: what was held still
+-- is what can be bought anew.
 function extension_of(record, lines)
   local state, is_extended = state_of(record)
   local n, sold, released = lines.n, {}, {}
@@ -34,8 +35,8 @@ function extension_of(record, lines)
   return { counted = 0, origin = NO_ORIGIN, sold = sold, released = released }
 end
 
--- An extended record: the states of `head` in the letters of the namespace's format, and the extension behind it. The
--- digest is that of the request for good, whatever the record becomes.
+-- An extended record in the form of the namespace's format. Its digest is that of the request for good, whatever
+-- becomes of the record.
 local function extended(state, resolved_at, deadline_and_created, buyer, shape, extension)
   local is_digested = ctx.format > 2
   local above = is_digested and 160 or 32

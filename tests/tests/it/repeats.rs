@@ -13,9 +13,7 @@ use inventory_sentinel::{
         batch_result::Result as Told, reserve_response::Result as Reserved,
     },
 };
-use sentinel_tests::{
-    Proxy, Redis, SentinelProcess, Shop, assert_refused, eventually, new_id, order,
-};
+use sentinel_tests::{Proxy, Redis, SentinelProcess, Shop, assert_refused, eventually, new_id, order};
 
 /// The ttl of a hold that names none, as the server's default is.
 const DEFAULT: Duration = Duration::from_secs(600);
@@ -45,11 +43,8 @@ async fn assert_reused(shop: &Shop, placed: ReserveRequest, what: &str) {
 }
 
 async fn set(shop: &Shop, config: NamespaceConfig) {
-    let request = ConfigureNamespaceRequest {
-        namespace_id: shop.namespace.clone(),
-        config: Some(config),
-        ..Default::default()
-    };
+    let request =
+        ConfigureNamespaceRequest { namespace_id: shop.namespace.clone(), config: Some(config), ..Default::default() };
     shop.admin.clone().configure_namespace(request).await.expect("configured");
 }
 
@@ -211,8 +206,14 @@ async fn a_named_ttl_is_held_against_the_one_that_was_in_force_then() {
         let shortened = order(&[("ps5", 1), ("cable", 2)]);
         let short_id = shop.hold_order(shortened.clone()).await.reservation_id;
 
-        set(&shop, NamespaceConfig { default_ttl: Some(prost_types::Duration { seconds: 300, nanos: 0 }), ..Default::default() })
-            .await;
+        set(
+            &shop,
+            NamespaceConfig {
+                default_ttl: Some(prost_types::Duration { seconds: 300, nanos: 0 }),
+                ..Default::default()
+            },
+        )
+        .await;
         check(&shop, &placed, &id, DEFAULT, "the default has changed").await;
         assert_replay(&shop, backwards(&shortened), &short_id, "the SKU's limit, unset").await;
         for (ttl, is_same) in [(MINUTE, true), (DEFAULT, false), (Duration::from_secs(300), false)] {
@@ -376,9 +377,11 @@ async fn an_expired_reservation_names_what_was_bought_of_it() {
         assert_eq!(shop.counts("vita").await.2, sold + 2, "{kind:?}");
 
         // The same answer whatever the settings are now.
-        let config = NamespaceConfig { default_ttl: Some(prost_types::Duration { seconds: 7, nanos: 0 }), ..Default::default() };
+        let config =
+            NamespaceConfig { default_ttl: Some(prost_types::Duration { seconds: 7, nanos: 0 }), ..Default::default() };
         set(&shop, config).await;
-        let rules = SkuRules { is_protected: Some(false), buyer_limit: Some(1), max_quantity: Some(1), ..Default::default() };
+        let rules =
+            SkuRules { is_protected: Some(false), buyer_limit: Some(1), max_quantity: Some(1), ..Default::default() };
         shop.configure("vita", rules).await.expect("rules");
         assert_names_its_purchase(&shop, &placed, &id, &purchase).await;
         let rules =
