@@ -182,7 +182,7 @@ impl Run<'_> {
             Step::GetReservation(at) => Op::GetReservation { reservation_id: reservation(at) },
             Step::IsProtected(of) => Op::IsProtected { sku: sku(of) },
             Step::Repeat(at) => earlier(at)?,
-            Step::Reword(at, names_ttl) => reworded(earlier(at)?, *names_ttl),
+            Step::Reword(at, words) => reworded(earlier(at)?, *words),
             Step::Reuse(at, field) => reused(earlier(at)?, *field),
             Step::Bad(op) => op.clone(),
             Step::PassDeadline | Step::Idle(_) | Step::During(..) => return None,

@@ -38,8 +38,8 @@ pub(super) enum Step {
     IsProtected(usize),
     /// An earlier call again.
     Repeat(usize),
-    /// An earlier call again in other words: its lines in another order, its ttl as it is in force by default.
-    Reword(usize, bool),
+    /// An earlier call again in other words.
+    Reword(usize, Words),
     /// The identity of an earlier call, with something else in one of its fields.
     Reuse(usize, usize),
     /// A call that refers to nothing, or has a field out of range.
@@ -58,6 +58,15 @@ pub(super) enum If {
     Always,
     Absent,
     Version(i64),
+}
+
+/// Other words for a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words {
+    /// Lines that stand behind the others instead of before them; all backwards where it is odd.
+    turned: usize,
+    /// Another ttl, or none, which is the same only where it was in force.
+    ttl_ms: Option<Option<i64>>,
 }
 
 /// Lines of a reservation.
@@ -152,7 +161,7 @@ fn call() -> impl Strategy<Value = Step> {
         1 => (0..6_usize).prop_map(Step::GetReservation),
         1 => sku.prop_map(Step::IsProtected),
         3 => (0..12_usize).prop_map(Step::Repeat),
-        3 => (0..12_usize, any::<bool>()).prop_map(|(call, names_ttl)| Step::Reword(call, names_ttl)),
+        4 => (0..8_usize, words()).prop_map(|(call, words)| Step::Reword(call, words)),
         2 => (0..12_usize, 0..6_usize).prop_map(|(call, field)| Step::Reuse(call, field)),
         2 => select(bad_calls()).prop_map(Step::Bad),
         3 => Just(Step::PassDeadline),
@@ -164,6 +173,12 @@ fn reserve() -> impl Strategy<Value = Step> {
     let lines = proptest::sample::subsequence(vec![0, 1, 2, 3], 1..=4).prop_shuffle();
     let lines = (lines, vec(1..=4_i32, 4)).prop_map(|(skus, quantities)| skus.into_iter().zip(quantities).collect());
     (lines, ttl, select(vec!["", "amy", "amy", "bob"])).prop_map(|(lines, ttl, buyer)| Step::Reserve(lines, ttl, buyer))
+}
+
+fn words() -> impl Strategy<Value = Words> {
+    let named = [SOON, DEFAULT_TTL.as_millis() as i64, MAX_TTL.as_millis() as i64];
+    let ttl = select(vec![None, Some(None), Some(Some(named[0])), Some(Some(named[1])), Some(Some(named[2]))]);
+    (0..4_usize, ttl).prop_map(|(turned, ttl_ms)| Words { turned, ttl_ms })
 }
 
 fn condition() -> impl Strategy<Value = If> {
@@ -288,14 +303,19 @@ fn bad_calls() -> Vec<Op> {
     bad
 }
 
-/// The same request in other words: as little as the service has to take for the same, or perhaps a little more.
-pub(super) fn reworded(mut op: Op, names_ttl: bool) -> Op {
-    if let Op::Reserve { lines, .. } | Op::CommitLines { lines, .. } | Op::RollbackLines { lines, .. } = &mut op {
-        lines.reverse();
+/// The same identity and the same units in other words, which mean the same or do not.
+pub(super) fn reworded(mut op: Op, Words { turned, ttl_ms: other }: Words) -> Op {
+    if let Op::Reserve { lines, .. } | Op::CommitLines { lines, .. } | Op::RollbackLines { lines, .. } = &mut op
+        && !lines.is_empty()
+    {
+        let length = lines.len();
+        lines.rotate_left(turned % length);
+        if turned % 2 == 1 {
+            lines.reverse();
+        }
     }
-    if let Op::Reserve { ttl_ms, .. } = &mut op {
-        // Where a SKU had a shorter limit, the default was not in force.
-        *ttl_ms = if names_ttl { ttl_ms.or(Some(DEFAULT_TTL.as_millis() as i64)) } else { None };
+    if let (Op::Reserve { ttl_ms, .. }, Some(other)) = (&mut op, other) {
+        *ttl_ms = other;
     }
     op
 }
