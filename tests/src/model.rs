@@ -389,10 +389,10 @@ impl Model {
                 lines.sort();
             }
         }
-        if let (Op::Reserve { ttl_ms: then, .. }, Op::Reserve { ttl_ms: now, .. }) = (&mut first, &mut again) {
-            if now.is_none_or(|now| self.ttls.get(id) == Some(&now)) {
-                *now = *then;
-            }
+        if let (Op::Reserve { ttl_ms: then, .. }, Op::Reserve { ttl_ms: now, .. }) = (&mut first, &mut again)
+            && now.is_none_or(|now| self.ttls.get(id) == Some(&now))
+        {
+            *now = *then;
         }
         first == again
     }
