@@ -12,6 +12,27 @@ function shape_of(lines, amounts)
   return '\0\0\0\0\0\0' .. char(#parts) .. concat(parts)
 end
 
+-- A digest of a request for a reservation in its canonical form: the buyer, the replaced reservation, and the lines in
+-- the order of their bytes, without the ttl. `<` would compare texts by the locale of Redis.
+function digest_of(buyer, shape, origin)
+  local lines, at = {}, 8
+  while at <= #shape do
+    local length = 5 + byte(shape, at + 4)
+    lines[#lines + 1] = sub(shape, at, at + length - 1)
+    at = at + length
+  end
+  if lines[2] then
+    table.sort(lines, function(a, b)
+      for i = 1, min(#a, #b) do
+        local left, right = byte(a, i), byte(b, i)
+        if left ~= right then return left < right end
+      end
+      return #a < #b
+    end)
+  end
+  return sub(redis.sha1hex(buyer .. origin .. concat(lines)), 1, 16)
+end
+
 -- What an extended record has behind the plain one, or what a plain one stands for: which lines count
 -- for the buyer, the origin, in format 3 the digest of the request and the purchase, and of each line the units
 -- sold and released. Of an expired one these are the units as they were before the deadline: what was held still

@@ -73,7 +73,8 @@ local function is_same_change(seen, memo)
   if seen == memo then return true end
   local kind = sub(memo, 1, 1)
   local at = kind == 'c' and 19 or kind == 'b' and 18
-  return at and sub(seen, 1, at - 1) == sub(memo, 1, at - 1) and canonical(sub(seen, at)) == canonical(sub(memo, at))
+  return at and sub(seen, 1, at - 1) == sub(memo, 1, at - 1)
+    and digest_of('', sub(seen, at), '') == digest_of('', sub(memo, at), '')
 end
 
 -- What the changes share that are remembered by a request of their own: the reservation must be

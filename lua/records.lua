@@ -21,14 +21,14 @@
 --   rules   most units I4, longest ttl I6, buyer's limit I4, opens I6, closes I6 (0: none each), and
 --           before them in the args of 'F': flags B
 --   shape   ttl I6, lines B, then for each: quantity I4, SKU length B, SKU
---           The ttl is that of the request (0: unset). In the record of a reservation made in format 3 or later it is the
---           one in force then: the default, or a SKU's shorter limit. 0 in a record: it was unset, in an older format
+--           The ttl in the record of a reservation that was made in format 3 or later is the one in force then: named, the
+--           default, or a SKU's shorter limit. In an older format: as it was asked for, 0 where it was unset
 --   buyer   length B, buyer
 --   record  of a pending reservation: P, deadline I6, created I6, buyer, shape; of a resolved one: its
 --           state, resolved I6, and behind that the record that it had
 --   extended record: its states in lower case, and behind it: lines that count for the buyer I4 (a
 --           bit each), origin 16 (zeros: none), and for each line: sold I4, released I4. In format 3 and later 128
---           is added to the letters, and behind the origin stand: digest of the request 16 (canonical.lua), and of an
+--           is added to the letters, and behind the origin stand: digest of the request 16 (extended.lua), and of an
 --           expired reservation the purchase that came of it 16 (zeros: none)
 --   memo    'M', at I6, kind, args: a remembered request that is no reservation; one of each generation is
 --           its weight (opening.lua)

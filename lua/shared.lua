@@ -125,8 +125,8 @@ local history_fields, settle_up_to -- terms.lua
 local load_fields, look_up, look_up_named, lines_of, buyers_of, touch -- batch.lua
 local run_of, enter, move, advance, put, settle, settle_stretch, watch_deadline -- ledger.lua
 local is_old, release_old -- withdrawal.lua
-local shape_of, extension_of, held_amounts, hold_extended, buy, settle_extended, extend_deadline -- extended.lua
+local shape_of, digest_of, extension_of, held_amounts, hold_extended, buy, settle_extended, extend_deadline -- extended.lua
 local limited_lines, counts_line, count, over_limit -- buyers.lua
 local availability, refusal_of -- refusal.lua
-local canonical, digest_of, is_same -- canonical.lua
+local is_same -- reserve.lua
 local reserve_by_rule -- counted.lua

@@ -39,7 +39,6 @@ const BODY: &str = concat!(
     block!("stock_bytes.lua"),
     block!("ledger.lua"),
     block_if!("ctx.any_counted", "buyers.lua"),
-    block_if!("ctx.any_extended or kinds.R and (groups[2] or groups[1].n > 1 or next(known))", "canonical.lua"),
     block_if!("ctx.any_extended", "extended.lua"),
     block_if!("kinds.R or kinds.r", "reserve.lua"),
     block_if!("kinds.r or ctx.any_limited", "counted.lua"),

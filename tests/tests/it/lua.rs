@@ -11,7 +11,7 @@ fn u48(number: u64) -> [u8; 6] {
 }
 
 fn shape(lines: &[(u32, &str)]) -> Vec<u8> {
-    lasting(0, lines)
+    lasting(60_000, lines)
 }
 
 fn lasting(ttl: u64, lines: &[(u32, &str)]) -> Vec<u8> {
@@ -40,7 +40,7 @@ fn call(script: &str, epoch: impl ToRedisArgs, groups: &[Group]) -> Cmd {
 
 fn malformed() -> Vec<Group> {
     let (id, ids) = (|| vec![7; 16], |n: usize| vec![7; 16 * n]);
-    let ttl = || u48(60_000).to_vec();
+    let ttl = || u48(0).to_vec();
     let reserve = |shape: Vec<u8>| ("R", shape, id(), ttl());
     let good = || shape(&[(1, "ps5")]);
     let adjust = |delta: i64, sku: &str| [&delta.to_be_bytes()[..], sku.as_bytes()].concat();
@@ -65,8 +65,8 @@ fn malformed() -> Vec<Group> {
         reserve(good()[..good().len() - 1].to_vec()),
         reserve([good(), vec![0]].concat()),
         reserve(Vec::new()),
-        ("R", good(), id(), u48(0).to_vec()),
-        ("R", good(), id(), u48((1 << 48) - 1).to_vec()),
+        reserve(lasting(0, &[(1, "ps5")])),
+        reserve(lasting((1 << 48) - 1, &[(1, "ps5")])),
         ("R", good(), id(), vec![1]),
         // A buyer field for the first of two only.
         ("R", good(), ids(2), [ttl(), vec![1, b'x']].concat()),
@@ -75,7 +75,7 @@ fn malformed() -> Vec<Group> {
         ("N", good(), Vec::new(), ttl()),
         ("N", good(), vec![7; 15], ttl()),
         ("N", good(), ids(513), ttl()),
-        ("N", good(), id(), u48(0).to_vec()),
+        ("N", lasting(0, &[(1, "ps5")]), id(), ttl()),
         ("N", shape(&[(0, "ps5")]), id(), ttl()),
         ("C", Vec::new(), vec![7; 17], Vec::new()),
         ("C", Vec::new(), Vec::new(), Vec::new()),
@@ -138,7 +138,7 @@ async fn each_group_of_a_batch_sees_what_those_before_it_have_done() {
     let (script, epoch) = (script_source(), epoch(&redis).await);
     let ask = async |groups: &[Group]| codes(&redis.query(&call(&script, epoch, groups)).await);
     let id = |n: u8| vec![n; 16];
-    let reserve = |sku: &str, n: u8, ttl: u64| ("R", shape(&[(1, sku)]), id(n), u48(ttl).to_vec());
+    let reserve = |sku: &str, n: u8, ttl: u64| ("R", lasting(ttl, &[(1, sku)]), id(n), u48(ttl).to_vec());
     let extend = |of: u8, n: u8, ttl: u64| ("E", [id(of), u48(ttl).to_vec()].concat(), id(n), Vec::new());
 
     // A SKU that goes, one that comes, a reservation that is committed at once.
@@ -190,8 +190,8 @@ async fn a_call_takes_one_request_in_several_words_for_one() {
     let id = |n: u8| vec![n; 16];
     for (n, other, buyer) in [(1, "vita", &[][..]), (2, "limited", &[3, b'a', b'd', b'a'][..])] {
         let reserve = |ttl: u64, lines: &[(u32, &str)]| {
-            let in_force = u48(if ttl == 0 { 60_000 } else { ttl });
-            ("R", lasting(ttl, lines), id(n), [&in_force[..], buyer].concat())
+            let in_force = if ttl == 0 { 60_000 } else { ttl };
+            ("R", lasting(in_force, lines), id(n), [&u48(ttl)[..], buyer].concat())
         };
         let (one, two) = ([(1, "ps5"), (2, other)], [(2, other), (1, "ps5")]);
         let groups = [
@@ -213,7 +213,7 @@ async fn a_call_takes_one_request_in_several_words_for_one() {
     let twice = ("R", shape(&[(1, "ps5")]), [id(9), id(9)].concat(), u48(60_000).to_vec());
     assert_eq!(ask(&[twice]).await, ["KY"]);
     // Late commits of one call.
-    let short = ("R", shape(&[(1, "ps5"), (1, "vita")]), [id(20), id(21)].concat(), u48(1).to_vec());
+    let short = ("R", lasting(1, &[(1, "ps5"), (1, "vita")]), [id(20), id(21)].concat(), u48(1).to_vec());
     assert_eq!(ask(&[short]).await, ["KK"]);
     let late = ("L", Vec::new(), [id(20), id(21), id(20)].concat(), [id(120), id(121), id(120)].concat());
     let made = redis.now().await;
