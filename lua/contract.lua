@@ -19,7 +19,8 @@
 -- ARGV, to configure a namespace:  'configure', knowledge, revision that is replaced, config record
 -- ARGV, for a batch:               epoch, knowledge, then four for each group of operations that differ only by id:
 --   kind   args                                  ids            extra
---   'R'    shape (records.lua)                   16 bytes each  ttl I6, then a buyer field each, or nothing
+--   'R'    shape (records.lua), its ttl the      16 bytes each  ttl as asked I6 (0: unset), then a buyer field each, or
+--          default where none was asked for                     nothing
 --   'N'    as 'R', of first attempts: as the caller says, none of the ids was ever sent before
 --   'r'    shape                                 16 bytes       the same, then the id that is replaced
 --   'C'    ''                                    16 bytes each  ''      commit

@@ -37,8 +37,8 @@ local function replaced_units(id, buyer)
 end
 
 -- Reservations that a limit per buyer counts, or that replace another one: one after the other.
-function reserve_by_rule(group, head, rest)
-  local shape, ids, lines, target = group.args, group.ids, group.lines, group.target
+function reserve_by_rule(group, head, shape, rest)
+  local ids, lines, target = group.ids, group.lines, group.target
   local buyers = buyers_of(group)
   local origin = target or NO_ORIGIN
   local codes, details, taken = {}, {}, {}
@@ -48,7 +48,7 @@ function reserve_by_rule(group, head, rest)
     local record = known[id]
     local code, detail
     if record then
-      if is_same(record, buyer, shape, origin) then code, detail = 'Y', record else code = 'D' end
+      if is_same(record, buyer, shape, group) then code, detail = 'Y', record else code = 'D' end
     elseif rest then
       code = rest
     else

@@ -12,17 +12,42 @@ function shape_of(lines, amounts)
   return '\0\0\0\0\0\0' .. char(#parts) .. concat(parts)
 end
 
+-- A digest of a request for a reservation in its canonical form: the buyer, the replaced reservation, and the lines in
+-- the order of their bytes, without the ttl. `<` would compare texts by the locale of Redis.
+function digest_of(buyer, shape, origin)
+  local lines, at = {}, 8
+  while at <= #shape do
+    local length = 5 + byte(shape, at + 4)
+    lines[#lines + 1] = sub(shape, at, at + length - 1)
+    at = at + length
+  end
+  if lines[2] then
+    table.sort(lines, function(a, b)
+      for i = 1, min(#a, #b) do
+        local left, right = byte(a, i), byte(b, i)
+        if left ~= right then return left < right end
+      end
+      return #a < #b
+    end)
+  end
+  return sub(redis.sha1hex(buyer .. origin .. concat(lines)), 1, 16)
+end
+
 -- What an extended record has behind the plain one, or what a plain one stands for: which lines count
--- for the buyer, the origin, and of each line the units sold and released. Of an expired one these are
--- the units as they were before the deadline: what was held still is what can be bought anew.
+-- for the buyer, the origin, in format 3 the digest of the request and the purchase, and of each line the units
+-- sold and released. Of an expired one these are the units as they were before the deadline: what was held still
+-- is what can be bought anew.
 function extension_of(record, lines)
   local state, is_extended = state_of(record)
   local n, sold, released = lines.n, {}, {}
   if is_extended then
-    local at = #record - 8 * n - 19
+    local at, digest, purchase = #record - 8 * n - 19, nil, nil
     for i = 1, n do sold[i], released[i] = unpack_bytes('>I4I4', record, at + 12 + 8 * i) end
+    if byte(record, 1) >= FIRST_DIGESTED then
+      digest, purchase, at = sub(record, at - 12, at + 3), sub(record, at + 4, at + 19), at - 32
+    end
     local counted, origin = unpack_bytes('>I4', record, at), sub(record, at + 4, at + 19)
-    return { counted = counted, origin = origin, sold = sold, released = released }
+    return { counted = counted, origin = origin, digest = digest, purchase = purchase, sold = sold, released = released }
   end
   for i = 1, n do
     sold[i] = state == 'C' and lines.quantities[i] or 0
@@ -31,10 +56,19 @@ function extension_of(record, lines)
   return { counted = 0, origin = NO_ORIGIN, sold = sold, released = released }
 end
 
-local function extension_bytes(extension)
-  local parts = { pack('>I4', extension.counted), extension.origin }
+-- An extended record in the form of the namespace's format. Its digest is that of the request for good, whatever
+-- becomes of the record.
+local function extended(state, resolved_at, deadline_and_created, buyer, shape, extension)
+  local is_digested = ctx.format > 2
+  local above = is_digested and 160 or 32
+  local parts = { char(PENDING + above), deadline_and_created, buyer, shape, pack('>I4', extension.counted), extension.origin }
+  if state ~= 'P' then parts[1] = char(byte(state) + above) .. resolved_at .. parts[1] end
+  if is_digested then
+    parts[7] = extension.digest or digest_of(buyer, shape, extension.origin)
+    parts[8] = extension.purchase or NO_ORIGIN
+  end
   for i = 1, #extension.sold do
-    parts[i + 2] = pack('>I4I4', extension.sold[i], extension.released[i])
+    parts[#parts + 1] = pack('>I4I4', extension.sold[i], extension.released[i])
   end
   return concat(parts)
 end
@@ -60,7 +94,7 @@ local function new_extension(lines, buyer, origin, sold)
     extension.counted = limited_lines(lines)
     count(lines, extension.counted, buyer, lines.quantities, 1)
   end
-  return extension_bytes(extension)
+  return extension
 end
 
 -- available -> held: as `hold`, of a reservation that is counted, or replaces another. `head` is its
@@ -69,17 +103,24 @@ function hold_extended(id, head, buyer, shape, origin)
   local lines = lines_of(shape)
   move(lines, lines.quantities, 1, AVAILABLE, HELD)
   ctx.pending = ctx.pending + 1
-  put(id, 'p' .. head .. buyer .. shape .. new_extension(lines, buyer, origin))
+  put(id, extended('P', nil, head, buyer, shape, new_extension(lines, buyer, origin)))
   enter(run_of('H', 'P', sub(head, 1, 6), buyer ~= NO_BUYER, shape, ''), id, 1, buyer)
 end
 
--- available -> sold: what an expired reservation held, bought anew.
+-- available -> sold: what an expired reservation held, bought anew; the expired one names the purchase.
 function buy(id, origin, buyer, shape, lines)
   -- It is found again by its origin, which is known for as long.
   if in_older[origin] then older_written = ctx.now end
   move(lines, lines.quantities, 1, AVAILABLE, SOLD)
   local at = ctx.now_bytes
-  put(id, 'c' .. at .. 'p' .. at .. at .. buyer .. shape .. new_extension(lines, buyer, origin, true))
+  put(id, extended('C', at, at .. at, buyer, shape, new_extension(lines, buyer, origin, true)))
+  if ctx.format > 2 then
+    local expired = known[origin]
+    local _, its_shape = buyer_and_shape(expired)
+    local extension = extension_of(expired, lines_of(its_shape))
+    extension.purchase = id
+    put(origin, extended('E', sub(expired, 2, 7), sub(expired, 9, RESOLVED_TAIL - 1), buyer, its_shape, extension))
+  end
   enter(run_of('L', 'C', NO_DEADLINE, buyer ~= NO_BUYER, shape, ''), id, 1, buyer)
 end
 
@@ -110,8 +151,7 @@ function settle_extended(id, to, amounts)
     for i = 1, lines.n do extension.released[i] = extension.released[i] - amounts[i] end
   end
   local at = to == 'E' and sub(record, 2, 7) or ctx.now_bytes
-  local head = after == 'P' and '' or string.lower(after) .. at
-  put(id, head .. 'p' .. sub(record, 2, TAIL - 1) .. buyer .. shape .. extension_bytes(extension))
+  put(id, extended(after, at, sub(record, 2, TAIL - 1), buyer, shape, extension))
   enter(run_of(to, after, after == 'P' and sub(record, 2, 7) or NO_DEADLINE, buyer ~= NO_BUYER,
     shape_of(lines, amounts), after == 'P' and shape_of(lines, rest) or '', withdrawn), id, 1, buyer)
 end
@@ -121,7 +161,7 @@ function extend_deadline(id, deadline)
   local record = known[id]
   local buyer, shape = buyer_and_shape(record)
   local lines, held = lines_from(shape), shape
-  if byte(record, 1) == EXTENDED_PENDING then
+  if byte(record, 1) >= FIRST_EXTENDED then
     held = shape_of(lines, (held_amounts(lines, extension_of(record, lines))))
   end
   advance(1)

@@ -68,13 +68,22 @@ function apply.L(group)
   return { concat(codes), '', concat(details) }
 end
 
+-- Whether two remembered requests are the same: their lines in any order.
+local function is_same_change(seen, memo)
+  if seen == memo then return true end
+  local kind = sub(memo, 1, 1)
+  local at = kind == 'c' and 19 or kind == 'b' and 18
+  return at and sub(seen, 1, at - 1) == sub(memo, 1, at - 1)
+    and digest_of('', sub(seen, at), '') == digest_of('', sub(memo, at), '')
+end
+
 -- What the changes share that are remembered by a request of their own: the reservation must be
 -- pending, the identity new. `change(record)` returns a code, and a detail unless it was applied.
 local function change_once(group, change)
   local id, memo = group.ids[1], group.kind .. group.args
   local seen, record = known[id], known[group.target]
   if seen then
-    if byte(seen, 1) ~= MEMO or sub(seen, 8) ~= memo then return { 'D', '' } end
+    if byte(seen, 1) ~= MEMO or not is_same_change(sub(seen, 8), memo) then return { 'D', '' } end
     if not record then return { (ctx.missing or 'X'), '' } end
     return { 'Y', '', record }
   end

@@ -20,12 +20,16 @@
 --           and where flag 4 is set: withdrawn I6; flag 8: units of old holds are withdrawn
 --   rules   most units I4, longest ttl I6, buyer's limit I4, opens I6, closes I6 (0: none each), and
 --           before them in the args of 'F': flags B
---   shape   ttl as asked I6 (0: the default), lines B, then for each: quantity I4, SKU length B, SKU
+--   shape   ttl I6, lines B, then for each: quantity I4, SKU length B, SKU
+--           The ttl in the record of a reservation that was made in format 3 or later is the one in force then: named, the
+--           default, or a SKU's shorter limit. In an older format: as it was asked for, 0 where it was unset
 --   buyer   length B, buyer
 --   record  of a pending reservation: P, deadline I6, created I6, buyer, shape; of a resolved one: its
 --           state, resolved I6, and behind that the record that it had
 --   extended record: its states in lower case, and behind it: lines that count for the buyer I4 (a
---           bit each), origin 16 (zeros: none), and for each line: sold I4, released I4
+--           bit each), origin 16 (zeros: none), and for each line: sold I4, released I4. In format 3 and later 128
+--           is added to the letters, and behind the origin stand: digest of the request 16 (extended.lua), and of an
+--           expired reservation the purchase that came of it 16 (zeros: none)
 --   memo    'M', at I6, kind, args: a remembered request that is no reservation; one of each generation is
 --           its weight (opening.lua)
 -- The state of a reservation is a letter: P pending, C committed, R rolled back, E expired. A record is
@@ -63,13 +67,13 @@ end
 
 function is_pending(record)
   local state = byte(record, 1)
-  return state == PENDING or state == EXTENDED_PENDING
+  return state == PENDING or state == EXTENDED_PENDING or state == DIGESTED_PENDING
 end
 
 -- The state of a record as its letter, and whether the record is extended.
 function state_of(record)
   local state = byte(record, 1)
-  if state >= FIRST_EXTENDED then return char(state - 32), true end
+  if state >= FIRST_EXTENDED then return char(state - (state >= FIRST_DIGESTED and 160 or 32)), true end
   return char(state), false
 end
 
@@ -84,10 +88,11 @@ function buyer_and_shape(record)
   local length = byte(record, at)
   if not length then fail('SENTINELCORRUPT reservation') end
   local last = #record
-  if byte(record, 1) >= FIRST_EXTENDED then
+  local letter = byte(record, 1)
+  if letter >= FIRST_EXTENDED then
     local n = byte(record, at + length + 7)
     if not n then fail('SENTINELCORRUPT reservation') end
-    last = last - 20 - 8 * n
+    last = last - (letter >= FIRST_DIGESTED and 52 or 20) - 8 * n
   end
   return sub(record, at, at + length), sub(record, at + length + 1, last)
 end

@@ -17,7 +17,7 @@ end
 -- limit shortens one that was not asked for.
 function refusal_of(lines, group)
   if #group.extra < 6 then fail('SENTINELMALFORMED extra') end
-  local asked_ttl, ttl = unpack_bytes('>I6', group.args), unpack_bytes('>I6', group.extra)
+  local asked_ttl, ttl = unpack_bytes('>I6', group.extra), unpack_bytes('>I6', group.args)
   local code, shared
   if ctx.gated then return 'g', '', ttl end
   for i = 1, lines.n do

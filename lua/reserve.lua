@@ -1,20 +1,37 @@
 -- Reserve: units of all lines, or none. Works on loaded tables through the ledger; no redis.call.
 
--- Whether this record is what the same request made.
-function is_same(record, buyer, shape, origin)
-  local letter = byte(record, 1)
+-- Whether this record is what the same request made: with the same lines in any order, the same buyer, the same
+-- replaced reservation, and a ttl that is unset or was in force then. `shape` is that of a new record.
+function is_same(record, buyer, shape, group)
+  local letter, target = byte(record, 1), group.target
   if letter == MEMO then return false end
-  if letter < FIRST_EXTENDED then
-    return origin == NO_ORIGIN and sub(record, letter == PENDING and TAIL or RESOLVED_TAIL) == buyer .. shape
-  end
+  local is_plain = letter < FIRST_EXTENDED
+  if is_plain and sub(record, letter == PENDING and TAIL or RESOLVED_TAIL) == buyer .. shape then return not target end
   local its_buyer, its_shape = buyer_and_shape(record)
-  return its_buyer == buyer and its_shape == shape and extension_of(record, lines_of(shape)).origin == origin
+  local asked, in_force = unpack_bytes('>I6', group.extra), unpack_bytes('>I6', its_shape)
+  if asked > 0 and in_force == 0 then
+    local deadline, created = unpack_bytes('>I6I6', record, is_pending(record) and 2 or 9)
+    in_force = deadline - created
+  end
+  if asked > 0 and asked ~= in_force then return false end
+  local its_lines, lines = lines_from(its_shape), group.lines
+  if not is_plain then
+    local extension = extension_of(record, its_lines)
+    local digest = extension.digest or digest_of(its_buyer, its_shape, extension.origin)
+    return digest == digest_of(buyer, shape, target or NO_ORIGIN)
+  end
+  if target or its_buyer ~= buyer or its_lines.n ~= lines.n then return false end
+  for i = 1, lines.n do
+    local at = its_lines.index[lines.skus[i]]
+    if not at or its_lines.quantities[at] ~= lines.quantities[i] then return false end
+  end
+  return true
 end
 
 -- Reservations that no rule counts, and that replace none: the first that are new take what there is, and the
 -- last unit goes to exactly one of them. `rest` is what refuses all, if something does.
-local function reserve_plain(group, head, rest)
-  local shape, ids, lines, buyers = group.args, group.ids, group.lines, buyers_of(group)
+local function reserve_plain(group, head, shape, rest)
+  local ids, lines, buyers = group.ids, group.lines, buyers_of(group)
   local n, room = #ids, 0
   if not rest then
     room, rest = MAX_OPERATIONS, (ctx.backlog or ctx.is_doubtful) and 'A' or 'S'
@@ -46,7 +63,7 @@ local function reserve_plain(group, head, rest)
       end
       if not before then
         codes[i] = rest
-      elseif is_same(before, buyers and buyers[i] or NO_BUYER, shape, NO_ORIGIN) then
+      elseif is_same(before, buyers and buyers[i] or NO_BUYER, shape, group) then
         codes[i] = 'Y'
         details[#details + 1] = before
       else
@@ -69,11 +86,19 @@ end
 local function reserve_group(group)
   local lines = group.lines
   local refusal, shared, ttl = refusal_of(lines, group)
+  local ttl_bytes, shape = pack('>I6', ttl), group.args
   local head = pack('>I6', ctx.made_at + ttl) .. ctx.made_bytes
+  -- The record keeps the ttl in force; in the older formats the one that was asked for.
+  local kept = ctx.format > 2 and ttl_bytes or sub(group.extra, 1, 6)
+  if sub(shape, 1, 6) ~= kept and not refusal then
+    shape = kept .. sub(shape, 7)
+    -- The same lines, with their stock, to what names the reservation in this batch.
+    if not shapes[shape] then shapes[shape] = lines end
+  end
   local reserve = (group.target or lines.limited) and reserve_by_rule or reserve_plain
-  local codes, rest, details, available = reserve(group, head, refusal)
+  local codes, rest, details, available = reserve(group, head, shape, refusal)
   if rest == 'S' then shared = available or availability(lines) end
-  return { codes, pack('>I6', ttl) .. (shared or ''), details }
+  return { codes, ttl_bytes .. (shared or ''), details }
 end
 
 apply.R, apply.r = reserve_group, reserve_group

@@ -45,9 +45,10 @@ local CLAIM_LENGTH = 52
 local EXPECTATION_LENGTH = 6
 local NO_FENCE = '0000000000000000'
 local FIRST_SMALL = 97 -- 'a'
-local PENDING, EXTENDED_PENDING, MEMO = 80, 112, 77 -- 'P', 'p', 'M'
+local PENDING, EXTENDED_PENDING, DIGESTED_PENDING, MEMO = 80, 112, 240, 77 -- 'P', 'p', 'p' + 128, 'M'
 local TAIL, RESOLVED_TAIL = 14, 21 -- where buyer and shape begin in a pending record, and in a resolved one
 local FIRST_EXTENDED = 97 -- 'a': the state of an extended record is in lower case
+local FIRST_DIGESTED = 128 -- of an extended record that has a digest of its request
 local NO_ORIGIN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local NO_BUYER = '\0'
 local NO_DEADLINE = '\0\0\0\0\0\0'
@@ -137,7 +138,7 @@ local history_fields, settle_up_to -- terms.lua
 local load_fields, look_up, look_up_named, lines_of, buyers_of, touch -- batch.lua
 local run_of, enter, move, advance, put, settle, settle_stretch, watch_deadline -- ledger.lua
 local is_old, release_old -- withdrawal.lua
-local shape_of, extension_of, held_amounts, hold_extended, buy, settle_extended, extend_deadline -- extended.lua
+local shape_of, digest_of, extension_of, held_amounts, hold_extended, buy, settle_extended, extend_deadline -- extended.lua
 local limited_lines, counts_line, count, over_limit -- buyers.lua
 local availability, refusal_of -- refusal.lua
 local is_same -- reserve.lua

@@ -165,6 +165,7 @@ fn reservation(message: Option<v1::Reservation>) -> Result<Reservation, RpcError
         expires_at: required_instant(message.expires_at, "no expires_at")?,
         resolved_at: message.resolved_at.map(instant).transpose()?,
         origin: some(message.origin_reservation_id),
+        purchase: some(message.purchase_reservation_id),
     })
 }
 
@@ -267,6 +268,7 @@ mod tests {
             expires_at: Some(prost_types::Timestamp { seconds: 3, nanos: 0 }),
             resolved_at: None,
             origin_reservation_id: "o".into(),
+            purchase_reservation_id: "p".into(),
         }
     }
 
@@ -279,6 +281,7 @@ mod tests {
         assert_eq!(plain.expires_at, UNIX_EPOCH + Duration::from_secs(3));
         assert_eq!(plain.resolved_at, None);
         assert_eq!(plain.origin.as_deref(), Some("o"));
+        assert_eq!(plain.purchase.as_deref(), Some("p"));
         let line = &plain.lines[0];
         assert_eq!((line.quantity, line.held, line.sold, line.released), (4, 1, 2, 1));
     }

@@ -78,6 +78,9 @@ pub struct Reservation {
     /// The reservation that this one came after: the hold that it replaced, or the expired one that a
     /// late commit bought anew.
     pub origin: Option<String>,
+    /// Of an expired reservation: the purchase that a late commit made of it. Its units are sold, and stay
+    /// sold whatever is done with this reservation.
+    pub purchase: Option<String>,
 }
 
 /// A reservation with its deadline as it is now, and what is left to extend.

@@ -183,6 +183,8 @@ pub struct Model {
     purchases: BTreeMap<String, String>,
     /// Request id -> the call that it was used for, and the reservation that it made or changed.
     remembered: BTreeMap<String, (Op, String)>,
+    /// Reservation -> the ttl that was in force when it was made.
+    ttls: BTreeMap<String, i64>,
     sequence: i64,
 }
 
@@ -202,6 +204,7 @@ impl Model {
             lapsed: BTreeMap::new(),
             purchases: BTreeMap::new(),
             remembered: BTreeMap::new(),
+            ttls: BTreeMap::new(),
             sequence: 0,
         }
     }
@@ -327,6 +330,7 @@ impl Model {
             Op::DeleteSku { sku } => self.delete(sku),
             Op::Reserve { lines, ttl_ms, buyer_id, replaces, .. } => {
                 let ttl = ttl_ms.unwrap_or_else(|| self.default_ttl(lines));
+                self.ttls.insert(new_id.into(), ttl);
                 if self.reservations.get(replaces).is_some_and(|replaced| replaced.state() == State::Pending) {
                     self.settle_all(replaces, State::RolledBack, now);
                 }
@@ -366,7 +370,7 @@ impl Model {
     fn replay(&self, op: &Op) -> Option<Answer> {
         let (first, id) = self.remembered.get(op.request_id()?)?;
         Some(match op {
-            _ if first != op => Answer::Refused(Reason::RequestIdReused, String::new()),
+            _ if !self.is_same(first, op, id) => Answer::Refused(Reason::RequestIdReused, String::new()),
             Op::SetStock { sku, .. } | Op::AdjustStock { sku, .. } => match self.stock.get(sku) {
                 Some(counters) => Answer::Stock(counters.clone(), true),
                 None => Answer::Refused(Reason::SkuNotFound, sku.clone()),
@@ -374,6 +378,23 @@ impl Model {
             Op::Extend { .. } => self.extended(id, true),
             _ => self.reservation(id, true),
         })
+    }
+
+    /// Whether this call is the one that was made under its request id: lines in any order, a ttl unset or named
+    /// as it was in force.
+    fn is_same(&self, first: &Op, again: &Op, id: &str) -> bool {
+        let (mut first, mut again) = (first.clone(), again.clone());
+        for op in [&mut first, &mut again] {
+            if let Op::Reserve { lines, .. } | Op::CommitLines { lines, .. } | Op::RollbackLines { lines, .. } = op {
+                lines.sort();
+            }
+        }
+        if let (Op::Reserve { ttl_ms: then, .. }, Op::Reserve { ttl_ms: now, .. }) = (&mut first, &mut again)
+            && now.is_none_or(|now| self.ttls.get(id) == Some(&now))
+        {
+            *now = *then;
+        }
+        first == again
     }
 
     /// Whether this call, if it is neither refused nor short, makes a reservation.

@@ -39,6 +39,8 @@ pub(crate) struct Reservation {
     pub(crate) resolved_at: Option<Millis>,
     /// The reservation that this one came after.
     pub(crate) origin: Option<ReservationId>,
+    /// Of an expired reservation: what a late Commit bought anew.
+    pub(crate) purchase: Option<ReservationId>,
 }
 
 impl Reservation {

@@ -58,6 +58,7 @@ pub(super) fn reservation(namespace: &NamespaceName, reservation: Reservation) -
         expires_at: Some(timestamp(reservation.expires_at)),
         resolved_at: reservation.resolved_at.map(timestamp),
         origin_reservation_id: reservation.origin.map(ReservationId::encode).unwrap_or_default(),
+        purchase_reservation_id: reservation.purchase.map(ReservationId::encode).unwrap_or_default(),
     }
 }
 

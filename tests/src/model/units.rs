@@ -98,6 +98,7 @@ impl Model {
             expires_at: Some(timestamp(now + ttl)),
             resolved_at: None,
             origin_reservation_id: origin.into(),
+            purchase_reservation_id: String::new(),
         })
     }
 
@@ -107,7 +108,10 @@ impl Model {
             return self.reservation(purchase, true);
         }
         self.purchases.insert(id.into(), new_id.into());
-        let expired = &self.reservations[id];
+        let expired = self.reservations[id].clone();
+        if let Some(expired) = self.reservations.get_mut(id) {
+            expired.purchase_reservation_id = new_id.into();
+        }
         let line = |(sku, units): &(String, i32)| ReservationLine {
             sku: sku.clone(),
             quantity: *units,
@@ -122,7 +126,7 @@ impl Model {
             expires_at: Some(timestamp(now)),
             resolved_at: Some(timestamp(now)),
             origin_reservation_id: id.into(),
-            ..expired.clone()
+            ..expired
         })
     }
 

@@ -275,7 +275,7 @@ async fn left_alone(flags: &str) -> Script {
 }
 
 /// A reservation of one unit for ten seconds, as the script reads it.
-const RESERVE: [&[u8]; 4] = [b"R", b"\0\0\0\0\0\0\x01\0\0\0\x01\x03ps5", &[7; 16], &[0, 0, 0, 0, 0x27, 0x10]];
+const RESERVE: [&[u8]; 4] = [b"R", b"\0\0\0\0\x27\x10\x01\0\0\0\x01\x03ps5", &[7; 16], &[0; 6]];
 
 #[tokio::test]
 async fn the_time_of_day_follows_a_step_that_has_stood_for_five_minutes() {

@@ -2,6 +2,7 @@
 //! before its first write; and the groups of a batch, of which each sees what those before it have done.
 
 use deadpool_redis::redis::{Cmd, ToRedisArgs, Value, cmd};
+use inventory_sentinel::v1::SkuRules;
 use sentinel_server::script_source;
 use sentinel_tests::{Redis, SentinelProcess, epoch, eventually, script_call};
 
@@ -10,7 +11,11 @@ fn u48(number: u64) -> [u8; 6] {
 }
 
 fn shape(lines: &[(u32, &str)]) -> Vec<u8> {
-    let mut shape = u48(0).to_vec();
+    lasting(60_000, lines)
+}
+
+fn lasting(ttl: u64, lines: &[(u32, &str)]) -> Vec<u8> {
+    let mut shape = u48(ttl).to_vec();
     shape.push(lines.len() as u8);
     for (quantity, sku) in lines {
         shape.extend(quantity.to_be_bytes());
@@ -35,7 +40,7 @@ fn call(script: &str, epoch: impl ToRedisArgs, groups: &[Group]) -> Cmd {
 
 fn malformed() -> Vec<Group> {
     let (id, ids) = (|| vec![7; 16], |n: usize| vec![7; 16 * n]);
-    let ttl = || u48(60_000).to_vec();
+    let ttl = || u48(0).to_vec();
     let reserve = |shape: Vec<u8>| ("R", shape, id(), ttl());
     let good = || shape(&[(1, "ps5")]);
     let adjust = |delta: i64, sku: &str| [&delta.to_be_bytes()[..], sku.as_bytes()].concat();
@@ -60,8 +65,8 @@ fn malformed() -> Vec<Group> {
         reserve(good()[..good().len() - 1].to_vec()),
         reserve([good(), vec![0]].concat()),
         reserve(Vec::new()),
-        ("R", good(), id(), u48(0).to_vec()),
-        ("R", good(), id(), u48((1 << 48) - 1).to_vec()),
+        reserve(lasting(0, &[(1, "ps5")])),
+        reserve(lasting((1 << 48) - 1, &[(1, "ps5")])),
         ("R", good(), id(), vec![1]),
         // A buyer field for the first of two only.
         ("R", good(), ids(2), [ttl(), vec![1, b'x']].concat()),
@@ -70,7 +75,7 @@ fn malformed() -> Vec<Group> {
         ("N", good(), Vec::new(), ttl()),
         ("N", good(), vec![7; 15], ttl()),
         ("N", good(), ids(513), ttl()),
-        ("N", good(), id(), u48(0).to_vec()),
+        ("N", lasting(0, &[(1, "ps5")]), id(), ttl()),
         ("N", shape(&[(0, "ps5")]), id(), ttl()),
         ("C", Vec::new(), vec![7; 17], Vec::new()),
         ("C", Vec::new(), Vec::new(), Vec::new()),
@@ -133,7 +138,7 @@ async fn each_group_of_a_batch_sees_what_those_before_it_have_done() {
     let (script, epoch) = (script_source(), epoch(&redis).await);
     let ask = async |groups: &[Group]| codes(&redis.query(&call(&script, epoch, groups)).await);
     let id = |n: u8| vec![n; 16];
-    let reserve = |sku: &str, n: u8, ttl: u64| ("R", shape(&[(1, sku)]), id(n), u48(ttl).to_vec());
+    let reserve = |sku: &str, n: u8, ttl: u64| ("R", lasting(ttl, &[(1, sku)]), id(n), u48(ttl).to_vec());
     let extend = |of: u8, n: u8, ttl: u64| ("E", [id(of), u48(ttl).to_vec()].concat(), id(n), Vec::new());
 
     // A SKU that goes, one that comes, a reservation that is committed at once.
@@ -168,6 +173,55 @@ async fn each_group_of_a_batch_sees_what_those_before_it_have_done() {
     shop.audit().await;
     let (available, held, sold) = shop.counts("ps5").await;
     assert_eq!((available, held, sold), (78, 21, 1));
+}
+
+/// The server groups operations by their words, so that one request can stand in several groups of a call.
+#[tokio::test]
+async fn a_call_takes_one_request_in_several_words_for_one() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--sweep-interval 1m").start().await;
+    let shop = server.shop("sale");
+    for sku in ["ps5", "vita", "limited"] {
+        shop.supply(sku, 100).await;
+    }
+    shop.configure("limited", SkuRules { buyer_limit: Some(5), ..Default::default() }).await.expect("a limit");
+    let (script, epoch) = (script_source(), epoch(&redis).await);
+    let ask = async |groups: &[Group]| codes(&redis.query(&call(&script, epoch, groups)).await);
+    let id = |n: u8| vec![n; 16];
+    for (n, other, buyer) in [(1, "vita", &[][..]), (2, "limited", &[3, b'a', b'd', b'a'][..])] {
+        let reserve = |ttl: u64, lines: &[(u32, &str)]| {
+            let in_force = if ttl == 0 { 60_000 } else { ttl };
+            ("R", lasting(in_force, lines), id(n), [&u48(ttl)[..], buyer].concat())
+        };
+        let (one, two) = ([(1, "ps5"), (2, other)], [(2, other), (1, "ps5")]);
+        let groups = [
+            reserve(0, &one),
+            reserve(0, &two),
+            reserve(60_000, &two),
+            reserve(60_001, &two),
+            reserve(0, &[(2, "ps5"), (1, other)]),
+            ("b", [id(n), shape(&[(1, other), (1, "ps5")])].concat(), id(100 + n), Vec::new()),
+            ("b", [id(n), shape(&[(1, "ps5"), (1, other)])].concat(), id(100 + n), Vec::new()),
+            reserve(60_000, &one),
+            ("C", Vec::new(), id(n), Vec::new()),
+            reserve(0, &two),
+        ];
+        assert_eq!(ask(&groups).await, ["K", "Y", "Y", "D", "D", "K", "Y", "Y", "K", "Y"], "{other}");
+        assert_eq!(shop.counts(other).await, (99, 0, 1), "{other}");
+    }
+    // The same words twice in a group.
+    let twice = ("R", shape(&[(1, "ps5")]), [id(9), id(9)].concat(), u48(60_000).to_vec());
+    assert_eq!(ask(&[twice]).await, ["KY"]);
+    // Late commits of one call.
+    let short = ("R", lasting(1, &[(1, "ps5"), (1, "vita")]), [id(20), id(21)].concat(), u48(1).to_vec());
+    assert_eq!(ask(&[short]).await, ["KK"]);
+    let late = ("L", Vec::new(), [id(20), id(21), id(20)].concat(), [id(120), id(121), id(120)].concat());
+    let made = redis.now().await;
+    eventually("they are due", async || (redis.now().await > made + 1).then_some(())).await;
+    let back = ("B", Vec::new(), [id(20), id(21)].concat(), Vec::new());
+    assert_eq!(ask(&[late.clone(), back, late]).await, ["JJj", "YY", "jjj"]);
+    assert_eq!(shop.counts("vita").await, (97, 0, 3));
+    shop.audit().await;
 }
 
 #[tokio::test]

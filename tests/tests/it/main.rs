@@ -19,6 +19,7 @@ mod overload;
 mod parts;
 mod process;
 mod refusals;
+mod repeats;
 mod rules;
 mod sale;
 mod settings;

@@ -31,7 +31,7 @@ use tokio::sync::Mutex;
 
 mod steps;
 
-use steps::{If, Part, SKUS, SOON, Step, Storm, reused, steps};
+use steps::{If, Part, SKUS, SOON, Step, Storm, reused, reworded, steps};
 
 /// Sequences that are tried unless told otherwise: half a minute to a minute on two cores.
 const CASES: u32 = 80;
@@ -182,6 +182,7 @@ impl Run<'_> {
             Step::GetReservation(at) => Op::GetReservation { reservation_id: reservation(at) },
             Step::IsProtected(of) => Op::IsProtected { sku: sku(of) },
             Step::Repeat(at) => earlier(at)?,
+            Step::Reword(at, words) => reworded(earlier(at)?, *words),
             Step::Reuse(at, field) => reused(earlier(at)?, *field),
             Step::Bad(op) => op.clone(),
             Step::PassDeadline | Step::Idle(_) | Step::During(..) => return None,

@@ -60,21 +60,48 @@ pub(crate) fn is_memo(record: &[u8]) -> bool {
     record.first() == Some(&b'M')
 }
 
+/// The form of a reservation's record, which its letter tells beside the state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Plain,
+    /// With an extension behind the plain record.
+    Extended,
+    /// The extension has a digest of the request, and the purchase.
+    Digested,
+}
+
+impl Form {
+    /// The form and the state of a letter.
+    fn of(letter: u8) -> Option<(Form, State)> {
+        let form = match letter {
+            LOWER_CASE..=0x7F => Form::Extended,
+            DIGESTED.. => Form::Digested,
+            _ => Form::Plain,
+        };
+        let state = match (letter & !DIGESTED).to_ascii_uppercase() {
+            b'P' => State::Pending,
+            b'C' => State::Committed,
+            b'R' => State::RolledBack,
+            b'E' => State::Expired,
+            _ => return None,
+        };
+        (form != Form::Digested || letter & !DIGESTED >= LOWER_CASE).then_some((form, state))
+    }
+}
+
+/// The first letter of extended records, and what stands above it in the letter of a record with a digest.
+const LOWER_CASE: u8 = b'a';
+const DIGESTED: u8 = 0x80;
+const DIGEST_LENGTH: usize = 16;
+
 /// The record of a reservation that comes next.
 pub(super) fn next_reservation(id: ReservationId, bytes: &mut Bytes<'_>) -> Option<Reservation> {
-    let letter = bytes.u8()?;
-    let state = match letter.to_ascii_uppercase() {
-        b'P' => State::Pending,
-        b'C' => State::Committed,
-        b'R' => State::RolledBack,
-        b'E' => State::Expired,
-        _ => return None,
-    };
+    let (form, state) = Form::of(bytes.u8()?)?;
     let mut resolved_at = None;
     if state != State::Pending {
         // Behind it stands the record that it had before.
         resolved_at = Some(Millis(bytes.u48()?));
-        if !bytes.u8()?.eq_ignore_ascii_case(&b'P') {
+        if Form::of(bytes.u8()?)?.1 != State::Pending {
             return None;
         }
     }
@@ -93,12 +120,13 @@ pub(super) fn next_reservation(id: ReservationId, bytes: &mut Bytes<'_>) -> Opti
             }
         })
         .collect();
-    let mut origin = None;
-    if letter.is_ascii_lowercase() {
+    let (mut origin, mut purchase) = (None, None);
+    if form != Form::Plain {
         let _counted = bytes.u32()?;
-        let id_of_origin: Id = bytes.take(16)?.try_into().ok()?;
-        if id_of_origin != Id::default() {
-            origin = Some(ReservationId { id: id_of_origin, partition: id.partition });
+        origin = next_id(id.partition, bytes)?;
+        if form == Form::Digested {
+            let _digest = bytes.take(DIGEST_LENGTH)?;
+            purchase = next_id(id.partition, bytes)?;
         }
         for line in &mut lines {
             line.sold = bytes.u32()?;
@@ -109,5 +137,12 @@ pub(super) fn next_reservation(id: ReservationId, bytes: &mut Bytes<'_>) -> Opti
             }
         }
     }
-    Some(Reservation { id, state, lines, buyer, created_at, expires_at, resolved_at, origin })
+    Some(Reservation { id, state, lines, buyer, created_at, expires_at, resolved_at, origin, purchase })
+}
+
+/// The reservation whose id comes next; zeros are none.
+#[allow(clippy::option_option, reason = "the outer one is that of every reader here")]
+fn next_id(partition: u16, bytes: &mut Bytes<'_>) -> Option<Option<ReservationId>> {
+    let id: Id = bytes.take(16)?.try_into().ok()?;
+    Some((id != Id::default()).then_some(ReservationId { id, partition }))
 }

@@ -235,6 +235,7 @@ impl Said<'_, '_> {
                     expires_at: Millis(now.0 + ttl),
                     resolved_at: None,
                     origin: replaces.map(|origin| ReservationId { id: origin, partition: id.partition }),
+                    purchase: None,
                 };
                 let reservation = reservation.at_time_of_day(self.clock);
                 Some(Outcome::Reservation { reservation, replayed })

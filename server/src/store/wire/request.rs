@@ -20,6 +20,8 @@ const REPEATABLE: u8 = b'R';
 /// Operations that differ only by their ids, and go to the script as one.
 pub(super) struct Group {
     pub(super) kind: Kind,
+    /// Of a Reserve: the ttl as asked, 0 where it was unset; the args have the one in force.
+    asked_ttl: u64,
     args: Vec<u8>,
     ids: Vec<u8>,
     extra: Extra,
@@ -46,9 +48,8 @@ impl Kind {
 /// What stands beside the ids.
 enum Extra {
     Nothing,
-    /// Of a Reserve: the ttl in force, a buyer field for each operation, and what is replaced.
+    /// Of a Reserve: a buyer field for each operation, and what is replaced.
     Reserve {
-        ttl: u64,
         buyers: Vec<u8>,
         has_buyers: bool,
         replaces: Option<Id>,
@@ -65,21 +66,23 @@ pub(crate) struct Batch {
 impl Batch {
     pub(crate) fn new<'a>(operations: impl IntoIterator<Item = &'a Operation>, default_ttl: Duration) -> Self {
         let mut groups: Vec<Group> = Vec::new();
-        let mut index: HashMap<(Kind, Vec<u8>), usize> = HashMap::new();
+        let mut index: HashMap<(Kind, u64, Vec<u8>), usize> = HashMap::new();
         let (mut args, mut last) = (Vec::new(), 0);
         for (member, operation) in operations.into_iter().enumerate() {
             args.clear();
-            let Some(kind) = put_args(&mut args, operation) else {
+            let Some(kind) = put_args(&mut args, operation, default_ttl) else {
                 continue;
             };
-            let is_like = |group: &Group| group.kind == kind && group.args == args;
+            let asked_ttl = asked_ttl(operation);
+            let is_like = |group: &Group| group.kind == kind && group.asked_ttl == asked_ttl && group.args == args;
             if kind.is_single() || !groups.get(last).is_some_and(is_like) {
                 // Most are like the one before; else they are looked for.
                 let new = groups.len();
-                last = if kind.is_single() { new } else { *index.entry((kind, args.clone())).or_insert(new) };
+                last =
+                    if kind.is_single() { new } else { *index.entry((kind, asked_ttl, args.clone())).or_insert(new) };
                 if last == new {
-                    let extra = Extra::of(operation, default_ttl);
-                    groups.push(Group { kind, args: args.clone(), ids: Vec::new(), extra, members: Vec::new() });
+                    let (args, extra) = (args.clone(), Extra::of(operation));
+                    groups.push(Group { kind, asked_ttl, args, ids: Vec::new(), extra, members: Vec::new() });
                 }
             }
             groups[last].add(member, operation);
@@ -110,7 +113,7 @@ impl Batch {
         let mut command = script_call(sha, keys);
         command.arg(epoch).arg(encode_knowledge(knowledge, replid, expected));
         for group in &self.groups {
-            command.arg(&[group.kind.0]).arg(&group.args).arg(&group.ids).arg(group.extra.encode());
+            command.arg(&[group.kind.0]).arg(&group.args).arg(&group.ids).arg(group.extra.encode(group.asked_ttl));
         }
         command
     }
@@ -138,26 +141,23 @@ impl Group {
 }
 
 impl Extra {
-    fn of(operation: &Operation, default_ttl: Duration) -> Self {
+    fn of(operation: &Operation) -> Self {
         match operation {
-            Operation::Reserve { ttl, replaces, .. } => Extra::Reserve {
-                ttl: ttl.map_or(default_ttl.as_millis() as u64, |ttl| ttl.as_millis()),
-                buyers: Vec::new(),
-                has_buyers: false,
-                replaces: *replaces,
-            },
+            Operation::Reserve { replaces, .. } => {
+                Extra::Reserve { buyers: Vec::new(), has_buyers: false, replaces: *replaces }
+            }
             Operation::Commit { purchase: Some(_), .. } => Extra::Purchases(Vec::new()),
             _ => Extra::Nothing,
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    fn encode(&self, asked_ttl: u64) -> Vec<u8> {
         match self {
             Extra::Nothing => Vec::new(),
             Extra::Purchases(ids) => ids.clone(),
-            Extra::Reserve { ttl, buyers, has_buyers, replaces } => {
+            Extra::Reserve { buyers, has_buyers, replaces } => {
                 let mut out = Vec::with_capacity(6 + buyers.len());
-                put_u48(&mut out, *ttl);
+                put_u48(&mut out, asked_ttl);
                 if *has_buyers {
                     out.extend_from_slice(buyers);
                 }
@@ -191,11 +191,16 @@ fn id_of(operation: &Operation) -> Option<&Id> {
     }
 }
 
+/// The ttl of a Reserve as it was asked for; 0: unset.
+fn asked_ttl(operation: &Operation) -> u64 {
+    if let Operation::Reserve { ttl: Some(ttl), .. } = operation { ttl.as_millis() } else { 0 }
+}
+
 /// How the script names an operation, and its args; `None`: there is nothing to say to it.
-fn put_args(args: &mut Vec<u8>, operation: &Operation) -> Option<Kind> {
+fn put_args(args: &mut Vec<u8>, operation: &Operation, default_ttl: Duration) -> Option<Kind> {
     let kind = match operation {
         Operation::Reserve { lines, ttl, replaces, is_first_attempt, .. } => {
-            put_shape(args, ttl.map_or(0, |ttl| ttl.as_millis()), lines);
+            put_shape(args, ttl.map_or(default_ttl.as_millis() as u64, |ttl| ttl.as_millis()), lines);
             match (replaces, is_first_attempt) {
                 (Some(_), _) => b'r',
                 (None, true) => FIRST_ATTEMPT,
@@ -277,7 +282,7 @@ fn put_args(args: &mut Vec<u8>, operation: &Operation) -> Option<Kind> {
     Some(Kind(kind))
 }
 
-/// The shape of a reservation: the ttl as it was asked for, and the lines.
+/// The shape of a reservation: its ttl, and the lines.
 fn put_shape(out: &mut Vec<u8>, ttl: u64, lines: &[Line]) {
     out.reserve(7 + lines.len() * 24);
     put_u48(out, ttl);

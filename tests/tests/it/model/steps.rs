@@ -4,7 +4,7 @@
 use inventory_sentinel::v1::SkuRules;
 use proptest::{collection::vec, prelude::*, sample::select};
 use prost_types::{Duration, Timestamp};
-use sentinel_tests::model::{ANY_TTL, Condition, MAX_LINES, MAX_QUANTITY, MAX_STOCK, MAX_TTL, Op};
+use sentinel_tests::model::{ANY_TTL, Condition, DEFAULT_TTL, MAX_LINES, MAX_QUANTITY, MAX_STOCK, MAX_TTL, Op};
 
 pub(super) const SKUS: [&str; 4] = ["a", "b", "c", "d"];
 /// The life of a hold that some later step finds expired, in milliseconds.
@@ -38,6 +38,8 @@ pub(super) enum Step {
     IsProtected(usize),
     /// An earlier call again.
     Repeat(usize),
+    /// An earlier call again in other words.
+    Reword(usize, Words),
     /// The identity of an earlier call, with something else in one of its fields.
     Reuse(usize, usize),
     /// A call that refers to nothing, or has a field out of range.
@@ -56,6 +58,15 @@ pub(super) enum If {
     Always,
     Absent,
     Version(i64),
+}
+
+/// Other words for a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words {
+    /// Lines that stand behind the others instead of before them; all backwards where it is odd.
+    turned: usize,
+    /// Another ttl, or none, which is the same only where it was in force.
+    ttl_ms: Option<Option<i64>>,
 }
 
 /// Lines of a reservation.
@@ -150,6 +161,7 @@ fn call() -> impl Strategy<Value = Step> {
         1 => (0..6_usize).prop_map(Step::GetReservation),
         1 => sku.prop_map(Step::IsProtected),
         3 => (0..12_usize).prop_map(Step::Repeat),
+        4 => (0..8_usize, words()).prop_map(|(call, words)| Step::Reword(call, words)),
         2 => (0..12_usize, 0..6_usize).prop_map(|(call, field)| Step::Reuse(call, field)),
         2 => select(bad_calls()).prop_map(Step::Bad),
         3 => Just(Step::PassDeadline),
@@ -161,6 +173,12 @@ fn reserve() -> impl Strategy<Value = Step> {
     let lines = proptest::sample::subsequence(vec![0, 1, 2, 3], 1..=4).prop_shuffle();
     let lines = (lines, vec(1..=4_i32, 4)).prop_map(|(skus, quantities)| skus.into_iter().zip(quantities).collect());
     (lines, ttl, select(vec!["", "amy", "amy", "bob"])).prop_map(|(lines, ttl, buyer)| Step::Reserve(lines, ttl, buyer))
+}
+
+fn words() -> impl Strategy<Value = Words> {
+    let named = [SOON, DEFAULT_TTL.as_millis() as i64, MAX_TTL.as_millis() as i64];
+    let ttl = select(vec![None, Some(None), Some(Some(named[0])), Some(Some(named[1])), Some(Some(named[2]))]);
+    (0..4_usize, ttl).prop_map(|(turned, ttl_ms)| Words { turned, ttl_ms })
 }
 
 fn condition() -> impl Strategy<Value = If> {
@@ -285,6 +303,23 @@ fn bad_calls() -> Vec<Op> {
     bad
 }
 
+/// The same identity and the same units in other words, which mean the same or do not.
+pub(super) fn reworded(mut op: Op, Words { turned, ttl_ms: other }: Words) -> Op {
+    if let Op::Reserve { lines, .. } | Op::CommitLines { lines, .. } | Op::RollbackLines { lines, .. } = &mut op
+        && !lines.is_empty()
+    {
+        let length = lines.len();
+        lines.rotate_left(turned % length);
+        if turned % 2 == 1 {
+            lines.reverse();
+        }
+    }
+    if let (Op::Reserve { ttl_ms, .. }, Some(other)) = (&mut op, other) {
+        *ttl_ms = other;
+    }
+    op
+}
+
 /// The same identity, with something else in a field.
 pub(super) fn reused(op: Op, field: usize) -> Op {
     match (op, field) {
@@ -315,7 +350,7 @@ pub(super) fn reused(op: Op, field: usize) -> Op {
                 0 => lines.iter_mut().for_each(|line| line.1 = if line.1 == 1 { 2 } else { 1 }),
                 1 => lines.reverse(),
                 2 => replaces = if replaces.is_empty() { "B".repeat(21) + "AAA" } else { String::new() },
-                3 => ttl_ms = Some(ttl_ms.map_or(600_000, |ttl| ttl.saturating_sub(1).max(1))),
+                3 => ttl_ms = Some(ttl_ms.map_or(599_999, |ttl| ttl.saturating_sub(1).max(1))),
                 4 => buyer_id.push('x'),
                 _ => {
                     let condition = Condition::Always;
