@@ -334,8 +334,9 @@ impl Worker {
         let at = HistoryPoint { epoch: self.destination.epoch, term: reply.term, sequence: reply.sequence };
         let witness = &self.destination.witness;
         witness.confirm(known, Observed { at, fence: reply.fence, verdicts: &reply.verdicts });
-        witness.read_clock(reply.now, reply.clock, sent);
-        if let Some(step) = self.view.note(&reply) {
+        let answered = Instant::now();
+        witness.read_clock(reply.now, reply.clock, sent, answered);
+        if let Some(step) = self.view.note(&reply, answered) {
             self.metrics.inc_clock_step();
             tracing::debug!(
                 namespace = self.destination.namespace.as_str(),

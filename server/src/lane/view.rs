@@ -56,11 +56,11 @@ impl View {
     }
 
     /// Notes a reply; returns the step of the store's clock that it met, in milliseconds.
-    pub(super) fn note(&self, reply: &Reply) -> Option<i64> {
+    pub(super) fn note(&self, reply: &Reply, answered: Instant) -> Option<i64> {
         let mut seen = self.seen();
         let is_certain = reply.clock.doubt == 0 && seen.clock.doubt == 0;
         let step = seen.clock.offset - reply.clock.offset;
-        *seen = Seen { now: reply.now, at: Instant::now(), clock: reply.clock, next_due: reply.next_due };
+        *seen = Seen { now: reply.now, at: answered, clock: reply.clock, next_due: reply.next_due };
         (is_certain && step.unsigned_abs() >= REPORTED_STEP).then_some(step)
     }
 
@@ -96,14 +96,18 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_step_is_reported_once_and_the_time_of_day_has_its_correction() {
+    #[test]
+    fn a_step_is_reported_once_and_the_time_of_day_has_its_correction() {
         let view = View::opened(Millis(1_000), Clock::default());
+        let at = Instant::now();
         let stepped = Clock { offset: -20_000, correction: 5_000, doubt: 0 };
-        assert_eq!(view.note(&reply(2_000, stepped)), Some(20_000));
-        assert_eq!(view.note(&reply(2_001, stepped)), None);
-        let TimeOfDay { earliest, latest } = view.time_of_day(Instant::now() + Duration::from_millis(9));
+        assert_eq!(view.note(&reply(2_000, stepped), at), Some(20_000));
+        assert_eq!(view.note(&reply(2_001, stepped), at), None);
+        let TimeOfDay { earliest, latest } = view.time_of_day(at + Duration::from_millis(9));
         assert_eq!((earliest, latest), (Millis(7_010), Millis(7_010)));
         assert_eq!(view.clock().day_offset(), -15_000);
+        view.note(&reply(2_002, Clock { doubt: 60_000, ..stepped }), at);
+        let TimeOfDay { earliest, latest } = view.time_of_day(at);
+        assert_eq!((earliest, latest), (Millis(7_002), Millis(67_002)));
     }
 }

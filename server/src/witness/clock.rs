@@ -34,10 +34,9 @@ impl KnownClock {
         (since < READING_STANDS).then(|| Millis(now.0 + since.as_millis() as u64))
     }
 
-    /// Notes what a reply said that has just come, to a call that was sent then. A reply that took long says too little: the
-    /// clock was read at an unknown time between.
-    pub(super) fn note(&self, now: Millis, sent: Instant) {
-        if sent.elapsed() > LONGEST_READING {
+    /// Notes what a reply said. One that took long says too little: the clock was read at an unknown time between.
+    pub(super) fn note(&self, now: Millis, sent: Instant, answered: Instant) {
+        if answered.saturating_duration_since(sent) > LONGEST_READING {
             return;
         }
         let mut reading = self.reading();
@@ -61,23 +60,23 @@ impl KnownClock {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn an_instant_is_expected_from_the_sending_of_a_call_that_was_answered_soon() {
+    #[test]
+    fn an_instant_is_expected_from_the_sending_of_a_call_that_was_answered_soon() {
         let clock = KnownClock::default();
-        let first = Instant::now();
+        let first = Instant::now() + Duration::from_secs(1);
+        let ms = Duration::from_millis;
         assert_eq!(clock.expected(first), None);
-        tokio::time::advance(Duration::from_millis(400)).await;
-        clock.note(Millis(5_000), first);
-        let later = first + Duration::from_secs(7);
+        clock.note(Millis(5_000), first, first + ms(400));
+        let later = first + ms(7_000);
         assert_eq!(clock.expected(later), Some(Millis(12_000)));
 
-        let slow = Instant::now();
-        tokio::time::advance(Duration::from_millis(501)).await;
-        clock.note(Millis(90_000), slow);
+        clock.note(Millis(90_000), first + ms(400), first + ms(901));
         assert_eq!(clock.expected(later), Some(Millis(12_000)), "it was read at an unknown time");
-        clock.note(Millis(90_000), first - Duration::from_millis(1));
+        clock.note(Millis(90_000), first - ms(1), first);
         assert_eq!(clock.expected(later), Some(Millis(12_000)), "it was read before");
         assert_eq!(clock.expected(first + READING_STANDS), None, "the clocks have drifted");
+        clock.note(Millis(7_000), first + ms(2_000), first + ms(2_500));
+        assert_eq!(clock.expected(later), Some(Millis(12_000)));
         clock.forget();
         assert_eq!(clock.expected(later), None);
     }

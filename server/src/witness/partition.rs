@@ -99,10 +99,10 @@ impl Witness {
         self.clock.expected(at)
     }
 
-    /// Notes what the clock showed in a reply that has just come, to a call that was sent then. A clock in doubt says nothing.
-    pub(crate) fn read_clock(&self, now: Millis, clock: Clock, sent: Instant) {
+    /// Notes what the clock showed in a reply. A clock in doubt says nothing.
+    pub(crate) fn read_clock(&self, now: Millis, clock: Clock, sent: Instant, answered: Instant) {
         if clock.doubt == 0 {
-            self.clock.note(now, sent);
+            self.clock.note(now, sent, answered);
         }
     }
 
