@@ -39,6 +39,7 @@ mod domain;
 mod health;
 mod lane;
 mod namespaces;
+mod resend;
 mod service;
 mod store;
 mod sweeper;
