@@ -23,8 +23,8 @@
 //! ```
 //!
 //! # What it does for its caller
-//! - **Identity.** Every change that does not repeat harmlessly by its nature gets a `request_id`
-//!   (UUIDv7) unless the caller names one, and each retry of a call carries the same one, so that a
+//! - **Identity.** Every change but a Commit or Rollback of a whole reservation, which is its own identity,
+//!   gets a `request_id` (UUIDv7) unless the caller names one, and each retry of a call carries the same one, so that a
 //!   change is never applied twice.
 //! - **Deadline.** Each call has one (5 s unless told otherwise) for all of its attempts together;
 //!   what is left of it travels as `grpc-timeout`.

@@ -175,13 +175,10 @@ impl RpcError {
 
     /// Tells what the whole call came to, where `earlier_unknown` says that an earlier attempt may
     /// have been applied. A final refusal of a repeat settles that, since the server looks the
-    /// identity up before it refuses; an answer such as "shed" or "store away" settles nothing, and
-    /// neither does another version: an earlier attempt can be what made it.
+    /// identity up before it refuses; an answer such as "shed" or "store away" settles nothing.
     pub(crate) fn after(mut self, attempts: u32, earlier_unknown: bool) -> RpcError {
         let settled = self.reason().is_some_and(|reason| {
-            matches!(reason.advice(), Advice::Fix | Advice::Decide)
-                && reason != Reason::VersionMismatch
-                && self.code() != Code::Internal
+            matches!(reason.advice(), Advice::Fix | Advice::Decide) && self.code() != Code::Internal
         });
         self.0.attempts = attempts;
         self.0.outcome_unknown |= earlier_unknown && !settled;
@@ -345,7 +342,7 @@ mod tests {
         assert!(refusal(Reason::Overloaded).outcome_unknown());
         assert!(refusal(Reason::StoreUnavailable).outcome_unknown());
         assert!(refusal(Reason::StoreCorrupt).outcome_unknown());
-        assert!(refusal(Reason::VersionMismatch).outcome_unknown());
+        assert!(!refusal(Reason::VersionMismatch).outcome_unknown());
         assert_eq!(refusal(Reason::Draining).attempts(), 2);
     }
 }

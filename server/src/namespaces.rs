@@ -119,9 +119,8 @@ impl Namespace {
 
     /// What stands for one SKU of a SetProtection; it can be no request's and no row's either.
     pub(crate) fn protection_identity(&self, request: Option<&RequestId>, sku: &Sku) -> Id {
-        let derived = |request: &RequestId| {
-            self.digest(&[request.as_str().as_bytes(), b"\0protection", sku.as_str().as_bytes()])
-        };
+        let derived =
+            |request: &RequestId| self.digest(&[request.as_str().as_bytes(), b"\0protection", sku.as_str().as_bytes()]);
         request.map_or_else(new_identity, derived)
     }
 
@@ -401,7 +400,9 @@ impl Namespaces {
             let next = settings::changed(&current, request.change);
             let (replaced, config) = match &next {
                 Ok(next) if *next == current => (current.revision, None),
-                Ok(next) => (current.revision, Some(NamespaceConfig { revision: current.revision + 1, ..next.clone() })),
+                Ok(next) => {
+                    (current.revision, Some(NamespaceConfig { revision: current.revision + 1, ..next.clone() }))
+                }
                 Err(_) => (0, None),
             };
             let knowledge = self.witnesses.opening_knowledge(name, 0);

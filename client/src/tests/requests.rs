@@ -119,6 +119,7 @@ service! { InventoryAdmin:
         stock: Some(v1::Stock::default()),
         sequence: 9,
         rules_version: 4,
+        replayed: false,
     };
     configure_namespace ConfigureNamespace(ConfigureNamespaceRequest) -> ConfigureNamespaceResponse
         v1::ConfigureNamespaceResponse {
@@ -133,6 +134,7 @@ service! { InventoryAdmin:
                 format: Some(2),
             }),
             version: 1,
+            replayed: false,
         };
     settle_partition SettlePartition(SettlePartitionRequest) -> SettlePartitionResponse
         v1::SettlePartitionResponse { skus: 3, replayed: false, sequence: 9 };

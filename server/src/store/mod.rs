@@ -126,8 +126,7 @@ impl Store {
         config: Option<&NamespaceConfig>,
         memo: Option<&ConfigMemo>,
     ) -> Result<(Configured, NamespaceConfig), StoreError> {
-        let command =
-            |script: &Script| wire::configure_command(&script.sha, keys, knowledge, replaced, config, memo);
+        let command = |script: &Script| wire::configure_command(&script.sha, keys, knowledge, replaced, config, memo);
         let configured = match self.run_known(&self.plain, identity, command(&self.plain)).await {
             // A partition that is there takes next to no memory.
             Err(StoreError::Full) => self.run_known(&self.resolving, identity, command(&self.resolving)).await,

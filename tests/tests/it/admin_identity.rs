@@ -53,7 +53,12 @@ impl Pair {
     }
 }
 
-async fn set_protection(shop: &Shop, skus: &[&str], is_protected: bool, request_id: &str) -> Vec<v1::ProtectionOutcome> {
+async fn set_protection(
+    shop: &Shop,
+    skus: &[&str],
+    is_protected: bool,
+    request_id: &str,
+) -> Vec<v1::ProtectionOutcome> {
     try_set_protection(shop, skus, is_protected, request_id).await.expect("the protection is set")
 }
 
