@@ -390,7 +390,7 @@ impl Namespaces {
                 let make = || self.open_partition(name, 0, &next, Some(&memo));
                 let made = settle(make, resends(next.retention), in_doubt).await?;
                 if made.config == next {
-                    return self.follow(name, next, false).await;
+                    return self.follow(name, next, false, in_doubt).await;
                 }
                 // Another request has made it.
                 continue;
@@ -413,8 +413,8 @@ impl Namespaces {
             let retention = config.as_ref().map_or(current.retention, |next| next.retention.min(current.retention));
             let (configured, now) = settle(send, resends(retention), in_doubt).await?;
             match (configured, next) {
-                (Configured::Replaced, _) => return self.follow(name, now, false).await,
-                (Configured::Replayed, _) => return self.follow(name, now, true).await,
+                (Configured::Replaced, _) => return self.follow(name, now, false, in_doubt).await,
+                (Configured::Replayed, _) => return self.follow(name, now, true, in_doubt).await,
                 (Configured::Reused, _) => return Err(Unchanged::RequestIdReused),
                 (Configured::OtherRevision, _) => return Err(Unchanged::VersionMismatch(now.revision)),
                 (Configured::Overtaken, Err(invalid)) if now.revision == current.revision => return Err(invalid),
@@ -431,7 +431,9 @@ impl Namespaces {
         name: &NamespaceName,
         config: NamespaceConfig,
         replayed: bool,
+        in_doubt: &AtomicBool,
     ) -> Result<(NamespaceConfig, bool), Unchanged> {
+        in_doubt.store(true, Ordering::Relaxed);
         match self.open(name, &config).await {
             Ok(_) => Ok((config, replayed)),
             Err(error) => {

@@ -254,6 +254,7 @@ async fn configurations_say_only_what_changes() {
     let asked = last!(server, ConfigureSku);
     let rules = asked.rules.unwrap();
     assert_eq!((rules.buyer_limit, rules.max_quantity, rules.is_protected), (Some(2), Some(0), None));
+    assert!(!asked.request_id.is_empty());
     assert_eq!((rules.opens_at.unwrap().seconds, rules.closes_at), (100, None));
     assert_eq!(asked.if_version, Some(3));
 
@@ -262,6 +263,7 @@ async fn configurations_say_only_what_changes() {
     let asked = last!(server, ConfigureNamespace);
     assert_eq!(asked.config, Some(v1::NamespaceConfig { partitions: Some(8), ..Default::default() }));
     assert_eq!(asked.if_version, Some(0));
+    assert!(!asked.request_id.is_empty());
 }
 
 #[tokio::test]
