@@ -145,7 +145,7 @@ for at = 3, #ARGV, 4 do
   if kind == 'R' or kind == 'N' or kind == 'C' or kind == 'B' or kind == 'G' or kind == 'L' then
     if n < 1 or n % 1 ~= 0 then fail('SENTINELMALFORMED ids') end
     if kind == 'R' or kind == 'N' then lines = lines_of(args) end
-  elseif kind == 'T' or kind == 'D' or kind == 'F' or kind == 'H' then
+  elseif kind == 'T' or kind == 'H' then
     if n ~= 0 then fail('SENTINELMALFORMED ids') end
   else
     if n ~= 1 then fail('SENTINELMALFORMED ids') end
@@ -155,7 +155,7 @@ for at = 3, #ARGV, 4 do
       if #args < 16 then fail('SENTINELMALFORMED target') end
       target = sub(args, 1, 16)
       if kind ~= 'E' then lines = lines_of(sub(args, kind == 'c' and 18 or 17)) end
-    elseif kind ~= 'S' and kind ~= 'A' and kind ~= 'U' and kind ~= 'I' and kind ~= 'O' then
+    elseif kind ~= 'S' and kind ~= 'A' and kind ~= 'F' and kind ~= 'D' and kind ~= 'U' and kind ~= 'I' and kind ~= 'O' then
       fail('SENTINELMALFORMED group')
     end
   end

@@ -1,18 +1,42 @@
--- The end of the calls 'open' and 'configure'. Runs behind save.lua where the partition was made, or where a loss was noticed;
--- the next batch reports the loss as an event. Reads and writes META alone.
+-- The end of the calls 'open' and 'configure': replaces the config, and sets the reply. Runs before save.lua, and behind it
+-- where the partition was made; where a loss was noticed, the next batch reports it as an event. Reads and writes META, and
+-- remembers a request with an identity among the records.
 
 if known_config then call('HSET', META, 'config', known_config) end
+saves = clock_changed or history and history.changed
 local config = call('HGET', META, 'config')
-if ARGV[1] == 'open' then
-  return { ctx.now, config, state_epoch, pack(SHOWN_CLOCK_FORMAT, clock_offset, day_correction, doubt) }
+
+-- Replaces the config if it has this revision. Returns one of these codes, and the config as it is now.
+local OVERTAKEN, REPLACED, REPLAYED, REUSED, OTHER_VERSION = 0, 1, 2, 3, 4
+local function configure()
+  local replaced, next_config = tonumber(ARGV[3]), ARGV[4] or ''
+  local id, memo, version = ARGV[5] or '', 'N' .. (ARGV[6] or ''), ARGV[7] or ''
+  if #next_config < CONFIG_LENGTH and (next_config ~= '' or id == '') then fail('SENTINELMALFORMED config') end
+  if id ~= '' then
+    if #id ~= 16 then fail('SENTINELMALFORMED id') end
+    -- Before whatever could refuse: a repeat changes nothing.
+    local record = call('HGET', ctx.current, id) or call('HGET', ctx.older, id)
+    if record then return byte(record, 1) == MEMO and sub(record, 8) == memo and REPLAYED or REUSED end
+    if version ~= '' and tonumber(version) ~= config_revision then return OTHER_VERSION end
+  end
+  if config_revision ~= replaced then return OVERTAKEN end
+  if next_config ~= '' then
+    local first = byte(next_config, 1)
+    local format = first == CONFIG_VERSION and byte(next_config, CONFIG_LENGTH + 1) or first
+    if format > NEWEST_FORMAT or format < ctx.format then fail('SENTINELMALFORMED format') end
+    call('HSET', META, 'config', next_config)
+    config = next_config
+  end
+  if id ~= '' then
+    call('HSET', ctx.current, id, 'M' .. ctx.now_bytes .. memo)
+    if ctx.format >= FIRST_WITH_ADMIN_RECORDS then admin_records, saves = admin_records + 1, true end
+  end
+  return REPLACED
 end
 
--- Replaces the config if it has this revision; returns 1 or 0, and the config as it is now.
-local replaced, next_config = tonumber(ARGV[3]), ARGV[4] or ''
-if #next_config < CONFIG_LENGTH then fail('SENTINELMALFORMED config') end
-local version = byte(next_config, 1)
-local format = version == CONFIG_VERSION and byte(next_config, CONFIG_LENGTH + 1) or version
-if format > NEWEST_FORMAT or format < ctx.format then fail('SENTINELMALFORMED format') end
-if config_revision ~= replaced then return { 0, config } end
-call('HSET', META, 'config', next_config)
-return { 1, next_config }
+if ARGV[1] == 'open' then
+  reply = { ctx.now, config, state_epoch, pack(SHOWN_CLOCK_FORMAT, clock_offset, day_correction, doubt) }
+else
+  local code = configure()
+  reply = { code, config }
+end

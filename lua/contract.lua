@@ -17,6 +17,8 @@
 --
 -- ARGV, to open a partition:       'open', knowledge, config record, epoch. Reply: now, config, epoch, clock (as below)
 -- ARGV, to configure a namespace:  'configure', knowledge, revision that is replaced, config record
+--   A request with an identity is remembered (configuring.lua): behind what 'open' and 'configure' have stand its id 16 and
+--   its fingerprint, and for 'configure' the revision that the caller names (empty: any).
 -- ARGV, for a batch:               epoch, knowledge, then four for each group of operations that differ only by id:
 --   kind   args                                  ids            extra
 --   'R'    shape (records.lua), its ttl the      16 bytes each  ttl as asked I6 (0: unset), then a buyer field each, or
@@ -32,15 +34,16 @@
 --   'G'    ''                                    16 bytes each  ''      read a reservation
 --   'S'    on hand I6, condition B, version I6, SKU   16 bytes  ''      set stock (0 always, 1 if absent, 2 if version)
 --   'A'    delta i8, SKU                         16 bytes       ''      adjust stock
---   'F'    rules to set B, rules (records.lua), revision that is replaced I6 (all ones: any), SKU   ''   ''   configure
---   'D'    SKU                                   ''             ''      delete; one answer for all
+--   'F'    rules to set B, rules (records.lua), revision that is replaced I6 (all ones: any), SKU   16 bytes   ''   configure
+--   'D'    SKU                                   16 bytes       ''      delete
 --   'T'    SKU                                   ''             ''      read stock; one answer for all
 --   'H'    SKU                                   ''             ''      the same, but refused while the partition is gated
 --   'I'    key of the settlement 16, fence 16    16 bytes       ''      begin the settlement of this fence
 --   'U'    flags B, available I6, SKU            the key        ''      settle a SKU (flag 1: old holds return, 2: only if known)
 --   'O'    key of the settlement 16              16 bytes       ''      end the settlement and open the partition
 --   A key stands for an identity and all figures.
--- The ids of 'c', 'b', 'E', 'S', 'A', 'I' and 'O' are those of remembered requests.
+-- The ids of 'c', 'b', 'E', 'S', 'A', 'F', 'D', 'I' and 'O' are those of remembered requests; those of 'S', 'A', 'F', 'D',
+-- 'I' and 'O' are of administrators, and so is that of 'configure': outside of the quota of records.
 -- A batch without groups gives back what is due, and drops the records whose time is over.
 --
 -- The knowledge of the caller: 'g' if a loss gates the partition or 'n' if it does not, in upper case if the caller knows
@@ -60,8 +63,9 @@
 --   = as the operation before it, to the word: the same code, the same detail
 --   K applied: +1 on the sequence   detail: record; stock record (S, A, F, D); none (R, r)
 --   + applied in two steps: +2      detail: none (r), record (c)
+--   k remembered, and nothing had to change   detail: stock record (F); none (D)
 --   J bought anew: +1               detail: record of the purchase
---   Y replayed                      detail: record; stock record (S, A, F); none (D)
+--   Y replayed                      detail: record; stock record (S, A, F; D: if there is one again)
 --   j bought anew before            detail: record of the purchase
 --   V value                         detail: record (G), stock record (T), none (I: begun); H as T
 --   g refused or not found, because the partition has lost changes and is not settled
@@ -76,6 +80,7 @@
 --   O bought anew, but short        detail: shape of what would be bought, available I6 of each line
 --   A again: due holds wait to be given back; submit it once more
 --   D the identity was used with other arguments      Q quota
+--   m the store is at its memory limit, and this would make a SKU
 --   X no such reservation   E it expired   B it was rolled back   C it was committed
 --   Z more than is held of a line   detail: SKU length B, SKU, held I6
 --   x beyond the longest life       detail: ms that are left I6

@@ -39,6 +39,12 @@ if not meta[1] and not meta[2] then
   call('HSET', META, 'config', config)
   call('HSET', RECORDS_A, WEIGHT_FIELD, WEIGHT)
   call('HSET', RECORDS_B, WEIGHT_FIELD, WEIGHT)
+  -- The request that makes the namespace.
+  local id, memo = ARGV[5] or '', ARGV[6] or ''
+  if #id == 16 then
+    call('HSET', RECORDS_A, id, 'M' .. pack('>I6', ctx.now) .. 'N' .. memo)
+    if ctx.format >= FIRST_WITH_ADMIN_RECORDS then admin_records = 1 end
+  end
 elseif not meta[1] or not meta[2] then
   fail('SENTINELCORRUPT meta')
 elseif #knowledge > 1 and #config >= CONFIG_LENGTH then

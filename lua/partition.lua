@@ -85,4 +85,4 @@ else
 end
 -- Both are asked, so that a wrong type is found here. A weight is no record.
 older_count = call('HLEN', ctx.older) - 1
-ctx.record_count = call('HLEN', ctx.current) - 1 + older_count
+ctx.record_count = call('HLEN', ctx.current) - 1 + older_count - admin_records

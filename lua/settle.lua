@@ -63,7 +63,6 @@ function apply.O(group)
   history.changed, ctx.missing, ctx.fence = true, nil, nil
   advance(1)
   enter(run_of('O', '-', NO_DEADLINE, false, '', ''), group.ids[1], 1)
-  put(group.ids[1], 'M' .. ctx.now_bytes .. 'I' .. group.args)
-  ctx.record_count = ctx.record_count + 1
+  remember(group.ids[1], 'I' .. group.args)
   return { 'K', '' }
 end

@@ -21,6 +21,7 @@ local MAX_LINES = 32 -- lines in a reservation
 local MAX_QUANTITY = 1000000 -- units in a line
 local MAX_STOCK = 1000000000 -- units on hand of a SKU
 local ENTRY_IDS = 128 -- ids in an entry of DEADLINES: what falls due is given back by whole entries
+local AT_MEMORY_LIMIT = 0 -- 1 in the script that runs where Redis is at its memory limit (server/src/store/script.rs)
 local MAX_TTL = 31536000000 -- ms: a year, far above what any namespace allows
 
 -- Formats and first bytes of the records (records.lua).
@@ -80,7 +81,7 @@ local ctx = {
   day_most = 0,
   current = '', -- the generation in which new records are made
   older = '', -- the one before it
-  record_count = 0, -- records of the partition, counted against its quota
+  record_count = 0, -- records of the partition that count against its quota
   first_sequence = 0, -- of this call's first change, minus one
   backlog = false, -- whether more holds are due than this call gives back
   only_reserves = false, -- whether there is nothing in the batch but Reserves that replace none
@@ -92,7 +93,9 @@ local ctx = {
 local known_config         -- of the caller, where it is newer than what is here
 local base_sequence = 0    -- the sequence as it was loaded
 local state_epoch, clock_mark, clock_offset, generation, older_pending, older_written = 0, 0, 0, 0, 0, 0
-local admin_records, older_admin_records = 0, 0 -- remembered requests of administrators in both generations, and in the older one
+local admin_records, older_admin_records = 0, 0 -- remembered requests of administrators in both generations, and in the older
+-- one: outside of the quota. In formats 1 and 2 the state has no room for them, and they count.
+local FIRST_WITH_ADMIN_RECORDS = 3 -- the first format whose state has them
 -- The clock (clock.lua): what is added to P for the time of day, since when (P) the time of day differs from TIME, what the clock
 -- may be behind, since when (P).
 local day_correction, day_since, doubt, doubt_since = 0, 0, 0, 0

@@ -14,9 +14,20 @@ local function missing_sku()
   return { 'N', '\1' }
 end
 
--- Makes the SKU, protected and empty, if the quota allows it.
+-- The answer to an identity that was used before, as things are now, and nothing if it was not. It comes before
+-- whatever could refuse: a repeat changes nothing.
+local function replay_of(group, sku)
+  local record, stock = known[group.ids[1]], stocks[sku]
+  if not record then return nil end
+  if byte(record, 1) ~= MEMO or sub(record, 8) ~= group.kind .. group.args then return answer('D') end
+  if not stock and group.kind ~= 'D' then return missing_sku() end -- deleted since
+  return answer('Y', stock)
+end
+
+-- Makes the SKU, protected and empty; or returns nothing, and what refuses it.
 local function made(sku)
-  if call('HLEN', STOCK) + new_skus >= ctx.quota_skus then return nil end
+  if call('HLEN', STOCK) + new_skus >= ctx.quota_skus then return nil, 'Q' end
+  if AT_MEMORY_LIMIT == 1 then return nil, 'm' end
   new_skus = new_skus + 1
   become(sku, { 0, 0, 0, 0, 0, PROTECTED })
   return stocks[sku]
@@ -24,13 +35,9 @@ end
 
 -- Changes the units on hand once for each identity, and remembers the identity. `refuse` may object.
 local function change_stock(group, sku, delta_of, refuse)
-  local id, memo = group.ids[1], group.kind .. group.args
-  local record, stock = known[id], stocks[sku]
-  if record then
-    if byte(record, 1) ~= MEMO or sub(record, 8) ~= memo then return answer('D') end
-    if not stock then return missing_sku() end -- deleted since
-    return answer('Y', stock)
-  end
+  local replay = replay_of(group, sku)
+  if replay then return replay end
+  local stock = stocks[sku]
   if ctx.gated then return answer('g') end
   local objection = refuse and refuse(stock)
   if objection == 'v' then return { 'v', '', stock and stock_bytes(stock) or '' } end
@@ -40,12 +47,11 @@ local function change_stock(group, sku, delta_of, refuse)
   local available, held = stock and stock[AVAILABLE] or 0, stock and stock[HELD] or 0
   if available + delta < 0 then return answer(ctx.backlog and 'A' or 'H', not ctx.backlog and stock or nil) end
   if available + held + delta > MAX_STOCK then return answer('L') end
-  if ctx.record_count >= ctx.quota_records then return answer('Q') end
-  stock = stock or made(sku)
-  if not stock then return answer('Q') end
-  supply(sku, delta, group.kind, id)
-  ctx.record_count = ctx.record_count + 1
-  put(id, 'M' .. ctx.now_bytes .. memo)
+  local refusal
+  if not stock then stock, refusal = made(sku) end
+  if refusal then return answer(refusal) end
+  supply(sku, delta, group.kind, group.ids[1])
+  remember(group.ids[1], group.kind .. group.args)
   return answer('K', stock)
 end
 
@@ -82,6 +88,8 @@ function apply.F(group)
   local mask, flags, most_units, ttl, limit, opens, closes, revision = unpack_bytes('>BBI4I6I4I6I6I6', args)
   if mask == 0 or flags > PROTECTED or most_units > MAX_QUANTITY or limit > MAX_QUANTITY then fail('SENTINELMALFORMED rules') end
   local sku = sub(args, 35)
+  local replay = replay_of(group, sku)
+  if replay then return replay end
   local stock = stocks[sku]
   if not stock then return missing_sku() end
   local current = stock.rules and stock.rules[REVISION] or 0
@@ -89,17 +97,21 @@ function apply.F(group)
   local rules, differs = changed_rules(stock, mask, { 0, most_units, ttl, limit, opens, closes })
   if rules[CLOSES] > 0 and rules[CLOSES] <= rules[OPENS] then return { 'w', '' } end
   local protected = mask % 2 == 1 and flags or stock[FLAGS] % 2
-  if not differs and protected == stock[FLAGS] % 2 then return answer('Y', stock) end
+  remember(group.ids[1], 'F' .. args)
+  if not differs and protected == stock[FLAGS] % 2 then return answer('k', stock) end
   rules[REVISION] = current + 1
   configure(sku, protected + RULED, rules)
   return answer('K', stock)
 end
 
 function apply.D(group)
+  local replay = replay_of(group, group.args)
+  if replay then return replay end
   local stock = stocks[group.args]
   if ctx.gated or not stock and ctx.emptied then return answer('g') end
-  if not stock then return { 'Y', '' } end
-  if stock[HELD] > 0 then return answer(ctx.backlog and 'A' or 'h', not ctx.backlog and stock or nil) end
+  if stock and stock[HELD] > 0 then return answer(ctx.backlog and 'A' or 'h', not ctx.backlog and stock or nil) end
+  remember(group.ids[1], 'D' .. group.args)
+  if not stock then return answer('k') end
   local last = answer('K', stock)
   delete(group.args)
   return last

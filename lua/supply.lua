@@ -1,5 +1,5 @@
 -- The ledger of stock itself: units that come in or go out, the rules of a SKU, and its end. Runs with
--- stock.lua and settle.lua; no redis.call.
+-- stock.lua and settle.lua; no redis.call. And the memory of requests that change it.
 
 -- The SKU is this from now on, also to the lines of the batch; false: there is none.
 local function become(sku, stock)
@@ -7,6 +7,17 @@ local function become(sku, stock)
   for _, lines in pairs(shapes) do
     local i = lines.index[sku]
     if i then lines.stocks[i] = stock end
+  end
+end
+
+-- Remembers a request of an administrator, which no quota refuses. Also one that changed nothing: its delayed duplicate
+-- must not undo a later change.
+local function remember(id, memo)
+  put(id, 'M' .. ctx.now_bytes .. memo)
+  if ctx.format < FIRST_WITH_ADMIN_RECORDS then
+    ctx.record_count = ctx.record_count + 1
+  else
+    admin_records = admin_records + 1
   end
 end
 

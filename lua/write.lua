@@ -25,8 +25,8 @@ if next(in_older) ~= nil then
   end
 end
 -- Whether the older generation goes, and the current one becomes the older.
-local goes = older_pending == 0 and ctx.now >= older_written + retention and ctx.record_count > 0
-if moved or spent[1] or clock_changed or history and history.changed or goes and not groups[1] then
+local goes = older_pending == 0 and ctx.now >= older_written + retention and ctx.record_count + admin_records > 0
+if moved or spent[1] or new_records[1] or clock_changed or history and history.changed or goes and not groups[1] then
   -- A key that was perhaps not read: a wrong type shows now.
   if next(new_deadlines) ~= nil then call('ZCARD', DEADLINES) end
 
@@ -94,6 +94,9 @@ if moved or spent[1] or clock_changed or history and history.changed or goes and
       call_with('HSET', BUYERS, values)
       call_with('HDEL', BUYERS, gone)
     end
+  elseif new_records[1] then
+    -- Remembered requests that changed nothing: no event, and no number of the sequence.
+    call_with('HSET', ctx.current, records)
   end
   -- Before what is added: an entry that is done with may come again, byte for byte.
   call_with('ZREM', DEADLINES, spent)
@@ -116,6 +119,8 @@ if moved or spent[1] or clock_changed or history and history.changed or goes and
     call('HSET', ctx.older, WEIGHT_FIELD, 'M' .. rep('-', WEIGHT_LENGTH))
     generation = 1 - generation
     older_pending, older_written = ctx.pending, ctx.now
+    admin_records = admin_records - older_admin_records
+    older_admin_records = admin_records
   end
   saves = true
 end

@@ -131,7 +131,7 @@ catalogue! {
     AuditOvertaken "AUDIT_OVERTAKEN" Aborted Retry "the event stream was trimmed past the start of the audit while it ran";
     EventsCompacted "EVENTS_COMPACTED" OutOfRange Decide "changes behind the resume token are not kept any more: compare with the lists and begin anew";
     NamespaceQuota "NAMESPACE_QUOTA" ResourceExhausted Retry "the namespace holds as many records or SKUs as it may";
-    StoreFull "STORE_FULL" ResourceExhausted Retry "the store is at its memory limit: only commits, rollbacks and expiry go through";
+    StoreFull "STORE_FULL" ResourceExhausted Retry "the store is at its memory limit: nothing new is held, and no SKU is made";
     Overloaded "OVERLOADED" ResourceExhausted Retry "shed before execution: too many calls wait";
     TooManyWatches "TOO_MANY_WATCHES" ResourceExhausted Retry "this server has as many streams, or watches as many namespaces, as it may";
     WatchTooSlow "WATCH_TOO_SLOW" ResourceExhausted Retry "the stream was not read fast enough: call again with the last resume token";

@@ -66,7 +66,7 @@ impl Admin {
         Ok(claim.end(core.call(*deadline, message, send).await, |_| true)?)
     }
 
-    /// Changes the rules of a SKU. Repeats harmlessly. Await it, or say more first:
+    /// Changes the rules of a SKU. Await it, or say more first:
     /// `admin.configure_sku("ps5", RulesChange::new().buyer_limit(2)).if_version(3).await`. It can be
     /// refused as [`ConfigureSkuError`](crate::ConfigureSkuError) says.
     pub fn configure_sku(&self, sku: &str, change: RulesChange) -> ConfigureSku {
@@ -86,7 +86,8 @@ impl Admin {
     }
 
     /// Forgets a SKU, its counters and its rules, and tells its last counters; `None` if it was not
-    /// known. Repeats harmlessly.
+    /// known. Where an attempt was lost and repeated, its counters as they are now, which there are only if
+    /// it was made again.
     ///
     /// # Errors
     /// See [`DeleteSkuError`].
@@ -94,14 +95,14 @@ impl Admin {
         let message = v1::DeleteSkuRequest {
             namespace_id: self.namespace.name.to_string(),
             sku: sku.to_owned(),
-            request_id: self.request_id.clone().unwrap_or_default(),
+            request_id: self.request_id.clone().unwrap_or_else(new_request_id),
         };
         let send = |channel, request| async { operators(channel).delete_sku(request).await };
         let Namespace { core, deadline, .. } = &self.namespace;
         Ok(core.call(*deadline, message, send).await?)
     }
 
-    /// Changes what holds for the namespace, or makes it. Repeats harmlessly. Await it, or say more
+    /// Changes what holds for the namespace, or makes it. Await it, or say more
     /// first: `admin.configure_namespace(NamespaceChange::new().partitions(8)).if_version(0).await`. It
     /// can be refused as [`ConfigureNamespaceError`](crate::ConfigureNamespaceError) says.
     pub fn configure_namespace(&self, change: NamespaceChange) -> ConfigureNamespace {
@@ -143,7 +144,8 @@ impl Admin {
     }
 
     /// Puts many SKUs under protection or takes it away, and tells of each what became of it, in order. Sent
-    /// by the thousand, each with the namespace's deadline. Repeats harmlessly.
+    /// by the thousand, each with the namespace's deadline. A repeat with the same [identity](Self::request_id)
+    /// changes nothing and says [`Protection::Unchanged`].
     ///
     /// # Errors
     /// See [`SetProtectionError`].

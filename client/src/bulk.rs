@@ -75,13 +75,14 @@ pub(crate) async fn set_protection(
     is_protected: bool,
 ) -> Result<Vec<Protection>, SetProtectionError> {
     let Admin { namespace: Namespace { core, name, deadline }, request_id } = admin;
+    let request_id = request_id.clone().unwrap_or_else(new_request_id);
     let mut outcomes = Vec::with_capacity(skus.len());
     for skus in skus.chunks(MESSAGE_ROWS) {
         let message = v1::SetProtectionRequest {
             namespace_id: name.to_string(),
             skus: skus.to_vec(),
             is_protected: Some(is_protected),
-            request_id: request_id.clone().unwrap_or_default(),
+            request_id: request_id.clone(),
         };
         let send = |channel, request| async { operators(channel).set_protection(request).await };
         let answer: Vec<Protection> = core.call(*deadline, message, send).await?;

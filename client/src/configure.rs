@@ -99,7 +99,7 @@ impl ConfigureSku {
             namespace_id: name.to_string(),
             sku: self.sku,
             rules: Some(convert::rules_change(self.change)),
-            request_id: request_id.unwrap_or_default(),
+            request_id: request_id.unwrap_or_else(new_request_id),
             if_version: self.if_version,
         };
         let send = |channel, request| async { operators(channel).configure_sku(request).await };
@@ -135,7 +135,7 @@ impl ConfigureNamespace {
         let message = v1::ConfigureNamespaceRequest {
             namespace_id: name.to_string(),
             config: Some(convert::namespace_change(self.change)),
-            request_id: request_id.unwrap_or_default(),
+            request_id: request_id.unwrap_or_else(new_request_id),
             if_version: self.if_version,
         };
         let send = |channel, request| async { operators(channel).configure_namespace(request).await };

@@ -23,8 +23,8 @@
 //! ```
 //!
 //! # What it does for its caller
-//! - **Identity.** Every change that does not repeat harmlessly by its nature gets a `request_id`
-//!   (UUIDv7) unless the caller names one, and each retry of a call has the same one, so that a
+//! - **Identity.** Every change but a Commit or Rollback of a whole reservation, which is its own identity,
+//!   gets a `request_id` (UUIDv7) unless the caller names one. Each retry of a call has the same one, so that a
 //!   change is never applied twice. An id that a caller named is refused for another request
 //!   (see [`Builder::identity_memory`]).
 //! - **Deadline.** Each call has one (5 s unless told otherwise) for all of its attempts together;

@@ -92,7 +92,7 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_BATCHES_IN_FLIGHT", default_value_t = 1, value_name = "BATCHES")]
     pub batches_in_flight: usize,
 
-    /// How long a batch whose reply was lost is sent again before its callers hear OUTCOME_UNKNOWN, 0s to 5m
+    /// How long a batch whose reply was lost is sent again before its callers hear OUTCOME_UNKNOWN, and half of the retention at most, 0s to 5m
     #[arg(long, env = "SENTINEL_RESEND_FOR", default_value = "5s", value_parser = duration, value_name = "DURATION")]
     pub resend_for: Duration,
 

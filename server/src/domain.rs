@@ -275,12 +275,12 @@ impl RequestId {
         Some(Millis(seconds * 1_000 + u64::from(nanos) / 1_000_000))
     }
 
-    /// For operations that repeat harmlessly by their nature: checked if given.
-    pub(crate) fn check_optional(text: String) -> Result<(), Invalid> {
+    /// Where the caller may leave it out.
+    pub(crate) fn parse_optional(text: String) -> Result<Option<Self>, Invalid> {
         if text.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        Self::parse(text).map(|_| ())
+        Self::parse(text).map(Some)
     }
 
     pub(crate) fn as_str(&self) -> &str {

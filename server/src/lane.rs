@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use rand::Rng as _;
 use tokio::{
     sync::oneshot,
     time::{Instant, Interval, MissedTickBehavior},
@@ -25,6 +24,7 @@ use self::{queue::Queue, view::View};
 
 use crate::{
     domain::{Answer, Clock, HistoryPoint, Knowledge, Millis, NamespaceName, Operation, TimeOfDay},
+    resend::Resends,
     store::{
         Mode, Store,
         error::StoreError,
@@ -41,10 +41,6 @@ const MAX_BATCH_WEIGHT: usize = 1_024;
 const MAX_TURNS: usize = 16;
 /// Callers who are told before these have their turn, so that their responses leave while others are told.
 const TOLD_AT_ONCE: usize = 64;
-/// The first pause before a batch whose reply was lost is sent again.
-const RESEND_BACKOFF: Duration = Duration::from_millis(10);
-/// The longest such pause.
-const MAX_RESEND_BACKOFF: Duration = Duration::from_millis(500);
 /// The pause before operations are sent again that wait for the partition's clock to be certain (lua/clock.lua).
 const DOUBT_PAUSE: Duration = Duration::from_millis(20);
 /// How often deadlines are looked at while a batch is under way: an answer that tells of one is late by this at
@@ -79,7 +75,7 @@ pub(crate) struct LaneLimits {
     pub(crate) batch: usize,
     /// Batches under way at once.
     pub(crate) in_flight: usize,
-    /// How long a batch whose reply was lost is sent again.
+    /// How long a batch whose reply was lost is sent again, if the retention of the namespace is not shorter than twice this.
     pub(crate) resend_for: Duration,
 }
 
@@ -93,6 +89,8 @@ pub(crate) struct Destination {
     /// Of the namespace's config, which says the default ttl.
     pub(crate) config_revision: u64,
     pub(crate) default_ttl: Duration,
+    /// How long the store remembers requests.
+    pub(crate) retention: Duration,
     /// What this server knows of the partition's history.
     pub(crate) witness: Arc<Witness>,
 }
@@ -408,15 +406,20 @@ impl Worker {
     /// Sends a batch until it is known what became of it: every change in it has an identity, so that
     /// it means the same however often it arrives. Returns the reply and the knowledge that was sent with it.
     async fn send(&self, batch: &mut Batch, mode: Mode, span: &Span) -> Result<Sent, StoreError> {
-        let give_up = Instant::now() + self.limits.resend_for;
-        let mut backoff = RESEND_BACKOFF;
+        let mut resends = Resends::new(Instant::now(), self.limits.resend_for, self.destination.retention);
         let mut doubt = None;
         loop {
             let redis = spans::redis_span(span, "batch");
             let Destination { keys, epoch, witness, .. } = &self.destination;
             let knowledge = witness.knowledge();
             let expected = |at| witness.expected(at);
-            let result = self.store.apply(keys, *epoch, &knowledge, expected, batch, mode).instrument(redis).await;
+            let attempt = self.store.apply(keys, *epoch, &knowledge, expected, batch, mode).instrument(redis);
+            let result = if doubt.is_none() {
+                attempt.await
+            } else {
+                let late = |_| Err(StoreError::unknown("there was no reply while the store remembers the requests"));
+                tokio::time::timeout_at(resends.forgotten(), attempt).await.unwrap_or_else(late)
+            };
             let error = match result {
                 Ok((reply, at)) => return Ok(Sent { reply, knowledge, at }),
                 Err(error) => error,
@@ -429,12 +432,10 @@ impl Worker {
                 // Whatever it is now: an earlier attempt may have been applied.
                 (_, Some(_)) => {}
             }
-            if Instant::now() + backoff >= give_up {
+            let Some(pause) = resends.pause(Instant::now()) else {
                 return Err(doubt.unwrap_or(StoreError::unknown("the store did not answer")));
-            }
-            let pause = backoff.mul_f64(rand::rng().random_range(0.5..1.0));
+            };
             tokio::time::sleep(pause).await;
-            backoff = (backoff * 2).min(MAX_RESEND_BACKOFF);
         }
     }
 }

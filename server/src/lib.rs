@@ -8,6 +8,7 @@
 //! - `watch`: streams of what happens in a namespace, from one reader of its events.
 //! - `namespaces`: the namespaces that are open, and the lane of each partition.
 //! - `lane`: the queue of one partition; commits operations in groups.
+//! - `resend`: how long a change whose reply was lost is sent again.
 //! - `witness`: what this server knows of each partition's history, so that it notices a store that lost changes.
 //! - `store`: Redis: keys, bytes, script, connections, the embedded child.
 //! - `domain`: SKU, quantity, operation, outcome, refusal; parsed once, no I/O.
@@ -39,6 +40,7 @@ mod domain;
 mod health;
 mod lane;
 mod namespaces;
+mod resend;
 mod service;
 mod store;
 mod sweeper;

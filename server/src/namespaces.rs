@@ -3,13 +3,16 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::Rng as _;
 use sha2::Sha256;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 mod settings;
 
@@ -18,11 +21,12 @@ pub(crate) use settings::Defaults;
 use crate::{
     domain::{ClockOffsets, FORMATS, Id, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
     lane::{Destination, Lane, LaneLimits},
+    resend::Resends,
     store::{
         Store,
         error::StoreError,
         keys::PartitionKeys,
-        wire::{NamespaceConfig, Opened},
+        wire::{ConfigMemo, Configured, NamespaceConfig, Opened, encode_change},
     },
     telemetry::metrics::Metrics,
     witness::{Witness, Witnesses},
@@ -42,6 +46,46 @@ pub(crate) enum Unchanged {
     PartitionsFixed,
     /// It has this revision.
     VersionMismatch(u64),
+    /// The identity was used for another request.
+    RequestIdReused,
+    /// The caller's deadline passed before anything was sent.
+    DeadlinePassed,
+    /// It may have been configured.
+    OutcomeUnknown { why: Arc<str> },
+    /// The store refused, and nothing was changed.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Unchanged {
+    /// Of a command that reads or opens.
+    fn from(error: StoreError) -> Self {
+        Unchanged::Store(error)
+    }
+}
+
+/// A request that configures a namespace, or makes it.
+pub(crate) struct ConfigureRequest {
+    change: NamespaceChange,
+    if_revision: Option<u64>,
+    request_id: Option<RequestId>,
+    /// Its identity where the caller gave none.
+    made: Id,
+}
+
+impl ConfigureRequest {
+    pub(crate) fn new(change: NamespaceChange, if_revision: Option<u64>, request_id: Option<RequestId>) -> Self {
+        Self { change, if_revision, request_id, made: new_identity() }
+    }
+
+    /// As the first partition of a namespace with this config remembers it.
+    fn memo(&self, config: &NamespaceConfig) -> Result<ConfigMemo, StoreError> {
+        let id = match &self.request_id {
+            Some(request_id) => digest(keyed(config)?, &[request_id.as_str().as_bytes()]),
+            None => self.made,
+        };
+        let fingerprint = encode_change(&self.change, self.if_revision);
+        Ok(ConfigMemo { id, fingerprint, if_revision: self.if_revision })
+    }
 }
 
 /// One namespace, open.
@@ -63,9 +107,21 @@ impl Namespace {
         self.digest(&[request.as_str().as_bytes()])
     }
 
+    /// The same where the caller may have given none: then it is new, and protects what this server sends again.
+    pub(crate) fn identity_or_new(&self, request: Option<&RequestId>) -> Id {
+        request.map_or_else(new_identity, |request| self.identity(request))
+    }
+
     /// What stands for one row of an import; it can be no request's either.
     pub(crate) fn row_identity(&self, request: &RequestId, sku: &Sku) -> Id {
         self.digest(&[request.as_str().as_bytes(), b"\0row", sku.as_str().as_bytes()])
+    }
+
+    /// What stands for one SKU of a SetProtection; it can be no request's and no row's either.
+    pub(crate) fn protection_identity(&self, request: Option<&RequestId>, sku: &Sku) -> Id {
+        let derived =
+            |request: &RequestId| self.digest(&[request.as_str().as_bytes(), b"\0protection", sku.as_str().as_bytes()]);
+        request.map_or_else(new_identity, derived)
     }
 
     /// A tag that only a server with the namespace's secret can make of these bytes.
@@ -85,11 +141,7 @@ impl Namespace {
     }
 
     fn digest(&self, parts: &[&[u8]]) -> Id {
-        let mac = parts.iter().fold(self.identity.clone(), |mac, part| mac.chain_update(part));
-        let digest = mac.finalize().into_bytes();
-        let mut id = Id::default();
-        id.copy_from_slice(&digest[..16]);
-        id
+        digest(self.identity.clone(), parts)
     }
 
     /// The partition that a SKU lies in.
@@ -123,6 +175,59 @@ impl Namespace {
     fn is_closed(&self) -> bool {
         self.lanes.iter().any(Lane::is_closed)
     }
+}
+
+/// What ids of this namespace are derived with.
+fn keyed(config: &NamespaceConfig) -> Result<Hmac<Sha256>, StoreError> {
+    Hmac::new_from_slice(&config.secret).map_err(|error| StoreError::corrupt(error.to_string()))
+}
+
+fn digest(mac: Hmac<Sha256>, parts: &[&[u8]]) -> Id {
+    let digest = parts.iter().fold(mac, |mac, part| mac.chain_update(part)).finalize().into_bytes();
+    let mut id = Id::default();
+    id.copy_from_slice(&digest[..16]);
+    id
+}
+
+/// Makes a change of config until it is known what became of it: it has an identity, so that it means the same however
+/// often it arrives.
+async fn settle<T, F: Future<Output = Result<T, StoreError>>>(
+    attempt: impl Fn() -> F,
+    mut resends: Resends,
+    in_doubt: &AtomicBool,
+) -> Result<T, Unchanged> {
+    in_doubt.store(true, Ordering::Relaxed);
+    let mut doubt = None;
+    loop {
+        let result = if doubt.is_none() {
+            attempt().await
+        } else {
+            let late = |_| Err(StoreError::unknown("there was no reply while the store remembers the request"));
+            tokio::time::timeout_at(resends.forgotten(), attempt()).await.unwrap_or_else(late)
+        };
+        match (result, &doubt) {
+            (Ok(answer), _) => {
+                in_doubt.store(false, Ordering::Relaxed);
+                return Ok(answer);
+            }
+            (Err(StoreError::Unknown { why }), _) => doubt = Some(why),
+            (Err(error), None) => {
+                in_doubt.store(false, Ordering::Relaxed);
+                return Err(error.into());
+            }
+            // Whatever it is now: an earlier attempt may have been applied.
+            (Err(_), Some(_)) => {}
+        }
+        let Some(pause) = resends.pause(Instant::now()) else {
+            return Err(Unchanged::OutcomeUnknown { why: doubt.unwrap_or_else(|| "the store did not answer".into()) });
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// An identity that no other request has.
+fn new_identity() -> Id {
+    rand::rng().random()
 }
 
 /// All namespaces that this server has opened.
@@ -246,51 +351,96 @@ impl Namespaces {
         Ok(namespace)
     }
 
-    /// Changes what holds for a namespace, and makes it if there is none. Partition 0 decides; the others
-    /// follow, here or when the namespace is opened the next time.
+    /// Changes what holds for a namespace, and makes it if there is none; returns the config as it is now, and whether the
+    /// request was applied before. Partition 0 decides and remembers the request; the others follow, here or when the
+    /// namespace is opened the next time.
     pub(crate) async fn configure(
         &self,
         name: &NamespaceName,
-        change: NamespaceChange,
-        if_revision: Option<u64>,
-    ) -> Result<Result<NamespaceConfig, Unchanged>, StoreError> {
-        for _ in 0..CONFIGURE_ATTEMPTS {
-            let current = self.config(name).await?;
-            let revision = current.as_ref().map_or(0, |config| config.revision);
-            if if_revision.is_some_and(|expected| expected != revision) {
-                return Ok(Err(Unchanged::VersionMismatch(revision)));
+        request: &ConfigureRequest,
+        deadline: Instant,
+    ) -> Result<(NamespaceConfig, bool), Unchanged> {
+        let in_doubt = AtomicBool::new(false);
+        match tokio::time::timeout_at(deadline, self.try_to_configure(name, request, deadline, &in_doubt)).await {
+            Ok(result) => result,
+            Err(_) if in_doubt.load(Ordering::Relaxed) => {
+                Err(Unchanged::OutcomeUnknown { why: "the deadline passed before the store answered".into() })
             }
-            let next = match &current {
-                Some(config) => settings::changed(config, change),
-                None => settings::changed(&self.defaults.propose(change.partitions), change),
-            };
-            let next = match next {
-                Ok(next) => next,
-                Err(unchanged) => return Ok(Err(unchanged)),
-            };
-            match current {
-                Some(current) if next == current => return Ok(Ok(current)),
-                Some(current) => {
-                    let next = NamespaceConfig { revision: current.revision + 1, ..next };
-                    let keys = PartitionKeys::new(name, 0);
-                    let knowledge = self.witnesses.opening_knowledge(name, 0);
-                    let identity = self.witnesses.identity();
-                    if self.store.configure(&keys, &knowledge, identity, current.revision, &next).await?.0 {
-                        // The other partitions follow as they are opened.
-                        self.open(name, &next).await?;
-                        return Ok(Ok(next));
-                    }
+            Err(_) => Err(Unchanged::DeadlinePassed),
+        }
+    }
+
+    async fn try_to_configure(
+        &self,
+        name: &NamespaceName,
+        request: &ConfigureRequest,
+        deadline: Instant,
+        in_doubt: &AtomicBool,
+    ) -> Result<(NamespaceConfig, bool), Unchanged> {
+        let keys = PartitionKeys::new(name, 0);
+        let resends = |retention| Resends::new(Instant::now(), self.limits.resend_for, retention).until(deadline);
+        for _ in 0..CONFIGURE_ATTEMPTS {
+            let Some(current) = self.config(name).await? else {
+                if request.if_revision.is_some_and(|expected| expected != 0) {
+                    return Err(Unchanged::VersionMismatch(0));
                 }
-                None => {
-                    self.register(name).await?;
-                    let made = self.open(name, &next).await?;
-                    if made.config == next {
-                        return Ok(Ok(next));
-                    }
+                let next = settings::changed(&self.defaults.propose(request.change.partitions), request.change)?;
+                let memo = request.memo(&next)?;
+                self.register(name).await?;
+                let make = || self.open_partition(name, 0, &next, Some(&memo));
+                let made = settle(make, resends(next.retention), in_doubt).await?;
+                if made.config == next {
+                    return self.follow(name, next, false, in_doubt).await;
                 }
+                // Another request has made it.
+                continue;
+            };
+            let memo = request.memo(&current)?;
+            // A change that is not valid is no change to the store, which may know the request.
+            let next = settings::changed(&current, request.change);
+            let (replaced, config) = match &next {
+                Ok(next) if *next == current => (current.revision, None),
+                Ok(next) => {
+                    (current.revision, Some(NamespaceConfig { revision: current.revision + 1, ..next.clone() }))
+                }
+                Err(_) => (0, None),
+            };
+            let knowledge = self.witnesses.opening_knowledge(name, 0);
+            let send = || {
+                let identity = self.witnesses.identity();
+                self.store.configure(&keys, &knowledge, identity, replaced, config.as_ref(), Some(&memo))
+            };
+            let retention = config.as_ref().map_or(current.retention, |next| next.retention.min(current.retention));
+            let (configured, now) = settle(send, resends(retention), in_doubt).await?;
+            match (configured, next) {
+                (Configured::Replaced, _) => return self.follow(name, now, false, in_doubt).await,
+                (Configured::Replayed, _) => return self.follow(name, now, true, in_doubt).await,
+                (Configured::Reused, _) => return Err(Unchanged::RequestIdReused),
+                (Configured::OtherRevision, _) => return Err(Unchanged::VersionMismatch(now.revision)),
+                (Configured::Overtaken, Err(invalid)) if now.revision == current.revision => return Err(invalid),
+                (Configured::Overtaken, _) => {}
             }
         }
-        Err(StoreError::not_applied("the namespace is being configured by many at once"))
+        Err(StoreError::not_applied("the namespace is being configured by many at once").into())
+    }
+
+    /// Brings the other partitions to the config of the first. Where that fails they follow when they are opened the next
+    /// time, and a repeat of the request tries it again.
+    async fn follow(
+        &self,
+        name: &NamespaceName,
+        config: NamespaceConfig,
+        replayed: bool,
+        in_doubt: &AtomicBool,
+    ) -> Result<(NamespaceConfig, bool), Unchanged> {
+        in_doubt.store(true, Ordering::Relaxed);
+        match self.open(name, &config).await {
+            Ok(_) => Ok((config, replayed)),
+            Err(error) => {
+                let why = format!("the first partition has the config, and not all others have it yet: {error}");
+                Err(Unchanged::OutcomeUnknown { why: why.into() })
+            }
+        }
     }
 
     /// Brings a partition to the config that the first one has.
@@ -302,7 +452,7 @@ impl Namespaces {
     ) -> Result<NamespaceConfig, StoreError> {
         let (nothing, identity) = (self.witnesses.nothing(), self.witnesses.identity());
         while current.revision < config.revision {
-            current = self.store.configure(keys, &nothing, identity, current.revision, config).await?.1;
+            current = self.store.configure(keys, &nothing, identity, current.revision, Some(config), None).await?.1;
         }
         Ok(current)
     }
@@ -329,7 +479,7 @@ impl Namespaces {
     /// knows, and that the store has lost, is written back.
     async fn open(&self, name: &NamespaceName, proposal: &NamespaceConfig) -> Result<Arc<Namespace>, StoreError> {
         let known = self.witnesses.config(name);
-        let mut opened = vec![self.open_partition(name, 0, known.as_ref().unwrap_or(proposal)).await?];
+        let mut opened = vec![self.open_partition(name, 0, known.as_ref().unwrap_or(proposal), None).await?];
         let config = opened[0].config.clone();
         if known.is_some_and(|known| known == config && known.revision > proposal.revision) {
             tracing::error!(
@@ -339,7 +489,7 @@ impl Namespaces {
             );
         }
         for partition in 1..config.partitions {
-            opened.push(self.open_partition(name, partition, &config).await?);
+            opened.push(self.open_partition(name, partition, &config, None).await?);
         }
         let epochs: Vec<u64> = opened.iter().map(|opened| opened.epoch).collect();
         let witnesses = self.witnesses.opened(name, &config, &epochs);
@@ -351,6 +501,7 @@ impl Namespaces {
                 epoch: opened.epoch,
                 config_revision: opened.config.revision,
                 default_ttl: opened.config.default_ttl,
+                retention: opened.config.retention,
                 witness,
             };
             Lane::start(
@@ -369,7 +520,7 @@ impl Namespaces {
                 "a namespace of format 1 does not notice a store that lost changes: raise it when no older server runs"
             );
         }
-        let identity = Hmac::new_from_slice(&config.secret).map_err(|error| StoreError::corrupt(error.to_string()))?;
+        let identity = keyed(&config)?;
         let namespace = Arc::new(Namespace {
             name: name.clone(),
             config,
@@ -395,10 +546,11 @@ impl Namespaces {
         name: &NamespaceName,
         partition: u16,
         proposal: &NamespaceConfig,
+        memo: Option<&ConfigMemo>,
     ) -> Result<Opened, StoreError> {
         let keys = PartitionKeys::new(name, partition);
         let (knowledge, identity) = (self.witnesses.opening_knowledge(name, partition), self.witnesses.identity());
-        let mut opened = self.store.open(&keys, &knowledge, identity, proposal, new_epoch()).await?;
+        let mut opened = self.store.open(&keys, &knowledge, identity, proposal, new_epoch(), memo).await?;
         if partition > 0 {
             opened.config = self.catch_up(&keys, opened.config, proposal).await?;
         }

@@ -56,12 +56,14 @@ pub enum Op {
         sku: String,
         rules: SkuRules,
         if_version: Option<i64>,
+        request_id: String,
     },
     GetSku {
         sku: String,
     },
     DeleteSku {
         sku: String,
+        request_id: String,
     },
     Reserve {
         request_id: String,
@@ -128,9 +130,9 @@ pub enum Answer {
     /// SetStock, AdjustStock, GetStock.
     Stock(Counters, Replayed),
     /// ConfigureSku, GetSku: with the rules and their version.
-    Sku(Counters, Box<SkuRules>, i64),
-    /// DeleteSku: the counters at the end; `None` if the SKU was not known.
-    Deleted(Option<Counters>),
+    Sku(Counters, Box<SkuRules>, i64, Replayed),
+    /// DeleteSku: the counters at the end, of a replay as they are now; `None` if the SKU is not known.
+    Deleted(Option<Counters>, Replayed),
     /// IsProtected.
     IsProtected(bool),
     /// Refused: why, and [`about`] what: the malformed field, or names and numbers.
@@ -305,7 +307,9 @@ impl Model {
         if self.makes_reservation(op) && (new_id.is_empty() || self.reservations.contains_key(new_id)) {
             return Answer::Refused(Reason::Internal, "a reservation needs an id of its own".into());
         }
-        if let Some(request_id) = op.request_id() {
+        // A namespace that is not known remembers nothing.
+        let is_remembered = self.is_made || !matches!(op, Op::DeleteSku { .. });
+        if let Some(request_id) = op.request_id().filter(|_| is_remembered) {
             let reservation = match op {
                 Op::CommitLines { reservation_id: id, .. }
                 | Op::RollbackLines { reservation_id: id, .. }
@@ -326,8 +330,8 @@ impl Model {
             }
             Op::AdjustStock { sku, delta, .. } => self.supply(sku, *delta),
             Op::ConfigureSku { sku, rules, .. } => self.configure(sku, rules),
-            Op::GetSku { sku } => self.sku(sku),
-            Op::DeleteSku { sku } => self.delete(sku),
+            Op::GetSku { sku } => self.sku(sku, false),
+            Op::DeleteSku { sku, .. } => self.delete(sku),
             Op::Reserve { lines, ttl_ms, buyer_id, replaces, .. } => {
                 let ttl = ttl_ms.unwrap_or_else(|| self.default_ttl(lines));
                 self.ttls.insert(new_id.into(), ttl);
@@ -375,6 +379,9 @@ impl Model {
                 Some(counters) => Answer::Stock(counters.clone(), true),
                 None => Answer::Refused(Reason::SkuNotFound, sku.clone()),
             },
+            Op::ConfigureSku { sku, .. } if self.stock.contains_key(sku) => self.sku(sku, true),
+            Op::ConfigureSku { sku, .. } => Answer::Refused(Reason::SkuNotFound, sku.clone()),
+            Op::DeleteSku { sku, .. } => Answer::Deleted(self.stock.get(sku).cloned(), true),
             Op::Extend { .. } => self.extended(id, true),
             _ => self.reservation(id, true),
         })
@@ -431,11 +438,13 @@ impl Model {
 }
 
 impl Op {
-    /// The identity of a change that does not repeat harmlessly by its nature.
+    /// The identity of a change; a Commit or Rollback of a whole reservation has that of the reservation.
     pub fn request_id(&self) -> Option<&str> {
         match self {
             Op::SetStock { request_id, .. }
             | Op::AdjustStock { request_id, .. }
+            | Op::ConfigureSku { request_id, .. }
+            | Op::DeleteSku { request_id, .. }
             | Op::Reserve { request_id, .. }
             | Op::CommitLines { request_id, .. }
             | Op::RollbackLines { request_id, .. }

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -23,7 +23,16 @@ pub struct Proxy {
     address: SocketAddr,
     to_lose: Arc<AtomicUsize>,
     lost: Arc<AtomicUsize>,
+    away: Arc<Away>,
     task: JoinHandle<()>,
+}
+
+/// Whether nothing gets through.
+#[derive(Debug, Default)]
+struct Away {
+    is_away: AtomicBool,
+    /// Whether the next lost reply makes it so.
+    after_loss: AtomicBool,
 }
 
 impl Proxy {
@@ -33,17 +42,19 @@ impl Proxy {
         let address = listener.local_addr().expect("an address");
         let (to_lose, lost) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
         let shared = (Arc::clone(&to_lose), Arc::clone(&lost));
+        let away = Arc::new(Away::default());
+        let is_away = Arc::clone(&away);
         let socket = redis.socket();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (socket, (to_lose, lost)) = (socket.clone(), shared.clone());
+                let (socket, (to_lose, lost), away) = (socket.clone(), shared.clone(), Arc::clone(&is_away));
                 tokio::spawn(async move {
                     // Either end may be gone at any time.
-                    let _ = forward(stream, socket, &to_lose, &lost).await;
+                    let _ = forward(stream, socket, &to_lose, &lost, &away).await;
                 });
             }
         });
-        Proxy { address, to_lose, lost, task }
+        Proxy { address, to_lose, lost, away, task }
     }
 
     /// For `--redis-url`.
@@ -54,6 +65,18 @@ impl Proxy {
     /// From now on: so many script calls reach Redis, and their connection is cut before the reply.
     pub fn lose_replies(&self, number: usize) {
         self.to_lose.store(number, Ordering::SeqCst);
+    }
+
+    /// From now on: the next script call reaches Redis, its reply is lost, and from then on nothing gets through in either
+    /// direction until [`Proxy::come_back`].
+    pub fn lose_a_reply_and_go_away(&self) {
+        self.away.after_loss.store(true, Ordering::SeqCst);
+        self.lose_replies(1);
+    }
+
+    /// Lets everything through again.
+    pub fn come_back(&self) {
+        self.away.is_away.store(false, Ordering::SeqCst);
     }
 
     /// How many replies were lost.
@@ -73,7 +96,12 @@ async fn forward(
     socket: PathBuf,
     to_lose: &AtomicUsize,
     lost: &AtomicUsize,
+    away: &Away,
 ) -> std::io::Result<()> {
+    let is_away = || away.is_away.load(Ordering::SeqCst);
+    if is_away() {
+        return Ok(());
+    }
     let mut redis = UnixStream::connect(socket).await?;
     let (mut request, mut reply) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut is_script = false;
@@ -81,18 +109,21 @@ async fn forward(
         tokio::select! {
             n = server.read(&mut request) => {
                 let n = n?;
-                if n == 0 { return Ok(()); }
+                if n == 0 || is_away() { return Ok(()); }
                 is_script = request[..n].windows(7).any(|word| word == b"EVALSHA");
                 redis.write_all(&request[..n]).await?;
             }
             n = redis.read(&mut reply) => {
                 let n = n?;
-                if n == 0 { return Ok(()); }
+                if n == 0 || is_away() { return Ok(()); }
                 let take = |left: usize| left.checked_sub(1);
                 // The reply is there, so the script has run; NOSCRIPT would mean that it has not.
                 if is_script && reply[0] != b'-'
                     && to_lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
                 {
+                    if away.after_loss.swap(false, Ordering::SeqCst) {
+                        away.is_away.store(true, Ordering::SeqCst);
+                    }
                     lost.fetch_add(1, Ordering::SeqCst);
                     return Ok(());
                 }

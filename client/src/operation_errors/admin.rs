@@ -57,6 +57,8 @@ operation_error! {
         InvalidRule => InvalidRule,
         InvalidPolicy => InvalidPolicy,
         InvalidRequestId => InvalidRequestId,
+        RequestTooOld => RequestTooOld,
+        RequestIdReused => RequestIdReused,
         SkuNotFound => SkuNotFound,
     }
     with {
@@ -82,6 +84,8 @@ operation_error! {
         EmptySku => EmptySku,
         InvalidSku => InvalidSku,
         InvalidRequestId => InvalidRequestId,
+        RequestTooOld => RequestTooOld,
+        RequestIdReused => RequestIdReused,
     }
     with {
         SkuHasHolds => HasHolds {
@@ -98,6 +102,9 @@ operation_error! {
         InvalidConfig => InvalidConfig,
         InvalidPolicy => InvalidPolicy,
         InvalidRequestId => InvalidRequestId,
+        RequestTooOld => RequestTooOld,
+        RequestIdReused => RequestIdReused,
+        StoreFull => StoreFull,
         PartitionsFixed => PartitionsFixed,
     }
     with {
@@ -162,6 +169,8 @@ operation_error! {
         EmptySku => EmptySku,
         InvalidSku => InvalidSku,
         InvalidRequestId => InvalidRequestId,
+        RequestTooOld => RequestTooOld,
+        RequestIdReused => RequestIdReused,
         NamespaceNotFound => NamespaceNotFound,
     }
 }

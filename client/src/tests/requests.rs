@@ -119,6 +119,7 @@ service! { InventoryAdmin:
         stock: Some(v1::Stock::default()),
         sequence: 9,
         rules_version: 4,
+        replayed: false,
     };
     configure_namespace ConfigureNamespace(ConfigureNamespaceRequest) -> ConfigureNamespaceResponse
         v1::ConfigureNamespaceResponse {
@@ -133,6 +134,7 @@ service! { InventoryAdmin:
                 format: Some(2),
             }),
             version: 1,
+            replayed: false,
         };
     settle_partition SettlePartition(SettlePartitionRequest) -> SettlePartitionResponse
         v1::SettlePartitionResponse { skus: 3, replayed: false, sequence: 9 };
@@ -252,6 +254,7 @@ async fn configurations_say_only_what_changes() {
     let asked = last!(server, ConfigureSku);
     let rules = asked.rules.unwrap();
     assert_eq!((rules.buyer_limit, rules.max_quantity, rules.is_protected), (Some(2), Some(0), None));
+    assert!(!asked.request_id.is_empty());
     assert_eq!((rules.opens_at.unwrap().seconds, rules.closes_at), (100, None));
     assert_eq!(asked.if_version, Some(3));
 
@@ -260,6 +263,7 @@ async fn configurations_say_only_what_changes() {
     let asked = last!(server, ConfigureNamespace);
     assert_eq!(asked.config, Some(v1::NamespaceConfig { partitions: Some(8), ..Default::default() }));
     assert_eq!(asked.if_version, Some(0));
+    assert!(!asked.request_id.is_empty());
 }
 
 #[tokio::test]

@@ -116,7 +116,7 @@ pub(crate) enum Condition {
 }
 
 /// What a lane carries to its partition. The `memo` of a change is the identity by which it is
-/// remembered; a change without one repeats harmlessly by its nature.
+/// remembered; a change without one has the identity of its reservation.
 #[derive(Debug)]
 pub(crate) enum Operation {
     Reserve {
@@ -165,12 +165,14 @@ pub(crate) enum Operation {
         delta: Delta,
     },
     ConfigureSku {
+        memo: Id,
         sku: Sku,
         change: RulesChange,
         /// Only if the rules have this revision.
         if_revision: Option<u64>,
     },
     DeleteSku {
+        memo: Id,
         sku: Sku,
     },
     GetStock {
@@ -206,9 +208,9 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// Whether it takes units in or puts them in, so that a store at its memory limit refuses it.
+    /// Whether a store at its memory limit refuses it. What would make a SKU is refused by the script.
     pub(crate) fn grows(&self) -> bool {
-        matches!(self, Operation::Reserve { .. } | Operation::SetStock { .. } | Operation::AdjustStock { .. })
+        matches!(self, Operation::Reserve { .. })
     }
 
     /// Whether it changes nothing, so that a lost answer leaves no doubt behind.
@@ -254,10 +256,12 @@ pub(crate) enum Outcome {
     Reservation { reservation: Reservation, replayed: bool },
     /// Reserve: the lines, and how many units there are of each.
     Shortage(Vec<(Line, u64)>),
-    /// Of all that name a SKU: the counters as they are now; DeleteSku: as they were.
+    /// Of all that name a SKU: the counters as they are now; DeleteSku: as they were, or of a replay as they are now.
     Stock { sku: Sku, stock: Stock, replayed: bool },
-    /// DeleteSku: there was no such SKU.
-    NothingToDelete,
+    /// ConfigureSku: the rules are so already.
+    Unchanged { sku: Sku, stock: Stock },
+    /// DeleteSku: there is no such SKU.
+    NothingToDelete { replayed: bool },
     /// A step of a settlement.
     Settlement { replayed: bool },
     /// Sweep: nothing to tell.
@@ -291,6 +295,8 @@ pub(crate) enum Refusal {
     },
     RequestIdReused,
     NamespaceQuota,
+    /// The store is at its memory limit, and this would make a SKU.
+    StoreFull,
     ReservationNotFound,
     ReservationExpired,
     ReservationRolledBack,

@@ -10,14 +10,15 @@ use inventory_sentinel::{
 use tokio::{sync::Semaphore, time::Instant};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Desk, bulk, carry, check_age, convert, deadline, rules, settings, status::Failure, unexpected};
+use super::{Desk, bulk, carry, check_age, convert, deadline, in_time, rules, settings, status::Failure, unexpected};
 use crate::{
     config::Durability,
     domain::{
         Condition, Delta, Id, Invalid, NamespaceName, OnHand, Operation, Outcome, Refusal, Report, RequestId, Sku,
         Stock,
     },
-    namespaces::Namespace,
+    lane::Lane,
+    namespaces::{ConfigureRequest, Namespace},
     store::{Store, audit},
     telemetry::metrics::Operation as Measured,
     witness::Witnesses,
@@ -94,17 +95,19 @@ impl InventoryAdmin for Admin {
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
             let sku = Sku::parse(sku, "sku")?;
-            RequestId::check_optional(request_id)?;
+            let request_id = RequestId::parse_optional(request_id)?;
             let change = rules::change(rules)?;
             let if_revision = if_version.map(version).transpose()?;
             let namespace = self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?;
-            let operation = Operation::ConfigureSku { sku: sku.clone(), change, if_revision };
-            let (sku, stock, _, sequence) = stock_of(carry(namespace.lane_of(&sku), operation, deadline).await?)?;
+            let (lane, memo) = lane_and_memo(&namespace, &sku, request_id.as_ref())?;
+            let operation = Operation::ConfigureSku { memo, sku, change, if_revision };
+            let (sku, stock, replayed, sequence) = stock_of(carry(lane, operation, deadline).await?)?;
             Ok(v1::ConfigureSkuResponse {
                 rules: Some(rules::message(&stock)),
                 rules_version: stock.rules.revision as i64,
                 stock: Some(convert::stock(sku, stock)),
                 sequence,
+                replayed,
             })
         };
         self.desk.answer(Measured::ConfigureSku, handler, |_| false).await
@@ -138,16 +141,18 @@ impl InventoryAdmin for Admin {
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
             let sku = Sku::parse(sku, "sku")?;
-            RequestId::check_optional(request_id)?;
+            let request_id = RequestId::parse_optional(request_id)?;
             let Some(namespace) = self.desk.namespace(&name, deadline).await? else {
-                return Ok(v1::DeleteSkuResponse { stock: None, sequence: 0 });
+                return Ok(v1::DeleteSkuResponse::default());
             };
-            let operation = Operation::DeleteSku { sku: sku.clone() };
-            match carry(namespace.lane_of(&sku), operation, deadline).await? {
-                (Outcome::NothingToDelete, sequence) => Ok(v1::DeleteSkuResponse { stock: None, sequence }),
+            let (lane, memo) = lane_and_memo(&namespace, &sku, request_id.as_ref())?;
+            match carry(lane, Operation::DeleteSku { memo, sku }, deadline).await? {
+                (Outcome::NothingToDelete { replayed }, sequence) => {
+                    Ok(v1::DeleteSkuResponse { stock: None, sequence, replayed })
+                }
                 answer => {
-                    let (sku, stock, _, sequence) = stock_of(answer)?;
-                    Ok(v1::DeleteSkuResponse { stock: Some(convert::stock(sku, stock)), sequence })
+                    let (sku, stock, replayed, sequence) = stock_of(answer)?;
+                    Ok(v1::DeleteSkuResponse { stock: Some(convert::stock(sku, stock)), sequence, replayed })
                 }
             }
         };
@@ -158,16 +163,24 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<v1::ConfigureNamespaceRequest>,
     ) -> Result<Response<v1::ConfigureNamespaceResponse>, Status> {
+        let deadline = deadline(request.metadata());
         let v1::ConfigureNamespaceRequest { namespace_id, config, request_id, if_version } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
-            RequestId::check_optional(request_id)?;
+            let request_id = RequestId::parse_optional(request_id)?;
             let change = settings::change(config)?;
             let if_revision = if_version.map(version).transpose()?;
             self.desk.admit()?;
-            let config = self.desk.namespaces.configure(&name, change, if_revision).await??;
+            if let Some(request_id) = &request_id
+                && let Some(namespace) = self.desk.namespace(&name, deadline).await?
+                && let Some(lane) = namespace.lane(0)
+            {
+                check_age(&namespace, lane, request_id, Instant::now())?;
+            }
+            let request = ConfigureRequest::new(change, if_revision, request_id);
+            let (config, replayed) = self.desk.namespaces.configure(&name, &request, deadline).await?;
             let version = config.revision as i64;
-            Ok(v1::ConfigureNamespaceResponse { config: Some(settings::message(&config)), version })
+            Ok(v1::ConfigureNamespaceResponse { config: Some(settings::message(&config)), version, replayed })
         };
         self.desk.answer(Measured::ConfigureNamespace, handler, |_| false).await
     }
@@ -176,11 +189,12 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<v1::GetNamespaceRequest>,
     ) -> Result<Response<v1::GetNamespaceResponse>, Status> {
+        let deadline = deadline(request.metadata());
         let v1::GetNamespaceRequest { namespace_id } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
             self.desk.admit()?;
-            let config = self.desk.namespaces.config(&name).await?;
+            let config = in_time(deadline, self.desk.namespaces.config(&name)).await?;
             let config = config.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
             let version = config.revision as i64;
             Ok(v1::GetNamespaceResponse { config: Some(settings::message(&config)), version })
@@ -294,6 +308,19 @@ fn version(number: i64) -> Result<u64, Invalid> {
     version.ok_or_else(|| Invalid::new(Reason::InvalidPolicy, "if_version"))
 }
 
+/// The lane of a SKU, and the identity of a change that the caller may have given none.
+fn lane_and_memo<'a>(
+    namespace: &'a Namespace,
+    sku: &Sku,
+    request_id: Option<&RequestId>,
+) -> Result<(&'a Lane, Id), Failure> {
+    let lane = namespace.lane_of(sku);
+    if let Some(request_id) = request_id {
+        check_age(namespace, lane, request_id, Instant::now())?;
+    }
+    Ok((lane, namespace.identity_or_new(request_id)))
+}
+
 /// What SetStock and AdjustStock share: a change with an identity in, the counters out.
 async fn change_stock(
     namespace: &Namespace,
@@ -312,6 +339,7 @@ async fn change_stock(
 fn stock_of((outcome, sequence): (Outcome, i64)) -> Result<(Sku, Stock, bool, i64), Failure> {
     match outcome {
         Outcome::Stock { sku, stock, replayed } => Ok((sku, stock, replayed, sequence)),
+        Outcome::Unchanged { sku, stock } => Ok((sku, stock, false, sequence)),
         other => Err(unexpected(&other)),
     }
 }

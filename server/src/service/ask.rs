@@ -211,7 +211,7 @@ fn replaced(reservation_id: &str) -> Result<Option<ReservationId>, Invalid> {
 /// The lines of a change in part and its identity; `None`: all of it, which needs none.
 fn part(lines: Vec<v1::Line>, request_id: String) -> Result<Option<(Vec<Line>, RequestId)>, Invalid> {
     if lines.is_empty() {
-        RequestId::check_optional(request_id)?;
+        RequestId::parse_optional(request_id)?;
         return Ok(None);
     }
     Ok(Some((convert::lines(lines)?, RequestId::parse(request_id)?)))

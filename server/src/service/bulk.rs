@@ -112,7 +112,7 @@ pub(super) async fn protect(
 ) -> Result<v1::SetProtectionResponse, Failure> {
     let v1::SetProtectionRequest { namespace_id, skus, is_protected, request_id } = request;
     let name = NamespaceName::parse(namespace_id)?;
-    RequestId::check_optional(request_id)?;
+    let request_id = RequestId::parse_optional(request_id)?;
     if skus.is_empty() {
         return Err(Invalid::new(Reason::NoRules, "skus").into());
     }
@@ -131,7 +131,7 @@ pub(super) async fn protect(
     let namespace: Arc<Namespace> = namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
     let change = RulesChange { is_protected, ..RulesChange::default() };
     let results: Vec<_> = stream::iter(skus)
-        .map(|sku| protect_one(&namespace, sku, change, deadline))
+        .map(|sku| protect_one(&namespace, request_id.as_ref(), sku, change, deadline))
         .buffered(ROWS_UNDER_WAY)
         .collect()
         .await;
@@ -140,14 +140,22 @@ pub(super) async fn protect(
 
 async fn protect_one(
     namespace: &Namespace,
+    request_id: Option<&RequestId>,
     sku: Sku,
     change: RulesChange,
     deadline: Instant,
 ) -> Result<v1::ProtectionOutcome, Failure> {
-    let operation = Operation::ConfigureSku { sku: sku.clone(), change, if_revision: None };
-    match carry(namespace.lane_of(&sku), operation, deadline).await {
+    let lane = namespace.lane_of(&sku);
+    if let Some(request_id) = request_id {
+        check_age(namespace, lane, request_id, Instant::now())?;
+    }
+    let memo = namespace.protection_identity(request_id, &sku);
+    let operation = Operation::ConfigureSku { memo, sku, change, if_revision: None };
+    match carry(lane, operation, deadline).await {
         Ok((Outcome::Stock { replayed: false, .. }, _)) => Ok(v1::ProtectionOutcome::Changed),
-        Ok((Outcome::Stock { replayed: true, .. }, _)) => Ok(v1::ProtectionOutcome::Unchanged),
+        Ok((Outcome::Stock { replayed: true, .. } | Outcome::Unchanged { .. }, _)) => {
+            Ok(v1::ProtectionOutcome::Unchanged)
+        }
         Ok((other, _)) => Err(unexpected(&other)),
         Err(failure) if failure.reason() == Reason::SkuNotFound => Ok(v1::ProtectionOutcome::SkuNotFound),
         Err(failure) => Err(failure),

@@ -102,6 +102,7 @@ impl From<Refusal> for Failure {
             }
             Refusal::RequestIdReused => Self::new(Reason::RequestIdReused),
             Refusal::NamespaceQuota => Self::new(Reason::NamespaceQuota),
+            Refusal::StoreFull => Self::new(Reason::StoreFull),
             Refusal::ReservationNotFound => Self::new(Reason::ReservationNotFound),
             Refusal::ReservationExpired => Self::new(Reason::ReservationExpired),
             Refusal::ReservationRolledBack => Self::new(Reason::ReservationRolledBack),
@@ -134,6 +135,10 @@ impl From<Unchanged> for Failure {
             Unchanged::Invalid(field) => Invalid::new(Reason::InvalidConfig, field).into(),
             Unchanged::PartitionsFixed => Self::new(Reason::PartitionsFixed),
             Unchanged::VersionMismatch(version) => Self::new(Reason::VersionMismatch).with("version", version),
+            Unchanged::RequestIdReused => Self::new(Reason::RequestIdReused),
+            Unchanged::DeadlinePassed => Self::new(Reason::DeadlineExceeded),
+            Unchanged::OutcomeUnknown { why } => Self::new(Reason::OutcomeUnknown).because(&why),
+            Unchanged::Store(error) => error.into(),
         }
     }
 }

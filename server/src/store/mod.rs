@@ -33,7 +33,7 @@ use self::{
     keys::{NAMESPACES, PartitionKeys},
     pool::{Connection, Pool},
     script::Script,
-    wire::{Batch, NamespaceConfig, Opened, RawReply},
+    wire::{Batch, ConfigMemo, Configured, NamespaceConfig, Opened, RawReply},
 };
 use crate::domain::{Knowledge, Millis, NamespaceName};
 
@@ -45,7 +45,7 @@ const SCAN_COUNT: usize = 1_000;
 pub(crate) enum Mode {
     /// Everything; refused whole at the limit.
     Plain,
-    /// Only what resolves, reads and expires.
+    /// All but what makes a SKU; Reserves are not sent.
     Resolving,
 }
 
@@ -96,8 +96,9 @@ impl Store {
         identity: &Identity,
         proposal: &NamespaceConfig,
         epoch: u64,
+        memo: Option<&ConfigMemo>,
     ) -> Result<Opened, StoreError> {
-        let command = |script: &Script| wire::open_command(&script.sha, keys, knowledge, proposal, epoch);
+        let command = |script: &Script| wire::open_command(&script.sha, keys, knowledge, proposal, epoch, memo);
         let opened = match self.run_known(&self.plain, identity, command(&self.plain)).await {
             // One that is there takes no memory, and what it holds must be resolved.
             Err(StoreError::Full) if self.has_all(std::slice::from_ref(keys)).await? => {
@@ -116,18 +117,23 @@ impl Store {
         run_on(&mut connection, script, command).await
     }
 
-    /// Replaces the config of a partition if it still has this revision; says whether, and what it is now.
+    /// Replaces the config of a partition if it still has this revision; says what came of it, and what the config is now.
     pub(crate) async fn configure(
         &self,
         keys: &PartitionKeys,
         knowledge: &Knowledge,
         identity: &Identity,
         replaced: u64,
-        config: &NamespaceConfig,
-    ) -> Result<(bool, NamespaceConfig), StoreError> {
-        let script = &self.plain;
-        let command = wire::configure_command(&script.sha, keys, knowledge, replaced, config);
-        wire::decode_configured(&self.run_known(script, identity, command).await?)
+        config: Option<&NamespaceConfig>,
+        memo: Option<&ConfigMemo>,
+    ) -> Result<(Configured, NamespaceConfig), StoreError> {
+        let command = |script: &Script| wire::configure_command(&script.sha, keys, knowledge, replaced, config, memo);
+        let configured = match self.run_known(&self.plain, identity, command(&self.plain)).await {
+            // A partition that is there takes next to no memory.
+            Err(StoreError::Full) => self.run_known(&self.resolving, identity, command(&self.resolving)).await,
+            configured => configured,
+        };
+        wire::decode_configured(&configured?)
     }
 
     /// Whether all of these partitions are there.

@@ -24,12 +24,17 @@ const BODY: &str = concat!(
     include_str!("../../../lua/shared.lua"),
     block!("records.lua"),
     block_if!("ARGV[1] == 'open'", "terms.lua", "opening.lua"),
-    block_if!("saves", "save.lua", "configuring.lua"),
+    "if saves then\n",
+    block!("save.lua"),
+    block!("configuring.lua"),
+    "return reply\nend\n",
     block!("partition.lua"),
     block!("clock.lua"),
     block_if!("is_unproven", "terms.lua", "history.lua"),
-    block_if!("not is_batch and (clock_changed or history and history.changed)", "save.lua"),
-    block_if!("not is_batch", "configuring.lua"),
+    "if not is_batch then\n",
+    block!("configuring.lua"),
+    block_if!("saves", "save.lua"),
+    "return reply\nend\n",
     block_if!("ctx.settled_at", "withdrawal.lua"),
     block!("batch.lua"),
     block!("expiry.lua"),
@@ -56,28 +61,32 @@ const BODY: &str = concat!(
     include_str!("../../../lua/reply.lua"),
 );
 
-/// One script, loaded twice: Redis at its memory limit runs only the second, so that resolutions
-/// and expiry always get through, and nothing else does.
+/// Of the script that Redis runs at its memory limit, and what stands there in the other.
+const AT_MEMORY_LIMIT: [&str; 2] = ["local AT_MEMORY_LIMIT = 1", "local AT_MEMORY_LIMIT = 0"];
+
+/// One script, loaded twice: Redis at its memory limit runs only the second, so that resolutions, expiry and changes of
+/// what exists always get through. It differs by one constant, so that it makes no SKU.
 pub(crate) struct Script {
     pub(crate) source: String,
     pub(crate) sha: String,
 }
 
 impl Script {
-    fn with_shebang(shebang: &str) -> Self {
-        let source = format!("{shebang}\n{}", with_constants(BODY));
+    fn with_shebang(shebang: &str, lua: &str) -> Self {
+        let source = format!("{shebang}\n{}", with_constants(lua));
         let sha = Hashed::new(&source).get_hash().to_owned();
         Self { source, sha }
     }
 
     /// For everything while there is memory: refused before its first line when there is none.
     pub(crate) fn plain() -> Self {
-        Self::with_shebang("#!lua")
+        Self::with_shebang("#!lua", BODY)
     }
 
-    /// For what frees memory.
+    /// For what frees memory, and for changes of what exists.
     pub(crate) fn allow_oom() -> Self {
-        Self::with_shebang("#!lua flags=allow-oom")
+        let [limited, plain] = AT_MEMORY_LIMIT;
+        Self::with_shebang("#!lua flags=allow-oom", &BODY.replace(plain, limited))
     }
 }
 
@@ -158,6 +167,14 @@ mod tests {
         {
             assert_eq!(with_constants(kept), format!("{kept}\n"));
         }
+    }
+
+    #[test]
+    fn the_script_of_the_memory_limit_differs_by_one_constant() {
+        let (plain, limited) = (Script::plain().source, Script::allow_oom().source);
+        let differ: Vec<_> = plain.lines().zip(limited.lines()).skip(1).filter(|(one, other)| one != other).collect();
+        assert_eq!(plain.lines().count(), limited.lines().count());
+        assert!(matches!(differ[..], [(one, other)] if one.replace("0 == 1", "1 == 1") == other), "{differ:?}");
     }
 
     #[test]

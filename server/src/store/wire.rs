@@ -16,7 +16,8 @@ mod reply;
 mod request;
 
 pub(crate) use config::{
-    NamespaceConfig, Opened, configure_command, decode_config, decode_configured, decode_opened, open_command,
+    ConfigMemo, Configured, NamespaceConfig, Opened, configure_command, decode_config, decode_configured,
+    decode_opened, encode_change, open_command,
 };
 pub(crate) use history::{PartitionState, state_from};
 pub(crate) use records::{is_memo, reservation_from, stock_from};

@@ -60,20 +60,21 @@ impl Op {
                 let response = admin.adjust_stock(limited(request)).await?.into_inner();
                 Ok(stock(response.stock, response.replayed, response.sequence))
             }
-            Op::ConfigureSku { sku, rules, if_version } => {
+            Op::ConfigureSku { sku, rules, if_version, request_id } => {
                 let rules = Some(rules);
-                let request = ConfigureSkuRequest { namespace_id, sku, rules, if_version, ..Default::default() };
+                let request = ConfigureSkuRequest { namespace_id, sku, rules, request_id, if_version };
                 let response = admin.configure_sku(limited(request)).await?.into_inner();
-                Ok(ruled(response.stock, response.rules, response.rules_version, response.sequence))
+                let version = response.rules_version;
+                Ok(ruled(response.stock, response.rules, version, response.replayed, response.sequence))
             }
             Op::GetSku { sku } => {
                 let response = admin.get_sku(limited(GetSkuRequest { namespace_id, sku })).await?.into_inner();
-                Ok(ruled(response.stock, response.rules, response.rules_version, response.sequence))
+                Ok(ruled(response.stock, response.rules, response.rules_version, false, response.sequence))
             }
-            Op::DeleteSku { sku } => {
-                let request = DeleteSkuRequest { namespace_id, sku, ..Default::default() };
+            Op::DeleteSku { sku, request_id } => {
+                let request = DeleteSkuRequest { namespace_id, sku, request_id };
                 let response = admin.delete_sku(limited(request)).await?.into_inner();
-                let answer = Answer::Deleted(response.stock.map(counters));
+                let answer = Answer::Deleted(response.stock.map(counters), response.replayed);
                 Ok(Told { answer, sequence: Some(response.sequence), version: None })
             }
             Op::Reserve { request_id, lines, ttl_ms, buyer_id, replaces } => {
@@ -174,10 +175,10 @@ fn stock(stock: Option<Stock>, replayed: Replayed, sequence: i64) -> Told {
     Told { answer: Answer::Stock(counters(stock), replayed), sequence: Some(sequence), version }
 }
 
-fn ruled(stock: Option<Stock>, rules: Option<SkuRules>, rules_version: i64, sequence: i64) -> Told {
+fn ruled(stock: Option<Stock>, rules: Option<SkuRules>, rules_version: i64, replayed: Replayed, sequence: i64) -> Told {
     let stock = stock.unwrap_or_default();
     let version = Some(stock.version);
-    let answer = Answer::Sku(counters(stock), Box::new(rules.unwrap_or_default()), rules_version);
+    let answer = Answer::Sku(counters(stock), Box::new(rules.unwrap_or_default()), rules_version, replayed);
     Told { answer, sequence: Some(sequence), version }
 }
 

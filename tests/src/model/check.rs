@@ -31,7 +31,7 @@ impl Op {
                 }
                 check_request_id(request_id)
             }
-            Op::ConfigureSku { sku, rules, if_version } => {
+            Op::ConfigureSku { sku, rules, if_version, .. } => {
                 check_sku(sku, "sku")?;
                 check_rules(rules)?;
                 if_version.map_or(Ok(()), check_version)
@@ -62,7 +62,7 @@ impl Op {
                 check_id(id, "reservation_id")?;
                 check_ttl(*ttl_ms, longest)
             }
-            Op::GetStock { sku } | Op::GetSku { sku } | Op::DeleteSku { sku } | Op::IsProtected { sku } => {
+            Op::GetStock { sku } | Op::GetSku { sku } | Op::DeleteSku { sku, .. } | Op::IsProtected { sku } => {
                 check_sku(sku, "sku")
             }
         }

@@ -27,7 +27,7 @@ impl Call {
             (_, Answer::Reservation(_, replayed) | Answer::Stock(_, replayed) | Answer::Extended(_, _, replayed)) => {
                 !replayed
             }
-            (_, Answer::Deleted(last)) => last.is_some(),
+            (_, Answer::Deleted(last, replayed)) => last.is_some() && !replayed,
             _ => false,
         }
     }

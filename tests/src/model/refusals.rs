@@ -43,7 +43,7 @@ impl Model {
             {
                 refused(Reason::SkuNotFound, sku)
             }
-            Op::ConfigureSku { sku, rules, if_version } => {
+            Op::ConfigureSku { sku, rules, if_version, .. } => {
                 if if_version.is_some_and(|version| version != self.rules_version(sku)) {
                     return self.other_version(sku);
                 }
@@ -52,7 +52,7 @@ impl Model {
                 let closes = millis(rules.closes_at.or(of.closes_at));
                 if closes > 0 && closes <= opens { refused(Reason::InvalidRule, "rules.closes_at") } else { None }
             }
-            Op::DeleteSku { sku } => {
+            Op::DeleteSku { sku, .. } => {
                 let held = self.stock.get(sku).map_or(0, |of| of.held);
                 if held > 0 { refused(Reason::SkuHasHolds, &held.to_string()) } else { None }
             }

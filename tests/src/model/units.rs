@@ -3,7 +3,7 @@
 
 use inventory_sentinel::v1::{Reservation, ReservationLine, ReservationState as State, SkuRules};
 
-use super::{Answer, Counters, DEFAULT_TTL, Model, millis, millis_of, timestamp};
+use super::{Answer, Counters, DEFAULT_TTL, Model, Replayed, millis, millis_of, timestamp};
 
 /// The rules of a SKU that has none.
 const NO_RULES: SkuRules = SkuRules {
@@ -38,14 +38,14 @@ impl Model {
             }
             self.changed(sku);
         }
-        self.sku(sku)
+        self.sku(sku, false)
     }
 
     /// The counters and all rules.
-    pub(super) fn sku(&self, sku: &str) -> Answer {
+    pub(super) fn sku(&self, sku: &str, replayed: Replayed) -> Answer {
         let counters = self.stock[sku].clone();
         let rules = SkuRules { is_protected: Some(counters.is_protected), ..self.rules_of(sku) };
-        Answer::Sku(counters, Box::new(rules), self.rules_version(sku))
+        Answer::Sku(counters, Box::new(rules), self.rules_version(sku), replayed)
     }
 
     pub(super) fn delete(&mut self, sku: &str) -> Answer {
@@ -55,7 +55,7 @@ impl Model {
             self.changed(sku);
             self.versions.remove(sku);
         }
-        Answer::Deleted(last)
+        Answer::Deleted(last, false)
     }
 
     pub(super) fn rules_of(&self, sku: &str) -> SkuRules {

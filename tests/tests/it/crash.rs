@@ -443,7 +443,7 @@ fn concurrent_op(client: usize, turn: usize, mine: &[String], calls: &[Call]) ->
         14 => Op::SetStock { sku: sku(0), on_hand: 20 + (turn % 20) as i64, condition: Condition::Always, request_id },
         15 if client.is_multiple_of(8) => {
             let rules = SkuRules { is_protected: Some(!turn.is_multiple_of(5)), ..Default::default() };
-            Op::ConfigureSku { sku: sku(0), rules, if_version: None }
+            Op::ConfigureSku { sku: sku(0), rules, if_version: None, request_id }
         }
         16 => Op::IsProtected { sku: sku(0) },
         _ => {

@@ -264,11 +264,14 @@ async fn a_reply_cut_off_after_the_change_leaves_one_effect() {
     shop.rollback(&other).await.expect("given back");
     lose();
     shop.protect("vita", false).await.expect("a rule");
+    shop.supply("cable", 1).await;
+    lose();
+    shop.delete_sku("cable").await.expect("deleted");
     // The last unit: what the server sends again is no first attempt any more.
     shop.supply("last", 1).await;
     lose();
     shop.hold_order(ReserveRequest { first_attempt: true, ..order(&[("last", 1)]) }).await;
-    assert_eq!(proxy.lost(), 14, "each reply was lost twice");
+    assert_eq!(proxy.lost(), 16, "each reply was lost twice");
     assert_eq!(shop.counts("last").await, (0, 1, 0));
     assert_eq!(shop.counts("vita").await, (7, 3, 0));
     assert_eq!(shop.counts("ps5").await, (9, 0, 1));

@@ -88,12 +88,13 @@ fn malformed() -> Vec<Group> {
         ("A", adjust(i64::MIN, "ps5"), id(), Vec::new()),
         ("A", adjust(1, ""), id(), Vec::new()),
         ("S", [&u48(1)[..], &[3], &u48(0), b"ps5"].concat(), id(), Vec::new()),
-        ("F", rules(0, 1, 0, 0), Vec::new(), Vec::new()),
-        ("F", rules(1, 2, 0, 0), Vec::new(), Vec::new()),
-        ("F", rules(2, 1, 1_000_001, 0), Vec::new(), Vec::new()),
-        ("F", rules(8, 1, 0, 1_000_001), Vec::new(), Vec::new()),
-        ("F", rules(1, 1, 0, 0), id(), Vec::new()),
-        ("F", rules(1, 1, 0, 0)[..34].to_vec(), Vec::new(), Vec::new()),
+        ("F", rules(0, 1, 0, 0), id(), Vec::new()),
+        ("F", rules(1, 2, 0, 0), id(), Vec::new()),
+        ("F", rules(2, 1, 1_000_001, 0), id(), Vec::new()),
+        ("F", rules(8, 1, 0, 1_000_001), id(), Vec::new()),
+        ("F", rules(1, 1, 0, 0), Vec::new(), Vec::new()),
+        ("F", rules(1, 1, 0, 0), ids(2), Vec::new()),
+        ("F", rules(1, 1, 0, 0)[..34].to_vec(), id(), Vec::new()),
         ("r", good(), ids(2), [ttl(), vec![0, 0], target()].concat()),
         ("r", good(), id(), ttl()),
         ("L", Vec::new(), ids(2), target()),
@@ -102,8 +103,9 @@ fn malformed() -> Vec<Group> {
         ("b", shape(&[(1, "ps5")]), id(), Vec::new()),
         ("E", target(), id(), Vec::new()),
         ("E", [target(), u48(0).to_vec()].concat(), id(), Vec::new()),
-        ("D", Vec::new(), Vec::new(), Vec::new()),
-        ("D", b"ps5".to_vec(), id(), Vec::new()),
+        ("D", Vec::new(), id(), Vec::new()),
+        ("D", b"ps5".to_vec(), Vec::new(), Vec::new()),
+        ("D", b"ps5".to_vec(), ids(2), Vec::new()),
         ("T", Vec::new(), Vec::new(), Vec::new()),
         ("Z", Vec::new(), id(), Vec::new()),
         ("U", [&[4][..], &u48(1), b"ps5"].concat(), id(), Vec::new()),
@@ -142,7 +144,7 @@ async fn each_group_of_a_batch_sees_what_those_before_it_have_done() {
     let extend = |of: u8, n: u8, ttl: u64| ("E", [id(of), u48(ttl).to_vec()].concat(), id(n), Vec::new());
 
     // A SKU that goes, one that comes, a reservation that is committed at once.
-    let gone = [("D", b"vita".to_vec(), Vec::new(), Vec::new()), reserve("vita", 1, 60_000)];
+    let gone = [("D", b"vita".to_vec(), id(20), Vec::new()), reserve("vita", 1, 60_000)];
     assert_eq!(ask(&gone).await, ["K", "N"]);
     let set = [&u48(3)[..], &[0], &u48(0), b"cable"].concat();
     assert_eq!(ask(&[("S", set, id(2), Vec::new()), reserve("cable", 3, 60_000)]).await, ["K", "K"]);

@@ -1,5 +1,6 @@
 //! The end-to-end tests: one binary, a module per subject, so that they link once and run in parallel.
 
+mod admin_identity;
 mod batch;
 mod client;
 mod clock;

@@ -147,10 +147,10 @@ impl Run<'_> {
             }
             Step::Configure(of, rules, off) => {
                 let if_version = off.map(|off| self.model.rules_version(&sku(of)) + off);
-                Op::ConfigureSku { sku: sku(of), rules: *rules, if_version }
+                Op::ConfigureSku { sku: sku(of), rules: *rules, if_version, request_id }
             }
             Step::GetSku(of) => Op::GetSku { sku: sku(of) },
-            Step::DeleteSku(of) => Op::DeleteSku { sku: sku(of) },
+            Step::DeleteSku(of) => Op::DeleteSku { sku: sku(of), request_id },
             Step::Reserve(lines, ttl_ms, buyer) => Op::Reserve {
                 request_id,
                 lines: lines.iter().map(|(of, quantity)| (sku(of), *quantity)).collect(),
@@ -246,8 +246,7 @@ impl Run<'_> {
     /// that it is a replay, whether the first or a later attempt was the one that counted.
     async fn ask_during(&mut self, storm: &Storm, op: Op) -> Result<(), End> {
         match &op {
-            // What repeats them would be told something else.
-            Op::ConfigureSku { if_version: Some(_), .. } => return self.ask(op).await,
+            // What repeats it would be told something else.
             Op::Extend { ttl_ms, .. } if *ttl_ms < STORM_MARGIN.as_millis() as i64 => return self.ask(op).await,
             _ => self.prepare(&op, STORM_MARGIN).await?,
         }
@@ -270,10 +269,17 @@ impl Run<'_> {
             before = now();
         }
         match (&op, &mut told.answer) {
-            (_, Answer::Reservation(_, replayed) | Answer::Stock(_, replayed) | Answer::Extended(_, _, replayed)) => {
-                *replayed = is_replay(&self.model, &op)
+            (
+                _,
+                Answer::Reservation(_, replayed)
+                | Answer::Stock(_, replayed)
+                | Answer::Extended(_, _, replayed)
+                | Answer::Sku(.., replayed),
+            ) => *replayed = is_replay(&self.model, &op),
+            (Op::DeleteSku { sku, .. }, Answer::Deleted(last, replayed)) => {
+                *last = self.model.counters(sku).cloned();
+                *replayed = is_replay(&self.model, &op);
             }
-            (Op::DeleteSku { sku }, Answer::Deleted(last)) => *last = self.model.counters(sku).cloned(),
             _ => {}
         }
         self.compare(op, told, before)
@@ -408,7 +414,11 @@ fn is_replay(model: &Model, op: &Op) -> bool {
     let spare = "spare";
     matches!(
         model.expect(op, 0, spare),
-        Answer::Reservation(_, true) | Answer::Stock(_, true) | Answer::Extended(_, _, true)
+        Answer::Reservation(_, true)
+            | Answer::Stock(_, true)
+            | Answer::Extended(_, _, true)
+            | Answer::Sku(.., true)
+            | Answer::Deleted(_, true)
     )
 }
 

@@ -7,7 +7,7 @@ use deadpool_redis::redis::{Cmd, Value};
 
 use super::{Bytes, array, history::encode_knowledge, number, put_u48, script_call};
 use crate::{
-    domain::{Clock, FORMATS, Knowledge, Millis},
+    domain::{Clock, FORMATS, Id, Knowledge, Millis, NamespaceChange},
     store::{error::StoreError, keys::PartitionKeys},
 };
 
@@ -108,16 +108,43 @@ pub(crate) struct Opened {
     pub(crate) epoch: u64,
 }
 
-/// The call that opens a partition, with what is proposed if there is none.
+/// The identity of a request that changes the config of a namespace, as the first partition remembers it.
+pub(crate) struct ConfigMemo {
+    pub(crate) id: Id,
+    /// The request itself.
+    pub(crate) fingerprint: Vec<u8>,
+    /// Only if the config has this revision.
+    pub(crate) if_revision: Option<u64>,
+}
+
+/// What came of a change of config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Configured {
+    /// Nothing: the config has another revision than the one that was to be replaced.
+    Overtaken,
+    Replaced,
+    /// Nothing: the request was applied before.
+    Replayed,
+    /// Refused: the identity was used for another request.
+    Reused,
+    /// Refused: the config has another revision than the request names.
+    OtherRevision,
+}
+
+/// The call that opens a partition, with what is proposed if there is none, and with the request that makes it.
 pub(crate) fn open_command(
     sha: &str,
     keys: &PartitionKeys,
     knowledge: &Knowledge,
     config: &NamespaceConfig,
     epoch: u64,
+    memo: Option<&ConfigMemo>,
 ) -> Cmd {
     let mut command = script_call(sha, keys);
     command.arg("open").arg(encode_knowledge(knowledge, None, None)).arg(config.encode()).arg(epoch);
+    if let Some(memo) = memo {
+        command.arg(&memo.id).arg(&memo.fingerprint);
+    }
     command
 }
 
@@ -132,29 +159,71 @@ pub(crate) fn decode_opened(reply: &Value) -> Result<Opened, StoreError> {
     Ok(Opened { now, clock, config: NamespaceConfig::decode(config)?, epoch })
 }
 
-/// The call that replaces the config of a partition, if it still has this revision.
+/// The call that replaces the config of a partition, if it still has this revision; without a config it only remembers
+/// the request.
 pub(crate) fn configure_command(
     sha: &str,
     keys: &PartitionKeys,
     knowledge: &Knowledge,
     replaced: u64,
-    config: &NamespaceConfig,
+    config: Option<&NamespaceConfig>,
+    memo: Option<&ConfigMemo>,
 ) -> Cmd {
     let mut command = script_call(sha, keys);
-    command.arg("configure").arg(encode_knowledge(knowledge, None, None)).arg(replaced).arg(config.encode());
+    command.arg("configure").arg(encode_knowledge(knowledge, None, None)).arg(replaced);
+    command.arg(config.map(NamespaceConfig::encode).unwrap_or_default());
+    if let Some(ConfigMemo { id, fingerprint, if_revision }) = memo {
+        let version = if_revision.map(|revision| revision.to_string()).unwrap_or_default();
+        command.arg(id).arg(fingerprint).arg(version);
+    }
     command
 }
 
-/// Whether the config was replaced, and the one that is there now.
-pub(crate) fn decode_configured(reply: &Value) -> Result<(bool, NamespaceConfig), StoreError> {
+/// What came of it, and the config that is there now.
+pub(crate) fn decode_configured(reply: &Value) -> Result<(Configured, NamespaceConfig), StoreError> {
     let configured = || {
-        let [replaced, Value::BulkString(config)] = array(reply)? else {
+        let [code, Value::BulkString(config)] = array(reply)? else {
             return None;
         };
-        Some((number(replaced)? == 1, config))
+        let configured = match number(code)? {
+            0 => Configured::Overtaken,
+            1 => Configured::Replaced,
+            2 => Configured::Replayed,
+            3 => Configured::Reused,
+            4 => Configured::OtherRevision,
+            _ => return None,
+        };
+        Some((configured, config))
     };
-    let (replaced, config) = configured().ok_or_else(|| StoreError::corrupt("the config of a partition"))?;
-    Ok((replaced, NamespaceConfig::decode(config)?))
+    let (configured, config) = configured().ok_or_else(|| StoreError::corrupt("the config of a partition"))?;
+    Ok((configured, NamespaceConfig::decode(config)?))
+}
+
+/// A request that changes a namespace as bytes: the same for the same request.
+pub(crate) fn encode_change(change: &NamespaceChange, if_revision: Option<u64>) -> Vec<u8> {
+    let NamespaceChange { partitions, default_ttl, max_ttl, max_life, retention, quota_records, quota_skus, format } =
+        *change;
+    let millis = |duration: Option<Duration>| duration.map(|duration| duration.as_millis() as u64);
+    let fields = [
+        partitions.map(u64::from),
+        millis(default_ttl),
+        millis(max_ttl),
+        millis(max_life),
+        millis(retention),
+        quota_records,
+        quota_skus,
+        format.map(u64::from),
+        if_revision,
+    ];
+    let mut out = Vec::new();
+    for (field, value) in (0..).zip(fields) {
+        if let Some(value) = value {
+            out.push(field);
+            // A value out of its range is refused later, and may be of any size.
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+    }
+    out
 }
 
 /// The config in a partition's meta, for one that may not exist.

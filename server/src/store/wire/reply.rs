@@ -185,11 +185,12 @@ impl Said<'_, '_> {
     /// `None`: the reply makes no sense.
     fn outcome(mut self, operation: Operation) -> Option<Result<Outcome, Refusal>> {
         let refusal = match self.code {
-            b'K' | b'+' | b'J' | b'j' | b'Y' | b'V' | b'S' => return self.success(operation).map(Ok),
+            b'K' | b'k' | b'+' | b'J' | b'j' | b'Y' | b'V' | b'S' => return self.success(operation).map(Ok),
             b'N' | b'U' | b'W' | b'M' | b'T' => self.rule(operation)?,
             b'P' | b'I' | b'Z' => self.line()?,
             b'D' => Refusal::RequestIdReused,
             b'Q' => Refusal::NamespaceQuota,
+            b'm' => Refusal::StoreFull,
             b'X' => Refusal::ReservationNotFound,
             b'E' => Refusal::ReservationExpired,
             b'B' => Refusal::ReservationRolledBack,
@@ -250,11 +251,14 @@ impl Said<'_, '_> {
             | Operation::RollbackLines { id, .. }
             | Operation::Extend { id, .. }
             | Operation::GetReservation(id) => reservation(id),
-            Operation::DeleteSku { .. } if replayed => Some(Outcome::NothingToDelete),
+            Operation::DeleteSku { .. } if self.details.0.is_empty() => Some(Outcome::NothingToDelete { replayed }),
+            Operation::ConfigureSku { sku, .. } if self.code == b'k' => {
+                Some(Outcome::Unchanged { sku, stock: self.stock()? })
+            }
             Operation::SetStock { sku, .. }
             | Operation::AdjustStock { sku, .. }
             | Operation::ConfigureSku { sku, .. }
-            | Operation::DeleteSku { sku }
+            | Operation::DeleteSku { sku, .. }
             | Operation::GetStock { sku }
             | Operation::IsProtected { sku }
             | Operation::SettleSku { sku, .. } => Some(Outcome::Stock { sku, stock: self.stock()?, replayed }),
@@ -320,7 +324,7 @@ fn named_sku(operation: Operation, number: u8) -> Option<Sku> {
         Operation::SetStock { sku, .. }
         | Operation::AdjustStock { sku, .. }
         | Operation::ConfigureSku { sku, .. }
-        | Operation::DeleteSku { sku }
+        | Operation::DeleteSku { sku, .. }
         | Operation::GetStock { sku }
         | Operation::IsProtected { sku }
         | Operation::SettleSku { sku, .. } => Some(sku),

@@ -36,12 +36,12 @@ pub(super) struct Kind(pub(super) u8);
 impl Kind {
     /// Whether one answer is for all who asked: operations without an identity.
     pub(super) fn is_shared(self) -> bool {
-        b"FDTH".contains(&self.0)
+        b"TH".contains(&self.0)
     }
 
     /// Whether each operation is a group of its own.
     pub(super) fn is_single(self) -> bool {
-        b"rcbESAIUO".contains(&self.0)
+        b"rcbESAFDIUO".contains(&self.0)
     }
 }
 
@@ -180,14 +180,12 @@ fn id_of(operation: &Operation) -> Option<&Id> {
         | Operation::Extend { memo, .. }
         | Operation::SetStock { memo, .. }
         | Operation::AdjustStock { memo, .. }
+        | Operation::ConfigureSku { memo, .. }
+        | Operation::DeleteSku { memo, .. }
         | Operation::BeginSettlement { memo, .. }
         | Operation::EndSettlement { memo, .. } => Some(memo),
         Operation::SettleSku { key, .. } => Some(key),
-        Operation::ConfigureSku { .. }
-        | Operation::DeleteSku { .. }
-        | Operation::GetStock { .. }
-        | Operation::IsProtected { .. }
-        | Operation::Sweep => None,
+        Operation::GetStock { .. } | Operation::IsProtected { .. } | Operation::Sweep => None,
     }
 }
 
@@ -244,13 +242,13 @@ fn put_args(args: &mut Vec<u8>, operation: &Operation, default_ttl: Duration) ->
             put_sku(args, sku);
             b'A'
         }
-        Operation::ConfigureSku { sku, change, if_revision } => {
+        Operation::ConfigureSku { sku, change, if_revision, .. } => {
             put_change(args, change);
             put_u48(args, if_revision.unwrap_or(ANY_REVISION));
             put_sku(args, sku);
             b'F'
         }
-        Operation::DeleteSku { sku } => {
+        Operation::DeleteSku { sku, .. } => {
             put_sku(args, sku);
             b'D'
         }

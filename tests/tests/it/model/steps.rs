@@ -269,7 +269,7 @@ fn bad_calls() -> Vec<Op> {
         bad.push(Op::GetStock { sku: name.clone() });
         bad.push(Op::AdjustStock { sku: "a".into(), delta: 1, request_id: name.clone() });
         bad.push(Op::GetSku { sku: name.clone() });
-        bad.push(Op::DeleteSku { sku: name.clone() });
+        bad.push(Op::DeleteSku { sku: name.clone(), request_id: id.clone() });
         bad.push(Op::SetStock { sku: name, on_hand: 1, condition: Condition::IfAbsent, request_id: id.clone() });
     }
     for quantity in [0, MAX_QUANTITY + 1] {
@@ -290,7 +290,7 @@ fn bad_calls() -> Vec<Op> {
         SkuRules { max_ttl: Some(Duration { seconds: -1, nanos: 0 }), ..unset },
         SkuRules { opens_at: Some(before), ..unset },
     ] {
-        bad.push(Op::ConfigureSku { sku: fine.clone(), rules, if_version: None });
+        bad.push(Op::ConfigureSku { sku: fine.clone(), rules, if_version: None, request_id: id.clone() });
     }
     // The last two are well formed: an id that nobody has, and one of a partition that is not there.
     for reservation_id in [String::new(), "A".repeat(23), "!".repeat(24), "A".repeat(24), "_".repeat(24)] {
@@ -371,6 +371,23 @@ pub(super) fn reused(op: Op, field: usize) -> Op {
         }
         (Op::Extend { reservation_id, ttl_ms, request_id }, _) => {
             Op::Extend { reservation_id, ttl_ms: if ttl_ms == 1 { 2 } else { ttl_ms - 1 }, request_id }
+        }
+        (Op::ConfigureSku { sku, rules, if_version, request_id }, 0) => {
+            Op::ConfigureSku { sku, rules, if_version: if if_version.is_none() { Some(0) } else { None }, request_id }
+        }
+        (Op::ConfigureSku { sku, request_id, .. }, 1) => Op::DeleteSku { sku, request_id },
+        (Op::ConfigureSku { sku, rules, if_version, request_id }, _) => {
+            let protected = rules.is_protected != Some(true);
+            let rules = SkuRules { is_protected: Some(protected), ..rules };
+            Op::ConfigureSku { sku, rules, if_version, request_id }
+        }
+        (Op::DeleteSku { sku, request_id }, 0) => {
+            let rules = SkuRules { is_protected: Some(false), ..SkuRules::default() };
+            Op::ConfigureSku { sku, rules, if_version: None, request_id }
+        }
+        (Op::DeleteSku { sku, request_id }, 1) => Op::AdjustStock { sku, delta: 1, request_id },
+        (Op::DeleteSku { sku, request_id }, _) => {
+            Op::DeleteSku { sku: if sku == "a" { "b".into() } else { "a".into() }, request_id }
         }
         // The others have no identity to use again.
         (op, _) => op,
