@@ -2,7 +2,8 @@
 -- the next batch reports the loss as an event. Reads and writes META alone.
 
 if known_config then call('HSET', META, 'config', known_config) end
-local config = call('HGET', META, 'config')
+-- With a command that was sent before the first write: it is not refused any more.
+local config = call('HMGET', META, 'config')[1]
 if ARGV[1] == 'open' then return { ctx.now, config, state_epoch } end
 
 -- Replaces the config if it has this revision; returns 1 or 0, and the config as it is now.

@@ -46,6 +46,11 @@ impl Redis {
         format!("unix://{}", self.socket().display())
     }
 
+    /// The same, as this user of Redis, whose password is its name.
+    pub fn url_as(&self, user: &str) -> String {
+        format!("{}?user={user}&pass={user}", self.url())
+    }
+
     /// Where it listens.
     pub fn socket(&self) -> std::path::PathBuf {
         self.folder.path().join("redis.sock")
@@ -56,8 +61,19 @@ impl Redis {
         self.try_connection().await.expect("redis answers")
     }
 
+    /// A raw connection as this user, whose password is its name.
+    pub async fn connection_as(&self, user: &str) -> MultiplexedConnection {
+        let client = Client::open(self.url_as(user)).expect("a URL");
+        client.get_multiplexed_async_connection().await.expect("redis answers")
+    }
+
     async fn try_connection(&self) -> Result<MultiplexedConnection, deadpool_redis::redis::RedisError> {
         Client::open(self.url())?.get_multiplexed_async_connection().await
+    }
+
+    /// Gives a user of Redis these ACL rules, on top of those that it has. Its password is its name.
+    pub async fn permit(&self, user: &str, rules: &str) {
+        self.ask::<()>(&format!("ACL SETUSER {user} on >{user} {rules}")).await;
     }
 
     /// Sends one command, its words separated by spaces.

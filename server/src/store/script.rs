@@ -63,7 +63,10 @@ pub(crate) struct Script {
 
 impl Script {
     fn with_shebang(shebang: &str) -> Self {
-        let source = format!("{shebang}\n{}", with_constants(BODY));
+        Self::new(format!("{shebang}\n{}", with_constants(BODY)))
+    }
+
+    pub(super) fn new(source: String) -> Self {
         let sha = Hashed::new(&source).get_hash().to_owned();
         Self { source, sha }
     }

@@ -16,6 +16,7 @@ mod model;
 mod namespaces;
 mod overload;
 mod parts;
+mod permissions;
 mod process;
 mod refusals;
 mod rules;
