@@ -327,7 +327,7 @@ mod tests {
         until(true, true, "store: ok").await;
         configure("allkeys-lru").await;
         until(false, false, "allkeys-lru").await;
-        assert!(gate.check().unwrap_err().contains("noeviction"));
+        assert!(matches!(gate.check(), Err(Shut::Unusable(why)) if why.contains("noeviction")));
         configure("noeviction").await;
         until(true, true, "store: ok").await;
         embedded.stop().await;

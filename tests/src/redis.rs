@@ -2,12 +2,12 @@
 
 use std::process::{Command, Stdio};
 
-use deadpool_redis::redis::{Client, Cmd, FromRedisValue, aio::MultiplexedConnection};
+use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, aio::MultiplexedConnection};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{
-    eventually,
+    BOUND, eventually,
     files::{StoreCopy, StoreFiles},
     process::{self, Owned},
 };
@@ -58,13 +58,12 @@ impl Redis {
 
     /// A raw connection.
     pub async fn connection(&self) -> MultiplexedConnection {
-        self.try_connection().await.expect("redis answers")
+        patient(&self.url()).await
     }
 
     /// A raw connection as this user, whose password is its name.
     pub async fn connection_as(&self, user: &str) -> MultiplexedConnection {
-        let client = Client::open(self.url_as(user)).expect("a URL");
-        client.get_multiplexed_async_connection().await.expect("redis answers")
+        patient(&self.url_as(user)).await
     }
 
     async fn try_connection(&self) -> Result<MultiplexedConnection, deadpool_redis::redis::RedisError> {
@@ -159,6 +158,13 @@ impl Redis {
         })
         .await;
     }
+}
+
+/// A connection that waits for each reply as long as a test does.
+async fn patient(url: &str) -> MultiplexedConnection {
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(BOUND));
+    let client = Client::open(url).expect("a URL");
+    client.get_multiplexed_async_connection_with_config(&config).await.expect("redis answers")
 }
 
 fn spawn(folder: &TempDir, options: &[String]) -> Owned {

@@ -98,9 +98,7 @@ impl StoreError {
             "OOM" => StoreError::Full,
             // Redis refuses these before a script starts, or before its first write.
             "LOADING" | "MISCONF" | "READONLY" | "CLUSTERDOWN" | "NOREPLICAS" | "MASTERDOWN" | "BUSY" | "TRYAGAIN"
-            | "MOVED" | "ASK" | "CROSSSLOT" | "NOAUTH" | "WRONGPASS" | "DENIED" => {
-                StoreError::NotApplied { why }
-            }
+            | "MOVED" | "ASK" | "CROSSSLOT" | "NOAUTH" | "WRONGPASS" | "DENIED" => StoreError::NotApplied { why },
             _ if !sent => StoreError::NotApplied { why },
             "ERR" if error.detail().is_some_and(|detail| detail.starts_with("max number of clients")) => {
                 StoreError::NotApplied { why }
@@ -223,7 +221,10 @@ mod tests {
             ("WRONGPASS invalid username-password pair or user is disabled.", "not_applied"),
             ("NOPERM this user has no permissions to run the 'evalsha' command", "denied"),
             ("SENTINELDENIED ZREM script: x, on @user_script:1.", "denied"),
-            ("ERR The user executing the script can't run this command or subcommand script: x, on @user_script:1.", "denied"),
+            (
+                "ERR The user executing the script can't run this command or subcommand script: x, on @user_script:1.",
+                "denied",
+            ),
             ("ERR ACL failure in script: User u has no permissions to run the 'zrem' command script: x", "denied"),
             ("ERR Invalid command passed to redis.acl_check_cmd() script: x, on @user_script:1.", "denied"),
             ("ERR max number of clients reached", "not_applied"),

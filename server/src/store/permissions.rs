@@ -11,9 +11,8 @@ use super::{error::StoreError, pool::Connection, script::Script};
 /// The keys of the service, as a pattern of an ACL.
 const KEYS: &str = "is:*";
 
-/// Every command that the service cannot do without, in the order of the documentation. To a command belong the arguments
-/// that name a key of it, for the check; they are whole where Redis looks for the number of keys, because it does not check
-/// the length before.
+/// Every command that the service cannot do without, in the order of the documentation, each with arguments that name a
+/// key of it.
 const COMMANDS: &[(&str, &[&str])] = &[
     // The script is called.
     ("EVALSHA", &["", "1", KEYS]),
@@ -36,7 +35,6 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("UNLINK", &[KEYS]),
     // The server by itself: the store's id, namespaces, lists, the audit, streams.
     ("GETRANGE", &[KEYS]),
-    ("SET", &[KEYS, "", "NX", "GET"]),
     ("SADD", &[KEYS]),
     ("SSCAN", &[KEYS]),
     ("HGET", &[KEYS]),
@@ -44,19 +42,28 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("ZSCAN", &[KEYS]),
     ("XRANGE", &[KEYS]),
     ("XREAD", &["STREAMS", KEYS, "0"]),
+    ("SET", &[KEYS, "", "NX", "GET"]),
 ];
 
-/// The check: a line of rules for each command, and what is missing as the rules that grant it. A command that this Redis does
-/// not know was renamed or taken away, which comes to the same.
+/// The same commands without a key, so that a missing command is told from missing keys. Redis looks for the keys of these
+/// where they should be, however short the command is: EVAL has to say that it has none, and SET cannot; it comes last, when
+/// it is known whether keys are missing.
+const KEYLESS: &[(&str, Option<&[&str]>)] = &[("EVALSHA", Some(&["", "0"])), ("EVAL", Some(&["", "0"])), ("SET", None)];
+
+/// The check, of two commands each: one without a key, or false, and one with a key. Returns the rules that grant what is
+/// missing. A command that this Redis does not know was renamed or taken away, which comes to the same.
 const CHECK: &str = "
+local function may(words)
+  local is_known, is_permitted = pcall(redis.acl_check_cmd, unpack(words))
+  return is_known and is_permitted
+end
 local missing, sees_keys = {}, true
 for i = 1, #commands do
-  local command = commands[i]
-  local is_known, may_run = pcall(redis.acl_check_cmd, unpack(command.bare))
-  if not is_known or not may_run then
-    missing[#missing + 1] = '+' .. string.lower(command.bare[1])
-  elseif sees_keys then
-    sees_keys = redis.acl_check_cmd(unpack(command.keyed))
+  local keyless, keyed = commands[i][1], commands[i][2]
+  if keyless and may(keyless) then
+    sees_keys = sees_keys and may(keyed)
+  elseif keyless or sees_keys and not may(keyed) then
+    missing[#missing + 1] = '+' .. string.lower(keyed[1])
   end
 end
 if not sees_keys then missing[#missing + 1] = '~' .. keys end
@@ -85,12 +92,13 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(script);
 fn script() -> Script {
     let mut source = format!("#!lua flags=no-writes\nlocal keys, commands = '{KEYS}', {{\n");
     for (name, keyed) in COMMANDS {
-        let bare: &[&str] = if keyed.get(1) == Some(&"1") { &["", "0"] } else { &[] };
         let words = |arguments: &[&str]| {
-            let words = std::iter::once(name).chain(arguments).map(|word| format!("'{word}'"));
-            words.collect::<Vec<_>>().join(", ")
+            let words: Vec<_> = std::iter::once(name).chain(arguments).map(|word| format!("'{word}'")).collect();
+            format!("{{ {} }}", words.join(", "))
         };
-        source.push_str(&format!("{{ bare = {{ {} }}, keyed = {{ {} }} }},\n", words(bare), words(keyed)));
+        let keyless = KEYLESS.iter().find(|(other, _)| other == name).map_or(Some(&[][..]), |(_, keyless)| *keyless);
+        let keyless = keyless.map_or("false".to_owned(), words);
+        source.push_str(&format!("{{ {keyless}, {} }},\n", words(keyed)));
     }
     source.push('}');
     source.push_str(CHECK);
