@@ -9,6 +9,7 @@ use sentinel_server::{least_acl, script_source};
 use sentinel_tests::{
     Proxy, Redis, SentinelProcess, assert_refused, epoch, eventually, figure, new_id, order, script_call, until_fenced,
 };
+use tokio::time::timeout;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
@@ -329,7 +330,8 @@ async fn a_lost_reply_stays_unknown_when_the_repeat_is_denied() {
     })
     .await;
     redis.permit(USER, "-hmget").await;
-    assert_refused(call.await.expect("an end"), Reason::OutcomeUnknown, None);
+    let answer = timeout(Duration::from_secs(15), call).await.expect("an answer long before the resending ends");
+    assert_refused(answer.expect("an end"), Reason::OutcomeUnknown, None);
     proxy.lose_replies(0);
     redis.permit(USER, "+hmget").await;
     server.wait_until_ready().await;
