@@ -49,7 +49,7 @@ end
 if has_stepped then clock_offset, clock_changed = now - time, true end
 if doubt_since > 0 then
   if doubt > 0 then
-    ctx.doubted = ctx.doubted or call('HGET', META, 'doubted') or ''
+    ctx.doubted = ctx.doubted or call('HMGET', META, 'doubted')[1] or ''
     ctx.is_doubtful = ctx.next_due ~= 0 and ctx.next_due <= now + doubt
   else
     doubt_since, clock_changed, ctx.doubt_has_ended = 0, true, true

@@ -4,7 +4,8 @@
 
 if known_config then call('HSET', META, 'config', known_config) end
 saves = clock_changed or history and history.changed
-local config = call('HGET', META, 'config')
+-- With a command that was sent before the first write: it is not refused any more.
+local config = call('HMGET', META, 'config')[1]
 
 -- Replaces the config if it has this revision. Returns one of these codes, and the config as it is now.
 local OVERTAKEN, REPLACED, REPLAYED, REUSED, OTHER_VERSION = 0, 1, 2, 3, 4
@@ -15,7 +16,7 @@ local function configure()
   if id ~= '' then
     if #id ~= 16 then fail('SENTINELMALFORMED id') end
     -- Before whatever could refuse: a repeat changes nothing.
-    local record = call('HGET', ctx.current, id) or call('HGET', ctx.older, id)
+    local record = call('HMGET', ctx.current, id)[1] or call('HMGET', ctx.older, id)[1]
     if record then return byte(record, 1) == MEMO and sub(record, 8) == memo and REPLAYED or REUSED end
     if version ~= '' and tonumber(version) ~= config_revision then return OTHER_VERSION end
   end

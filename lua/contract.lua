@@ -4,7 +4,7 @@
 -- Why a script: a batch must read counters and records, decide, and write all or nothing; MULTI
 -- can't decide. Lua in Redis does not roll back, hence the rule of the house: LOAD everything with
 -- variadic calls, APPLY on Lua tables, WRITE with variadic calls. Every error is raised before the
--- first write, and no write can fail.
+-- first write, and no write can fail (write.lua).
 --
 -- KEYS, all of one partition and so of one cluster slot:
 --   1 meta       hash    config, state, terms, fence (see records.lua)
@@ -92,4 +92,5 @@
 --   w the sale would close before it opens
 -- Errors, all of them before the first write: SENTINELCLOSED (no such partition, or another epoch),
 -- SENTINELCORRUPT (a record that this script did not write), SENTINELNEWER (a record of a newer version),
--- SENTINELMALFORMED (arguments).
+-- SENTINELMALFORMED (arguments), SENTINELDENIED (the user lacks a permission: the command); and Redis's own, for a command that
+-- is the first of this call that its user may not send.

@@ -2,7 +2,7 @@
 -- deadlines are too late by the step. Runs before the batch is applied. Reads META and both generations; works on tables through
 -- the ledger.
 
-local doubted = call('HGET', META, 'doubted') or ''
+local doubted = call('HMGET', META, 'doubted')[1] or ''
 local ids = {}
 for at = 1, #doubted - 15, 16 do
   local id = sub(doubted, at, at + 15)

@@ -26,11 +26,8 @@ else
   end
   if is_other_run then bytes = bytes .. state_run end
 end
-if ctx.doubt_has_ended then
-  call('HDEL', META, 'doubted')
-elseif ctx.doubted and ctx.doubted ~= '' then
-  call('HSET', META, 'doubted', ctx.doubted)
-end
+local doubted = ctx.doubt_has_ended and '' or ctx.doubted
+if doubted then call('HSET', META, 'doubted', doubted) end
 if history and history.changed then
   call('HSET', META, 'state', bytes, unpack(history_fields()))
 else

@@ -143,6 +143,7 @@ catalogue! {
     StoreUnavailable "STORE_UNAVAILABLE" Unavailable Retry "the store can't be used";
     StoreFenced "STORE_FENCED" Unavailable Operator "the store has lost changes of this partition, which takes and adds no units until an operator settles it";
     StoreNewer "STORE_NEWER" Unavailable Operator "the store holds a record of a newer version than this server knows; nothing was changed";
+    StoreDenied "STORE_DENIED" FailedPrecondition Operator "the Redis user of the service lacks a permission; nothing was changed";
     Draining "DRAINING" Unavailable Retry "the server is stopping";
     DeadlineExceeded "DEADLINE_EXCEEDED" DeadlineExceeded Retry "the caller's deadline passed before the call was sent to the store";
     OutcomeUnknown "OUTCOME_UNKNOWN" Unavailable Repeat "the store did not answer in time";

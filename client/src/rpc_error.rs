@@ -375,6 +375,7 @@ mod tests {
         assert!(refusal(Reason::StoreUnavailable).outcome_unknown());
         assert!(refusal(Reason::StoreCorrupt).outcome_unknown());
         assert!(!refusal(Reason::VersionMismatch).outcome_unknown());
+        assert!(refusal(Reason::StoreDenied).outcome_unknown());
         assert_eq!(refusal(Reason::Draining).attempts(), 2);
     }
 }

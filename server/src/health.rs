@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rand::Rng as _;
@@ -96,39 +96,49 @@ impl Health {
 }
 
 /// Keeps calls from a store that must not be used: one that evicts, that is no primary, that is
-/// not on disk as promised. A store that is merely away is no matter of the gate: calls find that
+/// not on disk as promised, that does not permit what the service needs. A store that is merely away is no matter of the gate: calls find that
 /// out themselves, and find out sooner when it is back. Closed until the store was seen fit.
 pub(crate) struct StoreGate {
     open: AtomicBool,
-    reason: RwLock<Arc<str>>,
+    shut: RwLock<Shut>,
+}
+
+/// Why no call may pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Shut {
+    /// The store must not be used: for people.
+    Unusable(Arc<str>),
+    /// Its user lacks permissions: the ACL rules that grant them.
+    Denied(Arc<str>),
 }
 
 impl StoreGate {
     pub(crate) fn new() -> StoreGate {
-        StoreGate { open: AtomicBool::new(false), reason: RwLock::new("the store was not looked at yet".into()) }
+        let shut = Shut::Unusable("the store was not looked at yet".into());
+        StoreGate { open: AtomicBool::new(false), shut: RwLock::new(shut) }
     }
 
     /// Whether calls may pass; if not, why.
-    pub(crate) fn check(&self) -> Result<(), Arc<str>> {
+    pub(crate) fn check(&self) -> Result<(), Shut> {
         if self.open.load(Ordering::Acquire) {
             return Ok(());
         }
-        Err(self.reason.read().map_or_else(|poisoned| poisoned.into_inner().clone(), |reason| reason.clone()))
+        Err(self.shut.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     fn open(&self) {
         self.open.store(true, Ordering::Release);
     }
 
-    fn close(&self, reason: &str) {
-        *self.reason.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = reason.into();
+    fn close(&self, shut: Shut) {
+        *self.shut.write().unwrap_or_else(PoisonError::into_inner) = shut;
         self.open.store(false, Ordering::Release);
     }
 
     /// A new reason for a gate that is closed already.
     fn explain(&self, reason: &str) {
         if !self.open.load(Ordering::Acquire) {
-            self.close(reason);
+            self.close(Shut::Unusable(reason.into()));
         }
     }
 }
@@ -150,7 +160,7 @@ pub(crate) async fn watch_store(
         let pool = match Pool::new(&url, limits) {
             Ok(pool) => pool,
             Err(error) => {
-                gate.close(&error.to_string());
+                gate.close(Shut::Unusable(error.to_string().into()));
                 health.set(STORE, Err(error.to_string())).await;
                 return;
             }
@@ -177,8 +187,12 @@ pub(crate) async fn watch_store(
                     gate.explain(&error.to_string());
                     health.set(STORE, Err(error.to_string())).await;
                 }
+                Err(Unfit::Denied(missing)) => {
+                    gate.close(Shut::Denied(missing.join(" ").into()));
+                    health.set(STORE, Err(Unfit::Denied(missing).to_string())).await;
+                }
                 Err(unfit @ Unfit::Faults(_)) => {
-                    gate.close(&unfit.to_string());
+                    gate.close(Shut::Unusable(unfit.to_string().into()));
                     health.set(STORE, Err(unfit.to_string())).await;
                 }
             }
@@ -273,12 +287,12 @@ mod tests {
         let gate = StoreGate::new();
         assert!(gate.check().is_err());
         gate.explain("refused");
-        assert_eq!(gate.check().unwrap_err().as_ref(), "refused");
+        assert_eq!(gate.check(), Err(Shut::Unusable("refused".into())));
         gate.open();
         gate.explain("away");
         assert_eq!(gate.check(), Ok(()));
-        gate.close("evicts");
-        assert_eq!(gate.check().unwrap_err().as_ref(), "evicts");
+        gate.close(Shut::Denied("+zrem".into()));
+        assert_eq!(gate.check(), Err(Shut::Denied("+zrem".into())));
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -313,7 +327,7 @@ mod tests {
         until(true, true, "store: ok").await;
         configure("allkeys-lru").await;
         until(false, false, "allkeys-lru").await;
-        assert!(gate.check().unwrap_err().contains("noeviction"));
+        assert!(matches!(gate.check(), Err(Shut::Unusable(why)) if why.contains("noeviction")));
         configure("noeviction").await;
         until(true, true, "store: ok").await;
         embedded.stop().await;

@@ -64,6 +64,8 @@ pub(crate) enum LaneError {
     Corrupt { why: Arc<str> },
     /// Not applied: the store holds a record of a newer version.
     Newer { why: Arc<str> },
+    /// Not applied: the Redis user of the service lacks permissions, which these ACL rules grant.
+    Denied { missing: Arc<str> },
 }
 
 /// How lanes work; the same for all of them.
@@ -377,14 +379,17 @@ impl Worker {
         if matches!(error, StoreError::Closed) {
             self.view.closed.store(true, Ordering::Release);
         }
-        tracing::warn!(
-            namespace = self.destination.namespace.as_str(),
-            partition = self.destination.partition,
-            operations = callers.len(),
-            kind = error.kind(),
-            %error,
-            "a batch failed"
-        );
+        // A missing permission is the health check's to log: once, not for each batch.
+        if !matches!(error, StoreError::Denied { .. }) {
+            tracing::warn!(
+                namespace = self.destination.namespace.as_str(),
+                partition = self.destination.partition,
+                operations = callers.len(),
+                kind = error.kind(),
+                %error,
+                "a batch failed"
+            );
+        }
         for mut caller in callers {
             let is_read = caller.is_read;
             caller.tell(Err(match error {
@@ -395,6 +400,7 @@ impl Worker {
                 StoreError::Full => LaneError::Full,
                 StoreError::Corrupt { why } => LaneError::Corrupt { why: why.clone() },
                 StoreError::Newer { why } => LaneError::Newer { why: why.clone() },
+                StoreError::Denied { missing, .. } => LaneError::Denied { missing: missing.clone() },
                 StoreError::NoScript | StoreError::Closed | StoreError::Foreign { .. } => {
                     LaneError::Unavailable { why: error.to_string().into() }
                 }
@@ -429,14 +435,17 @@ impl Worker {
             match (&error, &doubt) {
                 (StoreError::Unknown { .. }, _) => doubt = Some(error),
                 (_, None) => return Err(error),
+                // Nothing but an operator changes that; what the earlier attempt did stays unknown.
+                (StoreError::Denied { .. }, Some(_)) => break,
                 // Whatever it is now: an earlier attempt may have been applied.
                 (_, Some(_)) => {}
             }
             let Some(pause) = resends.pause(Instant::now()) else {
-                return Err(doubt.unwrap_or(StoreError::unknown("the store did not answer")));
+                break;
             };
             tokio::time::sleep(pause).await;
         }
+        Err(doubt.unwrap_or(StoreError::unknown("the store did not answer")))
     }
 }
 

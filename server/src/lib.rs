@@ -48,6 +48,8 @@ pub mod telemetry;
 mod watch;
 mod witness;
 
+#[doc(hidden)]
+pub use store::permissions::least_acl;
 pub use store::{embedded::EmbeddedError, script::script_source};
 pub use telemetry::grpc::TraceLayer;
 

@@ -6,12 +6,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use deadpool_redis::redis::{Client, Cmd, FromRedisValue, aio::MultiplexedConnection};
+use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, aio::MultiplexedConnection};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{
-    eventually,
+    BOUND, eventually,
     files::{StoreCopy, StoreFiles},
     process::{self, Owned},
 };
@@ -63,6 +63,11 @@ impl Redis {
         format!("unix://{}", self.socket().display())
     }
 
+    /// The same, as this user of Redis, whose password is its name.
+    pub fn url_as(&self, user: &str) -> String {
+        format!("{}?user={user}&pass={user}", self.url())
+    }
+
     /// Where it listens.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("redis.sock")
@@ -70,11 +75,21 @@ impl Redis {
 
     /// A raw connection.
     pub async fn connection(&self) -> MultiplexedConnection {
-        self.try_connection().await.expect("redis answers")
+        patient(&self.url()).await
+    }
+
+    /// A raw connection as this user, whose password is its name.
+    pub async fn connection_as(&self, user: &str) -> MultiplexedConnection {
+        patient(&self.url_as(user)).await
     }
 
     async fn try_connection(&self) -> Result<MultiplexedConnection, deadpool_redis::redis::RedisError> {
         Client::open(self.url())?.get_multiplexed_async_connection().await
+    }
+
+    /// Gives a user of Redis these ACL rules, on top of those that it has. Its password is its name.
+    pub async fn permit(&self, user: &str, rules: &str) {
+        self.ask::<()>(&format!("ACL SETUSER {user} on >{user} {rules}")).await;
     }
 
     /// Sends one command, its words separated by spaces.
@@ -169,6 +184,13 @@ impl Redis {
         })
         .await;
     }
+}
+
+/// A connection that waits for each reply as long as a test does.
+async fn patient(url: &str) -> MultiplexedConnection {
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(BOUND));
+    let client = Client::open(url).expect("a URL");
+    client.get_multiplexed_async_connection_with_config(&config).await.expect("redis answers")
 }
 
 fn spawn(folder: &TempDir, options: &[String]) -> Owned {

@@ -47,6 +47,12 @@ impl Launch {
         self.flags(&format!("--redis-url {}", redis.url()))
     }
 
+    /// The same, as this user of Redis, whose password is its name.
+    #[must_use]
+    pub fn on_as(self, redis: &Redis, user: &str) -> Self {
+        self.flags(&format!("--redis-url {}", redis.url_as(user)))
+    }
+
     /// Keeps what it knows of the store's history in this folder.
     #[must_use]
     pub fn state_dir(self, folder: &Path) -> Self {

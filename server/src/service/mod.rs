@@ -118,7 +118,7 @@ impl Desk {
         if self.draining.is_cancelled() {
             return Err(Failure::new(Reason::Draining));
         }
-        self.gate.check().map_err(|why| Failure::new(Reason::StoreUnavailable).because(&why))
+        Ok(self.gate.check()?)
     }
 
     /// The namespace, if it is open here.

@@ -13,6 +13,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
     domain::{Fence, Invalid, Line, Refusal},
+    health::Shut,
     lane::LaneError,
     namespaces::Unchanged,
     store::{audit::AuditError, error::StoreError},
@@ -68,6 +69,8 @@ impl Failure {
     pub(crate) fn call_status(&self) -> CallStatus {
         match self.reason.code() {
             Code::InvalidArgument => CallStatus::Invalid,
+            // The fault is not the caller's.
+            _ if self.reason == Reason::StoreDenied => CallStatus::Unavailable,
             Code::NotFound | Code::FailedPrecondition => CallStatus::Refused,
             _ if matches!(self.reason, Reason::NamespaceQuota | Reason::VersionMismatch) => CallStatus::Refused,
             _ => CallStatus::Unavailable,
@@ -143,6 +146,21 @@ impl From<Unchanged> for Failure {
     }
 }
 
+/// Says which ACL rules are missing, as far as the store says it.
+fn store_denied(missing: &str) -> Failure {
+    let failure = Failure::new(Reason::StoreDenied);
+    if missing.is_empty() { failure } else { failure.because(&format!("grant {missing}")).with("missing", missing) }
+}
+
+impl From<Shut> for Failure {
+    fn from(shut: Shut) -> Self {
+        match shut {
+            Shut::Unusable(why) => Self::new(Reason::StoreUnavailable).because(&why),
+            Shut::Denied(missing) => store_denied(&missing),
+        }
+    }
+}
+
 /// Says what was seen, and what is there.
 fn store_fenced(partition: u16, fence: Option<Fence>) -> Failure {
     let failure = Failure::new(Reason::StoreFenced).with("partition", partition);
@@ -175,6 +193,7 @@ impl From<LaneError> for Failure {
             LaneError::Full => Self::new(Reason::StoreFull),
             LaneError::Corrupt { why } => Self::new(Reason::StoreCorrupt).because(&why),
             LaneError::Newer { why } => Self::new(Reason::StoreNewer).because(&why),
+            LaneError::Denied { missing } => store_denied(&missing),
         }
     }
 }
@@ -186,6 +205,7 @@ impl From<StoreError> for Failure {
             StoreError::Full => Self::new(Reason::StoreFull),
             StoreError::Corrupt { why } => Self::new(Reason::StoreCorrupt).because(&why),
             StoreError::Newer { why } => Self::new(Reason::StoreNewer).because(&why),
+            StoreError::Denied { missing, .. } => store_denied(&missing),
             error => Self::new(Reason::StoreUnavailable).because(&error.to_string()),
         }
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use deadpool_redis::redis::{RedisError, ServerErrorKind};
 
+use super::permissions;
+
 /// Most characters of Redis's own words that are kept.
 const MAX_WHY_CHARS: usize = 300;
 
@@ -36,6 +38,14 @@ pub(crate) enum StoreError {
     /// Nothing was applied: a newer release has written a record.
     #[error("the store holds a record of a newer version: {why}")]
     Newer {
+        /// For people.
+        why: Arc<str>,
+    },
+    /// Nothing was applied: the Redis user of the service lacks permissions.
+    #[error("the Redis user of the service lacks permissions: {missing} ({why})")]
+    Denied {
+        /// The ACL rules that grant what was refused, one behind the other; empty where Redis does not name it.
+        missing: Arc<str>,
         /// For people.
         why: Arc<str>,
     },
@@ -78,6 +88,9 @@ impl StoreError {
             // No reply of Redis: broken or late on the way, or never sent.
             return if sent { StoreError::Unknown { why } } else { StoreError::NotApplied { why } };
         };
+        if let Some(missing) = denied(code, error.detail().unwrap_or_default()) {
+            return StoreError::Denied { missing: missing.into(), why };
+        }
         match code {
             "NOSCRIPT" => StoreError::NoScript,
             "SENTINELCLOSED" => StoreError::Closed,
@@ -85,9 +98,7 @@ impl StoreError {
             "OOM" => StoreError::Full,
             // Redis refuses these before a script starts, or before its first write.
             "LOADING" | "MISCONF" | "READONLY" | "CLUSTERDOWN" | "NOREPLICAS" | "MASTERDOWN" | "BUSY" | "TRYAGAIN"
-            | "MOVED" | "ASK" | "CROSSSLOT" | "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => {
-                StoreError::NotApplied { why }
-            }
+            | "MOVED" | "ASK" | "CROSSSLOT" | "NOAUTH" | "WRONGPASS" | "DENIED" => StoreError::NotApplied { why },
             _ if !sent => StoreError::NotApplied { why },
             "ERR" if error.detail().is_some_and(|detail| detail.starts_with("max number of clients")) => {
                 StoreError::NotApplied { why }
@@ -106,11 +117,40 @@ impl StoreError {
             StoreError::Full => "full",
             StoreError::Corrupt { .. } => "corrupt",
             StoreError::Newer { .. } => "newer",
+            StoreError::Denied { .. } => "denied",
             StoreError::Foreign { .. } => "foreign",
             StoreError::NoScript => "no_script",
             StoreError::Closed => "closed",
         }
     }
+}
+
+/// If Redis refused this for want of a permission, the ACL rule that grants it, or nothing where it does not say which. The
+/// script is refused before its first write: it reads before, and checks what it writes with (`lua/write.lua`).
+fn denied(code: &str, detail: &str) -> Option<String> {
+    let is_denied = match code {
+        "NOPERM" | "SENTINELDENIED" => true,
+        // The last two: the command was renamed or taken away.
+        _ => [
+            "ACL failure in script",
+            "The user executing the script can't ",
+            "has no permissions to ",
+            "Unknown Redis command called from ",
+            "Invalid command passed to redis.acl_check_cmd",
+        ]
+        .iter()
+        .any(|words| detail.contains(words)),
+    };
+    let command = match code {
+        "SENTINELDENIED" => detail.split_ascii_whitespace().next(),
+        _ => detail.split_once("permissions to run the '").and_then(|(_, rest)| rest.split('\'').next()),
+    };
+    is_denied.then(|| match command {
+        Some(command) => permissions::rule(command),
+        // "access the 'x' key", "access one of the keys", "access a key"; but not "at least one of the keys mentioned".
+        None if code == "NOPERM" && detail.contains("key") => permissions::key_rule(),
+        None => String::new(),
+    })
 }
 
 /// Whether the connection must not be used again: it is broken, a late reply may still come in on
@@ -179,7 +219,14 @@ mod tests {
             ("MOVED 3999 127.0.0.1:6381", "not_applied"),
             ("NOAUTH Authentication required.", "not_applied"),
             ("WRONGPASS invalid username-password pair or user is disabled.", "not_applied"),
-            ("NOPERM this user has no permissions to run the 'evalsha' command", "not_applied"),
+            ("NOPERM this user has no permissions to run the 'evalsha' command", "denied"),
+            ("SENTINELDENIED ZREM script: x, on @user_script:1.", "denied"),
+            (
+                "ERR The user executing the script can't run this command or subcommand script: x, on @user_script:1.",
+                "denied",
+            ),
+            ("ERR ACL failure in script: User u has no permissions to run the 'zrem' command script: x", "denied"),
+            ("ERR Invalid command passed to redis.acl_check_cmd() script: x, on @user_script:1.", "denied"),
             ("ERR max number of clients reached", "not_applied"),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", "corrupt"),
             ("ERR user_script:7: attempt to index a nil value", "corrupt"),
@@ -187,6 +234,24 @@ mod tests {
         ] {
             let error = reply(line);
             assert_eq!(StoreError::from_redis(&error, true).kind(), kind, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_denial_says_which_rule_grants_it() {
+        for (line, rule) in [
+            ("NOPERM this user has no permissions to run the 'evalsha' command", "+evalsha"),
+            ("NOPERM User u has no permissions to run the 'config|get' command", "+config|get"),
+            ("NOPERM this user has no permissions to access one of the keys used as arguments", "~is:*"),
+            ("NOPERM No permissions to access a key", "~is:*"),
+            ("SENTINELDENIED ZREM script: x, on @user_script:1.", "+zrem"),
+            ("ERR The user executing the script can't run this command or subcommand script: x", ""),
+            ("ERR ACL failure in script: User u has no permissions to run the 'zrem' command script: x", "+zrem"),
+        ] {
+            match StoreError::from_redis(&reply(line), true) {
+                StoreError::Denied { missing, .. } => assert_eq!(&*missing, rule, "{line}"),
+                other => panic!("{line}: {other:?}"),
+            }
         }
     }
 
@@ -224,6 +289,7 @@ mod tests {
             StoreError::Full,
             StoreError::corrupt(""),
             StoreError::Newer { why: "".into() },
+            StoreError::Denied { missing: "".into(), why: "".into() },
             StoreError::Foreign { found: "".into(), known: "".into() },
             StoreError::NoScript,
             StoreError::Closed,

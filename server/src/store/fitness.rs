@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use deadpool_redis::redis::{self, Value};
 
 use super::error::StoreError;
+use super::permissions;
 use super::pool::Connection;
 use crate::config::Durability;
 
@@ -32,16 +33,32 @@ pub(crate) enum Unfit {
     /// It answered, and must not be used as it is: one line per fault, with its remedy.
     #[error("{}", .0.join("; "))]
     Faults(Vec<String>),
+    /// It answered, and its user may not do what the service needs: the ACL rules that grant it.
+    #[error("the Redis user of the service lacks permissions: grant {} (docs/permissions.md)", .0.join(" "))]
+    Denied(Vec<String>),
 }
 
 impl From<StoreError> for Unfit {
     fn from(error: StoreError) -> Unfit {
-        Unfit::Away(error)
+        match error {
+            StoreError::Denied { missing, .. } => Unfit::Denied(vec![missing.to_string()]),
+            error => Unfit::Away(error),
+        }
     }
 }
 
-/// Asks the store what it is.
+/// Asks the store what it is, and whether its user may do all that the service needs.
 pub(crate) async fn check(connection: &mut Connection, durability: Durability) -> Result<Fit, Unfit> {
+    let fit = match ask(connection, durability).await {
+        // One that is too old has no way to say what its user may do.
+        Err(unfit @ (Unfit::Away(_) | Unfit::Faults(_))) => return Err(unfit),
+        fit => fit,
+    };
+    let missing = permissions::missing(connection).await?;
+    if missing.is_empty() { fit } else { Err(Unfit::Denied(missing)) }
+}
+
+async fn ask(connection: &mut Connection, durability: Durability) -> Result<Fit, Unfit> {
     let info = connection.send(&redis::cmd("INFO")).await?;
     let info = Fields::parse_info(&text(&info));
     let mut command = redis::cmd("CONFIG");
@@ -49,7 +66,7 @@ pub(crate) async fn check(connection: &mut Connection, durability: Durability) -
     let config = match connection.send(&command).await {
         Ok(reply) => Some(Fields::from_pairs(&reply)),
         // Forbidden, renamed or, before 7.0, not taking several names.
-        Err(StoreError::NotApplied { .. } | StoreError::Corrupt { .. }) => None,
+        Err(StoreError::Denied { .. } | StoreError::NotApplied { .. } | StoreError::Corrupt { .. }) => None,
         Err(error) => return Err(error.into()),
     };
     judge(&info, config.as_ref(), durability)

@@ -5,6 +5,7 @@
 //! - [`script`]: the Lua, assembled from `lua/`.
 //! - [`pool`]: connections, bounded in number and in time.
 //! - [`error`]: what went wrong, sorted by whether it may have been applied.
+//! - [`permissions`]: what the Redis user must be allowed, and whether it is.
 //! - [`fitness`]: whether this Redis may hold stock.
 //! - [`identity`]: whether it is the one that this server knows.
 //! - [`embedded`]: a Redis of our own, as a child.
@@ -23,6 +24,7 @@ pub(crate) mod fitness;
 pub(crate) mod identity;
 pub(crate) mod keys;
 pub(crate) mod lists;
+pub(crate) mod permissions;
 pub(crate) mod pool;
 pub(crate) mod script;
 pub(crate) mod wire;
@@ -179,8 +181,12 @@ impl Store {
 /// loading and the call it could be lost again.
 async fn run_on(connection: &mut Connection, script: &Script, command: Cmd) -> Result<Value, StoreError> {
     match connection.send(&command).await {
-        Err(StoreError::NoScript) => connection.send(&with_source(&command, &script.source)).await,
-        result => result,
+        Err(StoreError::NoScript) => match connection.send(&with_source(&command, &script.source)).await {
+            Err(error) => Err(permissions::named(connection, error).await),
+            reply => reply,
+        },
+        Err(error) => Err(permissions::named(connection, error).await),
+        reply => reply,
     }
 }
 

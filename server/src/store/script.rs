@@ -73,7 +73,10 @@ pub(crate) struct Script {
 
 impl Script {
     fn with_shebang(shebang: &str, lua: &str) -> Self {
-        let source = format!("{shebang}\n{}", with_constants(lua));
+        Self::new(format!("{shebang}\n{}", with_constants(lua)))
+    }
+
+    pub(super) fn new(source: String) -> Self {
         let sha = Hashed::new(&source).get_hash().to_owned();
         Self { source, sha }
     }

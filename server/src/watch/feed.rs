@@ -337,7 +337,10 @@ pub(super) fn run(feed: &Arc<Feed>) {
         while let Err(error) = follow(&feed, &store).await {
             match error {
                 WatchError::Store(error) => {
-                    tracing::warn!(%error, "watching a namespace has to wait for the store");
+                    // A missing permission is the health check's to log: once, not at each attempt.
+                    if !matches!(error, StoreError::Denied { .. }) {
+                        tracing::warn!(%error, "watching a namespace has to wait for the store");
+                    }
                     sleep(AGAIN).await;
                 }
                 _ => {

@@ -345,8 +345,8 @@ async fn a_server_that_knows_the_clock_ends_the_doubt_of_another() {
         assert!(about(said.offset, expected - mark - MINUTE), "{said:?}");
         let deadlines = script.next_deadlines().await;
         assert!(about(deadlines[0], expected + 10_000), "{deadlines:?} {expected}");
-        let left: bool = script.redis.ask("HEXISTS is:{sale/0}:meta doubted").await;
-        assert!(!left);
+        let left: Vec<u8> = script.redis.query(&Cmd::hget("is:{sale/0}:meta", "doubted")).await;
+        assert!(left.is_empty(), "{left:?}");
         // It ends then, and not before.
         script.redis.step_clock(MINUTE + 9_000);
         script.call(Some(expected + 9_000), &[]).await;

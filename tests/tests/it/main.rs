@@ -18,6 +18,7 @@ mod model;
 mod namespaces;
 mod overload;
 mod parts;
+mod permissions;
 mod process;
 mod refusals;
 mod repeats;

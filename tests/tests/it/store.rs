@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_redis::redis::{Cmd, cmd};
-use inventory_sentinel::Reason;
+use inventory_sentinel::{Reason, v1};
 use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, new_id, order};
 use tokio::task::JoinSet;
 
@@ -65,6 +65,16 @@ async fn a_wrong_type_under_any_key_is_reported_and_nothing_is_written() {
         }
         shop.hold("ps5", 1).await;
     }
+    // The key that only limits per buyer need.
+    let limit = v1::SkuRules { buyer_limit: Some(3), ..Default::default() };
+    other.configure("ps5", limit).await.expect("a limit");
+    let cart = || v1::ReserveRequest { buyer_id: "mo".into(), ..order(&[("ps5", 1)]) };
+    redis.query::<()>(&Cmd::set("is:{other/0}:buyers", "not ours")).await;
+    let before = redis.digest("{other/0}").await;
+    assert_refused(other.reserve(cart()).await, Reason::StoreCorrupt, None);
+    assert!(redis.digest("{other/0}").await == before, "buyers: something was written");
+    redis.query::<()>(&Cmd::del("is:{other/0}:buyers")).await;
+    other.hold_order(cart()).await;
     // A value in a hash that this service did not write.
     let stock = "is:{sale/0}:stock";
     let good: Vec<u8> = redis.query(&Cmd::hget(stock, "ps5")).await;

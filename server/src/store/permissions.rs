@@ -1,0 +1,179 @@
+//! What the Redis user of the service must be allowed: the one list of every command that the script or this server
+//! sends, and the check of all of them. The check changes nothing and needs no permission of its own beside EVALSHA and
+//! EVAL: ACL DRYRUN is not for a user with few permissions.
+
+use std::sync::LazyLock;
+
+use deadpool_redis::redis::{self, cmd};
+
+use super::{error::StoreError, pool::Connection, script::Script};
+
+/// The keys of the service, as a pattern of an ACL.
+const KEYS: &str = "is:*";
+
+/// Every command that the service cannot do without, in the order of the documentation, each with arguments that name a
+/// key of it.
+const COMMANDS: &[(&str, &[&str])] = &[
+    // The script is called.
+    ("EVALSHA", &["", "1", KEYS]),
+    ("EVAL", &["", "1", KEYS]),
+    // The script reads.
+    ("TIME", &[]),
+    ("INFO", &[]),
+    ("HMGET", &[KEYS]),
+    ("HLEN", &[KEYS]),
+    ("EXISTS", &[KEYS]),
+    ("ZRANGEBYSCORE", &[KEYS]),
+    ("ZCARD", &[KEYS]),
+    ("XREVRANGE", &[KEYS]),
+    // The script writes.
+    ("XADD", &[KEYS]),
+    ("HSET", &[KEYS]),
+    ("HDEL", &[KEYS]),
+    ("ZADD", &[KEYS]),
+    ("ZREM", &[KEYS]),
+    ("UNLINK", &[KEYS]),
+    // The server by itself: the store's id, namespaces, lists, the audit, streams.
+    ("GETRANGE", &[KEYS]),
+    ("SADD", &[KEYS]),
+    ("SSCAN", &[KEYS]),
+    ("HGET", &[KEYS]),
+    ("HSCAN", &[KEYS]),
+    ("ZSCAN", &[KEYS]),
+    ("XRANGE", &[KEYS]),
+    ("XREAD", &["STREAMS", KEYS, "0"]),
+    ("SET", &[KEYS, "", "NX", "GET"]),
+];
+
+/// The same commands without a key, so that a missing command is told from missing keys. Redis looks for the keys of these
+/// where they should be, however short the command is: EVAL has to say that it has none, and SET cannot; it comes last, when
+/// it is known whether keys are missing.
+const KEYLESS: &[(&str, Option<&[&str]>)] = &[("EVALSHA", Some(&["", "0"])), ("EVAL", Some(&["", "0"])), ("SET", None)];
+
+/// The check, of two commands each: one without a key, or false, and one with a key. Returns the rules that grant what is
+/// missing. A command that this Redis does not know was renamed or taken away, which comes to the same.
+const CHECK: &str = "
+local function may(words)
+  local is_known, is_permitted = pcall(redis.acl_check_cmd, unpack(words))
+  return is_known and is_permitted
+end
+local missing, sees_keys = {}, true
+for i = 1, #commands do
+  local keyless, keyed = commands[i][1], commands[i][2]
+  if keyless and may(keyless) then
+    sees_keys = sees_keys and may(keyed)
+  elseif keyless or sees_keys and not may(keyed) then
+    missing[#missing + 1] = '+' .. string.lower(keyed[1])
+  end
+end
+if not sees_keys then missing[#missing + 1] = '~' .. keys end
+return missing
+";
+
+/// The ACL rules that a user of the service needs, and no other: `~is:* +evalsha ...`.
+pub fn least_acl() -> String {
+    let commands: Vec<String> = COMMANDS.iter().map(|(name, _)| rule(name)).collect();
+    format!("~{KEYS} {}", commands.join(" "))
+}
+
+/// The rule that grants a command.
+pub(super) fn rule(command: &str) -> String {
+    format!("+{}", command.to_ascii_lowercase())
+}
+
+/// The rule that grants the keys.
+pub(super) fn key_rule() -> String {
+    format!("~{KEYS}")
+}
+
+/// The script of the check. It is read-only, so that Redis runs it at its memory limit too.
+static SCRIPT: LazyLock<Script> = LazyLock::new(script);
+
+fn script() -> Script {
+    let mut source = format!("#!lua flags=no-writes\nlocal keys, commands = '{KEYS}', {{\n");
+    for (name, keyed) in COMMANDS {
+        let words = |arguments: &[&str]| {
+            let words: Vec<_> = std::iter::once(name).chain(arguments).map(|word| format!("'{word}'")).collect();
+            format!("{{ {} }}", words.join(", "))
+        };
+        let keyless = KEYLESS.iter().find(|(other, _)| other == name).map_or(Some(&[][..]), |(_, keyless)| *keyless);
+        let keyless = keyless.map_or("false".to_owned(), words);
+        source.push_str(&format!("{{ {keyless}, {} }},\n", words(keyed)));
+    }
+    source.push('}');
+    source.push_str(CHECK);
+    Script::new(source)
+}
+
+/// The rules that the user of this connection lacks. Without EVALSHA or EVAL the others cannot be checked.
+pub(crate) async fn missing(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
+    let mut denied = Vec::new();
+    for (command, text) in [("EVALSHA", &SCRIPT.sha), ("EVAL", &SCRIPT.source)] {
+        match connection.send(cmd(command).arg(text).arg(0)).await {
+            Ok(reply) => {
+                return redis::from_redis_value(reply).map_err(|error| StoreError::corrupt(error.to_string()));
+            }
+            Err(StoreError::NoScript) => {}
+            Err(StoreError::Denied { .. }) => denied.push(rule(command)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(denied)
+}
+
+/// The same refusal with the rules that are missing in its place, where Redis did not name the command: before 7.2 it does
+/// not where a script sends it.
+pub(super) async fn named(connection: &mut Connection, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Denied { missing: rules, why } if rules.is_empty() => match missing(connection).await {
+            Ok(rules) => StoreError::Denied { missing: rules.join(" ").into(), why },
+            Err(_) => StoreError::Denied { missing: rules, why },
+        },
+        error => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page that tells operators which permissions the service needs.
+    const PAGE: &str = include_str!("../../../docs/permissions.md");
+
+    #[test]
+    fn the_documented_rules_are_those_of_the_code() {
+        let line = format!("ACL SETUSER sentinel reset on >PASSWORD {}", least_acl());
+        assert!(PAGE.lines().any(|documented| documented == line), "docs/permissions.md has no line\n{line}");
+    }
+
+    /// Every command that stands in a file of `lua/` or of this room.
+    #[test]
+    fn no_command_is_missing() {
+        let sent = |source: &str, before: &str| -> Vec<String> {
+            let rest = source.split("#[cfg(test)]").next().unwrap_or_default();
+            let calls = rest.split(before).skip(1).filter_map(|call| call.split(['\'', '"']).next());
+            calls.map(str::to_owned).collect()
+        };
+        let mut found: Vec<String> = Vec::new();
+        let folder = |path: &str| std::fs::read_dir(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        for file in folder("../lua") {
+            let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            found.extend(sent(&source, "call('"));
+            found.extend(sent(&source, "call_with('"));
+        }
+        for path in ["src/store", "src/store/wire"] {
+            for file in folder(path).map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
+                let source = std::fs::read_to_string(file).unwrap();
+                found.extend(sent(&source, "cmd(\""));
+                found.extend(sent(&source, "scan(connection, \""));
+            }
+        }
+        found.sort();
+        found.dedup();
+        // Optional: the check of the disk settings.
+        found.retain(|command| command != "CONFIG");
+        let mut listed: Vec<_> = COMMANDS.iter().map(|(name, _)| (*name).to_owned()).collect();
+        listed.sort();
+        assert_eq!(found, listed);
+    }
+}
