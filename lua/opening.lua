@@ -10,7 +10,8 @@
 -- those who list records pass over. write.lua puts one into a generation that begins.
 local WEIGHT = 'M' .. rep('-', WEIGHT_LENGTH)
 
-local knowledge, config = sub(ARGV[2] or '', 1, -1 - EXPECTATION_LENGTH), ARGV[3] or ''
+local knowledge, config = ARGV[2] or '', ARGV[3] or ''
+knowledge = sub(knowledge, 1, #knowledge - (#knowledge - 1) % CLAIM_LENGTH) -- without what the caller expects
 local meta = call('HMGET', META, 'config', 'state')
 if not meta[1] and not meta[2] then
   if call('EXISTS', STOCK, RECORDS_A, RECORDS_B, DEADLINES, EVENTS, BUYERS) > 0 then

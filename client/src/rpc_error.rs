@@ -209,15 +209,13 @@ impl RpcError {
     }
 }
 
-/// Whether a repeat can be refused for this although an earlier attempt was applied: what that attempt changed, what
-/// changed meanwhile, or the time that has passed is reason enough.
+/// Whether a repeat can be refused for this although an earlier attempt was applied: a change in between, or the time that
+/// has passed, is reason enough.
 fn is_refused_before_the_look_up(reason: Reason) -> bool {
     matches!(
         reason,
-        // The earlier attempt can be what made the other version.
-        Reason::VersionMismatch
-            // The id, or the reservation, was forgotten between two attempts.
-            | Reason::RequestTooOld
+        // The id, or the reservation, was forgotten between two attempts.
+        Reason::RequestTooOld
             | Reason::ReservationNotFound
             // The longest ttl of the namespace was lowered between two attempts.
             | Reason::InvalidTtl

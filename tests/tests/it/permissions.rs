@@ -1,7 +1,10 @@
 //! The Redis user of the service: all that it does it does under the documented permissions; and where one of them is
 //! missing nothing is changed half-way, the refusal and `/readyz` name it, and it heals.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use deadpool_redis::redis::{Cmd, RedisError, Value, aio::MultiplexedConnection, cmd};
 use inventory_sentinel::{Reason, v1};
@@ -350,8 +353,8 @@ fn u48(number: u64) -> [u8; 6] {
     number.to_be_bytes()[2..].try_into().expect("six bytes")
 }
 
-fn shape(quantity: u32, sku: &str) -> Vec<u8> {
-    [&u48(0)[..], &[1], &quantity.to_be_bytes(), &[sku.len() as u8], sku.as_bytes()].concat()
+fn shape(quantity: u32, sku: &str, ttl: u64) -> Vec<u8> {
+    [&u48(ttl)[..], &[1], &quantity.to_be_bytes(), &[sku.len() as u8], sku.as_bytes()].concat()
 }
 
 /// Kind, args, ids and extra.
@@ -400,7 +403,9 @@ impl Alone {
 
     fn batch(&self, groups: &[Group]) -> Cmd {
         let mut command = script_call(&self.script);
-        command.arg(self.epoch).arg("g");
+        // The clock of the machine is that of Redis, so that no time is in doubt (lua/clock.lua).
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
+        command.arg(self.epoch).arg([b"g", &u48(now)[..]].concat());
         for (kind, args, ids, extra) in groups {
             command.arg(kind).arg(args).arg(ids).arg(extra);
         }
@@ -414,7 +419,7 @@ impl Alone {
 
     fn reserve(&self, sku: &str, id: &[u8], buyer: &str, ttl: u64) -> Group {
         let buyer = if buyer.is_empty() { Vec::new() } else { [&[buyer.len() as u8][..], buyer.as_bytes()].concat() };
-        ("R", shape(2, sku), id.to_vec(), [&u48(ttl)[..], &buyer].concat())
+        ("R", shape(2, sku, ttl), id.to_vec(), [&u48(0)[..], &buyer].concat())
     }
 
     /// Calls it under each user that lacks one of these commands, and checks that exactly these are needed. `call` makes
@@ -481,7 +486,7 @@ async fn no_batch_is_half_done_for_want_of_a_permission() {
     alone.needs("Rollback, and the buyer has none left", &["hdel", "hset", "xadd"], back).await;
     let part = async || {
         let target = held("ps5", "").await;
-        alone.batch(&[("c", [&target[..], &[1], &shape(1, "ps5")].concat(), alone.id(), none())])
+        alone.batch(&[("c", [&target[..], &[1], &shape(1, "ps5", 0)].concat(), alone.id(), none())])
     };
     alone.needs("Commit of a part", &["hset", "xadd"], part).await;
     let extend = async || {
@@ -491,7 +496,7 @@ async fn no_batch_is_half_done_for_want_of_a_permission() {
     alone.needs("Extend", &holds, extend).await;
     let swap = async || {
         let target = held("ps5", "").await;
-        alone.batch(&[("r", shape(1, "ps5"), alone.id(), [&u48(60_000)[..], &[0], &target].concat())])
+        alone.batch(&[("r", shape(1, "ps5", 60_000), alone.id(), [&u48(0)[..], &[0], &target].concat())])
     };
     alone.needs("a swap", &holds, swap).await;
     let adjusted = async || alone.batch(&[("A", adjust("ps5"), alone.id(), none())]);
@@ -501,7 +506,7 @@ async fn no_batch_is_half_done_for_want_of_a_permission() {
     let deleted = async || {
         let sku = alone.name();
         alone.make(&[("A", adjust(&sku), alone.id(), none())]).await;
-        alone.batch(&[("D", sku.into_bytes(), none(), none())])
+        alone.batch(&[("D", sku.into_bytes(), alone.id(), none())])
     };
     alone.needs("DeleteSku", &["hdel", "hset", "xadd"], deleted).await;
 
