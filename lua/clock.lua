@@ -21,59 +21,57 @@ local CLOCK_FORMAT_SINCE = 3 -- the first format of a namespace whose state has 
 
 local time = call('TIME')
 time = time[1] * 1000 + floor(time[2] / 1000)
-local raw = time + clock_offset
-local now, has_stepped = raw, false
-if expected then
-  if doubt > 0 then
-    -- Of the two, the nearer instant.
-    if expected - raw > doubt / 2 then now = raw + doubt else ctx.refuted = doubt end
-    doubt = 0
+local now = time
+-- Usually there is no offset, and TIME is what the caller expects.
+if clock_offset ~= 0 or is_stepped or not expected or time < clock_mark or time - expected > CLOCK_BOUND
+  or expected - time > CLOCK_BOUND then
+  local raw = time + clock_offset
+  now = raw
+  local has_stepped = false
+  if expected then
+    if doubt > 0 then
+      -- Of the two, the nearer instant.
+      if expected - raw > doubt / 2 then now = raw + doubt else ctx.refuted = doubt end
+      doubt = 0
+    end
+    if time - expected <= CLOCK_BOUND and expected - time <= CLOCK_BOUND then
+      now = time -- a step that is taken back leaves no offset
+    elseif now - expected > CLOCK_BOUND or expected - now > CLOCK_BOUND then
+      now = expected
+    end
+  elseif doubt > 0 then
+    if raw >= doubt_since + DOUBT_STANDS then now, doubt = raw + doubt, 0 end
+  elseif is_batch and raw - clock_mark > CLOCK_BOUND and ctx.pending > 0 and ctx.format >= CLOCK_FORMAT_SINCE then
+    now, doubt, doubt_since, ctx.doubted = clock_mark, raw - clock_mark, clock_mark, ''
   end
-  if time - expected <= CLOCK_BOUND and expected - time <= CLOCK_BOUND then
-    now = time -- a step that is taken back leaves no offset
-  elseif now - expected > CLOCK_BOUND or expected - now > CLOCK_BOUND then
-    now = expected
-  end
-elseif doubt > 0 then
-  if raw >= doubt_since + DOUBT_STANDS then now, doubt = raw + doubt, 0 end
-elseif is_batch and raw - clock_mark > CLOCK_BOUND and ctx.pending > 0 and ctx.format >= CLOCK_FORMAT_SINCE then
-  now, doubt, doubt_since, ctx.doubted = clock_mark, raw - clock_mark, clock_mark, ''
-end
-if now < clock_mark then
-  -- After a small step back P stands still.
-  has_stepped = now ~= raw or clock_mark - raw > CLOCK_BOUND
-  now = clock_mark
-else
-  has_stepped = now ~= raw
-end
-if has_stepped then clock_offset, clock_changed = now - time, true end
-if doubt_since > 0 then
-  if doubt > 0 then
-    ctx.doubted = ctx.doubted or call('HMGET', META, 'doubted')[1] or ''
-    ctx.is_doubtful = ctx.next_due ~= 0 and ctx.next_due <= now + doubt
+  if now < clock_mark then
+    -- After a small step back P stands still.
+    has_stepped = now ~= raw or clock_mark - raw > CLOCK_BOUND
+    now = clock_mark
   else
-    doubt_since, clock_changed, ctx.doubt_has_ended = 0, true, true
+    has_stepped = now ~= raw
   end
-end
+  if has_stepped then clock_offset, clock_changed = now - time, true end
+  if doubt_since > 0 then
+    if doubt > 0 then
+      ctx.doubted = ctx.doubted or call('HMGET', META, 'doubted')[1] or ''
+      ctx.is_doubtful = ctx.next_due ~= 0 and ctx.next_due <= now + doubt
+    else
+      doubt_since, clock_changed, ctx.doubt_has_ended = 0, true, true
+    end
+  end
 
-local day = time
-if ctx.format >= CLOCK_FORMAT_SINCE then
-  local ahead = clock_offset + doubt + day_correction -- of TIME
-  if ahead <= CLOCK_BOUND and ahead >= -CLOCK_BOUND then
-    if day_since > 0 then day_since, clock_changed = 0, true end
-  elseif day_since == 0 or has_stepped and doubt == 0 then
-    day_since, clock_changed = now, true
-  elseif now >= day_since + DAY_STANDS then
-    day_correction, day_since, clock_changed = -clock_offset - doubt, 0, true
+  if ctx.format >= CLOCK_FORMAT_SINCE then
+    local ahead = clock_offset + doubt + day_correction -- of TIME
+    if ahead <= CLOCK_BOUND and ahead >= -CLOCK_BOUND then
+      if day_since > 0 then day_since, clock_changed = 0, true end
+    elseif day_since == 0 or has_stepped and doubt == 0 then
+      day_since, clock_changed = now, true
+    elseif now >= day_since + DAY_STANDS then
+      day_correction, day_since, clock_changed = -clock_offset - doubt, 0, true
+    end
+  else
+    day_correction = -clock_offset
   end
-  day = now + day_correction
-else
-  day_correction = -clock_offset
 end
 ctx.now, ctx.now_bytes = now, pack('>I6', now)
-ctx.day_least, ctx.day_most = day, day + doubt
-if doubt > 0 then
-  ctx.made_at, ctx.made_bytes = now + doubt, pack('>I6', now + doubt)
-else
-  ctx.made_at, ctx.made_bytes = now, ctx.now_bytes
-end

@@ -41,7 +41,7 @@ else
     ctx.emptied = bit.band(flags, EMPTIED) > 0
     ctx.unreported = bit.band(flags, UNREPORTED) > 0
     if bit.band(flags, STEPPED) > 0 then
-      day_correction, day_since, doubt, doubt_since = unpack_bytes(CLOCK_FORMAT, state, length + 1)
+      is_stepped, day_correction, day_since, doubt, doubt_since = true, unpack_bytes(CLOCK_FORMAT, state, length + 1)
       length = length + CLOCK_LENGTH
     end
     if bit.band(flags, OTHER_RUN) > 0 then state_run = sub(state, length + 1) end

@@ -6,7 +6,7 @@
 --           administrators I6, of them in the older generation I6                             = 117
 --           and where flag 8 is set: the replication id under which the term began, or ''
 --           flags: 1 gated, 2 emptied, 4 a loss has no event yet, 8 see above
---           In format 2: version B (2) and the same without the remembered requests              = 105
+--           In format 2: version B (2) and the same up to the time of the settlement            = 105
 --           In format 1: epoch I6, sequence I6, mark I6, offset i8, generation B, next due I6, pending I6,
 --           older pending I6, older written I6                                                = 51
 --   terms   version B (1), number B, and for each: term 40, first sequence I6; then the epochs of which lost changes

@@ -29,7 +29,9 @@ function refusal_of(lines, group)
     elseif stock[FLAGS] % 2 == 0 then
       code, shared = 'U', char(i)
     elseif rules then
-      if ctx.day_least < rules[OPENS] or rules[CLOSES] > 0 and ctx.day_most >= rules[CLOSES] then
+      -- Where the clock is in doubt, a sale is open only if it is at both instants.
+      local day = ctx.now + day_correction
+      if day < rules[OPENS] or rules[CLOSES] > 0 and day + doubt >= rules[CLOSES] then
         code, shared = 'W', char(i) .. pack('>I6I6', rules[OPENS], rules[CLOSES])
       elseif rules[MOST_UNITS] > 0 and lines.quantities[i] > rules[MOST_UNITS] then
         code, shared = 'M', char(i) .. pack('>I6', rules[MOST_UNITS])

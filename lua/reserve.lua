@@ -1,33 +1,5 @@
 -- Reserve: units of all lines, or none. Works on loaded tables through the ledger; no redis.call.
 
--- Whether this record is what the same request made: with the same lines in any order, the same buyer, the same
--- replaced reservation, and a ttl that is unset or was in force then. `shape` is that of a new record.
-function is_same(record, buyer, shape, group)
-  local letter, target = byte(record, 1), group.target
-  if letter == MEMO then return false end
-  local is_plain = letter < FIRST_EXTENDED
-  if is_plain and sub(record, letter == PENDING and TAIL or RESOLVED_TAIL) == buyer .. shape then return not target end
-  local its_buyer, its_shape = buyer_and_shape(record)
-  local asked, in_force = unpack_bytes('>I6', group.extra), unpack_bytes('>I6', its_shape)
-  if asked > 0 and in_force == 0 then
-    local deadline, created = unpack_bytes('>I6I6', record, is_pending(record) and 2 or 9)
-    in_force = deadline - created
-  end
-  if asked > 0 and asked ~= in_force then return false end
-  local its_lines, lines = lines_from(its_shape), group.lines
-  if not is_plain then
-    local extension = extension_of(record, its_lines)
-    local digest = extension.digest or digest_of(its_buyer, its_shape, extension.origin)
-    return digest == digest_of(buyer, shape, target or NO_ORIGIN)
-  end
-  if target or its_buyer ~= buyer or its_lines.n ~= lines.n then return false end
-  for i = 1, lines.n do
-    local at = its_lines.index[lines.skus[i]]
-    if not at or its_lines.quantities[at] ~= lines.quantities[i] then return false end
-  end
-  return true
-end
-
 -- Reservations that no rule counts, and that replace none: the first that are new take what there is, and the
 -- last unit goes to exactly one of them. `rest` is what refuses all, if something does.
 local function reserve_plain(group, head, shape, rest)
@@ -87,7 +59,8 @@ local function reserve_group(group)
   local lines = group.lines
   local refusal, shared, ttl = refusal_of(lines, group)
   local ttl_bytes, shape = pack('>I6', ttl), group.args
-  local head = pack('>I6', ctx.made_at + ttl) .. ctx.made_bytes
+  -- Where the clock is in doubt, from the later instant (clock.lua).
+  local head = pack('>I6', ctx.now + doubt + ttl) .. (doubt > 0 and pack('>I6', ctx.now + doubt) or ctx.now_bytes)
   -- The record keeps the ttl in force; in the older formats the one that was asked for.
   local kept = ctx.format > 2 and ttl_bytes or sub(group.extra, 1, 6)
   if sub(shape, 1, 6) ~= kept and not refusal then

@@ -75,10 +75,6 @@ local ctx = {
   quota_skus = 0,
   now = 0, -- the partition's clock in this call, ms
   now_bytes = '', -- the same as I6
-  made_at = 0, -- the instant from which new deadlines count, ms: `now`, unless the clock is in doubt (clock.lua)
-  made_bytes = '', -- the same as I6
-  day_least = 0, -- the time of day, ms since 1970; between the two where the clock is in doubt
-  day_most = 0,
   current = '', -- the generation in which new records are made
   older = '', -- the one before it
   record_count = 0, -- records of the partition that count against its quota
@@ -96,9 +92,10 @@ local state_epoch, clock_mark, clock_offset, generation, older_pending, older_wr
 local admin_records, older_admin_records = 0, 0 -- remembered requests of administrators in both generations, and in the older
 -- one: outside of the quota. In formats 1 and 2 the state has no room for them, and they count.
 local FIRST_WITH_ADMIN_RECORDS = 3 -- the first format whose state has them
--- The clock (clock.lua): what is added to P for the time of day, since when (P) the time of day differs from TIME, what the clock
--- may be behind, since when (P).
+-- The clock (clock.lua): what is added to P for the time of day, since when (P) the time of day differs from TIME; what P may be
+-- behind, and since when (P).
 local day_correction, day_since, doubt, doubt_since = 0, 0, 0, 0
+local is_stepped           -- whether the state has any of these
 local clock_changed        -- whether any of these, or the offset, is not as it was loaded
 local expected             -- P as the caller knows it, ms; nil: the caller does not know it
 local state_term = NO_TERM -- of the last sequence
@@ -139,10 +136,11 @@ local fail, is_pending, state_of, deadline_of, buyer_and_shape, lines_from -- re
 local stock_bytes -- stock_bytes.lua
 local history_fields, settle_up_to -- terms.lua
 local load_fields, look_up, look_up_named, lines_of, buyers_of, touch -- batch.lua
-local run_of, enter, move, advance, put, settle, settle_stretch, watch_deadline -- ledger.lua
+local run_of, enter, move, advance, put, watch_deadline -- ledger.lua
+local settle_stretch, settle -- settling.lua
 local is_old, release_old -- withdrawal.lua
 local shape_of, digest_of, extension_of, held_amounts, hold_extended, buy, settle_extended, extend_deadline -- extended.lua
 local limited_lines, counts_line, count, over_limit -- buyers.lua
 local availability, refusal_of -- refusal.lua
-local is_same -- reserve.lua
+local is_same -- same.lua
 local reserve_by_rule -- counted.lua

@@ -9,6 +9,7 @@ for g = 1, #groups do
     local last = call('XREVRANGE', EVENTS, '+', '-', 'COUNT', 1)[1]
     local sequence = last and tonumber(string.match(last[1], '^%d+')) or 0
     if sequence > ctx.sequence then
+      ctx.half_done = ctx.sequence
       ctx.sequence, ctx.first_sequence, base_sequence, state_run = sequence, sequence, sequence, ''
       if not ctx.gated then
         ctx.gated, history.fenced_at, ctx.missing, history.changed = true, ctx.now, 'g', true

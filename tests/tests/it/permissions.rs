@@ -10,7 +10,8 @@ use deadpool_redis::redis::{Cmd, RedisError, Value, aio::MultiplexedConnection, 
 use inventory_sentinel::{Reason, v1};
 use sentinel_server::{least_acl, script_source};
 use sentinel_tests::{
-    Proxy, Redis, SentinelProcess, assert_refused, epoch, eventually, figure, new_id, order, script_call, until_fenced,
+    Proxy, Redis, SentinelProcess, assert_refused, epoch, eventually, figure, new_id, number_in, order, script_call,
+    until_fenced,
 };
 use tokio::time::timeout;
 use tonic::Status;
@@ -674,5 +675,46 @@ async fn a_partition_that_was_left_half_done_is_settled() {
     let id = shop.hold("ps5", 1).await.reservation_id;
     shop.commit(&id).await.expect("the sale goes on");
     assert_eq!(shop.counts("ps5").await, (9, 0, 1));
+    assert_eq!(
+        pending(&alone.redis).await,
+        (0, 0),
+        "what the state counts: a generation with a pending hold never goes"
+    );
+    shop.audit().await;
+}
+
+/// Pending reservations as the state counts them: of both generations, and of the older one.
+async fn pending(redis: &Redis) -> (i64, i64) {
+    let state: Vec<u8> = redis.query(&Cmd::hget(format!("{KEYS}meta"), "state")).await;
+    (number_in(&state[74..80]), number_in(&state[80..86]))
+}
+
+/// The same of ZADD: two holds have no entry in the deadline index, and one that was there is committed.
+#[tokio::test]
+async fn holds_that_were_left_without_a_deadline_expire_after_the_settlement() {
+    let alone = Alone::start("--sweep-interval 1m").await;
+    let sold = alone.id();
+    alone.make(&[alone.reserve("ps5", &sold, "", 3_600_000)]).await;
+    let (meta, deadlines) = (format!("{KEYS}meta"), format!("{KEYS}deadlines"));
+    let state: Vec<u8> = alone.redis.query(&Cmd::hget(&meta, "state")).await;
+    let index: Vec<u8> = alone.redis.query(cmd("DUMP").arg(&deadlines)).await;
+    let [named, other] = [alone.id(), alone.id()];
+    alone
+        .make(&[
+            alone.reserve("few", &named, "amy", 1_500),
+            alone.reserve("ps5", &other, "", 3_600_000),
+            ("C", Vec::new(), sold, Vec::new()),
+        ])
+        .await;
+    alone.redis.query::<()>(&Cmd::hset(&meta, "state", state)).await;
+    alone.redis.query::<()>(cmd("RESTORE").arg(&deadlines).arg(0).arg(index).arg("REPLACE")).await;
+    assert_eq!(pending(&alone.redis).await, (1, 0), "as it was before");
+
+    let server = SentinelProcess::on(&alone.redis).await;
+    let shop = server.shop("sale");
+    shop.settle(0, &[figure("ps5", 10), figure("few", 20)], &new_id()).await.expect("settled");
+    eventually("the short hold has expired", async || (shop.counts("few").await.1 == 0).then_some(())).await;
+    assert_eq!(shop.counts("ps5").await, (10, 2, 2));
+    assert_eq!(pending(&alone.redis).await, (1, 0));
     shop.audit().await;
 }
