@@ -79,13 +79,13 @@ impl RulesChange {
         self
     }
 
-    /// When the sale opens, on the store's clock; cut to the millisecond.
+    /// When the sale opens, on the time of day of the partition; cut to the millisecond.
     pub fn opens_at(mut self, at: impl Into<Option<SystemTime>>) -> Self {
         self.opens_at = Some(at.into());
         self
     }
 
-    /// When the sale closes, on the store's clock; cut to the millisecond.
+    /// When the sale closes, on the time of day of the partition; cut to the millisecond.
     pub fn closes_at(mut self, at: impl Into<Option<SystemTime>>) -> Self {
         self.closes_at = Some(at.into());
         self

@@ -69,9 +69,9 @@ pub struct Reservation {
     pub lines: Vec<ReservationLine>,
     /// The caller's name for the buyer, if one was given.
     pub buyer: Option<String>,
-    /// When the units were taken, on the store's clock.
+    /// When the units were taken, on the time of day of the partition.
     pub created_at: SystemTime,
-    /// The deadline, on the store's clock: at this instant the units are no longer held.
+    /// The deadline, on the time of day of the partition: at this instant the units are no longer held.
     pub expires_at: SystemTime,
     /// When the state became final; `None` while pending.
     pub resolved_at: Option<SystemTime>,
