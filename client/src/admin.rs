@@ -99,7 +99,8 @@ impl Admin {
         };
         let send = |channel, request| async { operators(channel).delete_sku(request).await };
         let Namespace { core, deadline, .. } = &self.namespace;
-        Ok(core.call(*deadline, message, send).await?)
+        let claim = core.claim(core.identity(&message, self.request_id.is_some()))?;
+        Ok(claim.end(core.call(*deadline, message, send).await, |_| true)?)
     }
 
     /// Changes what holds for the namespace, or makes it. Await it, or say more

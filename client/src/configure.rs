@@ -95,6 +95,7 @@ impl ConfigureSku {
 
     async fn send(self) -> Result<Snapshot<SkuConfiguration>, ConfigureSkuError> {
         let Admin { namespace: Namespace { core, name, deadline }, request_id } = self.admin;
+        let is_named = request_id.is_some();
         let message = v1::ConfigureSkuRequest {
             namespace_id: name.to_string(),
             sku: self.sku,
@@ -103,7 +104,8 @@ impl ConfigureSku {
             if_version: self.if_version,
         };
         let send = |channel, request| async { operators(channel).configure_sku(request).await };
-        Ok(core.call(deadline, message, send).await?)
+        let claim = core.claim(core.identity(&message, is_named))?;
+        Ok(claim.end(core.call(deadline, message, send).await, |_| true)?)
     }
 }
 
@@ -132,6 +134,7 @@ impl ConfigureNamespace {
 
     async fn send(self) -> Result<NamespaceConfig, ConfigureNamespaceError> {
         let Admin { namespace: Namespace { core, name, deadline }, request_id } = self.admin;
+        let is_named = request_id.is_some();
         let message = v1::ConfigureNamespaceRequest {
             namespace_id: name.to_string(),
             config: Some(convert::namespace_change(self.change)),
@@ -139,7 +142,8 @@ impl ConfigureNamespace {
             if_version: self.if_version,
         };
         let send = |channel, request| async { operators(channel).configure_namespace(request).await };
-        Ok(core.call(deadline, message, send).await?)
+        let claim = core.claim(core.identity(&message, is_named))?;
+        Ok(claim.end(core.call(deadline, message, send).await, |_| true)?)
     }
 }
 

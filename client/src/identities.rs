@@ -62,6 +62,9 @@ identified! {
     ExtendRequest: "extend", reservation_id;
     SetStockRequest: "set stock", sku;
     AdjustStockRequest: "adjust stock", sku;
+    ConfigureSkuRequest: "configure SKU", sku;
+    DeleteSkuRequest: "delete SKU", sku;
+    ConfigureNamespaceRequest: "configure namespace", namespace_id;
 }
 
 /// The ids that the callers of one client named. Clones of the client share it.
@@ -247,6 +250,18 @@ mod tests {
         applied(&identities, &adjust("x"));
         claim(&identities, &adjust("y")).unwrap_err();
         claim(&identities, &order("b", &[("x", 1)])).unwrap_err();
+        let delete = |sku: &str, request_id: &str| v1::DeleteSkuRequest {
+            namespace_id: "sale".into(),
+            sku: sku.into(),
+            request_id: request_id.into(),
+        };
+        claim(&identities, &delete("x", "b")).unwrap_err();
+        applied(&identities, &delete("x", "c"));
+        applied(&identities, &delete("x", "c"));
+        claim(&identities, &delete("y", "c")).unwrap_err();
+        let configure =
+            v1::ConfigureNamespaceRequest { namespace_id: "sale".into(), request_id: "c".into(), ..Default::default() };
+        claim(&identities, &configure).unwrap_err();
     }
 
     #[test]
