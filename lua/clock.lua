@@ -41,7 +41,7 @@ if clock_offset ~= 0 or is_stepped or not expected or time < clock_mark or time 
     end
   elseif doubt > 0 then
     if raw >= doubt_since + DOUBT_STANDS then now, doubt = raw + doubt, 0 end
-  elseif is_batch and raw - clock_mark > CLOCK_BOUND and ctx.pending > 0 and ctx.format >= CLOCK_FORMAT_SINCE then
+  elseif raw - clock_mark > CLOCK_BOUND and ctx.pending > 0 and ctx.format >= CLOCK_FORMAT_SINCE then
     now, doubt, doubt_since, ctx.doubted = clock_mark, raw - clock_mark, clock_mark, ''
   end
   if now < clock_mark then

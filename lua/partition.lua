@@ -69,7 +69,10 @@ if #knowledge == 1 + CLAIM_LENGTH + EXPECTATION_LENGTH and ctx.format > 1 and su
     is_unproven = true
   end
 else
-  if length > 0 then expected = unpack_bytes('>I6', knowledge, #knowledge - 5) end
+  -- The clock of a partition that this one has replaced says nothing.
+  local knows_clock = length > 0 and (is_batch or has_claims
+    and unpack_bytes('>I6', knowledge, #knowledge - CLAIM_LENGTH - EXPECTATION_LENGTH + 1) == state_epoch)
+  if knows_clock then expected = unpack_bytes('>I6', knowledge, #knowledge - 5) end
   if has_claims and ctx.format > 1 then is_unproven = true end
 end
 if expected == 0 then expected = nil end

@@ -16,7 +16,7 @@ mod history;
 mod operation;
 
 pub(crate) use audit::{Finding, FindingKind, Report};
-pub(crate) use clock::{Clock, ClockOffsets, TimeOfDay};
+pub(crate) use clock::{Clock, ClockOffsets, Reading, TimeOfDay};
 pub(crate) use history::{Fence, FenceId, HistoryPoint, Knowledge, Term, Verdict};
 pub(crate) use operation::{
     Answer, Condition, Happened, NamespaceChange, Operation, Outcome, Refusal, Reservation, ReservedLine, Rules,

@@ -418,8 +418,7 @@ impl Worker {
             let redis = spans::redis_span(span, "batch");
             let Destination { keys, epoch, witness, .. } = &self.destination;
             let knowledge = witness.knowledge();
-            let expected = |at| witness.expected(at);
-            let attempt = self.store.apply(keys, *epoch, &knowledge, expected, batch, mode).instrument(redis);
+            let attempt = self.store.apply(keys, *epoch, &knowledge, batch, mode).instrument(redis);
             let result = if doubt.is_none() {
                 attempt.await
             } else {

@@ -164,12 +164,15 @@ impl Witnesses {
         let namespaces = self.namespaces();
         let partitions = namespaces.get(name).map(|known| known.partitions.as_slice()).unwrap_or_default();
         let witness = partitions.get(usize::from(partition)).or(partitions.first());
-        witness.map_or_else(|| self.nothing(), |witness| witness.opening_knowledge())
+        let knowledge = witness.map_or_else(|| self.nothing(), |witness| witness.opening_knowledge());
+        // The clock of another partition says nothing.
+        let reading = knowledge.reading.filter(|_| usize::from(partition) < partitions.len());
+        Knowledge { reading, ..knowledge }
     }
 
     /// The knowledge of a server that knows nothing.
     pub(crate) fn nothing(&self) -> Knowledge {
-        Knowledge { gates: self.gates, claims: Vec::new() }
+        Knowledge { gates: self.gates, claims: Vec::new(), reading: None }
     }
 
     /// Notes a namespace as it was just opened; returns the witness of each partition.

@@ -1,6 +1,28 @@
 //! The clock of a partition beside the clock of the store. Plain data, no I/O.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::Millis;
+
+/// How long an instant is expected from one reading: after that the two clocks may have drifted apart.
+const READING_STANDS: Duration = Duration::from_secs(10 * 60);
+
+/// What the clock of a partition showed, and when the call was sent that read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub(crate) now: Millis,
+    pub(crate) sent: Instant,
+}
+
+impl Reading {
+    /// What the clock must show at this time; `None` if that is not known any more.
+    pub(crate) fn expected(self, at: Instant) -> Option<Millis> {
+        let since = at.saturating_duration_since(self.sent);
+        (since < READING_STANDS).then(|| Millis(self.now.0 + since.as_millis() as u64))
+    }
+}
 
 /// How the clock of a partition differs from the store's `TIME`, as a reply says it; all in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Millis;
+use super::{Millis, Reading};
 
 /// The name of a term, 40 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,10 +91,12 @@ pub(crate) enum Verdict {
     Lost,
 }
 
-/// What a caller of the script knows of a partition: changes that were acknowledged, one a term.
+/// What a caller of the script knows of a partition: changes that were acknowledged, one a term, and its clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Knowledge {
     /// Whether a loss gates the partition.
     pub(crate) gates: bool,
     pub(crate) claims: Vec<HistoryPoint>,
+    /// Of the partition's clock; `None`: the caller does not know it.
+    pub(crate) reading: Option<Reading>,
 }

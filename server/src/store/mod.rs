@@ -37,7 +37,7 @@ use self::{
     script::Script,
     wire::{Batch, ConfigMemo, Configured, NamespaceConfig, Opened, RawReply},
 };
-use crate::domain::{Knowledge, Millis, NamespaceName};
+use crate::domain::{Knowledge, NamespaceName};
 
 /// Names of namespaces read with one command.
 const SCAN_COUNT: usize = 1_000;
@@ -101,10 +101,10 @@ impl Store {
         memo: Option<&ConfigMemo>,
     ) -> Result<Opened, StoreError> {
         let command = |script: &Script| wire::open_command(&script.sha, keys, knowledge, proposal, epoch, memo);
-        let opened = match self.run_known(&self.plain, identity, command(&self.plain)).await {
+        let opened = match self.run_known(&self.plain, identity, command).await {
             // One that is there takes no memory, and what it holds must be resolved.
             Err(StoreError::Full) if self.has_all(std::slice::from_ref(keys)).await? => {
-                self.run_known(&self.resolving, identity, command(&self.resolving)).await
+                self.run_known(&self.resolving, identity, command).await
             }
             opened => opened,
         };
@@ -113,10 +113,15 @@ impl Store {
 
     /// Runs a script whose claims may be of other epochs than those of the store, and whose reply is remembered: so this
     /// must be the store that the server knows.
-    async fn run_known(&self, script: &Script, identity: &Identity, command: Cmd) -> Result<Value, StoreError> {
+    async fn run_known(
+        &self,
+        script: &Script,
+        identity: &Identity,
+        command: impl Fn(&Script) -> Cmd,
+    ) -> Result<Value, StoreError> {
         let mut connection = self.pool.get().await?;
         identity.verify(&mut connection).await?;
-        run_on(&mut connection, script, command).await
+        run_on(&mut connection, script, command(script)).await
     }
 
     /// Replaces the config of a partition if it still has this revision; says what came of it, and what the config is now.
@@ -130,9 +135,9 @@ impl Store {
         memo: Option<&ConfigMemo>,
     ) -> Result<(Configured, NamespaceConfig), StoreError> {
         let command = |script: &Script| wire::configure_command(&script.sha, keys, knowledge, replaced, config, memo);
-        let configured = match self.run_known(&self.plain, identity, command(&self.plain)).await {
+        let configured = match self.run_known(&self.plain, identity, command).await {
             // A partition that is there takes next to no memory.
-            Err(StoreError::Full) => self.run_known(&self.resolving, identity, command(&self.resolving)).await,
+            Err(StoreError::Full) => self.run_known(&self.resolving, identity, command).await,
             configured => configured,
         };
         wire::decode_configured(&configured?)
@@ -150,14 +155,12 @@ impl Store {
         identity.verify(&mut self.pool.get().await?).await.map(drop)
     }
 
-    /// Runs a batch once. Returns the reply, and when the call was sent. `expected` says what the partition's clock must show
-    /// at a time.
+    /// Runs a batch once. Returns the reply, and when the call was sent.
     pub(crate) async fn apply(
         &self,
         keys: &PartitionKeys,
         epoch: u64,
         knowledge: &Knowledge,
-        expected: impl Fn(Instant) -> Option<Millis>,
         batch: &Batch,
         mode: Mode,
     ) -> Result<(RawReply, Instant), StoreError> {
@@ -168,7 +171,7 @@ impl Store {
         let mut connection = self.pool.get().await?;
         // Not before there is a connection, which can take its time.
         let sent = Instant::now();
-        let command = batch.command(&script.sha, keys, epoch, knowledge, connection.replid(), expected(sent));
+        let command = batch.command(&script.sha, keys, epoch, knowledge, connection.replid());
         Ok((run_on(&mut connection, script, command).await?, sent))
     }
 

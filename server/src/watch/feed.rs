@@ -151,8 +151,7 @@ impl Feed {
             let at = usize::from(partition);
             let knowledge = Knowledge { claims: vec![*claim], ..self.witnesses[at].knowledge() };
             let batch = Batch::new([], Duration::ZERO);
-            let expected = |at_time| self.witnesses[at].expected(at_time);
-            let applied = self.store.apply(keys, self.epochs[at], &knowledge, expected, &batch, Mode::Resolving).await;
+            let applied = self.store.apply(keys, self.epochs[at], &knowledge, &batch, Mode::Resolving).await;
             let reply = match applied {
                 Ok((reply, _)) => reply,
                 // The partition is gone, or another one has taken its place.

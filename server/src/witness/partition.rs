@@ -48,7 +48,7 @@ pub(crate) struct Observed<'a> {
 impl Witness {
     /// What a batch brings along.
     pub(crate) fn knowledge(&self) -> Knowledge {
-        Knowledge { gates: self.gates, claims: self.known().claims.clone() }
+        Knowledge { gates: self.gates, claims: self.known().claims.clone(), reading: self.clock.last() }
     }
 
     /// What the opening of the partition brings along: at least that it exists.
@@ -60,7 +60,7 @@ impl Witness {
         }
         // The script makes a lost partition with the epoch of the last claim.
         claims.sort_by_key(|claim| (claim.epoch == known.epoch, claim.sequence));
-        Knowledge { gates: self.gates, claims }
+        Knowledge { gates: self.gates, claims, reading: self.clock.last() }
     }
 
     /// Takes in the reply to a call that brought this knowledge. A reply that is not fenced confirms the claims of
@@ -92,11 +92,6 @@ impl Witness {
             known.fenced_until = if fence.is_some() { at.sequence } else { 0 };
         }
         self.raise(&mut known, at);
-    }
-
-    /// What the partition's clock must show at this time; `None` if this server does not know.
-    pub(crate) fn expected(&self, at: Instant) -> Option<Millis> {
-        self.clock.expected(at)
     }
 
     /// Notes what the clock showed in a reply. A clock in doubt says nothing.

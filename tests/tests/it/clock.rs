@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use deadpool_redis::redis::{Cmd, Value};
 use inventory_sentinel::{
     Reason,
-    v1::{ReservationState as State, ReserveRequest, SkuRules},
+    v1::{ConfigureNamespaceRequest, NamespaceConfig, ReservationState as State, ReserveRequest, SkuRules},
 };
 use sentinel_server::script_source;
 use sentinel_tests::{
@@ -444,4 +444,34 @@ async fn a_step_is_shown_and_logged_once() {
     let lines = server.log_lines();
     let logged = lines.iter().filter(|line| line["message"].as_str().is_some_and(|message| message.contains("clock")));
     assert_eq!(logged.count(), 2, "one line for each change");
+}
+
+/// The settings of a namespace are changed in the middle of a step, before any other call meets it.
+#[tokio::test]
+async fn a_change_of_settings_during_a_step_moves_no_deadline() {
+    let redis = Redis::start_with_clock().await;
+    let mut servers = Vec::new();
+    for _ in 0..2 {
+        // One that never calls by itself.
+        servers.push(SentinelProcess::launch().on(&redis).flags("--sweep-interval 1m").start().await);
+        if servers.len() == 1 {
+            servers[0].shop("sale").supply("ps5", 10).await;
+        }
+    }
+    // The first knows the partition, the second has not called it.
+    for (server, step) in [(0, HOUR), (1, -HOUR), (1, DAY)] {
+        let shop = servers[0].shop("sale");
+        let held = hold(&shop, Duration::from_secs(6)).await;
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        redis.step_clock(step);
+        let other = servers[server].shop("sale");
+        let config = NamespaceConfig { quota_skus: Some(1_000 + step.abs() / 1_000), ..Default::default() };
+        let request =
+            ConfigureNamespaceRequest { namespace_id: "sale".into(), config: Some(config), ..Default::default() };
+        other.admin.clone().configure_namespace(request).await.expect("configured");
+        ends_in_time(&shop, &held, &format!("{step} by {server}")).await;
+        redis.step_clock(0);
+        hold(&shop, Duration::from_millis(10)).await;
+    }
+    servers[0].shop("sale").audit().await;
 }

@@ -141,7 +141,7 @@ pub(crate) fn open_command(
     memo: Option<&ConfigMemo>,
 ) -> Cmd {
     let mut command = script_call(sha, keys);
-    command.arg("open").arg(encode_knowledge(knowledge, None, None)).arg(config.encode()).arg(epoch);
+    command.arg("open").arg(encode_knowledge(knowledge, None)).arg(config.encode()).arg(epoch);
     if let Some(memo) = memo {
         command.arg(&memo.id).arg(&memo.fingerprint);
     }
@@ -170,7 +170,7 @@ pub(crate) fn configure_command(
     memo: Option<&ConfigMemo>,
 ) -> Cmd {
     let mut command = script_call(sha, keys);
-    command.arg("configure").arg(encode_knowledge(knowledge, None, None)).arg(replaced);
+    command.arg("configure").arg(encode_knowledge(knowledge, None)).arg(replaced);
     command.arg(config.map(NamespaceConfig::encode).unwrap_or_default());
     if let Some(ConfigMemo { id, fingerprint, if_revision }) = memo {
         let version = if_revision.map(|revision| revision.to_string()).unwrap_or_default();

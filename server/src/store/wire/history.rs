@@ -1,5 +1,7 @@
 //! What is known of a partition's history as bytes: claims, the fence, the state record. Pure, no I/O.
 
+use tokio::time::Instant;
+
 use super::{Bytes, put_u48};
 use crate::domain::{Clock, Fence, FenceId, HistoryPoint, Knowledge, Millis, Term, Verdict};
 
@@ -14,9 +16,9 @@ const STATE_LENGTH_1: usize = 51;
 const UP_TO_FLAGS: usize = 6 + 8 + 1 + 6 * 4;
 
 /// The knowledge as an argument of the script, for a connection to a store that has this replication id. In upper case it
-/// says that the only claim is of a term of that name: then the script need not read the id for each change. `expected` is what the
-/// partition's clock must show.
-pub(super) fn encode_knowledge(knowledge: &Knowledge, replid: Option<Term>, expected: Option<Millis>) -> Vec<u8> {
+/// says that the only claim is of a term of that name: then the script need not read the id for each change. What the
+/// partition's clock must show now stands at the end, so this is called when the call is sent.
+pub(super) fn encode_knowledge(knowledge: &Knowledge, replid: Option<Term>) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 + knowledge.claims.len() * (12 + Term::LENGTH) + 6);
     let gates = if knowledge.gates { b'g' } else { b'n' };
     let is_same_run = matches!(knowledge.claims.as_slice(), [claim] if Some(claim.term) == replid);
@@ -26,6 +28,7 @@ pub(super) fn encode_knowledge(knowledge: &Knowledge, replid: Option<Term>, expe
         out.extend_from_slice(claim.term.as_bytes());
         put_u48(&mut out, claim.sequence);
     }
+    let expected = knowledge.reading.and_then(|reading| reading.expected(Instant::now()));
     put_u48(&mut out, expected.map_or(0, |at| at.0));
     out
 }
@@ -121,9 +124,9 @@ mod tests {
         let term = |digit: u8| Term::parse(&[digit; 40]).expect("a term");
         let claim = |digit| HistoryPoint { epoch: 7, term: term(digit), sequence: 258 };
         let mode = |gates, claims: &[_], replid| {
-            let encoded = encode_knowledge(&Knowledge { gates, claims: claims.to_vec() }, replid, Some(Millis(258)));
+            let encoded = encode_knowledge(&Knowledge { gates, claims: claims.to_vec(), reading: None }, replid);
             assert_eq!(encoded.len(), 1 + 52 * claims.len() + 6);
-            assert_eq!(encoded[encoded.len() - 6..], [0, 0, 0, 0, 1, 2]);
+            assert_eq!(encoded[encoded.len() - 6..], [0; 6]);
             encoded[0]
         };
         assert_eq!(mode(true, &[claim(b'a')], Some(term(b'a'))), b'G');

@@ -7,7 +7,7 @@ use deadpool_redis::redis::Cmd;
 
 use super::{history::encode_knowledge, put_u48, records::PROTECTED, script_call};
 use crate::{
-    domain::{Condition, Id, Knowledge, Line, Millis, Operation, RulesChange, Sku, Term},
+    domain::{Condition, Id, Knowledge, Line, Operation, RulesChange, Sku, Term},
     store::keys::PartitionKeys,
 };
 
@@ -108,10 +108,9 @@ impl Batch {
         epoch: u64,
         knowledge: &Knowledge,
         replid: Option<Term>,
-        expected: Option<Millis>,
     ) -> Cmd {
         let mut command = script_call(sha, keys);
-        command.arg(epoch).arg(encode_knowledge(knowledge, replid, expected));
+        command.arg(epoch).arg(encode_knowledge(knowledge, replid));
         for group in &self.groups {
             command.arg(&[group.kind.0]).arg(&group.args).arg(&group.ids).arg(group.extra.encode(group.asked_ttl));
         }
