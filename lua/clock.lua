@@ -6,9 +6,9 @@
 -- TIME plus the offset differs from that by more than CLOCK_BOUND, TIME has made a step. The offset takes the step
 -- before anything is decided. P never runs backwards behind its mark, which is P at the last write.
 --
--- A caller that has had no answer can't know whether the time since the mark has passed or TIME has made a step. If a hold
--- depends on it, the difference is kept as a doubt. Meanwhile P goes on from the mark, so that no hold ends early. New holds
--- count from the later instant, so that none of those ends early either. The next caller that expects an instant
+-- A caller that has had no answer can't know whether the time since the mark has passed or TIME has made a step. The
+-- difference is kept as a doubt. Meanwhile P goes on from the mark, so that no hold ends early. New holds
+-- count from the later instant, so that none of those ends early either. An operation that the two instants decide differently waits. The next caller that expects an instant
 -- ends the doubt. If none has come for DOUBT_STANDS, the time has passed.
 --
 -- The time of day is P plus a correction. It decides sale windows and the age of identities, and it is shown. It follows TIME
@@ -30,8 +30,10 @@ if clock_offset ~= 0 or is_stepped or not expected or time < clock_mark or time 
   local has_stepped = false
   if expected then
     if doubt > 0 then
-      -- Of the two, the nearer instant.
-      if expected - raw > doubt / 2 then now = raw + doubt else ctx.refuted = doubt end
+      -- New holds have counted from the later of the two instants.
+      now = raw + doubt
+      local lag = expected - now
+      if lag > CLOCK_BOUND or lag < -CLOCK_BOUND then ctx.doubt_lag = lag end
       doubt = 0
     end
     if time - expected <= CLOCK_BOUND and expected - time <= CLOCK_BOUND then
@@ -41,8 +43,9 @@ if clock_offset ~= 0 or is_stepped or not expected or time < clock_mark or time 
     end
   elseif doubt > 0 then
     if raw >= doubt_since + DOUBT_STANDS then now, doubt = raw + doubt, 0 end
-  elseif raw - clock_mark > CLOCK_BOUND and ctx.pending > 0 and ctx.format >= CLOCK_FORMAT_SINCE then
-    now, doubt, doubt_since, ctx.doubted = clock_mark, raw - clock_mark, clock_mark, ''
+  elseif (raw - clock_mark > CLOCK_BOUND or clock_mark - raw > CLOCK_BOUND) and ctx.format >= CLOCK_FORMAT_SINCE then
+    -- Where TIME is behind the mark the later instant is not known: 1 ms stands for it.
+    now, doubt, doubt_since, ctx.doubted = clock_mark, max(1, raw - clock_mark), clock_mark, ''
   end
   if now < clock_mark then
     -- After a small step back P stands still.

@@ -1,5 +1,5 @@
--- Corrects the holds that were made while the clock was in doubt, where TIME had made a step and no time had passed: their
--- deadlines are too late by the step. Runs before the batch is applied. Reads META and both generations; works on tables through
+-- Corrects the holds that were made while the clock was in doubt, where a caller that knows the clock expects another instant than
+-- they have counted from. Runs before the batch is applied. Reads META and both generations; works on tables through
 -- the ledger.
 
 local doubted = call('HMGET', META, 'doubted')[1] or ''
@@ -14,10 +14,8 @@ for at = 1, #doubted - 15, 16 do
   local record = known[id]
   if record and is_pending(record) then
     local deadline, created = unpack_bytes('>I6I6', record, 2)
-    if created > ctx.now then
-      deadline = deadline - ctx.refuted
-      put(id, sub(record, 1, 1) .. pack('>I6I6', deadline, created - ctx.refuted) .. sub(record, 14))
-      extend_deadline(id, deadline)
-    end
+    deadline = deadline + ctx.doubt_lag
+    put(id, sub(record, 1, 1) .. pack('>I6I6', deadline, created + ctx.doubt_lag) .. sub(record, 14))
+    extend_deadline(id, deadline)
   end
 end

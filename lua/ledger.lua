@@ -3,7 +3,7 @@
 
 -- Everything is loaded: which of the files that follow are needed.
 ctx.any_counted = ctx.any_limited or ctx.any_extended
-ctx.any_extended = ctx.any_counted or ctx.refuted or kinds.r or kinds.L or kinds.c or kinds.b or kinds.E
+ctx.any_extended = ctx.any_counted or ctx.doubt_lag or kinds.r or kinds.L or kinds.c or kinds.b or kinds.E
 
 local MAX_DOUBTED = 1024 -- holds made while the clock is in doubt that are corrected if it was wrong; later ones end late
 

@@ -29,10 +29,13 @@ function refusal_of(lines, group)
     elseif stock[FLAGS] % 2 == 0 then
       code, shared = 'U', char(i)
     elseif rules then
-      -- Where the clock is in doubt, a sale is open only if it is at both instants.
       local day = ctx.now + day_correction
       if day < rules[OPENS] or rules[CLOSES] > 0 and day + doubt >= rules[CLOSES] then
-        code, shared = 'W', char(i) .. pack('>I6I6', rules[OPENS], rules[CLOSES])
+        if day + doubt < rules[OPENS] or rules[CLOSES] > 0 and day >= rules[CLOSES] then
+          code, shared = 'W', char(i) .. pack('>I6I6', rules[OPENS], rules[CLOSES])
+        else
+          code, shared = 'A', '' -- the clock is in doubt, and the sale is open at one of the two instants only
+        end
       elseif rules[MOST_UNITS] > 0 and lines.quantities[i] > rules[MOST_UNITS] then
         code, shared = 'M', char(i) .. pack('>I6', rules[MOST_UNITS])
       elseif rules[LONGEST_TTL] > 0 then

@@ -99,9 +99,13 @@ async fn time_of_day_is_right(shop: &Shop, what: &str) {
     shop.reserve(ReserveRequest { request_id: new_id(), ..order(&[("open", 1)]) }).await.expect("the sale is open");
     let before = now();
     let held = shop.hold("ps5", 1).await;
-    let created = millis(held.created_at);
     let (earliest, latest) = (before - 1_500, now() + 1_500);
-    assert!((earliest..=latest).contains(&created), "{what}: made {} ms late", created - before);
+    // A server that does not know the clock yet may have to be corrected.
+    eventually(what, async || {
+        let held = shop.reservation(&held.reservation_id).await.expect("it is known");
+        (earliest..=latest).contains(&millis(held.created_at)).then_some(())
+    })
+    .await;
     shop.rollback(&held.reservation_id).await.expect("given back");
 }
 
@@ -126,9 +130,9 @@ async fn play(case: Case) {
     let redis = Redis::start_with_clock().await;
     let launch = || SentinelProcess::launch().on(&redis).flags("--sweep-interval 50ms");
     let first = launch().start().await;
-    // The sale of `busy` goes on while the step is made; nobody calls `quiet`.
-    let (busy, quiet) = (first.shop("busy"), first.shop("quiet"));
-    for shop in [&busy, &quiet] {
+    // The sale of `busy` goes on while the step is made; nobody calls `quiet`, which has a hold, and `idle`, which has none.
+    let (busy, quiet, idle) = (first.shop("busy"), first.shop("quiet"), first.shop("idle"));
+    for shop in [&busy, &quiet, &idle] {
         shop.supply("ps5", 1_000).await;
         shop.supply("later", 10).await;
         shop.supply("open", 10).await;
@@ -164,7 +168,7 @@ async fn play(case: Case) {
     if let (Servers::OneSuspended, Some(second)) = (case.servers, &second) {
         second.cont();
     }
-    for shop in [&busy, &quiet] {
+    for shop in [&busy, &quiet, &called.shop("idle")] {
         time_of_day_is_right(shop, &format!("{case:?} {} after the step", shop.namespace)).await;
     }
     if case.is_taken_back {
@@ -358,15 +362,18 @@ async fn a_server_that_knows_the_clock_ends_the_doubt_of_another() {
     }
 }
 
-/// Without a hold nothing depends on the difference.
+/// Without a hold a sale window depends on the difference.
 #[tokio::test]
-async fn an_idle_partition_believes_the_clock_at_once() {
+async fn an_idle_partition_waits_too() {
     let redis = Redis::start_with_clock().await;
     let mut server = SentinelProcess::on(&redis).await;
     server.shop("sale").supply("ps5", 10).await;
     server.kill9();
     redis.step_clock(HOUR);
     let script = Script::of(redis).await;
+    let said = script.call(None, &[]).await;
+    assert!(about(said.doubt, HOUR), "{said:?}");
+    script.redis.step_clock(HOUR + 5_500);
     let said = script.call(None, &[]).await;
     assert!(about(said.now, script.redis.now().await) && said.doubt == 0, "{said:?}");
 }
