@@ -25,7 +25,7 @@ local now = time
 -- Usually there is no offset, and TIME is what the caller expects.
 if clock_offset ~= 0 or is_stepped or not expected or time < clock_mark or time - expected > CLOCK_BOUND
   or expected - time > CLOCK_BOUND then
-  local raw = time + clock_offset
+  local raw, before = time + clock_offset, clock_offset + doubt
   now = raw
   local has_stepped = false
   if expected then
@@ -68,7 +68,7 @@ if clock_offset ~= 0 or is_stepped or not expected or time < clock_mark or time 
     local ahead = clock_offset + doubt + day_correction -- of TIME
     if ahead <= CLOCK_BOUND and ahead >= -CLOCK_BOUND then
       if day_since > 0 then day_since, clock_changed = 0, true end
-    elseif day_since == 0 or has_stepped and doubt == 0 then
+    elseif day_since == 0 or clock_offset + doubt - before > CLOCK_BOUND or before - clock_offset - doubt > CLOCK_BOUND then
       day_since, clock_changed = now, true
     elseif now >= day_since + DAY_STANDS then
       day_correction, day_since, clock_changed = -clock_offset - doubt, 0, true

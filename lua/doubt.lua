@@ -8,7 +8,14 @@ for at = 1, #doubted - 15, 16 do
   local id = sub(doubted, at, at + 15)
   if not known[id] then ids[#ids + 1] = id end
 end
-if ids[1] then look_up(ids) end
+-- Not through look_up: their stock is not loaded, and no unit moves.
+if ids[1] then
+  local current, older = load_fields(ctx.current, ids), load_fields(ctx.older, ids)
+  for i = 1, #ids do
+    known[ids[i]] = current[i] or older[i]
+    if not current[i] and older[i] then in_older[ids[i]] = older[i] end
+  end
+end
 for at = 1, #doubted - 15, 16 do
   local id = sub(doubted, at, at + 15)
   local record = known[id]

@@ -35,7 +35,8 @@ for e = #entries, 1, -1 do
   end
 end
 
-local current, older = load_fields(ctx.current, ids), load_fields(ctx.older, ids)
+local current, older = {}, {}
+if ids[1] then current, older = load_fields(ctx.current, ids), load_fields(ctx.older, ids) end
 for i = 1, #ids do
   local id, record = ids[i], current[i] or older[i]
   local pending = record and is_pending(record)

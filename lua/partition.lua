@@ -17,7 +17,7 @@ ctx.quota_records, ctx.quota_skus = math.ceil(records / partitions), math.ceil(s
 if #state == STATE_LENGTH_1 then
   state_epoch, ctx.sequence, clock_mark, clock_offset, generation, ctx.next_due, ctx.pending,
     older_pending, older_written = unpack_bytes(STATE_FORMAT_1, state)
-  term_first = ctx.sequence + 1
+  term_first, day_correction = ctx.sequence + 1, -clock_offset
 else
   version = byte(state, 1) or 0
   if version > STATE_VERSION then fail('SENTINELNEWER state') end
@@ -30,6 +30,8 @@ else
     length = STATE_LENGTH_2
     _, state_epoch, state_term, ctx.sequence, clock_mark, clock_offset, generation, ctx.next_due, ctx.pending,
       older_pending, older_written, term_first, flags, settled_at = unpack_bytes(STATE_FORMAT_2, state)
+    -- In the older formats the time of day is TIME: so it stays in a namespace that was just raised.
+    day_correction = -clock_offset
   else
     fail('SENTINELCORRUPT state')
   end

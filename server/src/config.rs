@@ -92,11 +92,12 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_BATCHES_IN_FLIGHT", default_value_t = 1, value_name = "BATCHES")]
     pub batches_in_flight: usize,
 
-    /// How long a batch whose reply was lost is sent again before its callers hear OUTCOME_UNKNOWN, and half of the retention at most, 0s to 5m
+    /// How long a batch whose reply was lost is sent again before OUTCOME_UNKNOWN, 0s to 5m; half of the retention at most
     #[arg(long, env = "SENTINEL_RESEND_FOR", default_value = "5s", value_parser = duration, value_name = "DURATION")]
     pub resend_for: Duration,
 
-    /// Pause between two sweeps of idle partitions for holds past their deadline, 10ms to 1m
+    /// Pause between two sweeps of idle partitions for holds past their deadline, 10ms to 1m; above 2s a server that just started
+    /// may not hear in time that the store's clock has made a step
     #[arg(long, env = "SENTINEL_SWEEP_INTERVAL", default_value = "250ms", value_parser = duration, value_name = "DURATION")]
     pub sweep_interval: Duration,
 
@@ -140,7 +141,7 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_PARTITIONS", default_value_t = 1, value_name = "PARTITIONS")]
     pub partitions: u16,
 
-    /// Records (reservations and remembered requests) that a new namespace may hold, 1 to 1,000,000,000
+    /// Records (reservations and remembered requests of buyers) that a new namespace may hold, 1 to 1,000,000,000
     #[arg(long, env = "SENTINEL_QUOTA_RECORDS", default_value_t = 10_000_000, value_name = "RECORDS")]
     pub quota_records: u64,
 
@@ -148,7 +149,7 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_QUOTA_SKUS", default_value_t = 1_000_000, value_name = "SKUS")]
     pub quota_skus: u64,
 
-    /// Format of a new namespace, 1 to 3; the older one while servers of a release before 0.2 use the same store
+    /// Format of a new namespace, 1 to 3; 1 while servers of a release before 0.2 use the same store
     #[arg(long, env = "SENTINEL_FORMAT", default_value_t = 3, value_name = "FORMAT")]
     pub format: u8,
 

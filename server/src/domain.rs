@@ -377,7 +377,7 @@ mod base64url {
     }
 }
 
-/// An instant on the store's clock: milliseconds since 1970.
+/// An instant on the partition's clock, or its time of day: milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Millis(pub(crate) u64);
 

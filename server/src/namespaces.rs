@@ -191,7 +191,7 @@ fn digest(mac: Hmac<Sha256>, parts: &[&[u8]]) -> Id {
 
 /// Makes a change of config until it is known what became of it: it has an identity, so that it means the same however
 /// often it arrives.
-async fn settle<T, F: Future<Output = Result<T, StoreError>>>(
+async fn send_until_known<T, F: Future<Output = Result<T, StoreError>>>(
     attempt: impl Fn() -> F,
     mut resends: Resends,
     in_doubt: &AtomicBool,
@@ -215,6 +215,8 @@ async fn settle<T, F: Future<Output = Result<T, StoreError>>>(
                 in_doubt.store(false, Ordering::Relaxed);
                 return Err(error.into());
             }
+            // Nothing but an operator changes that; what the earlier attempt did stays unknown.
+            (Err(StoreError::Denied { .. }), Some(why)) => return Err(Unchanged::OutcomeUnknown { why: why.clone() }),
             // Whatever it is now: an earlier attempt may have been applied.
             (Err(_), Some(_)) => {}
         }
@@ -388,7 +390,7 @@ impl Namespaces {
                 let memo = request.memo(&next)?;
                 self.register(name).await?;
                 let make = || self.open_partition(name, 0, &next, Some(&memo));
-                let made = settle(make, resends(next.retention), in_doubt).await?;
+                let made = send_until_known(make, resends(next.retention), in_doubt).await?;
                 if made.config == next {
                     return self.follow(name, next, false, in_doubt).await;
                 }
@@ -411,7 +413,7 @@ impl Namespaces {
                 self.store.configure(&keys, &knowledge, identity, replaced, config.as_ref(), Some(&memo))
             };
             let retention = config.as_ref().map_or(current.retention, |next| next.retention.min(current.retention));
-            let (configured, now) = settle(send, resends(retention), in_doubt).await?;
+            let (configured, now) = send_until_known(send, resends(retention), in_doubt).await?;
             match (configured, next) {
                 (Configured::Replaced, _) => return self.follow(name, now, false, in_doubt).await,
                 (Configured::Replayed, _) => return self.follow(name, now, true, in_doubt).await,

@@ -59,7 +59,9 @@ impl ClockOffsets {
     /// The larger of both, each.
     pub(crate) fn or(self, clock: Clock) -> Self {
         let larger = |one: i64, other: i64| if other.unsigned_abs() > one.unsigned_abs() { other } else { one };
-        Self { clock: larger(self.clock, clock.offset), time_of_day: larger(self.time_of_day, clock.day_offset()) }
+        // A clock in doubt is taken for right.
+        let offset = clock.offset + clock.doubt as i64;
+        Self { clock: larger(self.clock, offset), time_of_day: larger(self.time_of_day, clock.day_offset()) }
     }
 
     /// Whether one differs from the other by so many milliseconds at least.

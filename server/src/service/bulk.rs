@@ -169,7 +169,7 @@ fn whole(results: Vec<Result<v1::ProtectionOutcome, Failure>>) -> Result<Vec<i32
         Err(failure) => failure.reason().advice() == Advice::Repeat,
     });
     let told = |failure: Failure| match failure.reason().advice() {
-        Advice::Retry if in_part => {
+        Advice::Retry | Advice::Operator if in_part => {
             Failure::new(Reason::OutcomeUnknown).because(&format!("of some skus, {}", failure.message()))
         }
         _ => failure,
@@ -189,6 +189,9 @@ mod tests {
         assert_eq!(reason(vec![Ok(changed)]), Ok(vec![1]));
         assert_eq!(reason(vec![shed(), Ok(v1::ProtectionOutcome::Unchanged)]), Err(Reason::Overloaded));
         assert_eq!(reason(vec![shed(), Ok(changed)]), Err(Reason::OutcomeUnknown));
+        let denied = || Err(Failure::new(Reason::StoreDenied));
+        assert_eq!(reason(vec![denied(), Ok(changed)]), Err(Reason::OutcomeUnknown));
+        assert_eq!(reason(vec![denied(), Ok(v1::ProtectionOutcome::Unchanged)]), Err(Reason::StoreDenied));
         let lost = Err(Failure::new(Reason::OutcomeUnknown));
         assert_eq!(reason(vec![shed(), lost]), Err(Reason::OutcomeUnknown));
     }

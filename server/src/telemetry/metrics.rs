@@ -207,11 +207,11 @@ impl Metrics {
             )?,
             clock_offset: gauge(
                 "inventory_sentinel_clock_offset_seconds",
-                "How far the clock of a partition is ahead of the store's clock, of the partition where that is most.",
+                "The clock of a partition minus the store's clock, of the open partition where the difference is largest.",
             )?,
             time_of_day_offset: gauge(
                 "inventory_sentinel_time_of_day_offset_seconds",
-                "How far the time of day of a partition is ahead of the store's clock, of the partition where that is most.",
+                "The time of day of a partition minus the store's clock, of the open partition where the difference is largest.",
             )?,
             history_losses: counter(
                 "inventory_sentinel_history_losses_total",

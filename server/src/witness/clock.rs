@@ -13,6 +13,11 @@ use crate::domain::{Millis, Reading};
 /// that the script takes for a step (lua/clock.lua).
 const LONGEST_READING: Duration = Duration::from_millis(500);
 
+/// How long a reading is kept that later ones agree with.
+const READING_KEPT: Duration = Duration::from_secs(60);
+/// The difference up to which two readings agree, in milliseconds: what the script takes for no step.
+const AGREEING: u64 = 1_000;
+
 /// The last reading of the clock.
 #[derive(Debug, Default)]
 pub(super) struct KnownClock(Mutex<Option<Reading>>);
@@ -29,7 +34,13 @@ impl KnownClock {
         }
         let mut reading = self.reading();
         // A call that was sent later may be answered before.
-        if reading.is_none_or(|reading| reading.sent < sent) {
+        let is_newer = reading.is_none_or(|reading| reading.sent < sent);
+        // One that agrees is kept for a while: small steps would add up if each were taken for the truth.
+        let agrees = reading.is_some_and(|reading| {
+            sent.saturating_duration_since(reading.sent) < READING_KEPT
+                && reading.expected(sent).is_some_and(|at| at.0.abs_diff(now.0) <= AGREEING)
+        });
+        if is_newer && !agrees {
             *reading = Some(Reading { now, sent });
         }
     }

@@ -482,3 +482,71 @@ async fn a_change_of_settings_during_a_step_moves_no_deadline() {
     }
     servers[0].shop("sale").audit().await;
 }
+
+/// Time has passed since the last write, and the store's clock has made a step: a new server knows neither.
+#[tokio::test]
+async fn holds_of_a_new_server_end_in_time_after_an_idle_spell() {
+    let play = async |step: i64, is_held: bool| {
+        let redis = Redis::start_with_clock().await;
+        let launch = || SentinelProcess::launch().on(&redis).flags("--sweep-interval 50ms");
+        let first = launch().start().await;
+        let shop = first.shop("sale");
+        shop.supply("ps5", 100).await;
+        if is_held {
+            shop.hold_for("ps5", 1, Duration::from_secs(3_000)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        redis.step_clock(step);
+        let second = launch().start().await;
+        let held = hold(&second.shop("sale"), Duration::from_secs(6)).await;
+        ends_in_time(&shop, &held, &format!("step {step}, another hold {is_held}")).await;
+        shop.audit().await;
+    };
+    tokio::join!(play(-60_000, true), play(-60_000, false), play(-4_000, true), play(8_000, true), play(8_000, false));
+}
+
+/// In format 2 the time of day is that of the store, so it must not change when the namespace is raised.
+#[tokio::test]
+async fn a_raised_namespace_keeps_its_time_of_day() {
+    let redis = Redis::start_with_clock().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--sweep-interval 50ms --format 2").start().await;
+    let shop = server.shop("sale");
+    redis.step_clock(-HOUR);
+    for sku in ["open", "later", "ps5"] {
+        shop.set_stock(sku, 100, &format!("stock-{sku}")).await.expect("set");
+    }
+    shop.configure("open", rules(-600)).await.expect("configured");
+    shop.configure("later", rules(600)).await.expect("configured");
+    redis.step_clock(0);
+    // The server hears what time it is.
+    shop.counts("ps5").await;
+    time_of_day_is_right(&shop, "format 2").await;
+    let config = NamespaceConfig { format: Some(3), ..Default::default() };
+    let request = ConfigureNamespaceRequest { namespace_id: "sale".into(), config: Some(config), ..Default::default() };
+    shop.admin.clone().configure_namespace(request).await.expect("raised");
+    time_of_day_is_right(&shop, "format 3").await;
+    assert_eq!(server.metric("inventory_sentinel_time_of_day_offset_seconds").await.round(), 0.0);
+}
+
+/// The call that ends a doubt reserves and resolves too: the stock of the corrected holds is none of its business.
+#[tokio::test]
+async fn the_end_of_a_doubt_goes_together_with_other_operations() {
+    let redis = Redis::start_with_clock().await;
+    let mut server = SentinelProcess::on(&redis).await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    shop.supply("vita", 10).await;
+    let limit = prost_types::Duration { seconds: 5, nanos: 0 };
+    shop.configure("ps5", SkuRules { max_ttl: Some(limit), ..Default::default() }).await.expect("configured");
+    shop.hold_for("vita", 1, Duration::from_secs(3_600)).await;
+    server.kill9();
+    let script = Script::of(redis).await;
+    let mark = script.redis.now().await;
+    script.redis.step_clock(MINUTE);
+    script.call(None, &[RESERVE]).await;
+    let [reserve, args, _, extra] = RESERVE;
+    let said = script.call(Some(mark), &[[reserve, args, &[8; 16], extra], [b"C", b"", &[8; 16], b""]]).await;
+    assert!(said.doubt == 0 && about(said.now, mark), "{said:?}");
+    let stock: Vec<u8> = script.redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await;
+    assert_eq!((number_in(&stock[6..12]), number_in(&stock[12..18])), (1, 1), "held and sold");
+}

@@ -718,3 +718,23 @@ async fn holds_that_were_left_without_a_deadline_expire_after_the_settlement() {
     assert_eq!(pending(&alone.redis).await, (1, 0));
     shop.audit().await;
 }
+
+/// The same of HDEL: what was left half done is about no reservation.
+#[tokio::test]
+async fn a_deletion_that_was_left_half_done_is_settled() {
+    let alone = Alone::start("--sweep-interval 1m").await;
+    let adjusted = [&1i64.to_be_bytes()[..], b"old"].concat();
+    alone.make(&[("A", adjusted, alone.id(), Vec::new())]).await;
+    let meta = format!("{KEYS}meta");
+    let state: Vec<u8> = alone.redis.query(&Cmd::hget(&meta, "state")).await;
+    alone.make(&[("D", b"old".to_vec(), alone.id(), Vec::new())]).await;
+    alone.redis.query::<()>(&Cmd::hset(&meta, "state", state)).await;
+
+    let server = SentinelProcess::on(&alone.redis).await;
+    let shop = server.shop("sale");
+    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::StoreCorrupt, None);
+    shop.settle(0, &[figure("ps5", 10), figure("few", 20)], &new_id()).await.expect("settled");
+    let id = shop.hold("ps5", 1).await.reservation_id;
+    shop.commit(&id).await.expect("the sale goes on");
+    shop.audit().await;
+}
