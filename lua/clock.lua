@@ -8,8 +8,8 @@
 --
 -- A caller that has had no answer can't know whether the time since the mark has passed or TIME has made a step. The
 -- difference is kept as a doubt. Meanwhile P goes on from the mark, so that no hold ends early. New holds
--- count from the later instant, so that none of those ends early either. An operation that the two instants decide differently waits. The next caller that expects an instant
--- ends the doubt. If none has come for DOUBT_STANDS, the time has passed.
+-- count from the later instant, so that none of those ends early either. An operation that the two instants decide
+-- differently waits. The next caller that expects an instant ends the doubt. If none has come for DOUBT_STANDS, the time has passed.
 --
 -- The time of day is P plus a correction. It decides sale windows and the age of identities, and it is shown. It follows TIME
 -- only when a difference has stood for DAY_STANDS, because a step that is taken back sooner must not open a sale.
@@ -17,7 +17,6 @@
 local CLOCK_BOUND = 1000 -- ms: a smaller difference is no step
 local DOUBT_STANDS = 5000 -- ms: every server calls every partition more often (UNHEARD in server/src/sweeper.rs)
 local DAY_STANDS = 300000 -- ms
-local CLOCK_FORMAT_SINCE = 3 -- the first format of a namespace whose state has room for a doubt and a correction
 
 local time = call('TIME')
 time = time[1] * 1000 + floor(time[2] / 1000)
@@ -27,7 +26,6 @@ if clock_offset ~= 0 or is_stepped or not expected or time < clock_mark or time 
   or expected - time > CLOCK_BOUND then
   local raw, before = time + clock_offset, clock_offset + doubt
   now = raw
-  local has_stepped = false
   if expected then
     if doubt > 0 then
       -- New holds have counted from the later of the two instants.
@@ -43,18 +41,14 @@ if clock_offset ~= 0 or is_stepped or not expected or time < clock_mark or time 
     end
   elseif doubt > 0 then
     if raw >= doubt_since + DOUBT_STANDS then now, doubt = raw + doubt, 0 end
-  elseif (raw - clock_mark > CLOCK_BOUND or clock_mark - raw > CLOCK_BOUND) and ctx.format >= CLOCK_FORMAT_SINCE then
+  elseif (raw - clock_mark > CLOCK_BOUND or clock_mark - raw > CLOCK_BOUND) and ctx.format >= FIRST_WITH_STATE_3 then
     -- Where TIME is behind the mark the later instant is not known: 1 ms stands for it.
     now, doubt, doubt_since, ctx.doubted = clock_mark, max(1, raw - clock_mark), clock_mark, ''
   end
-  if now < clock_mark then
-    -- After a small step back P stands still.
-    has_stepped = now ~= raw or clock_mark - raw > CLOCK_BOUND
-    now = clock_mark
-  else
-    has_stepped = now ~= raw
-  end
-  if has_stepped then clock_offset, clock_changed = now - time, true end
+  -- After a small step back P stands still, without an offset.
+  local stands_still = now == raw and now < clock_mark and clock_mark - now <= CLOCK_BOUND
+  now = max(now, clock_mark)
+  if now ~= raw and not stands_still then clock_offset, clock_changed = now - time, true end
   if doubt_since > 0 then
     if doubt > 0 then
       ctx.doubted = ctx.doubted or call('HMGET', META, 'doubted')[1] or ''
@@ -64,7 +58,7 @@ if clock_offset ~= 0 or is_stepped or not expected or time < clock_mark or time 
     end
   end
 
-  if ctx.format >= CLOCK_FORMAT_SINCE then
+  if ctx.format >= FIRST_WITH_STATE_3 then
     local ahead = clock_offset + doubt + day_correction -- of TIME
     if ahead <= CLOCK_BOUND and ahead >= -CLOCK_BOUND then
       if day_since > 0 then day_since, clock_changed = 0, true end

@@ -30,7 +30,7 @@ local function configure()
   end
   if id ~= '' then
     call('HSET', ctx.current, id, 'M' .. ctx.now_bytes .. memo)
-    if ctx.format >= FIRST_WITH_ADMIN_RECORDS then admin_records, saves = admin_records + 1, true end
+    if ctx.format >= FIRST_WITH_STATE_3 then admin_records, saves = admin_records + 1, true end
   end
   return REPLACED
 end

@@ -48,13 +48,14 @@
 --
 -- The knowledge of the caller: 'g' if a loss gates the partition or 'n' if it does not, in upper case if the caller knows
 -- that the store's process has the replication id that is the term of its only claim, then its claims: for each
--- change that it knows to be acknowledged epoch I6, term 40, sequence I6; then the instant that it expects (clock.lua) I6, 0: none. 'open' and 'configure' take claims of
--- other epochs too: then what is here has replaced what the caller knows (history.lua).
+-- change that it knows to be acknowledged epoch I6, term 40, sequence I6; then the instant that it expects (clock.lua)
+-- I6, 0: none. 'open' and 'configure' take claims of other epochs too: then what is here has replaced what the caller knows (history.lua).
 --
 -- Reply to a batch: a head, which is one string because a client reads that in a fraction of the time: now (ms) I6, sequence
 -- before the first group I6, reservations expired by this call I4, the next deadline (ms; 0: none; not after now: more are
 -- due) I6, revision of the config I6, sequence after the last group I6, the term of that sequence 40 (zeros: none), length of the
--- clock B, number of verdicts B, the clock (nothing, or: offset of P from TIME i8, correction of P for the time of day i8, doubt I6; all in ms), verdicts on
+-- clock B, number of verdicts B, the clock (nothing, or: offset of P from TIME i8, correction of P for the time of day i8,
+-- doubt I6; all in ms), verdicts on
 -- the claims (none if all are part of the history, else a letter each: k part of it, s lost and settled, u proves
 -- nothing, l lost), the fence (nothing, or: flags B as in the state, noticed at I6, lost epoch I6, term 40, sequence I6, kept
 -- sequence I6, id 16). Then for each group an array: codes (one byte each), what the group shares, and the details of the codes that have

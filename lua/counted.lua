@@ -58,7 +58,7 @@ function reserve_by_rule(group, head, shape, rest)
         code = unfit
       elseif not fits(lines, units) then
         -- Within a group stock only falls: once it is short, all that follow are, with the same numbers.
-        rest = (ctx.backlog or ctx.is_doubtful) and 'A' or 'S'
+        rest = ctx.may_return and 'A' or 'S'
         available = availability(lines, units)
         code = rest
       elseif ctx.record_count >= ctx.quota_records then
@@ -71,7 +71,7 @@ function reserve_by_rule(group, head, shape, rest)
           ctx.record_count = ctx.record_count + 1
           taken[#taken + 1] = id
           code = units and '+' or 'K'
-        elseif (ctx.backlog or ctx.is_doubtful) and code == 'I' then
+        elseif ctx.may_return and code == 'I' then
           code, detail = 'A', nil
         end
       end

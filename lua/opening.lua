@@ -44,7 +44,7 @@ if not meta[1] and not meta[2] then
   local id, memo = ARGV[5] or '', ARGV[6] or ''
   if #id == 16 then
     call('HSET', RECORDS_A, id, 'M' .. pack('>I6', ctx.now) .. 'N' .. memo)
-    if ctx.format >= FIRST_WITH_ADMIN_RECORDS then admin_records = 1 end
+    if ctx.format >= FIRST_WITH_STATE_3 then admin_records = 1 end
   end
 elseif not meta[1] or not meta[2] then
   fail('SENTINELCORRUPT meta')

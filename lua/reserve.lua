@@ -6,7 +6,7 @@ local function reserve_plain(group, head, shape, rest)
   local ids, lines, buyers = group.ids, group.lines, buyers_of(group)
   local n, room = #ids, 0
   if not rest then
-    room, rest = MAX_OPERATIONS, (ctx.backlog or ctx.is_doubtful) and 'A' or 'S'
+    room, rest = MAX_OPERATIONS, ctx.may_return and 'A' or 'S'
     for i = 1, lines.n do room = min(room, floor(lines.stocks[i][AVAILABLE] / lines.quantities[i])) end
     if ctx.quota_records - ctx.record_count < room then room, rest = max(0, ctx.quota_records - ctx.record_count), 'Q' end
   end

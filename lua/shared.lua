@@ -62,7 +62,8 @@ local AVAILABLE, HELD, SOLD, SUPPLIED, VERSION, FLAGS = 1, 2, 3, 4, 5, 6
 local REVISION, MOST_UNITS, LONGEST_TTL, BUYER_LIMIT, OPENS, CLOSES = 1, 2, 3, 4, 5, 6
 
 -- What functions use of the partition and of this call. Made with all its fields, since Redis makes a table that grows a
--- second time. Rare, and so not among them: gated and emptied (whether the partition has lost changes and takes and adds no
+-- second time. Rare, and so not among them: is_doubtful and may_return (whether units may return that the clock, or the number of holds
+-- that are due, keeps back), doubted, doubt_lag, doubt_has_ended (clock.lua), half_done (stream_end.lua), gated and emptied (whether the partition has lost changes and takes and adds no
 -- units, or goes on), unreported (a loss has no event yet), settled_at (ms: holds that were made before are older than the
 -- last settlement), has_terms (the state is not that of format 1), missing (the answer where a reservation may be lost), fence and verdicts (of the reply).
 local ctx = {
@@ -91,7 +92,7 @@ local base_sequence = 0    -- the sequence as it was loaded
 local state_epoch, clock_mark, clock_offset, generation, older_pending, older_written = 0, 0, 0, 0, 0, 0
 local admin_records, older_admin_records = 0, 0 -- remembered requests of administrators in both generations, and in the older
 -- one: outside of the quota. In formats 1 and 2 the state has no room for them, and they count.
-local FIRST_WITH_ADMIN_RECORDS = 3 -- the first format whose state has them
+local FIRST_WITH_STATE_3 = 3 -- the first format whose state has room for them, and for a doubt and a correction of the clock
 -- The clock (clock.lua): what is added to P for the time of day, since when (P) the time of day differs from TIME; what P may be
 -- behind, and since when (P).
 local day_correction, day_since, doubt, doubt_since = 0, 0, 0, 0

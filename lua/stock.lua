@@ -45,7 +45,7 @@ local function change_stock(group, sku, delta_of, refuse)
   local delta = delta_of(stock)
   if not stock and delta < 0 then return missing_sku() end
   local available, held = stock and stock[AVAILABLE] or 0, stock and stock[HELD] or 0
-  if available + delta < 0 then return answer((ctx.backlog or ctx.is_doubtful) and 'A' or 'H', not (ctx.backlog or ctx.is_doubtful) and stock or nil) end
+  if available + delta < 0 then return answer(ctx.may_return and 'A' or 'H', not ctx.may_return and stock or nil) end
   if available + held + delta > MAX_STOCK then return answer('L') end
   local refusal
   if not stock then stock, refusal = made(sku) end
@@ -109,7 +109,7 @@ function apply.D(group)
   if replay then return replay end
   local stock = stocks[group.args]
   if ctx.gated or not stock and ctx.emptied then return answer('g') end
-  if stock and stock[HELD] > 0 then return answer((ctx.backlog or ctx.is_doubtful) and 'A' or 'h', not (ctx.backlog or ctx.is_doubtful) and stock or nil) end
+  if stock and stock[HELD] > 0 then return answer(ctx.may_return and 'A' or 'h', not ctx.may_return and stock or nil) end
   remember(group.ids[1], 'D' .. group.args)
   if not stock then return answer('k') end
   local last = answer('K', stock)

@@ -14,7 +14,7 @@ end
 -- must not undo a later change.
 local function remember(id, memo)
   put(id, 'M' .. ctx.now_bytes .. memo)
-  if ctx.format < FIRST_WITH_ADMIN_RECORDS then
+  if ctx.format < FIRST_WITH_STATE_3 then
     ctx.record_count = ctx.record_count + 1
   else
     admin_records = admin_records + 1

@@ -45,7 +45,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("SET", &[KEYS, "", "NX", "GET"]),
 ];
 
-/// The same commands without a key, so that a missing command is told from missing keys. Redis looks for the keys of these
+/// The same commands without a key, so that a missing command can be distinguished from missing keys. Redis looks for the keys of these
 /// where they should be, however short the command is: EVAL has to say that it has none, and SET cannot; it comes last, when
 /// it is known whether keys are missing.
 const KEYLESS: &[(&str, Option<&[&str]>)] = &[("EVALSHA", Some(&["", "0"])), ("EVAL", Some(&["", "0"])), ("SET", None)];
@@ -137,7 +137,7 @@ pub(super) async fn named(connection: &mut Connection, error: StoreError) -> Sto
 mod tests {
     use super::*;
 
-    /// The page that tells operators which permissions the service needs.
+    /// The page for operators with the permissions that the service needs.
     const PAGE: &str = include_str!("../../../docs/permissions.md");
 
     #[test]

@@ -10,8 +10,8 @@ use deadpool_redis::redis::{Cmd, RedisError, Value, aio::MultiplexedConnection, 
 use inventory_sentinel::{Reason, v1};
 use sentinel_server::{least_acl, script_source};
 use sentinel_tests::{
-    Proxy, Redis, SentinelProcess, assert_refused, epoch, eventually, figure, new_id, number_in, order, script_call,
-    until_fenced,
+    Proxy, Redis, SentinelProcess, Shop, assert_refused, epoch, eventually, figure, new_id, number_in, order,
+    script_call, until_fenced,
 };
 use tokio::time::timeout;
 use tonic::Status;
@@ -670,10 +670,7 @@ async fn a_partition_that_was_left_half_done_is_settled() {
 
     let server = SentinelProcess::on(&alone.redis).await;
     let shop = server.shop("sale");
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::StoreCorrupt, None);
-    shop.settle(0, &[figure("ps5", 10), figure("few", 20)], &new_id()).await.expect("settled");
-    let id = shop.hold("ps5", 1).await.reservation_id;
-    shop.commit(&id).await.expect("the sale goes on");
+    is_settled_and_sells(&shop).await;
     assert_eq!(shop.counts("ps5").await, (9, 0, 1));
     assert_eq!(
         pending(&alone.redis).await,
@@ -681,6 +678,14 @@ async fn a_partition_that_was_left_half_done_is_settled() {
         "what the state counts: a generation with a pending hold never goes"
     );
     shop.audit().await;
+}
+
+/// The partition refuses changes, is settled, and goes on.
+async fn is_settled_and_sells(shop: &Shop) {
+    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::StoreCorrupt, None);
+    shop.settle(0, &[figure("ps5", 10), figure("few", 20)], &new_id()).await.expect("settled");
+    let id = shop.hold("ps5", 1).await.reservation_id;
+    shop.commit(&id).await.expect("the sale goes on");
 }
 
 /// Pending reservations as the state counts them: of both generations, and of the older one.
@@ -732,9 +737,6 @@ async fn a_deletion_that_was_left_half_done_is_settled() {
 
     let server = SentinelProcess::on(&alone.redis).await;
     let shop = server.shop("sale");
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::StoreCorrupt, None);
-    shop.settle(0, &[figure("ps5", 10), figure("few", 20)], &new_id()).await.expect("settled");
-    let id = shop.hold("ps5", 1).await.reservation_id;
-    shop.commit(&id).await.expect("the sale goes on");
+    is_settled_and_sells(&shop).await;
     shop.audit().await;
 }

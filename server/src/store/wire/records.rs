@@ -60,7 +60,7 @@ pub(crate) fn is_memo(record: &[u8]) -> bool {
     record.first() == Some(&b'M')
 }
 
-/// The form of a reservation's record, which its letter tells beside the state.
+/// The form of a reservation's record, which its letter gives beside the state.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Plain,
