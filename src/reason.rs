@@ -132,6 +132,9 @@ catalogue! {
     EventsCompacted "EVENTS_COMPACTED" OutOfRange Decide "changes behind the resume token are not kept any more: compare with the lists and begin anew";
     NamespaceQuota "NAMESPACE_QUOTA" ResourceExhausted Retry "the namespace holds as many records or SKUs as it may";
     StoreFull "STORE_FULL" ResourceExhausted Retry "the store is at its memory limit: nothing new is held, and no SKU is made";
+    RequestTooLarge "REQUEST_TOO_LARGE" ResourceExhausted Fix "the request has more bytes than its method allows: 262,144, or --max-request-bytes for Batch and ImportStock; or far more entries";
+    RequestTooSlow "REQUEST_TOO_SLOW" ResourceExhausted Retry "the request did not arrive in full in time";
+    MalformedRequest "MALFORMED_REQUEST" InvalidArgument Fix "the request is not one gRPC message";
     Overloaded "OVERLOADED" ResourceExhausted Retry "shed before execution: too many calls wait";
     TooManyWatches "TOO_MANY_WATCHES" ResourceExhausted Retry "this server has as many streams, or watches as many namespaces, as it may";
     WatchTooSlow "WATCH_TOO_SLOW" ResourceExhausted Retry "the stream was not read fast enough: call again with the last resume token";

@@ -1,50 +1,130 @@
 //! The operator's port: `/metrics`, `/livez`, `/readyz`. Plain HTTP, read-only; it knows the
 //! metrics and the health of the server and nothing of its calls.
 
-use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tokio::net::TcpListener;
+use bytes::Bytes;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::health::Health;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::transport::{ADMIN, TransportMetrics};
+use crate::transport::accept::Accept;
+use crate::transport::peer::Closed;
+use crate::transport::places::{Place, Places};
 
-/// Longest wait for requests under way once the server stops.
+/// Connections that are open at once; for one more the oldest is closed.
+const MAX_CONNECTIONS: usize = 64;
+/// Longest life of a connection. A scraper opens another one.
+const LONGEST_LIFE: Duration = Duration::from_secs(60);
+/// Longest time for the head of a request to come.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a request's head.
+const MAX_HEAD: usize = 16 * 1_024;
+/// Scrapes of a second that see the metrics as they are; further ones see those of the scrape before.
+const FRESH_SCRAPES: u32 = 50;
+/// Longest wait for requests under way once the server stops, or the connection has lived its life.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
-/// Serves until it is told to stop.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    metrics: Arc<Metrics>,
-    health: Health,
-    shutdown: CancellationToken,
-) -> io::Result<()> {
+/// Serves until the shutdown.
+pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, health: Health, shutdown: CancellationToken) {
+    let port = metrics.transport().of_port(ADMIN);
     let router = Router::new()
         .route("/metrics", get(write_metrics))
-        .with_state(metrics)
+        .with_state(Arc::new(Scrapes::new(metrics)))
         // Alive is whoever answers: it is not the store's health, or its outage would restart servers.
         .route("/livez", get(async || "ok\n"))
         .merge(Router::new().route("/readyz", get(readiness)).with_state(health));
-    let stop_hard = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(STOP_LIMIT).await;
-    };
-    let serve = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let places = Arc::new(Places::new(MAX_CONNECTIONS, port.clone()));
+    let mut accept = Accept::new(listener, port.clone());
+    let tracker = TaskTracker::new();
+    loop {
+        let stream = tokio::select! {
+            () = shutdown.cancelled() => break,
+            stream = accept.next() => stream,
+        };
+        let Some(stream) = stream else {
+            places.close_idle();
+            continue;
+        };
+        if let Some(place) = places.take() {
+            tracker.spawn(connection(stream, router.clone(), place, port.clone(), shutdown.clone()));
+        }
+    }
+    tracker.close();
+    tracker.wait().await;
+}
+
+/// Serves one connection until it ends, for as long as one may live.
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    place: Place,
+    metrics: TransportMetrics,
+    shutdown: CancellationToken,
+) {
+    let peer = place.peer();
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
     tokio::select! {
-        result = serve => result,
-        () = stop_hard => Ok(()),
+        _ = connection.as_mut() => return,
+        closed = peer.until_closed() => return metrics.inc_closed(closed),
+        () = shutdown.cancelled() => {}
+        () = tokio::time::sleep(LONGEST_LIFE) => metrics.inc_closed(Closed::Aged),
+    }
+    connection.as_mut().graceful_shutdown();
+    // One that is not read has no end of its own.
+    let _ = tokio::time::timeout(STOP_LIMIT, connection).await;
+}
+
+/// The metrics as text. To encode them takes time that calls would miss, so not every scrape of a flood does.
+struct Scrapes {
+    metrics: Arc<Metrics>,
+    last: Mutex<Last>,
+}
+
+struct Last {
+    text: Bytes,
+    /// When this second of scrapes began, and how many it had.
+    since: Instant,
+    scrapes: u32,
+}
+
+impl Scrapes {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, last: Mutex::new(Last { text: Bytes::new(), since: Instant::now(), scrapes: 0 }) }
+    }
+
+    fn text(&self) -> Bytes {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.since.elapsed() >= Duration::from_secs(1) {
+            (last.since, last.scrapes) = (Instant::now(), 0);
+        }
+        last.scrapes = last.scrapes.saturating_add(1);
+        if last.scrapes <= FRESH_SCRAPES {
+            last.text = self.metrics.encode().into();
+        }
+        last.text.clone()
     }
 }
 
-async fn write_metrics(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], metrics.encode())
+async fn write_metrics(State(scrapes): State<Arc<Scrapes>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], scrapes.text())
 }
 
 async fn readiness(State(health): State<Health>) -> impl IntoResponse {
@@ -91,6 +171,6 @@ mod tests {
 
         let _idle = TcpStream::connect(address).await.unwrap();
         shutdown.cancel();
-        tokio::time::timeout(3 * STOP_LIMIT, server).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(3 * STOP_LIMIT, server).await.unwrap().unwrap();
     }
 }

@@ -22,6 +22,11 @@ pub use redis_url::RedisUrl;
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// Bytes of a connection's window that each of its calls needs. The HTTP/2 library counts a small frame that nobody has read
+/// yet as 256 bytes, and closes a connection on which these come to more than half of its window: so every call must find room
+/// for its one frame.
+const CALL_WINDOW: usize = 512;
+
 /// Exit code of a process that was configured wrongly (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
 
@@ -105,9 +110,63 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_DRAIN_GRACE", default_value = "10s", value_parser = duration, value_name = "DURATION")]
     pub drain_grace: Duration,
 
-    /// Calls that one client connection may have under way, 1 to 1,000,000
-    #[arg(long, env = "SENTINEL_MAX_STREAMS", default_value_t = 65_536, value_name = "CALLS")]
+    /// Client connections, 1 to 1,000,000; the one that has been longest without a call is closed for one more
+    #[arg(long, env = "SENTINEL_MAX_CONNECTIONS", default_value_t = 1_024, value_name = "CONNECTIONS")]
+    pub max_connections: usize,
+
+    /// Calls that one client connection may have under way, 1 to 65,536
+    #[arg(long, env = "SENTINEL_MAX_STREAMS", default_value_t = 256, value_name = "CALLS")]
     pub max_streams: u32,
+
+    /// Bytes that a client connection may send before they are read, 65,535 to 1,073,741,824; at least 512 for each call
+    #[arg(long, env = "SENTINEL_CONNECTION_WINDOW", default_value_t = 131_072, value_name = "BYTES")]
+    pub connection_window: u32,
+
+    /// Bytes that the windows of all client connections may come to, 1,048,576 to 1,099,511,627,776
+    #[arg(long, env = "SENTINEL_RECEIVE_BUDGET", default_value_t = 134_217_728, value_name = "BYTES")]
+    pub receive_budget: usize,
+
+    /// Bytes of requests that have not arrived in full, 1,048,576 to 1,099,511,627,776; beyond it the oldest are cut
+    #[arg(long, env = "SENTINEL_REQUEST_BUDGET", default_value_t = 33_554_432, value_name = "BYTES")]
+    pub request_budget: usize,
+
+    /// Requests that have not arrived in full, 1 to 1,000,000; for one more the oldest is cut
+    #[arg(long, env = "SENTINEL_MAX_UNFINISHED_REQUESTS", default_value_t = 8_192, value_name = "REQUESTS")]
+    pub max_unfinished_requests: usize,
+
+    /// Bytes of large or streamed responses that their callers have not read, 1,048,576 to 1,099,511,627,776; beyond it those that
+    /// have waited longest are cut
+    #[arg(long, env = "SENTINEL_RESPONSE_BUDGET", default_value_t = 67_108_864, value_name = "BYTES")]
+    pub response_budget: usize,
+
+    /// Imports and reflection streams that are open, 1 to 1,000,000
+    #[arg(long, env = "SENTINEL_MAX_REQUEST_STREAMS", default_value_t = 64, value_name = "STREAMS")]
+    pub max_request_streams: usize,
+
+    /// Longest pause of a client between two messages of an import, 100ms to 1h
+    #[arg(long, env = "SENTINEL_STREAM_PAUSE", default_value = "1m", value_parser = duration, value_name = "DURATION")]
+    pub stream_pause: Duration,
+
+    /// Longest time for the HTTP/2 handshake of a client connection, 100ms to 10m
+    #[arg(long, env = "SENTINEL_HANDSHAKE_TIMEOUT", default_value = "5s", value_parser = duration, value_name = "DURATION")]
+    pub handshake_timeout: Duration,
+
+    /// Longest time for a request, its headers or a frame to arrive in full, 100ms to 10m
+    #[arg(long, env = "SENTINEL_REQUEST_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub request_timeout: Duration,
+
+    /// Longest time that a large or streamed response, or a connection, is not read although something is there, 100ms to 1h
+    #[arg(long, env = "SENTINEL_RESPONSE_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    pub response_timeout: Duration,
+
+    /// Calls that a client connection may give up in a second, 1 to 1,000,000; four seconds' worth at once
+    #[arg(long, env = "SENTINEL_MAX_RESETS", default_value_t = 5_000, value_name = "RESETS")]
+    pub max_resets: u32,
+
+    /// Control frames that a client connection may send in a second, 100 to 10,000,000; four seconds' worth at once. A SETTINGS frame
+    /// counts as 100, a PRIORITY, CONTINUATION, empty DATA or unknown frame as 10
+    #[arg(long, env = "SENTINEL_MAX_CONTROL_FRAMES", default_value_t = 20_000, value_name = "FRAMES")]
+    pub max_control_frames: u32,
 
     /// Streams that watch a namespace, 1 to 1,000,000
     #[arg(long, env = "SENTINEL_MAX_WATCHES", default_value_t = 10_000, value_name = "STREAMS")]
@@ -117,8 +176,8 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_MAX_WATCHED_NAMESPACES", default_value_t = 64, value_name = "NAMESPACES")]
     pub max_watched_namespaces: usize,
 
-    /// Longest request, 1024 to 67,108,864 bytes
-    #[arg(long, env = "SENTINEL_MAX_REQUEST_BYTES", default_value_t = 1_048_576, value_name = "BYTES")]
+    /// Longest Batch, and longest message of an import, 1,024 to 67,108,864 bytes; other requests have 262,144 bytes at most
+    #[arg(long, env = "SENTINEL_MAX_REQUEST_BYTES", default_value_t = 4_194_304, value_name = "BYTES")]
     pub max_request_bytes: usize,
 
     /// Life of a hold that names none, in a new namespace; 1ms to --max-ttl
@@ -246,7 +305,16 @@ impl Config {
         check.number("queue-limit", self.queue_limit, 1, 10_000_000);
         check.number("batch-max-operations", self.batch_max_operations, 1, 512);
         check.number("batches-in-flight", self.batches_in_flight, 1, 64);
-        check.number("max-streams", self.max_streams, 1, 1_000_000);
+        check.number("max-connections", self.max_connections, 1, 1_000_000);
+        check.number("max-streams", self.max_streams, 1, 65_536);
+        check.number("connection-window", self.connection_window, 65_535, 1 << 30);
+        check.number("receive-budget", self.receive_budget, 1 << 20, 1 << 40);
+        check.number("request-budget", self.request_budget, 1 << 20, 1 << 40);
+        check.number("max-unfinished-requests", self.max_unfinished_requests, 1, 1_000_000);
+        check.number("response-budget", self.response_budget, 1 << 20, 1 << 40);
+        check.number("max-request-streams", self.max_request_streams, 1, 1_000_000);
+        check.number("max-resets", self.max_resets, 1, 1_000_000);
+        check.number("max-control-frames", self.max_control_frames, 100, 10_000_000);
         check.number("max-watches", self.max_watches, 1, 1_000_000);
         check.number("max-watched-namespaces", self.max_watched_namespaces, 1, 1_024);
         check.number("max-request-bytes", self.max_request_bytes, 1_024, 67_108_864);
@@ -261,11 +329,16 @@ impl Config {
         check.duration("resend-for", self.resend_for, Duration::ZERO, 5 * MINUTE);
         check.duration("sweep-interval", self.sweep_interval, 10 * MILLISECOND, MINUTE);
         check.duration("drain-grace", self.drain_grace, Duration::ZERO, 10 * MINUTE);
+        check.duration("stream-pause", self.stream_pause, 100 * MILLISECOND, 60 * MINUTE);
+        check.duration("handshake-timeout", self.handshake_timeout, 100 * MILLISECOND, 10 * MINUTE);
+        check.duration("request-timeout", self.request_timeout, 100 * MILLISECOND, 10 * MINUTE);
+        check.duration("response-timeout", self.response_timeout, 100 * MILLISECOND, 60 * MINUTE);
         check.duration("max-ttl", self.max_ttl, MILLISECOND, domain::MAX_TTL);
         check.duration("max-life", self.max_life, self.max_ttl, domain::MAX_LIFE);
         check.duration("default-ttl", self.default_ttl, MILLISECOND, self.max_ttl);
         check.duration("retention", self.retention, domain::RETENTION.0, domain::RETENTION.1);
 
+        self.check_windows(&mut check);
         if self.listen == self.admin_listen && self.listen.port() != 0 {
             check.problem(format!("--listen and --admin-listen are both {}: give them different ports", self.listen));
         }
@@ -293,6 +366,28 @@ impl Config {
             check.problem(format!("--log {:?}: {error}", self.log));
         }
         check.finish()
+    }
+}
+
+impl Config {
+    /// Whether the windows of the connections fit together with their number and that of their calls.
+    fn check_windows(&self, check: &mut Check) {
+        let window = self.connection_window as usize;
+        if self.max_connections.saturating_mul(window) > self.receive_budget {
+            check.problem(format!(
+                "--max-connections {} with a --connection-window of {window} bytes can take {} bytes of memory: that is more than \
+                 --receive-budget {}",
+                self.max_connections,
+                self.max_connections.saturating_mul(window),
+                self.receive_budget
+            ));
+        }
+        if (self.max_streams as usize).saturating_mul(CALL_WINDOW) > window {
+            check.problem(format!(
+                "--connection-window is {window}: --max-streams {} needs {CALL_WINDOW} bytes for each call",
+                self.max_streams
+            ));
+        }
     }
 }
 

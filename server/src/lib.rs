@@ -12,6 +12,7 @@
 //! - `witness`: what this server knows of each partition's history, so that it notices a store that lost changes.
 //! - `store`: Redis: keys, bytes, script, connections, the embedded child.
 //! - `domain`: SKU, quantity, operation, outcome, refusal; parsed once, no I/O.
+//! - `transport`: the gRPC port: connections, and what a stranger can take of the machine.
 //! - `direct`: the way of checkout calls past the router.
 //! - [`config`], [`telemetry`]: what an operator sets, and what he sees.
 //!
@@ -30,8 +31,8 @@ use inventory_sentinel::v1::{
 };
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Server, server::TcpIncoming};
-use tower_layer::{Identity, Stack};
+use tonic::service::Routes;
+use tower_layer::Layer as _;
 
 mod admin_http;
 pub mod config;
@@ -45,13 +46,14 @@ mod service;
 mod store;
 mod sweeper;
 pub mod telemetry;
+mod transport;
 mod watch;
 mod witness;
 
 #[doc(hidden)]
 pub use store::permissions::least_acl;
 pub use store::{embedded::EmbeddedError, script::script_source};
-pub use telemetry::grpc::TraceLayer;
+pub use transport::accept::bind;
 
 use crate::{
     config::{Config, Durability},
@@ -66,24 +68,12 @@ use crate::{
         error::StoreError,
         pool::{Limits, Pool},
     },
-    telemetry::metrics::Metrics,
+    telemetry::{grpc::TraceLayer, metrics::Metrics},
+    transport::TransportLimits,
     watch::{Hub, WatchLimits},
     witness::{StateError, Witnesses},
 };
 
-/// Bytes that may be under way in one call before the receiver has read them.
-const STREAM_WINDOW: u32 = 1 << 17;
-/// The same for a whole connection, at least; and for each call that it may have under way. The HTTP/2
-/// library counts a small frame that nobody has read yet as 256 bytes, and closes a connection on which
-/// these come to more than half of its window: so every call must find room for its one frame.
-const CONNECTION_WINDOW: u32 = 1 << 20;
-const CALL_WINDOW: u32 = 512;
-/// The largest window that HTTP/2 knows.
-const MAX_WINDOW: u32 = (1 << 31) - 1;
-/// A connection that is silent for so long is asked whether it still lives...
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// ... and closed if it does not answer within this.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time that background tasks get to end.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -110,9 +100,6 @@ pub enum RunError {
     /// The descriptors of the API can't be served.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The gRPC server failed.
-    #[error("the grpc server failed: {0}")]
-    Serve(#[from] tonic::transport::Error),
 }
 
 impl RunError {
@@ -133,8 +120,7 @@ impl RunError {
 /// # Errors
 /// As [`RunError`] says; after an orderly stop there is none.
 pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), RunError> {
-    let admin = TcpListener::bind(config.admin_listen)
-        .await
+    let admin = bind(config.admin_listen)
         .map_err(|error| RunError::Listen { address: config.admin_listen.to_string(), error })?;
     let metrics = Arc::new(Metrics::new());
     let gates = config.durability == Durability::Durable;
@@ -210,27 +196,26 @@ async fn serve(
     log_address("admin", &admin);
     tasks.spawn(admin_http::serve(admin, Arc::clone(&metrics), health.clone(), stop.clone()));
 
+    let port_metrics = metrics.transport();
     let desk = Desk::new(namespaces, gate, metrics, shutdown.clone());
     log_address("grpc", &listener);
-    let checkout = InventorySentinelServer::new(Checkout(desk.clone(), Arc::clone(&hub)))
-        .max_decoding_message_size(config.max_request_bytes);
-    let server = transport(config.max_streams)
-        .layer(DirectLayer(checkout))
-        .add_service(
-            InventoryEventsServer::new(Events { desk: desk.clone(), hub })
-                .max_decoding_message_size(config.max_request_bytes),
-        )
-        .add_service(
-            InventoryAdminServer::new(Admin::new(desk, store, witnesses, config.durability))
-                .max_decoding_message_size(config.max_request_bytes),
-        )
-        .add_service(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            shutdown.clone().cancelled_owned(),
-        );
+    let max_request = config.max_request_bytes;
+    let checkout =
+        InventorySentinelServer::new(Checkout(desk.clone(), Arc::clone(&hub))).max_decoding_message_size(max_request);
+    let routes = Routes::new(
+        InventoryEventsServer::new(Events { desk: desk.clone(), hub }).max_decoding_message_size(max_request),
+    )
+    .add_service(
+        InventoryAdminServer::new(Admin::new(desk, store, witnesses, config.durability))
+            .max_decoding_message_size(max_request),
+    )
+    .add_service(health_service)
+    .add_service(reflection().build_v1()?)
+    .add_service(reflection().build_v1alpha()?)
+    .prepare();
+    let services = TraceLayer.layer(DirectLayer(checkout).layer(routes));
+    let limits = TransportLimits::from(&*config);
+    let server = transport::serve(listener, services, limits, port_metrics, shutdown.clone());
 
     // Health turns first; then the grace begins, which an idle connection can't stretch.
     let drained = async {
@@ -238,19 +223,18 @@ async fn serve(
         health.set_draining().await;
         tokio::time::sleep(config.drain_grace).await;
     };
-    let result = tokio::select! {
-        result = server => result.map_err(RunError::from),
+    tokio::select! {
+        () = server => {}
         () = drained => {
             tracing::warn!(grace = ?config.drain_grace, "calls were still under way when the grace was over");
-            Ok(())
         }
-    };
+    }
     stop.cancel();
     tasks.close();
     if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
         tracing::warn!(limit = ?STOP_LIMIT, "background tasks did not end in time");
     }
-    result
+    Ok(())
 }
 
 /// The threads that serve, as many as the configuration and the machine ask for. A single one runs tokio's
@@ -267,21 +251,12 @@ pub fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
     }
 }
 
-/// The gRPC transport as it is set here, for connections of so many calls at once, with all that a call passes
-/// before its handler. Public so that other handlers can be measured on the same one.
-pub fn transport(max_streams: u32) -> Server<Stack<TraceLayer, Identity>> {
-    Server::builder()
-        .initial_connection_window_size(connection_window(max_streams))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(max_streams)
-        .layer(TraceLayer)
-}
-
-/// Bytes that may be under way on a connection of so many calls.
-fn connection_window(calls: u32) -> u32 {
-    calls.saturating_mul(CALL_WINDOW).clamp(CONNECTION_WINDOW, MAX_WINDOW)
+/// Serves these services as this server serves its own, until the shutdown. Public so that other handlers can be measured on
+/// the same transport.
+pub async fn serve_routes(config: &Config, listener: TcpListener, routes: Routes, shutdown: CancellationToken) {
+    let services = TraceLayer.layer(routes.prepare());
+    let metrics = Metrics::new().transport();
+    transport::serve(listener, services, TransportLimits::from(config), metrics, shutdown).await;
 }
 
 /// Describes our services, the health service, and the details of errors, so that grpcurl shows a

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use sentinel_server::config::{Config, EXIT_CONFIG};
 use sentinel_server::telemetry::{self, Telemetry};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +65,7 @@ async fn serve(config: Config, telemetry: Telemetry) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let listener = match TcpListener::bind(config.listen).await {
+    let listener = match sentinel_server::bind(config.listen) {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(address = %config.listen, %error, "cannot listen");

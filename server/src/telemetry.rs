@@ -5,7 +5,7 @@
 //! - `otlp`: traces to a collector, off by default, never in the way of a call.
 //! - `spans`: the spans that are exported, and their links.
 //! - `grpc`: the tower layer that makes a span of each call.
-//! - `metrics`: counters and histograms in the Prometheus text format.
+//! - `metrics`: counters and histograms in the Prometheus text format; `transport`: those of the gRPC port.
 
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ mod logs;
 pub(crate) mod metrics;
 mod otlp;
 pub(crate) mod spans;
+pub(crate) mod transport;
 
 /// Longest time that stopping waits for the last spans to leave.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);

@@ -12,7 +12,8 @@ use inventory_sentinel::v1::{
 use prost_types::Timestamp;
 use sentinel_server::config::Config;
 use tokio::net::TcpListener;
-use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, service::Routes};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -120,10 +121,7 @@ async fn serve(address: SocketAddr, config: &Config) -> Result<()> {
     let listener = TcpListener::bind(address).await?;
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<InventorySentinelServer<AtOnce>>().await;
-    sentinel_server::transport(config.max_streams)
-        .add_service(InventorySentinelServer::new(AtOnce))
-        .add_service(health)
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
-        .await?;
+    let routes = Routes::new(InventorySentinelServer::new(AtOnce)).add_service(health);
+    sentinel_server::serve_routes(config, listener, routes, CancellationToken::new()).await;
     Ok(())
 }

@@ -225,6 +225,11 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     })
 }
 
+/// A refusal of a call that no service has seen.
+pub(crate) fn refusal(reason: Reason) -> Status {
+    Failure::new(reason).into()
+}
+
 /// A lane answered with something that the operation can't have: a defect.
 fn unexpected(outcome: &Outcome) -> Failure {
     Failure::new(Reason::Internal).because(&format!("unexpected outcome {outcome:?}"))

@@ -22,7 +22,7 @@ const MAX_PATH_BYTES: usize = 128;
 
 /// Adds a span to each call, while spans are exported.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct TraceLayer;
+pub(crate) struct TraceLayer;
 
 impl<S> Layer<S> for TraceLayer {
     type Service = Trace<S>;
@@ -34,7 +34,7 @@ impl<S> Layer<S> for TraceLayer {
 
 /// The service that [`TraceLayer`] makes.
 #[derive(Clone, Debug)]
-pub struct Trace<S> {
+pub(crate) struct Trace<S> {
     inner: S,
 }
 
@@ -63,7 +63,7 @@ where
 
 pin_project! {
     /// A call within its span. The span ends with the head of the response, or with a stream that holds it.
-    pub struct Traced<F> {
+    pub(crate) struct Traced<F> {
         #[pin]
         inner: F,
         span: Span,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::transport::TransportMetrics;
 use crate::domain::ClockOffsets;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -103,6 +104,7 @@ pub(crate) struct Metrics {
     fenced: IntGauge,
     watches: IntGauge,
     cut_off: IntCounter,
+    transport: TransportMetrics,
 }
 
 /// The operations with a counter of their own, by their place in [`Operation`].
@@ -188,7 +190,9 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok(counter)
         };
+        let transport = TransportMetrics::new(&registry)?;
         Ok(Metrics {
+            transport,
             calls: COUNTED.map(|operation| {
                 let calls = &counted[operation as usize];
                 std::array::from_fn(|status| calls.with_label_values(&[CallStatus::ALL[status].label()]))
@@ -289,6 +293,11 @@ impl Metrics {
     /// So many partitions more, or fewer, are fenced.
     pub(crate) fn add_fenced(&self, partitions: i64) {
         self.fenced.add(partitions);
+    }
+
+    /// Those of the gRPC port.
+    pub(crate) fn transport(&self) -> TransportMetrics {
+        self.transport.clone()
     }
 
     /// Everything, in the Prometheus text format.

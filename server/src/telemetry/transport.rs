@@ -1,0 +1,123 @@
+//! The metrics of the ports: connections, calls that were cut, bytes that wait for a client.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::transport::peer::Closed;
+
+/// The names of the ports, as labels and in the log.
+pub(crate) const GRPC: &str = "grpc";
+pub(crate) const ADMIN: &str = "admin";
+
+/// The metrics of one port. Clones share their series.
+#[derive(Clone, Debug)]
+pub(crate) struct TransportMetrics {
+    port: &'static str,
+    connections: IntGaugeVec,
+    closed: IntCounterVec,
+    refused: IntCounterVec,
+    accept_failures: IntCounterVec,
+    calls_cut: IntCounterVec,
+    waiting: IntGaugeVec,
+}
+
+impl TransportMetrics {
+    /// Of the gRPC port, with every series at zero.
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let metrics = Self {
+            port: GRPC,
+            connections: IntGaugeVec::new(
+                Opts::new("inventory_sentinel_connections", "Client connections that are open."),
+                &["port"],
+            )?,
+            closed: counters(
+                "inventory_sentinel_connections_closed_total",
+                "Client connections that this server closed, by why: too many control frames or resets (flood), no HTTP/2 \
+                 handshake in time (handshake), an incomplete frame (slow_frame), no reading (slow_reader), too many calls \
+                 cut (cuts), no place left (evicted), open for the longest time (aged).",
+                &["port", "reason"],
+            )?,
+            refused: counters(
+                "inventory_sentinel_connections_refused_total",
+                "Client connections that were closed at once because each of the others had a call.",
+                &["port"],
+            )?,
+            accept_failures: counters(
+                "inventory_sentinel_accept_failures_total",
+                "Attempts to accept a connection that the system refused, for want of descriptors or memory.",
+                &["port"],
+            )?,
+            calls_cut: counters(
+                "inventory_sentinel_calls_cut_total",
+                "Calls that were cut for a bound of the server: too many requests were incomplete, too much of the responses \
+                 was unread, or the response was not read in time (slow_reader).",
+                &["reason"],
+            )?,
+            waiting: IntGaugeVec::new(
+                Opts::new(
+                    "inventory_sentinel_waiting_bytes",
+                    "Bytes of requests that have not come in full, and of large or streamed responses that are not read.",
+                ),
+                &["direction"],
+            )?,
+        };
+        for port in [GRPC, ADMIN] {
+            metrics.connections.with_label_values(&[port]);
+            metrics.refused.with_label_values(&[port]);
+            metrics.accept_failures.with_label_values(&[port]);
+            for closed in Closed::ALL {
+                metrics.closed.with_label_values(&[port, closed.label()]);
+            }
+        }
+        registry.register(Box::new(metrics.connections.clone()))?;
+        registry.register(Box::new(metrics.closed.clone()))?;
+        registry.register(Box::new(metrics.refused.clone()))?;
+        registry.register(Box::new(metrics.accept_failures.clone()))?;
+        registry.register(Box::new(metrics.calls_cut.clone()))?;
+        registry.register(Box::new(metrics.waiting.clone()))?;
+        Ok(metrics)
+    }
+
+    /// Of another port.
+    pub(crate) fn of_port(&self, port: &'static str) -> Self {
+        Self { port, ..self.clone() }
+    }
+
+    /// The name of the port.
+    pub(crate) fn port(&self) -> &'static str {
+        self.port
+    }
+
+    /// So many connections more, or fewer.
+    pub(crate) fn add_connections(&self, connections: i64) {
+        self.connections.with_label_values(&[self.port]).add(connections);
+    }
+
+    /// A connection was closed by the server.
+    pub(crate) fn inc_closed(&self, why: Closed) {
+        self.closed.with_label_values(&[self.port, why.label()]).inc();
+    }
+
+    /// A connection found no place.
+    pub(crate) fn inc_refused(&self) {
+        self.refused.with_label_values(&[self.port]).inc();
+    }
+
+    /// No connection could be accepted.
+    pub(crate) fn inc_accept_failure(&self) {
+        self.accept_failures.with_label_values(&[self.port]).inc();
+    }
+
+    /// The calls that are cut for this reason.
+    pub(crate) fn calls_cut(&self, reason: &str) -> IntCounter {
+        self.calls_cut.with_label_values(&[reason])
+    }
+
+    /// The bytes that wait in this direction.
+    pub(crate) fn waiting(&self, direction: &str) -> IntGauge {
+        self.waiting.with_label_values(&[direction])
+    }
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    IntCounterVec::new(Opts::new(name, help), labels)
+}

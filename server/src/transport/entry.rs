@@ -1,0 +1,182 @@
+//! Where a call comes in from its connection: waits until its request is there in full, hands it to the services, and follows
+//! its response. One of these serves one connection.
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::Either;
+use http::{Request, Response, request::Parts};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use inventory_sentinel::Reason;
+use pin_project_lite::pin_project;
+use tokio::sync::Semaphore;
+use tonic::body::Body;
+use tower_service::Service;
+
+use super::{
+    ledger::{Ledger, Place},
+    peer::Peer,
+    requests::{Arriving, Bounds, Messages, Patience, Unread},
+    responses::Answer,
+    rpc::{Asked, Rpc},
+};
+use crate::service;
+
+/// What the calls of all connections share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// The largest request that takes a list, in bytes.
+    pub(super) max_request: usize,
+    /// How long a request may take to come in full.
+    pub(super) request_timeout: Duration,
+    /// How long a client may pause within a stream of requests.
+    pub(super) stream_pause: Duration,
+    /// Streams of requests that may be open.
+    pub(super) streams: Arc<Semaphore>,
+    pub(super) requests: Arc<Ledger>,
+    pub(super) responses: Arc<Ledger>,
+}
+
+/// The services as one connection calls them.
+#[derive(Debug)]
+pub(super) struct Entrance<S> {
+    service: S,
+    peer: Arc<Peer>,
+    shared: Arc<Shared>,
+}
+
+impl<S> Entrance<S> {
+    pub(super) fn new(service: S, peer: Arc<Peer>, shared: Arc<Shared>) -> Self {
+        Self { service, peer, shared }
+    }
+}
+
+/// The services that calls are handed to.
+pub(crate) trait Services:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static> + Clone + Send + 'static
+{
+}
+
+impl<S> Services for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+type Result<T> = std::result::Result<T, Infallible>;
+/// A call whose request was not there when it came.
+type Late = Pin<Box<dyn Future<Output = Result<Response<Body>>> + Send>>;
+
+impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = Call<S::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Call<S::Future> {
+        let rpc = Rpc::of(request.uri().path(), self.shared.max_request);
+        let (parts, mut body) = request.into_parts();
+        let place = rpc.is_tracked.then(|| self.shared.responses.enter(&self.peer));
+        if let Some(place) = &place {
+            self.peer.add_starting(place.entry());
+        }
+        let inner = match rpc.asked {
+            Asked::Message { max, is_list } => {
+                let mut arriving = Arriving::new(Bounds { max, is_list });
+                // Usually all of it came together with the head.
+                match arriving.poll(&mut body, &mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(Ok(message)) => Either::Left(self.serve(parts, whole(message))),
+                    Poll::Ready(Err(unread)) => refuse(unread.status()),
+                    Poll::Pending => Either::Right(Either::Right(self.await_request(parts, body, arriving))),
+                }
+            }
+            Asked::Stream { max, is_list } => match Arc::clone(&self.shared.streams).try_acquire_owned() {
+                Ok(permit) => {
+                    let patience = Patience { message: self.shared.request_timeout, pause: self.shared.stream_pause };
+                    let waiting = self.shared.requests.enter(&self.peer);
+                    self.peer.add_starting(waiting.entry());
+                    let messages = Messages::new(body, Bounds { max, is_list }, patience, waiting, permit);
+                    Either::Left(self.serve(parts, Body::new(messages)))
+                }
+                Err(_) => refuse(service::refusal(Reason::Overloaded)),
+            },
+            Asked::Unknown => Either::Left(self.serve(parts, Body::empty())),
+        };
+        Call { inner, place }
+    }
+}
+
+impl<S: Services> Entrance<S> {
+    fn serve(&self, parts: Parts, body: Body) -> S::Future {
+        self.service.clone().call(Request::from_parts(parts, body))
+    }
+
+    /// Waits for the rest of a request, then hands it to the services.
+    fn await_request(&self, parts: Parts, mut body: Incoming, mut arriving: Arriving) -> Late {
+        let place = self.shared.requests.enter(&self.peer);
+        self.peer.add_starting(place.entry());
+        let timeout = self.shared.request_timeout;
+        let mut service = self.service.clone();
+        Box::pin(async move {
+            let arrived = {
+                let mut timer = std::pin::pin!(tokio::time::sleep(timeout));
+                std::future::poll_fn(|cx| {
+                    if let Poll::Ready(arrived) = arriving.poll(&mut body, cx) {
+                        return Poll::Ready(arrived);
+                    }
+                    arriving.settle();
+                    place.wait_on_with(arriving.len());
+                    timer.as_mut().poll(cx).map(|()| Err(Unread::Late))
+                })
+                .await
+            };
+            drop((place, body));
+            match arrived {
+                Ok(message) => service.call(Request::from_parts(parts, whole(message))).await,
+                Err(unread) => Ok(unread.status().into_http()),
+            }
+        })
+    }
+}
+
+fn whole(message: Bytes) -> Body {
+    Body::new(Full::new(message))
+}
+
+fn refuse<F>(status: tonic::Status) -> Inner<F> {
+    Either::Right(Either::Left(ready(Ok(status.into_http()))))
+}
+
+type Inner<F> = Either<F, Either<Ready<Result<Response<Body>>>, Late>>;
+
+pin_project! {
+    /// One call, until the head of its response.
+    pub(super) struct Call<F> {
+        #[pin]
+        inner: Inner<F>,
+        place: Option<Place>,
+    }
+}
+
+impl<F: Future<Output = Result<Response<Body>>>> Future for Call<F> {
+    type Output = Result<Response<Answer>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = std::task::ready!(this.inner.poll(cx))?;
+        let place = this.place.take();
+        Poll::Ready(Ok(response.map(|body| match place {
+            Some(place) => Answer::tracked(body, place),
+            None => Answer::Plain(body),
+        })))
+    }
+}

@@ -1,0 +1,301 @@
+//! A socket that counts the HTTP/2 frames that come in on it, ends a connection that sends too many of the wrong kind, and
+//! notes when a frame is incomplete or nothing can be written. Changes no byte.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    peer::{Closed, Peer},
+    rates::{Allowance, Cost, FrameRates},
+};
+
+/// Length of the text with which a client begins an HTTP/2 connection, in bytes (RFC 9113, section 3.4).
+const PREFACE: usize = 24;
+/// Length of the head of a frame, in bytes.
+const HEAD: usize = 9;
+/// Types of frames that make up a header block, and the flag that ends it.
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+/// Costs after which a connection lets others have their turn. A call costs 1, a reset 16 (rates.rs).
+const TURN: u32 = 1_024;
+
+/// The socket of one connection.
+#[derive(Debug)]
+pub(super) struct Metered<S> {
+    socket: S,
+    peer: Arc<Peer>,
+    allowance: Allowance,
+    parser: Parser,
+    /// What the frames of this turn have cost.
+    turn: u32,
+}
+
+impl<S> Metered<S> {
+    pub(super) fn new(socket: S, peer: Arc<Peer>, rates: FrameRates) -> Self {
+        let allowance = Allowance::new(rates, Instant::now());
+        Self { socket, peer, allowance, parser: Parser::default(), turn: 0 }
+    }
+
+    /// Takes in what was read; false: the connection sends what it may not.
+    fn note_read(&mut self, bytes: &[u8]) -> bool {
+        let (mut is_allowed, mut frames) = (true, 0);
+        self.parser.read(bytes, |cost| {
+            frames += 1;
+            self.turn = self.turn.saturating_add(cost.turn);
+            is_allowed = is_allowed && self.allowance.take(cost);
+        });
+        if frames > 0 {
+            // The first frame is the client's SETTINGS, else the HTTP/2 library ends the connection.
+            self.peer.note_handshake();
+        }
+        let is_incomplete = self.parser.is_incomplete();
+        if is_incomplete && frames > 0 && !self.parser.is_in_block {
+            self.peer.renew_frame();
+        } else {
+            self.peer.note_frame(is_incomplete);
+        }
+        is_allowed
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.turn >= TURN {
+            this.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut this.socket).poll_read(cx, buffer);
+        match &result {
+            Poll::Ready(Ok(())) => {
+                if !this.note_read(&buffer.filled()[before..]) {
+                    this.peer.close(Closed::Flood);
+                    return Poll::Ready(Err(io::Error::other("the connection sends too many frames of one kind")));
+                }
+            }
+            Poll::Pending => this.turn = 0,
+            Poll::Ready(Err(_)) => {}
+        }
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Metered<S> {
+    fn noted<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.peer.note_write(result.is_pending());
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.noted(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        self.noted(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// Finds the heads of frames in a stream of bytes.
+#[derive(Debug, Default)]
+struct Parser {
+    /// Bytes of the preface that have come.
+    preface: usize,
+    head: [u8; HEAD],
+    /// Bytes of the head that have come.
+    in_head: usize,
+    /// Bytes of the payload that are still to come.
+    payload: usize,
+    /// A header block has begun and not ended.
+    is_in_block: bool,
+}
+
+impl Parser {
+    fn read(&mut self, mut bytes: &[u8], mut note: impl FnMut(Cost)) {
+        if self.preface < PREFACE {
+            let skipped = bytes.len().min(PREFACE - self.preface);
+            self.preface += skipped;
+            bytes = &bytes[skipped..];
+        }
+        loop {
+            let skipped = bytes.len().min(self.payload);
+            self.payload -= skipped;
+            bytes = &bytes[skipped..];
+            if bytes.is_empty() {
+                return;
+            }
+            let taken = bytes.len().min(HEAD - self.in_head);
+            self.head[self.in_head..self.in_head + taken].copy_from_slice(&bytes[..taken]);
+            self.in_head += taken;
+            bytes = &bytes[taken..];
+            if self.in_head < HEAD {
+                return;
+            }
+            self.in_head = 0;
+            let [high, middle, low, kind, flags, ..] = self.head;
+            let length = u32::from_be_bytes([0, high, middle, low]);
+            self.payload = length as usize;
+            if kind == HEADERS || kind == CONTINUATION {
+                self.is_in_block = flags & END_HEADERS == 0;
+            }
+            note(Cost::of(kind, flags, length));
+        }
+    }
+
+    /// Whether a frame or a header block has begun and not ended.
+    fn is_incomplete(&self) -> bool {
+        self.in_head > 0 || self.payload > 0 || self.is_in_block
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+    use crate::transport::peer::{Clock, Patience};
+
+    const RATES: FrameRates = FrameRates { resets: 10, control: 100 };
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = (payload.len() as u32).to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
+    }
+
+    fn metered(rates: FrameRates) -> (DuplexStream, Metered<DuplexStream>, Arc<Peer>) {
+        let (client, server) = duplex(1 << 20);
+        let peer = Arc::new(Peer::new(Clock::new()));
+        (client, Metered::new(server, Arc::clone(&peer), rates), peer)
+    }
+
+    /// Reads until nothing more comes for now; false: the connection was ended.
+    async fn drain(socket: &mut Metered<DuplexStream>) -> bool {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match tokio::time::timeout(Duration::from_millis(20), socket.read(&mut buffer)).await {
+                Ok(Ok(0)) | Err(_) => return true,
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return false,
+            }
+        }
+    }
+
+    #[test]
+    fn heads_are_found_however_the_bytes_are_cut() {
+        let mut bytes = vec![b'P'; PREFACE];
+        bytes.extend(frame(4, 0, &[0; 12]));
+        bytes.extend(frame(1, 0, &[7; 40]));
+        bytes.extend(frame(9, 4, &[7; 300]));
+        bytes.extend(frame(0, 1, &[]));
+        bytes.extend(frame(3, 0, &[0; 4]));
+        let whole = {
+            let (mut parser, mut costs) = (Parser::default(), Vec::new());
+            parser.read(&bytes, |cost| costs.push(cost));
+            assert!(!parser.is_incomplete());
+            costs
+        };
+        assert_eq!(whole.len(), 5);
+        for size in 1..60 {
+            let (mut parser, mut costs) = (Parser::default(), Vec::new());
+            bytes.chunks(size).for_each(|piece| parser.read(piece, |cost| costs.push(cost)));
+            assert_eq!(costs, whole, "pieces of {size}");
+            assert!(!parser.is_incomplete());
+        }
+        let mut parser = Parser::default();
+        parser.read(&bytes[..bytes.len() - 1], |_| ());
+        assert!(parser.is_incomplete());
+    }
+
+    #[tokio::test]
+    async fn floods_end_the_connection_and_calls_do_not() {
+        let preface = [b'P'; PREFACE];
+        for (kind, flags, payload, most) in [(3, 0, 4, 40), (6, 0, 8, 400), (4, 0, 6, 4), (0, 0, 0, 40), (99, 0, 9, 40)]
+        {
+            let (mut client, mut socket, peer) = metered(RATES);
+            client.write_all(&preface).await.unwrap();
+            for _ in 0..most {
+                client.write_all(&frame(kind, flags, &vec![0; payload])).await.unwrap();
+            }
+            assert!(drain(&mut socket).await, "{most} frames of kind {kind} are allowed");
+            for _ in 0..most {
+                client.write_all(&frame(kind, flags, &vec![0; payload])).await.unwrap();
+            }
+            assert!(!drain(&mut socket).await, "twice as many are not");
+            assert_eq!(peer.closed(), Some(Closed::Flood));
+        }
+        let (mut client, mut socket, peer) = metered(RATES);
+        client.write_all(&preface).await.unwrap();
+        for _ in 0..5_000 {
+            client.write_all(&frame(1, 4, &[0; 30])).await.unwrap();
+            client.write_all(&frame(0, 1, &[0; 60])).await.unwrap();
+        }
+        assert!(drain(&mut socket).await);
+        assert_eq!(peer.closed(), None);
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_does_not_end_is_noticed_and_a_slow_series_is_not() {
+        let patience = Patience {
+            handshake: Duration::from_secs(60),
+            request: Duration::from_millis(200),
+            response: Duration::from_secs(60),
+        };
+        let (mut client, mut socket, peer) = metered(RATES);
+        client.write_all(&[b'P'; PREFACE]).await.unwrap();
+        let whole = frame(0, 0, &[1; 50]);
+        client.write_all(&whole[..20]).await.unwrap();
+        for _ in 0..10 {
+            // Ends one frame, and begins the next.
+            client.write_all(&whole[20..]).await.unwrap();
+            client.write_all(&whole[..20]).await.unwrap();
+            assert!(drain(&mut socket).await);
+            assert_eq!(peer.offence(&patience), None);
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        drop((client, socket, peer));
+
+        // A block that never ends, however many frames it has.
+        let (mut client, mut socket, peer) = metered(FrameRates { resets: 10, control: 10_000 });
+        client.write_all(&[b'P'; PREFACE]).await.unwrap();
+        client.write_all(&frame(1, 0, &[7; 40])).await.unwrap();
+        assert!(drain(&mut socket).await);
+        let began = Instant::now();
+        while peer.offence(&patience).is_none() {
+            client.write_all(&frame(9, 0, &[7; 40])).await.unwrap();
+            assert!(drain(&mut socket).await);
+            assert!(began.elapsed() < Duration::from_secs(10));
+        }
+        assert_eq!(peer.offence(&patience), Some(Closed::SlowFrame));
+    }
+}

@@ -1,0 +1,282 @@
+//! The gRPC port: accepts connections, bounds what a stranger can take of memory, processor and descriptors, and hands whole
+//! requests to the services. Uses the sockets and the metrics; knows of the services only how their refusals look.
+//!
+//! - [`accept`][]: listening sockets, and patience while there are no descriptors.
+//! - [`places`][]: the connections that are open, and which one is closed for a newcomer.
+//! - [`peer`][]: one connection: its times, its calls, why it is closed.
+//! - [`meter`][], [`rates`][]: its socket, which counts frames; how many of a kind are allowed.
+//! - [`entry`][]: where a call comes in; [`rpc`][]: the bounds of each RPC.
+//! - [`requests`][], [`responses`][]: bodies on their way in and out; [`ledger`][]: what of them may wait.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::MissedTickBehavior,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub(crate) mod accept;
+mod entry;
+mod ledger;
+mod meter;
+pub(crate) mod peer;
+pub(crate) mod places;
+mod rates;
+mod requests;
+mod responses;
+mod rpc;
+
+pub(crate) use self::entry::Services;
+use self::{
+    accept::Accept,
+    entry::{Entrance, Shared},
+    ledger::{Counts, Ledger},
+    meter::Metered,
+    peer::{Closed, Patience, Peer},
+    places::Places,
+    rates::FrameRates,
+};
+use crate::{config::Config, telemetry::transport::TransportMetrics};
+
+/// A connection that is silent for so long is pinged...
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// ... and closed if it does not answer within this.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a stream that may lie in the HTTP/2 library unsent.
+const SEND_BUFFER: usize = 16 * 1_024;
+/// Bytes of the headers of a call, decoded.
+const MAX_HEADER_LIST: u32 = 16 * 1_024;
+/// How often connections and calls are checked for those that take too long.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a connection without a call may take to end after it was asked to.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// What the transport allows. Each is a flag of the server, with its unit and default.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TransportLimits {
+    connections: usize,
+    /// Descriptors that the server uses beside client connections.
+    descriptors: usize,
+    window: u32,
+    streams: u32,
+    request_streams: usize,
+    max_request: usize,
+    unfinished: usize,
+    request_budget: usize,
+    response_budget: usize,
+    stream_pause: Duration,
+    patience: Patience,
+    rates: FrameRates,
+}
+
+impl From<&Config> for TransportLimits {
+    fn from(config: &Config) -> Self {
+        Self {
+            connections: config.max_connections,
+            descriptors: config.pool_size + config.max_watched_namespaces,
+            window: config.connection_window,
+            streams: config.max_streams,
+            request_streams: config.max_request_streams,
+            max_request: config.max_request_bytes,
+            unfinished: config.max_unfinished_requests,
+            request_budget: config.request_budget,
+            response_budget: config.response_budget,
+            stream_pause: config.stream_pause,
+            patience: Patience {
+                handshake: config.handshake_timeout,
+                request: config.request_timeout,
+                response: config.response_timeout,
+            },
+            rates: FrameRates { resets: config.max_resets, control: config.max_control_frames },
+        }
+    }
+}
+
+/// Serves on this listener until the shutdown, and then until the last call has ended.
+pub(crate) async fn serve<S: Services>(
+    listener: TcpListener,
+    services: S,
+    limits: TransportLimits,
+    metrics: TransportMetrics,
+    shutdown: CancellationToken,
+) {
+    let ledger = |budget, limit, [bytes, cut, late]: [&'static str; 3]| {
+        let counts =
+            Counts { bytes: metrics.waiting(bytes), cut: metrics.calls_cut(cut), late: metrics.calls_cut(late) };
+        Arc::new(Ledger::new(budget, limit, counts))
+    };
+    let shared = Arc::new(Shared {
+        max_request: limits.max_request,
+        request_timeout: limits.patience.request,
+        stream_pause: limits.stream_pause,
+        streams: Arc::new(Semaphore::new(limits.request_streams)),
+        requests: ledger(
+            limits.request_budget,
+            limits.unfinished,
+            ["request", "too_many_unfinished_requests", "slow_request"],
+        ),
+        responses: ledger(limits.response_budget, usize::MAX, ["response", "too_much_unread", "slow_reader"]),
+    });
+    let most = accept::connections_for_descriptors(limits.connections, limits.descriptors);
+    let places = Arc::new(Places::new(most, metrics.clone()));
+    let port = Port { limits, services, shared, places, metrics };
+    let tracker = TaskTracker::new();
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = port.accept(listener, &tracker, &shutdown) => {}
+        () = port.check(limits.patience) => {}
+    }
+    tracker.close();
+    // Calls that end take their time, those that do not are still cut.
+    tokio::select! {
+        () = tracker.wait() => {}
+        () = port.check(limits.patience) => {}
+    }
+}
+
+fn builder(limits: &TransportLimits, peer: Arc<Peer>) -> http2::Builder<Tasks> {
+    let resets = usize::try_from(limits.rates.resets).unwrap_or(usize::MAX);
+    let mut builder = http2::Builder::new(Tasks(peer));
+    builder
+        .timer(TokioTimer::new())
+        .initial_connection_window_size(limits.window)
+        .initial_stream_window_size(limits.window)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_send_buf_size(SEND_BUFFER)
+        // The library counts the resets that it has not shown to us; how many are too many is decided by their rate.
+        .max_pending_accept_reset_streams(resets.saturating_mul(rates::BURST_SECONDS as usize))
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    builder
+}
+
+/// What each connection of the port shares.
+struct Port<S> {
+    limits: TransportLimits,
+    services: S,
+    shared: Arc<Shared>,
+    places: Arc<Places>,
+    metrics: TransportMetrics,
+}
+
+impl<S: Services> Port<S> {
+    async fn accept(&self, listener: TcpListener, tracker: &TaskTracker, shutdown: &CancellationToken) {
+        let mut accept = Accept::new(listener, self.metrics.clone());
+        loop {
+            let Some(stream) = accept.next().await else {
+                // A connection that does nothing may have what is missing.
+                self.places.close_idle();
+                continue;
+            };
+            // A place that nobody can give up is not waited for: the client tries again.
+            if let Some(place) = self.places.take() {
+                tracker.spawn(self.connection(stream, place.peer(), shutdown.clone(), place));
+            }
+        }
+    }
+
+    /// Serves one connection until it ends.
+    fn connection(
+        &self,
+        stream: TcpStream,
+        peer: Arc<Peer>,
+        shutdown: CancellationToken,
+        place: places::Place,
+    ) -> impl Future<Output = ()> + Send + use<S> {
+        let socket = TokioIo::new(Metered::new(stream, Arc::clone(&peer), self.limits.rates));
+        let entrance = Entrance::new(self.services.clone(), Arc::clone(&peer), Arc::clone(&self.shared));
+        let connection = builder(&self.limits, Arc::clone(&peer)).serve_connection(socket, entrance);
+        let metrics = self.metrics.clone();
+        async move {
+            let _place = place;
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                biased;
+                _ = connection.as_mut() => {}
+                closed = peer.until_closed() => {
+                    // Only one that was well, and has to go, is told so.
+                    if closed == Closed::Evicted && peer.has_called() {
+                        connection.as_mut().graceful_shutdown();
+                        let _ = tokio::time::timeout(GOODBYE, connection.as_mut()).await;
+                    }
+                }
+                () = shutdown.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    loop {
+                        match tokio::time::timeout(GOODBYE, connection.as_mut()).await {
+                            Err(_) if peer.idle_since().is_none() && peer.closed().is_none() => {}
+                            _ => break,
+                        }
+                    }
+                }
+            }
+            if let Some(closed) = peer.closed() {
+                metrics.inc_closed(closed);
+                tracing::debug!(reason = closed.label(), "a client connection was closed");
+            }
+        }
+    }
+
+    /// Closes connections and cuts calls that take longer than they may, for ever.
+    async fn check(&self, patience: Patience) {
+        let mut ticks = tokio::time::interval(CHECK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.places.close_offenders(&patience);
+            self.shared.responses.cut_late(patience.response);
+        }
+    }
+}
+
+/// Starts the tasks of one connection's calls, and counts those that run.
+#[derive(Clone, Debug)]
+struct Tasks(Arc<Peer>);
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, call: F) {
+        self.0.begin_call();
+        let task = tokio::spawn(Counted { call, _count: Count(Arc::clone(&self.0)) });
+        self.0.start_task(&task.abort_handle());
+    }
+}
+
+pin_project! {
+    /// A call that counts until its task ends.
+    struct Counted<F> {
+        #[pin]
+        call: F,
+        _count: Count,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Counted<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().call.poll(cx)
+    }
+}
+
+struct Count(Arc<Peer>);
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.0.end_call();
+    }
+}

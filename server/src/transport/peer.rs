@@ -1,0 +1,303 @@
+//! What the server knows of one client connection: whether it is idle, whether it keeps its times, and how it is closed.
+//! Pure but for the clock.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::Notify, task::AbortHandle};
+
+use super::ledger::Entry;
+
+/// Calls of one connection that may be cut for a bound of the whole server before the connection is closed.
+const MAX_CUTS: u32 = 16;
+
+/// Why a connection is closed by the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Closed {
+    /// It sends more control frames or resets than it may.
+    Flood = 1,
+    /// Its HTTP/2 handshake does not come in time.
+    Handshake,
+    /// A frame or a header block does not come in full in time.
+    SlowFrame,
+    /// It does not take what the server sends.
+    SlowReader,
+    /// Too many of its calls were cut.
+    Cuts,
+    /// All places are taken, and it was the longest without a call.
+    Evicted,
+    /// It was open for as long as a connection of its port may be.
+    Aged,
+}
+
+impl Closed {
+    pub(crate) const ALL: [Closed; 7] = [
+        Closed::Flood,
+        Closed::Handshake,
+        Closed::SlowFrame,
+        Closed::SlowReader,
+        Closed::Cuts,
+        Closed::Evicted,
+        Closed::Aged,
+    ];
+
+    /// The label of the metric.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Closed::Flood => "flood",
+            Closed::Handshake => "handshake",
+            Closed::SlowFrame => "slow_frame",
+            Closed::SlowReader => "slow_reader",
+            Closed::Cuts => "cuts",
+            Closed::Evicted => "evicted",
+            Closed::Aged => "aged",
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|closed| *closed as u8 == code)
+    }
+}
+
+/// Milliseconds since this was made, never 0: so that 0 can stand for "not".
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock(Instant);
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(super) fn now(self) -> u64 {
+        self.0.elapsed().as_millis() as u64 + 1
+    }
+}
+
+/// How long a connection may take for things.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// For its HTTP/2 handshake.
+    pub(crate) handshake: Duration,
+    /// For a frame, a header block and a whole request.
+    pub(crate) request: Duration,
+    /// To take what the server sends.
+    pub(crate) response: Duration,
+}
+
+/// One client connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(super) clock: Clock,
+    opened: u64,
+    /// Calls whose task runs.
+    calls: AtomicU32,
+    /// Since when it has none.
+    idle_since: AtomicU64,
+    has_called: AtomicBool,
+    has_shaken_hands: AtomicBool,
+    /// Since when a frame or a header block is incomplete; 0: none is.
+    frame_since: AtomicU64,
+    /// Since when the socket takes nothing of what the server sends; 0: it does.
+    write_since: AtomicU64,
+    cuts: AtomicU32,
+    closed: AtomicU8,
+    close: Notify,
+    /// Of the call that was just handed to the service, until its task has started.
+    starting: Mutex<Vec<Arc<Entry>>>,
+    is_starting: AtomicBool,
+}
+
+impl Peer {
+    pub(super) fn new(clock: Clock) -> Self {
+        let now = clock.now();
+        Self {
+            clock,
+            opened: now,
+            calls: AtomicU32::new(0),
+            idle_since: AtomicU64::new(now),
+            has_called: AtomicBool::new(false),
+            has_shaken_hands: AtomicBool::new(false),
+            frame_since: AtomicU64::new(0),
+            write_since: AtomicU64::new(0),
+            cuts: AtomicU32::new(0),
+            closed: AtomicU8::new(0),
+            close: Notify::new(),
+            starting: Mutex::default(),
+            is_starting: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn begin_call(&self) {
+        if self.calls.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.has_called.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn end_call(&self) {
+        if self.calls.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.idle_since.store(self.clock.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// Since when no call is open; `None`: one is.
+    pub(super) fn idle_since(&self) -> Option<u64> {
+        (self.calls.load(Ordering::Relaxed) == 0).then(|| self.idle_since.load(Ordering::Relaxed))
+    }
+
+    /// Whether there was a call at all.
+    pub(super) fn has_called(&self) -> bool {
+        self.has_called.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_handshake(&self) {
+        self.has_shaken_hands.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_frame(&self, is_incomplete: bool) {
+        Self::note_since(&self.frame_since, is_incomplete, self.clock);
+    }
+
+    /// A frame came in full, and the next has begun.
+    pub(super) fn renew_frame(&self) {
+        self.frame_since.store(self.clock.now(), Ordering::Relaxed);
+    }
+
+    pub(super) fn note_write(&self, is_blocked: bool) {
+        Self::note_since(&self.write_since, is_blocked, self.clock);
+    }
+
+    fn note_since(since: &AtomicU64, is_true: bool, clock: Clock) {
+        let before = since.load(Ordering::Relaxed);
+        if is_true && before == 0 {
+            since.store(clock.now(), Ordering::Relaxed);
+        } else if !is_true && before != 0 {
+            since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A call of this connection was cut for a bound of the whole server.
+    pub(super) fn note_cut(&self) {
+        self.cuts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether it has taken longer than it may, or had more calls cut.
+    pub(super) fn offence(&self, patience: &Patience) -> Option<Closed> {
+        let now = self.clock.now();
+        let longer =
+            |since: u64, limit: Duration| since != 0 && u128::from(now.saturating_sub(since)) > limit.as_millis();
+        if !self.has_shaken_hands.load(Ordering::Relaxed) && longer(self.opened, patience.handshake) {
+            return Some(Closed::Handshake);
+        }
+        if longer(self.frame_since.load(Ordering::Relaxed), patience.request) {
+            return Some(Closed::SlowFrame);
+        }
+        if longer(self.write_since.load(Ordering::Relaxed), patience.response) {
+            return Some(Closed::SlowReader);
+        }
+        (self.cuts.load(Ordering::Relaxed) >= MAX_CUTS).then_some(Closed::Cuts)
+    }
+
+    /// Has the connection closed; the first reason counts.
+    pub(super) fn close(&self, why: Closed) {
+        let _ = self.closed.compare_exchange(0, why as u8, Ordering::Relaxed, Ordering::Relaxed);
+        self.close.notify_one();
+    }
+
+    /// Why it is to be closed, if it is.
+    pub(crate) fn closed(&self) -> Option<Closed> {
+        Closed::from_code(self.closed.load(Ordering::Relaxed))
+    }
+
+    /// Waits until it is to be closed.
+    pub(crate) async fn until_closed(&self) -> Closed {
+        loop {
+            if let Some(closed) = self.closed() {
+                return closed;
+            }
+            self.close.notified().await;
+        }
+    }
+
+    /// Notes an entry of the call whose task is started next.
+    pub(super) fn add_starting(&self, entry: Arc<Entry>) {
+        self.starting.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        self.is_starting.store(true, Ordering::Relaxed);
+    }
+
+    /// The task of that call has started: it can be ended through the entries of the call.
+    pub(super) fn start_task(&self, task: &AbortHandle) {
+        if !self.is_starting.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        for entry in self.starting.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            entry.set_task(task.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        handshake: Duration::from_millis(1_000),
+        request: Duration::from_millis(2_000),
+        response: Duration::from_millis(3_000),
+    };
+
+    /// A connection that was opened so long ago.
+    fn peer(age: Duration) -> Peer {
+        let peer = Peer::new(Clock(Instant::now()));
+        Peer { clock: Clock(Instant::now().checked_sub(age).expect("the machine runs longer")), ..peer }
+    }
+
+    #[test]
+    fn a_connection_has_limited_time_for_each_of_its_duties() {
+        assert_eq!(peer(Duration::from_millis(900)).offence(&PATIENCE), None);
+        let slow = peer(Duration::from_millis(1_500));
+        assert_eq!(slow.offence(&PATIENCE), Some(Closed::Handshake));
+        slow.note_handshake();
+        assert_eq!(slow.offence(&PATIENCE), None);
+        slow.frame_since.store(1, Ordering::Relaxed);
+        assert_eq!(slow.offence(&PATIENCE), None);
+        let slower = peer(Duration::from_millis(3_500));
+        slower.note_handshake();
+        slower.frame_since.store(1, Ordering::Relaxed);
+        assert_eq!(slower.offence(&PATIENCE), Some(Closed::SlowFrame));
+        slower.note_frame(false);
+        slower.write_since.store(1, Ordering::Relaxed);
+        assert_eq!(slower.offence(&PATIENCE), Some(Closed::SlowReader));
+        slower.note_write(false);
+        assert_eq!(slower.offence(&PATIENCE), None);
+        (0..MAX_CUTS).for_each(|_| slower.note_cut());
+        assert_eq!(slower.offence(&PATIENCE), Some(Closed::Cuts));
+    }
+
+    #[test]
+    fn it_is_idle_between_its_calls() {
+        let peer = peer(Duration::from_millis(10));
+        assert!(peer.idle_since().is_some() && !peer.has_called());
+        peer.begin_call();
+        peer.begin_call();
+        peer.end_call();
+        assert_eq!(peer.idle_since(), None);
+        peer.end_call();
+        assert!(peer.idle_since().is_some_and(|since| since > 10));
+        assert!(peer.has_called());
+    }
+
+    #[tokio::test]
+    async fn the_first_reason_to_close_counts() {
+        let peer = peer(Duration::ZERO);
+        peer.close(Closed::Evicted);
+        peer.close(Closed::Flood);
+        assert_eq!(peer.until_closed().await, Closed::Evicted);
+        assert_eq!(peer.until_closed().await, Closed::Evicted);
+    }
+}

@@ -1,0 +1,121 @@
+//! The connections that are open: a bounded number. Where all places are taken, the connection that has been longest without a
+//! call gives its place to the newcomer. Pure but for the clock.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::peer::{Clock, Closed, Patience, Peer};
+use crate::telemetry::transport::TransportMetrics;
+
+/// All places of one port.
+#[derive(Debug)]
+pub(crate) struct Places {
+    most: usize,
+    clock: Clock,
+    open: Mutex<Open>,
+    metrics: TransportMetrics,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    peers: HashMap<u64, Arc<Peer>>,
+}
+
+/// The place of one connection, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    places: Arc<Places>,
+    number: u64,
+    peer: Arc<Peer>,
+}
+
+impl Place {
+    pub(crate) fn peer(&self) -> Arc<Peer> {
+        Arc::clone(&self.peer)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.open().peers.remove(&self.number);
+        self.places.metrics.add_connections(-1);
+    }
+}
+
+impl Places {
+    pub(crate) fn new(most: usize, metrics: TransportMetrics) -> Self {
+        Self { most, clock: Clock::new(), open: Mutex::default(), metrics }
+    }
+
+    /// A place for a new connection; `None`: all are taken by connections with calls.
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Place> {
+        let mut open = self.open();
+        if open.peers.len() >= self.most && !evict(&mut open) {
+            self.metrics.inc_refused();
+            return None;
+        }
+        let peer = Arc::new(Peer::new(self.clock));
+        let number = open.next;
+        open.next += 1;
+        open.peers.insert(number, Arc::clone(&peer));
+        self.metrics.add_connections(1);
+        Some(Place { places: Arc::clone(self), number, peer })
+    }
+
+    /// Closes the connection that has been longest without a call.
+    pub(crate) fn close_idle(&self) {
+        evict(&mut self.open());
+    }
+
+    /// Closes the connections that take longer than they may.
+    pub(crate) fn close_offenders(&self, patience: &Patience) {
+        for peer in self.open().peers.values() {
+            if let Some(offence) = peer.offence(patience) {
+                peer.close(offence);
+            }
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has the connection closed that has been longest without a call; false: each has one. It gives up its place at once, and
+/// its descriptor in a moment.
+fn evict(open: &mut Open) -> bool {
+    let idle = open.peers.iter().filter_map(|(number, peer)| Some((peer.idle_since()?, *number)));
+    let Some((_, number)) = idle.min() else { return false };
+    if let Some(peer) = open.peers.remove(&number) {
+        peer.close(Closed::Evicted);
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(most: usize) -> Arc<Places> {
+        let metrics = TransportMetrics::new(&prometheus::Registry::new()).unwrap();
+        Arc::new(Places::new(most, metrics))
+    }
+
+    #[test]
+    fn the_longest_idle_makes_room_and_a_busy_one_does_not() {
+        let places = places(2);
+        let (one, other) = (places.take().unwrap(), places.take().unwrap());
+        one.peer.begin_call();
+        let third = places.take().expect("the idle one goes");
+        assert_eq!((one.peer.closed(), other.peer.closed()), (None, Some(Closed::Evicted)));
+        third.peer.begin_call();
+        assert!(places.take().is_none());
+        drop(other);
+        assert!(places.take().is_none(), "its place was given away");
+        drop(one);
+        assert!(places.take().is_some());
+    }
+}

@@ -1,0 +1,146 @@
+//! How many frames of a connection are cheap for its peer and dear for the server, and how many of them are allowed. Pure
+//! but for the clock.
+
+use std::time::Instant;
+
+/// The type bytes of HTTP/2 frames (RFC 9113, section 6).
+mod kind {
+    pub(super) const DATA: u8 = 0;
+    pub(super) const HEADERS: u8 = 1;
+    pub(super) const RST_STREAM: u8 = 3;
+    pub(super) const SETTINGS: u8 = 4;
+    pub(super) const PING: u8 = 6;
+    pub(super) const WINDOW_UPDATE: u8 = 8;
+}
+
+/// Flags of a frame: the last of its stream (DATA), or the acknowledgement of one of ours (SETTINGS, PING).
+const END_STREAM_OR_ACK: u8 = 1;
+
+/// Control frames that one SETTINGS frame counts as: it makes the server visit each open stream.
+const SETTINGS_UNITS: u32 = 100;
+/// Control frames that one PRIORITY, CONTINUATION, empty DATA or unknown frame counts as: no client needs many of them.
+const ODD_FRAME_UNITS: u32 = 10;
+/// Seconds of the allowed rate that a connection may save up: what a healthy client sends at once after the server
+/// or the network has stood still for so long.
+pub(super) const BURST_SECONDS: u32 = 4;
+
+/// Frames that one connection may send, each in units per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameRates {
+    /// RST_STREAM frames: calls that the peer gives up.
+    pub(crate) resets: u32,
+    /// Control frames, weighted.
+    pub(crate) control: u32,
+}
+
+/// What a frame costs: resets, control frames, and its share of one turn of the connection's task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cost {
+    resets: u32,
+    control: u32,
+    pub(super) turn: u32,
+}
+
+impl Cost {
+    /// Of a frame with this type, these flags and so many bytes of payload.
+    pub(super) fn of(kind: u8, flags: u8, length: u32) -> Self {
+        match kind {
+            kind::DATA if length > 0 || flags & END_STREAM_OR_ACK != 0 => Self::default(),
+            kind::HEADERS => Self { turn: 1, ..Self::default() },
+            kind::RST_STREAM => Self { resets: 1, turn: 16, control: 0 },
+            kind::SETTINGS | kind::PING if flags & END_STREAM_OR_ACK != 0 => Self { control: 1, turn: 1, resets: 0 },
+            kind::SETTINGS => Self { control: SETTINGS_UNITS, turn: 64, resets: 0 },
+            kind::PING | kind::WINDOW_UPDATE => Self { control: 1, turn: 2, resets: 0 },
+            _ => Self { control: ODD_FRAME_UNITS, turn: 4, resets: 0 },
+        }
+    }
+}
+
+/// The frames that a connection has left.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    resets: Bucket,
+    control: Bucket,
+}
+
+impl Allowance {
+    pub(super) fn new(rates: FrameRates, now: Instant) -> Self {
+        Self { resets: Bucket::new(rates.resets, now), control: Bucket::new(rates.control, now) }
+    }
+
+    /// Takes what a frame costs; false: the connection sends more than it may.
+    pub(super) fn take(&mut self, cost: Cost) -> bool {
+        self.resets.take(cost.resets) && self.control.take(cost.control)
+    }
+}
+
+/// A token bucket. Reads the clock only when it is empty.
+#[derive(Debug)]
+struct Bucket {
+    rate: u32,
+    left: u64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn new(rate: u32, now: Instant) -> Self {
+        Self { rate, left: Self::capacity(rate), filled: now }
+    }
+
+    fn capacity(rate: u32) -> u64 {
+        u64::from(rate) * u64::from(BURST_SECONDS)
+    }
+
+    fn take(&mut self, units: u32) -> bool {
+        let units = u64::from(units);
+        if units > self.left {
+            self.fill(Instant::now());
+        }
+        let is_enough = units <= self.left;
+        self.left = self.left.saturating_sub(units);
+        is_enough
+    }
+
+    fn fill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.filled).as_millis().min(u128::from(u32::MAX)) as u64;
+        let earned = passed * u64::from(self.rate) / 1_000;
+        if earned > 0 {
+            self.left = (self.left + earned).min(Self::capacity(self.rate));
+            self.filled = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_calls_are_made_of_costs_nothing() {
+        assert_eq!(Cost::of(kind::DATA, 0, 12), Cost::default());
+        assert_eq!(Cost::of(kind::DATA, 1, 0), Cost::default());
+        assert_eq!((Cost::of(kind::HEADERS, 4, 90).resets, Cost::of(kind::HEADERS, 4, 90).control), (0, 0));
+        // An empty DATA frame that ends nothing, a PRIORITY frame, and a type that nobody knows.
+        for (kind, flags) in [(kind::DATA, 0), (2, 0), (9, 4), (200, 255)] {
+            assert_eq!(Cost::of(kind, flags, 0).control, ODD_FRAME_UNITS, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_burst_is_allowed_and_a_rate_above_the_limit_is_not() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(100, start);
+        assert!((0..400).all(|_| bucket.take(1)));
+        bucket.filled = Instant::now() + Duration::from_secs(60);
+        assert!(!bucket.take(1));
+        bucket.filled = start;
+        bucket.fill(start + Duration::from_millis(500));
+        assert!((0..50).all(|_| bucket.take(1)));
+        bucket.filled = Instant::now() + Duration::from_secs(60);
+        assert!(!bucket.take(1));
+        bucket.fill(bucket.filled + Duration::from_secs(3_600));
+        assert_eq!(bucket.left, 400);
+    }
+}

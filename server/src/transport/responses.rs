@@ -1,0 +1,121 @@
+//! Responses as they leave: counts the bytes of an answer that its caller has not read. Passes frames on in pieces, so that
+//! the HTTP/2 library holds one piece of each stream, and the rest is ours to drop. Touches the body of a response only.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tonic::{Status, body::Body};
+
+use super::ledger::Place;
+
+/// The largest frame that is handed to the HTTP/2 library at once, in bytes. It is the largest that every peer takes.
+const PIECE: usize = 16 * 1_024;
+
+/// The body of a response.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Small and whole.
+    Plain(Body),
+    Tracked(Tracked),
+}
+
+/// One that can be large, or never ends.
+#[derive(Debug)]
+pub(crate) struct Tracked {
+    body: Body,
+    /// Of the frame that is passed on piece by piece.
+    rest: Bytes,
+    place: Place,
+}
+
+impl Answer {
+    pub(super) fn tracked(body: Body, place: Place) -> Self {
+        Answer::Tracked(Tracked { body, rest: Bytes::new(), place })
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.get_mut() {
+            Answer::Plain(body) => Pin::new(body).poll_frame(cx),
+            Answer::Tracked(tracked) => tracked.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Answer::Plain(body) => body.is_end_stream(),
+            Answer::Tracked(Tracked { body, rest, .. }) => rest.is_empty() && body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Answer::Plain(body) => body.size_hint(),
+            // Nobody waits for the length of a tracked answer.
+            Answer::Tracked(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Tracked {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        // Being polled means that the piece before has left.
+        if self.rest.is_empty() {
+            self.place.stop_waiting();
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                end => return Poll::Ready(end),
+            }
+        }
+        self.place.wait_with(self.rest.len());
+        let piece = self.rest.split_to(self.rest.len().min(PIECE));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, task::Waker};
+
+    use http_body_util::Full;
+    use prometheus::{IntCounter, IntGauge};
+
+    use super::*;
+    use crate::transport::{
+        ledger::{Counts, Ledger},
+        peer::{Clock, Peer},
+    };
+
+    #[test]
+    fn a_large_answer_leaves_in_pieces_and_is_counted_until_it_has_left() {
+        let bytes = IntGauge::new("bytes", "help").unwrap();
+        let counter = || IntCounter::new("name", "help").unwrap();
+        let counts = Counts { bytes: bytes.clone(), cut: counter(), late: counter() };
+        let ledger = Arc::new(Ledger::new(1 << 30, 10, counts));
+        let place = ledger.enter(&Arc::new(Peer::new(Clock::new())));
+        let whole: Bytes = (0..100_000_u32).map(|i| i as u8).collect();
+        let mut answer = Answer::tracked(Body::new(Full::new(whole.clone())), place);
+        let mut read = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(frame)) = Pin::new(&mut answer).poll_frame(&mut cx) {
+            let piece = frame.unwrap().into_data().unwrap();
+            assert!(piece.len() <= PIECE);
+            assert_eq!(bytes.get(), (whole.len() - read.len()) as i64);
+            read.extend_from_slice(&piece);
+        }
+        assert_eq!(read, whole);
+        assert_eq!(bytes.get(), 0);
+        assert!(answer.is_end_stream());
+    }
+}
