@@ -31,6 +31,8 @@ const ANSWERS_WINDOW: u32 = 32 * 1024 * 1024;
 pub struct Launch {
     flags: Vec<String>,
     variables: Vec<(String, String)>,
+    /// Descriptors that the server may have.
+    descriptors: Option<u32>,
 }
 
 impl Launch {
@@ -66,6 +68,12 @@ impl Launch {
         self
     }
 
+    /// Lets the server have so many open files and sockets and no more.
+    #[must_use]
+    pub fn descriptors(self, number: u32) -> Self {
+        Self { descriptors: Some(number), ..self }
+    }
+
     /// Starts the server and waits until it is ready.
     pub async fn start(self) -> SentinelProcess {
         let server = self.start_unready().await;
@@ -94,7 +102,15 @@ impl Launch {
 
     fn spawn(&self, folder: &TempDir, start: usize) -> Owned {
         let log = File::create(folder.path().join(format!("server-{start}.log"))).expect("a log file");
-        let mut command = Command::new(process::built("sentinel-server"));
+        let server = process::built("sentinel-server");
+        let mut command = match self.descriptors {
+            None => Command::new(server),
+            Some(number) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {number} && exec \"$0\" \"$@\"")]).arg(server);
+                shell
+            }
+        };
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("RUST_BACKTRACE", "1");
         if let Some(temporary) = std::env::var_os("TMPDIR") {
             command.env("TMPDIR", temporary);
@@ -141,6 +157,11 @@ impl SentinelProcess {
     /// One on this Redis, ready.
     pub async fn on(redis: &Redis) -> SentinelProcess {
         Launch::default().on(redis).start().await
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.0.id()
     }
 
     /// The address of its gRPC port.

@@ -11,7 +11,7 @@ fn hostile() -> Vec<String> {
     ["a b", "a\0b", "a\nb{\"level\":\"ERROR\"}", "\u{1b}[2J\u{1b}[31m", "\u{202e}cba", "caf\u{e9}", "a\r\nb", "\u{7f}"]
         .map(str::to_owned)
         .into_iter()
-        .chain(["x".repeat((1 << 20) - 1_024)])
+        .chain(["x".repeat((1 << 18) - 1_024)])
         .collect()
 }
 

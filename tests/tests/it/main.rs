@@ -27,6 +27,7 @@ mod sale;
 mod settings;
 mod stock;
 mod store;
+mod strangers;
 mod telemetry;
 mod watch;
 mod watch_client;
