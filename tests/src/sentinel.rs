@@ -199,6 +199,12 @@ impl SentinelProcess {
         Shop::new(self.channel(), namespace)
     }
 
+    /// All raw clients for one namespace, on a connection of their own.
+    pub async fn shop_apart(&self, namespace: &str) -> Shop {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).expect("an address");
+        Shop::new(endpoint.connect().await.expect("a connection"), namespace)
+    }
+
     /// GetServerInfo.
     pub async fn info(&self) -> v1::GetServerInfoResponse {
         let answer = self.admin().get_server_info(v1::GetServerInfoRequest {}).await;

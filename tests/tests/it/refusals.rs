@@ -251,6 +251,7 @@ fn every_reason_of_the_catalogue_is_walked() {
         include_str!("rules.rs"),
         include_str!("parts.rs"),
         include_str!("settings.rs"),
+        include_str!("strangers.rs"),
         include_str!("batch.rs"),
         include_str!("permissions.rs"),
         include_str!("lists.rs"),
