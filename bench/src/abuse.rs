@@ -36,7 +36,7 @@ use crate::{
 use attacker::{Attacker, Outcome, Target};
 use attacks::{ATTACKS, Attack};
 use honest::{Honest, Record};
-use report::{MIB, Row};
+use report::Row;
 
 /// Attacks the server and judges how it holds; ends with 1 where a row fails.
 #[derive(clap::Args)]
@@ -72,6 +72,8 @@ pub(crate) struct Args {
 struct Times {
     calm: Duration,
     attack: Duration,
+    /// Time after an attack in which the latency of the honest calls is still judged.
+    tail: Duration,
     /// Longest time in which memory has to be given back.
     after: Duration,
     /// Whether the row ends as soon as memory has been given back.
@@ -83,22 +85,23 @@ impl Times {
         let seconds = args.seconds.unwrap_or(attack.seconds);
         if args.short {
             let attack = args.seconds.map_or(SHORT_ATTACK, Duration::from_secs);
-            Self { calm: SHORT_CALM, attack, after: AFTER, hurries: true }
+            Self { calm: SHORT_CALM, attack, tail: SHORT_TAIL, after: AFTER, hurries: true }
         } else {
-            Self { calm: CALM, attack: Duration::from_secs(seconds), after: AFTER, hurries: false }
+            Self { calm: CALM, attack: Duration::from_secs(seconds), tail: TAIL, after: AFTER, hurries: false }
         }
     }
 }
 
 /// Time with the honest caller alone.
 const CALM: Duration = Duration::from_secs(2);
-const SHORT_CALM: Duration = Duration::from_millis(500);
+const SHORT_CALM: Duration = Duration::from_millis(300);
 /// Length of an attack in the short form.
-const SHORT_ATTACK: Duration = Duration::from_millis(1_500);
+const SHORT_ATTACK: Duration = Duration::from_secs(1);
 /// Time from the end of an attack until memory has been given back.
 const AFTER: Duration = Duration::from_secs(10);
 /// The latency of the honest calls is judged for so long after an attack too: one that is cut at once is short.
-const P99_TAIL: Duration = Duration::from_secs(1);
+const TAIL: Duration = Duration::from_secs(1);
+const SHORT_TAIL: Duration = Duration::from_millis(300);
 /// Time beyond its end that an attack may take for what follows it, such as a check for recovery.
 const ATTACK_MARGIN: Duration = Duration::from_secs(12);
 /// Pause between two looks at the memory of the server.
@@ -197,7 +200,7 @@ async fn row(args: &Args, attack: &Attack) -> Result<Row> {
     row.judge_cpu(attack.most_cpu);
     let record: Record = honest.stop().await?;
     row.calm_p99 = record.p99(calm_from, began).as_secs_f64() * 1e3;
-    row.p99 = record.p99(began, ended + P99_TAIL).as_secs_f64() * 1e3;
+    row.p99 = record.p99(began, ended + times.tail).as_secs_f64() * 1e3;
     row.judge_calls(&record, attack.judges_latency.then_some(args.p99 as f64));
     Ok(row)
 }
@@ -254,7 +257,7 @@ fn lower_priority() -> Result<()> {
 async fn memory_after(server: u32, calm: u64, ended: Instant, times: Times) -> Result<u64> {
     loop {
         let (memory, elapsed) = (usage::memory_of(server)?, ended.elapsed());
-        let is_enough = times.hurries && elapsed >= P99_TAIL && report::is_given_back(calm, memory);
+        let is_enough = times.hurries && elapsed >= times.tail && report::is_given_back(calm, memory);
         if elapsed >= times.after || is_enough || memory > calm + MACHINE_LIMIT {
             return Ok(memory);
         }

@@ -49,6 +49,7 @@ pub(super) struct Attacker {
     is_short: bool,
     connects: Semaphore,
     calls: AtomicU64,
+    numbers: AtomicU64,
     noted: Mutex<Noted>,
 }
 
@@ -80,6 +81,7 @@ impl Attacker {
             is_short,
             connects,
             calls: AtomicU64::new(0),
+            numbers: AtomicU64::new(0),
             noted: Mutex::default(),
         })
     }
@@ -137,6 +139,11 @@ impl Attacker {
         stream
     }
 
+    /// A number that this returns once.
+    pub(super) fn unique(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Runs this for each of so many members at once, until all have ended or the attack is over. What one fails at ends
     /// that one only: a server that defends itself makes attackers fail.
     pub(super) async fn crowd<F>(self: &Arc<Self>, members: usize, act: impl Fn(Arc<Self>, usize) -> F)
@@ -156,7 +163,7 @@ impl Attacker {
         let all_ended = async {
             loop {
                 sleep(CHECK).await;
-                if self.noted().wires.iter().all(|wire| wire.seen().end.is_some()) {
+                if self.noted().wires.iter().all(|wire| wire.seen().is_settled) {
                     return;
                 }
             }

@@ -127,6 +127,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("rapid-reset-headers", |a| Box::pin(floods::rapid_reset(a, floods::Reset::Headers))),
     Attack::new("rapid-reset-bodies", |a| Box::pin(floods::rapid_reset(a, floods::Reset::Bodies))),
     Attack::new("rapid-reset-calls", |a| Box::pin(floods::rapid_reset(a, floods::Reset::Calls))).in_short(),
+    Attack::new("rapid-reset-reconnects", |a| Box::pin(floods::rapid_reset_reconnects(a))),
     Attack::new("continuation", |a| Box::pin(floods::continuation(a, floods::WHOLE_FRAME))).in_short(),
     Attack::new("continuation-empty", |a| Box::pin(floods::continuation(a, 0))),
     Attack::new("hpack-bomb", |a| Box::pin(floods::hpack_bomb(a))).in_short(),

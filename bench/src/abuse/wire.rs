@@ -79,6 +79,8 @@ pub(super) struct Seen {
     pub(super) goaway: Option<u32>,
     /// When and how it has ended the connection, from its start.
     pub(super) end: Option<(Duration, End)>,
+    /// Whether all is noted that the server had sent before the end.
+    pub(super) is_settled: bool,
 }
 
 /// A connection.
@@ -114,6 +116,7 @@ impl Wire {
             data_bytes: 0,
             goaway: None,
             end: None,
+            is_settled: false,
         };
         Ok(Arc::new(Self {
             stream,
@@ -214,13 +217,19 @@ impl Wire {
 
     /// Reads, or only waits for the end, until the connection has ended.
     pub(super) async fn follow(self: Arc<Self>) {
+        let end = self.read_to_end().await;
+        self.note_end(end);
+        self.seen().is_settled = true;
+    }
+
+    async fn read_to_end(&self) -> End {
         let mut parser = Parser::default();
         let mut buffer = vec![0; READ_BYTES];
         loop {
             let reads = self.reads.load(Ordering::Relaxed);
             if reads {
                 if self.stream.readable().await.is_err() {
-                    return self.note_end(End::Reset);
+                    return End::Reset;
                 }
                 if !self.reads.load(Ordering::Relaxed) {
                     continue;
@@ -233,12 +242,12 @@ impl Wire {
                     Ok(Ok(ready)) if ready.is_read_closed() || ready.is_write_closed() => {
                         self.reads.store(true, Ordering::Relaxed);
                     }
-                    Ok(Err(_)) => return self.note_end(End::Reset),
+                    Ok(Err(_)) => return End::Reset,
                     _ => continue,
                 }
             }
             match self.stream.try_read(&mut buffer) {
-                Ok(0) => return self.note_end(End::Fin),
+                Ok(0) => return End::Fin,
                 Ok(_) if !self.opening.is_http2 => {}
                 Ok(read) => {
                     let answer = parser.read(&buffer[..read], &mut self.seen());
@@ -248,7 +257,7 @@ impl Wire {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return self.note_end(End::Reset),
+                Err(_) => return End::Reset,
             }
         }
     }

@@ -42,44 +42,54 @@ pub(super) enum Reset {
 
 /// Opens calls and resets each at once.
 pub(super) async fn rapid_reset(attacker: Arc<Attacker>, reset: Reset) -> Result<()> {
-    let act = move |attacker: Arc<Attacker>, connection| async move {
-        let wire = attacker.open(Opening::default()).await?;
-        let (reserve, get_stock) = (frames::call_block(RESERVE), frames::call_block(GET_STOCK));
-        let namespace_id = attacker.namespace.clone();
-        let get = frames::message(
-            &v1::GetStockRequest { namespace_id: namespace_id.clone(), sku: "sku-0".into() }.encode_to_vec(),
-        );
-        let start = [&frames::prefix(1_000)[..], &[0; 100]].concat();
-        let mut out = Vec::new();
-        for round in 0.. {
-            if attacker.is_over() {
-                break;
-            }
-            out.clear();
-            for call in 0..CALLS_AT_ONCE {
-                let stream = match reset {
-                    Reset::Headers => attacker.call(&wire, &mut out, &reserve, None),
-                    Reset::Bodies => attacker.call(&wire, &mut out, &reserve, Some((&start, false))),
-                    Reset::Calls if call % 2 == 0 => attacker.call(&wire, &mut out, &get_stock, Some((&get, true))),
-                    Reset::Calls => {
-                        let hold = v1::ReserveRequest {
-                            namespace_id: namespace_id.clone(),
-                            request_id: format!("reset-{connection}-{round}-{call}"),
-                            lines: vec![v1::Line { sku: "sku-0".into(), quantity: 1 }],
-                            ..Default::default()
-                        };
-                        let hold = frames::message(&hold.encode_to_vec());
-                        attacker.call(&wire, &mut out, &reserve, Some((&hold, true)))
-                    }
-                };
-                frames::reset(&mut out, stream);
-            }
-            wire.send(&out).await?;
+    attacker.crowd(CONNECTIONS, move |attacker, _| reset_calls(attacker, reset)).await;
+    attacker.hold().await;
+    Ok(())
+}
+
+/// The same from attackers that connect again each time that they are cut.
+pub(super) async fn rapid_reset_reconnects(attacker: Arc<Attacker>) -> Result<()> {
+    let act = |attacker: Arc<Attacker>, _| async move {
+        while !attacker.is_over() {
+            // It ends when it is cut.
+            let _ = reset_calls(Arc::clone(&attacker), Reset::Headers).await;
         }
         Ok(())
     };
     attacker.crowd(CONNECTIONS, act).await;
-    attacker.hold().await;
+    Ok(())
+}
+
+async fn reset_calls(attacker: Arc<Attacker>, reset: Reset) -> Result<()> {
+    let wire = attacker.open(Opening::default()).await?;
+    let (reserve, get_stock) = (frames::call_block(RESERVE), frames::call_block(GET_STOCK));
+    let namespace_id = attacker.namespace.clone();
+    let get = v1::GetStockRequest { namespace_id: namespace_id.clone(), sku: "sku-0".into() };
+    let get = frames::message(&get.encode_to_vec());
+    let start = [&frames::prefix(1_000)[..], &[0; 100]].concat();
+    let mut out = Vec::new();
+    while !attacker.is_over() {
+        out.clear();
+        for call in 0..CALLS_AT_ONCE {
+            let stream = match reset {
+                Reset::Headers => attacker.call(&wire, &mut out, &reserve, None),
+                Reset::Bodies => attacker.call(&wire, &mut out, &reserve, Some((&start, false))),
+                Reset::Calls if call % 2 == 0 => attacker.call(&wire, &mut out, &get_stock, Some((&get, true))),
+                Reset::Calls => {
+                    let hold = v1::ReserveRequest {
+                        namespace_id: namespace_id.clone(),
+                        request_id: format!("reset-{}", attacker.unique()),
+                        lines: vec![v1::Line { sku: "sku-0".into(), quantity: 1 }],
+                        ..Default::default()
+                    };
+                    let hold = frames::message(&hold.encode_to_vec());
+                    attacker.call(&wire, &mut out, &reserve, Some((&hold, true)))
+                }
+            };
+            frames::reset(&mut out, stream);
+        }
+        wire.send(&out).await?;
+    }
     Ok(())
 }
 
