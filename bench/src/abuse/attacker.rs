@@ -57,9 +57,36 @@ pub(super) struct Attacker {
 struct Noted {
     wires: Vec<Arc<Wire>>,
     readers: JoinSet<()>,
+    past: Tally,
     refused: u64,
     remarks: Vec<String>,
     faults: Vec<String>,
+}
+
+/// What became of connections.
+#[derive(Default)]
+struct Tally {
+    wires: u64,
+    sent: u64,
+    read: u64,
+    ended: u64,
+    ends: BTreeMap<(Option<End>, Option<u32>), Vec<Duration>>,
+    resets: BTreeMap<u32, u64>,
+}
+
+impl Tally {
+    fn add(&mut self, wire: &Wire) {
+        let seen = wire.seen();
+        self.wires += 1;
+        self.sent += wire.sent.load(Ordering::Relaxed);
+        self.read += seen.data_bytes;
+        self.ended += seen.ended;
+        for (&code, number) in &seen.resets {
+            *self.resets.entry(code).or_default() += number;
+        }
+        let (after, end) = seen.end.unzip();
+        self.ends.entry((end, seen.goaway)).or_default().push(after.unwrap_or_default());
+    }
 }
 
 /// What an attack did, and what became of it.
@@ -190,26 +217,29 @@ impl Attacker {
         }
     }
 
+    /// Closes the connections that the server has ended: an attacker that connects again and again has no more files than
+    /// it needs.
+    pub(super) fn forget_ended(&self) {
+        let noted = &mut *self.noted();
+        while noted.readers.try_join_next().is_some() {}
+        let past = &mut noted.past;
+        noted.wires.retain(|wire| {
+            let is_settled = wire.seen().is_settled;
+            if is_settled {
+                past.add(wire);
+            }
+            !is_settled
+        });
+    }
+
     /// Closes all connections and says what became of them.
     pub(super) fn finish(&self) -> Outcome {
-        let Noted { wires, readers, refused, remarks, faults } = std::mem::take(&mut *self.noted());
+        let Noted { wires, readers, mut past, refused, remarks, faults } = std::mem::take(&mut *self.noted());
         drop(readers);
-        let (mut sent, mut read, mut ended) = (0, 0, 0);
-        let mut ends: BTreeMap<(Option<End>, Option<u32>), Vec<Duration>> = BTreeMap::new();
-        let mut resets: BTreeMap<u32, u64> = BTreeMap::new();
-        for wire in &wires {
-            sent += wire.sent.load(Ordering::Relaxed);
-            let seen = wire.seen();
-            read += seen.data_bytes;
-            ended += seen.ended;
-            for (&code, number) in &seen.resets {
-                *resets.entry(code).or_default() += number;
-            }
-            let (after, end) = seen.end.unzip();
-            ends.entry((end, seen.goaway)).or_default().push(after.unwrap_or_default());
-        }
+        wires.iter().for_each(|wire| past.add(wire));
+        let Tally { wires, sent, read, ended, ends, resets } = past;
+        let mut did = vec![format!("{} conns", wires + refused)];
         let calls = self.calls.load(Ordering::Relaxed);
-        let mut did = vec![format!("{} conns", wires.len() as u64 + refused)];
         if calls > 0 {
             did.push(format!("{calls} calls"));
         }

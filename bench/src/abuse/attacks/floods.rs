@@ -53,6 +53,7 @@ pub(super) async fn rapid_reset_reconnects(attacker: Arc<Attacker>) -> Result<()
         while !attacker.is_over() {
             // It ends when it is cut.
             let _ = reset_calls(Arc::clone(&attacker), Reset::Headers).await;
+            attacker.forget_ended();
         }
         Ok(())
     };

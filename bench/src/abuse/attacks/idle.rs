@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use super::bodies::{CALLS_EACH, RESERVE};
 use crate::abuse::{
@@ -142,7 +142,8 @@ pub(super) async fn connects(attacker: Arc<Attacker>) -> Result<()> {
     Ok(())
 }
 
-/// Opens connections without a pause. Returns the longest time of a connect, and how many stalled or failed.
+/// Opens connections without a pause, until the end of the attack. Returns the longest time of a connect, and how many
+/// stalled or failed.
 async fn connect_at_once(attacker: &Arc<Attacker>, connects: usize) -> (Duration, usize, usize) {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..connects {
@@ -153,11 +154,15 @@ async fn connect_at_once(attacker: &Arc<Attacker>, connects: usize) -> (Duration
         });
     }
     let (mut slowest, mut stalled, mut failed) = (Duration::ZERO, 0, 0);
-    while let Some(connected) = tasks.join_next().await {
+    let end = attacker.until.into();
+    while let Ok(Some(connected)) = timeout_at(end, tasks.join_next()).await {
         let Ok((wire, took)) = connected else { continue };
         slowest = slowest.max(took);
         stalled += usize::from(took >= STALL);
         failed += usize::from(attacker.keep(wire).is_err());
+    }
+    for _ in 0..tasks.len() {
+        failed += usize::from(attacker.keep(Err(std::io::ErrorKind::TimedOut.into())).is_err());
     }
     (slowest, stalled, failed)
 }
