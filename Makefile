@@ -2,7 +2,7 @@
 # deploy/, tests/ and .ci/. Everything that is built or downloaded lies in target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs guard bench bench-quick bench-against clean
+.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs guard abuse bench bench-quick bench-against clean
 
 # What is passed on to `sentinelctl demo` and to the server, as in: make demo ARGS=--json
 ARGS ?=
@@ -59,6 +59,10 @@ guard: ## fail where an operation costs more commands or instructions than bench
 	@deploy/bootstrap guard
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
 	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench count --programs $${CARGO_TARGET_DIR:-target}/release $(ARGS)
+
+abuse: bootstrap ## attack each bound of the server beside an honest caller, in half an hour; fails where a bound does not hold (ARGS="--short" for a minute, "--only NAME", --json)
+	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
+	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench abuse --server $${CARGO_TARGET_DIR:-target}/release/sentinel-server $(ARGS)
 
 bench: ## measure this service beside its alternatives, and what size costs, in half an hour; writes docs/benchmarks and the table in README.md (ARGS go to the lab)
 	@bench/run --full --seconds 3 --docs docs/benchmarks --readme README.md $(ARGS)

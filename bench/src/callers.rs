@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use inventory_sentinel::v1::{
     self, inventory_sentinel_client::InventorySentinelClient, reserve_response::Result as Outcome,
 };
-use inventory_sentinel_client::{Namespace, Sentinel};
+use inventory_sentinel_client::{CALLS_PER_CONNECTION, Namespace, Sentinel};
 use tonic::transport::Channel;
 
 use crate::{
@@ -16,8 +16,14 @@ use crate::{
     shop::{Shop, TTL},
 };
 
-/// Connections that callers share.
+/// Connections that callers share at least, if there are as many callers.
 const CONNECTIONS: usize = 4;
+
+/// Connections of so many callers of the generated client: none has more calls in flight than one of the Rust client, whose
+/// rule this is. The same for each server that is measured, whatever it would let a connection have.
+fn connections(callers: usize) -> usize {
+    CONNECTIONS.max(callers.div_ceil(CALLS_PER_CONNECTION)).min(callers)
+}
 
 /// Calls Reserve through the generated client, one message a call.
 #[derive(Clone)]
@@ -29,10 +35,10 @@ pub(crate) struct Unary {
 }
 
 impl Unary {
-    /// So many callers, over a few connections. `first_attempt`: what each call says of itself.
+    /// So many callers, over as many connections as they need. `first_attempt`: what each call says of itself.
     pub(crate) async fn callers(server: &Server, shop: &Shop, number: usize, first_attempt: bool) -> Result<Vec<Self>> {
         let mut clients = Vec::new();
-        for _ in 0..CONNECTIONS.min(number) {
+        for _ in 0..connections(number) {
             clients.push(InventorySentinelClient::new(server.connect().await?));
         }
         let caller =
@@ -93,4 +99,14 @@ impl Caller for Gathered {
 fn unique() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("bench-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_connection_has_more_calls_than_one_of_the_rust_client() {
+        assert_eq!([0, 1, 16, 512, 768, 769, 2_048].map(connections), [0, 1, 4, 4, 4, 5, 11]);
+    }
 }

@@ -6,6 +6,7 @@
 //! - `ways`, `callers`, `load`, `shop`: how units are reserved, by whom, how they come, and what is there.
 //! - `scale`: what size costs. `peers`: what is not ours.
 //! - `process`, `usage`, `stop`: processes, what they have used, and their end before time.
+//! - `abuse`: attacks on the bounds of the server beside an honest caller.
 //! - `count`: what an operation costs in commands and instructions, guarded against growth.
 //! - `figures`, `machine`, `report`, `docs`, `plot`: numbers, the machine, and how both are told.
 
@@ -17,6 +18,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand, value_parser};
 
+mod abuse;
 mod callers;
 mod count;
 mod docs;
@@ -95,6 +97,7 @@ struct Args {
 #[derive(Subcommand)]
 enum Other {
     Count(count::Args),
+    Abuse(abuse::Args),
 }
 
 #[tokio::main]
@@ -106,8 +109,10 @@ async fn measure(args: Args) -> Result<()> {
     if std::env::var_os("TMPDIR").is_none() && Path::new(DISK).is_dir() {
         tempfile::env::override_temp_dir(Path::new(DISK)).ok().context("temporary folders have a place already")?;
     }
-    if let Some(Other::Count(args)) = &args.other {
-        return count::run(args).await;
+    match &args.other {
+        Some(Other::Count(args)) => return count::run(args).await,
+        Some(Other::Abuse(args)) => return abuse::run(args).await,
+        None => {}
     }
     let server = args.programs.join("sentinel-server");
     let mut scale = None;

@@ -166,6 +166,15 @@ impl Server {
         format!("http://{}", self.address)
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address of its metrics; `None` of one that only answers.
+    pub(crate) fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
     /// A connection of its own.
     pub(crate) async fn connect(&self) -> Result<Channel> {
         connect(&self.uri()).await

@@ -89,8 +89,23 @@ pub(crate) fn cpu_of_family(pid: u32) -> Result<f64> {
 
 /// Bytes of memory that a process has.
 pub(crate) fn memory_of(pid: u32) -> Result<u64> {
+    memory_field(pid, "VmRSS:")
+}
+
+/// The most bytes of memory that a process has had since it started, or since [`reset_peak`].
+pub(crate) fn peak_memory_of(pid: u32) -> Result<u64> {
+    memory_field(pid, "VmHWM:")
+}
+
+/// Lets the peak of a process's memory begin at what it has now.
+pub(crate) fn reset_peak(pid: u32) -> Result<()> {
+    Ok(fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
+}
+
+fn memory_field(pid: u32, name: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a status has its VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.with_context(|| format!("no {name} in the status of process {pid}"))?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 

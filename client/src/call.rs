@@ -1,20 +1,14 @@
 //! The way of every call: one deadline, attempts within it, the same message on each. The only place
 //! that repeats; it knows neither the operation nor its message.
 
-use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Request, Response, Status, transport::Channel};
 use uuid::Uuid;
 
 use crate::{
+    channels::{Channels, Lease},
     connection::MAX_DEADLINE,
     convert::Answer,
     gather::{Gathered, Gatherer},
@@ -85,43 +79,18 @@ impl<A: Answer> Answered<A> {
     }
 }
 
-/// The connections of one client.
-#[derive(Debug)]
-pub(crate) struct Channels {
-    channels: Box<[Channel]>,
-    turn: AtomicUsize,
-}
-
-impl Channels {
-    /// At least one.
-    pub(crate) fn new(channels: Box<[Channel]>) -> Channels {
-        debug_assert!(!channels.is_empty());
-        Channels { channels, turn: AtomicUsize::new(0) }
-    }
-
-    /// The next connection in turn, so that a retry takes another one where there are several.
-    pub(crate) fn next(&self) -> Channel {
-        let turn = match self.channels.len() {
-            1 => 0,
-            several => self.turn.fetch_add(1, Ordering::Relaxed) % several,
-        };
-        self.channels[turn].clone()
-    }
-}
-
 impl Core {
-    /// `channels` has at least one.
-    pub(crate) fn new(channels: Box<[Channel]>, settings: Settings) -> Core {
+    pub(crate) fn new(channels: Channels, settings: Settings) -> Core {
         let Settings { retry, batching, is_direct, identity_memory } = settings;
         let budget = Arc::new(TokenBucket::new(retry.budget));
-        let channels = Arc::new(Channels::new(channels));
+        let channels = Arc::new(channels);
         let gatherer = batching.then(|| Arc::new(Gatherer::new(Arc::clone(&channels), Arc::clone(&budget))));
         Core { channels, retry, budget, gatherer, is_direct, identities: Arc::new(Identities::new(identity_memory)) }
     }
 
-    /// The next connection in turn, for a stream.
-    pub(crate) fn channel(&self) -> Channel {
-        self.channels.next()
+    /// A connection for a stream.
+    pub(crate) fn lease(&self) -> Lease {
+        self.channels.take()
     }
 
     /// Whether nothing between this client and the server repeats calls.
@@ -247,12 +216,16 @@ impl Core {
         let mut request = Request::new(message);
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         trace::inject(request.metadata_mut());
-        match timeout_at(deadline, send(self.channels.next(), request)).await {
+        let lease = self.channels.take();
+        match timeout_at(deadline, send(lease.channel(), request)).await {
             Ok(Ok(response)) => {
                 self.budget.refund();
                 Ok(response.into_inner())
             }
-            Ok(Err(status)) => Err(RpcError::from_status(&status).into()),
+            Ok(Err(status)) => {
+                lease.note(&status);
+                Err(RpcError::from_status(&status).into())
+            }
             Err(_) => Err(RpcError::deadline_exceeded().into()),
         }
     }

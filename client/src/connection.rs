@@ -7,6 +7,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     call::{Core, Settings},
+    channels::Channels,
     lists::ListNamespaces,
     namespace::Namespace,
     retry::RetryPolicy,
@@ -20,6 +21,9 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
 pub const MAX_DEADLINE: Duration = Duration::from_secs(3600);
 /// The most connections of one client; a larger number is lowered to it.
 pub const MAX_CONNECTIONS: usize = 64;
+/// Calls in flight on each connection from which on the client opens another one: below the 256 calls that a server lets a
+/// connection have by default. Calls that share a message count as one; a stream counts for as long as it is open.
+pub const CALLS_PER_CONNECTION: usize = 192;
 
 /// Bytes of memory for the request_ids that callers named, unless set otherwise: 16 MiB, which is room for 131,072.
 pub const DEFAULT_IDENTITY_MEMORY: usize = 16 * 1024 * 1024;
@@ -29,10 +33,11 @@ pub(crate) const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// The largest request that is sent, in bytes: far above a cart of 32 lines.
 pub(crate) const MAX_REQUEST_BYTES: usize = 1024 * 1024;
 
-/// Bytes of answers that may be under way on a connection before their callers have read them. Far more than
-/// the answers themselves need: the HTTP/2 library counts a small one as 256 bytes, and closes a connection
-/// on which these come to more than half of its window. So this is room for 65,536 of them.
-const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
+/// Bytes of answers that may be under way on a connection before their callers have read them: the windows of the 256 calls
+/// that a connection has at most, 64 KiB each. So a stream that nobody reads does not hold up the others. The HTTP/2 library
+/// counts a small answer as 256 bytes, and closes a connection on which these come to more than half of its window: this is
+/// room for 32,768 of them.
+const CONNECTION_WINDOW: u32 = 256 * 64 * 1024;
 
 /// How often a connection is pinged, also while idle, so that a dead peer is noticed.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -116,8 +121,13 @@ impl Builder {
         self
     }
 
-    /// How many HTTP/2 connections the calls take turns on, 1 to [`MAX_CONNECTIONS`]. Default 1, which
-    /// carries many calls at once; more help where one core of the client or server is the limit.
+    /// How many HTTP/2 connections are opened at the start, 1 to [`MAX_CONNECTIONS`]. Calls take turns on them.
+    /// Default 1; more help where one core of the client or server is the limit.
+    ///
+    /// While each has [`CALLS_PER_CONNECTION`] calls in flight, the client opens further ones in the background, up to
+    /// [`MAX_CONNECTIONS`] in all. They stay open, and calls use them while the first ones have no room. A call never waits for
+    /// a connection to open. Where another connection cannot be opened, calls share those that there are, and the client
+    /// tries again after a pause.
     pub fn connections(mut self, number: usize) -> Self {
         self.connections = number;
         self
@@ -170,7 +180,7 @@ impl Builder {
                 .map_err(|source| ConnectError::Unreachable { uri: self.uri.clone(), source })?;
             channels.push(channel);
         }
-        Ok(self.sentinel(channels))
+        Ok(self.sentinel(channels, endpoint))
     }
 
     /// Connects at the first call; until the server is there, calls fail with `UNAVAILABLE`. Needs a
@@ -181,15 +191,15 @@ impl Builder {
     pub fn connect_lazy(self) -> Result<Sentinel, ConnectError> {
         let endpoint = self.endpoint()?;
         let channels = (0..self.channels()).map(|_| endpoint.connect_lazy()).collect();
-        Ok(self.sentinel(channels))
+        Ok(self.sentinel(channels, endpoint))
     }
 
     fn channels(&self) -> usize {
         self.connections.clamp(1, MAX_CONNECTIONS)
     }
 
-    fn sentinel(self, channels: Vec<Channel>) -> Sentinel {
-        let core = Core::new(channels.into(), self.settings);
+    fn sentinel(self, channels: Vec<Channel>, endpoint: Endpoint) -> Sentinel {
+        let core = Core::new(Channels::new(channels, Some(endpoint)), self.settings);
         Sentinel { core: Arc::new(core), deadline: self.deadline }
     }
 

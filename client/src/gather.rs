@@ -21,7 +21,8 @@ use tokio::{
 use tonic::{Code, Request, metadata::MetadataMap};
 
 use crate::{
-    call::{Channels, Miss},
+    call::Miss,
+    channels::Channels,
     convert::{self, Answer},
     namespace::checkout,
     retry::{Fare, TokenBucket},
@@ -295,7 +296,7 @@ fn looks() -> Interval {
 }
 
 /// Sends one message and tells each call its result.
-async fn send(channels: &Channels, budget: &TokenBucket, mut calls: Vec<Waiting>) {
+async fn send(channels: &Arc<Channels>, budget: &TokenBucket, mut calls: Vec<Waiting>) {
     let now = Instant::now();
     let timeout = |deadline: Instant| deadline.saturating_duration_since(now);
     let last = calls.iter().map(|call| call.caller.deadline).max().unwrap_or(now);
@@ -312,7 +313,8 @@ async fn send(channels: &Channels, budget: &TokenBucket, mut calls: Vec<Waiting>
     request.set_timeout(timeout(last));
     let fare = Fare::default();
     let miss = |error| Miss { error, fare: fare.clone() };
-    let mut client = checkout(channels.next());
+    let lease = channels.take();
+    let mut client = checkout(lease.channel());
     let (mut sending, mut look) = (pin!(client.batch(request)), looks());
     let sent = loop {
         tokio::select! {
@@ -331,6 +333,7 @@ async fn send(channels: &Channels, budget: &TokenBucket, mut calls: Vec<Waiting>
         Ok(response) => response.into_inner().results,
         // Each hears it as if he had been alone. One who gave up earlier hears nothing any more.
         Err(status) => {
+            lease.note(&status);
             for mut caller in callers {
                 caller.tell(Err(miss(RpcError::from_status(&status))));
             }

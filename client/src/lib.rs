@@ -60,6 +60,7 @@ mod admin;
 mod batch;
 mod bulk;
 mod call;
+mod channels;
 mod configure;
 mod connection;
 mod convert;
@@ -86,8 +87,8 @@ pub use batch::{Batch, BatchOutcome};
 pub use bulk::ImportStock;
 pub use configure::{ConfigureNamespace, ConfigureSku, SetStock};
 pub use connection::{
-    Builder, ConnectError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEADLINE, DEFAULT_IDENTITY_MEMORY, MAX_CONNECTIONS,
-    MAX_DEADLINE, Sentinel,
+    Builder, CALLS_PER_CONNECTION, ConnectError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEADLINE, DEFAULT_IDENTITY_MEMORY,
+    MAX_CONNECTIONS, MAX_DEADLINE, Sentinel,
 };
 pub use inventory_sentinel::Reason;
 pub use lists::{ListNamespaces, ListReservations, ListStock};

@@ -10,7 +10,7 @@ use tonic::{Code, Request, Response, Status, Streaming, transport::Channel};
 
 use inventory_sentinel::Reason;
 
-use crate::{namespace::Namespace, rpc_error::RpcError, trace};
+use crate::{channels::Lease, namespace::Namespace, rpc_error::RpcError, trace};
 
 pub(crate) mod events;
 pub(crate) mod protected;
@@ -29,12 +29,18 @@ type Open<T> = Arc<dyn Fn(Channel, Request<()>, String) -> Opening<T> + Send + S
 pub(crate) struct Follower<T> {
     namespace: Namespace,
     open: Open<T>,
-    stream: Option<Streaming<T>>,
+    stream: Option<OpenStream<T>>,
     token: String,
     /// Attempts since something was heard.
     attempts: u32,
     /// The next response is the first of its stream.
     is_new: bool,
+}
+
+/// A stream, and its place on a connection.
+struct OpenStream<T> {
+    responses: Streaming<T>,
+    _lease: Lease,
 }
 
 /// A response, and whether it is the first of its stream.
@@ -97,15 +103,21 @@ impl<T: Told> Follower<T> {
                 let deadline = Instant::now() + self.namespace.deadline;
                 let mut request = Request::new(());
                 trace::inject(request.metadata_mut());
-                let opening = (self.open)(self.namespace.core.channel(), request, self.token.clone());
+                let lease = self.namespace.core.lease();
+                let opening = (self.open)(lease.channel(), request, self.token.clone());
                 match timeout_at(deadline, opening).await {
-                    Ok(Ok(response)) => self.stream.insert(response.into_inner()),
-                    Ok(Err(status)) => return Err(RpcError::from_status(&status)),
+                    Ok(Ok(response)) => {
+                        self.stream.insert(OpenStream { responses: response.into_inner(), _lease: lease })
+                    }
+                    Ok(Err(status)) => {
+                        lease.note(&status);
+                        return Err(RpcError::from_status(&status));
+                    }
                     Err(_) => return Err(RpcError::deadline_exceeded()),
                 }
             }
         };
-        match stream.message().await {
+        match stream.responses.message().await {
             Ok(Some(told)) => Ok(told),
             Ok(None) => Err(RpcError::cut_off()),
             Err(status) => Err(RpcError::from_status(&status)),

@@ -18,7 +18,7 @@ use tonic::{Code, Response, Status, transport::Endpoint};
 
 use super::{Scripted, direct_sale, pending, quick, sale};
 use crate::{
-    Namespace, Receipt, Reservation, ReserveError, RetryPolicy, RpcError, call::Channels, gather::Gatherer,
+    Namespace, Receipt, Reservation, ReserveError, RetryPolicy, RpcError, channels::Channels, gather::Gatherer,
     retry::TokenBucket,
 };
 
@@ -200,9 +200,9 @@ fn who_waits_is_cut_off_where_the_runtime_of_the_connections_ends() {
     let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
     let channel = first.block_on(async { Endpoint::from_static("http://127.0.0.1:1").connect_lazy() });
-    let channels = Arc::new(Channels::new([channel].into()));
     let gatherer = {
         let _first = first.enter();
+        let channels = Arc::new(Channels::new(vec![channel], None));
         Arc::new(Gatherer::new(channels, Arc::new(TokenBucket::new(RetryPolicy::default().budget))))
     };
     let _passes: Vec<_> = (0..FEW).map(|_| gatherer.pass().unwrap()).collect();

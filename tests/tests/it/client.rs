@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use inventory_sentinel::v1::ReserveRequest;
 use inventory_sentinel_client::{
-    AdjustStockError, BatchError, BatchGetStockError, BatchOutcome, CommitError, GetReservationError, Line,
-    ReserveError, RetryPolicy, RollbackError, RulesChange, Sentinel, SetStockError, State,
+    AdjustStockError, BatchError, BatchGetStockError, BatchOutcome, CALLS_PER_CONNECTION, CommitError,
+    GetReservationError, Line, ReserveError, RetryPolicy, RollbackError, RulesChange, Sentinel, SetStockError, State,
 };
-use sentinel_tests::{Proxy, Redis, SentinelProcess, new_id, order};
+use sentinel_tests::{Proxy, Redis, SentinelProcess, eventually, new_id, order};
+use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn a_sale_in_the_words_of_the_client() {
@@ -184,6 +185,46 @@ async fn a_batch_does_what_its_operations_would_have_done_alone() {
     assert!(matches!(many.await, Err(BatchError::TooManyOperations(_))));
     assert!(matches!(sale.batch().await, Err(BatchError::NoOperations(_))));
     assert_eq!(sale.stock("ps5").await.expect("the stock").held, 2, "none of them was done");
+}
+
+/// TCP connections to this server that its end has open.
+fn connections(server: &SentinelProcess) -> usize {
+    let port = format!(":{:04X}", server.grpc().port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the connections of this machine");
+    // The local address, the remote one, and the state; 01 is ESTABLISHED.
+    let is_of_server = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some("01")
+    };
+    table.lines().filter(is_of_server).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_calls_at_once_open_more_connections() {
+    let server = SentinelProcess::start().await;
+    let before = connections(&server);
+    let uri = format!("http://{}", server.grpc());
+    let client = Sentinel::builder(uri).batching(false).deadline(Duration::from_secs(30)).connect().await;
+    let sale = client.expect("a connection").namespace("sale");
+    sale.admin().set_stock("ps5", 7).await.expect("set");
+    let read = async |calls: usize| {
+        let mut reads = JoinSet::new();
+        for _ in 0..calls {
+            let sale = sale.clone();
+            reads.spawn(async move { sale.stock("ps5").await.expect("the stock").available });
+        }
+        assert!(reads.join_all().await.into_iter().all(|available| available == 7));
+        connections(&server) - before
+    };
+    assert_eq!(read(CALLS_PER_CONNECTION).await, 1, "one connection has room for so many");
+    let mut most = 0;
+    eventually("further connections", async || {
+        most = read(1_000).await;
+        (most > 1).then_some(())
+    })
+    .await;
+    // Whatever the calls, at most as many as there are groups of them.
+    assert!(most <= 1_000_usize.div_ceil(CALLS_PER_CONNECTION), "{most} connections");
 }
 
 #[tokio::test]

@@ -1,0 +1,258 @@
+//! The honest caller beside an attack: some hundred calls per second on connections and a thread of its own. Counts every
+//! failure; repeats nothing.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use inventory_sentinel::v1::{
+    self, EventKind, inventory_events_client::InventoryEventsClient,
+    inventory_sentinel_client::InventorySentinelClient, reserve_response::Result as Outcome,
+};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tonic::{
+    Request, Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::shop::Shop;
+
+/// Calls per second.
+const RATE: f64 = 300.0;
+/// Longest time of a call.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Connections, which take turns.
+const CONNECTIONS: usize = 2;
+/// Longest wait for the events of the last calls.
+const EVENTS_LIMIT: Duration = Duration::from_secs(5);
+/// Pause between two checks for them.
+const CHECK: Duration = Duration::from_millis(20);
+
+/// One call.
+#[derive(Debug)]
+struct Call {
+    due: Instant,
+    latency: Duration,
+    failure: Option<String>,
+}
+
+/// All that the caller has done.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    calls: Vec<Call>,
+    /// Why the events of its own changes did not arrive.
+    pub(super) watch_fault: Option<String>,
+}
+
+/// What is judged of it.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    pub(super) calls: usize,
+    /// Why calls failed, and how many.
+    pub(super) failures: BTreeMap<String, usize>,
+}
+
+impl Record {
+    pub(super) fn figures(&self) -> Figures {
+        let mut figures = Figures { calls: self.calls.len(), ..Figures::default() };
+        for failure in self.calls.iter().filter_map(|call| call.failure.as_ref()) {
+            *figures.failures.entry(failure.clone()).or_default() += 1;
+        }
+        figures
+    }
+
+    /// The time below which 99% of the calls ended that were due in this time.
+    pub(super) fn p99(&self, from: Instant, until: Instant) -> Duration {
+        let mut latencies: Vec<_> =
+            self.calls.iter().filter(|call| (from..until).contains(&call.due)).map(|call| call.latency).collect();
+        latencies.sort_unstable();
+        let index = (latencies.len() * 99).div_ceil(100).saturating_sub(1);
+        latencies.get(index).copied().unwrap_or_default()
+    }
+}
+
+/// A caller that goes on until it is stopped.
+pub(super) struct Honest {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<Record>>>,
+}
+
+impl Honest {
+    /// Starts to call. `watches`: it also follows the events of its namespace.
+    pub(super) fn start(uri: String, shop: Shop, watches: bool) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let is_stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("honest".into())
+            .spawn(move || runtime.block_on(call_until(uri, shop, watches, is_stopped)))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Stops it and waits for its last calls.
+    pub(super) async fn stop(mut self) -> Result<Record> {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().context("it is stopped once")?;
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await?;
+        joined.ok().context("the honest caller panicked")?
+    }
+}
+
+impl Drop for Honest {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn call_until(uri: String, shop: Shop, watches: bool, is_stopped: Arc<AtomicBool>) -> Result<Record> {
+    let mut channels = Vec::new();
+    for _ in 0..CONNECTIONS {
+        channels.push(Endpoint::new(uri.clone())?.tcp_nodelay(true).connect().await.context("the honest caller")?);
+    }
+    let watcher = if watches { Some(Watcher::start(&uri, &shop.namespace).await?) } else { None };
+    let caller = Arc::new(Caller { shop, held: Mutex::default(), changes: Mutex::default() });
+    let mut calls = JoinSet::new();
+    let mut record = Record::default();
+    let mut ticks = interval(Duration::from_secs_f64(1.0 / RATE));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    for turn in 0.. {
+        let due = ticks.tick().await.into_std();
+        if is_stopped.load(Ordering::Relaxed) {
+            break;
+        }
+        let (caller, channel) = (Arc::clone(&caller), channels[turn % CONNECTIONS].clone());
+        calls.spawn(async move {
+            let failure = match timeout(DEADLINE, caller.call(turn, channel)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(status)) => Some(format!("{:?}: {}", status.code(), status.message())),
+                Err(_) => Some("no answer within the deadline".to_owned()),
+            };
+            Call { due, latency: due.elapsed(), failure }
+        });
+        while let Some(done) = calls.try_join_next() {
+            record.calls.push(done?);
+        }
+    }
+    while let Some(done) = calls.join_next().await {
+        record.calls.push(done?);
+    }
+    if let Some(watcher) = watcher {
+        let changes = *caller.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        record.watch_fault = watcher.fault(changes).await;
+    }
+    Ok(record)
+}
+
+struct Caller {
+    shop: Shop,
+    /// Reservations that are not sold yet.
+    held: Mutex<VecDeque<String>>,
+    /// Changes that the server has confirmed.
+    changes: Mutex<u64>,
+}
+
+impl Caller {
+    /// One call: a read, a reservation, or the sale of an earlier one.
+    async fn call(&self, turn: usize, channel: Channel) -> Result<(), Status> {
+        let mut client = InventorySentinelClient::new(channel);
+        let namespace_id = self.shop.namespace.clone();
+        let sku = self.shop.skus[turn % self.shop.skus.len()].clone();
+        let held = if turn % 3 == 2 { self.held().pop_front() } else { None };
+        if let Some(reservation_id) = held {
+            let request = v1::CommitRequest { namespace_id, reservation_id, ..Default::default() };
+            client.commit(within(request)).await?;
+            self.changed();
+        } else if turn % 3 == 1 {
+            let request = v1::ReserveRequest {
+                namespace_id,
+                request_id: format!("honest-{turn}"),
+                lines: vec![v1::Line { sku, quantity: 1 }],
+                ..Default::default()
+            };
+            let answer = client.reserve(within(request)).await?.into_inner();
+            let Some(Outcome::Reservation(reservation)) = answer.result else {
+                return Err(Status::internal("no reservation in the answer"));
+            };
+            self.held().push_back(reservation.reservation_id);
+            self.changed();
+        } else {
+            client.get_stock(within(v1::GetStockRequest { namespace_id, sku })).await?;
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, VecDeque<String>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self) {
+        *self.changes.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+}
+
+fn within<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
+}
+
+/// Follows the events of the caller's own changes.
+struct Watcher {
+    seen: Arc<Mutex<(u64, Option<String>)>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Watcher {
+    async fn start(uri: &str, namespace: &str) -> Result<Self> {
+        let channel = Endpoint::new(uri.to_owned())?.tcp_nodelay(true).connect().await?;
+        let request = v1::WatchRequest { namespace_id: namespace.to_owned(), ..Default::default() };
+        let mut stream = InventoryEventsClient::new(channel).watch(request).await?.into_inner();
+        let seen: Arc<Mutex<(u64, Option<String>)>> = Arc::default();
+        let noted = Arc::clone(&seen);
+        let task = tokio::spawn(async move {
+            let fault = loop {
+                let events = match stream.message().await {
+                    Ok(Some(message)) => message.events,
+                    Ok(None) => break "the watch stream ended".to_owned(),
+                    Err(status) => break format!("the watch stream failed: {:?}: {}", status.code(), status.message()),
+                };
+                let is_ours = |event: &&v1::Event| matches!(event.kind(), EventKind::Reserved | EventKind::Committed);
+                let number = events.iter().filter(is_ours).count() as u64;
+                noted.lock().unwrap_or_else(PoisonError::into_inner).0 += number;
+            };
+            noted.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(fault);
+        });
+        Ok(Self { seen, task })
+    }
+
+    /// What is wrong with the stream, after so many changes.
+    async fn fault(self, changes: u64) -> Option<String> {
+        let give_up = Instant::now() + EVENTS_LIMIT;
+        loop {
+            let (events, fault) = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if fault.is_some() || events >= changes {
+                return fault;
+            }
+            if Instant::now() > give_up {
+                return Some(format!("the watch stream has {events} of {changes} events"));
+            }
+            sleep(CHECK).await;
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
