@@ -498,6 +498,17 @@ mod tests {
     }
 
     #[test]
+    fn windows_fit_into_the_budget_and_calls_into_the_window() {
+        let problems = |flags: &[&str]| with(flags).validate().map_err(|error| error.problems);
+        assert_eq!(problems(&["--max-connections=4096", "--receive-budget=536870912"]), Ok(()));
+        let error = problems(&["--max-connections=4096"]).unwrap_err();
+        assert!(error[0].contains("536870912") && error[0].contains("--receive-budget"), "{error:?}");
+        let error = problems(&["--max-streams=1000"]).unwrap_err();
+        assert!(error[0].contains("--connection-window is 131072"), "{error:?}");
+        assert_eq!(problems(&["--max-streams=1000", "--connection-window=512000", "--max-connections=200"]), Ok(()));
+    }
+
+    #[test]
     fn the_state_is_not_kept_with_the_data() {
         let folder = tempfile::tempdir().unwrap();
         let (data, link) = (folder.path().join("data"), folder.path().join("link"));
