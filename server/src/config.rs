@@ -126,16 +126,16 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_RECEIVE_BUDGET", default_value_t = 134_217_728, value_name = "BYTES")]
     pub receive_budget: usize,
 
-    /// Bytes of requests that have not arrived in full, 1,048,576 to 1,099,511,627,776; beyond it the oldest are cut
+    /// Bytes of requests that have not arrived in full, 1,048,576 to 1,099,511,627,776; beyond it the connection that holds most for longest is closed
     #[arg(long, env = "SENTINEL_REQUEST_BUDGET", default_value_t = 33_554_432, value_name = "BYTES")]
     pub request_budget: usize,
 
-    /// Requests that have not arrived in full, 1 to 1,000,000; for one more the oldest is cut
+    /// Requests that have not arrived in full, 1 to 1,000,000; for one more the connection that holds most for longest is closed
     #[arg(long, env = "SENTINEL_MAX_UNFINISHED_REQUESTS", default_value_t = 8_192, value_name = "REQUESTS")]
     pub max_unfinished_requests: usize,
 
-    /// Bytes of large or streamed responses that their callers have not read, 1,048,576 to 1,099,511,627,776; beyond it those that
-    /// have waited longest are cut
+    /// Bytes of large or streamed responses that their callers have not read, 1,048,576 to 1,099,511,627,776; beyond it the
+    /// connection that holds most for longest is closed
     #[arg(long, env = "SENTINEL_RESPONSE_BUDGET", default_value_t = 67_108_864, value_name = "BYTES")]
     pub response_budget: usize,
 
@@ -159,11 +159,11 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_RESPONSE_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "DURATION")]
     pub response_timeout: Duration,
 
-    /// Calls that a client connection may give up in a second, 1 to 1,000,000; four seconds' worth at once
-    #[arg(long, env = "SENTINEL_MAX_RESETS", default_value_t = 5_000, value_name = "RESETS")]
+    /// Calls that a client connection may give up in a second, 1 to 1,000,000; two seconds' worth at once
+    #[arg(long, env = "SENTINEL_MAX_RESETS", default_value_t = 3_000, value_name = "RESETS")]
     pub max_resets: u32,
 
-    /// Control frames that a client connection may send in a second, 100 to 10,000,000; four seconds' worth at once. A SETTINGS frame
+    /// Control frames that a client connection may send in a second, 100 to 10,000,000; two seconds' worth at once. A SETTINGS frame
     /// counts as 100, a PRIORITY, CONTINUATION, empty DATA or unknown frame as 10
     #[arg(long, env = "SENTINEL_MAX_CONTROL_FRAMES", default_value_t = 20_000, value_name = "FRAMES")]
     pub max_control_frames: u32,

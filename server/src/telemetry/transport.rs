@@ -33,7 +33,7 @@ impl TransportMetrics {
                 "inventory_sentinel_connections_closed_total",
                 "Client connections that this server closed, by why: too many control frames or resets (flood), no HTTP/2 \
                  handshake in time (handshake), an incomplete frame (slow_frame), no reading (slow_reader), too many calls \
-                 cut (cuts), no place left (evicted), open for the longest time (aged).",
+                 cut (cuts), most of what a bound of the server allows (hoarding), no place left (evicted), open for the longest time (aged).",
                 &["port", "reason"],
             )?,
             refused: counters(
@@ -48,8 +48,8 @@ impl TransportMetrics {
             )?,
             calls_cut: counters(
                 "inventory_sentinel_calls_cut_total",
-                "Calls that were cut for a bound of the server: too many requests were incomplete, too much of the responses \
-                 was unread, or the response was not read in time (slow_reader).",
+                "Calls that were cut: with a connection that held too many incomplete requests or too much unread, or because \
+                 the response was not read in time (slow_reader).",
                 &["reason"],
             )?,
             waiting: IntGaugeVec::new(

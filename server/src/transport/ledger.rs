@@ -1,8 +1,9 @@
 //! Bytes that wait for somebody outside: of requests that have not arrived in full, or of responses that are not read.
-//! Bounds their sum and their number; what has waited longest is cut for what comes. Pure but for the clock.
+//! Bounds their sum and their number. For what is too much, the connection is closed that has held most for longest. Pure but
+//! for the clock.
 
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -13,10 +14,12 @@ use std::{
 use prometheus::{IntCounter, IntGauge};
 use tokio::task::AbortHandle;
 
-use super::peer::Peer;
+use super::peer::{Closed, Peer};
 
-/// The share of the budget that is freed where it is used up, as a divisor: so that not each byte looks for its victim.
+/// The share of a bound that is freed where it is reached, as a divisor: so that not each byte looks for its victim.
 const FREED: usize = 8;
+/// Bytes that a call counts as, beside those that wait, where connections are compared.
+const CALL: usize = 1_024;
 
 /// The calls of all connections that wait in one direction.
 #[derive(Debug)]
@@ -33,8 +36,7 @@ pub(super) struct Ledger {
 #[derive(Debug, Default)]
 struct Entries {
     next: u64,
-    /// In the order in which they came.
-    open: BTreeMap<u64, Arc<Entry>>,
+    open: HashMap<u64, Arc<Entry>>,
 }
 
 /// What a ledger reports.
@@ -42,7 +44,7 @@ struct Entries {
 pub(super) struct Counts {
     /// Bytes that wait now.
     pub(super) bytes: IntGauge,
-    /// Calls that were cut because too many waited.
+    /// Calls that ended with their connection, because too many waited.
     pub(super) cut: IntCounter,
     /// Calls that were cut because they waited too long.
     pub(super) late: IntCounter,
@@ -72,7 +74,7 @@ impl Ledger {
         Self { budget, limit, used: AtomicUsize::new(0), entries: Mutex::default(), counts }
     }
 
-    /// A place for a call of this connection. Where all are taken, the call that came first is cut.
+    /// A place for a call of this connection.
     pub(super) fn enter(self: &Arc<Self>, peer: &Arc<Peer>) -> Place {
         let entry = Arc::new(Entry {
             peer: Arc::clone(peer),
@@ -81,14 +83,12 @@ impl Ledger {
             task: OnceLock::new(),
         });
         let mut entries = self.entries();
-        if entries.open.len() >= self.limit
-            && let Some((_, first)) = entries.open.pop_first()
-        {
-            self.cut(&first, &self.counts.cut);
-        }
         let number = entries.next;
         entries.next += 1;
         entries.open.insert(number, Arc::clone(&entry));
+        if entries.open.len() > self.limit {
+            self.make_room(&mut entries);
+        }
         Place { ledger: Arc::clone(self), entry, number }
     }
 
@@ -103,35 +103,47 @@ impl Ledger {
         let numbers: Vec<_> = entries.open.iter().filter(|(_, entry)| late(entry)).map(|(number, _)| *number).collect();
         for number in numbers {
             if let Some(entry) = entries.open.remove(&number) {
-                self.cut(&entry, &self.counts.late);
+                self.counts.late.inc();
+                self.set_bytes(&entry, 0);
+                entry.peer.note_cut();
+                // A call whose task has not started yet does not wait for long.
+                if let Some(task) = entry.task.get() {
+                    task.abort();
+                }
             }
         }
     }
 
-    /// Cuts the calls that have waited longest, other than this one, until some room is free again.
-    fn make_room(&self, but: u64) {
-        let mut entries = self.entries();
-        let others = entries.open.iter().filter(|(number, _)| **number != but);
-        let waiting = others.map(|(number, entry)| (entry.since.load(Ordering::Relaxed), *number));
-        let mut waiting: Vec<_> = waiting.filter(|(since, _)| *since != 0).collect();
-        waiting.sort_unstable();
-        for (_, number) in waiting {
-            if self.used.load(Ordering::Relaxed) <= self.budget - self.budget / FREED {
+    /// Closes the connections that have held most for longest, until some room is free again. An attack holds much, or holds it
+    /// long; an honest call is done in a moment, though it may wait for its turn meanwhile.
+    fn make_room(&self, entries: &mut Entries) {
+        let mut holders: HashMap<*const Peer, (Arc<Peer>, u128, Vec<u64>)> = HashMap::new();
+        for (number, entry) in &entries.open {
+            let since = entry.since.load(Ordering::Relaxed);
+            if since == 0 {
+                continue;
+            }
+            let holder = holders.entry(Arc::as_ptr(&entry.peer));
+            let (_, weight, numbers) = holder.or_insert_with(|| (Arc::clone(&entry.peer), 0, Vec::new()));
+            let age = entry.peer.clock.now().saturating_sub(since) + 1;
+            *weight += u128::from(age) * (entry.bytes.load(Ordering::Relaxed) + CALL) as u128;
+            numbers.push(*number);
+        }
+        let mut holders: Vec<_> = holders.into_values().collect();
+        holders.sort_unstable_by_key(|(_, weight, _)| std::cmp::Reverse(*weight));
+        for (peer, _, numbers) in holders {
+            if self.used.load(Ordering::Relaxed) <= self.budget - self.budget / FREED
+                && entries.open.len() <= self.limit - self.limit / FREED
+            {
                 return;
             }
-            if let Some(entry) = entries.open.remove(&number) {
-                self.cut(&entry, &self.counts.cut);
+            peer.close(Closed::Hoarding);
+            for number in numbers {
+                if let Some(entry) = entries.open.remove(&number) {
+                    self.counts.cut.inc();
+                    self.set_bytes(&entry, 0);
+                }
             }
-        }
-    }
-
-    fn cut(&self, entry: &Entry, counter: &IntCounter) {
-        counter.inc();
-        entry.peer.note_cut();
-        self.set_bytes(entry, 0);
-        // A call whose task has not started yet waits for nothing: it is not the oldest.
-        if let Some(task) = entry.task.get() {
-            task.abort();
         }
     }
 
@@ -153,11 +165,11 @@ impl Place {
         Arc::clone(&self.entry)
     }
 
-    /// So many bytes of the call wait, from now on. Cuts others while all together are more than may wait.
+    /// So many bytes of the call wait, from now on. Closes connections while all together are more than may wait.
     pub(super) fn wait_with(&self, bytes: usize) {
         self.entry.since.store(self.entry.peer.clock.now(), Ordering::Relaxed);
         if self.ledger.set_bytes(&self.entry, bytes) > self.ledger.budget {
-            self.ledger.make_room(self.number);
+            self.ledger.make_room(&mut self.ledger.entries());
         }
     }
 
@@ -214,46 +226,44 @@ mod tests {
         task
     }
 
-    #[tokio::test]
-    async fn the_call_that_has_waited_longest_is_cut_for_bytes_of_others() {
-        let (ledger, peer) = (ledger(100, 10), peer());
-        let places: Vec<_> = (0..3).map(|_| ledger.enter(&peer)).collect();
-        let tasks: Vec<_> = places.iter().map(running).collect();
-        places[1].wait_with(60);
-        tokio::time::sleep(Duration::from_millis(3)).await;
-        places[0].wait_with(40);
-        assert_eq!(ledger.counts.cut.get(), 0);
-        tokio::time::sleep(Duration::from_millis(3)).await;
-        places[2].wait_with(30);
-        let mut tasks = tasks.into_iter();
-        let (kept, cut) = (tasks.next().unwrap(), tasks.next().unwrap());
-        assert!(cut.await.unwrap_err().is_cancelled());
-        assert!(!kept.is_finished());
-        assert_eq!((ledger.counts.cut.get(), ledger.counts.bytes.get()), (1, 70));
-        drop(places);
+    #[test]
+    fn the_connection_that_holds_most_for_longest_is_closed() {
+        let ledger = ledger(100, 10);
+        let (hoarder, honest) = (peer(), peer());
+        let hoard: Vec<_> = (0..3).map(|_| ledger.enter(&hoarder)).collect();
+        let place = ledger.enter(&honest);
+        hoard.iter().for_each(|place| place.wait_with(20));
+        place.wait_with(40);
+        assert_eq!((hoarder.closed(), honest.closed()), (None, None));
+        place.wait_with(50);
+        assert_eq!((hoarder.closed(), honest.closed()), (Some(Closed::Hoarding), None));
+        assert_eq!((ledger.counts.cut.get(), ledger.counts.bytes.get()), (3, 50));
+        drop((hoard, place));
         assert_eq!((ledger.counts.bytes.get(), ledger.used.load(Ordering::Relaxed)), (0, 0));
     }
 
-    #[tokio::test]
-    async fn a_call_alone_may_wait_with_more_and_nothing_is_cut_for_what_is_read() {
-        let (ledger, peer) = (ledger(100, 10), peer());
-        let (large, other) = (ledger.enter(&peer), ledger.enter(&peer));
-        let task = running(&large);
-        large.wait_with(500);
+    #[test]
+    fn nothing_is_closed_for_what_is_read() {
+        let ledger = ledger(100, 10);
+        let (one, other) = (peer(), peer());
+        let (large, small) = (ledger.enter(&one), ledger.enter(&other));
+        large.wait_with(90);
         large.stop_waiting();
-        other.wait_with(100);
-        assert!(!task.is_finished());
-        assert_eq!(ledger.counts.cut.get(), 0);
+        small.wait_with(100);
+        assert_eq!((one.closed(), other.closed()), (None, None));
     }
 
-    #[tokio::test]
-    async fn there_are_so_many_calls_and_no_more() {
-        let (ledger, peer) = (ledger(100, 2), peer());
-        let places: Vec<_> = (0..2).map(|_| ledger.enter(&peer)).collect();
-        let task = running(&places[0]);
-        places.iter().for_each(|place| place.wait_with(1));
-        let _one_more = ledger.enter(&peer);
-        assert!(task.await.unwrap_err().is_cancelled());
+    #[test]
+    fn there_are_so_many_calls_and_no_more() {
+        let ledger = ledger(100_000, 8);
+        let (hoarder, honest) = (peer(), peer());
+        let hoard: Vec<_> = (0..7).map(|_| ledger.enter(&hoarder)).collect();
+        hoard.iter().for_each(|place| place.wait_with(1));
+        let place = ledger.enter(&honest);
+        place.wait_with(1);
+        assert_eq!(hoarder.closed(), None);
+        let _more = ledger.enter(&honest);
+        assert_eq!((hoarder.closed(), honest.closed()), (Some(Closed::Hoarding), None));
         assert_eq!(ledger.entries().open.len(), 2);
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 
 use super::{
     peer::{Closed, Peer},
@@ -24,34 +24,44 @@ const HEAD: usize = 9;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
-/// Costs after which a connection lets others have their turn. A call costs 1, a reset 16 (rates.rs).
+/// Costs after which a connection lets others have their turn. A call costs 1, a reset 32 (rates.rs).
 const TURN: u32 = 1_024;
+/// Bytes that are read at once: from a connection whose frames are those of calls, and from one that sends others. The HTTP/2
+/// library deals with all that was read in one turn.
+const READ: u64 = 64 * 1_024;
+const CAREFUL_READ: u64 = 1_024;
+/// Frames other than those of calls that may come together before less is read at once.
+const MANY_SUSPECTS: u32 = 16;
 
 /// The socket of one connection.
 #[derive(Debug)]
 pub(super) struct Metered<S> {
-    socket: S,
+    socket: Take<S>,
     peer: Arc<Peer>,
     allowance: Allowance,
     parser: Parser,
     /// What the frames of this turn have cost.
     turn: u32,
+    /// The bytes that were read last had frames that cost the connection some of its allowance.
+    is_suspect: bool,
 }
 
-impl<S> Metered<S> {
+impl<S: AsyncRead> Metered<S> {
     pub(super) fn new(socket: S, peer: Arc<Peer>, rates: FrameRates) -> Self {
         let allowance = Allowance::new(rates, Instant::now());
-        Self { socket, peer, allowance, parser: Parser::default(), turn: 0 }
+        Self { socket: socket.take(READ), peer, allowance, parser: Parser::default(), turn: 0, is_suspect: false }
     }
 
     /// Takes in what was read; false: the connection sends what it may not.
     fn note_read(&mut self, bytes: &[u8]) -> bool {
-        let (mut is_allowed, mut frames) = (true, 0);
+        let (mut is_allowed, mut frames, mut suspects) = (true, 0_u32, 0_u32);
         self.parser.read(bytes, |cost| {
             frames += 1;
+            suspects += u32::from(cost.is_suspect());
             self.turn = self.turn.saturating_add(cost.turn);
             is_allowed = is_allowed && self.allowance.take(cost);
         });
+        self.is_suspect = suspects > MANY_SUSPECTS;
         if frames > 0 {
             // The first frame is the client's SETTINGS, else the HTTP/2 library ends the connection.
             self.peer.note_handshake();
@@ -75,6 +85,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
+        this.socket.set_limit(if this.is_suspect { CAREFUL_READ } else { READ });
         let result = Pin::new(&mut this.socket).poll_read(cx, buffer);
         match &result {
             Poll::Ready(Ok(())) => {
@@ -90,16 +101,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Metered<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Metered<S> {
     fn noted<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.peer.note_write(result.is_pending());
         result
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        let result = Pin::new(self.socket.get_mut()).poll_write(cx, bytes);
         self.noted(result)
     }
 
@@ -108,20 +119,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        let result = Pin::new(self.socket.get_mut()).poll_write_vectored(cx, slices);
         self.noted(result)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        self.socket.get_ref().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        Pin::new(self.socket.get_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        Pin::new(self.socket.get_mut()).poll_shutdown(cx)
     }
 }
 
@@ -240,7 +251,7 @@ mod tests {
     #[tokio::test]
     async fn floods_end_the_connection_and_calls_do_not() {
         let preface = [b'P'; PREFACE];
-        for (kind, flags, payload, most) in [(3, 0, 4, 40), (6, 0, 8, 400), (4, 0, 6, 4), (0, 0, 0, 40), (99, 0, 9, 40)]
+        for (kind, flags, payload, most) in [(3, 0, 4, 20), (6, 0, 8, 200), (4, 0, 6, 2), (0, 0, 0, 20), (99, 0, 9, 20)]
         {
             let (mut client, mut socket, peer) = metered(RATES);
             client.write_all(&preface).await.unwrap();

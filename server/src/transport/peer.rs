@@ -13,7 +13,7 @@ use tokio::{sync::Notify, task::AbortHandle};
 
 use super::ledger::Entry;
 
-/// Calls of one connection that may be cut for a bound of the whole server before the connection is closed.
+/// Calls of one connection that may be cut before the connection is closed.
 const MAX_CUTS: u32 = 16;
 
 /// Why a connection is closed by the server.
@@ -28,8 +28,10 @@ pub(crate) enum Closed {
     SlowFrame,
     /// It does not take what the server sends.
     SlowReader,
-    /// Too many of its calls were cut.
+    /// Too many of its calls were cut for not being read.
     Cuts,
+    /// A bound of the whole server was reached, and it held most for longest.
+    Hoarding,
     /// All places are taken, and it was the longest without a call.
     Evicted,
     /// It was open for as long as a connection of its port may be.
@@ -37,12 +39,13 @@ pub(crate) enum Closed {
 }
 
 impl Closed {
-    pub(crate) const ALL: [Closed; 7] = [
+    pub(crate) const ALL: [Closed; 8] = [
         Closed::Flood,
         Closed::Handshake,
         Closed::SlowFrame,
         Closed::SlowReader,
         Closed::Cuts,
+        Closed::Hoarding,
         Closed::Evicted,
         Closed::Aged,
     ];
@@ -55,6 +58,7 @@ impl Closed {
             Closed::SlowFrame => "slow_frame",
             Closed::SlowReader => "slow_reader",
             Closed::Cuts => "cuts",
+            Closed::Hoarding => "hoarding",
             Closed::Evicted => "evicted",
             Closed::Aged => "aged",
         }
@@ -181,7 +185,7 @@ impl Peer {
         }
     }
 
-    /// A call of this connection was cut for a bound of the whole server.
+    /// A call of this connection was cut, because its answer was not read in time.
     pub(super) fn note_cut(&self) {
         self.cuts.fetch_add(1, Ordering::Relaxed);
     }

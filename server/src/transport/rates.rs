@@ -22,7 +22,7 @@ const SETTINGS_UNITS: u32 = 100;
 const ODD_FRAME_UNITS: u32 = 10;
 /// Seconds of the allowed rate that a connection may save up: what a healthy client sends at once after the server
 /// or the network has stood still for so long.
-pub(super) const BURST_SECONDS: u32 = 4;
+pub(super) const BURST_SECONDS: u32 = 2;
 
 /// Frames that one connection may send, each in units per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +42,17 @@ pub(super) struct Cost {
 }
 
 impl Cost {
+    /// Whether the frame is of a kind that calls are not made of.
+    pub(super) fn is_suspect(self) -> bool {
+        self.resets + self.control > 0
+    }
+
     /// Of a frame with this type, these flags and so many bytes of payload.
     pub(super) fn of(kind: u8, flags: u8, length: u32) -> Self {
         match kind {
             kind::DATA if length > 0 || flags & END_STREAM_OR_ACK != 0 => Self::default(),
             kind::HEADERS => Self { turn: 1, ..Self::default() },
-            kind::RST_STREAM => Self { resets: 1, turn: 16, control: 0 },
+            kind::RST_STREAM => Self { resets: 1, turn: 32, control: 0 },
             kind::SETTINGS | kind::PING if flags & END_STREAM_OR_ACK != 0 => Self { control: 1, turn: 1, resets: 0 },
             kind::SETTINGS => Self { control: SETTINGS_UNITS, turn: 64, resets: 0 },
             kind::PING | kind::WINDOW_UPDATE => Self { control: 1, turn: 2, resets: 0 },
@@ -132,7 +137,7 @@ mod tests {
     fn a_burst_is_allowed_and_a_rate_above_the_limit_is_not() {
         let start = Instant::now();
         let mut bucket = Bucket::new(100, start);
-        assert!((0..400).all(|_| bucket.take(1)));
+        assert!((0..200).all(|_| bucket.take(1)));
         bucket.filled = Instant::now() + Duration::from_secs(60);
         assert!(!bucket.take(1));
         bucket.filled = start;
@@ -141,6 +146,6 @@ mod tests {
         bucket.filled = Instant::now() + Duration::from_secs(60);
         assert!(!bucket.take(1));
         bucket.fill(bucket.filled + Duration::from_secs(3_600));
-        assert_eq!(bucket.left, 400);
+        assert_eq!(bucket.left, 200);
     }
 }
