@@ -153,10 +153,14 @@ impl Channels {
     }
 
     fn rests(&self, index: usize) -> bool {
-        match self.slots[index].rests_until.load(Ordering::Relaxed) {
-            0 => false,
-            until => until > self.millis(),
+        let rests_until = &self.slots[index].rests_until;
+        let until = rests_until.load(Ordering::Relaxed);
+        // The clock is read for as long as it rests, and once more.
+        if until == 0 || until > self.millis() {
+            return until != 0;
         }
+        let _ = rests_until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed);
+        false
     }
 
     /// Opens another connection in the background, unless there are enough, one is on its way, or the last attempt has

@@ -209,6 +209,21 @@ impl Wire {
         bytes as usize
     }
 
+    /// Waits until so many bytes may be sent on the connection, and takes them from its window.
+    pub(super) async fn wait_for_window(&self, bytes: usize) -> io::Result<()> {
+        let bytes = bytes as i64;
+        loop {
+            {
+                let mut seen = self.seen();
+                if seen.connection_window >= bytes {
+                    seen.connection_window -= bytes;
+                    return Ok(());
+                }
+            }
+            self.wait_for_news().await?;
+        }
+    }
+
     /// Waits until the server has sent something, for a short while at most. Fails where the connection has ended.
     pub(super) async fn wait_for_news(&self) -> io::Result<()> {
         let _ = timeout(CHECK, self.news.notified()).await;

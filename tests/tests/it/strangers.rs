@@ -346,7 +346,7 @@ async fn a_stream_that_is_not_read_loses_its_place() {
 async fn answers_that_are_not_read_are_cut_for_those_that_are() {
     let server = SentinelProcess::launch().flags("--response-budget 1048576").start().await;
     let shop = server.shop("sale");
-    let rows = (0..1_000).map(|i| v1::ImportRow { sku: format!("{i:x>128}"), on_hand: 1, ..Default::default() });
+    let rows = (0..1_000).map(|i| v1::ImportRow { sku: format!("{i:x>128}"), on_hand: 1 });
     let rows = v1::ImportStockRequest {
         namespace_id: "sale".into(),
         request_id: new_id(),
@@ -384,7 +384,7 @@ async fn imports_are_bounded_in_number_and_in_their_pauses() {
     let message = |sku: &str| v1::ImportStockRequest {
         namespace_id: "sale".into(),
         request_id: new_id(),
-        rows: vec![v1::ImportRow { sku: sku.into(), on_hand: 1, ..Default::default() }],
+        rows: vec![v1::ImportRow { sku: sku.into(), on_hand: 1 }],
         ..Default::default()
     };
     let import = async |mut admin: InventoryAdminClient<_>| {

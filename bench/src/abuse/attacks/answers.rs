@@ -1,4 +1,4 @@
-//! Attacks by answers and events that are asked for and not read.
+//! Attacks by answers and events that are requested and not read.
 
 use std::{sync::Arc, time::Duration};
 

@@ -71,24 +71,30 @@ async fn reset_calls(attacker: Arc<Attacker>, reset: Reset) -> Result<()> {
     let mut out = Vec::new();
     while !attacker.is_over() {
         out.clear();
+        let mut body_bytes = 0;
         for call in 0..CALLS_AT_ONCE {
-            let stream = match reset {
-                Reset::Headers => attacker.call(&wire, &mut out, &reserve, None),
-                Reset::Bodies => attacker.call(&wire, &mut out, &reserve, Some((&start, false))),
-                Reset::Calls if call % 2 == 0 => attacker.call(&wire, &mut out, &get_stock, Some((&get, true))),
+            let hold;
+            let (block, message) = match reset {
+                Reset::Headers => (&reserve, None),
+                Reset::Bodies => (&reserve, Some((&start[..], false))),
+                Reset::Calls if call % 2 == 0 => (&get_stock, Some((&get[..], true))),
                 Reset::Calls => {
-                    let hold = v1::ReserveRequest {
+                    let request = v1::ReserveRequest {
                         namespace_id: namespace_id.clone(),
                         request_id: format!("reset-{}", attacker.unique()),
                         lines: vec![v1::Line { sku: "sku-0".into(), quantity: 1 }],
                         ..Default::default()
                     };
-                    let hold = frames::message(&hold.encode_to_vec());
-                    attacker.call(&wire, &mut out, &reserve, Some((&hold, true)))
+                    hold = frames::message(&request.encode_to_vec());
+                    (&reserve, Some((&hold[..], true)))
                 }
             };
+            body_bytes += message.map_or(0, |(message, _)| message.len());
+            let stream = attacker.call(&wire, &mut out, block, message);
             frames::reset(&mut out, stream);
         }
+        // A client that goes beyond its window would be cut for that.
+        wire.wait_for_window(body_bytes).await?;
         wire.send(&out).await?;
     }
     Ok(())

@@ -175,8 +175,7 @@ pub(super) async fn descriptors(attacker: Arc<Attacker>) -> Result<()> {
     attacker.remark(format!("{}: {}", outcome.did, outcome.fate));
     let recovered = timeout(RECOVERY, async {
         loop {
-            let opened = async { attacker.open(Opening::default()).await?.max_streams().await.map_err(Into::into) };
-            if let Ok::<_, anyhow::Error>(_) = opened.await {
+            if settings_of_new_connection(&attacker).await.is_ok() {
                 return;
             }
             sleep(RETRY_PAUSE).await;
@@ -187,4 +186,8 @@ pub(super) async fn descriptors(attacker: Arc<Attacker>) -> Result<()> {
     attacker.remark(format!("a new connection {} ms later", start.elapsed().as_millis()));
     attacker.demand(has_recovered, || format!("no new connection within {RECOVERY:?} after the attack"));
     Ok(())
+}
+
+async fn settings_of_new_connection(attacker: &Attacker) -> Result<u32> {
+    Ok(attacker.open(Opening::default()).await?.max_streams().await?)
 }
