@@ -122,6 +122,7 @@ impl<S: Services> Entrance<S> {
 
     /// Waits for the rest of a request, then hands it to the services.
     fn await_request(&self, parts: Parts, mut body: Incoming, mut arriving: Arriving) -> Late {
+        self.peer.note_unfinished();
         let place = self.shared.requests.enter(&self.peer);
         self.peer.add_starting(place.entry());
         let timeout = self.shared.request_timeout;

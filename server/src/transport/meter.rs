@@ -1,17 +1,22 @@
-//! A socket that counts the HTTP/2 frames that come in on it, ends a connection that sends too many of the wrong kind, and
-//! notes when a frame is incomplete or nothing can be written. Changes no byte.
+//! A socket that counts the HTTP/2 frames that come in on it, ends a connection that sends too many of the wrong kind, lets
+//! strangers wait while they make more work than they may, and notes when a frame is incomplete or nothing can be written.
+//! Changes no byte.
 
 use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take},
+    time::{Sleep, sleep_until},
+};
 
 use super::{
+    pace::Pace,
     peer::{Closed, Peer},
     rates::{Allowance, Cost, FrameRates},
 };
@@ -24,13 +29,14 @@ const HEAD: usize = 9;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
-/// Costs after which a connection lets others have their turn. A call costs 1, a reset 32 (rates.rs).
-const TURN: u32 = 1_024;
-/// Bytes that are read at once: from a connection whose frames are those of calls, and from one that sends others. The HTTP/2
-/// library deals with all that was read in one turn.
+/// Work after which a connection lets others have their turn, in microseconds (rates.rs).
+const TURN: u32 = 10_000;
+/// Bytes that are read at once: usually, and while frames of a stranger make work. The HTTP/2 library deals with all that was
+/// read in one turn.
 const READ: u64 = 64 * 1_024;
 const CAREFUL_READ: u64 = 1_024;
-/// Frames other than those of calls that may come together before less is read at once.
+/// Frames other than those of calls, or calls whose requests are incomplete, that may come together before their connection is
+/// treated as a stranger's.
 const MANY_SUSPECTS: u32 = 16;
 
 /// The socket of one connection.
@@ -40,34 +46,56 @@ pub(super) struct Metered<S> {
     peer: Arc<Peer>,
     allowance: Allowance,
     parser: Parser,
-    /// What the frames of this turn have cost.
+    /// The work that the frames of this turn have made.
     turn: u32,
-    /// The bytes that were read last had frames that cost the connection some of its allowance.
-    is_suspect: bool,
+    /// The work that strangers may make, of all connections.
+    pace: Arc<Pace>,
+    /// What was read last made work for a stranger.
+    is_careful: bool,
+    /// Until when the connection waits for its turn.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncRead> Metered<S> {
-    pub(super) fn new(socket: S, peer: Arc<Peer>, rates: FrameRates) -> Self {
-        let allowance = Allowance::new(rates, Instant::now());
-        Self { socket: socket.take(READ), peer, allowance, parser: Parser::default(), turn: 0, is_suspect: false }
+    pub(super) fn new(socket: S, peer: Arc<Peer>, rates: FrameRates, pace: Arc<Pace>) -> Self {
+        Self {
+            socket: socket.take(READ),
+            peer,
+            allowance: Allowance::new(rates, Instant::now()),
+            parser: Parser::default(),
+            turn: 0,
+            pace,
+            is_careful: true,
+            pause: None,
+        }
     }
 
     /// Takes in what was read; false: the connection sends what it may not.
     fn note_read(&mut self, bytes: &[u8]) -> bool {
-        let (mut is_allowed, mut frames, mut suspects) = (true, 0_u32, 0_u32);
+        let ended_before = self.parser.ended;
+        let (mut is_allowed, mut frames, mut suspects, mut work) = (true, 0_u32, 0_u32, 0_u32);
         self.parser.read(bytes, |cost| {
             frames += 1;
             suspects += u32::from(cost.is_suspect());
-            self.turn = self.turn.saturating_add(cost.turn);
+            work = work.saturating_add(cost.work);
             is_allowed = is_allowed && self.allowance.take(cost);
         });
-        self.is_suspect = suspects > MANY_SUSPECTS;
+        self.turn = self.turn.saturating_add(work);
+        // Whoever has had an answer, and sends nothing but whole calls, is no stranger.
+        let is_strange = !self.peer.is_proven() || suspects.max(self.peer.take_unfinished()) > MANY_SUSPECTS;
+        self.is_careful = is_strange && work > 0;
+        if self.is_careful
+            && let Some(turn) = self.pace.take(u64::from(work))
+        {
+            self.pause = Some(Box::pin(sleep_until(turn)));
+        }
         if frames > 0 {
             // The first frame is the client's SETTINGS, else the HTTP/2 library ends the connection.
             self.peer.note_handshake();
         }
         let is_incomplete = self.parser.is_incomplete();
-        if is_incomplete && frames > 0 && !self.parser.is_in_block {
+        let has_ended_one = self.parser.ended > ended_before;
+        if is_incomplete && has_ended_one && !self.parser.is_in_block {
             self.peer.renew_frame();
         } else {
             self.peer.note_frame(is_incomplete);
@@ -79,13 +107,17 @@ impl<S: AsyncRead> Metered<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if let Some(pause) = &mut this.pause {
+            ready!(pause.as_mut().poll(cx));
+            this.pause = None;
+        }
         if this.turn >= TURN {
             this.turn = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        this.socket.set_limit(if this.is_suspect { CAREFUL_READ } else { READ });
+        this.socket.set_limit(if this.is_careful { CAREFUL_READ } else { READ });
         let result = Pin::new(&mut this.socket).poll_read(cx, buffer);
         match &result {
             Poll::Ready(Ok(())) => {
@@ -146,6 +178,10 @@ struct Parser {
     in_head: usize,
     /// Bytes of the payload that are still to come.
     payload: usize,
+    /// The head has come, and the payload has not ended.
+    is_in_payload: bool,
+    /// Frames that have ended.
+    ended: u64,
     /// A header block has begun and not ended.
     is_in_block: bool,
 }
@@ -161,6 +197,10 @@ impl Parser {
             let skipped = bytes.len().min(self.payload);
             self.payload -= skipped;
             bytes = &bytes[skipped..];
+            if self.is_in_payload && self.payload == 0 {
+                self.is_in_payload = false;
+                self.ended += 1;
+            }
             if bytes.is_empty() {
                 return;
             }
@@ -175,6 +215,7 @@ impl Parser {
             let [high, middle, low, kind, flags, ..] = self.head;
             let length = u32::from_be_bytes([0, high, middle, low]);
             self.payload = length as usize;
+            self.is_in_payload = true;
             if kind == HEADERS || kind == CONTINUATION {
                 self.is_in_block = flags & END_HEADERS == 0;
             }
@@ -184,7 +225,7 @@ impl Parser {
 
     /// Whether a frame or a header block has begun and not ended.
     fn is_incomplete(&self) -> bool {
-        self.in_head > 0 || self.payload > 0 || self.is_in_block
+        self.in_head > 0 || self.is_in_payload || self.is_in_block
     }
 }
 
@@ -207,7 +248,8 @@ mod tests {
     fn metered(rates: FrameRates) -> (DuplexStream, Metered<DuplexStream>, Arc<Peer>) {
         let (client, server) = duplex(1 << 20);
         let peer = Arc::new(Peer::new(Clock::new()));
-        (client, Metered::new(server, Arc::clone(&peer), rates), peer)
+        let pace = Arc::new(Pace::new(1_000_000_000, Duration::ZERO));
+        (client, Metered::new(server, Arc::clone(&peer), rates, pace), peer)
     }
 
     /// Reads until nothing more comes for now; false: the connection was ended.
@@ -295,6 +337,17 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(40)).await;
         }
         drop((client, socket, peer));
+
+        // A frame that comes byte by byte.
+        let (mut client, mut socket, peer) = metered(RATES);
+        client.write_all(&[b'P'; PREFACE]).await.unwrap();
+        let began = Instant::now();
+        let mut bytes = frame(1, 4, &[7; 200]).into_iter();
+        while peer.offence(&patience).is_none() {
+            client.write_all(&[bytes.next().expect("it is closed before its end")]).await.unwrap();
+            assert!(drain(&mut socket).await);
+        }
+        assert!(began.elapsed() < 3 * patience.request, "{:?}", began.elapsed());
 
         // A block that never ends, however many frames it has.
         let (mut client, mut socket, peer) = metered(FrameRates { resets: 10, control: 10_000 });

@@ -4,7 +4,8 @@
 //! - [`accept`][]: listening sockets, and patience while there are no descriptors.
 //! - [`places`][]: the connections that are open, and which one is closed for a newcomer.
 //! - [`peer`][]: one connection: its times, its calls, why it is closed.
-//! - [`meter`][], [`rates`][]: its socket, which counts frames; how many of a kind are allowed.
+//! - [`meter`][], [`rates`][]: its socket, which counts frames; how many of a kind are allowed. [`pace`][]: how much work
+//!   strangers can make.
 //! - [`entry`][]: where a call comes in; [`rpc`][]: the bounds of each RPC.
 //! - [`requests`][], [`responses`][]: bodies on their way in and out; [`ledger`][]: what of them may wait.
 
@@ -30,6 +31,7 @@ pub(crate) mod accept;
 mod entry;
 mod ledger;
 mod meter;
+mod pace;
 pub(crate) mod peer;
 pub(crate) mod places;
 mod rates;
@@ -43,6 +45,7 @@ use self::{
     entry::{Entrance, Shared},
     ledger::{Counts, Ledger},
     meter::Metered,
+    pace::Pace,
     peer::{Closed, Patience, Peer},
     places::Places,
     rates::FrameRates,
@@ -59,6 +62,13 @@ const SEND_BUFFER: usize = 16 * 1_024;
 const MAX_HEADER_LIST: u32 = 16 * 1_024;
 /// How often connections and calls are checked for those that take too long.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// Connections that are accepted in a second, and how long the server may make up for a rest in which none came.
+const ACCEPTS: u64 = 2_000;
+const ACCEPT_BURST: Duration = Duration::from_millis(50);
+/// Work that connections which have had no answer yet, or send many frames that are not those of calls, can make in a second:
+/// microseconds of one processor, about (rates.rs). And how long they may make up for a rest.
+const STRANGERS_WORK: u64 = 300_000;
+const STRANGERS_BURST: Duration = Duration::from_millis(20);
 /// How long a connection without a call may take to end after it was asked to.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -130,7 +140,8 @@ pub(crate) async fn serve<S: Services>(
     });
     let most = accept::connections_for_descriptors(limits.connections, limits.descriptors);
     let places = Arc::new(Places::new(most, metrics.clone()));
-    let port = Port { limits, services, shared, places, metrics };
+    let pace = Arc::new(Pace::new(STRANGERS_WORK, STRANGERS_BURST));
+    let port = Port { limits, services, shared, places, pace, metrics };
     let tracker = TaskTracker::new();
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -168,13 +179,19 @@ struct Port<S> {
     services: S,
     shared: Arc<Shared>,
     places: Arc<Places>,
+    pace: Arc<Pace>,
     metrics: TransportMetrics,
 }
 
 impl<S: Services> Port<S> {
     async fn accept(&self, listener: TcpListener, tracker: &TaskTracker, shutdown: &CancellationToken) {
         let mut accept = Accept::new(listener, self.metrics.clone());
+        let pace = Pace::new(ACCEPTS, ACCEPT_BURST);
         loop {
+            // Meanwhile connections wait in the backlog of the socket.
+            if let Some(turn) = pace.take(1) {
+                tokio::time::sleep_until(turn).await;
+            }
             let Some(stream) = accept.next().await else {
                 // A connection that does nothing may have what is missing.
                 self.places.close_idle();
@@ -195,7 +212,7 @@ impl<S: Services> Port<S> {
         shutdown: CancellationToken,
         place: places::Place,
     ) -> impl Future<Output = ()> + Send + use<S> {
-        let socket = TokioIo::new(Metered::new(stream, Arc::clone(&peer), self.limits.rates));
+        let socket = TokioIo::new(Metered::new(stream, Arc::clone(&peer), self.limits.rates, Arc::clone(&self.pace)));
         let entrance = Entrance::new(self.services.clone(), Arc::clone(&peer), Arc::clone(&self.shared));
         let connection = builder(&self.limits, Arc::clone(&peer)).serve_connection(socket, entrance);
         let metrics = self.metrics.clone();

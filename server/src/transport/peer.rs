@@ -105,6 +105,10 @@ pub(crate) struct Peer {
     idle_since: AtomicU64,
     has_called: AtomicBool,
     has_shaken_hands: AtomicBool,
+    /// A call of it has ended.
+    is_proven: AtomicBool,
+    /// Calls whose request was incomplete, since they were counted last.
+    unfinished: AtomicU32,
     /// Since when a frame or a header block is incomplete; 0: none is.
     frame_since: AtomicU64,
     /// Since when the socket takes nothing of what the server sends; 0: it does.
@@ -127,6 +131,8 @@ impl Peer {
             idle_since: AtomicU64::new(now),
             has_called: AtomicBool::new(false),
             has_shaken_hands: AtomicBool::new(false),
+            is_proven: AtomicBool::new(false),
+            unfinished: AtomicU32::new(0),
             frame_since: AtomicU64::new(0),
             write_since: AtomicU64::new(0),
             cuts: AtomicU32::new(0),
@@ -147,6 +153,22 @@ impl Peer {
         if self.calls.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.idle_since.store(self.clock.now(), Ordering::Relaxed);
         }
+        self.is_proven.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a call of it has ended.
+    pub(super) fn is_proven(&self) -> bool {
+        self.is_proven.load(Ordering::Relaxed)
+    }
+
+    /// The request of a call has not come in full with its head.
+    pub(super) fn note_unfinished(&self) {
+        self.unfinished.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many such calls there were since this was read last.
+    pub(super) fn take_unfinished(&self) -> u32 {
+        if self.unfinished.load(Ordering::Relaxed) == 0 { 0 } else { self.unfinished.swap(0, Ordering::Relaxed) }
     }
 
     /// Since when no call is open; `None`: one is.

@@ -33,31 +33,32 @@ pub(crate) struct FrameRates {
     pub(crate) control: u32,
 }
 
-/// What a frame costs: resets, control frames, and its share of one turn of the connection's task.
+/// What a frame costs: resets, control frames, and work of the server in microseconds, about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cost {
     resets: u32,
     control: u32,
-    pub(super) turn: u32,
+    pub(super) work: u32,
 }
 
 impl Cost {
-    /// Whether the frame is of a kind that calls are not made of.
-    pub(super) fn is_suspect(self) -> bool {
-        self.resets + self.control > 0
-    }
-
     /// Of a frame with this type, these flags and so many bytes of payload.
     pub(super) fn of(kind: u8, flags: u8, length: u32) -> Self {
         match kind {
             kind::DATA if length > 0 || flags & END_STREAM_OR_ACK != 0 => Self::default(),
-            kind::HEADERS => Self { turn: 1, ..Self::default() },
-            kind::RST_STREAM => Self { resets: 1, turn: 32, control: 0 },
-            kind::SETTINGS | kind::PING if flags & END_STREAM_OR_ACK != 0 => Self { control: 1, turn: 1, resets: 0 },
-            kind::SETTINGS => Self { control: SETTINGS_UNITS, turn: 64, resets: 0 },
-            kind::PING | kind::WINDOW_UPDATE => Self { control: 1, turn: 2, resets: 0 },
-            _ => Self { control: ODD_FRAME_UNITS, turn: 4, resets: 0 },
+            kind::HEADERS => Self { work: 15, ..Self::default() },
+            kind::RST_STREAM => Self { resets: 1, work: 5, control: 0 },
+            kind::SETTINGS | kind::PING if flags & END_STREAM_OR_ACK != 0 => Self { control: 1, work: 1, resets: 0 },
+            kind::SETTINGS => Self { control: SETTINGS_UNITS, work: 50, resets: 0 },
+            kind::PING => Self { control: 1, work: 3, resets: 0 },
+            kind::WINDOW_UPDATE => Self { control: 1, work: 1, resets: 0 },
+            _ => Self { control: ODD_FRAME_UNITS, work: 2, resets: 0 },
         }
+    }
+
+    /// Whether the frame is of a kind that calls are not made of.
+    pub(super) fn is_suspect(self) -> bool {
+        self.resets + self.control > 0
     }
 }
 

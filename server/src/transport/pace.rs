@@ -1,0 +1,61 @@
+//! How much work strangers can make the server do in a second. Who asks for more waits for their turn, in the order in which
+//! they came. Pure but for the clock.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// A rate that many share. Lock-free.
+#[derive(Debug)]
+pub(super) struct Pace {
+    start: Instant,
+    /// Microseconds since the start at which all work that was taken on is done.
+    busy_until: AtomicU64,
+    /// Units of work in a second.
+    rate: u64,
+    /// Work that may be taken on at once after a rest, in microseconds of the rate.
+    burst: u64,
+}
+
+impl Pace {
+    pub(super) fn new(rate: u64, burst: Duration) -> Self {
+        Self { start: Instant::now(), busy_until: AtomicU64::new(0), rate, burst: burst.as_micros() as u64 }
+    }
+
+    /// Takes on so much work; returns when there was time for it, if that is still to come.
+    pub(super) fn take(&self, units: u64) -> Option<Instant> {
+        self.take_at(units, self.start.elapsed().as_micros() as u64)
+    }
+
+    fn take_at(&self, units: u64, now: u64) -> Option<Instant> {
+        let length = units * 1_000_000 / self.rate;
+        let begin = |busy_until: u64| busy_until.max(now.saturating_sub(self.burst));
+        let busy_until = self
+            .busy_until
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |busy_until| Some(begin(busy_until) + length))
+            .unwrap_or_else(|busy_until| busy_until);
+        let end = begin(busy_until) + length;
+        (end > now).then(|| self.start + Duration::from_micros(end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_what_is_more_waits_its_turn() {
+        // 1 ms for each unit, 10 of them at once.
+        let pace = Pace::new(1_000, Duration::from_millis(10));
+        let now = 1_000_000;
+        let wait = |units, now| pace.take_at(units, now).map(|at| (at - pace.start).as_micros() as u64 - now);
+        assert_eq!(wait(10, now), None);
+        assert_eq!(wait(1, now), Some(1_000));
+        assert_eq!(wait(5, now), Some(6_000));
+        assert_eq!(wait(1, now + 6_000), Some(1_000));
+        assert_eq!(wait(1, now + 20_000), None);
+    }
+}
