@@ -38,6 +38,37 @@ const EVENTS_LIMIT: Duration = Duration::from_secs(5);
 /// Pause between two checks for them.
 const CHECK: Duration = Duration::from_millis(20);
 
+/// Callers of the warm-up, the connections that they share, and how long they call.
+const WARM_CALLERS: usize = 512;
+const WARM_CONNECTIONS: usize = 4;
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Calls the server as a sale would, so that what is measured as calm is a server that has worked.
+pub(super) async fn warm_up(uri: &str, shop: &Shop) -> Result<()> {
+    let endpoint = Endpoint::from_shared(uri.to_owned())?;
+    let mut clients = Vec::new();
+    for _ in 0..WARM_CONNECTIONS {
+        clients.push(InventorySentinelClient::new(endpoint.connect().await?));
+    }
+    let end = Instant::now() + WARM_UP;
+    let mut callers = JoinSet::new();
+    for caller in 0..WARM_CALLERS {
+        let mut client = clients[caller % WARM_CONNECTIONS].clone();
+        let request =
+            v1::GetStockRequest { namespace_id: shop.namespace.clone(), sku: shop.skus[caller % shop.skus.len()].clone() };
+        callers.spawn(async move {
+            while Instant::now() < end {
+                client.get_stock(request.clone()).await?;
+            }
+            Ok::<_, Status>(())
+        });
+    }
+    while let Some(called) = callers.join_next().await {
+        called?.context("a call of the warm-up")?;
+    }
+    Ok(())
+}
+
 /// One call.
 #[derive(Debug)]
 struct Call {
