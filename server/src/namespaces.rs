@@ -19,7 +19,7 @@ mod settings;
 pub(crate) use settings::Defaults;
 
 use crate::{
-    domain::{ClockOffsets, FORMATS, Id, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
+    domain::{ClockOffsets, Id, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
     lane::{Destination, Lane, LaneLimits},
     resend::Resends,
     store::{
@@ -36,6 +36,8 @@ use crate::{
 const CONFIGURE_ATTEMPTS: usize = 10;
 /// Epochs are random numbers below this, so that two partitions never share one by chance.
 const EPOCHS: u64 = 1 << 47;
+/// The first format of a namespace that can keep a fence.
+const FIRST_WITH_FENCE: u8 = 2;
 
 /// Why a namespace was not configured.
 #[derive(Debug, PartialEq, Eq)]
@@ -305,9 +307,9 @@ impl Namespaces {
             (None, Some(known)) => {
                 // The store has lost a namespace that this server knows: it is made as it was, and fenced.
                 self.register(name).await?;
-                // Only the newest format can keep the fence. A server that does not know it refuses the namespace.
-                if known.format < FORMATS.1 {
-                    let known = NamespaceConfig { format: FORMATS.1, revision: known.revision + 1, ..known };
+                // The oldest format can't keep the fence. A server that does not know a newer one refuses the namespace.
+                if known.format < FIRST_WITH_FENCE {
+                    let known = NamespaceConfig { format: FIRST_WITH_FENCE, revision: known.revision + 1, ..known };
                     self.witnesses.set_config(name, &known);
                 }
                 self.open(name, &self.defaults.propose(None)).await.map(Some)
