@@ -418,9 +418,6 @@ impl Worker {
     }
 
     fn fail(&self, error: &StoreError, callers: Vec<Caller>) -> Round {
-        if matches!(error, StoreError::Closed) {
-            self.view.closed.store(true, Ordering::Release);
-        }
         // A missing permission is the health check's to log: once, not for each batch.
         if !matches!(error, StoreError::Denied { .. }) {
             tracing::warn!(
@@ -455,38 +452,22 @@ impl Worker {
     /// it means the same however often it arrives. Returns the reply and the knowledge that was sent with it.
     async fn send(&self, batch: &mut Batch, mode: Mode, span: &Span) -> Result<Sent, StoreError> {
         let mut resends = Resends::new(Instant::now(), self.limits.resend_for, self.destination.retention);
-        let mut doubt = None;
         loop {
             let redis = spans::redis_span(span, "batch");
             let Destination { keys, epoch, witness, .. } = &self.destination;
             let knowledge = witness.knowledge();
             let attempt = self.store.apply(keys, *epoch, &knowledge, batch, mode).instrument(redis);
-            let result = if doubt.is_none() {
-                attempt.await
-            } else {
-                let late = |_| Err(StoreError::unknown("there was no reply while the store remembers the requests"));
-                tokio::time::timeout_at(resends.forgotten(), attempt).await.unwrap_or_else(late)
-            };
-            let error = match result {
+            let error = match resends.attempt(attempt).await {
                 Ok((reply, at)) => return Ok(Sent { reply, knowledge, at }),
                 Err(error) => error,
             };
             self.metrics.inc_store_error(error.kind());
-            batch.set_repeated();
-            match (&error, &doubt) {
-                (StoreError::Unknown { .. }, _) => doubt = Some(error),
-                (_, None) => return Err(error),
-                // Nothing but an operator changes that; what the earlier attempt did stays unknown.
-                (StoreError::Denied { .. }, Some(_)) => break,
-                // Whatever it is now: an earlier attempt may have been applied.
-                (_, Some(_)) => {}
+            if matches!(error, StoreError::Closed) {
+                self.view.closed.store(true, Ordering::Release);
             }
-            let Some(pause) = resends.pause(Instant::now()) else {
-                break;
-            };
-            tokio::time::sleep(pause).await;
+            batch.set_repeated();
+            resends.pause_after(error).await?;
         }
-        Err(doubt.unwrap_or(StoreError::unknown("the store did not answer")))
     }
 }
 

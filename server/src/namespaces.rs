@@ -191,42 +191,26 @@ fn digest(mac: Hmac<Sha256>, parts: &[&[u8]]) -> Id {
     id
 }
 
-/// Makes a change of config until it is known what became of it: it has an identity, so that it means the same however
-/// often it arrives.
+/// Makes a change of config until it is known what became of it. `in_doubt` says whether that is unknown.
 async fn send_until_known<T, F: Future<Output = Result<T, StoreError>>>(
     attempt: impl Fn() -> F,
     mut resends: Resends,
     in_doubt: &AtomicBool,
 ) -> Result<T, Unchanged> {
     in_doubt.store(true, Ordering::Relaxed);
-    let mut doubt = None;
-    loop {
-        let result = if doubt.is_none() {
-            attempt().await
-        } else {
-            let late = |_| Err(StoreError::unknown("there was no reply while the store remembers the request"));
-            tokio::time::timeout_at(resends.forgotten(), attempt()).await.unwrap_or_else(late)
+    let known = loop {
+        let error = match resends.attempt(attempt()).await {
+            Ok(answer) => break Ok(answer),
+            Err(error) => error,
         };
-        match (result, &doubt) {
-            (Ok(answer), _) => {
-                in_doubt.store(false, Ordering::Relaxed);
-                return Ok(answer);
-            }
-            (Err(StoreError::Unknown { why }), _) => doubt = Some(why),
-            (Err(error), None) => {
-                in_doubt.store(false, Ordering::Relaxed);
-                return Err(error.into());
-            }
-            // Nothing but an operator changes that; what the earlier attempt did stays unknown.
-            (Err(StoreError::Denied { .. }), Some(why)) => return Err(Unchanged::OutcomeUnknown { why: why.clone() }),
-            // Whatever it is now: an earlier attempt may have been applied.
-            (Err(_), Some(_)) => {}
+        match resends.pause_after(error).await {
+            Ok(()) => {}
+            Err(StoreError::Unknown { why }) => return Err(Unchanged::OutcomeUnknown { why }),
+            Err(error) => break Err(error.into()),
         }
-        let Some(pause) = resends.pause(Instant::now()) else {
-            return Err(Unchanged::OutcomeUnknown { why: doubt.unwrap_or_else(|| "the store did not answer".into()) });
-        };
-        tokio::time::sleep(pause).await;
-    }
+    };
+    in_doubt.store(false, Ordering::Relaxed);
+    known
 }
 
 /// An identity that no other request has.
