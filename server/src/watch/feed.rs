@@ -255,9 +255,7 @@ impl Feed {
                     return false;
                 }
                 // The partition can be made again, with the loss as its next event, before anybody sees that it is gone.
-                let loses_place = |run: &events::Run| {
-                    matches!(run.happened, Happened::HistoryLost(lost, kept) if lost.term == term && kept < at)
-                };
+                let loses_place = |run: &events::Run| matches!(run.happened, Happened::HistoryLost(lost, kept) if lost.term == term && kept < at);
                 if entry.runs.iter().any(loses_place) {
                     return false;
                 }

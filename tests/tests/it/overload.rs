@@ -145,9 +145,8 @@ async fn too_many_callers_are_shed_at_once_and_the_rest_is_served() {
 async fn callers_who_have_gone_keep_no_place_in_the_queue() {
     const LIMIT: usize = 64;
     let redis = Redis::start().await;
-    let flags = format!(
-        "--queue-limit {LIMIT} --batches-in-flight 1 --store-timeout 20s --resend-for 20s --sweep-interval 1m"
-    );
+    let flags =
+        format!("--queue-limit {LIMIT} --batches-in-flight 1 --store-timeout 20s --resend-for 20s --sweep-interval 1m");
     let server = SentinelProcess::launch().on(&redis).flags(&flags).start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 1_000).await;
