@@ -38,8 +38,8 @@ pub(crate) struct Args {
     /// Holds that fall due together.
     #[arg(long, default_value_t = 1_000_000, value_parser = value_parser!(u64).range(1..=10_000_000))]
     holds: u64,
-    /// Callers that wait for the SKU of the storm.
-    #[arg(long, default_value_t = 2_000)]
+    /// Callers that wait for the SKU of the storm: by default more than fit into a batch.
+    #[arg(long, default_value_t = 600)]
     waiters: usize,
     /// Calls per second of each kind.
     #[arg(long, default_value_t = 100, value_parser = value_parser!(u64).range(1..=1_000))]
@@ -65,6 +65,8 @@ const FILL_START: Duration = Duration::from_secs(5);
 /// How long calls are measured before the storm, behind a time in which connections warm up.
 const CALM: Duration = Duration::from_secs(8);
 const WARM_UP: Duration = Duration::from_secs(2);
+/// The callers that wait come one after the other, so that their arrival is not what is measured.
+const WAITER_INTERVAL: Duration = Duration::from_micros(200);
 /// The longest storm.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Connections that the callers share.
@@ -287,7 +289,8 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let streams = Streams::start(&callers, args.rate);
     sleep_until(all_due.into()).await;
     let mut waiters = JoinSet::new();
-    for caller in callers.iter().cycle().take(args.waiters.max(1)) {
+    for (caller, i) in callers.iter().cycle().zip(0..args.waiters.max(1)) {
+        sleep_until((all_due + WAITER_INTERVAL * i as u32).into()).await;
         let (mut caller, whole) = (caller.clone(), (args.holds as i64, 0));
         waiters.spawn(async move {
             while caller.stock(STORM).await? != whole {}

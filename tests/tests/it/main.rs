@@ -28,3 +28,8 @@ mod settings;
 mod stock;
 mod store;
 mod storm;
+mod strangers;
+mod telemetry;
+mod watch;
+mod watch_client;
+mod watch_numbers;

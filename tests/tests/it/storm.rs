@@ -54,7 +54,7 @@ async fn fill(shop: &Shop, holds: usize, ttl: impl Fn() -> Duration + Send + Syn
         fillers.spawn(async move {
             loop {
                 let mine = {
-                    let mut left = left.lock().unwrap();
+                    let mut left = left.lock().expect("no filler panics");
                     let mine = MESSAGE.min(*left);
                     *left -= mine;
                     mine
