@@ -37,7 +37,7 @@ local function replaced_units(id, buyer)
 end
 
 -- Reservations that a limit per buyer counts, or that replace another one: one after the other.
-function reserve_by_rule(group, head, shape, rest)
+function reserve_by_rule(group, head, shape, rest, deadline, earliest)
   local ids, lines, target = group.ids, group.lines, group.target
   local buyers = buyers_of(group)
   local origin = target or NO_ORIGIN
@@ -58,7 +58,7 @@ function reserve_by_rule(group, head, shape, rest)
         code = unfit
       elseif not fits(lines, units) then
         -- Within a group stock only falls: once it is short, all that follow are, with the same numbers.
-        rest = ctx.may_return and 'A' or 'S'
+        rest = ctx.may_return and ctx.may_return(lines) and 'A' or 'S'
         available = availability(lines, units)
         code = rest
       elseif ctx.record_count >= ctx.quota_records then
@@ -67,11 +67,11 @@ function reserve_by_rule(group, head, shape, rest)
         if lines.limited then code, detail = over_limit(lines, buyer, counted) end
         if not code then
           if units then settle(target, 'R') end
-          hold_extended(id, head, buyer, shape, origin)
+          hold_extended(id, head, buyer, shape, origin, earliest)
           ctx.record_count = ctx.record_count + 1
           taken[#taken + 1] = id
           code = units and '+' or 'K'
-        elseif ctx.may_return and code == 'I' then
+        elseif code == 'I' and ctx.may_return and ctx.may_return_to(stocks[sub(detail, 2, 1 + byte(detail))]) then
           code, detail = 'A', nil
         end
       end
@@ -79,6 +79,6 @@ function reserve_by_rule(group, head, shape, rest)
     codes[i] = code
     if detail then details[#details + 1] = detail end
   end
-  if taken[1] then watch_deadline(unpack_bytes('>I6', head), concat(taken)) end
+  if taken[1] then watch_deadline(deadline, concat(taken)) end
   return concat(codes), rest, concat(details), available
 end

@@ -14,6 +14,7 @@ if n > 0 then
       if #bytes < 31 then fail('SENTINELCORRUPT stock record') end
       local stock = { unpack_bytes('>I6I6I6I6I6B', bytes) }
       local flags, length = stock[FLAGS], 31
+      stock[EARLIEST] = 0
       if flags > NEWEST_FLAGS then fail('SENTINELNEWER stock record') end
       if flags >= RULED then
         if flags % 4 >= RULED and #bytes >= 63 then
@@ -21,8 +22,12 @@ if n > 0 then
           if stock.rules[BUYER_LIMIT] > 0 then ctx.any_limited = true end
           length = 63
         end
-        if flags >= HAS_WITHDRAWN and #bytes >= length + 6 then
+        if flags % HAS_EARLIEST >= HAS_WITHDRAWN and #bytes >= length + 6 then
           stock.withdrawn = unpack_bytes('>I6', bytes, length + 1)
+          length = length + 6
+        end
+        if flags >= HAS_EARLIEST and #bytes >= length + 6 then
+          stock[EARLIEST], stock[FLAGS] = unpack_bytes('>I6', bytes, length + 1), flags - HAS_EARLIEST
           length = length + 6
         end
       end

@@ -22,6 +22,8 @@ for at = 1, #doubted - 15, 16 do
   if record and is_pending(record) then
     local deadline, created = unpack_bytes('>I6I6', record, 2)
     deadline = deadline + ctx.doubt_lag
+    -- Given back by the next call.
+    if deadline <= ctx.now then ctx.backlog = true end
     put(id, sub(record, 1, 1) .. pack('>I6I6', deadline, created + ctx.doubt_lag) .. sub(record, 14))
     extend_deadline(id, deadline)
   end

@@ -40,6 +40,4 @@ if ctx.next_due ~= 0 and ctx.next_due <= now then
   ctx.next_due = tonumber(first[2] or 0)
 end
 
-if ctx.backlog or ctx.is_doubtful then ctx.may_return = true end
-
 for i = 1, #due do touch(known[due[i]]) end

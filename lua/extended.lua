@@ -98,10 +98,10 @@ local function new_extension(lines, buyer, origin, sold)
 end
 
 -- available -> held: as `hold`, of a reservation that is counted, or replaces another. `head` is its
--- deadline and its creation.
-function hold_extended(id, head, buyer, shape, origin)
+-- deadline and its creation; `earliest` is as the `deadline` of `move`.
+function hold_extended(id, head, buyer, shape, origin, earliest)
   local lines = lines_of(shape)
-  move(lines, lines.quantities, 1, AVAILABLE, HELD)
+  move(lines, lines.quantities, 1, AVAILABLE, HELD, earliest)
   ctx.pending = ctx.pending + 1
   put(id, extended('P', nil, head, buyer, shape, new_extension(lines, buyer, origin)))
   enter(run_of('H', 'P', sub(head, 1, 6), buyer ~= NO_BUYER, shape, ''), id, 1, buyer)

@@ -40,8 +40,9 @@ function enter(run, ids, n, buyers)
   if run.buyers then run.buyers[#run] = buyers end
 end
 
--- Moves the units of n reservations from one counter to another: each is one change, with one number.
-function move(lines, amounts, n, from, to)
+-- Moves the units of n reservations from one counter to another: each is one change, with one number. `deadline`, where units are
+-- held from now on: they are not due before (0: not known).
+function move(lines, amounts, n, from, to, deadline)
   local sequence = advance(n)
   for i = 1, lines.n do
     local units = n * amounts[i]
@@ -50,6 +51,7 @@ function move(lines, amounts, n, from, to)
       if not stock then fail('SENTINELCORRUPT a reservation of an unknown SKU') end
       local left = stock[from] - units
       if left < 0 then fail('SENTINELCORRUPT a counter below zero') end
+      if deadline and (stock[HELD] == 0 or deadline < stock[EARLIEST]) then stock[EARLIEST] = deadline end
       stock[from], stock[to], stock[VERSION] = left, stock[to] + units, sequence
       changed_stock[lines.skus[i]] = true
     end

@@ -27,7 +27,7 @@ local function buy_anew(id, purchase)
   local shape, lines = lapsed(record)
   for i = 1, lines.n do
     if not lines.stocks[i] or lines.stocks[i][AVAILABLE] < lines.quantities[i] then
-      if ctx.may_return then return 'A' end
+      if ctx.may_return and ctx.may_return(lines) then return 'A' end
       return 'O', shape .. availability(lines)
     end
   end
@@ -35,7 +35,7 @@ local function buy_anew(id, purchase)
   if lines.limited then
     local code, detail = over_limit(lines, buyer)
     if code == 'I' then
-      if ctx.may_return then return 'A' end
+      if ctx.may_return and ctx.may_return_to(stocks[sub(detail, 2, 1 + byte(detail))]) then return 'A' end
       return code, detail
     end
   end

@@ -18,6 +18,8 @@
 --   stock   available I6, held I6, sold I6, supplied I6, version I6, flags B                  = 31
 --           and where flag 2 is set: rules revision I6, rules                            = 31 + 32
 --           and where flag 4 is set: withdrawn I6; flag 8: units of old holds are withdrawn
+--           and where flag 16 is set, in format 4 and while units are held: earliest deadline I6, a lower bound of the
+--           deadlines of its pending holds. Without it the bound is not known
 --   rules   most units I4, longest ttl I6, buyer's limit I4, opens I6, closes I6 (0: none each), and
 --           before them in the args of 'F': flags B
 --   shape   ttl I6, lines B, then for each: quantity I4, SKU length B, SKU
@@ -37,7 +39,7 @@
 -- of others.
 --
 -- The version of each kind: state, terms, fence, config and events (write.lua) begin with it; a stock record
--- has it in its flags, where bits 16 and above belong to newer versions; a reservation or remembered request has it in its
+-- has it in its flags, where bits 32 and above belong to newer versions; a reservation or remembered request has it in its
 -- letter, of which a newer version takes others; an entry of the deadline index has a length that is a multiple of 16. A script that meets a newer
 -- version refuses before it writes.
 

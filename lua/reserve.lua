@@ -2,11 +2,11 @@
 
 -- Reservations that no rule counts, and that replace none: the first that are new take what there is, and the
 -- last unit goes to exactly one of them. `rest` is what refuses all, if something does.
-local function reserve_plain(group, head, shape, rest)
+local function reserve_plain(group, head, shape, rest, deadline, earliest)
   local ids, lines, buyers = group.ids, group.lines, buyers_of(group)
   local n, room = #ids, 0
   if not rest then
-    room, rest = MAX_OPERATIONS, ctx.may_return and 'A' or 'S'
+    room, rest = MAX_OPERATIONS, ctx.may_return and ctx.may_return(lines) and 'A' or 'S'
     for i = 1, lines.n do room = min(room, floor(lines.stocks[i][AVAILABLE] / lines.quantities[i])) end
     if ctx.quota_records - ctx.record_count < room then room, rest = max(0, ctx.quota_records - ctx.record_count), 'Q' end
   end
@@ -45,9 +45,9 @@ local function reserve_plain(group, head, shape, rest)
   end
   if n_taken > 0 then
     local packed = n_taken == n and group.packed or concat(taken)
-    move(lines, lines.quantities, n_taken, AVAILABLE, HELD)
+    move(lines, lines.quantities, n_taken, AVAILABLE, HELD, earliest)
     enter(run_of('H', 'P', sub(head, 1, 6), names, shape, ''), packed, n_taken, names and concat(names))
-    watch_deadline(unpack_bytes('>I6', head), packed)
+    watch_deadline(deadline, packed)
     ctx.pending = ctx.pending + n_taken
     ctx.record_count = ctx.record_count + n_taken
   end
@@ -59,8 +59,10 @@ local function reserve_group(group)
   local lines = group.lines
   local refusal, shared, ttl = refusal_of(lines, group)
   local ttl_bytes, shape = pack('>I6', ttl), group.args
-  -- Where the clock is in doubt, from the later instant (clock.lua).
-  local head = pack('>I6', ctx.now + doubt + ttl) .. (doubt > 0 and pack('>I6', ctx.now + doubt) or ctx.now_bytes)
+  -- Where the clock is in doubt, from the later instant (clock.lua). That may be corrected (doubt.lua).
+  local deadline = ctx.now + doubt + ttl
+  local earliest = doubt > 0 and 0 or deadline
+  local head = pack('>I6', deadline) .. (doubt > 0 and pack('>I6', ctx.now + doubt) or ctx.now_bytes)
   -- The record keeps the ttl in force; in the older formats the one that was asked for.
   local kept = ctx.format > 2 and ttl_bytes or sub(group.extra, 1, 6)
   if sub(shape, 1, 6) ~= kept and not refusal then
@@ -69,7 +71,7 @@ local function reserve_group(group)
     if not shapes[shape] then shapes[shape] = lines end
   end
   local reserve = (group.target or lines.limited) and reserve_by_rule or reserve_plain
-  local codes, rest, details, available = reserve(group, head, shape, refusal)
+  local codes, rest, details, available = reserve(group, head, shape, refusal, deadline, earliest)
   if rest == 'S' then shared = available or availability(lines) end
   return { codes, ttl_bytes .. (shared or ''), details }
 end

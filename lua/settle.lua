@@ -40,7 +40,7 @@ function apply.U(group)
   local stock = stocks[sku]
   if not stock then
     if flags >= ONLY_KNOWN then return { 'N', '\1' } end
-    stock = { 0, 0, 0, 0, 0, PROTECTED }
+    stock = { 0, 0, 0, 0, 0, PROTECTED, 0 }
     become(sku, stock)
   end
   local withdraws = flags % 2 == 0

@@ -25,7 +25,7 @@ local AT_MEMORY_LIMIT = 0 -- 1 in the script that runs where Redis is at its mem
 local MAX_TTL = 31536000000 -- ms: a year, far above what any namespace allows
 
 -- Formats and first bytes of the records (records.lua).
-local NEWEST_FORMAT = 3 -- of a namespace
+local NEWEST_FORMAT = 4 -- of a namespace
 local STATE_VERSION = 3
 local STATE_FORMAT = '>BI6c40I6I6i8BI6I6I6I6I6BI6I6I6'
 local STATE_LENGTH = 117
@@ -54,16 +54,18 @@ local NO_ORIGIN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local NO_BUYER = '\0'
 local NO_DEADLINE = '\0\0\0\0\0\0'
 local PROTECTED, RULED, HAS_WITHDRAWN, WITHDRAWS = 1, 2, 4, 8 -- flags of a stock record
-local NEWEST_FLAGS = 15 -- a stock record with a greater number has a newer version
+local HAS_EARLIEST = 16 -- the same; only in the record, never in a stock table
+local FIRST_WITH_EARLIEST = 4 -- the first format of a namespace whose stock records may have it
+local NEWEST_FLAGS = 31 -- a stock record with a greater number has a newer version
 local WEIGHT_FIELD, WEIGHT_LENGTH = 'weight', 1024 -- of each generation (opening.lua)
 
--- Where the counters stand in a stock table, and the rules in a table of rules.
-local AVAILABLE, HELD, SOLD, SUPPLIED, VERSION, FLAGS = 1, 2, 3, 4, 5, 6
+-- Where the counters stand in a stock table, and the rules in a table of rules. EARLIEST (ms): no pending hold of the SKU has an
+-- earlier deadline. 0: not known. It says nothing where no unit is held.
+local AVAILABLE, HELD, SOLD, SUPPLIED, VERSION, FLAGS, EARLIEST = 1, 2, 3, 4, 5, 6, 7
 local REVISION, MOST_UNITS, LONGEST_TTL, BUYER_LIMIT, OPENS, CLOSES = 1, 2, 3, 4, 5, 6
 
 -- What functions use of the partition and of this call. Made with all its fields, since Redis makes a table that grows a
--- second time. Rare, and so not among them: is_doubtful and may_return (whether units may return that the clock, or the number of holds
--- that are due, keeps back), doubted, doubt_lag, doubt_has_ended (clock.lua), half_done (stream_end.lua), gated and emptied (whether the partition has lost changes and takes and adds no
+-- second time. Rare, and so not among them: is_doubtful (whether a hold may be due by the clock), may_return_to and may_return (returning.lua), doubted, doubt_lag, doubt_has_ended (clock.lua), half_done (stream_end.lua), gated and emptied (whether the partition has lost changes and takes and adds no
 -- units, or goes on), unreported (a loss has no event yet), settled_at (ms: holds that were made before are older than the
 -- last settlement), has_terms (the state is not that of format 1), missing (the answer where a reservation may be lost), fence and verdicts (of the reply).
 local ctx = {

@@ -29,7 +29,7 @@ local function made(sku)
   if call('HLEN', STOCK) + new_skus >= ctx.quota_skus then return nil, 'Q' end
   if AT_MEMORY_LIMIT == 1 then return nil, 'm' end
   new_skus = new_skus + 1
-  become(sku, { 0, 0, 0, 0, 0, PROTECTED })
+  become(sku, { 0, 0, 0, 0, 0, PROTECTED, 0 })
   return stocks[sku]
 end
 
@@ -45,7 +45,10 @@ local function change_stock(group, sku, delta_of, refuse)
   local delta = delta_of(stock)
   if not stock and delta < 0 then return missing_sku() end
   local available, held = stock and stock[AVAILABLE] or 0, stock and stock[HELD] or 0
-  if available + delta < 0 then return answer(ctx.may_return and 'A' or 'H', not ctx.may_return and stock or nil) end
+  if available + delta < 0 then
+    if ctx.may_return and ctx.may_return_to(stock) then return answer('A') end
+    return answer('H', stock)
+  end
   if available + held + delta > MAX_STOCK then return answer('L') end
   local refusal
   if not stock then stock, refusal = made(sku) end
@@ -109,7 +112,10 @@ function apply.D(group)
   if replay then return replay end
   local stock = stocks[group.args]
   if ctx.gated or not stock and ctx.emptied then return answer('g') end
-  if stock and stock[HELD] > 0 then return answer(ctx.may_return and 'A' or 'h', not ctx.may_return and stock or nil) end
+  if stock and stock[HELD] > 0 then
+    if ctx.may_return and ctx.may_return_to(stock) then return answer('A') end
+    return answer('h', stock)
+  end
   remember(group.ids[1], 'D' .. group.args)
   if not stock then return answer('k') end
   local last = answer('K', stock)
@@ -124,8 +130,8 @@ function apply.H(group)
 end
 
 function apply.T(group)
-  if ctx.backlog then return answer('A') end
   local stock = stocks[group.args]
   if not stock then return missing_sku() end
+  if ctx.backlog and ctx.may_return_to(stock) then return answer('A') end
   return answer('V', stock)
 end

@@ -1,11 +1,17 @@
 -- The bytes of a stock record. A pure function; runs where stock may be written or answered. The format is in records.lua.
 
 function stock_bytes(stock)
-  local bytes = pack('>I6I6I6I6I6B', stock[1], stock[2], stock[3], stock[4], stock[5], stock[6])
-  local rules = stock.rules
+  local rules, earliest = stock.rules, stock[EARLIEST]
+  local has_earliest = earliest > 0 and stock[HELD] > 0 and ctx.format >= FIRST_WITH_EARLIEST
+  if has_earliest and not rules and not stock.withdrawn then
+    return pack('>I6I6I6I6I6BI6', stock[1], stock[2], stock[3], stock[4], stock[5], stock[6] + HAS_EARLIEST, earliest)
+  end
+  local flags = has_earliest and stock[6] + HAS_EARLIEST or stock[6]
+  local bytes = pack('>I6I6I6I6I6B', stock[1], stock[2], stock[3], stock[4], stock[5], flags)
   if rules then
     bytes = bytes .. pack('>I6I4I6I4I6I6', rules[1], rules[2], rules[3], rules[4], rules[5], rules[6])
   end
   if stock.withdrawn then bytes = bytes .. pack('>I6', stock.withdrawn) end
+  if has_earliest then bytes = bytes .. pack('>I6', earliest) end
   return bytes
 end

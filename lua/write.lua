@@ -71,7 +71,12 @@ if moved or spent[1] or new_records[1] or clock_changed or history and history.c
     parts[n] = pack('>I2', #skus)
     for i = 1, #skus do
       local sku = skus[i]
-      local record = stocks[sku] and stock_bytes(stocks[sku]) or ''
+      local stock, record = stocks[sku], ''
+      if stock then
+        -- No pending hold has an earlier deadline than the index, but for those that doubt.lua may correct.
+        if stock[EARLIEST] < ctx.next_due and doubt == 0 then stock[EARLIEST] = ctx.next_due end
+        record = stock_bytes(stock)
+      end
       if record ~= '' then
         stock_values[#stock_values + 1] = sku
         stock_values[#stock_values + 1] = record

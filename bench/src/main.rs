@@ -7,6 +7,7 @@
 //! - `scale`: what size costs. `peers`: what is not ours.
 //! - `process`, `usage`, `stop`: processes, what they have used, and their end before time.
 //! - `abuse`: attacks on the bounds of the server beside an honest caller.
+//! - `storm`: calls beside many holds that fall due at once.
 //! - `count`: what an operation costs in commands and instructions, guarded against growth.
 //! - `figures`, `machine`, `report`, `docs`, `plot`: numbers, the machine, and how both are told.
 
@@ -35,6 +36,7 @@ mod report;
 mod scale;
 mod shop;
 mod stop;
+mod storm;
 mod table;
 mod usage;
 mod ways;
@@ -98,6 +100,7 @@ struct Args {
 enum Other {
     Count(count::Args),
     Abuse(abuse::Args),
+    Storm(storm::Args),
 }
 
 #[tokio::main]
@@ -112,6 +115,7 @@ async fn measure(args: Args) -> Result<()> {
     match &args.other {
         Some(Other::Count(args)) => return count::run(args).await,
         Some(Other::Abuse(args)) => return abuse::run(args).await,
+        Some(Other::Storm(args)) => return storm::run(args).await,
         None => {}
     }
     let server = args.programs.join("sentinel-server");

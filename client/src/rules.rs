@@ -180,7 +180,7 @@ impl NamespaceChange {
         self
     }
 
-    /// The format in which records are written, 1 to 3; it can only be raised, after the last server of an older release
+    /// The format in which records are written, 1 to 4; it can only be raised, after the last server of an older release
     /// has stopped.
     pub fn format(mut self, format: i32) -> Self {
         self.format = Some(format);

@@ -47,7 +47,7 @@ pub(crate) const MAX_PARTITIONS: u16 = 64;
 /// The most records that a namespace may be allowed.
 pub(crate) const MAX_QUOTA_RECORDS: u64 = 1_000_000_000;
 /// The oldest and the newest format of a namespace that this release writes.
-pub(crate) const FORMATS: (u8, u8) = (1, 3);
+pub(crate) const FORMATS: (u8, u8) = (1, 4);
 /// The most SKUs that a namespace may be allowed.
 pub(crate) const MAX_QUOTA_SKUS: u64 = 100_000_000;
 

@@ -37,6 +37,9 @@ use crate::{
 
 /// Most lines that one script call touches, counted as [`Operation::weight`] does.
 const MAX_BATCH_WEIGHT: usize = 1_024;
+/// The share of a batch that operations may take which were sent before and have to wait for due holds: one part in so
+/// many of its operations, and of its weight. The rest is for those that were not sent yet.
+const PARKED_SHARE: usize = 4;
 /// Turns of other tasks that a batch lets pass at most, while they bring operations for it.
 const MAX_TURNS: usize = 16;
 /// Callers who are told before these have their turn, so that their responses leave while others are told.
@@ -46,6 +49,8 @@ const DOUBT_PAUSE: Duration = Duration::from_millis(20);
 /// How often deadlines are looked at while a batch is under way: an answer that tells of one is late by this at
 /// most.
 const LOOK: Duration = Duration::from_millis(5);
+/// How often a queue that is more than half full is searched for operations whose caller has gone: a search touches each of them.
+const LOOK_FOR_GONE: Duration = Duration::from_millis(50);
 
 /// Why an operation has no answer of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,40 +223,78 @@ struct Worker {
     queue: Arc<Queue<Job>>,
 }
 
+/// When a worker whose batch is under way looks at deadlines, and when it has searched for callers who have gone.
+struct Looks {
+    ticks: Interval,
+    searched: Instant,
+}
+
 impl Worker {
     async fn work(self) {
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = Looks { ticks, searched: Instant::now() };
+        let mut is_turn_of_parked = true;
         while self.queue.wait().await {
-            let jobs = self.next().await;
-            self.carry(jobs, &mut look).await;
+            let jobs = self.next(&mut is_turn_of_parked).await;
+            self.carry(jobs, &mut looks).await;
         }
     }
 
     /// What waits and fits into one batch.
-    async fn next(&self) -> Vec<Job> {
+    async fn next(&self, is_turn_of_parked: &mut bool) -> Vec<Job> {
         // No waiting for calls that may come: but those that have come, and wait for their turn on a processor
         // to be put into the queue, have it first.
-        let mut waiting = self.queue.len();
+        let mut waiting = self.queue.waiting();
         for _ in 0..MAX_TURNS {
             tokio::task::yield_now().await;
-            let before = std::mem::replace(&mut waiting, self.queue.len());
+            let before = std::mem::replace(&mut waiting, self.queue.waiting());
             if waiting <= before || waiting >= self.limits.batch {
                 break;
             }
         }
-        let mut jobs = self.queue.take(self.limits.batch);
-        let fitting = cut(&jobs);
-        if fitting < jobs.len() {
-            self.queue.put_back(jobs.split_off(fitting));
+        let mut jobs = self.next_parked(*is_turn_of_parked || waiting == 0);
+        // Where a batch has room for one, both kinds take turns.
+        *is_turn_of_parked = jobs.is_empty() || self.limits.batch > 1;
+        let weight: usize = jobs.iter().map(|job| job.operation.weight()).sum();
+        let room = self.limits.batch - jobs.len();
+        if room > 0 {
+            let mut fresh = self.queue.take(room);
+            let fitting = cut(&fresh, MAX_BATCH_WEIGHT - weight);
+            if fitting < fresh.len() {
+                self.queue.put_back(fresh.split_off(fitting));
+            }
+            if jobs.is_empty() {
+                jobs = fresh;
+            } else {
+                jobs.append(&mut fresh);
+            }
         }
         self.metrics.add_queued(-(jobs.len() as i64));
         jobs
     }
 
-    /// Tells those in the queue whose deadline has passed: their operations were not sent.
-    fn give_up_waiting(&self, now: Instant) {
-        let late = self.queue.take_if(|job| job.caller.deadline <= now);
+    /// The parked operations of the next batch: a bounded share of it, so that all others get through.
+    fn next_parked(&self, is_their_turn: bool) -> Vec<Job> {
+        if !is_their_turn {
+            return Vec::new();
+        }
+        let mut jobs = self.queue.take_parked((self.limits.batch / PARKED_SHARE).max(1));
+        let fitting = cut(&jobs, MAX_BATCH_WEIGHT / PARKED_SHARE);
+        if fitting < jobs.len() {
+            self.queue.put_back_parked(jobs.split_off(fitting));
+        }
+        jobs
+    }
+
+    /// Drops the operations in the queue whose deadline has passed: they were not sent. Where the queue fills up, those whose
+    /// caller has gone too, so that they keep no place.
+    fn give_up_waiting(&self, now: Instant, searched: &mut Instant) {
+        let searches = now.duration_since(*searched) >= LOOK_FOR_GONE && self.queue.is_half_full();
+        if searches {
+            *searched = now;
+        }
+        let late = self.queue.take_if(|job| job.caller.deadline <= now || searches && !job.caller.is_waiting());
         self.metrics.add_queued(-(late.len() as i64));
         for mut job in late {
             job.caller.tell(Err(LaneError::DeadlinePassed));
@@ -259,8 +302,8 @@ impl Worker {
     }
 
     /// Sends these as one batch; once more where the store is at its memory limit. Operations that have to wait for due holds to
-    /// be given back return to the queue, so that they share the next batch with all that wait.
-    async fn carry(&self, mut jobs: Vec<Job>, look: &mut Interval) {
+    /// be given back are parked in the queue, so that the next batch has room for others.
+    async fn carry(&self, mut jobs: Vec<Job>, looks: &mut Looks) {
         let mut mode = Mode::Plain;
         loop {
             let now = Instant::now();
@@ -275,12 +318,11 @@ impl Worker {
             if jobs.is_empty() {
                 return;
             }
-            jobs = match self.round(jobs, mode, look).await {
+            jobs = match self.round(jobs, mode, looks).await {
                 Round::Done => return,
                 Round::Again { jobs, pause } => {
-                    tokio::time::sleep(pause).await;
                     self.metrics.add_queued(jobs.len() as i64);
-                    return self.queue.put_back(jobs);
+                    return self.queue.park(jobs, Instant::now() + pause);
                 }
                 Round::Full(jobs) => {
                     mode = Mode::Resolving;
@@ -290,7 +332,7 @@ impl Worker {
         }
     }
 
-    async fn round(&self, mut jobs: Vec<Job>, mode: Mode, look: &mut Interval) -> Round {
+    async fn round(&self, mut jobs: Vec<Job>, mode: Mode, looks: &mut Looks) -> Round {
         let to = &self.destination;
         let mut batch = Batch::new(jobs.iter().map(|job| &job.operation), to.default_ttl);
         self.metrics.observe_batch(jobs.len());
@@ -302,10 +344,10 @@ impl Worker {
                 tokio::select! {
                     biased;
                     result = &mut sending => break result,
-                    _ = look.tick() => {
+                    _ = looks.ticks.tick() => {
                         let now = Instant::now();
                         jobs.iter_mut().for_each(|job| job.caller.give_up(now));
-                        self.give_up_waiting(now);
+                        self.give_up_waiting(now, &mut looks.searched);
                     }
                 }
             }
@@ -376,9 +418,6 @@ impl Worker {
     }
 
     fn fail(&self, error: &StoreError, callers: Vec<Caller>) -> Round {
-        if matches!(error, StoreError::Closed) {
-            self.view.closed.store(true, Ordering::Release);
-        }
         // A missing permission is the health check's to log: once, not for each batch.
         if !matches!(error, StoreError::Denied { .. }) {
             tracing::warn!(
@@ -413,38 +452,22 @@ impl Worker {
     /// it means the same however often it arrives. Returns the reply and the knowledge that was sent with it.
     async fn send(&self, batch: &mut Batch, mode: Mode, span: &Span) -> Result<Sent, StoreError> {
         let mut resends = Resends::new(Instant::now(), self.limits.resend_for, self.destination.retention);
-        let mut doubt = None;
         loop {
             let redis = spans::redis_span(span, "batch");
             let Destination { keys, epoch, witness, .. } = &self.destination;
             let knowledge = witness.knowledge();
             let attempt = self.store.apply(keys, *epoch, &knowledge, batch, mode).instrument(redis);
-            let result = if doubt.is_none() {
-                attempt.await
-            } else {
-                let late = |_| Err(StoreError::unknown("there was no reply while the store remembers the requests"));
-                tokio::time::timeout_at(resends.forgotten(), attempt).await.unwrap_or_else(late)
-            };
-            let error = match result {
+            let error = match resends.attempt(attempt).await {
                 Ok((reply, at)) => return Ok(Sent { reply, knowledge, at }),
                 Err(error) => error,
             };
             self.metrics.inc_store_error(error.kind());
-            batch.set_repeated();
-            match (&error, &doubt) {
-                (StoreError::Unknown { .. }, _) => doubt = Some(error),
-                (_, None) => return Err(error),
-                // Nothing but an operator changes that; what the earlier attempt did stays unknown.
-                (StoreError::Denied { .. }, Some(_)) => break,
-                // Whatever it is now: an earlier attempt may have been applied.
-                (_, Some(_)) => {}
+            if matches!(error, StoreError::Closed) {
+                self.view.closed.store(true, Ordering::Release);
             }
-            let Some(pause) = resends.pause(Instant::now()) else {
-                break;
-            };
-            tokio::time::sleep(pause).await;
+            batch.set_repeated();
+            resends.pause_after(error).await?;
         }
-        Err(doubt.unwrap_or(StoreError::unknown("the store did not answer")))
     }
 }
 
@@ -492,12 +515,12 @@ impl Caller {
     }
 }
 
-/// How many of these go into one batch.
-fn cut(jobs: &[Job]) -> usize {
+/// How many of these go into one batch that has room for this weight.
+fn cut(jobs: &[Job], room: usize) -> usize {
     let mut weight = 0;
     let fit = jobs.iter().take_while(|job| {
         weight += job.operation.weight();
-        weight <= MAX_BATCH_WEIGHT
+        weight <= room
     });
     fit.count().max(1)
 }

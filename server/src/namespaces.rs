@@ -19,7 +19,7 @@ mod settings;
 pub(crate) use settings::Defaults;
 
 use crate::{
-    domain::{ClockOffsets, FORMATS, Id, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
+    domain::{ClockOffsets, Id, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
     lane::{Destination, Lane, LaneLimits},
     resend::Resends,
     store::{
@@ -36,6 +36,8 @@ use crate::{
 const CONFIGURE_ATTEMPTS: usize = 10;
 /// Epochs are random numbers below this, so that two partitions never share one by chance.
 const EPOCHS: u64 = 1 << 47;
+/// The first format of a namespace that can keep a fence.
+const FIRST_WITH_FENCE: u8 = 2;
 
 /// Why a namespace was not configured.
 #[derive(Debug, PartialEq, Eq)]
@@ -189,42 +191,26 @@ fn digest(mac: Hmac<Sha256>, parts: &[&[u8]]) -> Id {
     id
 }
 
-/// Makes a change of config until it is known what became of it: it has an identity, so that it means the same however
-/// often it arrives.
+/// Makes a change of config until it is known what became of it. `in_doubt` says whether that is unknown.
 async fn send_until_known<T, F: Future<Output = Result<T, StoreError>>>(
     attempt: impl Fn() -> F,
     mut resends: Resends,
     in_doubt: &AtomicBool,
 ) -> Result<T, Unchanged> {
     in_doubt.store(true, Ordering::Relaxed);
-    let mut doubt = None;
-    loop {
-        let result = if doubt.is_none() {
-            attempt().await
-        } else {
-            let late = |_| Err(StoreError::unknown("there was no reply while the store remembers the request"));
-            tokio::time::timeout_at(resends.forgotten(), attempt()).await.unwrap_or_else(late)
+    let known = loop {
+        let error = match resends.attempt(attempt()).await {
+            Ok(answer) => break Ok(answer),
+            Err(error) => error,
         };
-        match (result, &doubt) {
-            (Ok(answer), _) => {
-                in_doubt.store(false, Ordering::Relaxed);
-                return Ok(answer);
-            }
-            (Err(StoreError::Unknown { why }), _) => doubt = Some(why),
-            (Err(error), None) => {
-                in_doubt.store(false, Ordering::Relaxed);
-                return Err(error.into());
-            }
-            // Nothing but an operator changes that; what the earlier attempt did stays unknown.
-            (Err(StoreError::Denied { .. }), Some(why)) => return Err(Unchanged::OutcomeUnknown { why: why.clone() }),
-            // Whatever it is now: an earlier attempt may have been applied.
-            (Err(_), Some(_)) => {}
+        match resends.pause_after(error).await {
+            Ok(()) => {}
+            Err(StoreError::Unknown { why }) => return Err(Unchanged::OutcomeUnknown { why }),
+            Err(error) => break Err(error.into()),
         }
-        let Some(pause) = resends.pause(Instant::now()) else {
-            return Err(Unchanged::OutcomeUnknown { why: doubt.unwrap_or_else(|| "the store did not answer".into()) });
-        };
-        tokio::time::sleep(pause).await;
-    }
+    };
+    in_doubt.store(false, Ordering::Relaxed);
+    known
 }
 
 /// An identity that no other request has.
@@ -305,9 +291,9 @@ impl Namespaces {
             (None, Some(known)) => {
                 // The store has lost a namespace that this server knows: it is made as it was, and fenced.
                 self.register(name).await?;
-                // Only the newest format can keep the fence. A server that does not know it refuses the namespace.
-                if known.format < FORMATS.1 {
-                    let known = NamespaceConfig { format: FORMATS.1, revision: known.revision + 1, ..known };
+                // The oldest format can't keep the fence. A server that does not know a newer one refuses the namespace.
+                if known.format < FIRST_WITH_FENCE {
+                    let known = NamespaceConfig { format: FIRST_WITH_FENCE, revision: known.revision + 1, ..known };
                     self.witnesses.set_config(name, &known);
                 }
                 self.open(name, &self.defaults.propose(None)).await.map(Some)

@@ -1,21 +1,27 @@
-//! How long a change whose reply was lost is sent again, and with which pauses. Pure, no I/O.
+//! How long a change whose reply was lost is sent again, with which pauses, and which errors end that. Uses the errors of the
+//! store; what is sent is the caller's.
 
 use std::time::Duration;
 
 use rand::Rng as _;
 use tokio::time::Instant;
 
+use crate::store::error::StoreError;
+
 /// The first pause before a change whose reply was lost is sent again.
 const BACKOFF: Duration = Duration::from_millis(10);
 /// The longest such pause.
 const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
-/// The resends of one change, which was sent first when this was made.
+/// The attempts of one change, whose first begins when this is made. The change has an identity, so that it means the same
+/// however often it arrives.
 #[derive(Debug)]
 pub(crate) struct Resends {
     give_up: Instant,
     forgotten: Instant,
     backoff: Duration,
+    /// The last error of an attempt that may have been applied.
+    doubt: Option<StoreError>,
 }
 
 impl Resends {
@@ -23,7 +29,7 @@ impl Resends {
     /// would apply the change a second time.
     pub(crate) fn new(now: Instant, resend_for: Duration, retention: Duration) -> Self {
         let forgotten = now + retention / 2;
-        Self { give_up: forgotten.min(now + resend_for), forgotten, backoff: BACKOFF }
+        Self { give_up: forgotten.min(now + resend_for), forgotten, backoff: BACKOFF, doubt: None }
     }
 
     /// And not after this instant.
@@ -31,19 +37,58 @@ impl Resends {
         Self { give_up: self.give_up.min(deadline), ..self }
     }
 
-    /// When an attempt must be given up that sends the change again: it may wait for a connection before it does.
-    pub(crate) fn forgotten(&self) -> Instant {
-        self.forgotten
+    /// Makes one attempt. One that sends the change again is given up in time: it may wait for a connection before it does.
+    pub(crate) async fn attempt<T>(
+        &self,
+        attempt: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        if self.doubt.is_none() {
+            return attempt.await;
+        }
+        let late = |_| Err(StoreError::unknown("there was no reply while the store remembers the request"));
+        tokio::time::timeout_at(self.forgotten, attempt).await.unwrap_or_else(late)
+    }
+
+    /// Waits until the next attempt, after one that has failed.
+    ///
+    /// # Errors
+    /// There is none. [`StoreError::Unknown`] if an attempt may have been applied; otherwise the error of the only attempt.
+    pub(crate) async fn pause_after(&mut self, error: StoreError) -> Result<(), StoreError> {
+        match (error, &self.doubt) {
+            (error @ StoreError::Unknown { .. }, _) => self.doubt = Some(error),
+            (error, None) => return Err(error),
+            // What an earlier attempt did stays unknown.
+            (error, Some(doubt)) if is_final(&error) => return Err(doubt.clone()),
+            // This attempt was not applied. An earlier one may have been, and the next one can show it.
+            (_, Some(_)) => {}
+        }
+        match (self.pause(Instant::now()), &self.doubt) {
+            (None, Some(doubt)) => return Err(doubt.clone()),
+            (pause, _) => tokio::time::sleep(pause.unwrap_or_default()).await,
+        }
+        Ok(())
     }
 
     /// How long to wait before the next attempt; `None`: there is none.
-    pub(crate) fn pause(&mut self, now: Instant) -> Option<Duration> {
+    fn pause(&mut self, now: Instant) -> Option<Duration> {
         if now + self.backoff >= self.give_up {
             return None;
         }
         let pause = self.backoff.mul_f64(rand::rng().random_range(0.5..1.0));
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
         Some(pause)
+    }
+}
+
+/// Whether the next attempt would end with the same error. What earlier attempts did stays unknown.
+fn is_final(error: &StoreError) -> bool {
+    match error {
+        StoreError::Closed
+        | StoreError::Corrupt { .. }
+        | StoreError::Newer { .. }
+        | StoreError::Denied { .. }
+        | StoreError::Foreign { .. } => true,
+        StoreError::NotApplied { .. } | StoreError::Unknown { .. } | StoreError::Full | StoreError::NoScript => false,
     }
 }
 
@@ -60,7 +105,7 @@ mod tests {
             assert!(pause <= MAX_BACKOFF && pause >= BACKOFF / 2);
             longest = longest.max(pause);
             now += pause;
-            assert!(now < resends.forgotten());
+            assert!(now < resends.forgotten);
         }
         assert!(longest > BACKOFF);
         now - start
@@ -77,5 +122,38 @@ mod tests {
         assert!(near(seconds(2), last_after(|now| Resends::new(now, seconds(5), seconds(60)).until(now + seconds(2)))));
         let now = Instant::now();
         assert_eq!(Resends::new(now, Duration::ZERO, seconds(60)).pause(now), None);
+    }
+
+    /// What comes of these results, one attempt each, and how many attempts there were.
+    async fn sent(results: impl IntoIterator<Item = Result<(), StoreError>>) -> (Result<(), StoreError>, usize) {
+        let mut resends = Resends::new(Instant::now(), Duration::from_secs(5), Duration::from_secs(60));
+        let mut attempts = 0;
+        for result in results {
+            attempts += 1;
+            let Err(error) = resends.attempt(async { result }).await else { return (Ok(()), attempts) };
+            if let Err(error) = resends.pause_after(error).await {
+                return (Err(error), attempts);
+            }
+        }
+        panic!("one attempt more than {attempts}");
+    }
+
+    #[tokio::test]
+    async fn an_error_that_stays_ends_the_resends() {
+        let unknown = || StoreError::unknown("lost");
+        let ended = [
+            StoreError::Closed,
+            StoreError::corrupt("meta"),
+            StoreError::Newer { why: "state".into() },
+            StoreError::Denied { missing: "+hset".into(), why: "refused".into() },
+            StoreError::Foreign { found: "a".into(), known: "b".into() },
+        ];
+        for error in ended {
+            assert_eq!(sent([Err(unknown()), Err(error.clone()), Ok(())]).await, (Err(unknown()), 2), "{error}");
+            assert_eq!(sent([Err(error.clone()), Ok(())]).await, (Err(error), 1));
+        }
+        for error in [StoreError::NoScript, StoreError::Full, StoreError::not_applied("loading"), unknown()] {
+            assert_eq!(sent([Err(unknown()), Err(error.clone()), Ok(())]).await, (Ok(()), 3), "{error}");
+        }
     }
 }

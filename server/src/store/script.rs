@@ -56,6 +56,7 @@ const BODY: &str = concat!(
     block_if!("kinds.S or kinds.A or kinds.F or kinds.D or kinds.T or kinds.H", "supply.lua", "stock.lua"),
     block_if!("kinds.I or kinds.U or kinds.O", "terms.lua", "supply.lua", "settle.lua"),
     block_if!("ctx.doubt_lag", "doubt.lua"),
+    block_if!("ctx.backlog or ctx.is_doubtful", "returning.lua"),
     block!("apply.lua"),
     block_if!("replid ~= state_run", "terms.lua", "term.lua"),
     block!("write.lua"),

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{Position, WatchError, table::Table};
 use crate::{
-    domain::{HistoryPoint, Knowledge, NamespaceName, Term, Verdict},
+    domain::{Happened, HistoryPoint, Knowledge, NamespaceName, Term, Verdict},
     namespaces::Namespace,
     store::{
         Mode, Store,
@@ -252,6 +252,11 @@ impl Feed {
                     continue;
                 }
                 if entry.first != at {
+                    return false;
+                }
+                // The partition can be made again, with the loss as its next event, before anybody sees that it is gone.
+                let loses_place = |run: &events::Run| matches!(run.happened, Happened::HistoryLost(lost, kept) if lost.term == term && kept < at);
+                if entry.runs.iter().any(loses_place) {
                     return false;
                 }
                 if let Some((its, first)) = entry.term {

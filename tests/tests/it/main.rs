@@ -27,6 +27,7 @@ mod sale;
 mod settings;
 mod stock;
 mod store;
+mod storm;
 mod strangers;
 mod telemetry;
 mod watch;

@@ -140,6 +140,40 @@ async fn too_many_callers_are_shed_at_once_and_the_rest_is_served() {
     shop.audit().await;
 }
 
+/// Calls whose caller has gone kept their places in the queue until their deadlines, and live ones were shed.
+#[tokio::test]
+async fn callers_who_have_gone_keep_no_place_in_the_queue() {
+    const LIMIT: usize = 64;
+    let redis = Redis::start().await;
+    let flags =
+        format!("--queue-limit {LIMIT} --batches-in-flight 1 --store-timeout 20s --resend-for 20s --sweep-interval 1m");
+    let server = SentinelProcess::launch().on(&redis).flags(&flags).start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 1_000).await;
+    let batches = server.metric(BATCHES).await;
+    redis.stop();
+    let buy = || {
+        let shop = shop.clone();
+        tokio::spawn(async move { reserve_within(shop, order(&[("ps5", 1)]), Duration::from_secs(20)).await })
+    };
+    let first = buy();
+    eventually("the first is sent", async || (server.metric(BATCHES).await > batches).then_some(())).await;
+    let gone: Vec<_> = (0..LIMIT).map(|_| buy()).collect();
+    eventually("the queue is full", async || (server.metric(QUEUED).await == LIMIT as f64).then_some(())).await;
+    gone.iter().for_each(tokio::task::JoinHandle::abort);
+    eventually("they have left", async || (server.metric(QUEUED).await <= LIMIT as f64 / 2.0).then_some(())).await;
+    let shed = server.metric("inventory_sentinel_shed_total").await;
+    let live: Vec<_> = (0..LIMIT / 2).map(|_| buy()).collect();
+    eventually("they wait", async || (server.metric(QUEUED).await >= LIMIT as f64 / 2.0).then_some(())).await;
+    redis.cont();
+    for call in [first].into_iter().chain(live) {
+        let answer = call.await.expect("a call").expect("not shed");
+        assert!(matches!(answer.result, Some(Reserved::Reservation(_))), "{answer:?}");
+    }
+    assert_eq!(server.metric("inventory_sentinel_shed_total").await, shed);
+    assert_eq!(shop.counts("ps5").await, (967, 33, 0));
+}
+
 /// A sale opens at a server that has not heard of it yet: the namespace is looked for once, not by each buyer.
 #[tokio::test]
 async fn a_crowd_at_a_server_that_does_not_know_the_sale_yet_is_served() {

@@ -3,10 +3,12 @@
 use super::Bytes;
 use crate::domain::{BuyerId, Id, Millis, Reservation, ReservationId, ReservedLine, Rules, State, Stock};
 
-/// Flags of a stock record: its units are governed here; it has rules; it has a count of withdrawn units.
+/// Flags of a stock record: its units are governed here; it has rules; it has a count of withdrawn units; it has the
+/// earliest deadline of its holds.
 pub(super) const PROTECTED: u8 = 1;
 const RULED: u8 = 2;
 const HAS_WITHDRAWN: u8 = 4;
+const HAS_EARLIEST: u8 = 16;
 
 /// The counters and the rules in a stock record.
 pub(crate) fn stock_from(record: &[u8]) -> Option<Stock> {
@@ -51,6 +53,9 @@ pub(super) fn next_stock(bytes: &mut Bytes<'_>) -> Option<Stock> {
     }
     if flags & HAS_WITHDRAWN != 0 {
         stock.withdrawn = bytes.u48()?;
+    }
+    if flags & HAS_EARLIEST != 0 {
+        let _earliest = bytes.u48()?;
     }
     Some(stock)
 }

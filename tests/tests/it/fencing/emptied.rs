@@ -1,14 +1,16 @@
 //! A store that comes back empty: FLUSHALL, an empty folder, a partition whose keys are gone. A namespace that a server
 //! knows is never "not found" and never "not protected".
 
+use std::time::Duration;
+
 use deadpool_redis::redis::Cmd;
 use inventory_sentinel::{
     Reason,
     v1::{self, reserve_response::Result as Reserved},
 };
 use sentinel_tests::{
-    Fence, Redis, SentinelProcess, Shop, assert_fenced, assert_refused, eventually, figure, model::ask::may_repeat,
-    new_id, until_fenced,
+    Fence, Proxy, Redis, SentinelProcess, Shop, assert_fenced, assert_refused, eventually, figure,
+    model::ask::may_repeat, new_id, until_fenced,
 };
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -272,4 +274,29 @@ async fn a_partition_that_is_deleted_is_fenced_and_the_others_go_on() {
         assert_eq!(sell_out(&shop, &figure.sku).await, 9);
     }
     shop.audit().await;
+}
+
+/// The reply of a batch is lost, and then the partition. To send the batch again can't show what became of it, and blocked the
+/// lane for as long as `--resend-for` says.
+#[tokio::test]
+async fn a_lost_reply_does_not_keep_the_lane_from_a_lost_partition() {
+    const LIMIT: Duration = Duration::from_secs(15);
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(&redis).await;
+    let flags = format!("--redis-url {} --resend-for 5m --sweep-interval 1m", proxy.url());
+    let server = SentinelProcess::launch().flags(&flags).start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    sell(&shop, "ps5", 1).await;
+    proxy.lose_a_reply_and_go_away();
+    let doubtful = tokio::spawn({
+        let shop = shop.clone();
+        async move { take_one(&shop, "ps5").await }
+    });
+    eventually("its reply is lost", async || (proxy.lost() == 1).then_some(())).await;
+    redis.ask::<()>("FLUSHALL").await;
+    proxy.come_back();
+    let answer = tokio::time::timeout(LIMIT, doubtful).await.expect("the resends end").expect("a call");
+    assert_refused(answer, Reason::OutcomeUnknown, None);
+    until_fenced("Reserve", async || take_one(&shop, "ps5").await).await;
 }
