@@ -31,6 +31,7 @@ use crate::{
         keys::PartitionKeys,
         wire::{Batch, OperationResult, RawReply, Reply},
     },
+    tasks::{Task, Tasks},
     telemetry::{metrics::Metrics, spans},
     witness::{Observed, Witness},
 };
@@ -130,6 +131,7 @@ impl Lane {
         limits: LaneLimits,
         store: Arc<Store>,
         metrics: Arc<Metrics>,
+        tasks: &Tasks,
     ) -> Self {
         let queue = Arc::new(Queue::new(limits.queue));
         let view = Arc::new(View::opened(now, clock));
@@ -142,7 +144,7 @@ impl Lane {
                 view: Arc::clone(&view),
                 queue: Arc::clone(&queue),
             };
-            tokio::spawn(worker.work());
+            tasks.spawn(Task::LaneWorker, worker.work());
         }
         Self { queue, view, metrics }
     }

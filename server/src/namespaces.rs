@@ -28,6 +28,7 @@ use crate::{
         keys::PartitionKeys,
         wire::{ConfigMemo, Configured, NamespaceConfig, Opened, encode_change},
     },
+    tasks::{Task, Tasks},
     telemetry::metrics::Metrics,
     witness::{Witness, Witnesses},
 };
@@ -236,6 +237,7 @@ fn new_identity() -> Id {
 pub(crate) struct Namespaces {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
+    tasks: Tasks,
     limits: LaneLimits,
     defaults: Defaults,
     /// What this server knows of every namespace that it has opened.
@@ -252,11 +254,12 @@ impl Namespaces {
     pub(crate) fn new(
         store: Arc<Store>,
         metrics: Arc<Metrics>,
+        tasks: Tasks,
         limits: LaneLimits,
         defaults: Defaults,
         witnesses: Arc<Witnesses>,
     ) -> Self {
-        Self { store, metrics, limits, defaults, witnesses, open: RwLock::default(), searches: Mutex::default() }
+        Self { store, metrics, tasks, limits, defaults, witnesses, open: RwLock::default(), searches: Mutex::default() }
     }
 
     /// The namespace, if there is one.
@@ -290,7 +293,7 @@ impl Namespaces {
         searches.insert(name.clone(), search.clone());
         let (namespaces, name) = (Arc::clone(self), name.clone());
         // A task of its own: who asked first may be the first to go.
-        tokio::spawn(async move {
+        self.tasks.spawn(Task::NamespaceSearch, async move {
             let found = namespaces.look_up(&name).await;
             namespaces.searches.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
             // Perhaps nobody waits any more.
@@ -513,6 +516,7 @@ impl Namespaces {
                 self.limits,
                 Arc::clone(&self.store),
                 Arc::clone(&self.metrics),
+                &self.tasks,
             )
         };
         let lanes = (0..).zip(opened.into_iter().zip(witnesses.clone())).map(start).collect();

@@ -33,6 +33,7 @@ use crate::{
         error::StoreError,
         pool::{Limits, Pool},
     },
+    tasks::Tasks,
     telemetry::metrics::Metrics,
 };
 
@@ -100,6 +101,7 @@ pub(crate) struct Hub {
     store: Arc<Store>,
     limits: WatchLimits,
     metrics: Arc<Metrics>,
+    tasks: Tasks,
     permits: Arc<Semaphore>,
     catching_up: Arc<Semaphore>,
     feeds: Mutex<HashMap<NamespaceName, Weak<Feed>>>,
@@ -126,6 +128,7 @@ impl Hub {
         limits: Limits,
         watches: WatchLimits,
         metrics: Arc<Metrics>,
+        tasks: Tasks,
     ) -> Result<Self, StoreError> {
         // The reader lets the store wait for news.
         let limits = Limits { size: watches.namespaces + CATCHING_UP, reply: limits.reply + feed::WAIT, ..limits };
@@ -133,6 +136,7 @@ impl Hub {
             store: Arc::new(Store::new(Pool::new(url, limits)?)),
             limits: watches,
             metrics,
+            tasks,
             permits: Arc::new(Semaphore::new(watches.watches)),
             catching_up: Arc::new(Semaphore::new(CATCHING_UP)),
             feeds: Mutex::default(),
@@ -168,7 +172,7 @@ impl Hub {
             return Err(WatchError::TooMany);
         }
         feeds.insert(namespace.name.clone(), Arc::downgrade(&feed));
-        feed::run(&feed);
+        feed::run(&feed, &self.tasks);
         Ok(feed)
     }
 }

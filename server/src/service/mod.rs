@@ -230,6 +230,11 @@ pub(crate) fn refusal(reason: Reason) -> Status {
     Failure::new(reason).into()
 }
 
+/// The refusal of a call that has met a defect.
+pub(crate) fn defect(why: &str) -> Status {
+    Failure::new(Reason::Internal).because(why).into()
+}
+
 /// A lane answered with something that the operation can't have: a defect.
 fn unexpected(outcome: &Outcome) -> Failure {
     Failure::new(Reason::Internal).because(&format!("unexpected outcome {outcome:?}"))

@@ -178,13 +178,14 @@ fn connection_info(url: &RedisUrl) -> Result<ConnectionInfo, StoreError> {
 mod tests {
     use super::*;
     use crate::store::embedded::Embedded;
+    use crate::tasks::Tasks;
 
     const REPLY: Duration = Duration::from_millis(150);
 
     async fn start(size: usize) -> (tempfile::TempDir, Embedded, Pool) {
         let folder = tempfile::tempdir().unwrap();
         let config = Config { data_dir: folder.path().to_path_buf(), ..Config::default() };
-        let embedded = Embedded::start(&config).await.unwrap();
+        let embedded = Embedded::start(&config, &Tasks::alone()).await.unwrap();
         let limits = Limits { size, wait: REPLY, connect: Duration::from_secs(1), reply: REPLY };
         let pool = Pool::new(embedded.url(), limits).unwrap();
         (folder, embedded, pool)

@@ -24,6 +24,7 @@ use crate::{
         pool::Connection,
         wire::{Batch, PartitionState},
     },
+    tasks::{Task, Tasks},
     witness::{Observed, Witness},
 };
 
@@ -330,9 +331,9 @@ fn fenced_in(states: &[PartitionState]) -> Option<u16> {
 }
 
 /// Reads until nobody watches any more.
-pub(super) fn run(feed: &Arc<Feed>) {
+pub(super) fn run(feed: &Arc<Feed>, tasks: &Tasks) {
     let (feed, store) = (Arc::downgrade(feed), Arc::clone(&feed.store));
-    tokio::spawn(async move {
+    tasks.spawn(Task::FeedReader, async move {
         while let Err(error) = follow(&feed, &store).await {
             match error {
                 WatchError::Store(error) => {

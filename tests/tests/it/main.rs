@@ -28,6 +28,7 @@ mod settings;
 mod stock;
 mod store;
 mod strangers;
+mod supervision;
 mod telemetry;
 mod watch;
 mod watch_client;
