@@ -159,6 +159,10 @@ impl Lane {
             return Err(LaneError::Overloaded);
         }
         self.metrics.add_queued(1);
+        if self.view.is_dead() {
+            // The worker that would have taken it may have ended before it was queued.
+            refuse_queued(&self.queue, &self.metrics);
+        }
         Ok(Pending { answered, is_read })
     }
 
@@ -199,7 +203,7 @@ pub(crate) struct Pending {
 impl Pending {
     /// Waits for its answer, which comes about at its deadline at the latest.
     pub(crate) async fn wait(self) -> Result<Answer, LaneError> {
-        let why = || "the server is stopping".into();
+        let why = || "the worker of the partition ended".into();
         self.answered.await.unwrap_or_else(|_| {
             Err(if self.is_read {
                 LaneError::Unavailable { why: why() }
@@ -222,12 +226,14 @@ struct Worker {
 
 impl Worker {
     async fn work(self) {
+        let mut closing = Closing { lane: &self, has_ended: false };
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.queue.wait().await {
             let jobs = self.next().await;
             self.carry(jobs, &mut look).await;
         }
+        closing.has_ended = true;
     }
 
     /// What waits and fits into one batch.
@@ -447,6 +453,32 @@ impl Worker {
             tokio::time::sleep(pause).await;
         }
         Err(doubt.unwrap_or(StoreError::unknown("the store did not answer")))
+    }
+}
+
+/// Closes the lane of a worker that ends before its queue does, as after a panic: the namespace is opened again, and
+/// nobody waits for a worker that is gone. The callers of the batch in hand are answered when their jobs are dropped.
+struct Closing<'a> {
+    lane: &'a Worker,
+    has_ended: bool,
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.lane.view.kill();
+            self.lane.queue.close();
+            refuse_queued(&self.lane.queue, &self.lane.metrics);
+        }
+    }
+}
+
+/// Answers all who wait in a queue that no worker takes from: nothing of theirs was sent.
+fn refuse_queued(queue: &Queue<Job>, metrics: &Metrics) {
+    let queued = queue.take_if(|_| true);
+    metrics.add_queued(-(queued.len() as i64));
+    for mut job in queued {
+        job.caller.tell(Err(LaneError::Unavailable { why: "the worker of the partition ended".into() }));
     }
 }
 

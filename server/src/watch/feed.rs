@@ -333,8 +333,9 @@ fn fenced_in(states: &[PartitionState]) -> Option<u16> {
 /// Reads until nobody watches any more.
 pub(super) fn run(feed: &Arc<Feed>, tasks: &Tasks) {
     let (feed, store) = (Arc::downgrade(feed), Arc::clone(&feed.store));
+    let reader = Reader(feed);
     tasks.spawn(Task::FeedReader, async move {
-        while let Err(error) = follow(&feed, &store).await {
+        while let Err(error) = follow(&reader.0, &store).await {
             match error {
                 WatchError::Store(error) => {
                     // A missing permission is the health check's to log: once, not at each attempt.
@@ -343,17 +344,25 @@ pub(super) fn run(feed: &Arc<Feed>, tasks: &Tasks) {
                     }
                     sleep(AGAIN).await;
                 }
-                _ => {
-                    if let Some(feed) = feed.upgrade() {
-                        tracing::warn!(namespace = feed.name.as_str(), "the watch of a namespace has lost its place");
-                        feed.heard.send_modify(|heard| heard.lost = true);
-                        feed.flips.send_replace(());
-                    }
-                    return;
-                }
+                // The drop of the reader ends the feed.
+                _ => return,
             }
         }
     });
+}
+
+/// The reader of a feed, which is lost when the reader ends, whatever ends it: its streams end, and the next one starts
+/// a new feed.
+struct Reader(Weak<Feed>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(feed) = self.0.upgrade() {
+            tracing::warn!(namespace = feed.name.as_str(), "the watch of a namespace has lost its place");
+            feed.heard.send_modify(|heard| heard.lost = true);
+            feed.flips.send_replace(());
+        }
+    }
 }
 
 /// Reads on one connection for as long as it goes well; `Ok` when nobody watches any more.
