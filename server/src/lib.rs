@@ -55,9 +55,9 @@ mod witness;
 
 #[doc(hidden)]
 pub use store::permissions::least_acl;
+pub use store::{embedded::EmbeddedError, script::script_source};
 #[doc(hidden)]
 pub use tasks::Faults;
-pub use store::{embedded::EmbeddedError, script::script_source};
 pub use transport::accept::bind;
 
 use crate::{
@@ -192,7 +192,9 @@ async fn serve(
     let limits = Limits::from(&*config);
     let store = Arc::new(Store::new(Pool::new(&url, limits).map_err(unusable)?));
     let identity = Arc::clone(witnesses.identity());
-    let hub = Arc::new(Hub::new(&url, limits, WatchLimits::from(&*config), Arc::clone(&metrics), tasks.clone()).map_err(unusable)?);
+    let hub = Arc::new(
+        Hub::new(&url, limits, WatchLimits::from(&*config), Arc::clone(&metrics), tasks.clone()).map_err(unusable)?,
+    );
     let limits = LaneLimits {
         queue: config.queue_limit,
         batch: config.batch_max_operations,

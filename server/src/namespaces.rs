@@ -166,7 +166,11 @@ impl Namespace {
 
     /// The keys of each partition.
     pub(crate) fn partitions(&self) -> impl Iterator<Item = (u16, PartitionKeys)> {
-        (0..self.config.partitions).map(|partition| (partition, PartitionKeys::new(&self.name, partition)))
+        (0..self.config.partitions).map(|partition| (partition, self.keys(partition)))
+    }
+
+    pub(crate) fn keys(&self, partition: u16) -> PartitionKeys {
+        PartitionKeys::new(&self.name, partition)
     }
 
     pub(crate) fn reservation_id(&self, request: &RequestId, partition: u16) -> ReservationId {
@@ -335,14 +339,9 @@ impl Namespaces {
         Ok(self.look_up(name).await?.map(|namespace| namespace.config.clone()))
     }
 
-    /// Opens every namespace that this server knows, so that what the store has lost is noticed without a call. Goes on
-    /// past one that can't be opened; returns false if there was one.
-    pub(crate) async fn open_known(self: &Arc<Self>) -> bool {
-        let mut all = true;
-        for name in self.witnesses.names() {
-            all &= self.get(&name).await.is_ok();
-        }
-        all
+    /// The names of all namespaces that this server knows, open or not.
+    pub(crate) fn known(&self) -> Vec<NamespaceName> {
+        self.witnesses.names()
     }
 
     /// The namespace, made with this server's defaults if there is none.

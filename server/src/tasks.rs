@@ -7,7 +7,7 @@
 use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
@@ -94,7 +94,7 @@ impl Tasks {
     /// Runs a task for as long as the server runs: starts it again whenever it ends before.
     pub(crate) fn keep<F>(&self, task: Task, mut start: impl FnMut() -> F + Send + 'static)
     where
-        F: Future + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
     {
         debug_assert_eq!(task.reaction(), Reaction::Restart);
         let tasks = self.clone();
@@ -155,10 +155,14 @@ impl Tasks {
         let tasks = self.clone();
         let faults = tasks.inner.faults.clone();
         let future = async move {
+            let mut future = pin!(future);
             tokio::select! {
                 biased;
-                () = faults.fault(task) => panic!("a test ends this task"),
-                output = future => output,
+                fault = faults.fault(task) => match fault {
+                    Fault::Panic => panic!("a test ends this task"),
+                    Fault::Stall => std::future::pending().await,
+                },
+                output = &mut future => output,
             }
         };
         let guarded = Guarded { task, future: Some(Box::pin(future)) };
@@ -217,12 +221,20 @@ impl<F: Future> Future for Guarded<F> {
 /// Lets a test of this library make tasks of a server panic. A server that is started by the binary has none.
 #[doc(hidden)]
 #[derive(Clone, Debug, Default)]
-pub struct Faults(Option<Arc<[Semaphore; Task::ALL.len()]>>);
+pub struct Faults(Option<Arc<[[Semaphore; 2]; Task::ALL.len()]>>);
+
+/// What befalls a task.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Panic,
+    /// It goes on no more, and does not end.
+    Stall,
+}
 
 impl Faults {
     /// Faults that a test can order.
     pub fn new() -> Self {
-        Self(Some(Arc::new(std::array::from_fn(|_| Semaphore::new(0)))))
+        Self(Some(Arc::new(std::array::from_fn(|_| [Semaphore::new(0), Semaphore::new(0)]))))
     }
 
     /// The next poll of one task with this name panics.
@@ -230,27 +242,41 @@ impl Faults {
     /// # Panics
     /// If there is no such task.
     pub fn panic_in(&self, name: &str) {
+        self.order(name, Fault::Panic);
+    }
+
+    /// One task with this name goes on no more.
+    ///
+    /// # Panics
+    /// If there is no such task.
+    pub fn stall(&self, name: &str) {
+        self.order(name, Fault::Stall);
+    }
+
+    fn order(&self, name: &str, fault: Fault) {
         let task = Task::ALL.iter().find(|task| task.label() == name).expect("the name of a task");
         if let Some(faults) = &self.0 {
-            faults[*task as usize].add_permits(1);
+            faults[*task as usize][fault as usize].add_permits(1);
         }
     }
 
     /// Waits for a fault of this task.
-    async fn fault(&self, task: Task) {
-        match &self.0 {
-            Some(faults) => {
-                if let Ok(permit) = faults[task as usize].acquire().await {
-                    permit.forget();
-                }
-            }
-            None => std::future::pending().await,
+    async fn fault(&self, task: Task) -> Fault {
+        let Some(faults) = &self.0 else { return std::future::pending().await };
+        let [panic, stall] = &faults[task as usize];
+        let (permit, fault) = tokio::select! {
+            permit = panic.acquire() => (permit, Fault::Panic),
+            permit = stall.acquire() => (permit, Fault::Stall),
+        };
+        if let Ok(permit) = permit {
+            permit.forget();
         }
+        fault
     }
 
     /// The same without a wait.
     fn is_due(&self, task: Task) -> bool {
-        let permit = self.0.as_ref().and_then(|faults| faults[task as usize].try_acquire().ok());
+        let permit = self.0.as_ref().and_then(|faults| faults[task as usize][Fault::Panic as usize].try_acquire().ok());
         permit.map(|permit| permit.forget()).is_some()
     }
 }

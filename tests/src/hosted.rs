@@ -50,6 +50,11 @@ impl HostedSentinel {
         self.faults.panic_in(task);
     }
 
+    /// Makes the oldest task with this name go on no more.
+    pub fn stall(&self, task: &str) {
+        self.faults.stall(task);
+    }
+
     /// All raw clients, for one namespace.
     pub fn shop(&self, namespace: &str) -> Shop {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).expect("an address");

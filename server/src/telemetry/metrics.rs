@@ -131,6 +131,7 @@ pub(crate) struct Metrics {
     watches: IntGauge,
     cut_off: IntCounter,
     transport: TransportMetrics,
+    sweep_failures: IntCounter,
     task_panics: IntCounterVec,
     task_restarts: IntCounterVec,
 }
@@ -269,6 +270,10 @@ impl Metrics {
                 "inventory_sentinel_watches_cut_off_total",
                 "Streams ended because they were not read fast enough.",
             )?,
+            sweep_failures: counter(
+                "inventory_sentinel_sweep_failures_total",
+                "Attempts of the sweeper to sweep a partition, or to open a namespace, that failed.",
+            )?,
             task_panics,
             task_restarts,
             registry,
@@ -342,6 +347,11 @@ impl Metrics {
     /// Those of the gRPC port.
     pub(crate) fn transport(&self) -> TransportMetrics {
         self.transport.clone()
+    }
+
+    /// The sweeper could not sweep a partition, or open a namespace.
+    pub(crate) fn inc_sweep_failure(&self) {
+        self.sweep_failures.inc();
     }
 
     /// A task panicked.

@@ -29,6 +29,7 @@ mod stock;
 mod store;
 mod strangers;
 mod supervision;
+mod sweeps;
 mod telemetry;
 mod watch;
 mod watch_client;
