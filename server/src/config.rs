@@ -69,9 +69,13 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_THREADS", value_name = "THREADS")]
     pub threads: Option<usize>,
 
-    /// Connections to Redis, 1 to 1024
+    /// Connections to Redis for batches of operations, 1 to 1024
     #[arg(long, env = "SENTINEL_POOL_SIZE", default_value_t = 16, value_name = "CONNECTIONS")]
     pub pool_size: usize,
+
+    /// Connections to Redis for lists and audits, which take none of the others, 1 to 1024
+    #[arg(long, env = "SENTINEL_LIST_CONNECTIONS", default_value_t = 4, value_name = "CONNECTIONS")]
+    pub list_connections: usize,
 
     /// Longest wait for a free connection, 1ms to 1m
     #[arg(long, env = "SENTINEL_POOL_WAIT", default_value = "1s", value_parser = duration, value_name = "DURATION")]
@@ -302,6 +306,7 @@ impl Config {
             check.number("threads", threads, 1, 1_024);
         }
         check.number("pool-size", self.pool_size, 1, 1_024);
+        check.number("list-connections", self.list_connections, 1, 1_024);
         check.number("queue-limit", self.queue_limit, 1, 10_000_000);
         check.number("batch-max-operations", self.batch_max_operations, 1, 512);
         check.number("batches-in-flight", self.batches_in_flight, 1, 64);

@@ -409,7 +409,7 @@ impl Worker {
                 StoreError::Corrupt { why } => LaneError::Corrupt { why: why.clone() },
                 StoreError::Newer { why } => LaneError::Newer { why: why.clone() },
                 StoreError::Denied { missing, .. } => LaneError::Denied { missing: missing.clone() },
-                StoreError::NoScript | StoreError::Closed | StoreError::Foreign { .. } => {
+                StoreError::Busy | StoreError::NoScript | StoreError::Closed | StoreError::Foreign { .. } => {
                     LaneError::Unavailable { why: error.to_string().into() }
                 }
             }));

@@ -190,7 +190,8 @@ async fn serve(
 ) -> Result<(), RunError> {
     let unusable = |error: StoreError| RunError::Store(error.to_string());
     let limits = Limits::from(&*config);
-    let store = Arc::new(Store::new(Pool::new(&url, limits).map_err(unusable)?));
+    let store = |limits| Pool::new(&url, limits).map(|pool| Arc::new(Store::new(pool))).map_err(unusable);
+    let (checkout, control, listing) = (store(limits)?, store(limits.control())?, store(limits.lists(&config))?);
     let identity = Arc::clone(witnesses.identity());
     let hub = Arc::new(
         Hub::new(&url, limits, WatchLimits::from(&*config), Arc::clone(&metrics), tasks.clone()).map_err(unusable)?,
@@ -202,7 +203,8 @@ async fn serve(
         resend_for: config.resend_for,
     };
     let namespaces = Arc::new(Namespaces::new(
-        Arc::clone(&store),
+        Arc::clone(&control),
+        checkout,
         Arc::clone(&metrics),
         tasks.clone(),
         limits,
@@ -222,10 +224,10 @@ async fn serve(
         }
     });
     tasks.keep(Task::Sweeper, {
-        let (namespaces, store, metrics) = (Arc::clone(&namespaces), Arc::clone(&store), Arc::clone(&metrics));
+        let (namespaces, metrics) = (Arc::clone(&namespaces), Arc::clone(&metrics));
         let (interval, stop) = (config.sweep_interval, tasks.stopping());
         move || {
-            let (namespaces, store) = (Arc::clone(&namespaces), Arc::clone(&store));
+            let (namespaces, store) = (Arc::clone(&namespaces), Arc::clone(&control));
             sweeper::run(namespaces, store, Arc::clone(&identity), Arc::clone(&metrics), interval, stop.clone())
         }
     });
@@ -250,7 +252,7 @@ async fn serve(
         InventoryEventsServer::new(Events { desk: desk.clone(), hub }).max_decoding_message_size(max_request),
     )
     .add_service(
-        InventoryAdminServer::new(Admin::new(desk, store, witnesses, config.durability))
+        InventoryAdminServer::new(Admin::new(desk, listing, witnesses, config.durability))
             .max_decoding_message_size(max_request),
     )
     .add_service(health_service)

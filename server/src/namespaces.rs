@@ -239,7 +239,10 @@ fn new_identity() -> Id {
 
 /// All namespaces that this server has opened.
 pub(crate) struct Namespaces {
+    /// With connections that the lanes do not use.
     store: Arc<Store>,
+    /// For the lanes, and for nothing else.
+    checkout: Arc<Store>,
     metrics: Arc<Metrics>,
     tasks: Tasks,
     limits: LaneLimits,
@@ -257,13 +260,24 @@ type Found = Result<Option<Arc<Namespace>>, StoreError>;
 impl Namespaces {
     pub(crate) fn new(
         store: Arc<Store>,
+        checkout: Arc<Store>,
         metrics: Arc<Metrics>,
         tasks: Tasks,
         limits: LaneLimits,
         defaults: Defaults,
         witnesses: Arc<Witnesses>,
     ) -> Self {
-        Self { store, metrics, tasks, limits, defaults, witnesses, open: RwLock::default(), searches: Mutex::default() }
+        Self {
+            store,
+            checkout,
+            metrics,
+            tasks,
+            limits,
+            defaults,
+            witnesses,
+            open: RwLock::default(),
+            searches: Mutex::default(),
+        }
     }
 
     /// The namespace, if there is one.
@@ -513,7 +527,7 @@ impl Namespaces {
                 opened.now,
                 opened.clock,
                 self.limits,
-                Arc::clone(&self.store),
+                Arc::clone(&self.checkout),
                 Arc::clone(&self.metrics),
                 &self.tasks,
             )

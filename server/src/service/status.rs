@@ -203,6 +203,7 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Full => Self::new(Reason::StoreFull),
+            StoreError::Busy => Self::new(Reason::Overloaded).because(&error.to_string()),
             StoreError::Corrupt { why } => Self::new(Reason::StoreCorrupt).because(&why),
             StoreError::Newer { why } => Self::new(Reason::StoreNewer).because(&why),
             StoreError::Denied { missing, .. } => store_denied(&missing),

@@ -1,5 +1,8 @@
 //! Connections to one Redis: a bounded number, every wait bounded, none used again once a late
-//! reply might come in on it.
+//! reply might come in on it. Opens connections, and knows no commands but its first.
+//!
+//! A server has several pools, so that one kind of work takes no connection from another: checkout, which only the
+//! lanes use; the control of namespaces; lists and audits; watches; the health check.
 
 use std::time::Duration;
 
@@ -25,6 +28,21 @@ pub(crate) struct Limits {
     pub(crate) connect: Duration,
     /// Longest wait for a reply.
     pub(crate) reply: Duration,
+}
+
+/// Connections for the control of namespaces: to find, open and configure them, and to look whether they are there.
+const CONTROL_CONNECTIONS: usize = 4;
+
+impl Limits {
+    /// Of the pool for the control of namespaces.
+    pub(crate) fn control(self) -> Limits {
+        Limits { size: CONTROL_CONNECTIONS, ..self }
+    }
+
+    /// Of the pool for lists and audits.
+    pub(crate) fn lists(self, config: &Config) -> Limits {
+        Limits { size: config.list_connections, ..self }
+    }
 }
 
 impl From<&Config> for Limits {
@@ -69,9 +87,7 @@ impl Pool {
         match self.inner.get().await {
             Ok(object) => Ok(Connection { object: Some(object), clean: true }),
             Err(PoolError::Backend(error)) => Err(StoreError::from_redis(&error, false)),
-            Err(PoolError::Timeout(TimeoutType::Wait)) => {
-                Err(StoreError::not_applied("no connection to the store was free in time"))
-            }
+            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(StoreError::Busy),
             Err(PoolError::Timeout(_)) => Err(StoreError::not_applied("the store could not be connected to in time")),
             Err(error) => Err(StoreError::not_applied(error.to_string())),
         }
@@ -238,7 +254,7 @@ mod tests {
         assert_eq!(connection.send(cmd("ECHO").arg("on")).await, bulk("on"));
 
         let began = std::time::Instant::now();
-        assert_eq!(pool.get().await.err().unwrap().kind(), "not_applied");
+        assert_eq!(pool.get().await.err(), Some(StoreError::Busy));
         assert!(began.elapsed() < 4 * REPLY);
         drop(connection);
         assert_eq!(open_and_idle(&pool), (1, 1));

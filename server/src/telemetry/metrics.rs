@@ -21,7 +21,7 @@ const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256
 
 /// Every kind of store error, the label of `inventory_sentinel_store_errors_total`.
 pub(crate) const STORE_ERROR_KINDS: &[&str] =
-    &["not_applied", "unknown", "full", "corrupt", "newer", "denied", "foreign", "no_script", "closed"];
+    &["not_applied", "unknown", "full", "corrupt", "newer", "denied", "foreign", "busy", "no_script", "closed"];
 
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal,)+ }) => {
