@@ -243,7 +243,7 @@ async fn serve(
     });
 
     let port_metrics = metrics.transport();
-    let desk = Desk::new(namespaces, gate, metrics, shutdown.clone());
+    let desk = Desk::new(namespaces, gate, metrics, tasks.clone(), shutdown.clone());
     log_address("grpc", &listener);
     let max_request = config.max_request_bytes;
     let checkout =

@@ -7,8 +7,9 @@
 //!   each watcher;
 //! - [`numbers`]: a stream of what the table says; [`changes`]: a stream of every event.
 //!
-//! A watcher costs the store nothing: a slow one of the table is told the newest when he reads, a slow one of
-//! events is cut off. Only who goes on from an old place reads the store by himself, a few at a time.
+//! A watcher costs the store nothing: a slow one of the table gets the newest when it reads, a slow one of events is cut
+//! off. Only a stream that goes on from an old place reads the store by itself, a few at a time, each in a task of its
+//! own: no permit and no connection is held while a client is slow.
 
 use std::{
     collections::HashMap,
@@ -16,7 +17,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
+    time::timeout,
+};
 
 pub(crate) mod changes;
 mod feed;
@@ -33,7 +38,7 @@ use crate::{
         error::StoreError,
         pool::{Limits, Pool},
     },
-    tasks::Tasks,
+    tasks::{Task, Tasks},
     telemetry::metrics::Metrics,
 };
 
@@ -41,6 +46,8 @@ use crate::{
 const PROGRESS: Duration = Duration::from_secs(1);
 /// Streams that read the store by themselves at the same time, to catch up.
 const CATCHING_UP: usize = 8;
+/// Longest time that one such read may take.
+const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// How many streams there may be.
 #[derive(Clone, Copy, Debug)]
@@ -111,8 +118,47 @@ pub(crate) struct Hub {
 struct Watcher {
     feed: Arc<Feed>,
     metrics: Arc<Metrics>,
+    tasks: Tasks,
     catching_up: Arc<Semaphore>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// A read of the store for one stream, in a task of its own: a stream whose client reads nothing is not polled, and what
+/// its future held would be held for as long. The read ends with the stream.
+struct Reading<T>(JoinHandle<Option<Result<T, WatchError>>>);
+
+impl<T> Reading<T> {
+    /// What was read. Can be dropped and called again.
+    async fn result(&mut self) -> Result<T, WatchError> {
+        match (&mut self.0).await {
+            Ok(Some(result)) => result,
+            // It panicked, or the server stops.
+            Ok(None) | Err(_) => Err(StoreError::not_applied("the read of the store ended").into()),
+        }
+    }
+}
+
+impl<T> Drop for Reading<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Watcher {
+    /// Reads from the store when it is this stream's turn, for a limited time.
+    fn read<T, F>(&self, read: impl FnOnce(Arc<Feed>) -> F + Send + 'static) -> Reading<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, WatchError>> + Send,
+    {
+        let (feed, turns) = (Arc::clone(&self.feed), Arc::clone(&self.catching_up));
+        Reading(self.tasks.spawn(Task::CatchUp, async move {
+            // Each holder is limited in time, so a turn comes.
+            let _turn = turns.acquire().await;
+            let late = |_| Err(StoreError::unknown("the store was not read in time").into());
+            timeout(READ_LIMIT, read(feed)).await.unwrap_or_else(late)
+        }))
+    }
 }
 
 impl Drop for Watcher {
@@ -151,7 +197,7 @@ impl Hub {
         };
         self.metrics.add_watches(1);
         let (metrics, catching_up) = (Arc::clone(&self.metrics), Arc::clone(&self.catching_up));
-        Ok(Watcher { feed, metrics, catching_up, _permit: permit })
+        Ok(Watcher { feed, metrics, tasks: self.tasks.clone(), catching_up, _permit: permit })
     }
 
     fn running(&self, namespace: &Namespace) -> Option<Arc<Feed>> {
@@ -167,7 +213,8 @@ impl Hub {
         if let Some(running) = running.filter(|feed| feed.is_of(namespace)) {
             return Ok(running);
         }
-        feeds.retain(|_, feed| feed.strong_count() > 0);
+        // One that is lost makes room for the one that takes its place.
+        feeds.retain(|name, feed| feed.strong_count() > 0 && *name != namespace.name);
         if feeds.len() >= self.limits.namespaces {
             return Err(WatchError::TooMany);
         }

@@ -41,6 +41,7 @@ use crate::{
     lane::{Lane, Pending},
     namespaces::{Namespace, Namespaces},
     store::error::StoreError,
+    tasks::Tasks,
     telemetry::metrics::{CallStatus, Metrics, Operation as Measured},
 };
 
@@ -63,6 +64,7 @@ pub(crate) struct Desk {
     namespaces: Arc<Namespaces>,
     gate: Arc<StoreGate>,
     metrics: Arc<Metrics>,
+    tasks: Tasks,
     draining: CancellationToken,
 }
 
@@ -71,9 +73,10 @@ impl Desk {
         namespaces: Arc<Namespaces>,
         gate: Arc<StoreGate>,
         metrics: Arc<Metrics>,
+        tasks: Tasks,
         draining: CancellationToken,
     ) -> Self {
-        Self { namespaces, gate, metrics, draining }
+        Self { namespaces, gate, metrics, tasks, draining }
     }
 
     /// Runs a call's handler and counts how it ended. Where it is hot, the handler is given pinned: by value it would be

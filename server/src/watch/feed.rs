@@ -194,6 +194,13 @@ impl Feed {
         Ok(events::read(&mut connection, &self.keys[usize::from(partition)], after, None, READ).await?)
     }
 
+    /// The sequence before the oldest entry that is kept, if one is.
+    pub(super) async fn read_first(&self, partition: u16) -> Result<Option<u64>, WatchError> {
+        let mut connection = self.store.connection().await?;
+        let entries = events::read(&mut connection, &self.keys[usize::from(partition)], 0, None, 1).await?;
+        Ok(entries.first().map(|entry| entry.first))
+    }
+
     /// Where the store itself is.
     pub(super) async fn ask(&self) -> Result<Position, WatchError> {
         let mut connection = self.store.connection().await?;
