@@ -11,7 +11,7 @@
 //! - [`settings`][]: the settings of a namespace, both ways.
 //! - [`status`][]: refusals as `Status`; the only place that knows gRPC codes.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use inventory_sentinel::Reason;
@@ -39,7 +39,7 @@ use crate::{
     domain::{Answer, NamespaceName, Operation, Outcome, Refusal, RequestId, ReservationId},
     health::StoreGate,
     lane::{Lane, Pending},
-    namespaces::{Namespace, Namespaces},
+    namespaces::{Lookups, Namespace, Namespaces},
     store::error::StoreError,
     tasks::Tasks,
     telemetry::metrics::{CallStatus, Metrics, Operation as Measured},
@@ -135,6 +135,41 @@ impl Desk {
             Some(namespace) => Ok(Some(namespace)),
             None => in_time(deadline, self.namespaces.get(name)).await,
         }
+    }
+
+    /// The namespace, from these look-ups where they have it.
+    async fn namespace_in(
+        &self,
+        lookups: &Lookups,
+        name: &NamespaceName,
+        deadline: Instant,
+    ) -> Result<Option<Arc<Namespace>>, Failure> {
+        if lookups.has(name) {
+            self.admit()?;
+            let found = async { lookups.found(name).await.transpose() };
+            if let Some(found) = in_time(deadline, found).await? {
+                return Ok(found);
+            }
+        }
+        self.namespace(name, deadline).await
+    }
+
+    /// Starts to look up those of these namespaces that are not open here, with one read of the store.
+    fn look_up_all<'a>(&self, names: impl Iterator<Item = &'a str>) -> Lookups {
+        let mut unopened = HashSet::new();
+        let mut last = None;
+        for name in names.filter(|name| last.replace(*name) != Some(*name)) {
+            // A name that is malformed is refused with its entry.
+            if let Ok(name) = NamespaceName::parse(name.to_owned())
+                && self.namespaces.opened(&name).is_none()
+            {
+                unopened.insert(name);
+            }
+        }
+        if unopened.is_empty() || self.admit().is_err() {
+            return Lookups::default();
+        }
+        self.namespaces.look_up_all(unopened)
     }
 
     /// The namespace, or the refusal that its absence means.

@@ -9,7 +9,9 @@ use std::time::Duration;
 use deadpool::managed::{self, Metrics, PoolError, QueueMode, RecycleResult, TimeoutType};
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::io::tcp::TcpSettings;
-use deadpool_redis::redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, ProtocolVersion, RedisError, Value, cmd};
+use deadpool_redis::redis::{
+    AsyncConnectionConfig, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, RedisError, Value, cmd,
+};
 
 use super::error::{self, StoreError};
 use crate::{
@@ -123,14 +125,38 @@ impl Connection {
             }
             Err(error) => error,
         };
-        self.clean = !error::ends_connection(&failure);
-        if error::ends_peer(&failure)
-            && let Some(pool) = managed::Object::pool(object)
+        Err(self.failed(&failure))
+    }
+
+    /// Sends all commands of a pipeline at once, and waits for their replies; an error reply is an error of its command.
+    pub(crate) async fn send_all(&mut self, pipeline: &Pipeline) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+        let Some(object) = self.object.as_mut().filter(|_| self.clean) else {
+            return Err(StoreError::not_applied("the connection to the store is broken"));
+        };
+        self.clean = false;
+        let replies = object.connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
+        let replies = replies.map_err(|error| self.failed(&error))?;
+        self.clean = true;
+        let mut checked = Vec::with_capacity(replies.len());
+        for reply in replies {
+            checked.push(match reply {
+                Value::ServerError(error) => Err(self.failed(&RedisError::from(error))),
+                value => Ok(value),
+            });
+        }
+        Ok(checked)
+    }
+
+    /// Notes whether the connection, and the others beside it, can be used after this.
+    fn failed(&mut self, failure: &RedisError) -> StoreError {
+        self.clean = !error::ends_connection(failure);
+        if error::ends_peer(failure)
+            && let Some(pool) = self.object.as_ref().and_then(managed::Object::pool)
         {
             // After a restart or a failover all idle connections are dead: not one batch each.
             pool.retain(|_, _| false);
         }
-        Err(StoreError::from_redis(&failure, true))
+        StoreError::from_redis(failure, true)
     }
 }
 
