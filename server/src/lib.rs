@@ -252,8 +252,7 @@ async fn serve(
         InventoryEventsServer::new(Events { desk: desk.clone(), hub }).max_decoding_message_size(max_request),
     )
     .add_service(
-        InventoryAdminServer::new(Admin::new(desk, listing, witnesses, config.durability))
-            .max_decoding_message_size(max_request),
+        InventoryAdminServer::new(Admin::new(desk, listing, witnesses, &config)).max_decoding_message_size(max_request),
     )
     .add_service(health_service)
     .add_service(reflection().build_v1()?)

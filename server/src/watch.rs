@@ -3,6 +3,7 @@
 //!
 //! - here: [`Hub`], which has the feed of each namespace that somebody watches, and bounds how many there are;
 //! - [`feed`]: the one reader of a namespace, and what it hands to all;
+//! - [`ring`]: the last entries;
 //! - [`table`]: every SKU as it is now, by when it changed: what has changed since is looked up, not kept for
 //!   each watcher;
 //! - [`numbers`]: a stream of what the table says; [`changes`]: a stream of every event.
@@ -26,6 +27,7 @@ use tokio::{
 pub(crate) mod changes;
 mod feed;
 pub(crate) mod numbers;
+mod ring;
 mod table;
 
 use self::feed::Feed;
@@ -54,11 +56,13 @@ const READ_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct WatchLimits {
     pub(crate) watches: usize,
     pub(crate) namespaces: usize,
+    /// SKUs of one namespace that the table keeps.
+    pub(crate) skus: usize,
 }
 
 impl From<&Config> for WatchLimits {
     fn from(config: &Config) -> Self {
-        Self { watches: config.max_watches, namespaces: config.max_watched_namespaces }
+        Self { watches: config.max_watches, namespaces: config.max_watched_namespaces, skus: config.max_watched_skus }
     }
 }
 
@@ -67,6 +71,8 @@ impl From<&Config> for WatchLimits {
 pub(crate) enum WatchError {
     /// There are as many as there may be.
     TooMany,
+    /// The namespace has more SKUs than the table may keep, which are so many.
+    TooLarge(usize),
     /// It was not read fast enough.
     TooSlow,
     /// What comes next is not kept any more, or these partitions have lost what came before.
@@ -207,7 +213,7 @@ impl Hub {
 
     /// A feed from now on, unless somebody was faster.
     async fn start(&self, namespace: &Namespace) -> Result<Arc<Feed>, WatchError> {
-        let feed = Arc::new(Feed::open(namespace, Arc::clone(&self.store)).await?);
+        let feed = Arc::new(Feed::open(namespace, Arc::clone(&self.store), self.limits.skus).await?);
         let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
         let running = feeds.get(&namespace.name).and_then(Weak::upgrade);
         if let Some(running) = running.filter(|feed| feed.is_of(namespace)) {

@@ -2,14 +2,12 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use tokio::{
-    sync::broadcast::{Receiver, error::RecvError},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Hub, PROGRESS, Position, Reading, WatchError, Watcher,
     feed::{Feed, Listener},
+    ring::{Overtaken, RingReader},
 };
 
 pub(crate) use super::feed::Told;
@@ -32,7 +30,7 @@ pub(crate) struct ChangesWatch {
     /// The question to the store whether this stream has lost its place.
     refuting: Option<Reading<Vec<u16>>>,
     /// The ring, once the stream is near enough.
-    ring: Option<Receiver<Arc<Told>>>,
+    ring: Option<RingReader<Arc<Told>>>,
     /// When something was handed on last.
     last: Option<Instant>,
 }
@@ -173,13 +171,12 @@ impl ChangesWatch {
         let progress = self.last.map_or_else(Instant::now, |last| last + PROGRESS);
         tokio::select! {
             biased;
-            told = ring.recv() => match told {
+            told = ring.next() => match told {
                 Ok(told) => self.hand_on(told),
-                Err(RecvError::Lagged(_)) => {
+                Err(Overtaken) => {
                     self.watcher.metrics.inc_cut_off();
                     Err(WatchError::TooSlow)
                 }
-                Err(RecvError::Closed) => Err(WatchError::Lost),
             },
             _ = timeout_at(progress, self.listener.anything()) => {
                 if self.watcher.feed.is_lost() {

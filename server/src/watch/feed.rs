@@ -2,16 +2,23 @@
 //! own, and hands what it reads to everybody: the table, and a ring of the last entries.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{
-    sync::{OnceCell, broadcast, watch},
+    sync::{OnceCell, watch},
     time::{Instant, sleep},
 };
 
-use super::{Position, WatchError, table::Table};
+use super::{
+    Position, WatchError,
+    ring::{Ring, RingReader},
+    table::{MAX_GONE, Table},
+};
 use crate::{
     domain::{HistoryPoint, Knowledge, NamespaceName, Term, Verdict},
     namespaces::Namespace,
@@ -28,8 +35,9 @@ use crate::{
     witness::{Observed, Witness},
 };
 
-/// Entries that are held ready for who reads events; who is further behind is cut off.
+/// Entries that are held ready for streams of events, and their bytes, about; a stream that is further behind is cut off.
 const RING: usize = 1_024;
+const RING_BYTES: usize = 8 << 20;
 /// Entries of a partition read at a time.
 const READ: usize = 64;
 /// Longest that one command waits for something to happen.
@@ -73,15 +81,19 @@ pub(super) struct Feed {
     heard: watch::Sender<Heard>,
     /// Sent whenever some SKU's protection has changed, and when the place is lost.
     flips: watch::Sender<()>,
-    ring: broadcast::Sender<Arc<Told>>,
+    ring: Arc<Ring<Arc<Told>>>,
     /// There once somebody has asked for it; loaded when `loaded` is set.
     table: Mutex<Option<Table>>,
     loaded: OnceCell<()>,
+    /// SKUs that the table may keep, beside those that are gone.
+    most_skus: usize,
+    /// The table has become larger than that, and is not kept any more.
+    is_too_large: AtomicBool,
 }
 
 impl Feed {
     /// A feed that begins with what happens from now on.
-    pub(super) async fn open(namespace: &Namespace, store: Arc<Store>) -> Result<Self, WatchError> {
+    pub(super) async fn open(namespace: &Namespace, store: Arc<Store>, most_skus: usize) -> Result<Self, WatchError> {
         let keys: Box<[_]> = namespace.partitions().map(|(_, keys)| keys).collect();
         let mut connection = store.connection().await?;
         let epochs = namespace.epochs.clone();
@@ -101,9 +113,11 @@ impl Feed {
             store,
             heard,
             flips: watch::channel(()).0,
-            ring: broadcast::channel(RING).0,
+            ring: Ring::new(RING, RING_BYTES),
             table: Mutex::new(None),
             loaded: OnceCell::new(),
+            most_skus,
+            is_too_large: AtomicBool::new(false),
         })
     }
 
@@ -179,7 +193,7 @@ impl Feed {
     }
 
     /// The entries from now on.
-    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<Told>> {
+    pub(super) fn subscribe(&self) -> RingReader<Arc<Told>> {
         self.ring.subscribe()
     }
 
@@ -208,8 +222,21 @@ impl Feed {
     }
 
     /// Looks something up in the table, which [`Feed::load`] has made.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&Table) -> T) -> Option<T> {
-        self.table().as_ref().map(look)
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Table) -> T) -> Result<T, WatchError> {
+        self.check_size()?;
+        self.table().as_ref().map(look).ok_or(WatchError::Lost)
+    }
+
+    fn check_size(&self) -> Result<(), WatchError> {
+        if self.is_too_large.load(Ordering::Relaxed) { Err(WatchError::TooLarge(self.most_skus)) } else { Ok(()) }
+    }
+
+    /// Drops the table if it is larger than it may be.
+    fn keep_size(&self, table: &mut Option<Table>) {
+        if table.as_ref().is_some_and(|table| table.len() > self.most_skus + MAX_GONE) {
+            *table = None;
+            self.is_too_large.store(true, Ordering::Relaxed);
+        }
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, Option<Table>> {
@@ -218,14 +245,19 @@ impl Feed {
 
     /// Fills the table, if nobody has yet: from the lists, while the reader keeps it up to date.
     pub(super) async fn load(&self) -> Result<(), WatchError> {
+        self.check_size()?;
         let load = async {
+            let partitions: Vec<_> = self.keys.iter().cloned().zip(0..).map(|(keys, n)| (n, keys)).collect();
+            let mut connection = self.store.connection().await?;
+            // Before anything is kept of a namespace that is too large.
+            if lists::count_stock(&mut connection, &partitions).await? > self.most_skus as u64 {
+                return Err(WatchError::TooLarge(self.most_skus));
+            }
             {
-                // Not between two steps of the reader, who holds this lock while he moves on.
+                // Not between two steps of the reader, which holds this lock while it moves on.
                 let mut table = self.table();
                 *table = Some(Table::new(self.position()));
             }
-            let partitions: Vec<_> = self.keys.iter().cloned().zip(0..).map(|(keys, n)| (n, keys)).collect();
-            let mut connection = self.store.connection().await?;
             let mut from = None;
             loop {
                 let page = lists::stock(&mut connection, &partitions, Range { size: PAGE, from }).await?;
@@ -235,7 +267,9 @@ impl Feed {
                         table.load(sku.partition(partitions.len() as u16), sku, stock);
                     }
                 }
+                self.keep_size(&mut table);
                 drop(table);
+                self.check_size()?;
                 if page.next.is_none() {
                     return Ok(());
                 }
@@ -275,6 +309,7 @@ impl Feed {
                 }
                 told.push(Arc::new(Told { partition: partition as u16, entry }));
             }
+            self.keep_size(&mut table);
             // Before the ring: who subscribes and then asks for the position misses nothing.
             self.heard.send_modify(|heard| {
                 heard.position.0[partition] = at;
@@ -284,8 +319,8 @@ impl Feed {
             self.witnesses[partition].observe(HistoryPoint { epoch: self.epochs[partition], term, sequence: at });
         }
         for told in told {
-            // Nobody may be there to hear it.
-            let _ = self.ring.send(told);
+            let bytes = told.entry.memory();
+            self.ring.push(told, bytes);
         }
         if flipped {
             self.flips.send_replace(());
