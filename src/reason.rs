@@ -136,7 +136,7 @@ catalogue! {
     RequestTooSlow "REQUEST_TOO_SLOW" ResourceExhausted Retry "the request did not arrive in full in time";
     MalformedRequest "MALFORMED_REQUEST" InvalidArgument Fix "the request is not one gRPC message";
     Overloaded "OVERLOADED" ResourceExhausted Retry "shed before execution: too many calls wait";
-    TooManyWatches "TOO_MANY_WATCHES" ResourceExhausted Retry "this server has as many streams, or watches as many namespaces, as it may";
+    TooManyWatches "TOO_MANY_WATCHES" ResourceExhausted Retry "this server has as many streams, or watches as many namespaces or SKUs, as it may";
     WatchTooSlow "WATCH_TOO_SLOW" ResourceExhausted Retry "the stream was not read fast enough: call again with the last resume token";
     InvalidPartition "INVALID_PARTITION" InvalidArgument Fix "the namespace has no such partition, or the SKU lies in another one";
     NotFenced "NOT_FENCED" FailedPrecondition Decide "the partition is not fenced, so there is nothing to settle";

@@ -1,6 +1,7 @@
 //! The operator's port: `/metrics`, `/livez`, `/readyz`. Plain HTTP, read-only; it knows the
 //! metrics and the health of the server and nothing of its calls.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,19 @@ const MAX_HEAD: usize = 16 * 1_024;
 const FRESH_SCRAPES: u32 = 50;
 /// Longest wait for requests under way once the server stops, or the connection has lived its life.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
+
+/// Serves on a copy of the listener, so that it can be served again where this one ends.
+pub(crate) async fn serve_again(
+    listener: io::Result<std::net::TcpListener>,
+    metrics: Arc<Metrics>,
+    health: Health,
+    shutdown: CancellationToken,
+) {
+    match listener.and_then(TcpListener::from_std) {
+        Ok(listener) => serve(listener, metrics, health, shutdown).await,
+        Err(error) => tracing::error!(%error, "the operator's port can't be served"),
+    }
+}
 
 /// Serves until the shutdown.
 pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, health: Health, shutdown: CancellationToken) {

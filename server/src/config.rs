@@ -69,9 +69,17 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_THREADS", value_name = "THREADS")]
     pub threads: Option<usize>,
 
-    /// Connections to Redis, 1 to 1024
+    /// Connections to Redis for batches of operations, 1 to 1024
     #[arg(long, env = "SENTINEL_POOL_SIZE", default_value_t = 16, value_name = "CONNECTIONS")]
     pub pool_size: usize,
+
+    /// Connections to Redis for lists and audits, which take none of the others, 1 to 1024
+    #[arg(long, env = "SENTINEL_LIST_CONNECTIONS", default_value_t = 4, value_name = "CONNECTIONS")]
+    pub list_connections: usize,
+
+    /// Memory of an audit, about, 65,536 to 17,179,869,184 bytes; what does not fit is audited in several passes
+    #[arg(long, env = "SENTINEL_AUDIT_MEMORY", default_value_t = 268_435_456, value_name = "BYTES")]
+    pub audit_memory: usize,
 
     /// Longest wait for a free connection, 1ms to 1m
     #[arg(long, env = "SENTINEL_POOL_WAIT", default_value = "1s", value_parser = duration, value_name = "DURATION")]
@@ -175,6 +183,10 @@ pub struct Config {
     /// Namespaces that are watched at the same time, each with a connection to the store, 1 to 1,024
     #[arg(long, env = "SENTINEL_MAX_WATCHED_NAMESPACES", default_value_t = 64, value_name = "NAMESPACES")]
     pub max_watched_namespaces: usize,
+
+    /// SKUs of a namespace that WatchStock and WatchProtected can watch, which the server keeps in memory, 1 to 100,000,000
+    #[arg(long, env = "SENTINEL_MAX_WATCHED_SKUS", default_value_t = 1_000_000, value_name = "SKUS")]
+    pub max_watched_skus: usize,
 
     /// Longest Batch, and longest message of an import, 1,024 to 67,108,864 bytes; other requests have 262,144 bytes at most
     #[arg(long, env = "SENTINEL_MAX_REQUEST_BYTES", default_value_t = 4_194_304, value_name = "BYTES")]
@@ -302,6 +314,8 @@ impl Config {
             check.number("threads", threads, 1, 1_024);
         }
         check.number("pool-size", self.pool_size, 1, 1_024);
+        check.number("audit-memory", self.audit_memory, 65_536, 17_179_869_184);
+        check.number("list-connections", self.list_connections, 1, 1_024);
         check.number("queue-limit", self.queue_limit, 1, 10_000_000);
         check.number("batch-max-operations", self.batch_max_operations, 1, 512);
         check.number("batches-in-flight", self.batches_in_flight, 1, 64);
@@ -317,6 +331,7 @@ impl Config {
         check.number("max-control-frames", self.max_control_frames, 100, 10_000_000);
         check.number("max-watches", self.max_watches, 1, 1_000_000);
         check.number("max-watched-namespaces", self.max_watched_namespaces, 1, 1_024);
+        check.number("max-watched-skus", self.max_watched_skus, 1, 100_000_000);
         check.number("max-request-bytes", self.max_request_bytes, 1_024, 67_108_864);
         check.number("partitions", self.partitions, 1, domain::MAX_PARTITIONS);
         check.number("quota-records", self.quota_records, 1, domain::MAX_QUOTA_RECORDS);

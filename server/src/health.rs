@@ -254,6 +254,7 @@ mod tests {
 
     use super::*;
     use crate::store::embedded::Embedded;
+    use crate::tasks::Tasks;
 
     async fn serving(service: &HealthService) -> Vec<bool> {
         let mut serving = Vec::new();
@@ -299,7 +300,7 @@ mod tests {
     async fn the_store_is_watched_through_faults_and_outages() {
         let folder = tempfile::tempdir().unwrap();
         let config = Arc::new(Config { data_dir: folder.path().to_path_buf(), ..Config::default() });
-        let embedded = Embedded::start(&config).await.unwrap();
+        let embedded = Embedded::start(&config, &Tasks::alone()).await.unwrap();
         let pool = Pool::new(embedded.url(), Limits::from(&*config)).unwrap();
         let (gate, shutdown) = (Arc::new(StoreGate::new()), CancellationToken::new());
         let health = Health::new(HealthReporter::new()).await;

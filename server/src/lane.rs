@@ -31,6 +31,7 @@ use crate::{
         keys::PartitionKeys,
         wire::{Batch, OperationResult, RawReply, Reply},
     },
+    tasks::{Task, Tasks},
     telemetry::{metrics::Metrics, spans},
     witness::{Observed, Witness},
 };
@@ -135,6 +136,7 @@ impl Lane {
         limits: LaneLimits,
         store: Arc<Store>,
         metrics: Arc<Metrics>,
+        tasks: &Tasks,
     ) -> Self {
         let queue = Arc::new(Queue::new(limits.queue));
         let view = Arc::new(View::opened(now, clock));
@@ -147,7 +149,7 @@ impl Lane {
                 view: Arc::clone(&view),
                 queue: Arc::clone(&queue),
             };
-            tokio::spawn(worker.work());
+            tasks.spawn(Task::LaneWorker, worker.work());
         }
         Self { queue, view, metrics }
     }
@@ -162,6 +164,10 @@ impl Lane {
             return Err(LaneError::Overloaded);
         }
         self.metrics.add_queued(1);
+        if self.view.is_dead() {
+            // The worker that would have taken it may have ended before it was queued.
+            refuse_queued(&self.queue, &self.metrics);
+        }
         Ok(Pending { answered, is_read })
     }
 
@@ -202,7 +208,7 @@ pub(crate) struct Pending {
 impl Pending {
     /// Waits for its answer, which comes about at its deadline at the latest.
     pub(crate) async fn wait(self) -> Result<Answer, LaneError> {
-        let why = || "the server is stopping".into();
+        let why = || "the worker of the partition ended".into();
         self.answered.await.unwrap_or_else(|_| {
             Err(if self.is_read {
                 LaneError::Unavailable { why: why() }
@@ -231,6 +237,7 @@ struct Looks {
 
 impl Worker {
     async fn work(self) {
+        let mut closing = Closing { lane: &self, has_ended: false };
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = Looks { ticks, searched: Instant::now() };
@@ -239,6 +246,7 @@ impl Worker {
             let jobs = self.next(&mut is_turn_of_parked).await;
             self.carry(jobs, &mut looks).await;
         }
+        closing.has_ended = true;
     }
 
     /// What waits and fits into one batch.
@@ -440,7 +448,7 @@ impl Worker {
                 StoreError::Corrupt { why } => LaneError::Corrupt { why: why.clone() },
                 StoreError::Newer { why } => LaneError::Newer { why: why.clone() },
                 StoreError::Denied { missing, .. } => LaneError::Denied { missing: missing.clone() },
-                StoreError::NoScript | StoreError::Closed | StoreError::Foreign { .. } => {
+                StoreError::Busy | StoreError::NoScript | StoreError::Closed | StoreError::Foreign { .. } => {
                     LaneError::Unavailable { why: error.to_string().into() }
                 }
             }));
@@ -468,6 +476,32 @@ impl Worker {
             batch.set_repeated();
             resends.pause_after(error).await?;
         }
+    }
+}
+
+/// Closes the lane of a worker that ends before its queue does, as after a panic: the namespace is opened again, and
+/// nobody waits for a worker that is gone. The callers of the batch in hand are answered when their jobs are dropped.
+struct Closing<'a> {
+    lane: &'a Worker,
+    has_ended: bool,
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.lane.view.kill();
+            self.lane.queue.close();
+            refuse_queued(&self.lane.queue, &self.lane.metrics);
+        }
+    }
+}
+
+/// Answers all who wait in a queue that no worker takes from: nothing of theirs was sent.
+fn refuse_queued(queue: &Queue<Job>, metrics: &Metrics) {
+    let queued = queue.take_if(|_| true);
+    metrics.add_queued(-(queued.len() as i64));
+    for mut job in queued {
+        job.caller.tell(Err(LaneError::Unavailable { why: "the worker of the partition ended".into() }));
     }
 }
 

@@ -8,12 +8,13 @@
 //! - `watch`: streams of what happens in a namespace, from one reader of its events.
 //! - `namespaces`: the namespaces that are open, and the lane of each partition.
 //! - `lane`: the queue of one partition; commits operations in groups.
+//! - `tasks`: background tasks, each with a name and a reaction to its end.
 //! - `resend`: how long a change whose reply was lost is sent again.
 //! - `witness`: what this server knows of each partition's history, so that it notices a store that lost changes.
 //! - `store`: Redis: keys, bytes, script, connections, the embedded child.
 //! - `domain`: SKU, quantity, operation, outcome, refusal; parsed once, no I/O.
 //! - `transport`: the gRPC port: connections, and what a stranger can take of the machine.
-//! - `direct`: the way of checkout calls past the router.
+//! - `direct`: the way of checkout calls past the router; `catch`: the answer to a call whose handler panics.
 //! - [`config`], [`telemetry`]: what an operator sets, and what he sees.
 //!
 //! The way of a request: `service` parses it into a `domain` operation, `namespaces` finds the lane,
@@ -30,11 +31,12 @@ use inventory_sentinel::v1::{
     inventory_sentinel_server::InventorySentinelServer,
 };
 use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tower_layer::Layer as _;
 
 mod admin_http;
+mod catch;
 pub mod config;
 mod direct;
 mod domain;
@@ -45,6 +47,7 @@ mod resend;
 mod service;
 mod store;
 mod sweeper;
+mod tasks;
 pub mod telemetry;
 mod transport;
 mod watch;
@@ -53,9 +56,12 @@ mod witness;
 #[doc(hidden)]
 pub use store::permissions::least_acl;
 pub use store::{embedded::EmbeddedError, script::script_source};
+#[doc(hidden)]
+pub use tasks::Faults;
 pub use transport::accept::bind;
 
 use crate::{
+    catch::CatchLayer,
     config::{Config, Durability},
     direct::DirectLayer,
     health::{Health, StoreGate},
@@ -68,6 +74,7 @@ use crate::{
         error::StoreError,
         pool::{Limits, Pool},
     },
+    tasks::{Task, Tasks},
     telemetry::{grpc::TraceLayer, metrics::Metrics},
     transport::TransportLimits,
     watch::{Hub, WatchLimits},
@@ -97,9 +104,15 @@ pub enum RunError {
     /// The state folder can't be used.
     #[error("{0}")]
     State(String),
+    /// The operator's port can't be served.
+    #[error("cannot serve the operator's port: {0}")]
+    AdminPort(io::Error),
     /// The descriptors of the API can't be served.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// A task ended without which the server can't go on.
+    #[error("the task {0} ended")]
+    Task(&'static str),
 }
 
 impl RunError {
@@ -122,42 +135,67 @@ impl RunError {
 pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), RunError> {
     let admin = bind(config.admin_listen)
         .map_err(|error| RunError::Listen { address: config.admin_listen.to_string(), error })?;
+    run_with(config, listener, admin, shutdown, Faults::default()).await
+}
+
+/// As [`run`], with a listener for the operator's port, and with faults that a test orders.
+///
+/// # Errors
+/// As [`RunError`] says; after an orderly stop there is none.
+#[doc(hidden)]
+pub async fn run_with(
+    config: Config,
+    listener: TcpListener,
+    admin: TcpListener,
+    shutdown: CancellationToken,
+    faults: Faults,
+) -> Result<(), RunError> {
+    // A task can drain the server too.
+    let shutdown = shutdown.child_token();
     let metrics = Arc::new(Metrics::new());
     let gates = config.durability == Durability::Durable;
     let witnesses = Witnesses::open(config.state_dir.as_deref(), gates, Arc::clone(&metrics))
         .map_err(|error: StateError| RunError::State(error.to_string()))?;
+    let tasks = Tasks::new(Arc::clone(&metrics), shutdown.clone(), faults);
     let mut embedded = None;
     let url = match config.redis_url.clone() {
         Some(url) => url,
         None => {
             let child = tokio::select! {
-                child = Embedded::start(&config) => child?,
+                child = Embedded::start(&config, &tasks) => child?,
                 () = shutdown.cancelled() => return Ok(()),
             };
             embedded.insert(child).url().clone()
         }
     };
-    let result = serve(Arc::new(config), url, listener, admin, metrics, Arc::new(witnesses), shutdown).await;
+    let listeners = (listener, admin);
+    let result = serve(Arc::new(config), url, listeners, metrics, Arc::new(witnesses), &tasks, shutdown).await;
     if let Some(child) = embedded {
         child.stop().await;
     }
-    result
+    match tasks.fatal() {
+        Some(task) => result.and(Err(RunError::Task(task.label()))),
+        None => result,
+    }
 }
 
 async fn serve(
     config: Arc<Config>,
     url: config::RedisUrl,
-    listener: TcpListener,
-    admin: TcpListener,
+    (listener, admin): (TcpListener, TcpListener),
     metrics: Arc<Metrics>,
     witnesses: Arc<Witnesses>,
+    tasks: &Tasks,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let unusable = |error: StoreError| RunError::Store(error.to_string());
     let limits = Limits::from(&*config);
-    let store = Arc::new(Store::new(Pool::new(&url, limits).map_err(unusable)?));
+    let store = |limits| Pool::new(&url, limits).map(|pool| Arc::new(Store::new(pool))).map_err(unusable);
+    let (checkout, control, listing) = (store(limits)?, store(limits.control())?, store(limits.lists(&config))?);
     let identity = Arc::clone(witnesses.identity());
-    let hub = Arc::new(Hub::new(&url, limits, WatchLimits::from(&*config), Arc::clone(&metrics)).map_err(unusable)?);
+    let hub = Arc::new(
+        Hub::new(&url, limits, WatchLimits::from(&*config), Arc::clone(&metrics), tasks.clone()).map_err(unusable)?,
+    );
     let limits = LaneLimits {
         queue: config.queue_limit,
         batch: config.batch_max_operations,
@@ -165,8 +203,10 @@ async fn serve(
         resend_for: config.resend_for,
     };
     let namespaces = Arc::new(Namespaces::new(
-        Arc::clone(&store),
+        Arc::clone(&control),
+        checkout,
         Arc::clone(&metrics),
+        tasks.clone(),
         limits,
         Defaults::from(&*config),
         Arc::clone(&witnesses),
@@ -175,29 +215,35 @@ async fn serve(
     let health = Health::new(reporter).await;
     let gate = Arc::new(StoreGate::new());
 
-    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    tasks.spawn(health::watch_store(
-        url,
-        Arc::clone(&config),
-        Arc::clone(&identity),
-        health.clone(),
-        Arc::clone(&gate),
-        stop.clone(),
-    ));
-    tasks.spawn(sweeper::run(
-        Arc::clone(&namespaces),
-        Arc::clone(&store),
-        identity,
-        Arc::clone(&metrics),
-        config.sweep_interval,
-        stop.clone(),
-    ));
-    tasks.spawn(Arc::clone(&witnesses).keep(stop.clone()));
+    tasks.keep(Task::StoreProbe, {
+        let (config, identity, stop) = (Arc::clone(&config), Arc::clone(&identity), tasks.stopping());
+        let (health, gate) = (health.clone(), Arc::clone(&gate));
+        move || {
+            let (config, identity) = (Arc::clone(&config), Arc::clone(&identity));
+            health::watch_store(url.clone(), config, identity, health.clone(), Arc::clone(&gate), stop.clone())
+        }
+    });
+    tasks.keep(Task::Sweeper, {
+        let (namespaces, metrics) = (Arc::clone(&namespaces), Arc::clone(&metrics));
+        let (interval, stop) = (config.sweep_interval, tasks.stopping());
+        move || {
+            let (namespaces, store) = (Arc::clone(&namespaces), Arc::clone(&control));
+            sweeper::run(namespaces, store, Arc::clone(&identity), Arc::clone(&metrics), interval, stop.clone())
+        }
+    });
+    if witnesses.path().is_some() {
+        let (witnesses, stop) = (Arc::clone(&witnesses), tasks.stopping());
+        tasks.keep(Task::WitnessFile, move || Arc::clone(&witnesses).keep(stop.clone()));
+    }
     log_address("admin", &admin);
-    tasks.spawn(admin_http::serve(admin, Arc::clone(&metrics), health.clone(), stop.clone()));
+    let admin = admin.into_std().map_err(RunError::AdminPort)?;
+    tasks.keep(Task::AdminPort, {
+        let (metrics, health, stop) = (Arc::clone(&metrics), health.clone(), tasks.stopping());
+        move || admin_http::serve_again(admin.try_clone(), Arc::clone(&metrics), health.clone(), stop.clone())
+    });
 
     let port_metrics = metrics.transport();
-    let desk = Desk::new(namespaces, gate, metrics, shutdown.clone());
+    let desk = Desk::new(namespaces, gate, metrics, tasks.clone(), shutdown.clone());
     log_address("grpc", &listener);
     let max_request = config.max_request_bytes;
     let checkout =
@@ -206,14 +252,13 @@ async fn serve(
         InventoryEventsServer::new(Events { desk: desk.clone(), hub }).max_decoding_message_size(max_request),
     )
     .add_service(
-        InventoryAdminServer::new(Admin::new(desk, store, witnesses, config.durability))
-            .max_decoding_message_size(max_request),
+        InventoryAdminServer::new(Admin::new(desk, listing, witnesses, &config)).max_decoding_message_size(max_request),
     )
     .add_service(health_service)
     .add_service(reflection().build_v1()?)
     .add_service(reflection().build_v1alpha()?)
     .prepare();
-    let services = TraceLayer.layer(DirectLayer(checkout).layer(routes));
+    let services = TraceLayer.layer(CatchLayer(tasks.clone()).layer(DirectLayer(checkout).layer(routes)));
     let limits = TransportLimits::from(&*config);
     let server = transport::serve(listener, services, limits, port_metrics, shutdown.clone());
 
@@ -229,9 +274,7 @@ async fn serve(
             tracing::warn!(grace = ?config.drain_grace, "calls were still under way when the grace was over");
         }
     }
-    stop.cancel();
-    tasks.close();
-    if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
+    if tokio::time::timeout(STOP_LIMIT, tasks.stop()).await.is_err() {
         tracing::warn!(limit = ?STOP_LIMIT, "background tasks did not end in time");
     }
     Ok(())

@@ -12,11 +12,13 @@ use std::{
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::Rng as _;
 use sha2::Sha256;
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::Semaphore, time::Instant};
 
+mod searches;
 mod settings;
 
-pub(crate) use settings::Defaults;
+use self::searches::Searches;
+pub(crate) use self::{searches::Lookups, settings::Defaults};
 
 use crate::{
     domain::{ClockOffsets, Id, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
@@ -28,16 +30,17 @@ use crate::{
         keys::PartitionKeys,
         wire::{ConfigMemo, Configured, NamespaceConfig, Opened, encode_change},
     },
+    tasks::Tasks,
     telemetry::metrics::Metrics,
     witness::{Witness, Witnesses},
 };
 
 /// How often a change of config is tried again that another one has overtaken.
 const CONFIGURE_ATTEMPTS: usize = 10;
+/// Namespaces that open at the same time.
+const OPENINGS_AT_ONCE: usize = 4;
 /// Epochs are random numbers below this, so that two partitions never share one by chance.
 const EPOCHS: u64 = 1 << 47;
-/// The first format of a namespace that can keep a fence.
-const FIRST_WITH_FENCE: u8 = 2;
 
 /// Why a namespace was not configured.
 #[derive(Debug, PartialEq, Eq)]
@@ -167,7 +170,11 @@ impl Namespace {
 
     /// The keys of each partition.
     pub(crate) fn partitions(&self) -> impl Iterator<Item = (u16, PartitionKeys)> {
-        (0..self.config.partitions).map(|partition| (partition, PartitionKeys::new(&self.name, partition)))
+        (0..self.config.partitions).map(|partition| (partition, self.keys(partition)))
+    }
+
+    pub(crate) fn keys(&self, partition: u16) -> PartitionKeys {
+        PartitionKeys::new(&self.name, partition)
     }
 
     pub(crate) fn reservation_id(&self, request: &RequestId, partition: u16) -> ReservationId {
@@ -220,85 +227,43 @@ fn new_identity() -> Id {
 
 /// All namespaces that this server has opened.
 pub(crate) struct Namespaces {
+    /// With connections that the lanes do not use.
     store: Arc<Store>,
+    /// For the lanes, and for nothing else.
+    checkout: Arc<Store>,
     metrics: Arc<Metrics>,
+    tasks: Tasks,
     limits: LaneLimits,
     defaults: Defaults,
     /// What this server knows of every namespace that it has opened.
     witnesses: Arc<Witnesses>,
     open: RwLock<HashMap<NamespaceName, Arc<Namespace>>>,
-    /// Names that are being looked up, with what came of it.
-    searches: Mutex<HashMap<NamespaceName, watch::Receiver<Option<Found>>>>,
+    searches: Mutex<Searches>,
+    /// Bounds how many namespaces open at the same time.
+    openings: Arc<Semaphore>,
 }
-
-/// What a search in the store came to.
-type Found = Result<Option<Arc<Namespace>>, StoreError>;
 
 impl Namespaces {
     pub(crate) fn new(
         store: Arc<Store>,
+        checkout: Arc<Store>,
         metrics: Arc<Metrics>,
+        tasks: Tasks,
         limits: LaneLimits,
         defaults: Defaults,
         witnesses: Arc<Witnesses>,
     ) -> Self {
-        Self { store, metrics, limits, defaults, witnesses, open: RwLock::default(), searches: Mutex::default() }
-    }
-
-    /// The namespace, if there is one.
-    pub(crate) async fn get(self: &Arc<Self>, name: &NamespaceName) -> Found {
-        if let Some(namespace) = self.opened(name) {
-            return Ok(Some(namespace));
-        }
-        // In a box: else every call carries the whole way of opening a namespace about with it.
-        Box::pin(self.find(name)).await
-    }
-
-    async fn find(self: &Arc<Self>, name: &NamespaceName) -> Found {
-        let found = match self.search(name).wait_for(Option::is_some).await {
-            Ok(found) => found.clone(),
-            Err(_) => None,
-        };
-        match found {
-            Some(Ok(None)) | None => self.look_up(name).await,
-            Some(found) => found,
-        }
-    }
-
-    /// The search for this name that is under way, or a new one: a crowd at the opening of a sale asks the store
-    /// once. That it found nothing says nothing to who came while it was under way: it may have looked before.
-    fn search(self: &Arc<Self>, name: &NamespaceName) -> watch::Receiver<Option<Found>> {
-        let mut searches = self.searches.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(search) = searches.get(name) {
-            return search.clone();
-        }
-        let (tell, search) = watch::channel(None);
-        searches.insert(name.clone(), search.clone());
-        let (namespaces, name) = (Arc::clone(self), name.clone());
-        // A task of its own: who asked first may be the first to go.
-        tokio::spawn(async move {
-            let found = namespaces.look_up(&name).await;
-            namespaces.searches.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-            // Perhaps nobody waits any more.
-            let _ = tell.send(Some(found));
-        });
-        search
-    }
-
-    async fn look_up(&self, name: &NamespaceName) -> Found {
-        match (self.store.find(name).await?, self.witnesses.config(name)) {
-            (Some(config), _) => self.open(name, &config).await.map(Some),
-            (None, Some(known)) => {
-                // The store has lost a namespace that this server knows: it is made as it was, and fenced.
-                self.register(name).await?;
-                // The oldest format can't keep the fence. A server that does not know a newer one refuses the namespace.
-                if known.format < FIRST_WITH_FENCE {
-                    let known = NamespaceConfig { format: FIRST_WITH_FENCE, revision: known.revision + 1, ..known };
-                    self.witnesses.set_config(name, &known);
-                }
-                self.open(name, &self.defaults.propose(None)).await.map(Some)
-            }
-            (None, None) => Ok(None),
+        Self {
+            store,
+            checkout,
+            metrics,
+            tasks,
+            limits,
+            defaults,
+            witnesses,
+            open: RwLock::default(),
+            searches: Mutex::default(),
+            openings: Arc::new(Semaphore::new(OPENINGS_AT_ONCE)),
         }
     }
 
@@ -315,17 +280,12 @@ impl Namespaces {
         if found.as_ref().map_or(0, |found| found.revision) >= known {
             return Ok(found);
         }
-        Ok(self.look_up(name).await?.map(|namespace| namespace.config.clone()))
+        Ok(self.open_found(name, found).await?.map(|namespace| namespace.config.clone()))
     }
 
-    /// Opens every namespace that this server knows, so that what the store has lost is noticed without a call. Goes on
-    /// past one that can't be opened; returns false if there was one.
-    pub(crate) async fn open_known(self: &Arc<Self>) -> bool {
-        let mut all = true;
-        for name in self.witnesses.names() {
-            all &= self.get(&name).await.is_ok();
-        }
-        all
+    /// The names of all namespaces that this server knows, open or not.
+    pub(crate) fn known(&self) -> Vec<NamespaceName> {
+        self.witnesses.names()
     }
 
     /// The namespace, made with this server's defaults if there is none.
@@ -497,8 +457,9 @@ impl Namespaces {
                 opened.now,
                 opened.clock,
                 self.limits,
-                Arc::clone(&self.store),
+                Arc::clone(&self.checkout),
                 Arc::clone(&self.metrics),
+                &self.tasks,
             )
         };
         let lanes = (0..).zip(opened.into_iter().zip(witnesses.clone())).map(start).collect();

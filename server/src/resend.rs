@@ -88,7 +88,11 @@ fn is_final(error: &StoreError) -> bool {
         | StoreError::Newer { .. }
         | StoreError::Denied { .. }
         | StoreError::Foreign { .. } => true,
-        StoreError::NotApplied { .. } | StoreError::Unknown { .. } | StoreError::Full | StoreError::NoScript => false,
+        StoreError::NotApplied { .. }
+        | StoreError::Unknown { .. }
+        | StoreError::Full
+        | StoreError::Busy
+        | StoreError::NoScript => false,
     }
 }
 

@@ -1,31 +1,61 @@
-//! The sweeper: gives back what is due in partitions that nobody calls, so that a hold ends at its
-//! deadline with and without traffic. Uses the namespaces and their lanes.
+//! The sweeper: gives back what is due in partitions that nobody calls, so that a hold ends at its deadline with and
+//! without traffic. Opens the namespaces that other servers have made, and those that were closed. Uses the namespaces,
+//! their lanes, and the store for the list of names.
+//!
+//! Sweeps run side by side, each within a time limit, so that a partition that is slow, stuck or broken holds no other
+//! one up.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    fmt::Display,
+    future::Future,
+    hash::{BuildHasher as _, RandomState},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::time::{Instant, MissedTickBehavior};
+use futures_util::{
+    StreamExt as _,
+    stream::{self, FuturesUnordered},
+};
+use rand::Rng as _;
+use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{ClockOffsets, Operation},
-    lane::Lane,
-    namespaces::Namespaces,
-    store::{Store, identity::Identity},
+    domain::{ClockOffsets, NamespaceName, Operation},
+    lane::{Lane, LaneError},
+    namespaces::{Namespace, Namespaces},
+    store::{Store, error::StoreError, identity::Identity},
     telemetry::metrics::Metrics,
 };
 
-/// How often all namespaces of the store are looked through for those this server does not know.
+/// Partitions that are swept, and closed namespaces that are opened, at the same time.
+const SWEEPS_AT_ONCE: usize = 16;
+/// Namespaces of the list that are opened at the same time.
+const OPENINGS_AT_ONCE: usize = 4;
+/// Longest time that one sweep may take.
+const SWEEP_LIMIT: Duration = Duration::from_secs(10);
+/// A lane answers at the deadline of an operation. This much later it is stuck, and is not waited for.
+const LAST_RESORT: Duration = Duration::from_secs(1);
+/// Longest time that one namespace may take to open.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+/// Longest time between two readings of the list of all namespaces.
 const LOOK_AROUND: Duration = Duration::from_secs(5);
-/// How long a partition may be unheard of: another server's holds are ours when it dies, and a new server has to hear within
-/// `DOUBT_STANDS` (lua/clock.lua) what time it is.
+/// Longest time between two sweeps of a partition that nobody calls: the holds of another server are ours when it dies,
+/// and a new server has to learn within `DOUBT_STANDS` (lua/clock.lua) what time it is.
 const UNHEARD: Duration = Duration::from_secs(3);
+/// A server takes at least this share of [`UNHEARD`] and of [`LOOK_AROUND`], and each server another one for each
+/// partition: servers that were started together do not sweep together for ever.
+const LEAST_SHARE: f64 = 0.75;
+/// First and longest pause before a partition or a namespace is tried again that is broken by itself.
+const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// How often a server looks whether the partitions that it has opened are there, and at how many at most each time.
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
 const PRESENCE_PARTITIONS: usize = 1_000;
 /// A change of a clock's offset that is logged, in milliseconds.
 const REPORTED_OFFSET: u64 = 1_000;
-/// Longest time that one sweep may take.
-const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Sweeps until the stop. A store that has restarted or was emptied is swept at once and whole: each sweep compares
 /// what this server knows with what is there.
@@ -37,119 +67,389 @@ pub(crate) async fn run(
     interval: Duration,
     stop: CancellationToken,
 ) {
+    let shares = RandomState::new();
+    let mut sweeper = Sweeper { namespaces, store, metrics, shares, work: Work::default(), failing: HashMap::new() };
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut looked_around: Option<Instant> = None;
-    let mut presence = Presence { checked: Instant::now(), next: 0 };
+    let (mut look_around_at, mut presence_at, mut next_present) = (Instant::now(), Instant::now(), 0);
+    let (mut is_looking_around, mut is_checking) = (false, false);
+    let mut unopened = HashSet::new();
     let mut reported = ClockOffsets::default();
     loop {
-        let is_replaced = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => return,
-            () = identity.replaced() => true,
-            _ = ticks.tick() => false,
+            () = identity.replaced() => {
+                sweeper.add_all();
+                look_around_at = Instant::now();
+            }
+            Some(done) = sweeper.work.running.next() => match done {
+                Done::Swept(place, result) => sweeper.swept(place, &result),
+                Done::Opened(name, result) => sweeper.opened(name, &result),
+                Done::Checked(lost) => {
+                    is_checking = false;
+                    presence_at = Instant::now() + PRESENCE_INTERVAL;
+                    if !lost.is_empty() {
+                        lost.into_iter().for_each(|place| sweeper.work.add(Item::Partition(place)));
+                        look_around_at = Instant::now();
+                    }
+                }
+                Done::LookedAround(found) => {
+                    is_looking_around = false;
+                    look_around_at = Instant::now() + if found.is_whole { jittered(LOOK_AROUND) } else { interval };
+                    unopened = sweeper.report_unopened(&unopened, found);
+                }
+            },
+            _ = ticks.tick() => {
+                sweeper.add_due();
+                sweeper.report_clocks(&mut reported);
+                if !is_checking && Instant::now() >= presence_at {
+                    is_checking = true;
+                    let places = sweeper.next_places(&mut next_present);
+                    sweeper.work.running.push(Box::pin(check(Arc::clone(&sweeper.store), places)));
+                }
+            }
+        }
+        if !is_looking_around && Instant::now() >= look_around_at {
+            is_looking_around = true;
+            let (namespaces, store) = (Arc::clone(&sweeper.namespaces), Arc::clone(&sweeper.store));
+            sweeper.work.running.push(Box::pin(look_around(namespaces, store)));
+        }
+        sweeper.start();
+    }
+}
+
+/// A duration, or a little less of it.
+fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(rand::rng().random_range(LEAST_SHARE..1.0))
+}
+
+/// One partition of an open namespace.
+struct Place {
+    namespace: Arc<Namespace>,
+    partition: u16,
+}
+
+impl Place {
+    fn lane(&self) -> Option<&Lane> {
+        self.namespace.lane(self.partition)
+    }
+
+    fn key(&self) -> Key {
+        (self.namespace.name.clone(), Some(self.partition))
+    }
+}
+
+/// What one piece of work is about: a partition, or a namespace as a whole.
+type Key = (NamespaceName, Option<u16>);
+
+/// A piece of work that waits for its turn.
+enum Item {
+    Partition(Place),
+    /// A closed namespace, which has to be opened again.
+    Closed(NamespaceName),
+}
+
+impl Item {
+    fn key(&self) -> Key {
+        match self {
+            Item::Partition(place) => place.key(),
+            Item::Closed(name) => (name.clone(), None),
+        }
+    }
+}
+
+/// What came of a piece of work.
+enum Done {
+    Swept(Place, Result<(), LaneError>),
+    Opened(NamespaceName, Result<(), StoreError>),
+    /// The partitions that were checked, where one of them is gone; else none.
+    Checked(Vec<Place>),
+    LookedAround(LookedAround),
+}
+
+/// What a reading of the list of all namespaces has found.
+struct LookedAround {
+    /// The store answered to the end.
+    is_whole: bool,
+    /// Namespaces that can't be opened, and why.
+    failed: Vec<(NamespaceName, StoreError)>,
+}
+
+/// Work that waits, each piece once, and work under way. Bounded by the number of open partitions.
+#[derive(Default)]
+struct Work {
+    waiting: VecDeque<Item>,
+    /// What waits and what is under way.
+    known: HashSet<Key>,
+    /// Of [`SWEEPS_AT_ONCE`], how many are in use.
+    sweeps: usize,
+    running: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
+}
+
+impl Work {
+    fn add(&mut self, item: Item) {
+        if self.known.insert(item.key()) {
+            self.waiting.push_back(item);
+        }
+    }
+
+    fn end(&mut self, key: &Key) {
+        self.known.remove(key);
+        self.sweeps -= 1;
+    }
+}
+
+/// When something that is broken by itself is tried again.
+struct Failing {
+    pause: Duration,
+    retry_at: Instant,
+}
+
+struct Sweeper {
+    namespaces: Arc<Namespaces>,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+    /// By which each partition has its own share of [`UNHEARD`] on this server.
+    shares: RandomState,
+    work: Work,
+    /// What is broken by itself. An entry goes when it works again, or when its namespace is not open any more.
+    failing: HashMap<Key, Failing>,
+}
+
+impl Sweeper {
+    /// Adds every partition.
+    fn add_all(&mut self) {
+        for namespace in self.namespaces.all() {
+            for partition in 0..namespace.config.partitions {
+                self.work.add(Item::Partition(Place { namespace: Arc::clone(&namespace), partition }));
+            }
+        }
+    }
+
+    /// Adds the partitions that want a sweep, and the namespaces that are closed.
+    fn add_due(&mut self) {
+        let (all, now) = (self.namespaces.all(), Instant::now());
+        if !self.failing.is_empty() {
+            let open: HashSet<_> = all.iter().map(|namespace| &namespace.name).collect();
+            self.failing.retain(|(name, _), _| open.contains(name));
+        }
+        for namespace in all {
+            let waits = |key: &Key| self.failing.get(key).is_some_and(|failing| failing.retry_at > now);
+            if namespace.lanes().iter().any(Lane::is_closed) {
+                let item = Item::Closed(namespace.name.clone());
+                if !waits(&item.key()) {
+                    self.work.add(item);
+                }
+                continue;
+            }
+            for (partition, lane) in (0..).zip(namespace.lanes()) {
+                if lane.wants_sweep(self.unheard(&namespace.name, partition)) {
+                    let place = Place { namespace: Arc::clone(&namespace), partition };
+                    if !waits(&place.key()) {
+                        self.work.add(Item::Partition(place));
+                    }
+                }
+            }
+        }
+    }
+
+    /// After which silence this server sweeps a partition.
+    fn unheard(&self, name: &NamespaceName, partition: u16) -> Duration {
+        let part = self.shares.hash_one((name.as_str(), partition)) as f64 / u64::MAX as f64;
+        UNHEARD.mul_f64(LEAST_SHARE + (1.0 - LEAST_SHARE) * part)
+    }
+
+    /// Starts what waits, as far as there is room.
+    fn start(&mut self) {
+        while self.work.sweeps < SWEEPS_AT_ONCE
+            && let Some(item) = self.work.waiting.pop_front()
+        {
+            self.work.sweeps += 1;
+            self.work.running.push(match item {
+                Item::Partition(place) => {
+                    let unheard = self.unheard(&place.namespace.name, place.partition);
+                    Box::pin(sweep(place, unheard))
+                }
+                Item::Closed(name) => Box::pin(open(Arc::clone(&self.namespaces), name)),
+            });
+        }
+    }
+
+    fn swept(&mut self, place: Place, result: &Result<(), LaneError>) {
+        let key = place.key();
+        self.work.end(&key);
+        match result {
+            Ok(()) => self.works_again(&key),
+            Err(error) => {
+                self.metrics.inc_sweep_failure();
+                // A store that is away is the health check's to report, and is tried again at the next tick.
+                if let LaneError::Corrupt { why } | LaneError::Newer { why } = error {
+                    self.fails(key, why);
+                } else if *error == LaneError::DeadlinePassed {
+                    self.fails(key, &"it does not answer");
+                }
+            }
+        }
+    }
+
+    fn opened(&mut self, name: NamespaceName, result: &Result<(), StoreError>) {
+        let key = (name, None);
+        self.work.end(&key);
+        match result {
+            Ok(()) => self.works_again(&key),
+            Err(error) => {
+                self.metrics.inc_sweep_failure();
+                if is_broken(error) {
+                    self.fails(key, error);
+                }
+            }
+        }
+    }
+
+    fn works_again(&mut self, key: &Key) {
+        if self.failing.remove(key).is_some() {
+            tracing::info!(namespace = key.0.as_str(), partition = key.1, "a partition is swept again");
+        }
+    }
+
+    /// Notes that something is broken by itself. That is logged once, until it works again.
+    fn fails(&mut self, key: Key, why: &dyn Display) {
+        let pause = match self.failing.get(&key) {
+            Some(failing) => (failing.pause * 2).min(RETRY_PAUSE.1),
+            None => {
+                tracing::error!(namespace = key.0.as_str(), partition = key.1, %why, "a partition can't be swept");
+                RETRY_PAUSE.0
+            }
         };
-        if is_replaced {
-            for namespace in namespaces.all() {
-                for lane in namespace.lanes().iter().filter(|lane| !lane.is_closed()) {
-                    sweep(lane).await;
-                }
+        self.failing.insert(key, Failing { pause, retry_at: Instant::now() + pause });
+    }
+
+    /// Counts the namespaces that could not be opened, and logs each once until it can. Returns those that can't be
+    /// opened now.
+    fn report_unopened(&self, before: &HashSet<NamespaceName>, found: LookedAround) -> HashSet<NamespaceName> {
+        let mut now = HashSet::new();
+        for (name, error) in found.failed {
+            self.metrics.inc_sweep_failure();
+            let is_broken = is_broken(&error);
+            if is_broken && !before.contains(&name) {
+                tracing::error!(namespace = name.as_str(), %error, "a namespace can't be opened, so it is not swept");
             }
-            looked_around = None;
-        }
-        if presence.has_lost_one(&namespaces, &store).await {
-            looked_around = None;
-        }
-        if looked_around.is_none_or(|at| at.elapsed() >= LOOK_AROUND) && look_around(&namespaces, &store).await {
-            looked_around = Some(Instant::now());
-        }
-        for namespace in namespaces.all() {
-            for lane in namespace.lanes() {
-                if lane.is_closed() {
-                    // Its namespace is opened again by `look_around`.
-                    looked_around = None;
-                } else if lane.wants_sweep(UNHEARD) {
-                    sweep(lane).await;
-                }
+            if is_broken || before.contains(&name) {
+                now.insert(name);
             }
         }
-        let offsets = namespaces.clock_offsets();
-        metrics.set_clock_offsets(offsets);
-        if offsets.differs(reported, REPORTED_OFFSET) {
+        if found.is_whole {
+            for name in before.difference(&now) {
+                tracing::info!(namespace = name.as_str(), "a namespace can be opened again, or is gone");
+            }
+        } else {
+            now.extend(before.iter().cloned());
+        }
+        now
+    }
+
+    /// The partitions that are checked next.
+    fn next_places(&self, next: &mut usize) -> Vec<Place> {
+        let mut all = self.namespaces.all();
+        all.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
+        let places = all.iter().flat_map(|namespace| {
+            let place = |partition| Place { namespace: Arc::clone(namespace), partition };
+            (0..namespace.config.partitions).map(place)
+        });
+        let places: Vec<_> = places.skip(*next).take(PRESENCE_PARTITIONS).collect();
+        *next = if places.len() < PRESENCE_PARTITIONS { 0 } else { *next + PRESENCE_PARTITIONS };
+        places
+    }
+
+    fn report_clocks(&self, reported: &mut ClockOffsets) {
+        let offsets = self.namespaces.clock_offsets();
+        self.metrics.set_clock_offsets(offsets);
+        if offsets.differs(*reported, REPORTED_OFFSET) {
             tracing::warn!(
                 clock_offset_ms = offsets.clock,
                 time_of_day_offset_ms = offsets.time_of_day,
                 "the difference between the store's clock and those of the partitions has changed"
             );
-            reported = offsets;
+            *reported = offsets;
         }
     }
 }
 
-/// Which open partitions are looked for next.
-struct Presence {
-    checked: Instant,
-    next: usize,
+/// Whether an error is about one namespace. What is about the store as a whole is the health check's to report.
+fn is_broken(error: &StoreError) -> bool {
+    matches!(error, StoreError::Corrupt { .. } | StoreError::Newer { .. } | StoreError::Closed)
 }
 
-impl Presence {
-    /// Looks for the next partitions, if it is time to. Sweeps them where one is gone, which closes its lane, so that it
-    /// is opened again.
-    async fn has_lost_one(&mut self, namespaces: &Namespaces, store: &Store) -> bool {
-        if self.checked.elapsed() < PRESENCE_INTERVAL {
-            return false;
-        }
-        self.checked = Instant::now();
-        let mut all = namespaces.all();
-        all.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
-        let partitions =
-            all.iter().flat_map(|namespace| namespace.partitions().map(move |(n, keys)| (namespace, n, keys)));
-        let partitions: Vec<_> = partitions.skip(self.next).take(PRESENCE_PARTITIONS).collect();
-        self.next = if partitions.len() < PRESENCE_PARTITIONS { 0 } else { self.next + PRESENCE_PARTITIONS };
-        let keys: Vec<_> = partitions.iter().map(|(_, _, keys)| keys.clone()).collect();
-        // A store that does not answer is the health check's to report.
-        if keys.is_empty() || store.has_all(&keys).await.unwrap_or(true) {
-            return false;
-        }
-        for (namespace, partition, _) in partitions {
-            if let Some(lane) = namespace.lane(partition).filter(|lane| !lane.is_closed()) {
-                sweep(lane).await;
-            }
-        }
-        true
-    }
+/// Gives back what is due, in bounded steps, until nothing is or the time is over.
+async fn sweep(place: Place, unheard: Duration) -> Done {
+    let result = match place.lane() {
+        Some(lane) => sweep_lane(lane, unheard).await,
+        None => Ok(()),
+    };
+    Done::Swept(place, result)
 }
 
-/// Gives back what is due, in bounded steps, until nothing is. An error is the lane's to report;
-/// the next tick tries again.
-async fn sweep(lane: &Lane) {
+async fn sweep_lane(lane: &Lane, unheard: Duration) -> Result<(), LaneError> {
     let deadline = Instant::now() + SWEEP_LIMIT;
     loop {
-        let swept = match lane.submit(Operation::Sweep, deadline) {
-            Ok(pending) => pending.wait().await,
-            Err(error) => Err(error),
-        };
-        if swept.is_err() || lane.is_closed() || !lane.wants_sweep(UNHEARD) {
-            return;
+        let pending = lane.submit(Operation::Sweep, deadline)?;
+        // The lane keeps the deadline, unless it is stuck.
+        let answer = timeout_at(deadline + LAST_RESORT, pending.wait()).await;
+        answer.unwrap_or(Err(LaneError::DeadlinePassed))?;
+        // What is due then still waits for its next turn.
+        if lane.is_closed() || !lane.wants_sweep(unheard) || Instant::now() >= deadline {
+            return Ok(());
         }
     }
 }
 
-/// Opens the namespaces that other servers have made, and those that this server knows. Returns false to try again soon.
-async fn look_around(namespaces: &Arc<Namespaces>, store: &Store) -> bool {
-    let known = namespaces.open_known().await;
-    let mut cursor = 0;
+/// Opens a namespace again that is closed.
+async fn open(namespaces: Arc<Namespaces>, name: NamespaceName) -> Done {
+    let result = match timeout(OPEN_LIMIT, namespaces.get(&name)).await {
+        Ok(Ok(Some(_))) => Ok(()),
+        Ok(Ok(None)) => Err(StoreError::corrupt("the namespace is gone")),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(StoreError::unknown("the namespace did not open in time")),
+    };
+    Done::Opened(name, result)
+}
+
+/// Looks whether these partitions are there. Gives them back where one is gone: their sweeps close the lane of that one.
+async fn check(store: Arc<Store>, places: Vec<Place>) -> Done {
+    let keys: Vec<_> = places.iter().map(|place| place.namespace.keys(place.partition)).collect();
+    // A store that does not answer is the health check's to report.
+    let is_complete = keys.is_empty() || store.has_all(&keys).await.unwrap_or(true);
+    Done::Checked(if is_complete { Vec::new() } else { places })
+}
+
+/// Opens the namespaces that other servers have made, and those that this server knows, and goes on past each that
+/// can't be opened.
+async fn look_around(namespaces: Arc<Namespaces>, store: Arc<Store>) -> Done {
+    let mut found = LookedAround { is_whole: true, failed: Vec::new() };
+    let mut names = namespaces.known();
+    let mut cursor = Some(0);
     loop {
-        let Ok((names, next)) = store.namespaces(cursor).await else {
-            return false;
-        };
-        for name in names {
-            if namespaces.get(&name).await.is_err() {
-                return false;
+        let open = |name: NamespaceName| {
+            let namespaces = &namespaces;
+            async move {
+                let late = |_| Err(StoreError::unknown("the namespace did not open in time"));
+                let opened = timeout(OPEN_LIMIT, namespaces.get(&name)).await.unwrap_or_else(late);
+                opened.err().map(|error| (name, error))
             }
-        }
-        if next == 0 {
-            return known;
-        }
-        cursor = next;
+        };
+        let failed = stream::iter(names).map(open).buffer_unordered(OPENINGS_AT_ONCE);
+        let mut failed: Vec<_> = failed.filter_map(std::future::ready).collect().await;
+        found.failed.append(&mut failed);
+        let Some(from) = cursor else { break };
+        let Ok((page, next)) = store.namespaces(from).await else {
+            found.is_whole = false;
+            break;
+        };
+        names = page;
+        cursor = (next != 0).then_some(next);
     }
+    // A name can be known here, and stand in the list more than once.
+    let mut seen = HashSet::new();
+    found.failed.retain(|(name, _)| seen.insert(name.clone()));
+    Done::LookedAround(found)
 }

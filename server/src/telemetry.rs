@@ -5,6 +5,7 @@
 //! - `otlp`: traces to a collector, off by default, never in the way of a call.
 //! - `spans`: the spans that are exported, and their links.
 //! - `grpc`: the tower layer that makes a span of each call.
+//! - `panics`: panics as lines of the log.
 //! - `metrics`: counters and histograms in the Prometheus text format; `transport`: those of the gRPC port.
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub(crate) mod grpc;
 mod logs;
 pub(crate) mod metrics;
 mod otlp;
+pub(crate) mod panics;
 pub(crate) mod spans;
 pub(crate) mod transport;
 
@@ -62,6 +64,7 @@ pub fn init(config: &Config) -> Result<Telemetry, TelemetryError> {
         .with(layers)
         .try_init()
         .map_err(|error| TelemetryError { what: "the log", why: error.to_string() })?;
+    panics::install();
 
     if let Some(why) = complaint {
         tracing::error!(error = why, "traces are not exported");

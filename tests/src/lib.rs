@@ -3,6 +3,7 @@
 //! - [`Redis`]: a redis-server or valkey-server of the test's own, on a unix socket.
 //! - [`StoreFiles`]: its data files, copied, put back, removed or cut off.
 //! - [`SentinelProcess`]: the real binary, on its embedded Redis or on one of the above.
+//! - [`HostedSentinel`]: the same server as a library in the process of the test.
 //! - [`Shop`]: the raw generated clients of one namespace, with short words for common calls.
 //! - [`Proxy`]: stands between the server and Redis and can lose replies.
 //! - [`Door`]: stands between clients and servers, and can lead elsewhere.
@@ -33,6 +34,7 @@ mod door;
 mod fence;
 mod files;
 mod history;
+mod hosted;
 mod http;
 pub mod model;
 mod process;
@@ -49,6 +51,7 @@ pub use self::{
     fence::{Fence, assert_fenced, assert_point, until_fenced},
     files::{StoreCopy, StoreFiles},
     history::{Event, History},
+    hosted::HostedSentinel,
     http::http_get,
     proxy::Proxy,
     redis::Redis,

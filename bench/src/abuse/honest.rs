@@ -54,8 +54,10 @@ pub(super) async fn warm_up(uri: &str, shop: &Shop) -> Result<()> {
     let mut callers = JoinSet::new();
     for caller in 0..WARM_CALLERS {
         let mut client = clients[caller % WARM_CONNECTIONS].clone();
-        let request =
-            v1::GetStockRequest { namespace_id: shop.namespace.clone(), sku: shop.skus[caller % shop.skus.len()].clone() };
+        let request = v1::GetStockRequest {
+            namespace_id: shop.namespace.clone(),
+            sku: shop.skus[caller % shop.skus.len()].clone(),
+        };
         callers.spawn(async move {
             while Instant::now() < end {
                 client.get_stock(request.clone()).await?;

@@ -1,7 +1,10 @@
 //! What a lane knows of its partition from the last replies: the clock and the next deadline. Pure but for our own monotonic clock.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,6 +22,8 @@ const REPORTED_STEP: u64 = 1_000;
 pub(super) struct View {
     last: Mutex<Seen>,
     pub(super) closed: AtomicBool,
+    /// A worker of the lane has ended before its queue did.
+    dead: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +40,17 @@ impl View {
     /// known of the partition with what is there.
     pub(super) fn opened(now: Millis, clock: Clock) -> Self {
         let seen = Seen { now, at: Instant::now(), clock, next_due: Some(now) };
-        Self { last: Mutex::new(seen), closed: AtomicBool::new(false) }
+        Self { last: Mutex::new(seen), closed: AtomicBool::new(false), dead: AtomicBool::new(false) }
+    }
+
+    /// Closes the lane because a worker has ended.
+    pub(super) fn kill(&self) {
+        self.dead.store(true, Ordering::Release);
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
     }
 
     /// The time of day at this time.

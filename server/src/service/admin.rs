@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Desk, bulk, carry, check_age, convert, deadline, in_time, rules, settings, status::Failure, unexpected};
 use crate::{
-    config::Durability,
+    config::{Config, Durability},
     domain::{
         Condition, Delta, Id, Invalid, NamespaceName, OnHand, Operation, Outcome, Refusal, Report, RequestId, Sku,
         Stock,
@@ -34,12 +34,15 @@ pub(crate) struct Admin {
     pub(super) store: Arc<Store>,
     pub(super) witnesses: Arc<Witnesses>,
     pub(super) durability: Durability,
+    /// Bytes that an audit may keep, about.
+    audit_memory: usize,
     audits: Arc<Semaphore>,
 }
 
 impl Admin {
-    pub(crate) fn new(desk: Desk, store: Arc<Store>, witnesses: Arc<Witnesses>, durability: Durability) -> Self {
-        Self { desk, store, witnesses, durability, audits: Arc::new(Semaphore::new(AUDITS)) }
+    pub(crate) fn new(desk: Desk, store: Arc<Store>, witnesses: Arc<Witnesses>, config: &Config) -> Self {
+        let Config { durability, audit_memory, .. } = *config;
+        Self { desk, store, witnesses, durability, audit_memory, audits: Arc::new(Semaphore::new(AUDITS)) }
     }
 }
 
@@ -286,7 +289,7 @@ impl Admin {
         let mut report = Report::empty();
         let mut connection = self.store.connection().await?;
         for (partition, keys) in namespace.partitions() {
-            audit::partition(&mut connection, &keys, partition, &mut report).await?;
+            audit::partition(&mut connection, &keys, partition, self.audit_memory, &mut report).await?;
         }
         Ok(convert::report(report))
     }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     domain::{Answer, Invalid, NamespaceName, Operation, Refusal, Sku},
     lane::{LaneError, Pending},
-    namespaces::Namespace,
+    namespaces::{Lookups, Namespace},
     telemetry::metrics::Operation as Measured,
 };
 
@@ -44,16 +44,29 @@ impl Checkout {
         is_repeated: bool,
     ) -> Result<v1::BatchResponse, Failure> {
         check_size(request.operations.len(), "operations")?;
-        // All are in their lanes before the first is waited for.
-        let mut started = Vec::with_capacity(request.operations.len());
-        for mut entry in request.operations {
+        let lookups = self.0.look_up_all(request.operations.iter().filter_map(namespace_of));
+        // All are in their lanes before the first is waited for; those whose namespace is looked up come last.
+        let mut started: Vec<_> = std::iter::repeat_with(|| None).take(request.operations.len()).collect();
+        let mut unopened = Vec::new();
+        let is_looked_up = |entry: &v1::BatchOperation| {
+            let name = namespace_of(entry).and_then(|name| NamespaceName::parse(name.to_owned()).ok());
+            name.is_some_and(|name| lookups.has(&name))
+        };
+        for (i, mut entry) in request.operations.into_iter().enumerate() {
             if let Some(Asking::Reserve(request)) = &mut entry.operation {
                 request.first_attempt &= !is_repeated;
             }
-            started.push(self.start_entry(entry, deadline).await);
+            if !lookups.is_empty() && is_looked_up(&entry) {
+                unopened.push((i, entry));
+            } else {
+                started[i] = Some(self.start_entry(entry, deadline, &lookups).await);
+            }
+        }
+        for (i, entry) in unopened {
+            started[i] = Some(self.start_entry(entry, deadline, &lookups).await);
         }
         let mut results = Vec::with_capacity(started.len());
-        for entry in started {
+        for entry in started.into_iter().flatten() {
             let told = match entry {
                 Ok(started) => self.finish_entry(started).await,
                 Err(failure) => Err(failure),
@@ -65,23 +78,34 @@ impl Checkout {
     }
 
     /// Sends one entry the way that its single call would go.
-    async fn start_entry(&self, entry: v1::BatchOperation, deadline: Instant) -> Result<Started, Failure> {
+    async fn start_entry(
+        &self,
+        entry: v1::BatchOperation,
+        deadline: Instant,
+        lookups: &Lookups,
+    ) -> Result<Started, Failure> {
         let at = Instant::now();
         // One that is negative leaves no time.
         let own = |timeout| deadline_in(at, Duration::try_from(timeout).unwrap_or_default());
         let deadline = entry.timeout.map_or(deadline, |timeout| deadline.min(own(timeout)));
         let (measured, asked) = match entry.operation {
-            Some(Asking::Reserve(request)) => (Measured::Reserve, self.ask(read_reserve(request, at), deadline).await),
-            Some(Asking::Commit(request)) => (Measured::Commit, self.ask(read_commit(request, at), deadline).await),
-            Some(Asking::Rollback(request)) => {
-                (Measured::Rollback, self.ask(read_rollback(request, at), deadline).await)
+            Some(Asking::Reserve(request)) => {
+                (Measured::Reserve, self.ask(read_reserve(request, at), deadline, lookups).await)
             }
-            Some(Asking::Extend(request)) => (Measured::Extend, self.ask(read_extend(request, at), deadline).await),
+            Some(Asking::Commit(request)) => {
+                (Measured::Commit, self.ask(read_commit(request, at), deadline, lookups).await)
+            }
+            Some(Asking::Rollback(request)) => {
+                (Measured::Rollback, self.ask(read_rollback(request, at), deadline, lookups).await)
+            }
+            Some(Asking::Extend(request)) => {
+                (Measured::Extend, self.ask(read_extend(request, at), deadline, lookups).await)
+            }
             Some(Asking::GetReservation(request)) => {
-                (Measured::GetReservation, self.ask(read_get_reservation(request), deadline).await)
+                (Measured::GetReservation, self.ask(read_get_reservation(request), deadline, lookups).await)
             }
             Some(Asking::GetStock(v1::GetStockRequest { namespace_id, sku })) => {
-                (Measured::GetStock, self.ask(read_stock(namespace_id, sku), deadline).await)
+                (Measured::GetStock, self.ask(read_stock(namespace_id, sku), deadline, lookups).await)
             }
             None => return Err(Invalid::new(Reason::NoOperations, "operation").into()),
         };
@@ -135,6 +159,18 @@ impl Checkout {
         }
         Ok(response)
     }
+}
+
+/// The name of the namespace that an entry is for.
+fn namespace_of(entry: &v1::BatchOperation) -> Option<&str> {
+    Some(match entry.operation.as_ref()? {
+        Asking::Reserve(request) => &request.namespace_id,
+        Asking::Commit(request) => &request.namespace_id,
+        Asking::Rollback(request) => &request.namespace_id,
+        Asking::Extend(request) => &request.namespace_id,
+        Asking::GetReservation(request) => &request.namespace_id,
+        Asking::GetStock(request) => &request.namespace_id,
+    })
 }
 
 fn check_size(entries: usize, field: &str) -> Result<(), Invalid> {

@@ -6,6 +6,7 @@ use std::{pin::Pin, sync::Arc};
 use futures_util::{Stream, StreamExt as _, stream};
 use inventory_sentinel::{Reason, reason::Advice, v1};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 use tracing::{Instrument as _, Span};
 
@@ -13,6 +14,7 @@ use super::{Desk, LONGEST_CALL, carry, check_age, status::Failure, unexpected};
 use crate::{
     domain::{Condition, Invalid, NamespaceName, OnHand, Operation, Outcome, Refusal, RequestId, RulesChange, Sku},
     namespaces::Namespace,
+    tasks::Task,
     telemetry::metrics::Operation as Measured,
 };
 
@@ -33,7 +35,12 @@ pub(super) fn import(desk: Desk, requests: Streaming<v1::ImportStockRequest>) ->
             let Some(message) = next(&desk, &mut requests).await? else {
                 return Ok(None);
             };
-            let answer = desk.answer(Measured::ImportStock, rows(&desk, message), |_| false).await?;
+            // In a task of its own: a stream whose client reads nothing is not polled, and to make a namespace takes a
+            // connection to the store.
+            let rows = desk.tasks.spawn(Task::Import, rows(desk.clone(), message).instrument(Span::current()));
+            let rows = AbortOnDropHandle::new(rows);
+            let handler = async { rows.await.ok().flatten().unwrap_or_else(|| Err(Failure::new(Reason::Internal))) };
+            let answer = desk.answer(Measured::ImportStock, handler, |_| false).await?;
             Ok(Some((answer.into_inner(), (desk, requests))))
         };
         answer.instrument(span.clone())
@@ -53,7 +60,7 @@ async fn next(
 }
 
 /// Applies the rows of one message.
-async fn rows(desk: &Desk, message: v1::ImportStockRequest) -> Result<v1::ImportStockResponse, Failure> {
+async fn rows(desk: Desk, message: v1::ImportStockRequest) -> Result<v1::ImportStockResponse, Failure> {
     // The caller's own deadline ends the stream; this bounds one message of it.
     let deadline = Instant::now() + LONGEST_CALL;
     let v1::ImportStockRequest { namespace_id, request_id, rows, overwrite } = message;

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     domain::{Outcome, Reservation, State},
-    namespaces::Namespace,
+    namespaces::{Lookups, Namespace},
     telemetry::metrics::Operation as Measured,
     watch::Hub,
 };
@@ -122,7 +122,7 @@ impl InventorySentinel for Checkout {
         let deadline = deadline(request.metadata());
         let v1::IsProtectedRequest { namespace_id, sku } = request.into_inner();
         let handler = async {
-            let result = match self.ask(read_is_protected(namespace_id, sku), deadline).await {
+            let result = match self.ask(read_is_protected(namespace_id, sku), deadline, &Lookups::default()).await {
                 Ok(asked) => asked.told(tell_protected).await,
                 Err(failure) => Err(failure),
             };
@@ -182,7 +182,7 @@ impl Checkout {
         let in_lane = match found {
             Ok((None, name, ask)) => {
                 return Box::pin(async move {
-                    match self.ask(Ok((name, ask)), call.deadline).await {
+                    match self.ask(Ok((name, ask)), call.deadline, &Lookups::default()).await {
                         Ok(in_lane) => self.finish(call, in_lane, tell, is_short).await,
                         Err(failure) => self.end(call, Err(failure), is_short),
                     }
@@ -198,9 +198,14 @@ impl Checkout {
     }
 
     /// Brings a request into its lane, from wherever its namespace has to be found.
-    pub(super) async fn ask(&self, read: Read<impl Ask>, deadline: Instant) -> Result<InLane, Failure> {
+    pub(super) async fn ask(
+        &self,
+        read: Read<impl Ask>,
+        deadline: Instant,
+        lookups: &Lookups,
+    ) -> Result<InLane, Failure> {
         let (name, ask) = read?;
-        ask(self.0.namespace(&name, deadline).await?)?.submit(deadline)
+        ask(self.0.namespace_in(lookups, &name, deadline).await?)?.submit(deadline)
     }
 
     async fn finish<T>(

@@ -11,7 +11,7 @@
 //! - [`settings`][]: the settings of a namespace, both ways.
 //! - [`status`][]: refusals as `Status`; the only place that knows gRPC codes.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use inventory_sentinel::Reason;
@@ -39,8 +39,9 @@ use crate::{
     domain::{Answer, NamespaceName, Operation, Outcome, Refusal, RequestId, ReservationId},
     health::StoreGate,
     lane::{Lane, Pending},
-    namespaces::{Namespace, Namespaces},
+    namespaces::{Lookups, Namespace, Namespaces},
     store::error::StoreError,
+    tasks::Tasks,
     telemetry::metrics::{CallStatus, Metrics, Operation as Measured},
 };
 
@@ -63,6 +64,7 @@ pub(crate) struct Desk {
     namespaces: Arc<Namespaces>,
     gate: Arc<StoreGate>,
     metrics: Arc<Metrics>,
+    tasks: Tasks,
     draining: CancellationToken,
 }
 
@@ -71,9 +73,10 @@ impl Desk {
         namespaces: Arc<Namespaces>,
         gate: Arc<StoreGate>,
         metrics: Arc<Metrics>,
+        tasks: Tasks,
         draining: CancellationToken,
     ) -> Self {
-        Self { namespaces, gate, metrics, draining }
+        Self { namespaces, gate, metrics, tasks, draining }
     }
 
     /// Runs a call's handler and counts how it ended. Where it is hot, the handler is given pinned: by value it would be
@@ -132,6 +135,41 @@ impl Desk {
             Some(namespace) => Ok(Some(namespace)),
             None => in_time(deadline, self.namespaces.get(name)).await,
         }
+    }
+
+    /// The namespace, from these look-ups where they have it.
+    async fn namespace_in(
+        &self,
+        lookups: &Lookups,
+        name: &NamespaceName,
+        deadline: Instant,
+    ) -> Result<Option<Arc<Namespace>>, Failure> {
+        if lookups.has(name) {
+            self.admit()?;
+            let found = async { lookups.found(name).await.transpose() };
+            if let Some(found) = in_time(deadline, found).await? {
+                return Ok(found);
+            }
+        }
+        self.namespace(name, deadline).await
+    }
+
+    /// Starts to look up those of these namespaces that are not open here, with one read of the store.
+    fn look_up_all<'a>(&self, names: impl Iterator<Item = &'a str>) -> Lookups {
+        let mut unopened = HashSet::new();
+        let mut last = None;
+        for name in names.filter(|name| last.replace(*name) != Some(*name)) {
+            // A name that is malformed is refused with its entry.
+            if let Ok(name) = NamespaceName::parse(name.to_owned())
+                && self.namespaces.opened(&name).is_none()
+            {
+                unopened.insert(name);
+            }
+        }
+        if unopened.is_empty() || self.admit().is_err() {
+            return Lookups::default();
+        }
+        self.namespaces.look_up_all(unopened)
     }
 
     /// The namespace, or the refusal that its absence means.
@@ -228,6 +266,11 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 /// A refusal of a call that no service has seen.
 pub(crate) fn refusal(reason: Reason) -> Status {
     Failure::new(reason).into()
+}
+
+/// The refusal of a call that has met a defect.
+pub(crate) fn defect(why: &str) -> Status {
+    Failure::new(Reason::Internal).because(why).into()
 }
 
 /// A lane answered with something that the operation can't have: a defect.

@@ -203,6 +203,7 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Full => Self::new(Reason::StoreFull),
+            StoreError::Busy => Self::new(Reason::Overloaded).because(&error.to_string()),
             StoreError::Corrupt { why } => Self::new(Reason::StoreCorrupt).because(&why),
             StoreError::Newer { why } => Self::new(Reason::StoreNewer).because(&why),
             StoreError::Denied { missing, .. } => store_denied(&missing),
@@ -215,6 +216,8 @@ impl From<WatchError> for Failure {
     fn from(error: WatchError) -> Self {
         match error {
             WatchError::TooMany => Self::new(Reason::TooManyWatches),
+            WatchError::TooLarge(most) => Self::new(Reason::TooManyWatches)
+                .because(&format!("the namespace has more than the {most} SKUs of --max-watched-skus")),
             WatchError::TooSlow => Self::new(Reason::WatchTooSlow),
             WatchError::Compacted(partitions) => {
                 let failure = Self::new(Reason::EventsCompacted);
@@ -237,6 +240,7 @@ impl From<AuditError> for Failure {
     fn from(error: AuditError) -> Self {
         match error {
             AuditError::Store(error) => error.into(),
+            AuditError::TooLarge => Self::new(Reason::Overloaded).because("the audit needs more than --audit-memory"),
             AuditError::Overtaken => Self::new(Reason::AuditOvertaken),
         }
     }

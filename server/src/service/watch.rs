@@ -8,7 +8,7 @@ use inventory_sentinel::{
     Reason,
     v1::{self, inventory_events_server::InventoryEvents},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument as _, Span};
@@ -62,7 +62,7 @@ impl InventoryEvents for Events {
             (Resume::No, true) => Start::Oldest,
             (Resume::No, false) => Start::Now,
         };
-        let watch = ChangesWatch::open(&self.hub, &namespace, start).await.map_err(Failure::from)?;
+        let watch = in_time(deadline, ChangesWatch::open(&self.hub, &namespace, start)).await?;
         Ok(Response::new(changes(&self.desk, namespace, watch)))
     }
 
@@ -112,6 +112,14 @@ async fn known(desk: &Desk, namespace_id: String, deadline: Instant) -> Result<A
     namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))
 }
 
+/// The start of a stream, until the caller's deadline at most.
+async fn in_time<T>(deadline: Instant, open: impl Future<Output = Result<T, WatchError>>) -> Result<T, Failure> {
+    match timeout_at(deadline, open).await {
+        Ok(opened) => Ok(opened?),
+        Err(_) => Err(Failure::new(Reason::DeadlineExceeded)),
+    }
+}
+
 /// A stream of what the table says, as messages.
 async fn numbers<T: Send + 'static>(
     desk: &Desk,
@@ -126,7 +134,7 @@ async fn numbers<T: Send + 'static>(
         Resume::At(token) => Some((Position(token.positions.into()), token.claims)),
         Resume::Elsewhere | Resume::No => None,
     };
-    let watch = NumbersWatch::open(hub, &namespace, view, resume).await.map_err(Failure::from)?;
+    let watch = in_time(deadline, NumbersWatch::open(hub, &namespace, view, resume)).await?;
     let state = (Ending::new(desk), namespace, watch);
     Ok(Response::new(Box::pin(stream::try_unfold(state, move |(ending, namespace, mut watch)| async move {
         let news = ending.or(watch.next()).await?;

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, RedisUrl};
+use crate::tasks::{Task, Tasks};
 
 mod folder;
 mod process;
@@ -99,7 +100,7 @@ pub(crate) struct Embedded {
 
 impl Embedded {
     /// Starts a child and waits until it answers.
-    pub(crate) async fn start(config: &Config) -> Result<Embedded, EmbeddedError> {
+    pub(crate) async fn start(config: &Config, tasks: &Tasks) -> Result<Embedded, EmbeddedError> {
         let program = Program::find(config.durability).ok_or(EmbeddedError::NoProgram)?;
         let folder = Folder::open(&config.data_dir)?;
         let lock = folder.lock_redis(STOP_LIMIT).await?;
@@ -116,7 +117,8 @@ impl Embedded {
         supervisor.wait_until_up().await?;
 
         let stopping = supervisor.stopping.clone();
-        Ok(Embedded { url, stopping, supervisor: Some(tokio::spawn(supervisor.run())) })
+        let supervisor = tasks.spawn_vital(Task::EmbeddedRedis, stopping.clone(), supervisor.run());
+        Ok(Embedded { url, stopping, supervisor: Some(supervisor) })
     }
 
     /// Where it listens.

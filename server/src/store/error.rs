@@ -60,6 +60,9 @@ pub(crate) enum StoreError {
         /// The id of the store that is known.
         known: Arc<str>,
     },
+    /// Nothing was sent: all connections of a pool were in use.
+    #[error("no connection to the store was free in time")]
+    Busy,
     /// Nothing was applied: Redis does not know the script.
     #[error("the script is not loaded")]
     NoScript,
@@ -119,6 +122,7 @@ impl StoreError {
             StoreError::Newer { .. } => "newer",
             StoreError::Denied { .. } => "denied",
             StoreError::Foreign { .. } => "foreign",
+            StoreError::Busy => "busy",
             StoreError::NoScript => "no_script",
             StoreError::Closed => "closed",
         }

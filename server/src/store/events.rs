@@ -63,6 +63,28 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Bytes of memory that this takes, about.
+    pub(crate) fn memory(&self) -> usize {
+        let lines =
+            |lines: &[Line]| lines.iter().map(|line| size_of::<Line>() + line.sku.as_str().len()).sum::<usize>();
+        let run = |run: &Run| {
+            let moved = match &run.happened {
+                Happened::Reserved(moved)
+                | Happened::Committed(moved)
+                | Happened::RolledBack(moved)
+                | Happened::Expired(moved)
+                | Happened::Extended(moved)
+                | Happened::BoughtLate(moved) => lines(moved),
+                _ => 0,
+            };
+            let held = if let After::Holding { lines: held, .. } = &run.after { lines(held) } else { 0 };
+            let changes = run.changes.iter().map(|change| size_of::<Change>() + change.buyer.as_str().len());
+            size_of::<Run>() + moved + held + lines(&run.withdrawn) + changes.sum::<usize>()
+        };
+        let stock = self.stock.iter().map(|(sku, _)| size_of::<(Sku, Option<Stock>)>() + sku.as_str().len());
+        size_of::<Self>() + self.runs.iter().map(run).sum::<usize>() + stock.sum::<usize>()
+    }
+
     /// From the id of the stream entry and its one field.
     pub(crate) fn decode(id: &str, data: &[u8]) -> Result<Self, StoreError> {
         let entry = || {

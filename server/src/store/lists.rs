@@ -82,6 +82,20 @@ pub(crate) async fn stock(
     .await
 }
 
+/// How many SKUs these partitions have.
+pub(crate) async fn count_stock(
+    connection: &mut Connection,
+    partitions: &[(u16, PartitionKeys)],
+) -> Result<u64, StoreError> {
+    let mut count = 0;
+    for (_, keys) in partitions {
+        let reply = connection.send(cmd("HLEN").arg(keys.stock())).await?;
+        let skus: u64 = redis::from_redis_value(reply).map_err(|error| StoreError::corrupt(error.to_string()))?;
+        count += skus;
+    }
+    Ok(count)
+}
+
 /// Which reservations are listed.
 #[derive(Debug)]
 pub(crate) struct Filter {

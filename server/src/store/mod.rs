@@ -13,7 +13,7 @@
 //! - [`audit`]: the books against the records, in bounded reads.
 //! - [`lists`]: what there is, a page at a time, in bounded reads.
 
-use deadpool_redis::redis::{Arg, Cmd, Value, cmd};
+use deadpool_redis::redis::{Arg, Cmd, Pipeline, Value, cmd};
 use tokio::time::Instant;
 
 pub(crate) mod audit;
@@ -73,6 +73,20 @@ impl Store {
         let keys = PartitionKeys::new(namespace, 0);
         let reply = self.send(cmd("HGET").arg(keys.meta()).arg("config")).await?;
         wire::decode_config(&reply)
+    }
+
+    /// The configs of these namespaces in their order, read at once.
+    pub(crate) async fn find_all(
+        &self,
+        namespaces: &[NamespaceName],
+    ) -> Result<Vec<Result<Option<NamespaceConfig>, StoreError>>, StoreError> {
+        let mut connection = self.pool.get().await?;
+        let mut pipeline = Pipeline::with_capacity(namespaces.len());
+        for namespace in namespaces {
+            pipeline.cmd("HGET").arg(PartitionKeys::new(namespace, 0).meta()).arg("config");
+        }
+        let replies = connection.send_all(&pipeline).await?;
+        Ok(replies.into_iter().map(|reply| reply.and_then(|reply| wire::decode_config(&reply))).collect())
     }
 
     /// Names a namespace among all, so that every server sweeps it. Before its first record.

@@ -1,12 +1,17 @@
 //! Connections to one Redis: a bounded number, every wait bounded, none used again once a late
-//! reply might come in on it.
+//! reply might come in on it. Opens connections, and knows no commands but its first.
+//!
+//! A server has several pools, so that one kind of work takes no connection from another: checkout, which only the
+//! lanes use; the control of namespaces; lists and audits; watches; the health check.
 
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, PoolError, QueueMode, RecycleResult, TimeoutType};
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::io::tcp::TcpSettings;
-use deadpool_redis::redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, ProtocolVersion, RedisError, Value, cmd};
+use deadpool_redis::redis::{
+    AsyncConnectionConfig, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, RedisError, Value, cmd,
+};
 
 use super::error::{self, StoreError};
 use crate::{
@@ -25,6 +30,21 @@ pub(crate) struct Limits {
     pub(crate) connect: Duration,
     /// Longest wait for a reply.
     pub(crate) reply: Duration,
+}
+
+/// Connections for the control of namespaces: to find, open and configure them, and to look whether they are there.
+const CONTROL_CONNECTIONS: usize = 4;
+
+impl Limits {
+    /// Of the pool for the control of namespaces.
+    pub(crate) fn control(self) -> Limits {
+        Limits { size: CONTROL_CONNECTIONS, ..self }
+    }
+
+    /// Of the pool for lists and audits.
+    pub(crate) fn lists(self, config: &Config) -> Limits {
+        Limits { size: config.list_connections, ..self }
+    }
 }
 
 impl From<&Config> for Limits {
@@ -69,9 +89,7 @@ impl Pool {
         match self.inner.get().await {
             Ok(object) => Ok(Connection { object: Some(object), clean: true }),
             Err(PoolError::Backend(error)) => Err(StoreError::from_redis(&error, false)),
-            Err(PoolError::Timeout(TimeoutType::Wait)) => {
-                Err(StoreError::not_applied("no connection to the store was free in time"))
-            }
+            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(StoreError::Busy),
             Err(PoolError::Timeout(_)) => Err(StoreError::not_applied("the store could not be connected to in time")),
             Err(error) => Err(StoreError::not_applied(error.to_string())),
         }
@@ -107,14 +125,38 @@ impl Connection {
             }
             Err(error) => error,
         };
-        self.clean = !error::ends_connection(&failure);
-        if error::ends_peer(&failure)
-            && let Some(pool) = managed::Object::pool(object)
+        Err(self.failed(&failure))
+    }
+
+    /// Sends all commands of a pipeline at once, and waits for their replies; an error reply is an error of its command.
+    pub(crate) async fn send_all(&mut self, pipeline: &Pipeline) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+        let Some(object) = self.object.as_mut().filter(|_| self.clean) else {
+            return Err(StoreError::not_applied("the connection to the store is broken"));
+        };
+        self.clean = false;
+        let replies = object.connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
+        let replies = replies.map_err(|error| self.failed(&error))?;
+        self.clean = true;
+        let mut checked = Vec::with_capacity(replies.len());
+        for reply in replies {
+            checked.push(match reply {
+                Value::ServerError(error) => Err(self.failed(&RedisError::from(error))),
+                value => Ok(value),
+            });
+        }
+        Ok(checked)
+    }
+
+    /// Notes whether the connection, and the others beside it, can be used after this.
+    fn failed(&mut self, failure: &RedisError) -> StoreError {
+        self.clean = !error::ends_connection(failure);
+        if error::ends_peer(failure)
+            && let Some(pool) = self.object.as_ref().and_then(managed::Object::pool)
         {
             // After a restart or a failover all idle connections are dead: not one batch each.
             pool.retain(|_, _| false);
         }
-        Err(StoreError::from_redis(&failure, true))
+        StoreError::from_redis(failure, true)
     }
 }
 
@@ -178,13 +220,14 @@ fn connection_info(url: &RedisUrl) -> Result<ConnectionInfo, StoreError> {
 mod tests {
     use super::*;
     use crate::store::embedded::Embedded;
+    use crate::tasks::Tasks;
 
     const REPLY: Duration = Duration::from_millis(150);
 
     async fn start(size: usize) -> (tempfile::TempDir, Embedded, Pool) {
         let folder = tempfile::tempdir().unwrap();
         let config = Config { data_dir: folder.path().to_path_buf(), ..Config::default() };
-        let embedded = Embedded::start(&config).await.unwrap();
+        let embedded = Embedded::start(&config, &Tasks::alone()).await.unwrap();
         let limits = Limits { size, wait: REPLY, connect: Duration::from_secs(1), reply: REPLY };
         let pool = Pool::new(embedded.url(), limits).unwrap();
         (folder, embedded, pool)
@@ -237,7 +280,7 @@ mod tests {
         assert_eq!(connection.send(cmd("ECHO").arg("on")).await, bulk("on"));
 
         let began = std::time::Instant::now();
-        assert_eq!(pool.get().await.err().unwrap().kind(), "not_applied");
+        assert_eq!(pool.get().await.err(), Some(StoreError::Busy));
         assert!(began.elapsed() < 4 * REPLY);
         drop(connection);
         assert_eq!(open_and_idle(&pool), (1, 1));

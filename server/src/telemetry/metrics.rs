@@ -21,7 +21,7 @@ const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256
 
 /// Every kind of store error, the label of `inventory_sentinel_store_errors_total`.
 pub(crate) const STORE_ERROR_KINDS: &[&str] =
-    &["not_applied", "unknown", "full", "corrupt", "newer", "denied", "foreign", "no_script", "closed"];
+    &["not_applied", "unknown", "full", "corrupt", "newer", "denied", "foreign", "busy", "no_script", "closed"];
 
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal,)+ }) => {
@@ -30,9 +30,9 @@ macro_rules! labels {
         pub(crate) enum $name { $($(#[$variant_doc])* $variant,)+ }
 
         impl $name {
-            const ALL: &[$name] = &[$($name::$variant,)+];
+            pub(crate) const ALL: &[$name] = &[$($name::$variant,)+];
 
-            const fn label(self) -> &'static str {
+            pub(crate) const fn label(self) -> &'static str {
                 match self { $($name::$variant => $label,)+ }
             }
         }
@@ -86,6 +86,32 @@ labels! {
     }
 }
 
+labels! {
+    /// The kinds of tasks that a server runs.
+    Task {
+        /// Sends the batches of a lane.
+        LaneWorker = "lane_worker",
+        /// Reads the events of a namespace that somebody watches.
+        FeedReader = "feed_reader",
+        /// Reads events for one stream that is behind the reader.
+        CatchUp = "catch_up",
+        /// Applies one message of an ImportStock.
+        Import = "import",
+        /// Looks namespaces up in the store.
+        NamespaceSearch = "namespace_search",
+        Sweeper = "sweeper",
+        /// Checks whether the store can be used.
+        StoreProbe = "store_probe",
+        /// Writes the state folder.
+        WitnessFile = "witness_file",
+        AdminPort = "admin_port",
+        /// Supervises the child process.
+        EmbeddedRedis = "embedded_redis",
+        /// Handles one call.
+        Call = "call",
+    }
+}
+
 /// The metrics of one server. Handles are resolved once: nothing is looked up on a call's way.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -105,6 +131,9 @@ pub(crate) struct Metrics {
     watches: IntGauge,
     cut_off: IntCounter,
     transport: TransportMetrics,
+    sweep_failures: IntCounter,
+    task_panics: IntCounterVec,
+    task_restarts: IntCounterVec,
 }
 
 /// The operations with a counter of their own, by their place in [`Operation`].
@@ -157,6 +186,20 @@ impl Metrics {
             store_errors.with_label_values(&[kind]);
         }
         registry.register(Box::new(store_errors.clone()))?;
+
+        let by_task = |name: &str, help: &str| -> prometheus::Result<IntCounterVec> {
+            let tasks = IntCounterVec::new(Opts::new(name, help), &["task"])?;
+            for task in Task::ALL {
+                tasks.with_label_values(&[task.label()]);
+            }
+            registry.register(Box::new(tasks.clone()))?;
+            Ok(tasks)
+        };
+        let task_panics = by_task("inventory_sentinel_task_panics_total", "Tasks that panicked: defects, by task.")?;
+        let task_restarts = by_task(
+            "inventory_sentinel_task_restarts_total",
+            "Tasks that were started again because they ended, by task.",
+        )?;
 
         let build = IntGaugeVec::new(
             Opts::new("inventory_sentinel_build_info", "Always 1; the label names the version."),
@@ -227,6 +270,12 @@ impl Metrics {
                 "inventory_sentinel_watches_cut_off_total",
                 "Streams ended because they were not read fast enough.",
             )?,
+            sweep_failures: counter(
+                "inventory_sentinel_sweep_failures_total",
+                "Attempts of the sweeper to sweep a partition, or to open a namespace, that failed.",
+            )?,
+            task_panics,
+            task_restarts,
             registry,
         })
     }
@@ -298,6 +347,21 @@ impl Metrics {
     /// Those of the gRPC port.
     pub(crate) fn transport(&self) -> TransportMetrics {
         self.transport.clone()
+    }
+
+    /// The sweeper could not sweep a partition, or open a namespace.
+    pub(crate) fn inc_sweep_failure(&self) {
+        self.sweep_failures.inc();
+    }
+
+    /// A task panicked.
+    pub(crate) fn inc_task_panic(&self, task: Task) {
+        self.task_panics.with_label_values(&[task.label()]).inc();
+    }
+
+    /// A task was started again.
+    pub(crate) fn inc_task_restart(&self, task: Task) {
+        self.task_restarts.with_label_values(&[task.label()]).inc();
     }
 
     /// Everything, in the Prometheus text format.

@@ -2,12 +2,13 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use tokio::{
-    sync::broadcast::{Receiver, error::RecvError},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
-use super::{Hub, PROGRESS, Position, WatchError, Watcher, feed::Listener};
+use super::{
+    Hub, PROGRESS, Position, Reading, WatchError, Watcher,
+    feed::{Feed, Listener},
+    ring::{Overtaken, RingReader},
+};
 
 pub(crate) use super::feed::Told;
 use crate::{
@@ -24,8 +25,12 @@ pub(crate) struct ChangesWatch {
     terms: Box<[Term]>,
     /// Read from the store, and not handed on yet.
     read: VecDeque<Arc<Told>>,
+    /// The read of the store that is under way.
+    reading: Option<Reading<VecDeque<Arc<Told>>>>,
+    /// The question to the store whether this stream has lost its place.
+    refuting: Option<Reading<Vec<u16>>>,
     /// The ring, once the stream is near enough.
-    ring: Option<Receiver<Arc<Told>>>,
+    ring: Option<RingReader<Arc<Told>>>,
     /// When something was handed on last.
     last: Option<Instant>,
 }
@@ -51,42 +56,55 @@ impl ChangesWatch {
     pub(crate) async fn open(hub: &Hub, namespace: &Namespace, start: Start) -> Result<Self, WatchError> {
         let watcher = hub.watcher(namespace).await?;
         let feed = &watcher.feed;
-        let mut read = VecDeque::new();
         let mut terms: Box<[Term]> = feed.claims().into_iter().map(|claim| claim.term).collect();
         let after = match start {
             Start::Now => feed.position(),
             Start::Oldest => {
                 // Where nothing is kept, from now on.
                 let mut oldest = feed.position();
-                for (partition, after) in (0..).zip(&mut oldest.0) {
-                    if let Some(entry) = feed.read(partition, 0).await?.into_iter().next() {
-                        *after = entry.first;
+                let mut firsts = watcher.read(async |feed| {
+                    let mut firsts = Vec::new();
+                    for partition in 0..feed.partitions() as u16 {
+                        firsts.push(feed.read_first(partition).await?);
+                    }
+                    Ok(firsts)
+                });
+                for ((after, term), first) in oldest.0.iter_mut().zip(&mut terms).zip(firsts.result().await?) {
+                    if let Some(first) = first {
+                        *after = first;
                         // Which term wrote what came before is not known.
-                        terms[usize::from(partition)] = Term::NONE;
+                        *term = Term::NONE;
                     }
                 }
                 oldest
             }
             Start::Behind(claims) => {
-                let refuted = feed.refuted(&claims).await?;
-                if !refuted.is_empty() {
-                    return Err(WatchError::Compacted(refuted));
-                }
                 let position = Position(claims.iter().map(|claim| claim.sequence).collect());
                 terms = claims.iter().map(|claim| claim.term).collect();
-                // A store that is behind the token has lost what the token stands for.
-                if !feed.position().covers(&position.0) && !feed.ask().await?.covers(&position.0) {
-                    return Err(WatchError::Compacted(Vec::new()));
-                }
+                let sequences = position.clone();
+                let mut checked = watcher.read(async move |feed| {
+                    let refuted = feed.refuted(&claims).await?;
+                    if !refuted.is_empty() {
+                        return Err(WatchError::Compacted(refuted));
+                    }
+                    // A store that is behind the token has lost what the token stands for.
+                    if !feed.position().covers(&sequences.0) && !feed.ask().await?.covers(&sequences.0) {
+                        return Err(WatchError::Compacted(Vec::new()));
+                    }
+                    Ok(())
+                });
+                checked.result().await?;
                 position
             }
         };
+        let mut read = VecDeque::new();
         if !after.covers(&feed.position().0) {
-            let _permit = watcher.catching_up.acquire().await;
-            read = behind(&watcher, &after).await?;
+            let after = after.clone();
+            read = watcher.read(async move |feed| behind(&feed, &after).await).result().await?;
         }
         let listener = watcher.feed.listen();
-        Ok(Self { watcher, listener, after, terms, read, ring: None, last: None })
+        let (reading, refuting) = (None, None);
+        Ok(Self { watcher, listener, after, terms, read, reading, refuting, ring: None, last: None })
     }
 
     /// Up to here everything has been handed on: a place in the history of each partition.
@@ -97,13 +115,17 @@ impl ChangesWatch {
     /// The next entry, as soon as there is one, or that there is none. Where the reader has lost its place, the store
     /// decides whether the stream has lost it too.
     pub(crate) async fn next(&mut self) -> Result<Heard, WatchError> {
-        match self.next_entry().await {
-            Err(WatchError::Lost) => {
-                let refuted = self.watcher.feed.refuted(&self.claims()).await.unwrap_or_default();
-                Err(if refuted.is_empty() { WatchError::Lost } else { WatchError::Compacted(refuted) })
+        if self.refuting.is_none() {
+            match self.next_entry().await {
+                Err(WatchError::Lost) => {}
+                next => return next,
             }
-            next => next,
         }
+        let claims = self.claims();
+        let refuting =
+            self.refuting.get_or_insert_with(|| self.watcher.read(async move |feed| feed.refuted(&claims).await));
+        let refuted = refuting.result().await.unwrap_or_default();
+        Err(if refuted.is_empty() { WatchError::Lost } else { WatchError::Compacted(refuted) })
     }
 
     async fn next_entry(&mut self) -> Result<Heard, WatchError> {
@@ -122,6 +144,12 @@ impl ChangesWatch {
 
     /// Reads on from the store, or joins the ring if that is near.
     async fn catch_up(&mut self) -> Result<(), WatchError> {
+        if let Some(reading) = &mut self.reading {
+            let read = reading.result().await;
+            self.reading = None;
+            self.read = read?;
+            return Ok(());
+        }
         let ring = self.watcher.feed.subscribe();
         // Whatever is not up to here comes by the ring.
         if self.after.covers(&self.watcher.feed.position().0) {
@@ -131,8 +159,8 @@ impl ChangesWatch {
         if self.watcher.feed.is_lost() {
             return Err(WatchError::Lost);
         }
-        let _permit = self.watcher.catching_up.acquire().await;
-        self.read = behind(&self.watcher, &self.after).await?;
+        let after = self.after.clone();
+        self.reading = Some(self.watcher.read(async move |feed| behind(&feed, &after).await));
         Ok(())
     }
 
@@ -143,13 +171,12 @@ impl ChangesWatch {
         let progress = self.last.map_or_else(Instant::now, |last| last + PROGRESS);
         tokio::select! {
             biased;
-            told = ring.recv() => match told {
+            told = ring.next() => match told {
                 Ok(told) => self.hand_on(told),
-                Err(RecvError::Lagged(_)) => {
+                Err(Overtaken) => {
                     self.watcher.metrics.inc_cut_off();
                     Err(WatchError::TooSlow)
                 }
-                Err(RecvError::Closed) => Err(WatchError::Lost),
             },
             _ = timeout_at(progress, self.listener.anything()) => {
                 if self.watcher.feed.is_lost() {
@@ -188,11 +215,11 @@ impl ChangesWatch {
 }
 
 /// Entries of the store that lie behind a position, of the first partition that has some.
-async fn behind(watcher: &Watcher, after: &Position) -> Result<VecDeque<Arc<Told>>, WatchError> {
-    let position = watcher.feed.position();
+async fn behind(feed: &Feed, after: &Position) -> Result<VecDeque<Arc<Told>>, WatchError> {
+    let position = feed.position();
     for (partition, (&after, &is)) in (0..).zip(after.0.iter().zip(&position.0)) {
         if after < is {
-            let entries = watcher.feed.read(partition, after).await?;
+            let entries = feed.read(partition, after).await?;
             // What the reader has had is there, or was trimmed.
             if entries.is_empty() {
                 return Err(WatchError::Compacted(Vec::new()));

@@ -2,16 +2,23 @@
 //! own, and hands what it reads to everybody: the table, and a ring of the last entries.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{
-    sync::{OnceCell, broadcast, watch},
+    sync::{OnceCell, watch},
     time::{Instant, sleep},
 };
 
-use super::{Position, WatchError, table::Table};
+use super::{
+    Position, WatchError,
+    ring::{Ring, RingReader},
+    table::{MAX_GONE, Table},
+};
 use crate::{
     domain::{Happened, HistoryPoint, Knowledge, NamespaceName, Term, Verdict},
     namespaces::Namespace,
@@ -24,11 +31,13 @@ use crate::{
         pool::Connection,
         wire::{Batch, PartitionState},
     },
+    tasks::{Task, Tasks},
     witness::{Observed, Witness},
 };
 
-/// Entries that are held ready for who reads events; who is further behind is cut off.
+/// Entries that are held ready for streams of events, and their bytes, about; a stream that is further behind is cut off.
 const RING: usize = 1_024;
+const RING_BYTES: usize = 8 << 20;
 /// Entries of a partition read at a time.
 const READ: usize = 64;
 /// Longest that one command waits for something to happen.
@@ -72,15 +81,19 @@ pub(super) struct Feed {
     heard: watch::Sender<Heard>,
     /// Sent whenever some SKU's protection has changed, and when the place is lost.
     flips: watch::Sender<()>,
-    ring: broadcast::Sender<Arc<Told>>,
+    ring: Arc<Ring<Arc<Told>>>,
     /// There once somebody has asked for it; loaded when `loaded` is set.
     table: Mutex<Option<Table>>,
     loaded: OnceCell<()>,
+    /// SKUs that the table may keep, beside those that are gone.
+    most_skus: usize,
+    /// The table has become larger than that, and is not kept any more.
+    is_too_large: AtomicBool,
 }
 
 impl Feed {
     /// A feed that begins with what happens from now on.
-    pub(super) async fn open(namespace: &Namespace, store: Arc<Store>) -> Result<Self, WatchError> {
+    pub(super) async fn open(namespace: &Namespace, store: Arc<Store>, most_skus: usize) -> Result<Self, WatchError> {
         let keys: Box<[_]> = namespace.partitions().map(|(_, keys)| keys).collect();
         let mut connection = store.connection().await?;
         let epochs = namespace.epochs.clone();
@@ -100,9 +113,11 @@ impl Feed {
             store,
             heard,
             flips: watch::channel(()).0,
-            ring: broadcast::channel(RING).0,
+            ring: Ring::new(RING, RING_BYTES),
             table: Mutex::new(None),
             loaded: OnceCell::new(),
+            most_skus,
+            is_too_large: AtomicBool::new(false),
         })
     }
 
@@ -178,7 +193,7 @@ impl Feed {
     }
 
     /// The entries from now on.
-    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<Told>> {
+    pub(super) fn subscribe(&self) -> RingReader<Arc<Told>> {
         self.ring.subscribe()
     }
 
@@ -193,6 +208,13 @@ impl Feed {
         Ok(events::read(&mut connection, &self.keys[usize::from(partition)], after, None, READ).await?)
     }
 
+    /// The sequence before the oldest entry that is kept, if one is.
+    pub(super) async fn read_first(&self, partition: u16) -> Result<Option<u64>, WatchError> {
+        let mut connection = self.store.connection().await?;
+        let entries = events::read(&mut connection, &self.keys[usize::from(partition)], 0, None, 1).await?;
+        Ok(entries.first().map(|entry| entry.first))
+    }
+
     /// Where the store itself is.
     pub(super) async fn ask(&self) -> Result<Position, WatchError> {
         let mut connection = self.store.connection().await?;
@@ -200,8 +222,21 @@ impl Feed {
     }
 
     /// Looks something up in the table, which [`Feed::load`] has made.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&Table) -> T) -> Option<T> {
-        self.table().as_ref().map(look)
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Table) -> T) -> Result<T, WatchError> {
+        self.check_size()?;
+        self.table().as_ref().map(look).ok_or(WatchError::Lost)
+    }
+
+    fn check_size(&self) -> Result<(), WatchError> {
+        if self.is_too_large.load(Ordering::Relaxed) { Err(WatchError::TooLarge(self.most_skus)) } else { Ok(()) }
+    }
+
+    /// Drops the table if it is larger than it may be.
+    fn keep_size(&self, table: &mut Option<Table>) {
+        if table.as_ref().is_some_and(|table| table.len() > self.most_skus + MAX_GONE) {
+            *table = None;
+            self.is_too_large.store(true, Ordering::Relaxed);
+        }
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, Option<Table>> {
@@ -210,14 +245,19 @@ impl Feed {
 
     /// Fills the table, if nobody has yet: from the lists, while the reader keeps it up to date.
     pub(super) async fn load(&self) -> Result<(), WatchError> {
+        self.check_size()?;
         let load = async {
+            let partitions: Vec<_> = self.keys.iter().cloned().zip(0..).map(|(keys, n)| (n, keys)).collect();
+            let mut connection = self.store.connection().await?;
+            // Before anything is kept of a namespace that is too large.
+            if lists::count_stock(&mut connection, &partitions).await? > self.most_skus as u64 {
+                return Err(WatchError::TooLarge(self.most_skus));
+            }
             {
-                // Not between two steps of the reader, who holds this lock while he moves on.
+                // Not between two steps of the reader, which holds this lock while it moves on.
                 let mut table = self.table();
                 *table = Some(Table::new(self.position()));
             }
-            let partitions: Vec<_> = self.keys.iter().cloned().zip(0..).map(|(keys, n)| (n, keys)).collect();
-            let mut connection = self.store.connection().await?;
             let mut from = None;
             loop {
                 let page = lists::stock(&mut connection, &partitions, Range { size: PAGE, from }).await?;
@@ -227,7 +267,9 @@ impl Feed {
                         table.load(sku.partition(partitions.len() as u16), sku, stock);
                     }
                 }
+                self.keep_size(&mut table);
                 drop(table);
+                self.check_size()?;
                 if page.next.is_none() {
                     return Ok(());
                 }
@@ -272,6 +314,7 @@ impl Feed {
                 }
                 told.push(Arc::new(Told { partition: partition as u16, entry }));
             }
+            self.keep_size(&mut table);
             // Before the ring: who subscribes and then asks for the position misses nothing.
             self.heard.send_modify(|heard| {
                 heard.position.0[partition] = at;
@@ -281,8 +324,8 @@ impl Feed {
             self.witnesses[partition].observe(HistoryPoint { epoch: self.epochs[partition], term, sequence: at });
         }
         for told in told {
-            // Nobody may be there to hear it.
-            let _ = self.ring.send(told);
+            let bytes = told.entry.memory();
+            self.ring.push(told, bytes);
         }
         if flipped {
             self.flips.send_replace(());
@@ -335,10 +378,11 @@ fn fenced_in(states: &[PartitionState]) -> Option<u16> {
 }
 
 /// Reads until nobody watches any more.
-pub(super) fn run(feed: &Arc<Feed>) {
+pub(super) fn run(feed: &Arc<Feed>, tasks: &Tasks) {
     let (feed, store) = (Arc::downgrade(feed), Arc::clone(&feed.store));
-    tokio::spawn(async move {
-        while let Err(error) = follow(&feed, &store).await {
+    let reader = Reader(feed);
+    tasks.spawn(Task::FeedReader, async move {
+        while let Err(error) = follow(&reader.0, &store).await {
             match error {
                 WatchError::Store(error) => {
                     // A missing permission is the health check's to log: once, not at each attempt.
@@ -347,17 +391,25 @@ pub(super) fn run(feed: &Arc<Feed>) {
                     }
                     sleep(AGAIN).await;
                 }
-                _ => {
-                    if let Some(feed) = feed.upgrade() {
-                        tracing::warn!(namespace = feed.name.as_str(), "the watch of a namespace has lost its place");
-                        feed.heard.send_modify(|heard| heard.lost = true);
-                        feed.flips.send_replace(());
-                    }
-                    return;
-                }
+                // The drop of the reader ends the feed.
+                _ => return,
             }
         }
     });
+}
+
+/// The reader of a feed, which is lost when the reader ends, whatever ends it: its streams end, and the next one starts
+/// a new feed.
+struct Reader(Weak<Feed>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(feed) = self.0.upgrade() {
+            tracing::warn!(namespace = feed.name.as_str(), "the watch of a namespace has lost its place");
+            feed.heard.send_modify(|heard| heard.lost = true);
+            feed.flips.send_replace(());
+        }
+    }
 }
 
 /// Reads on one connection for as long as it goes well; `Ok` when nobody watches any more.

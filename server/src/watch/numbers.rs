@@ -72,7 +72,7 @@ impl NumbersWatch {
             Some((position, claims)) if watcher.feed.refuted(&claims).await?.is_empty() => Some(position),
             _ => None,
         };
-        let resumed = resume.filter(|position| watcher.feed.look(|table| table.reaches(position)) == Some(true));
+        let resumed = resume.filter(|position| watcher.feed.look(|table| table.reaches(position)).unwrap_or(false));
         let stage = if resumed.is_none() { Stage::Snapshot } else { Stage::Live };
         let after = resumed.unwrap_or_else(|| Position::zero(watcher.feed.partitions()));
         Ok(Self { listener: watcher.feed.listen(), watcher, view, after, stage, last: None })
@@ -164,7 +164,7 @@ impl NumbersWatch {
                 }
             }
         };
-        watcher.feed.look(look).ok_or(WatchError::Lost)
+        watcher.feed.look(look)
     }
 }
 

@@ -9,7 +9,7 @@ use super::Position;
 use crate::domain::{Sku, Stock};
 
 /// SKUs that are gone and still remembered.
-const MAX_GONE: usize = 100_000;
+pub(super) const MAX_GONE: usize = 100_000;
 
 /// Which changes are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +81,11 @@ impl Table {
             horizon: position.clone(),
             position,
         }
+    }
+
+    /// SKUs that are kept, those that are gone among them.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
     }
 
     /// Whether it can be told what has changed since.

@@ -9,7 +9,7 @@ use inventory_sentinel::{
         reserve_response::Result as Reserved,
     },
 };
-use sentinel_tests::{Event, History, SentinelProcess, Shop, assert_refused, new_id, order};
+use sentinel_tests::{Event, History, Redis, SentinelProcess, Shop, assert_refused, new_id, order};
 use tonic::{Code, Status};
 
 /// Most entries of one batch.
@@ -315,4 +315,42 @@ async fn many_stocks_are_read_in_one_call() {
     assert_refused(read(&shop, &["a", ""]).await, Reason::EmptySku, Some("skus[1]"));
     assert_refused(read(&shop, &["a", "b", "p s"]).await, Reason::InvalidSku, Some("skus[2]"));
     assert_refused(read(&server.shop("n n"), &["a"]).await, Reason::InvalidNamespace, Some("namespace_id"));
+}
+
+/// One read of the store for all of them. The health check and the sweeper read beside it.
+#[tokio::test]
+async fn a_batch_that_names_many_unknown_namespaces_costs_one_read_of_the_store() {
+    const READS: i64 = 64;
+    let redis = Redis::start().await;
+    let server = SentinelProcess::on(&redis).await;
+    let reads = async || {
+        let stats: String = redis.ask("INFO stats").await;
+        let reads = stats.lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
+        reads.expect("a number").trim().parse::<i64>().expect("a number")
+    };
+    let operations = (0..512).map(|i| v1::BatchOperation {
+        operation: Some(Ask::GetStock(v1::GetStockRequest { namespace_id: format!("ghost-{i}"), sku: "ps5".into() })),
+        ..Default::default()
+    });
+    let request = v1::BatchRequest { operations: operations.collect() };
+    let before = reads().await;
+    let began = std::time::Instant::now();
+    let results = server.checkout().batch(request.clone()).await.expect("a batch").into_inner().results;
+    let (took, cost) = (began.elapsed(), reads().await - before);
+    assert_eq!(results.len(), 512);
+    for result in results {
+        let Some(Told::Failure(failure)) = result.result else { panic!("no failure") };
+        assert_eq!(failure.reason, "SKU_NOT_FOUND");
+    }
+    assert!(took < std::time::Duration::from_secs(1), "{took:?}");
+    assert!(cost < READS, "{cost} reads");
+
+    // Another server makes some of them: that is seen at once.
+    let other = SentinelProcess::on(&redis).await;
+    for i in [0, 7, 511] {
+        other.shop(&format!("ghost-{i}")).supply("ps5", 1).await;
+    }
+    let results = server.checkout().batch(request).await.expect("a batch").into_inner().results;
+    let found: Vec<_> = (0..512).filter(|i| matches!(results[*i].result, Some(Told::GetStock(_)))).collect();
+    assert_eq!(found, [0, 7, 511]);
 }

@@ -508,3 +508,48 @@ async fn the_client_lists_imports_and_protects() {
     assert_eq!(resolved.items, [sold.value]);
     assert_eq!(sentinel.list_namespaces().size(10).await.expect("a page").items, ["sale"]);
 }
+
+/// Lists and audits have connections of their own: who waits for one of those takes none from a buyer.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_take_no_connection_from_checkout() {
+    let redis = Redis::start().await;
+    let flags = "--pool-size 1 --pool-wait 20ms --batches-in-flight 1";
+    let server = SentinelProcess::launch().on(&redis).flags(flags).start().await;
+    let shop = server.shop("sale");
+    let rows: Vec<_> = (0..5_000).map(|i| row(format!("sku-{i}"), 1_000)).collect();
+    send(&shop, import(&shop, &rows, "warm-up")).await.expect("an import");
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut readers = tokio::task::JoinSet::new();
+    for i in 0..64 {
+        let (shop, done) = (shop.clone(), done.clone());
+        readers.spawn(async move {
+            let (mut pages, mut refused) = (0, 0);
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let request =
+                    v1::ListStockRequest { namespace_id: "sale".into(), page_size: 1_000, ..Default::default() };
+                let listed = match i {
+                    0 => shop.try_audit().await.map(drop),
+                    _ => shop.admin.clone().list_stock(request).await.map(drop),
+                };
+                match listed {
+                    Ok(()) => pages += 1,
+                    Err(status) => {
+                        assert_eq!(reason(&status), Reason::Overloaded, "{status:?}");
+                        refused += 1;
+                    }
+                }
+            }
+            (pages, refused)
+        });
+    }
+    for i in 0..200 {
+        shop.hold(&format!("sku-{i}"), 1).await;
+    }
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (mut pages, mut refused) = (0, 0);
+    while let Some(reader) = readers.join_next().await {
+        let (its_pages, its_refused) = reader.expect("a reader is answered or refused");
+        (pages, refused) = (pages + its_pages, refused + its_refused);
+    }
+    assert!(pages > 0 && refused > 0, "{pages} pages, {refused} refused");
+}

@@ -29,6 +29,8 @@ mod stock;
 mod store;
 mod storm;
 mod strangers;
+mod supervision;
+mod sweeps;
 mod telemetry;
 mod watch;
 mod watch_client;

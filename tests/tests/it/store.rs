@@ -1,6 +1,12 @@
 //! Redis is not as it should be: without its scripts, with foreign data, away, or unfit.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use deadpool_redis::redis::{Cmd, cmd};
 use inventory_sentinel::{Reason, v1};
@@ -136,6 +142,88 @@ async fn an_audit_finds_what_does_not_add_up() {
     assert_eq!(kinds().await, [Kind::NoDeadline], "a hold that would never end");
     redis.query::<()>(cmd("ZADD").arg(deadlines).arg(entries[0].1).arg(&entries[0].0)).await;
     shop.audit().await;
+}
+
+/// Many times what fits into the memory of an audit: it takes many passes, and callers go on meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_in_many_passes_is_exact() {
+    use inventory_sentinel::v1::AuditFindingKind as Kind;
+    const SKUS: usize = 500;
+    const HOLDS: usize = 3_000;
+
+    let redis = Redis::start_in_memory().await;
+    let flags = "--durability fast --audit-memory 65536 --sweep-interval 20ms";
+    let server = SentinelProcess::launch().on(&redis).flags(flags).start().await;
+    let shop = server.shop("sale");
+    let rows = (0..SKUS).map(|i| v1::ImportRow { sku: format!("sku-{i}"), on_hand: 100_000 }).collect();
+    let message = v1::ImportStockRequest { namespace_id: "sale".into(), request_id: new_id(), rows, overwrite: false };
+    let mut import = shop.admin.clone().import_stock(tokio_stream::iter([message])).await.expect("a stream");
+    import.get_mut().message().await.expect("an answer").expect("an answer");
+    let mut buyers = JoinSet::new();
+    for buyer in 0..20 {
+        let shop = shop.clone();
+        buyers.spawn(async move {
+            for i in 0..HOLDS / 20 {
+                let (one, other) =
+                    (format!("sku-{}", (buyer + i) % SKUS), format!("sku-{}", (buyer + 7 * i + 1) % SKUS));
+                let lines = [(one.as_str(), 2), (other.as_str(), 1)];
+                shop.hold_order(order(if one == other || i % 2 == 0 { &lines[..1] } else { &lines })).await;
+            }
+        });
+    }
+    buyers.join_all().await;
+    assert_eq!(shop.audit().await.pending_reservations, HOLDS as i64);
+
+    let done = Arc::new(AtomicBool::new(false));
+    let mut buyers = JoinSet::new();
+    for buyer in 0..8 {
+        let (shop, done) = (shop.clone(), Arc::clone(&done));
+        buyers.spawn(async move {
+            for i in buyer.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                let sku = format!("sku-{}", i * 31 % SKUS);
+                let hold = shop.hold_for(&sku, 3, Duration::from_millis(if i % 4 == 0 { 5 } else { 60_000 })).await;
+                let (id, part) = (&hold.reservation_id, [(sku.as_str(), 1)]);
+                match i % 4 {
+                    1 => drop(shop.commit(id).await.expect("sold")),
+                    2 => drop(shop.rollback(id).await.expect("given back")),
+                    3 => {
+                        let sold = shop.commit_lines(id, &part, v1::RestPolicy::Keep, &new_id()).await;
+                        sold.expect("sold in part");
+                        shop.extend(id, Duration::from_secs(90), &new_id()).await.expect("held for longer");
+                    }
+                    _ => {}
+                }
+            }
+        });
+    }
+    for _ in 0..3 {
+        shop.audit().await;
+    }
+    done.store(true, Ordering::Relaxed);
+    buyers.join_all().await;
+    shop.audit().await;
+
+    // What is wrong is found all the same.
+    let stock = "is:{sale/0}:stock";
+    for i in 0..SKUS {
+        let sku = format!("sku-{i}");
+        let mut record: Vec<u8> = redis.query(&Cmd::hget(stock, &sku)).await;
+        // One unit more is held, and one less is available.
+        record[5] = record[5].wrapping_sub(1);
+        record[11] = record[11].wrapping_add(1);
+        if record[5] != 255 && record[11] != 0 {
+            redis.query::<()>(&Cmd::hset(stock, &sku, record)).await;
+            let audit = shop.try_audit().await.expect("an audit");
+            let findings: Vec<_> =
+                audit.findings.iter().map(|finding| (finding.kind(), finding.sku.as_str())).collect();
+            assert_eq!(findings, [(Kind::HeldMismatch, sku.as_str())]);
+            return;
+        }
+    }
+    panic!("no SKU to tamper with");
 }
 
 #[tokio::test]

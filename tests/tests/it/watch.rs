@@ -376,3 +376,42 @@ async fn there_are_no_more_streams_than_allowed() {
     drop((first, more));
     eventually("there is room for another namespace", async || Feed::open(&other, "", false).await.ok()).await;
 }
+
+/// Eight streams with much to read, which is as many as may read the store at a time. None of them is read any more.
+#[tokio::test]
+async fn streams_that_are_not_read_hold_no_other_back() {
+    let redis = Redis::start_in_memory().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--durability fast").start().await;
+    let (shop, other) = (server.shop("sale"), server.shop("other"));
+    // One read of the store gives less than a stream may have under way: so it is soon in the middle of the next read.
+    let name = format!("{:0>128}", 1);
+    shop.supply(&name, 1_000_000).await;
+    for _ in 0..1_500 {
+        shop.hold(&name, 1).await;
+    }
+    other.supply("ps5", 100).await;
+    for _ in 1..20 {
+        other.hold("ps5", 1).await;
+    }
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        let narrow = tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc())).expect("an address");
+        let narrow = narrow.initial_stream_window_size(65_535).connect().await.expect("a connection");
+        let mut shop = shop.clone();
+        shop.events = v1::inventory_events_client::InventoryEventsClient::new(narrow);
+        let mut feed = Feed::open(&shop, "", true).await.expect("a stream");
+        feed.next().await.expect("a response");
+        unread.push(feed);
+    }
+    for _ in 0..5 {
+        let all = async {
+            let mut feed = Feed::open(&other, "", true).await.expect("a stream");
+            while feed.events.len() < 20 {
+                feed.next().await.expect("a response");
+            }
+            assert_gapless(&feed.events, 1);
+        };
+        timeout(BOUND, all).await.expect("all events of the other namespace");
+    }
+    drop(unread);
+}

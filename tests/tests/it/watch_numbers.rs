@@ -233,3 +233,22 @@ async fn a_thousand_watchers_are_one_reader() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_namespace_with_too_many_skus_is_not_kept_for_who_watches_numbers() {
+    let server = SentinelProcess::launch().flags("--max-watched-skus 3").start().await;
+    let (small, large) = (server.shop("small"), server.shop("large"));
+    for i in 0..4 {
+        large.supply(&format!("sku-{i}"), 1).await;
+    }
+    small.supply("ps5", 1).await;
+    let request = v1::WatchStockRequest { namespace_id: "large".into(), ..Default::default() };
+    assert_refused(large.events.clone().watch_stock(request).await, Reason::TooManyWatches, None);
+    let request = v1::WatchProtectedRequest { namespace_id: "large".into(), ..Default::default() };
+    assert_refused(large.checkout.clone().watch_protected(request).await, Reason::TooManyWatches, None);
+    let mut feed = super::watch::Feed::open(&large, "", true).await.expect("events are not kept by SKU");
+    feed.catch_up().await;
+    assert_eq!(feed.events.len(), 4);
+    let mut stream = watch_stock(&small, &[], Duration::from_millis(50), "").await;
+    assert_eq!(available(&next(&mut stream).await.expect("a snapshot"))["ps5"], Some(1));
+}

@@ -47,7 +47,7 @@ async fn it_is_fit_comes_back_after_a_kill_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data with a space");
     let config = config(&data);
-    let embedded = Embedded::start(&config).await.unwrap();
+    let embedded = Embedded::start(&config, &Tasks::alone()).await.unwrap();
     assert_eq!(fs::metadata(&data).unwrap().permissions(), std::os::unix::fs::PermissionsExt::from_mode(0o40700));
 
     let pool = Pool::new(embedded.url(), Limits::from(&config)).unwrap();
@@ -81,8 +81,8 @@ async fn it_is_fit_comes_back_after_a_kill_and_leaves_nothing_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_has_one_server() {
     let folder = tempfile::tempdir().unwrap();
-    let embedded = Embedded::start(&config(folder.path())).await.unwrap();
-    match Embedded::start(&config(folder.path())).await {
+    let embedded = Embedded::start(&config(folder.path()), &Tasks::alone()).await.unwrap();
+    match Embedded::start(&config(folder.path()), &Tasks::alone()).await {
         Err(EmbeddedError::InUse { holder, .. }) => assert_eq!(holder, Some(std::process::id())),
         other => panic!("{:?}", other.err()),
     }
@@ -108,7 +108,7 @@ async fn an_orphan_is_stopped_before_a_new_child_starts() {
     });
     until("the orphan's start", async || folder.path().join("redis.sock").exists()).await;
 
-    let embedded = Embedded::start(&config(folder.path())).await.unwrap();
+    let embedded = Embedded::start(&config(folder.path()), &Tasks::alone()).await.unwrap();
     assert_ne!(child_pid(folder.path()).unwrap(), pid);
     assert!(reaper.await.unwrap().unwrap().success(), "the orphan stopped in order");
     embedded.stop().await;
@@ -118,7 +118,7 @@ async fn an_orphan_is_stopped_before_a_new_child_starts() {
 async fn a_long_path_has_its_socket_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("x".repeat(120));
-    let embedded = Embedded::start(&config(&data)).await.unwrap();
+    let embedded = Embedded::start(&config(&data), &Tasks::alone()).await.unwrap();
     let shown = embedded.url().to_string();
     assert!(shown.contains("inventory-sentinel-"), "{shown}");
     embedded.stop().await;
@@ -132,7 +132,7 @@ async fn a_child_that_cannot_start_says_why() {
     fs::create_dir(&aof).unwrap();
     fs::write(aof.join("appendonly.aof.manifest"), "garbage\n").unwrap();
     let began = Clock::now();
-    let error = Embedded::start(&config(folder.path())).await.err().unwrap().to_string();
+    let error = Embedded::start(&config(folder.path()), &Tasks::alone()).await.err().unwrap().to_string();
     assert!(error.contains("manifest"), "{error}");
     assert!(began.elapsed() < PATIENCE);
 }

@@ -1,0 +1,93 @@
+//! A tower layer that answers INTERNAL where the handler of a call panics. Counts the panic, and touches nothing else.
+
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tonic::body::Body;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    service::defect,
+    tasks::{Task, Tasks},
+    telemetry::panics,
+};
+
+/// Catches the panics of the services behind it.
+#[derive(Clone)]
+pub(crate) struct CatchLayer(pub(crate) Tasks);
+
+impl<S> Layer<S> for CatchLayer {
+    type Service = Catch<S>;
+
+    fn layer(&self, inner: S) -> Catch<S> {
+        Catch { inner, tasks: self.0.clone() }
+    }
+}
+
+/// The service that [`CatchLayer`] makes.
+#[derive(Clone)]
+pub(crate) struct Catch<S> {
+    inner: S,
+    tasks: Tasks,
+}
+
+impl<S> Service<Request<Body>> for Catch<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Caught<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // A call that waits for nothing is handled here already.
+        let _named = panics::name(Task::Call.label());
+        let inner = catch_unwind(AssertUnwindSafe(|| self.inner.call(request))).ok();
+        Caught { inner, tasks: self.tasks.clone() }
+    }
+}
+
+pin_project! {
+    /// A call whose panic is an answer.
+    pub(crate) struct Caught<F> {
+        #[pin]
+        inner: Option<F>,
+        tasks: Tasks,
+    }
+}
+
+impl<F, E> Future for Caught<F>
+where
+    F: Future<Output = Result<Response<Body>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let mut this = self.project();
+        let _named = panics::name(Task::Call.label());
+        let tasks = &*this.tasks;
+        let polled = this.inner.as_mut().as_pin_mut().and_then(|inner| {
+            catch_unwind(AssertUnwindSafe(|| {
+                tasks.fail_if_due(Task::Call);
+                inner.poll(context)
+            }))
+            .ok()
+        });
+        polled.unwrap_or_else(|| {
+            this.inner.set(None);
+            tasks.note_panic(Task::Call);
+            Poll::Ready(Ok(defect("the handler of the call panicked").into_http()))
+        })
+    }
+}

@@ -1,0 +1,282 @@
+//! Supervision of background tasks: each has a name and a declared reaction to its end, and a panic of one is counted.
+//! Uses the metrics and the panic log; knows nothing of the work that a task does.
+//!
+//! A task that serves somebody else, as a lane worker serves callers, holds a guard of its own that closes what it
+//! served when the task is dropped. This file makes sure that the drop happens, whatever ends the task.
+
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub(crate) use crate::telemetry::metrics::Task;
+use crate::telemetry::{metrics::Metrics, panics};
+
+/// First and longest pause before a task is started again.
+const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// A task that ran for so long starts with the first pause again.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// What happens when a task ends though the server runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reaction {
+    /// It is started again after a pause.
+    Restart,
+    /// The server drains and ends with an error.
+    StopServer,
+    /// What it served is closed, and all who wait for it are answered. It is made again when it is needed.
+    Close,
+    /// It served one caller, who is answered.
+    End,
+}
+
+impl Task {
+    /// The declared reaction to the end of each kind of task.
+    const fn reaction(self) -> Reaction {
+        match self {
+            Task::Sweeper | Task::StoreProbe | Task::WitnessFile | Task::AdminPort => Reaction::Restart,
+            // Its child is killed with it.
+            Task::EmbeddedRedis => Reaction::StopServer,
+            Task::LaneWorker | Task::FeedReader | Task::NamespaceSearch => Reaction::Close,
+            Task::CatchUp | Task::Import | Task::Call => Reaction::End,
+        }
+    }
+}
+
+/// All background tasks of one server.
+#[derive(Clone)]
+pub(crate) struct Tasks {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    metrics: Arc<Metrics>,
+    /// Ends the tasks that last as long as the server.
+    stop: CancellationToken,
+    /// Drains the server.
+    drain: CancellationToken,
+    /// The task whose end has stopped the server.
+    fatal: OnceLock<Task>,
+    tracker: TaskTracker,
+    faults: Faults,
+}
+
+impl Tasks {
+    /// No tasks yet; `drain` is cancelled by a task whose end stops the server.
+    pub(crate) fn new(metrics: Arc<Metrics>, drain: CancellationToken, faults: Faults) -> Self {
+        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        Self { inner: Arc::new(Inner { metrics, stop, drain, fatal: OnceLock::new(), tracker, faults }) }
+    }
+
+    /// Those of a test that has no server.
+    #[cfg(test)]
+    pub(crate) fn alone() -> Self {
+        Self::new(Arc::new(Metrics::new()), CancellationToken::new(), Faults::default())
+    }
+
+    /// Is cancelled when the tasks that last as long as the server should end.
+    pub(crate) fn stopping(&self) -> CancellationToken {
+        self.inner.stop.clone()
+    }
+
+    /// The task whose end has stopped the server, if one has.
+    pub(crate) fn fatal(&self) -> Option<Task> {
+        self.inner.fatal.get().copied()
+    }
+
+    /// Runs a task for as long as the server runs: starts it again whenever it ends before.
+    pub(crate) fn keep<F>(&self, task: Task, mut start: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        debug_assert_eq!(task.reaction(), Reaction::Restart);
+        let tasks = self.clone();
+        self.inner.tracker.spawn(async move {
+            let mut pause = RESTART_PAUSE.0;
+            loop {
+                let started = Instant::now();
+                tasks.guarded(task, start()).await;
+                if tasks.inner.stop.is_cancelled() {
+                    return;
+                }
+                if started.elapsed() >= STEADY {
+                    pause = RESTART_PAUSE.0;
+                }
+                tracing::error!(task = task.label(), ?pause, "a task ended and is started again");
+                tokio::select! {
+                    () = tasks.inner.stop.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(RESTART_PAUSE.1);
+                tasks.inner.metrics.inc_task_restart(task);
+            }
+        });
+    }
+
+    /// Runs a task without which the server can't go on: its end before `stopping` stops the server.
+    pub(crate) fn spawn_vital(
+        &self,
+        task: Task,
+        stopping: CancellationToken,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        debug_assert_eq!(task.reaction(), Reaction::StopServer);
+        let tasks = self.clone();
+        tokio::spawn(async move {
+            tasks.guarded(task, future).await;
+            if !stopping.is_cancelled() {
+                tracing::error!(task = task.label(), "a task ended without which the server can't go on");
+                // The first one is reported.
+                let _ = tasks.inner.fatal.set(task);
+                tasks.inner.drain.cancel();
+            }
+        })
+    }
+
+    /// Runs a task that ends by itself. Gives `None` if it panicked: then all that it held is dropped.
+    pub(crate) fn spawn<F>(&self, task: Task, future: F) -> JoinHandle<Option<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        debug_assert!(matches!(task.reaction(), Reaction::Close | Reaction::End));
+        tokio::spawn(self.guarded(task, future))
+    }
+
+    /// The future under the name of its task; a panic ends it, and is counted.
+    pub(crate) fn guarded<F: Future>(&self, task: Task, future: F) -> impl Future<Output = Option<F::Output>> + use<F> {
+        let tasks = self.clone();
+        let faults = tasks.inner.faults.clone();
+        let future = async move {
+            let mut future = pin!(future);
+            tokio::select! {
+                biased;
+                fault = faults.fault(task) => match fault {
+                    Fault::Panic => panic!("a test ends this task"),
+                    Fault::Stall => std::future::pending().await,
+                },
+                output = &mut future => output,
+            }
+        };
+        let guarded = Guarded { task, future: Some(Box::pin(future)) };
+        async move {
+            let output = guarded.await;
+            if output.is_none() {
+                tasks.note_panic(task);
+            }
+            output
+        }
+    }
+
+    /// Counts a panic of a task that is not run by this.
+    pub(crate) fn note_panic(&self, task: Task) {
+        self.inner.metrics.inc_task_panic(task);
+    }
+
+    /// Panics if a test has ordered it.
+    pub(crate) fn fail_if_due(&self, task: Task) {
+        if self.inner.faults.is_due(task) {
+            panic!("a test ends this task");
+        }
+    }
+
+    /// Waits until all tasks that last as long as the server have ended.
+    pub(crate) async fn stop(&self) {
+        self.inner.stop.cancel();
+        self.inner.tracker.close();
+        self.inner.tracker.wait().await;
+    }
+}
+
+/// A future that is dropped when it panics.
+struct Guarded<F> {
+    task: Task,
+    future: Option<Pin<Box<F>>>,
+}
+
+impl<F: Future> Future for Guarded<F> {
+    /// `None`: it panicked.
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let _named = panics::name(self.task.label());
+        let Some(future) = &mut self.future else { return Poll::Ready(None) };
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(polled) => polled.map(Some),
+            Err(_) => {
+                self.future = None;
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+/// Lets a test of this library make tasks of a server panic. A server that is started by the binary has none.
+#[doc(hidden)]
+#[derive(Clone, Debug, Default)]
+pub struct Faults(Option<Arc<[[Semaphore; 2]; Task::ALL.len()]>>);
+
+/// What befalls a task.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Panic,
+    /// It goes on no more, and does not end.
+    Stall,
+}
+
+impl Faults {
+    /// Faults that a test can order.
+    pub fn new() -> Self {
+        Self(Some(Arc::new(std::array::from_fn(|_| [Semaphore::new(0), Semaphore::new(0)]))))
+    }
+
+    /// The next poll of one task with this name panics.
+    ///
+    /// # Panics
+    /// If there is no such task.
+    pub fn panic_in(&self, name: &str) {
+        self.order(name, Fault::Panic);
+    }
+
+    /// One task with this name goes on no more.
+    ///
+    /// # Panics
+    /// If there is no such task.
+    pub fn stall(&self, name: &str) {
+        self.order(name, Fault::Stall);
+    }
+
+    fn order(&self, name: &str, fault: Fault) {
+        let task = Task::ALL.iter().find(|task| task.label() == name).expect("the name of a task");
+        if let Some(faults) = &self.0 {
+            faults[*task as usize][fault as usize].add_permits(1);
+        }
+    }
+
+    /// Waits for a fault of this task.
+    async fn fault(&self, task: Task) -> Fault {
+        let Some(faults) = &self.0 else { return std::future::pending().await };
+        let [panic, stall] = &faults[task as usize];
+        let (permit, fault) = tokio::select! {
+            permit = panic.acquire() => (permit, Fault::Panic),
+            permit = stall.acquire() => (permit, Fault::Stall),
+        };
+        if let Ok(permit) = permit {
+            permit.forget();
+        }
+        fault
+    }
+
+    /// The same without a wait.
+    fn is_due(&self, task: Task) -> bool {
+        let permit = self.0.as_ref().and_then(|faults| faults[task as usize][Fault::Panic as usize].try_acquire().ok());
+        permit.map(|permit| permit.forget()).is_some()
+    }
+}
