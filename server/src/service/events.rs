@@ -8,10 +8,32 @@ use crate::{
     store::events::{After, Change, Entry, Run},
 };
 
-/// What happened in one batch of a partition, by kind.
-pub(super) fn messages(partition: u16, epoch: u64, entry: &Entry) -> Vec<v1::Event> {
-    let changes = entry.runs.iter().flat_map(|run| run.changes.iter().map(move |change| (run, change)));
-    changes.map(|(run, change)| message(partition, epoch, entry, run, change)).collect()
+/// Where one change of an entry stands: its sequence, its run, and its place in the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) sequence: u64,
+    run: u32,
+    change: u32,
+}
+
+/// The changes of an entry behind this sequence, in the order in which they happened. Runs are by kind.
+pub(super) fn in_order(entry: &Entry, after: u64) -> Vec<Place> {
+    let mut places = Vec::new();
+    for (run, changes) in (0..).zip(entry.runs.iter().map(|run| &run.changes)) {
+        for (change, sequence) in (0..).zip(changes.iter().map(|change| change.sequence)) {
+            if sequence > after {
+                places.push(Place { sequence, run, change });
+            }
+        }
+    }
+    places.sort_unstable();
+    places
+}
+
+/// What happened there, as a message.
+pub(super) fn message_at(partition: u16, epoch: u64, entry: &Entry, place: Place) -> v1::Event {
+    let run = &entry.runs[place.run as usize];
+    message(partition, epoch, entry, run, &run.changes[place.change as usize])
 }
 
 fn message(partition: u16, epoch: u64, entry: &Entry, run: &Run, change: &Change) -> v1::Event {

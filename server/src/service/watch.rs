@@ -1,7 +1,7 @@
 //! The streams: WatchProtected, and `InventoryEvents`. Parses and answers; what there is to tell comes from the
 //! watch core. A stream is only asked for more when its caller has read what came before.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
 use inventory_sentinel::{
@@ -32,7 +32,7 @@ use crate::{
 /// SKUs that one WatchStock can name.
 const MAX_SKUS: usize = 1_000;
 /// Events of one response.
-const MAX_EVENTS: usize = 256;
+const MAX_EVENTS: usize = 128;
 /// Shortest time between two responses with changes of stock, unless the caller names one.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest and the longest that he can name.
@@ -170,49 +170,56 @@ impl Ending {
     }
 }
 
-/// A stream of events, as messages.
+/// A stream of events, as messages. Each is made when it is asked for: a stream that is not read holds no others.
 fn changes(desk: &Desk, namespace: Arc<Namespace>, watch: ChangesWatch) -> Answers<v1::WatchResponse> {
-    let state = (Ending::new(desk), namespace, watch, VecDeque::new());
-    Box::pin(stream::try_unfold(state, |(ending, namespace, mut watch, mut ready)| async move {
-        if ready.is_empty() {
+    let state = (Ending::new(desk), namespace, watch, None::<Telling>);
+    Box::pin(stream::try_unfold(state, |(ending, namespace, mut watch, mut telling)| async move {
+        loop {
+            if let Some(response) = telling.as_mut().and_then(|telling| telling.next(&namespace)) {
+                return Ok(Some((response, (ending, namespace, watch, telling))));
+            }
             let before = watch.claims();
-            let heard = ending.or(watch.next()).await?;
-            match heard {
+            match ending.or(watch.next()).await? {
                 Heard::Nothing => {
                     let resume_token = token::of_claims(&namespace, &watch.claims());
-                    ready.push_back(v1::WatchResponse { events: Vec::new(), resume_token });
+                    let response = v1::WatchResponse { events: Vec::new(), resume_token };
+                    return Ok(Some((response, (ending, namespace, watch, None))));
                 }
-                Heard::Entry(entry, after) => ready = responses(&namespace, before, &entry, after),
+                Heard::Entry(entry, after) => telling = Some(Telling::new(entry, after, before)),
             }
         }
-        Ok(ready.pop_front().map(|response| (response, (ending, namespace, watch, ready))))
     }))
 }
 
-/// What is new of an entry, in messages that are not too large.
-fn responses(
-    namespace: &Namespace,
-    mut claims: Vec<HistoryPoint>,
-    entry: &Told,
-    after: u64,
-) -> VecDeque<v1::WatchResponse> {
-    let at = usize::from(entry.partition);
-    let mut events = events::messages(entry.partition, namespace.epochs[at], &entry.entry);
-    events.retain(|event| event.sequence as u64 > after);
-    // Runs are by kind; the order in which things happened is that of the sequence.
-    events.sort_by_key(|event| event.sequence);
-    let mut events = events.into_iter().peekable();
-    let mut responses = VecDeque::new();
-    while events.peek().is_some() {
-        let events: Vec<_> = events.by_ref().take(MAX_EVENTS).collect();
-        if let Some(last) = events.last() {
-            let term = entry.entry.term.map_or(Term::NONE, |(term, _)| term);
-            claims[at] = HistoryPoint { term, sequence: last.sequence as u64, ..claims[at] };
-        }
-        let resume_token = token::of_claims(namespace, &claims);
-        responses.push_back(v1::WatchResponse { events, resume_token });
+/// An entry that is sent in messages which are not too large.
+struct Telling {
+    entry: Arc<Told>,
+    /// What is still to be sent, the last first.
+    places: Vec<events::Place>,
+    /// What has been sent, of each partition.
+    claims: Vec<HistoryPoint>,
+}
+
+impl Telling {
+    /// Of an entry of which what is behind this sequence is new.
+    fn new(entry: Arc<Told>, after: u64, claims: Vec<HistoryPoint>) -> Self {
+        let mut places = events::in_order(&entry.entry, after);
+        places.reverse();
+        Self { entry, places, claims }
     }
-    responses
+
+    fn next(&mut self, namespace: &Namespace) -> Option<v1::WatchResponse> {
+        let Told { partition, entry } = &*self.entry;
+        let at = usize::from(*partition);
+        let first = self.places.len().saturating_sub(MAX_EVENTS);
+        let places = self.places.split_off(first);
+        let last = places.first()?.sequence;
+        let message = |place| events::message_at(*partition, namespace.epochs[at], entry, place);
+        let events = places.into_iter().rev().map(message).collect();
+        let term = entry.term.map_or(Term::NONE, |(term, _)| term);
+        self.claims[at] = HistoryPoint { term, sequence: last, ..self.claims[at] };
+        Some(v1::WatchResponse { events, resume_token: token::of_claims(namespace, &self.claims) })
+    }
 }
 
 fn watched((sku, stock): (Sku, Option<Stock>)) -> v1::WatchedSku {

@@ -16,6 +16,11 @@ use crate::{
     namespaces::Namespace,
 };
 
+/// Bytes of memory that entries may take which a stream has read from the store and not handed on, beyond one entry.
+const READ_BYTES: usize = 32 * 1_024;
+/// Entries that one read asks for: the first, and most. An entry has up to 512 changes.
+const READ_COUNT: (usize, usize) = (4, 64);
+
 /// One stream.
 pub(crate) struct ChangesWatch {
     watcher: Watcher,
@@ -25,8 +30,10 @@ pub(crate) struct ChangesWatch {
     terms: Box<[Term]>,
     /// Read from the store, and not handed on yet.
     read: VecDeque<Arc<Told>>,
+    /// Entries that the next read asks for.
+    count: usize,
     /// The read of the store that is under way.
-    reading: Option<Reading<VecDeque<Arc<Told>>>>,
+    reading: Option<Reading<Batch>>,
     /// The question to the store whether this stream has lost its place.
     refuting: Option<Reading<Vec<u16>>>,
     /// The ring, once the stream is near enough.
@@ -97,14 +104,15 @@ impl ChangesWatch {
                 position
             }
         };
-        let mut read = VecDeque::new();
+        let mut batch = Batch { read: VecDeque::new(), count: READ_COUNT.0 };
         if !after.covers(&feed.position().0) {
             let after = after.clone();
-            read = watcher.read(async move |feed| behind(&feed, &after).await).result().await?;
+            batch = watcher.read(async move |feed| behind(&feed, &after, READ_COUNT.0).await).result().await?;
         }
+        let Batch { read, count } = batch;
         let listener = watcher.feed.listen();
         let (reading, refuting) = (None, None);
-        Ok(Self { watcher, listener, after, terms, read, reading, refuting, ring: None, last: None })
+        Ok(Self { watcher, listener, after, terms, read, count, reading, refuting, ring: None, last: None })
     }
 
     /// Up to here everything has been handed on: a place in the history of each partition.
@@ -145,9 +153,9 @@ impl ChangesWatch {
     /// Reads on from the store, or joins the ring if that is near.
     async fn catch_up(&mut self) -> Result<(), WatchError> {
         if let Some(reading) = &mut self.reading {
-            let read = reading.result().await;
+            let batch = reading.result().await;
             self.reading = None;
-            self.read = read?;
+            Batch { read: self.read, count: self.count } = batch?;
             return Ok(());
         }
         let ring = self.watcher.feed.subscribe();
@@ -159,8 +167,8 @@ impl ChangesWatch {
         if self.watcher.feed.is_lost() {
             return Err(WatchError::Lost);
         }
-        let after = self.after.clone();
-        self.reading = Some(self.watcher.read(async move |feed| behind(&feed, &after).await));
+        let (after, count) = (self.after.clone(), self.count);
+        self.reading = Some(self.watcher.read(async move |feed| behind(&feed, &after, count).await));
         Ok(())
     }
 
@@ -214,18 +222,33 @@ impl ChangesWatch {
     }
 }
 
+/// Entries of the store, and how many the next read should ask for.
+struct Batch {
+    read: VecDeque<Arc<Told>>,
+    count: usize,
+}
+
 /// Entries of the store that lie behind a position, of the first partition that has some.
-async fn behind(feed: &Feed, after: &Position) -> Result<VecDeque<Arc<Told>>, WatchError> {
+async fn behind(feed: &Feed, after: &Position, count: usize) -> Result<Batch, WatchError> {
     let position = feed.position();
     for (partition, (&after, &is)) in (0..).zip(after.0.iter().zip(&position.0)) {
         if after < is {
-            let entries = feed.read(partition, after).await?;
+            let mut entries = feed.read(partition, after, count).await?;
             // What the reader has had is there, or was trimmed.
             if entries.is_empty() {
                 return Err(WatchError::Compacted(Vec::new()));
             }
-            return Ok(entries.into_iter().map(|entry| Arc::new(Told { partition, entry })).collect());
+            let mut memory = 0;
+            let fitting = entries.iter().take_while(|entry| {
+                memory += entry.memory();
+                memory <= READ_BYTES
+            });
+            let fitting = fitting.count().max(1);
+            let count = if memory > READ_BYTES { fitting } else { (count * 2).min(READ_COUNT.1) };
+            entries.truncate(fitting);
+            let read = entries.into_iter().map(|entry| Arc::new(Told { partition, entry })).collect();
+            return Ok(Batch { read, count });
         }
     }
-    Ok(VecDeque::new())
+    Ok(Batch { read: VecDeque::new(), count })
 }

@@ -202,10 +202,10 @@ impl Feed {
         Listener { heard: self.heard.subscribe(), flips: self.flips.subscribe() }
     }
 
-    /// Entries of the store itself, for who is further behind than the ring.
-    pub(super) async fn read(&self, partition: u16, after: u64) -> Result<Vec<Entry>, WatchError> {
+    /// So many entries of the store itself at most, for a stream that is further behind than the ring.
+    pub(super) async fn read(&self, partition: u16, after: u64, count: usize) -> Result<Vec<Entry>, WatchError> {
         let mut connection = self.store.connection().await?;
-        Ok(events::read(&mut connection, &self.keys[usize::from(partition)], after, None, READ).await?)
+        Ok(events::read(&mut connection, &self.keys[usize::from(partition)], after, None, count).await?)
     }
 
     /// The sequence before the oldest entry that is kept, if one is.
