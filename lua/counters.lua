@@ -12,11 +12,16 @@ if n > 0 then
     local bytes = values[i]
     if bytes then
       if #bytes < 31 then fail('SENTINELCORRUPT stock record') end
-      local stock = { unpack_bytes('>I6I6I6I6I6B', bytes) }
+      -- Of the usual record of a SKU with holds the bound comes with the counters.
+      local stock = { unpack_bytes(#bytes == 37 and '>I6I6I6I6I6BI6' or '>I6I6I6I6I6B', bytes) }
       local flags, length = stock[FLAGS], 31
-      stock[EARLIEST] = 0
       if flags > NEWEST_FLAGS then fail('SENTINELNEWER stock record') end
-      if flags >= RULED then
+      if #bytes == 37 and (flags == HAS_EARLIEST or flags == HAS_EARLIEST + PROTECTED) then
+        stock[FLAGS], length = flags - HAS_EARLIEST, 37
+      elseif flags < RULED then
+        stock[EARLIEST] = 0 -- in the place of what unpack returns last
+      else
+        stock[EARLIEST] = 0
         if flags % 4 >= RULED and #bytes >= 63 then
           stock.rules = { unpack_bytes('>I6I4I6I4I6I6', bytes, 32) }
           if stock.rules[BUYER_LIMIT] > 0 then ctx.any_limited = true end

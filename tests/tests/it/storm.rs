@@ -29,11 +29,15 @@ const FILLERS: usize = 4;
 const TRIAL: usize = 20;
 /// Callers that wait for the SKU of the storm: more than fit into a batch of the lane.
 const WAITERS: usize = 2_000;
+/// Connections that these share: a connection has a limit on its calls.
+const CONNECTIONS: usize = 16;
 /// How long calls are measured before the storm, and how long the storm may last.
 const CALM: Duration = Duration::from_secs(4);
 const STORM_LIMIT: Duration = Duration::from_secs(30);
-/// The p99 during the storm that a debug build may always reach.
+/// The p99 during the storm that a debug build on a busy machine may always reach, and the part of the storm's length: a call
+/// that waits for the storm takes nearly all of it.
 const FLOOR: Duration = Duration::from_millis(50);
+const MAX_PART: u32 = 8;
 /// The ratio of both p99 that is allowed above that.
 const MAX_RATIO: u32 = 2;
 /// Holds that outlive the test.
@@ -174,20 +178,18 @@ async fn a_storm_of_one_sku_delays_no_call_for_another() {
     let first_due = redis.now().await + (all_due - filled).as_millis() as i64;
     println!("filled in {:?}, due in {:?}", filled - start, all_due - filled);
 
-    // On a connection of their own: the waiters fill others.
-    let streams = Streams::start(&server.shop_apart("sale").await, lapsed);
+    let mut apart = Vec::new();
+    for _ in 0..CONNECTIONS {
+        apart.push(server.shop_apart("sale").await);
+    }
+    let streams = Streams::start(&shop, lapsed);
     // The first deadlines are as far behind that instant as a Batch call takes, the last as far as all those under way take.
     eventually("the first are due", async || (redis.now().await > first_due).then_some(())).await;
     let storm = Instant::now();
     let whole = (HOLDS as i64, (TRIAL * MESSAGE) as i64, 0);
     let mut waiters = JoinSet::new();
-    let mut apart = shop.clone();
-    for waiter in 0..WAITERS {
-        // A connection may have 256 calls.
-        if waiter % 200 == 0 {
-            apart = server.shop_apart("sale").await;
-        }
-        let shop = apart.clone();
+    for i in 0..WAITERS {
+        let shop = apart[i % CONNECTIONS].clone();
         waiters.spawn(async move { while shop.counts("storm").await != whole {} });
     }
     tokio::time::timeout(STORM_LIMIT, waiters.join_all()).await.expect("all are given back");
@@ -205,7 +207,7 @@ async fn a_storm_of_one_sku_delays_no_call_for_another() {
         assert!(calm.len() > 10 && !stormy.is_empty(), "{kind}: {} and {} calls", calm.len(), stormy.len());
         let (before, after) = (p99(&calm), p99(&stormy));
         println!("{kind}: p99 {before:?} of {}, in the storm {after:?} of {}", calm.len(), stormy.len());
-        if after > FLOOR.max(MAX_RATIO * before) {
+        if after > FLOOR.max(MAX_RATIO * before).max(length / MAX_PART) {
             slow.push(kind);
         }
     }
