@@ -30,8 +30,8 @@ pub const DEFAULT_IDENTITY_MEMORY: usize = 16 * 1024 * 1024;
 
 /// The largest answer that is read, in bytes: far above an audit's 1,000 findings.
 pub(crate) const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
-/// The largest request that is sent, in bytes: far above a cart of 32 lines.
-pub(crate) const MAX_REQUEST_BYTES: usize = 1024 * 1024;
+/// The largest request that is sent, in bytes: a batch of 512 carts of 32 lines with the longest names fits.
+pub(crate) const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 
 /// Bytes of answers that may be under way on a connection before their callers have read them: the windows of the 256 calls
 /// that a connection has at most, 64 KiB each. So a stream that nobody reads does not hold up the others. The HTTP/2 library

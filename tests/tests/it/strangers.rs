@@ -207,6 +207,12 @@ async fn a_batch_as_large_as_its_counts_allow_is_taken() {
     assert_eq!(results.len(), 512);
     assert!(results.iter().all(|result| matches!(result.result, Some(Answered::Reserve(_)))));
     assert_eq!(shop.counts(&skus[0]).await, (488, 512, 0));
+
+    let sale = server.client().await.namespace("sale");
+    let cart = || skus[1..].iter().fold(sale.reserve(&skus[0], 1), |cart, sku| cart.line(sku, 1));
+    let outcomes = (0..400).fold(sale.batch(), |batch, _| batch.reserve(cart())).await.expect("a batch");
+    assert_eq!(outcomes.len(), 400);
+    assert_eq!(shop.counts(&skus[31]).await, (88, 912, 0));
 }
 
 #[tokio::test]
