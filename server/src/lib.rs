@@ -190,11 +190,12 @@ async fn serve(
 ) -> Result<(), RunError> {
     let unusable = |error: StoreError| RunError::Store(error.to_string());
     let limits = Limits::from(&*config);
-    let store = |limits| Pool::new(&url, limits).map(|pool| Arc::new(Store::new(pool))).map_err(unusable);
+    let pool = Pool::new(&url, limits).map_err(unusable)?;
+    let store = |limits| pool.beside(limits).map(|pool| Arc::new(Store::new(pool))).map_err(unusable);
     let (checkout, control, listing) = (store(limits)?, store(limits.control())?, store(limits.lists(&config))?);
     let identity = Arc::clone(witnesses.identity());
     let hub = Arc::new(
-        Hub::new(&url, limits, WatchLimits::from(&*config), Arc::clone(&metrics), tasks.clone()).map_err(unusable)?,
+        Hub::new(&pool, limits, WatchLimits::from(&*config), Arc::clone(&metrics), tasks.clone()).map_err(unusable)?,
     );
     let limits = LaneLimits {
         queue: config.queue_limit,

@@ -32,7 +32,7 @@ mod table;
 
 use self::feed::Feed;
 use crate::{
-    config::{Config, RedisUrl},
+    config::Config,
     domain::{Fence, NamespaceName},
     namespaces::Namespace,
     store::{
@@ -176,7 +176,7 @@ impl Drop for Watcher {
 impl Hub {
     /// With connections of its own: who watches takes none from who buys.
     pub(crate) fn new(
-        url: &RedisUrl,
+        beside: &Pool,
         limits: Limits,
         watches: WatchLimits,
         metrics: Arc<Metrics>,
@@ -185,7 +185,7 @@ impl Hub {
         // The reader lets the store wait for news.
         let limits = Limits { size: watches.namespaces + CATCHING_UP, reply: limits.reply + feed::WAIT, ..limits };
         Ok(Self {
-            store: Arc::new(Store::new(Pool::new(url, limits)?)),
+            store: Arc::new(Store::new(beside.beside(limits)?)),
             limits: watches,
             metrics,
             tasks,

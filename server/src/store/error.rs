@@ -295,6 +295,7 @@ mod tests {
             StoreError::Newer { why: "".into() },
             StoreError::Denied { missing: "".into(), why: "".into() },
             StoreError::Foreign { found: "".into(), known: "".into() },
+            StoreError::Busy,
             StoreError::NoScript,
             StoreError::Closed,
         ];

@@ -4,9 +4,13 @@
 //! A server has several pools, so that one kind of work takes no connection from another: checkout, which only the
 //! lanes use; the control of namespaces; lists and audits; watches; the health check.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use std::time::Duration;
 
-use deadpool::managed::{self, Metrics, PoolError, QueueMode, RecycleResult, TimeoutType};
+use deadpool::managed::{self, Metrics, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType};
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::io::tcp::TcpSettings;
 use deadpool_redis::redis::{
@@ -62,17 +66,44 @@ impl From<&Config> for Limits {
 #[derive(Clone)]
 pub(crate) struct Pool {
     inner: managed::Pool<Manager>,
+    url: RedisUrl,
+    peer: Peer,
+}
+
+/// The process at the other end, as far as the pools that lead there have noticed: its number is another one once a
+/// connection to it was found dead.
+#[derive(Clone, Debug, Default)]
+struct Peer(Arc<AtomicU64>);
+
+impl Peer {
+    fn number(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// The peer with this number is gone. Only the first connection that notices it counts.
+    fn note_gone(&self, number: u64) {
+        let _ = self.0.compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Acquire);
+    }
 }
 
 impl Pool {
     pub(crate) fn new(url: &RedisUrl, limits: Limits) -> Result<Pool, StoreError> {
+        Pool::to(Peer::default(), url, limits)
+    }
+
+    /// Another pool that leads to the same Redis: a peer that one of them finds dead is dead for both.
+    pub(crate) fn beside(&self, limits: Limits) -> Result<Pool, StoreError> {
+        Pool::to(self.peer.clone(), &self.url, limits)
+    }
+
+    fn to(peer: Peer, url: &RedisUrl, limits: Limits) -> Result<Pool, StoreError> {
         let info = connection_info(url)?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(limits.connect))
             .set_response_timeout(Some(limits.reply));
         let manager = deadpool_redis::Manager::new_with_config(info, config)
             .map_err(|error| StoreError::from_redis(&error, false))?;
-        let inner = managed::Pool::builder(Manager(manager))
+        let inner = managed::Pool::builder(Manager { inner: manager, peer: peer.clone() })
             .max_size(limits.size)
             .wait_timeout(Some(limits.wait))
             .create_timeout(Some(limits.connect + limits.reply))
@@ -81,7 +112,7 @@ impl Pool {
             .runtime(deadpool_redis::Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::not_applied(error.to_string()))?;
-        Ok(Pool { inner })
+        Ok(Pool { inner, url: url.clone(), peer })
     }
 
     /// A connection of one's own, until it is dropped.
@@ -151,10 +182,13 @@ impl Connection {
     fn failed(&mut self, failure: &RedisError) -> StoreError {
         self.clean = !error::ends_connection(failure);
         if error::ends_peer(failure)
-            && let Some(pool) = self.object.as_ref().and_then(managed::Object::pool)
+            && let Some(object) = &self.object
         {
-            // After a restart or a failover all idle connections are dead: not one batch each.
-            pool.retain(|_, _| false);
+            // After a restart or a failover all idle connections are dead, in other pools too: not one batch each.
+            object.peer.note_gone(object.number);
+            if let Some(pool) = managed::Object::pool(object) {
+                pool.retain(|_, _| false);
+            }
         }
         StoreError::from_redis(failure, true)
     }
@@ -171,14 +205,18 @@ impl Drop for Connection {
 /// Opens connections as `deadpool_redis` does, and hands them out without its UNWATCH and PING:
 /// they cost a round trip per batch and prove nothing about the next moment. A batch finds out by
 /// itself, and is sent again under its identity.
-struct Manager(deadpool_redis::Manager);
+struct Manager {
+    inner: deadpool_redis::Manager,
+    peer: Peer,
+}
 
 impl managed::Manager for Manager {
     type Type = Link;
     type Error = RedisError;
 
     async fn create(&self) -> Result<Link, RedisError> {
-        let mut connection = managed::Manager::create(&self.0).await?;
+        let (peer, number) = (self.peer.clone(), self.peer.number());
+        let mut connection = managed::Manager::create(&self.inner).await?;
         let replid = match connection.send_packed_command(cmd("INFO").arg("replication")).await {
             Ok(Value::BulkString(info)) => replid_in(&info),
             // A store that does not say: the script reads it for each change.
@@ -186,11 +224,11 @@ impl managed::Manager for Manager {
             Err(error) if error.code().is_some() => None,
             Err(error) => return Err(error),
         };
-        Ok(Link { connection, replid })
+        Ok(Link { connection, replid, peer, number })
     }
 
-    async fn recycle(&self, _: &mut Link, _: &Metrics) -> RecycleResult<RedisError> {
-        Ok(())
+    async fn recycle(&self, link: &mut Link, _: &Metrics) -> RecycleResult<RedisError> {
+        if link.number == self.peer.number() { Ok(()) } else { Err(RecycleError::message("the peer is gone")) }
     }
 }
 
@@ -198,6 +236,9 @@ impl managed::Manager for Manager {
 struct Link {
     connection: MultiplexedConnection,
     replid: Option<Term>,
+    peer: Peer,
+    /// Of the peer when this was opened.
+    number: u64,
 }
 
 fn replid_in(info: &[u8]) -> Option<Term> {
@@ -287,6 +328,21 @@ mod tests {
         embedded.stop().await;
         assert_eq!(echo(&pool, "gone").await.unwrap_err().kind(), "unknown");
         assert_eq!(echo(&pool, "gone").await.unwrap_err().kind(), "not_applied");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_peer_that_one_pool_finds_dead_is_dead_for_all() {
+        let (folder, embedded, pool) = start(2).await;
+        let beside = pool.beside(Limits { size: 2, wait: REPLY, connect: REPLY, reply: REPLY }).unwrap();
+        assert_eq!(echo(&pool, "one").await, bulk("one"));
+        assert_eq!(echo(&beside, "other").await, bulk("other"));
+        embedded.stop().await;
+        let config = Config { data_dir: folder.path().to_path_buf(), ..Config::default() };
+        let embedded = Embedded::start(&config, &Tasks::alone()).await.unwrap();
+        assert_eq!(echo(&pool, "gone").await.unwrap_err().kind(), "unknown");
+        assert_eq!(echo(&beside, "again").await, bulk("again"));
+        assert_eq!(echo(&pool, "again").await, bulk("again"));
+        embedded.stop().await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

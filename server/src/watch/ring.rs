@@ -117,7 +117,11 @@ mod tests {
         for letter in ['e', 'f', 'g', 'h'] {
             ring.push(letter, 1);
         }
-        assert_eq!((ring.state().entries.len(), ring.state().bytes), (3, 3));
+        let kept = {
+            let state = ring.state();
+            (state.entries.len(), state.bytes)
+        };
+        assert_eq!(kept, (3, 3));
         assert_eq!(late.next().now_or_never(), Some(Err(Overtaken)));
     }
 

@@ -512,8 +512,8 @@ async fn the_client_lists_imports_and_protects() {
 /// Lists and audits have connections of their own: who waits for one of those takes none from a buyer.
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_take_no_connection_from_checkout() {
-    let redis = Redis::start().await;
-    let flags = "--pool-size 1 --pool-wait 20ms --batches-in-flight 1";
+    let redis = Redis::start_in_memory().await;
+    let flags = "--durability fast --pool-size 1 --pool-wait 20ms --batches-in-flight 1";
     let server = SentinelProcess::launch().on(&redis).flags(flags).start().await;
     let shop = server.shop("sale");
     let rows: Vec<_> = (0..5_000).map(|i| row(format!("sku-{i}"), 1_000)).collect();
