@@ -7,8 +7,15 @@ local EXPIRE_CHUNK = 16 -- entries of the deadline index read at a time
 local now = ctx.now
 -- No deadline lies before the next that the index has.
 if ctx.next_due ~= 0 and ctx.next_due <= now then
+  -- Holds whose deadlines doubt.lua corrects in this call: by the uncorrected ones they could end early.
+  local doubted
+  if ctx.doubt_lag then
+    local ids = call('HMGET', META, 'doubted')[1] or ''
+    doubted = {}
+    for at = 1, #ids - 15, 16 do doubted[sub(ids, at, at + 15)] = true end
+  end
   for id, record in pairs(known) do
-    if is_pending(record) and deadline_of(record) <= now then due[#due + 1] = id end
+    if is_pending(record) and deadline_of(record) <= now and not (doubted and doubted[id]) then due[#due + 1] = id end
   end
   -- The order of pairs() is not the same everywhere; the order of events shall be.
   if due[2] then table.sort(due) end
@@ -34,7 +41,9 @@ if ctx.next_due ~= 0 and ctx.next_due <= now then
   for i = 1, #ids do
     local record = known[ids[i]]
     -- Not pending: resolved. Not due: its deadline was moved and another entry covers it.
-    if record and is_pending(record) and deadline_of(record) <= now then due[#due + 1] = ids[i] end
+    if record and is_pending(record) and deadline_of(record) <= now and not (doubted and doubted[ids[i]]) then
+      due[#due + 1] = ids[i]
+    end
   end
   local first = call('ZRANGEBYSCORE', DEADLINES, '-inf', '+inf', 'WITHSCORES', 'LIMIT', #spent, 1)
   ctx.next_due = tonumber(first[2] or 0)
