@@ -118,6 +118,15 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_DRAIN_GRACE", default_value = "10s", value_parser = duration, value_name = "DURATION")]
     pub drain_grace: Duration,
 
+    /// Client connections that are accepted in a second, 1 to 1,000,000; others wait in the backlog of the system
+    #[arg(long, env = "SENTINEL_MAX_ACCEPTS", default_value_t = 2_000, value_name = "CONNECTIONS")]
+    pub max_accepts: u32,
+
+    /// Time of one processor, about, that strangers can take in a second, 1ms to 10s: connections that have had no answer yet, that give up
+    /// many calls at once or send many control frames or incomplete requests. What is more waits
+    #[arg(long, env = "SENTINEL_STRANGER_TIME", default_value = "300ms", value_parser = duration, value_name = "DURATION")]
+    pub stranger_time: Duration,
+
     /// Client connections, 1 to 1,000,000; the one that has been longest without a call is closed for one more
     #[arg(long, env = "SENTINEL_MAX_CONNECTIONS", default_value_t = 1_024, value_name = "CONNECTIONS")]
     pub max_connections: usize,
@@ -319,6 +328,8 @@ impl Config {
         check.number("queue-limit", self.queue_limit, 1, 10_000_000);
         check.number("batch-max-operations", self.batch_max_operations, 1, 512);
         check.number("batches-in-flight", self.batches_in_flight, 1, 64);
+        check.number("max-accepts", self.max_accepts, 1, 1_000_000);
+        check.duration("stranger-time", self.stranger_time, MILLISECOND, 10_000 * MILLISECOND);
         check.number("max-connections", self.max_connections, 1, 1_000_000);
         check.number("max-streams", self.max_streams, 1, 65_536);
         check.number("connection-window", self.connection_window, 65_535, 1 << 30);

@@ -18,6 +18,7 @@ pub(crate) struct TransportMetrics {
     accept_failures: IntCounterVec,
     calls_cut: IntCounterVec,
     waiting: IntGaugeVec,
+    pauses: IntCounterVec,
 }
 
 impl TransportMetrics {
@@ -59,6 +60,12 @@ impl TransportMetrics {
                 ),
                 &["direction"],
             )?,
+            pauses: counters(
+                "inventory_sentinel_pauses_total",
+                "Pauses of the gRPC port: before a connection is accepted (accept), or before one is read on that makes much \
+                 work though it is a stranger (stranger).",
+                &["reason"],
+            )?,
         };
         for port in [GRPC, ADMIN] {
             metrics.connections.with_label_values(&[port]);
@@ -74,6 +81,7 @@ impl TransportMetrics {
         registry.register(Box::new(metrics.accept_failures.clone()))?;
         registry.register(Box::new(metrics.calls_cut.clone()))?;
         registry.register(Box::new(metrics.waiting.clone()))?;
+        registry.register(Box::new(metrics.pauses.clone()))?;
         Ok(metrics)
     }
 
@@ -110,6 +118,11 @@ impl TransportMetrics {
     /// The calls that are cut for this reason.
     pub(crate) fn calls_cut(&self, reason: &str) -> IntCounter {
         self.calls_cut.with_label_values(&[reason])
+    }
+
+    /// The pauses for this reason.
+    pub(crate) fn pauses(&self, reason: &str) -> IntCounter {
+        self.pauses.with_label_values(&[reason])
     }
 
     /// The bytes that wait in this direction.

@@ -248,7 +248,8 @@ mod tests {
     fn metered(rates: FrameRates) -> (DuplexStream, Metered<DuplexStream>, Arc<Peer>) {
         let (client, server) = duplex(1 << 20);
         let peer = Arc::new(Peer::new(Clock::new()));
-        let pace = Arc::new(Pace::new(1_000_000_000, Duration::ZERO));
+        let pace =
+            Arc::new(Pace::new(1_000_000_000, Duration::ZERO, prometheus::IntCounter::new("name", "help").unwrap()));
         (client, Metered::new(server, Arc::clone(&peer), rates, pace), peer)
     }
 

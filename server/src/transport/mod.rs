@@ -62,12 +62,8 @@ const SEND_BUFFER: usize = 16 * 1_024;
 const MAX_HEADER_LIST: u32 = 16 * 1_024;
 /// How often connections and calls are checked for those that take too long.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-/// Connections that are accepted in a second, and how long the server may make up for a rest in which none came.
-const ACCEPTS: u64 = 2_000;
+/// For how long a rest is made up for at once: of connections that are accepted, and of the work of strangers.
 const ACCEPT_BURST: Duration = Duration::from_millis(50);
-/// Work that connections which have had no answer yet, or send many frames that are not those of calls, can make in a second:
-/// microseconds of one processor, about (rates.rs). And how long they may make up for a rest.
-const STRANGERS_WORK: u64 = 300_000;
 const STRANGERS_BURST: Duration = Duration::from_millis(20);
 /// How long a connection without a call may take to end after it was asked to.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -75,6 +71,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// What the transport allows. Each is a flag of the server, with its unit and default.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TransportLimits {
+    accepts: u32,
+    stranger_time: Duration,
     connections: usize,
     /// Descriptors that the server uses beside client connections.
     descriptors: usize,
@@ -93,6 +91,8 @@ pub(crate) struct TransportLimits {
 impl From<&Config> for TransportLimits {
     fn from(config: &Config) -> Self {
         Self {
+            accepts: config.max_accepts,
+            stranger_time: config.stranger_time,
             connections: config.max_connections,
             descriptors: config.pool_size + config.max_watched_namespaces,
             window: config.connection_window,
@@ -140,7 +140,8 @@ pub(crate) async fn serve<S: Services>(
     });
     let most = accept::connections_for_descriptors(limits.connections, limits.descriptors);
     let places = Arc::new(Places::new(most, metrics.clone()));
-    let pace = Arc::new(Pace::new(STRANGERS_WORK, STRANGERS_BURST));
+    let work = limits.stranger_time.as_micros() as u64;
+    let pace = Arc::new(Pace::new(work, STRANGERS_BURST, metrics.pauses("stranger")));
     let port = Port { limits, services, shared, places, pace, metrics };
     let tracker = TaskTracker::new();
     tokio::select! {
@@ -186,7 +187,7 @@ struct Port<S> {
 impl<S: Services> Port<S> {
     async fn accept(&self, listener: TcpListener, tracker: &TaskTracker, shutdown: &CancellationToken) {
         let mut accept = Accept::new(listener, self.metrics.clone());
-        let pace = Pace::new(ACCEPTS, ACCEPT_BURST);
+        let pace = Pace::new(u64::from(self.limits.accepts), ACCEPT_BURST, self.metrics.pauses("accept"));
         loop {
             // Meanwhile connections wait in the backlog of the socket.
             if let Some(turn) = pace.take(1) {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use prometheus::IntCounter;
 use tokio::time::Instant;
 
 /// A rate that many share. Lock-free.
@@ -18,11 +19,13 @@ pub(super) struct Pace {
     rate: u64,
     /// Work that may be taken on at once after a rest, in microseconds of the rate.
     burst: u64,
+    /// Those who had to wait.
+    pauses: IntCounter,
 }
 
 impl Pace {
-    pub(super) fn new(rate: u64, burst: Duration) -> Self {
-        Self { start: Instant::now(), busy_until: AtomicU64::new(0), rate, burst: burst.as_micros() as u64 }
+    pub(super) fn new(rate: u64, burst: Duration, pauses: IntCounter) -> Self {
+        Self { start: Instant::now(), busy_until: AtomicU64::new(0), rate, burst: burst.as_micros() as u64, pauses }
     }
 
     /// Takes on so much work; returns when there was time for it, if that is still to come.
@@ -38,7 +41,11 @@ impl Pace {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |busy_until| Some(begin(busy_until) + length))
             .unwrap_or_else(|busy_until| busy_until);
         let end = begin(busy_until) + length;
-        (end > now).then(|| self.start + Duration::from_micros(end))
+        if end <= now {
+            return None;
+        }
+        self.pauses.inc();
+        Some(self.start + Duration::from_micros(end))
     }
 }
 
@@ -49,7 +56,7 @@ mod tests {
     #[test]
     fn a_burst_passes_and_what_is_more_waits_its_turn() {
         // 1 ms for each unit, 10 of them at once.
-        let pace = Pace::new(1_000, Duration::from_millis(10));
+        let pace = Pace::new(1_000, Duration::from_millis(10), IntCounter::new("name", "help").unwrap());
         let now = 1_000_000;
         let wait = |units, now| pace.take_at(units, now).map(|at| (at - pace.start).as_micros() as u64 - now);
         assert_eq!(wait(10, now), None);
@@ -57,5 +64,6 @@ mod tests {
         assert_eq!(wait(5, now), Some(6_000));
         assert_eq!(wait(1, now + 6_000), Some(1_000));
         assert_eq!(wait(1, now + 20_000), None);
+        assert_eq!(pace.pauses.get(), 3);
     }
 }
