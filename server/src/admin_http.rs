@@ -2,15 +2,14 @@
 //! metrics and the health of the server and nothing of its calls.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -22,6 +21,7 @@ use crate::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::transport::{ADMIN, TransportMetrics};
 use crate::transport::accept::Accept;
+use crate::transport::pace::Pace;
 use crate::transport::peer::Closed;
 use crate::transport::places::{Place, Places};
 
@@ -33,8 +33,9 @@ const LONGEST_LIFE: Duration = Duration::from_secs(60);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 16 * 1_024;
-/// Scrapes of a second that see the metrics as they are; further ones see those of the scrape before.
-const FRESH_SCRAPES: u32 = 50;
+/// Scrapes in a second, and for how long a rest is made up for at once. To write the metrics takes time that calls would miss.
+const SCRAPES: u64 = 50;
+const SCRAPES_BURST: Duration = Duration::from_secs(1);
 /// Longest wait for requests under way once the server stops, or the connection has lived its life.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
@@ -56,7 +57,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, health: 
     let port = metrics.transport().of_port(ADMIN);
     let router = Router::new()
         .route("/metrics", get(write_metrics))
-        .with_state(Arc::new(Scrapes::new(metrics)))
+        .with_state(Arc::new(Scrapes { pace: Pace::new(SCRAPES, SCRAPES_BURST, port.pauses("scrape")), metrics }))
         // Alive is whoever answers: it is not the store's health, or its outage would restart servers.
         .route("/livez", get(async || "ok\n"))
         .merge(Router::new().route("/readyz", get(readiness)).with_state(health));
@@ -106,39 +107,17 @@ async fn connection(
     let _ = tokio::time::timeout(STOP_LIMIT, connection).await;
 }
 
-/// The metrics as text. To encode them takes time that calls would miss, so not every scrape of a flood does.
+/// The metrics, and how often they are written.
 struct Scrapes {
     metrics: Arc<Metrics>,
-    last: Mutex<Last>,
-}
-
-struct Last {
-    text: Bytes,
-    /// When this second of scrapes began, and how many it had.
-    since: Instant,
-    scrapes: u32,
-}
-
-impl Scrapes {
-    fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, last: Mutex::new(Last { text: Bytes::new(), since: Instant::now(), scrapes: 0 }) }
-    }
-
-    fn text(&self) -> Bytes {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.since.elapsed() >= Duration::from_secs(1) {
-            (last.since, last.scrapes) = (Instant::now(), 0);
-        }
-        last.scrapes = last.scrapes.saturating_add(1);
-        if last.scrapes <= FRESH_SCRAPES {
-            last.text = self.metrics.encode().into();
-        }
-        last.text.clone()
-    }
+    pace: Pace,
 }
 
 async fn write_metrics(State(scrapes): State<Arc<Scrapes>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], scrapes.text())
+    if let Some(turn) = scrapes.pace.take(1) {
+        tokio::time::sleep_until(turn).await;
+    }
+    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], scrapes.metrics.encode())
 }
 
 async fn readiness(State(health): State<Health>) -> impl IntoResponse {

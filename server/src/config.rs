@@ -160,6 +160,10 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_MAX_REQUEST_STREAMS", default_value_t = 64, value_name = "STREAMS")]
     pub max_request_streams: usize,
 
+    /// Unary calls of InventoryAdmin that run at once, 1 to 1,000,000
+    #[arg(long, env = "SENTINEL_MAX_ADMIN_CALLS", default_value_t = 256, value_name = "CALLS")]
+    pub max_admin_calls: usize,
+
     /// Longest pause of a client between two messages of an import, 100ms to 1h
     #[arg(long, env = "SENTINEL_STREAM_PAUSE", default_value = "1m", value_parser = duration, value_name = "DURATION")]
     pub stream_pause: Duration,
@@ -338,6 +342,7 @@ impl Config {
         check.number("max-unfinished-requests", self.max_unfinished_requests, 1, 1_000_000);
         check.number("response-budget", self.response_budget, 1 << 20, 1 << 40);
         check.number("max-request-streams", self.max_request_streams, 1, 1_000_000);
+        check.number("max-admin-calls", self.max_admin_calls, 1, 1_000_000);
         check.number("max-resets", self.max_resets, 1, 1_000_000);
         check.number("max-control-frames", self.max_control_frames, 100, 10_000_000);
         check.number("max-watches", self.max_watches, 1, 1_000_000);

@@ -62,8 +62,8 @@ impl TransportMetrics {
             )?,
             pauses: counters(
                 "inventory_sentinel_pauses_total",
-                "Pauses of the gRPC port: before a connection is accepted (accept), or before one is read on that makes much \
-                 work though it is a stranger (stranger).",
+                "Pauses before a connection is accepted (accept), before one is read on that makes much work though it is a \
+                 stranger (stranger), or before a scrape (scrape).",
                 &["reason"],
             )?,
         };

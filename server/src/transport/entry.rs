@@ -17,7 +17,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use inventory_sentinel::Reason;
 use pin_project_lite::pin_project;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 use tower_service::Service;
 
@@ -41,6 +41,8 @@ pub(super) struct Shared {
     pub(super) stream_pause: Duration,
     /// Streams of requests that may be open.
     pub(super) streams: Arc<Semaphore>,
+    /// Calls of operators that may run.
+    pub(super) admin_calls: Arc<Semaphore>,
     pub(super) requests: Arc<Ledger>,
     pub(super) responses: Arc<Ledger>,
 }
@@ -89,13 +91,15 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         if let Some(place) = &place {
             self.peer.add_starting(place.entry());
         }
+        let permit = rpc.is_admin.then(|| Arc::clone(&self.shared.admin_calls).try_acquire_owned()).transpose();
         let inner = match rpc.asked {
+            _ if permit.is_err() => self.refuse(service::refusal(Reason::Overloaded)),
             Asked::Message { max, is_list } => {
                 let mut arriving = Arriving::new(Bounds { max, is_list });
                 // Usually all of it came together with the head.
                 match arriving.poll(&mut body, &mut Context::from_waker(Waker::noop())) {
                     Poll::Ready(Ok(message)) => Either::Left(self.serve(parts, whole(message))),
-                    Poll::Ready(Err(unread)) => refuse(unread.status()),
+                    Poll::Ready(Err(unread)) => self.refuse(unread.status()),
                     Poll::Pending => Either::Right(Either::Right(self.await_request(parts, body, arriving))),
                 }
             }
@@ -107,15 +111,22 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
                     let messages = Messages::new(body, Bounds { max, is_list }, patience, waiting, permit);
                     Either::Left(self.serve(parts, Body::new(messages)))
                 }
-                Err(_) => refuse(service::refusal(Reason::Overloaded)),
+                Err(_) => self.refuse(service::refusal(Reason::Overloaded)),
             },
             Asked::Unknown => Either::Left(self.serve(parts, Body::empty())),
         };
-        Call { inner, place }
+        let proves = (!self.peer.is_proven() && !matches!(inner, Either::Right(Either::Left(_))))
+            .then(|| Arc::clone(&self.peer));
+        Call { inner, place, _permit: permit.ok().flatten(), proves }
     }
 }
 
 impl<S: Services> Entrance<S> {
+    fn refuse(&self, status: tonic::Status) -> Inner<S::Future> {
+        self.peer.note_unfinished();
+        Either::Right(Either::Left(ready(Ok(status.into_http()))))
+    }
+
     fn serve(&self, parts: Parts, body: Body) -> S::Future {
         self.service.clone().call(Request::from_parts(parts, body))
     }
@@ -153,10 +164,6 @@ fn whole(message: Bytes) -> Body {
     Body::new(Full::new(message))
 }
 
-fn refuse<F>(status: tonic::Status) -> Inner<F> {
-    Either::Right(Either::Left(ready(Ok(status.into_http()))))
-}
-
 type Inner<F> = Either<F, Either<Ready<Result<Response<Body>>>, Late>>;
 
 pin_project! {
@@ -165,6 +172,10 @@ pin_project! {
         #[pin]
         inner: Inner<F>,
         place: Option<Place>,
+        // Until the answer is there, not until it is read.
+        _permit: Option<OwnedSemaphorePermit>,
+        // The connection, if this is its first call that a service answers.
+        proves: Option<Arc<Peer>>,
     }
 }
 
@@ -175,6 +186,9 @@ impl<F: Future<Output = Result<Response<Body>>>> Future for Call<F> {
         let this = self.project();
         let response = std::task::ready!(this.inner.poll(cx))?;
         let place = this.place.take();
+        if let Some(peer) = this.proves.take() {
+            peer.prove();
+        }
         Poll::Ready(Ok(response.map(|body| match place {
             Some(place) => Answer::tracked(body, place),
             None => Answer::Plain(body),

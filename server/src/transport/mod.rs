@@ -31,7 +31,7 @@ pub(crate) mod accept;
 mod entry;
 mod ledger;
 mod meter;
-mod pace;
+pub(crate) mod pace;
 pub(crate) mod peer;
 pub(crate) mod places;
 mod rates;
@@ -65,6 +65,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// For how long a rest is made up for at once: of connections that are accepted, and of the work of strangers.
 const ACCEPT_BURST: Duration = Duration::from_millis(50);
 const STRANGERS_BURST: Duration = Duration::from_millis(20);
+/// Bytes of a block that the allocator keeps in no cache.
+const LARGE_BLOCK: usize = 4 << 20;
 /// How long a connection without a call may take to end after it was asked to.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -79,6 +81,7 @@ pub(crate) struct TransportLimits {
     window: u32,
     streams: u32,
     request_streams: usize,
+    admin_calls: usize,
     max_request: usize,
     unfinished: usize,
     request_budget: usize,
@@ -98,6 +101,7 @@ impl From<&Config> for TransportLimits {
             window: config.connection_window,
             streams: config.max_streams,
             request_streams: config.max_request_streams,
+            admin_calls: config.max_admin_calls,
             max_request: config.max_request_bytes,
             unfinished: config.max_unfinished_requests,
             request_budget: config.request_budget,
@@ -131,6 +135,7 @@ pub(crate) async fn serve<S: Services>(
         request_timeout: limits.patience.request,
         stream_pause: limits.stream_pause,
         streams: Arc::new(Semaphore::new(limits.request_streams)),
+        admin_calls: Arc::new(Semaphore::new(limits.admin_calls)),
         requests: ledger(
             limits.request_budget,
             limits.unfinished,
@@ -255,6 +260,8 @@ impl<S: Services> Port<S> {
             ticks.tick().await;
             self.places.close_offenders(&patience);
             self.shared.responses.cut_late(patience.response);
+            // The allocator gives memory back to the system when it gives out or takes back a large block, and calls need none.
+            drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE_BLOCK)));
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// A rate that many share. Lock-free.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     start: Instant,
     /// Microseconds since the start at which all work that was taken on is done.
     busy_until: AtomicU64,
@@ -24,12 +24,12 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(rate: u64, burst: Duration, pauses: IntCounter) -> Self {
+    pub(crate) fn new(rate: u64, burst: Duration, pauses: IntCounter) -> Self {
         Self { start: Instant::now(), busy_until: AtomicU64::new(0), rate, burst: burst.as_micros() as u64, pauses }
     }
 
     /// Takes on so much work; returns when there was time for it, if that is still to come.
-    pub(super) fn take(&self, units: u64) -> Option<Instant> {
+    pub(crate) fn take(&self, units: u64) -> Option<Instant> {
         self.take_at(units, self.start.elapsed().as_micros() as u64)
     }
 

@@ -105,7 +105,7 @@ pub(crate) struct Peer {
     idle_since: AtomicU64,
     has_called: AtomicBool,
     has_shaken_hands: AtomicBool,
-    /// A call of it has ended.
+    /// A service has answered a call of it.
     is_proven: AtomicBool,
     /// Calls whose request was incomplete, since they were counted last.
     unfinished: AtomicU32,
@@ -153,15 +153,19 @@ impl Peer {
         if self.calls.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.idle_since.store(self.clock.now(), Ordering::Relaxed);
         }
+    }
+
+    /// A service has answered a call of it.
+    pub(super) fn prove(&self) {
         self.is_proven.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a call of it has ended.
+    /// Whether a service has answered a call of it.
     pub(super) fn is_proven(&self) -> bool {
         self.is_proven.load(Ordering::Relaxed)
     }
 
-    /// The request of a call has not come in full with its head.
+    /// The request of a call has not come in full with its head, or was refused before a service saw it.
     pub(super) fn note_unfinished(&self) {
         self.unfinished.fetch_add(1, Ordering::Relaxed);
     }

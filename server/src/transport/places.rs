@@ -1,5 +1,5 @@
 //! The connections that are open: a bounded number. Where all places are taken, the connection that has been longest without a
-//! call gives its place to the newcomer. Pure but for the clock.
+//! call gives its place to the newcomer; first among those that have had no answer yet. Pure but for the clock.
 
 use std::{
     collections::HashMap,
@@ -87,8 +87,9 @@ impl Places {
 /// Has the connection closed that has been longest without a call; false: each has one. It gives up its place at once, and
 /// its descriptor in a moment.
 fn evict(open: &mut Open) -> bool {
-    let idle = open.peers.iter().filter_map(|(number, peer)| Some((peer.idle_since()?, *number)));
-    let Some((_, number)) = idle.min() else { return false };
+    // Of those that had an answer only where there is no other.
+    let idle = open.peers.iter().filter_map(|(number, peer)| Some((peer.is_proven(), peer.idle_since()?, *number)));
+    let Some((_, _, number)) = idle.min() else { return false };
     if let Some(peer) = open.peers.remove(&number) {
         peer.close(Closed::Evicted);
     }
@@ -117,5 +118,14 @@ mod tests {
         assert!(places.take().is_none(), "its place was given away");
         drop(one);
         assert!(places.take().is_some());
+    }
+
+    #[test]
+    fn one_that_had_an_answer_stays_before_one_that_had_none() {
+        let places = places(2);
+        let (proven, stranger) = (places.take().unwrap(), places.take().unwrap());
+        proven.peer.prove();
+        let _third = places.take().expect("the stranger goes");
+        assert_eq!((proven.peer.closed(), stranger.peer.closed()), (None, Some(Closed::Evicted)));
     }
 }

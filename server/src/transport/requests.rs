@@ -19,6 +19,9 @@ use crate::service;
 /// Length of what stands before each gRPC message: a flag, and the message's length as four bytes.
 const PREFIX: usize = 5;
 
+/// Bytes of a list that have come when its entries are counted for the first time.
+const EARLY_CHECK: usize = 8 * 1_024;
+
 /// Why a request is not read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unread {
@@ -86,11 +89,13 @@ pub(super) struct Arriving {
     first: Bytes,
     /// All that has come, once it is more than one piece.
     rest: BytesMut,
+    /// The entries of what had come were counted.
+    is_checked: bool,
 }
 
 impl Arriving {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, first: Bytes::new(), rest: BytesMut::new() }
+        Self { bounds, first: Bytes::new(), rest: BytesMut::new(), is_checked: false }
     }
 
     /// Bytes that have come.
@@ -152,6 +157,11 @@ impl Arriving {
             self.rest.extend_from_slice(&data);
         }
         let come = if self.rest.is_empty() { &self.first[..] } else { &self.rest[..] };
+        // Most lists that are too long are so at once: the rest of them need not come.
+        if !self.is_checked && come.len() >= EARLY_CHECK {
+            self.is_checked = true;
+            self.bounds.check(come)?;
+        }
         match self.bounds.promised(come)? {
             Some(length) if come.len() > length => Err(Unread::Malformed),
             _ => Ok(()),

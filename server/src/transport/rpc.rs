@@ -24,6 +24,8 @@ pub(super) struct Rpc {
     pub(super) asked: Asked,
     /// Its answer can be large, or never ends: what is not read of it is counted.
     pub(super) is_tracked: bool,
+    /// It is a call of an operator that has one answer: how many run at once is bounded.
+    pub(super) is_admin: bool,
 }
 
 impl Rpc {
@@ -40,7 +42,8 @@ impl Rpc {
             Some((Group::Reflection, _)) => (Asked::Stream { max: MAX_SMALL_REQUEST, is_list: false }, true),
             None => (Asked::Unknown, false),
         };
-        Self { asked, is_tracked }
+        let is_admin = matches!((Group::of(path), asked), (Some((Group::Admin, _)), Asked::Message { .. }));
+        Self { asked, is_tracked, is_admin }
     }
 }
 
