@@ -39,31 +39,55 @@ const EVENTS_LIMIT: Duration = Duration::from_secs(5);
 const CHECK: Duration = Duration::from_millis(20);
 
 /// Callers of the warm-up, the connections that they share, and how long they call.
-const WARM_CALLERS: usize = 512;
-const WARM_CONNECTIONS: usize = 4;
+const WARM_CALLERS: usize = 2_048;
+const WARM_CONNECTIONS: usize = 16;
 const WARM_UP: Duration = Duration::from_secs(1);
+/// Connections of clients that call once and go, and operations of the Batch that each sends.
+const WARM_VISITORS: usize = 64;
+const WARM_BATCH: usize = 256;
 
-/// Calls the server as a sale would, so that what is measured as calm is a server that has worked.
+/// Calls the server as the first second of a sale would, so that what is measured as calm is a server that has worked.
 pub(super) async fn warm_up(uri: &str, shop: &Shop) -> Result<()> {
     let endpoint = Endpoint::from_shared(uri.to_owned())?;
     let mut clients = Vec::new();
     for _ in 0..WARM_CONNECTIONS {
         clients.push(InventorySentinelClient::new(endpoint.connect().await?));
     }
+    let reserve = |sku: &String| v1::ReserveRequest {
+        namespace_id: shop.namespace.clone(),
+        request_id: uuid::Uuid::now_v7().to_string(),
+        lines: vec![v1::Line { sku: sku.clone(), quantity: 1 }],
+        ..Default::default()
+    };
     let end = Instant::now() + WARM_UP;
-    let mut callers = JoinSet::new();
+    let mut callers: JoinSet<Result<(), Status>> = JoinSet::new();
     for caller in 0..WARM_CALLERS {
         let mut client = clients[caller % WARM_CONNECTIONS].clone();
-        let request = v1::GetStockRequest {
-            namespace_id: shop.namespace.clone(),
-            sku: shop.skus[caller % shop.skus.len()].clone(),
-        };
+        let request = reserve(&shop.skus[caller % shop.skus.len()]);
         callers.spawn(async move {
             while Instant::now() < end {
-                client.get_stock(request.clone()).await?;
+                let request = v1::ReserveRequest { request_id: uuid::Uuid::now_v7().to_string(), ..request.clone() };
+                let namespace_id = request.namespace_id.clone();
+                if let Some(Outcome::Reservation(held)) = client.reserve(request).await?.into_inner().result {
+                    let rollback =
+                        v1::RollbackRequest { namespace_id, reservation_id: held.reservation_id, ..Default::default() };
+                    client.rollback(rollback).await?;
+                }
             }
-            Ok::<_, Status>(())
+            Ok(())
         });
+    }
+    for _ in 0..WARM_VISITORS {
+        let mut client = InventorySentinelClient::new(endpoint.connect().await?);
+        let operation = |sku| v1::BatchOperation {
+            operation: Some(v1::batch_operation::Operation::GetStock(v1::GetStockRequest {
+                namespace_id: shop.namespace.clone(),
+                sku,
+            })),
+            timeout: None,
+        };
+        let operations = (0..WARM_BATCH).map(|_| operation(shop.skus[0].clone())).collect();
+        callers.spawn(async move { client.batch(v1::BatchRequest { operations }).await.map(drop) });
     }
     while let Some(called) = callers.join_next().await {
         called?.context("a call of the warm-up")?;

@@ -30,11 +30,14 @@ const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 /// Work after which a connection lets others have their turn, in microseconds (rates.rs).
-const TURN: u32 = 10_000;
-/// Bytes that are read at once: usually, and while frames of a stranger make work. The HTTP/2 library deals with all that was
-/// read in one turn.
+const TURN: u32 = 20_000;
+/// Bytes that are read at once: usually, while frames of a stranger make work, and at first. The HTTP/2 library deals with all
+/// that was read in one turn.
 const READ: u64 = 64 * 1_024;
 const CAREFUL_READ: u64 = 1_024;
+const FIRST_READ: u64 = 256;
+/// Work that a new connection makes, in microseconds.
+const FIRST_WORK: u64 = 100;
 /// Frames other than those of calls, or calls whose requests are incomplete, that may come together before their connection is
 /// treated as a stranger's.
 const MANY_SUSPECTS: u32 = 16;
@@ -50,14 +53,15 @@ pub(super) struct Metered<S> {
     turn: u32,
     /// The work that strangers may make, of all connections.
     pace: Arc<Pace>,
-    /// What was read last made work for a stranger.
-    is_careful: bool,
+    /// Bytes that are read next at most.
+    limit: u64,
     /// Until when the connection waits for its turn.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncRead> Metered<S> {
     pub(super) fn new(socket: S, peer: Arc<Peer>, rates: FrameRates, pace: Arc<Pace>) -> Self {
+        let pause = pace.take(FIRST_WORK).map(|turn| Box::pin(sleep_until(turn)));
         Self {
             socket: socket.take(READ),
             peer,
@@ -65,8 +69,8 @@ impl<S: AsyncRead> Metered<S> {
             parser: Parser::default(),
             turn: 0,
             pace,
-            is_careful: true,
-            pause: None,
+            limit: FIRST_READ,
+            pause,
         }
     }
 
@@ -83,10 +87,9 @@ impl<S: AsyncRead> Metered<S> {
         self.turn = self.turn.saturating_add(work);
         // Whoever has had an answer, and sends nothing but whole calls, is no stranger.
         let is_strange = !self.peer.is_proven() || suspects.max(self.peer.take_unfinished()) > MANY_SUSPECTS;
-        self.is_careful = is_strange && work > 0;
-        if self.is_careful
-            && let Some(turn) = self.pace.take(u64::from(work))
-        {
+        let is_careful = is_strange && work > 0;
+        self.limit = if is_careful { CAREFUL_READ } else { READ };
+        if is_careful && let Some(turn) = self.pace.take(u64::from(work)) {
             self.pause = Some(Box::pin(sleep_until(turn)));
         }
         if frames > 0 {
@@ -117,7 +120,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        this.socket.set_limit(if this.is_careful { CAREFUL_READ } else { READ });
+        this.socket.set_limit(this.limit);
         let result = Pin::new(&mut this.socket).poll_read(cx, buffer);
         match &result {
             Poll::Ready(Ok(())) => {

@@ -46,7 +46,7 @@ impl Cost {
     pub(super) fn of(kind: u8, flags: u8, length: u32) -> Self {
         match kind {
             kind::DATA if length > 0 || flags & END_STREAM_OR_ACK != 0 => Self::default(),
-            kind::HEADERS => Self { work: 15, ..Self::default() },
+            kind::HEADERS => Self { work: 30, ..Self::default() },
             kind::RST_STREAM => Self { resets: 1, work: 5, control: 0 },
             kind::SETTINGS | kind::PING if flags & END_STREAM_OR_ACK != 0 => Self { control: 1, work: 1, resets: 0 },
             kind::SETTINGS => Self { control: SETTINGS_UNITS, work: 50, resets: 0 },
