@@ -176,11 +176,11 @@ async fn row(args: &Args, attack: &Attack) -> Result<Row> {
     let admin = server.admin().context("the server has metrics")?;
     let target = Target { grpc: server.address(), admin, pid: server.id() };
 
+    let honest = Honest::start(server.uri(), shop.clone(), attack.watches)?;
     // A server with few descriptors has few places.
     if attack.descriptors.is_none() {
         honest::warm_up(&server.uri(), &shop).await?;
     }
-    let honest = Honest::start(server.uri(), shop, attack.watches)?;
     let calm_from = Instant::now();
     sleep(times.calm).await;
     let calm = server.memory()?;

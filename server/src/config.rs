@@ -148,7 +148,7 @@ pub struct Config {
     pub request_budget: usize,
 
     /// Requests that have not arrived in full, 1 to 1,000,000; for one more the connection that holds most for longest is closed
-    #[arg(long, env = "SENTINEL_MAX_UNFINISHED_REQUESTS", default_value_t = 8_192, value_name = "REQUESTS")]
+    #[arg(long, env = "SENTINEL_MAX_UNFINISHED_REQUESTS", default_value_t = 4_096, value_name = "REQUESTS")]
     pub max_unfinished_requests: usize,
 
     /// Bytes of large or streamed responses that their callers have not read, 1,048,576 to 1,099,511,627,776; beyond it the

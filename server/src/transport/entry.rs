@@ -43,6 +43,8 @@ pub(super) struct Shared {
     pub(super) streams: Arc<Semaphore>,
     /// Calls of operators that may run.
     pub(super) admin_calls: Arc<Semaphore>,
+    /// Streams of the health service that may be open.
+    pub(super) health_watches: Arc<Semaphore>,
     pub(super) requests: Arc<Ledger>,
     pub(super) responses: Arc<Ledger>,
 }
@@ -91,9 +93,13 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         if let Some(place) = &place {
             self.peer.add_starting(place.entry());
         }
-        let permit = rpc.is_admin.then(|| Arc::clone(&self.shared.admin_calls).try_acquire_owned()).transpose();
+        let take = |is_needed: bool, permits: &Arc<Semaphore>| {
+            is_needed.then(|| Arc::clone(permits).try_acquire_owned()).transpose()
+        };
+        let permit = take(rpc.is_admin, &self.shared.admin_calls);
+        let slot = take(rpc.is_health_watch, &self.shared.health_watches);
         let inner = match rpc.asked {
-            _ if permit.is_err() => self.refuse(service::refusal(Reason::Overloaded)),
+            _ if permit.is_err() || slot.is_err() => self.refuse(service::refusal(Reason::Overloaded)),
             Asked::Message { max, is_list } => {
                 let mut arriving = Arriving::new(Bounds { max, is_list });
                 // Usually all of it came together with the head.
@@ -117,7 +123,7 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         };
         let proves = (!self.peer.is_proven() && !matches!(inner, Either::Right(Either::Left(_))))
             .then(|| Arc::clone(&self.peer));
-        Call { inner, place, _permit: permit.ok().flatten(), proves }
+        Call { inner, place, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), proves }
     }
 }
 
@@ -174,6 +180,8 @@ pin_project! {
         place: Option<Place>,
         // Until the answer is there, not until it is read.
         _permit: Option<OwnedSemaphorePermit>,
+        // As long as the stream is open.
+        slot: Option<OwnedSemaphorePermit>,
         // The connection, if this is its first call that a service answers.
         proves: Option<Arc<Peer>>,
     }
@@ -185,12 +193,12 @@ impl<F: Future<Output = Result<Response<Body>>>> Future for Call<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = std::task::ready!(this.inner.poll(cx))?;
-        let place = this.place.take();
+        let (place, slot) = (this.place.take(), this.slot.take());
         if let Some(peer) = this.proves.take() {
             peer.prove();
         }
         Poll::Ready(Ok(response.map(|body| match place {
-            Some(place) => Answer::tracked(body, place),
+            Some(place) => Answer::tracked(body, place, slot),
             None => Answer::Plain(body),
         })))
     }

@@ -136,6 +136,8 @@ pub(crate) async fn serve<S: Services>(
         stream_pause: limits.stream_pause,
         streams: Arc::new(Semaphore::new(limits.request_streams)),
         admin_calls: Arc::new(Semaphore::new(limits.admin_calls)),
+        // A client watches once for each connection.
+        health_watches: Arc::new(Semaphore::new(limits.connections)),
         requests: ledger(
             limits.request_budget,
             limits.unfinished,

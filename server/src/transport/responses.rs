@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Status, body::Body};
 
 use super::ledger::Place;
@@ -30,11 +31,13 @@ pub(crate) struct Tracked {
     /// Of the frame that is passed on piece by piece.
     rest: Bytes,
     place: Place,
+    /// What a stream holds as long as it is open.
+    _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Answer {
-    pub(super) fn tracked(body: Body, place: Place) -> Self {
-        Answer::Tracked(Tracked { body, rest: Bytes::new(), place })
+    pub(super) fn tracked(body: Body, place: Place, slot: Option<OwnedSemaphorePermit>) -> Self {
+        Answer::Tracked(Tracked { body, rest: Bytes::new(), place, _slot: slot })
     }
 }
 
@@ -105,7 +108,7 @@ mod tests {
         let ledger = Arc::new(Ledger::new(1 << 30, 10, counts));
         let place = ledger.enter(&Arc::new(Peer::new(Clock::new())));
         let whole: Bytes = (0..100_000_u32).map(|i| i as u8).collect();
-        let mut answer = Answer::tracked(Body::new(Full::new(whole.clone())), place);
+        let mut answer = Answer::tracked(Body::new(Full::new(whole.clone())), place, None);
         let mut read = Vec::new();
         let mut cx = Context::from_waker(Waker::noop());
         while let Poll::Ready(Some(frame)) = Pin::new(&mut answer).poll_frame(&mut cx) {

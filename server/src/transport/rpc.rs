@@ -26,13 +26,16 @@ pub(super) struct Rpc {
     pub(super) is_tracked: bool,
     /// It is a call of an operator that has one answer: how many run at once is bounded.
     pub(super) is_admin: bool,
+    /// It is a stream of the health service: a client needs one for each connection.
+    pub(super) is_health_watch: bool,
 }
 
 impl Rpc {
     /// The RPC with this path. `large` is the largest request of those that take lists, in bytes.
     pub(super) fn of(path: &str, large: usize) -> Self {
         let small = Asked::Message { max: MAX_SMALL_REQUEST, is_list: false };
-        let (asked, is_tracked) = match Group::of(path) {
+        let group = Group::of(path);
+        let (asked, is_tracked) = match group {
             Some((Group::Checkout, "Batch")) => (Asked::Message { max: large, is_list: true }, true),
             Some((Group::Checkout, "BatchGetStock" | "WatchProtected")) => (small, true),
             Some((Group::Checkout, _)) => (small, false),
@@ -42,8 +45,9 @@ impl Rpc {
             Some((Group::Reflection, _)) => (Asked::Stream { max: MAX_SMALL_REQUEST, is_list: false }, true),
             None => (Asked::Unknown, false),
         };
-        let is_admin = matches!((Group::of(path), asked), (Some((Group::Admin, _)), Asked::Message { .. }));
-        Self { asked, is_tracked, is_admin }
+        let is_admin = matches!((group, asked), (Some((Group::Admin, _)), Asked::Message { .. }));
+        let is_health_watch = matches!(group, Some((Group::Health, "Watch")));
+        Self { asked, is_tracked, is_admin, is_health_watch }
     }
 }
 
