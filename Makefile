@@ -60,7 +60,7 @@ guard: ## fail where an operation costs more commands or instructions than bench
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
 	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench count --programs $${CARGO_TARGET_DIR:-target}/release $(ARGS)
 
-abuse: bootstrap ## attack each bound of the server beside an honest caller, in twenty minutes; fails where a bound does not hold (ARGS="--short" for a minute, "--only NAME", --json)
+abuse: bootstrap ## attack each bound of the server beside an honest caller, in about 9 minutes; fails where a bound does not hold (ARGS="--short" for a minute, "--only NAME", --json)
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
 	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench abuse --server $${CARGO_TARGET_DIR:-target}/release/sentinel-server $(ARGS)
 
