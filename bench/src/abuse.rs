@@ -59,6 +59,9 @@ pub(crate) struct Args {
     /// The most that the 99th percentile of the honest calls may be, in milliseconds.
     #[arg(long, default_value_t = 50, value_name = "MILLISECONDS")]
     p99: u64,
+    /// The most memory that the server may have after an attack, in multiples of what it had before.
+    #[arg(long, default_value_t = report::GIVEN_BACK, value_name = "FACTOR")]
+    given_back: f64,
     /// Length of each attack, in seconds, instead of its own length.
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u64>,
@@ -194,9 +197,9 @@ async fn row(args: &Args, attack: &Attack) -> Result<Row> {
     if let Ok(cpu) = usage::cpu_of(target.pid) {
         row.cpu = (cpu - cpu_before) / (ended - began).as_secs_f64();
     }
-    let after = memory_after(target.pid, calm, ended, times).await;
+    let after = memory_after(target.pid, calm, ended, times, args.given_back).await;
     match after.and_then(|after| Ok((after, usage::peak_memory_of(target.pid)?))) {
-        Ok((after, peak)) => row.judge_memory(calm, peak.max(sampled), after),
+        Ok((after, peak)) => row.judge_memory(calm, peak.max(sampled), after, args.given_back),
         Err(_) => row.judge_end(sampled),
     }
     row.judge_cpu(attack.most_cpu);
@@ -256,11 +259,11 @@ fn lower_priority() -> Result<()> {
 }
 
 /// Bytes of memory of the server some time after the attack.
-async fn memory_after(server: u32, calm: u64, ended: Instant, times: Times) -> Result<u64> {
+async fn memory_after(server: u32, calm: u64, ended: Instant, times: Times, most: f64) -> Result<u64> {
     loop {
         let (memory, elapsed) = (usage::memory_of(server)?, ended.elapsed());
         // Memory that was given back sooner was given back in time.
-        let is_enough = elapsed >= times.tail && report::is_given_back(calm, memory);
+        let is_enough = elapsed >= times.tail && report::is_given_back(calm, memory, most);
         if elapsed >= times.after || is_enough || memory > calm + MACHINE_LIMIT {
             return Ok(memory);
         }

@@ -11,11 +11,11 @@ pub(super) const MIB: u64 = 1 << 20;
 /// Memory that the server may take beyond what it has when it is calm, in bytes.
 const MORE_MEMORY: u64 = 256 * MIB;
 /// Memory some time after an attack, as a multiple of what it was before.
-const GIVEN_BACK: f64 = 1.2;
+pub(super) const GIVEN_BACK: f64 = 1.2;
 
 /// Whether so many bytes are what a server may keep after an attack.
-pub(super) fn is_given_back(calm: u64, after: u64) -> bool {
-    after as f64 <= calm as f64 * GIVEN_BACK
+pub(super) fn is_given_back(calm: u64, after: u64, most: f64) -> bool {
+    after as f64 <= calm as f64 * most
 }
 
 /// One attack.
@@ -48,13 +48,13 @@ impl Row {
         Self { name, did, calm: calm / MIB, fate, faults, ..Self::default() }
     }
 
-    pub(super) fn judge_memory(&mut self, calm: u64, peak: u64, after: u64) {
+    pub(super) fn judge_memory(&mut self, calm: u64, peak: u64, after: u64, most: f64) {
         (self.peak, self.after) = (peak / MIB, after / MIB);
         let more = peak.saturating_sub(calm);
         if more > MORE_MEMORY {
             self.faults.push(format!("{} MiB above calm", more / MIB));
         }
-        if !is_given_back(calm, after) {
+        if !is_given_back(calm, after, most) {
             self.faults.push(format!("{:.2} x calm afterwards", after as f64 / calm as f64));
         }
     }
@@ -133,9 +133,9 @@ mod tests {
     #[test]
     fn memory_is_judged_at_its_peak_and_afterwards() {
         let mut row = Row::default();
-        row.judge_memory(20 * MIB, 276 * MIB, 24 * MIB);
+        row.judge_memory(20 * MIB, 276 * MIB, 24 * MIB, GIVEN_BACK);
         assert!(row.faults.is_empty(), "{row}");
-        row.judge_memory(20 * MIB, 277 * MIB, 25 * MIB);
+        row.judge_memory(20 * MIB, 277 * MIB, 25 * MIB, GIVEN_BACK);
         assert_eq!(row.faults, ["257 MiB above calm", "1.25 x calm afterwards"]);
     }
 }
