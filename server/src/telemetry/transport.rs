@@ -49,8 +49,8 @@ impl TransportMetrics {
             )?,
             calls_cut: counters(
                 "inventory_sentinel_calls_cut_total",
-                "Calls that were cut: with a connection that held too many incomplete requests or too much unread, or because \
-                 the response was not read in time (slow_reader).",
+                "Calls that were cut: with a connection that held too many incomplete requests or too much unread, because \
+                 the request did not come in full in time (slow_request), or because the response was not read in time (slow_reader).",
                 &["reason"],
             )?,
             waiting: IntGaugeVec::new(

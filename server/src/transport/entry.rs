@@ -157,6 +157,9 @@ impl<S: Services> Entrance<S> {
                 })
                 .await
             };
+            if arrived == Err(Unread::Late) {
+                place.note_late();
+            }
             drop((place, body));
             match arrived {
                 Ok(message) => service.call(Request::from_parts(parts, whole(message))).await,

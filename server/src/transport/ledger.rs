@@ -46,7 +46,7 @@ pub(super) struct Counts {
     pub(super) bytes: IntGauge,
     /// Calls that ended with their connection, because too many waited.
     pub(super) cut: IntCounter,
-    /// Calls that were cut because they waited too long.
+    /// Calls that ended because they waited too long.
     pub(super) late: IntCounter,
 }
 
@@ -180,6 +180,11 @@ impl Place {
         if since != 0 {
             self.entry.since.store(since, Ordering::Relaxed);
         }
+    }
+
+    /// The call ends because it has waited too long.
+    pub(super) fn note_late(&self) {
+        self.ledger.counts.late.inc();
     }
 
     /// Nothing of the call waits.

@@ -154,13 +154,13 @@ pub(crate) async fn serve<S: Services>(
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = port.accept(listener, &tracker, &shutdown) => {}
-        () = port.check(limits.patience) => {}
+        () = port.check() => {}
     }
     tracker.close();
     // Calls that end take their time, those that do not are still cut.
     tokio::select! {
         () = tracker.wait() => {}
-        () = port.check(limits.patience) => {}
+        () = port.check() => {}
     }
 }
 
@@ -207,7 +207,7 @@ impl<S: Services> Port<S> {
             };
             // A place that nobody can give up is not waited for: the client tries again.
             if let Some(place) = self.places.take() {
-                tracker.spawn(self.connection(stream, place.peer(), shutdown.clone(), place));
+                tracker.spawn(self.connection(stream, shutdown.clone(), place));
             }
         }
     }
@@ -216,10 +216,10 @@ impl<S: Services> Port<S> {
     fn connection(
         &self,
         stream: TcpStream,
-        peer: Arc<Peer>,
         shutdown: CancellationToken,
         place: places::Place,
     ) -> impl Future<Output = ()> + Send + use<S> {
+        let peer = place.peer();
         let socket = TokioIo::new(Metered::new(stream, Arc::clone(&peer), self.limits.rates, Arc::clone(&self.pace)));
         let entrance = Entrance::new(self.services.clone(), Arc::clone(&peer), Arc::clone(&self.shared));
         let connection = builder(&self.limits, Arc::clone(&peer)).serve_connection(socket, entrance);
@@ -231,7 +231,7 @@ impl<S: Services> Port<S> {
                 biased;
                 _ = connection.as_mut() => {}
                 closed = peer.until_closed() => {
-                    // Only one that was well, and has to go, is told so.
+                    // A client that did no wrong gets a GOAWAY first.
                     if closed == Closed::Evicted && peer.has_called() {
                         connection.as_mut().graceful_shutdown();
                         let _ = tokio::time::timeout(GOODBYE, connection.as_mut()).await;
@@ -255,7 +255,8 @@ impl<S: Services> Port<S> {
     }
 
     /// Closes connections and cuts calls that take longer than they may, for ever.
-    async fn check(&self, patience: Patience) {
+    async fn check(&self) {
+        let patience = self.limits.patience;
         let mut ticks = tokio::time::interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -261,6 +261,7 @@ where
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => {
                     ready!(this.timer.as_mut().poll(cx));
+                    this.place.note_late();
                     return Poll::Ready(Some(Err(Unread::Late.status())));
                 }
             }

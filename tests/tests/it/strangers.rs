@@ -154,6 +154,7 @@ async fn a_request_that_does_not_come_in_full_is_answered_in_time() {
     let (empty, _other) = stranger.call(RESERVE, &[], false).await;
     assert_refused(refused(begun).await, Reason::RequestTooSlow, None);
     assert_refused(refused(empty).await, Reason::RequestTooSlow, None);
+    assert_eq!(cut(&server, "slow_request").await, 2.0);
     // The connection is as good as before, for a request that comes in pieces too.
     let (response, mut sender) = stranger.call(RESERVE, &whole[..20], false).await;
     for piece in whole[20..].chunks(7) {
