@@ -31,11 +31,10 @@ const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 /// Work after which a connection lets others have their turn, in microseconds (rates.rs).
 const TURN: u32 = 20_000;
-/// Bytes that are read at once: usually, while frames of a stranger make work, and at first. The HTTP/2 library deals with all
-/// that was read in one turn.
-const READ: u64 = 64 * 1_024;
-const CAREFUL_READ: u64 = 1_024;
-const FIRST_READ: u64 = 256;
+/// Bytes that are read at once: usually, and of a stranger. The HTTP/2 library deals with all that was read in one turn.
+const READ: usize = 64 * 1_024;
+const CAREFUL_READ: usize = 1_024;
+const FIRST_READ: usize = 256;
 /// Work that a new connection makes, in microseconds.
 const FIRST_WORK: u64 = 100;
 /// Frames other than those of calls, or calls whose requests are incomplete, that may come together before their connection is
@@ -54,16 +53,28 @@ pub(super) struct Metered<S> {
     /// The work that strangers may make, of all connections.
     pace: Arc<Pace>,
     /// Bytes that are read next at most.
-    limit: u64,
+    limit: usize,
     /// Until when the connection waits for its turn.
     pause: Option<Pin<Box<Sleep>>>,
+    /// Bytes of a stranger that were read, and are passed on after the pause: `CAREFUL_READ` at most.
+    held: Vec<u8>,
+}
+
+/// What was read, by its frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    /// The connection sends what it may not.
+    Forbidden,
+    Allowed,
+    /// A stranger's, whose turn for the work that it makes is still to come.
+    Early,
 }
 
 impl<S: AsyncRead> Metered<S> {
     pub(super) fn new(socket: S, peer: Arc<Peer>, rates: FrameRates, pace: Arc<Pace>) -> Self {
         let pause = pace.take(FIRST_WORK).map(|turn| Box::pin(sleep_until(turn)));
         Self {
-            socket: socket.take(READ),
+            socket: socket.take(READ as u64),
             peer,
             allowance: Allowance::new(rates, Instant::now()),
             parser: Parser::default(),
@@ -71,11 +82,12 @@ impl<S: AsyncRead> Metered<S> {
             pace,
             limit: FIRST_READ,
             pause,
+            held: Vec::new(),
         }
     }
 
-    /// Takes in what was read; false: the connection sends what it may not.
-    fn note_read(&mut self, bytes: &[u8]) -> bool {
+    /// Takes in what was read, and plans what is read next.
+    fn note_read(&mut self, bytes: &[u8]) -> Read {
         let ended_before = self.parser.ended;
         let (mut is_allowed, mut frames, mut suspects, mut work) = (true, 0_u32, 0_u32, 0_u32);
         self.parser.read(bytes, |cost| {
@@ -87,10 +99,10 @@ impl<S: AsyncRead> Metered<S> {
         self.turn = self.turn.saturating_add(work);
         // Whoever has had an answer, and sends nothing but whole calls, is no stranger.
         let is_strange = !self.peer.is_proven() || suspects.max(self.peer.take_unfinished()) > MANY_SUSPECTS;
-        let is_careful = is_strange && work > 0;
-        self.limit = if is_careful { CAREFUL_READ } else { READ };
-        if is_careful && let Some(turn) = self.pace.take(u64::from(work)) {
-            self.pause = Some(Box::pin(sleep_until(turn)));
+        // The rest of a frame makes no more work than its head.
+        self.limit = if is_strange { self.parser.payload.clamp(CAREFUL_READ, READ) } else { READ };
+        if is_strange && work > 0 {
+            self.pause = self.pace.take(u64::from(work)).map(|turn| Box::pin(sleep_until(turn)));
         }
         if frames > 0 {
             // The first frame is the client's SETTINGS, else the HTTP/2 library ends the connection.
@@ -103,36 +115,57 @@ impl<S: AsyncRead> Metered<S> {
         } else {
             self.peer.note_frame(is_incomplete);
         }
-        is_allowed
+        match self.pause {
+            _ if !is_allowed => Read::Forbidden,
+            Some(_) => Read::Early,
+            None => Read::Allowed,
+        }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if let Some(pause) = &mut this.pause {
-            ready!(pause.as_mut().poll(cx));
-            this.pause = None;
-        }
-        if this.turn >= TURN {
-            this.turn = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let before = buffer.filled().len();
-        this.socket.set_limit(this.limit);
-        let result = Pin::new(&mut this.socket).poll_read(cx, buffer);
-        match &result {
-            Poll::Ready(Ok(())) => {
-                if !this.note_read(&buffer.filled()[before..]) {
+        loop {
+            if let Some(pause) = &mut this.pause {
+                ready!(pause.as_mut().poll(cx));
+                this.pause = None;
+            }
+            if !this.held.is_empty() {
+                let passed = this.held.len().min(buffer.remaining());
+                buffer.put_slice(&this.held[..passed]);
+                this.held = this.held.split_off(passed);
+                return Poll::Ready(Ok(()));
+            }
+            if this.turn >= TURN {
+                this.turn = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let before = buffer.filled().len();
+            this.socket.set_limit(this.limit as u64);
+            let result = Pin::new(&mut this.socket).poll_read(cx, buffer);
+            match result {
+                Poll::Ready(Ok(())) => {}
+                Poll::Pending => {
+                    this.turn = 0;
+                    return result;
+                }
+                Poll::Ready(Err(_)) => return result,
+            }
+            match this.note_read(&buffer.filled()[before..]) {
+                Read::Forbidden => {
                     this.peer.close(Closed::Flood);
                     return Poll::Ready(Err(io::Error::other("the connection sends too many frames of one kind")));
                 }
+                Read::Early if buffer.filled().len() - before <= CAREFUL_READ => {
+                    this.held.extend_from_slice(&buffer.filled()[before..]);
+                    buffer.set_filled(before);
+                }
+                // More than may be held was read before the connection was a stranger's: what follows waits.
+                Read::Early | Read::Allowed => return result,
             }
-            Poll::Pending => this.turn = 0,
-            Poll::Ready(Err(_)) => {}
         }
-        result
     }
 }
 
@@ -319,6 +352,41 @@ mod tests {
         }
         assert!(drain(&mut socket).await);
         assert_eq!(peer.closed(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_together_make_no_more_work_than_they_may() {
+        const STRANGERS: usize = 100;
+        const SECONDS: u64 = 3;
+        let work_of_a_second = 100_000;
+        let pauses = prometheus::IntCounter::new("name", "help").unwrap();
+        let pace = Arc::new(Pace::new(work_of_a_second, Duration::from_millis(20), pauses));
+        let call = [frame(1, 4, &[7; 14]), frame(0, 0, &[0; 5])].concat();
+        let bytes = [&[b'P'; PREFACE][..], &call.repeat(1_000)].concat();
+        let mut clients = Vec::new();
+        let mut readers = tokio::task::JoinSet::new();
+        for _ in 0..STRANGERS {
+            let (mut client, server) = duplex(1 << 20);
+            client.write_all(&bytes).await.unwrap();
+            clients.push(client);
+            let mut socket = Metered::new(server, Arc::new(Peer::new(Clock::new())), RATES, Arc::clone(&pace));
+            readers.spawn(async move {
+                let mut buffer = vec![0; 1 << 16];
+                let mut come = Vec::new();
+                let deadline = tokio::time::Instant::now() + Duration::from_secs(SECONDS);
+                while let Ok(read) = tokio::time::timeout_at(deadline, socket.read(&mut buffer)).await {
+                    come.extend_from_slice(&buffer[..read.unwrap()]);
+                }
+                come
+            });
+        }
+        let mut done = 0;
+        for come in readers.join_all().await {
+            assert!(bytes.starts_with(&come), "no byte is lost or changed");
+            Parser::default().read(&come, |cost| done += u64::from(cost.work));
+        }
+        let may = work_of_a_second * SECONDS;
+        assert!((may / 2..may * 11 / 10).contains(&done), "{done} of {may} microseconds of work");
     }
 
     #[tokio::test]
