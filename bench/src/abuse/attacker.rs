@@ -185,6 +185,23 @@ impl Attacker {
         }
     }
 
+    /// The same, and then waits until the end of the attack.
+    ///
+    /// # Errors
+    /// None: this ends an attack.
+    pub(super) async fn crowd_and_hold<F>(
+        self: &Arc<Self>,
+        members: usize,
+        act: impl Fn(Arc<Self>, usize) -> F,
+    ) -> Result<()>
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.crowd(members, act).await;
+        self.hold().await;
+        Ok(())
+    }
+
     /// Waits until the end of the attack, or until the server has ended all connections.
     pub(super) async fn hold(&self) {
         let all_ended = async {

@@ -1,5 +1,5 @@
 //! Where a call comes in from its connection: waits until its request is there in full, hands it to the services, and follows
-//! its response. One of these serves one connection.
+//! its response. One of these doubted one connection.
 
 use std::{
     convert::Infallible,
@@ -121,15 +121,15 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
             },
             Asked::Unknown => Either::Left(self.serve(parts, Body::empty())),
         };
-        let proves = (!self.peer.is_proven() && !matches!(inner, Either::Right(Either::Left(_))))
-            .then(|| Arc::clone(&self.peer));
-        Call { inner, place, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), proves }
+        let is_served = matches!(inner, Either::Left(_));
+        let doubted = (is_served && self.peer.is_doubted()).then(|| Arc::clone(&self.peer));
+        Call { inner, place, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), doubted }
     }
 }
 
 impl<S: Services> Entrance<S> {
     fn refuse(&self, status: tonic::Status) -> Inner<S::Future> {
-        self.peer.note_unfinished();
+        self.peer.note_unserved(1);
         Either::Right(Either::Left(ready(Ok(status.into_http()))))
     }
 
@@ -139,11 +139,12 @@ impl<S: Services> Entrance<S> {
 
     /// Waits for the rest of a request, then hands it to the services.
     fn await_request(&self, parts: Parts, mut body: Incoming, mut arriving: Arriving) -> Late {
-        self.peer.note_unfinished();
+        self.peer.note_unserved(1);
         let place = self.shared.requests.enter(&self.peer);
         self.peer.add_starting(place.entry());
         let timeout = self.shared.request_timeout;
         let mut service = self.service.clone();
+        let peer = Arc::clone(&self.peer);
         Box::pin(async move {
             let arrived = {
                 let mut timer = std::pin::pin!(tokio::time::sleep(timeout));
@@ -162,7 +163,11 @@ impl<S: Services> Entrance<S> {
             }
             drop((place, body));
             match arrived {
-                Ok(message) => service.call(Request::from_parts(parts, whole(message))).await,
+                Ok(message) => {
+                    let response = service.call(Request::from_parts(parts, whole(message))).await;
+                    peer.note_served();
+                    response
+                }
                 Err(unread) => Ok(unread.status().into_http()),
             }
         })
@@ -185,8 +190,8 @@ pin_project! {
         _permit: Option<OwnedSemaphorePermit>,
         // As long as the stream is open.
         slot: Option<OwnedSemaphorePermit>,
-        // The connection, if this is its first call that a service answers.
-        proves: Option<Arc<Peer>>,
+        // The connection, if the answer makes a difference to it.
+        doubted: Option<Arc<Peer>>,
     }
 }
 
@@ -197,8 +202,8 @@ impl<F: Future<Output = Result<Response<Body>>>> Future for Call<F> {
         let this = self.project();
         let response = std::task::ready!(this.inner.poll(cx))?;
         let (place, slot) = (this.place.take(), this.slot.take());
-        if let Some(peer) = this.proves.take() {
-            peer.prove();
+        if let Some(peer) = this.doubted.take() {
+            peer.note_served();
         }
         Poll::Ready(Ok(response.map(|body| match place {
             Some(place) => Answer::tracked(body, place, slot),

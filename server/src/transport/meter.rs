@@ -37,8 +37,7 @@ const CAREFUL_READ: usize = 1_024;
 const FIRST_READ: usize = 256;
 /// Work that a new connection makes, in microseconds.
 const FIRST_WORK: u64 = 100;
-/// Frames other than those of calls, or calls whose requests are incomplete, that may come together before their connection is
-/// treated as a stranger's.
+/// Frames other than those of calls that may come together before their connection is treated as a stranger's.
 const MANY_SUSPECTS: u32 = 16;
 
 /// The socket of one connection.
@@ -89,16 +88,17 @@ impl<S: AsyncRead> Metered<S> {
     /// Takes in what was read, and plans what is read next.
     fn note_read(&mut self, bytes: &[u8]) -> Read {
         let ended_before = self.parser.ended;
-        let (mut is_allowed, mut frames, mut suspects, mut work) = (true, 0_u32, 0_u32, 0_u32);
+        let (mut is_allowed, mut frames, mut suspects, mut resets, mut work) = (true, 0_u32, 0_u32, 0_u32, 0_u32);
         self.parser.read(bytes, |cost| {
             frames += 1;
             suspects += u32::from(cost.is_suspect());
+            resets += cost.resets;
             work = work.saturating_add(cost.work);
             is_allowed = is_allowed && self.allowance.take(cost);
         });
         self.turn = self.turn.saturating_add(work);
-        // Whoever has had an answer, and sends nothing but whole calls, is no stranger.
-        let is_strange = !self.peer.is_proven() || suspects.max(self.peer.take_unfinished()) > MANY_SUSPECTS;
+        self.peer.note_unserved(resets);
+        let is_strange = self.peer.is_strange() || suspects > MANY_SUSPECTS;
         // The rest of a frame makes no more work than its head.
         self.limit = if is_strange { self.parser.payload.clamp(CAREFUL_READ, READ) } else { READ };
         if is_strange && work > 0 {

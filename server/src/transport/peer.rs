@@ -15,6 +15,12 @@ use super::ledger::Entry;
 
 /// Calls of one connection that may be cut before the connection is closed.
 const MAX_CUTS: u32 = 16;
+/// Calls that are given up, refused or incomplete: with more than so many, a connection is a stranger's.
+const MANY_UNSERVED: u32 = 16;
+/// More of them are not remembered.
+const MOST_UNSERVED: u32 = 64;
+/// Each call that a service answers makes up for so many of them.
+const FORGIVEN: u32 = 4;
 
 /// Why a connection is closed by the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,8 +113,8 @@ pub(crate) struct Peer {
     has_shaken_hands: AtomicBool,
     /// A service has answered a call of it.
     is_proven: AtomicBool,
-    /// Calls whose request was incomplete, since they were counted last.
-    unfinished: AtomicU32,
+    /// Calls without an answer of a service, as below.
+    unserved: AtomicU32,
     /// Since when a frame or a header block is incomplete; 0: none is.
     frame_since: AtomicU64,
     /// Since when the socket takes nothing of what the server sends; 0: it does.
@@ -132,7 +138,7 @@ impl Peer {
             has_called: AtomicBool::new(false),
             has_shaken_hands: AtomicBool::new(false),
             is_proven: AtomicBool::new(false),
-            unfinished: AtomicU32::new(0),
+            unserved: AtomicU32::new(0),
             frame_since: AtomicU64::new(0),
             write_since: AtomicU64::new(0),
             cuts: AtomicU32::new(0),
@@ -155,9 +161,26 @@ impl Peer {
         }
     }
 
-    /// A service has answered a call of it.
-    pub(super) fn prove(&self) {
+    /// A service has answered a call.
+    pub(super) fn note_served(&self) {
         self.is_proven.store(true, Ordering::Relaxed);
+        self.change_unserved(|unserved| unserved.saturating_sub(FORGIVEN));
+    }
+
+    /// Whether the answer of a service makes a difference.
+    pub(super) fn is_doubted(&self) -> bool {
+        !self.is_proven.load(Ordering::Relaxed) || self.unserved.load(Ordering::Relaxed) > 0
+    }
+
+    /// So many calls were given up by the peer, were refused before a service saw them, or have not come in full at once.
+    pub(super) fn note_unserved(&self, calls: u32) {
+        if calls > 0 {
+            self.change_unserved(|unserved| unserved.saturating_add(calls).min(MOST_UNSERVED));
+        }
+    }
+
+    fn change_unserved(&self, change: impl Fn(u32) -> u32) {
+        let _ = self.unserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |unserved| Some(change(unserved)));
     }
 
     /// Whether a service has answered a call of it.
@@ -165,14 +188,9 @@ impl Peer {
         self.is_proven.load(Ordering::Relaxed)
     }
 
-    /// The request of a call has not come in full with its head, or was refused before a service saw it.
-    pub(super) fn note_unfinished(&self) {
-        self.unfinished.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many such calls there were since this was read last.
-    pub(super) fn take_unfinished(&self) -> u32 {
-        if self.unfinished.load(Ordering::Relaxed) == 0 { 0 } else { self.unfinished.swap(0, Ordering::Relaxed) }
+    /// Whether nothing speaks for it: no service has answered a call, or most of its calls get no answer of a service.
+    pub(super) fn is_strange(&self) -> bool {
+        !self.is_proven() || self.unserved.load(Ordering::Relaxed) > MANY_UNSERVED
     }
 
     /// Since when no call is open; `None`: one is.

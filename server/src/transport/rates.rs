@@ -36,7 +36,7 @@ pub(crate) struct FrameRates {
 /// What a frame costs: resets, control frames, and work of the server in microseconds, about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cost {
-    resets: u32,
+    pub(super) resets: u32,
     control: u32,
     pub(super) work: u32,
 }

@@ -237,6 +237,48 @@ async fn a_flood_of_control_frames_closes_its_connection_only() {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_only_refused_is_still_a_strangers() {
+    let server = SentinelProcess::launch().flags("--stranger-time 3ms --request-timeout 300ms").start().await;
+    let mut stranger = Stranger::connect(&server).await;
+    let (late, _sender) = stranger.call(RESERVE, &promise(10), false).await;
+    assert_refused(refused(late).await, Reason::RequestTooSlow, None);
+    let pauses = || server.metric(r#"inventory_sentinel_pauses_total{reason="stranger"}"#);
+    let before = pauses().await;
+    for _ in 0..20 {
+        let (response, _sender) = stranger.call(RESERVE, &promise(1 << 30), false).await;
+        assert_refused(refused(response).await, Reason::RequestTooLarge, None);
+    }
+    let paused = pauses().await - before;
+    assert!(paused >= 10.0, "{paused} pauses");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_mostly_refused_is_a_strangers_again() {
+    let server = SentinelProcess::launch().flags("--stranger-time 3ms").start().await;
+    let mut stranger = Stranger::connect(&server).await;
+    let whole = framed(&v1::ReserveRequest { namespace_id: "sale".into(), ..order(&[("ps5", 1)]) }.encode_to_vec());
+    let pauses = || server.metric(r#"inventory_sentinel_pauses_total{reason="stranger"}"#);
+    let mut paused = Vec::new();
+    for whole_calls in [40, 1, 20] {
+        for _ in 0..whole_calls {
+            let (response, _sender) = stranger.call(RESERVE, &whole, true).await;
+            assert_refused(refused(response).await, Reason::SkuNotFound, None);
+        }
+        let before = pauses().await;
+        for _ in 0..40 {
+            let (response, _sender) = stranger.call(RESERVE, &promise(1 << 30), false).await;
+            assert_refused(refused(response).await, Reason::RequestTooLarge, None);
+        }
+        paused.push(pauses().await - before);
+    }
+    let [first, unforgiven, forgiven] = paused[..] else { unreachable!("three rounds") };
+    assert!(
+        (10.0..30.0).contains(&first) && unforgiven > 30.0 && (10.0..30.0).contains(&forgiven),
+        "{paused:?} pauses"
+    );
+}
+
+#[tokio::test]
 async fn a_connection_without_a_handshake_or_with_half_a_frame_is_closed() {
     let flags = "--handshake-timeout 300ms --request-timeout 300ms";
     let server = SentinelProcess::launch().flags(flags).start().await;

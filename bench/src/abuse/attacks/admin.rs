@@ -25,9 +25,7 @@ pub(super) async fn pipelined(attacker: Arc<Attacker>) -> Result<()> {
         }
         Ok(())
     };
-    attacker.crowd(attacker.scaled(CONNECTIONS), act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(attacker.scaled(CONNECTIONS), act).await
 }
 
 /// Connections that send nothing.
@@ -36,7 +34,5 @@ pub(super) async fn idle(attacker: Arc<Attacker>) -> Result<()> {
         attacker.connect(attacker.target.admin, HTTP_1).await?;
         Ok(())
     };
-    attacker.crowd(attacker.scaled(IDLE_CONNECTIONS), act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(attacker.scaled(IDLE_CONNECTIONS), act).await
 }

@@ -43,9 +43,7 @@ pub(super) async fn unread_lists(attacker: Arc<Attacker>) -> Result<()> {
         }
         Ok(wire.send(&out).await?)
     };
-    attacker.crowd(attacker.scaled(LISTS).div_ceil(CALLS_EACH), act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(attacker.scaled(LISTS).div_ceil(CALLS_EACH), act).await
 }
 
 /// Long lists of which one byte is read per second.
@@ -84,7 +82,5 @@ pub(super) async fn stalled_watchers(attacker: Arc<Attacker>, watchers: usize) -
         }
         Ok(wire.send(&out).await?)
     };
-    attacker.crowd(watchers.div_ceil(CALLS_EACH), act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(watchers.div_ceil(CALLS_EACH), act).await
 }

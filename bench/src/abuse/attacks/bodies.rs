@@ -3,6 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
+use inventory_sentinel::v1;
+use prost::Message as _;
 use tokio::time::sleep;
 
 use crate::abuse::{
@@ -27,6 +29,9 @@ const CALLS_OF_MANY: usize = 47_500;
 const UNENDED_CALLS: usize = 1_000;
 /// Calls of each connection where there are many connections.
 pub(super) const CALLS_EACH: usize = 256;
+/// Calls that are refused: at once on each connection, and connections.
+const REFUSED_AT_ONCE: usize = 128;
+const REFUSED_CONNECTIONS: usize = 64;
 /// Connections that fill their windows: as many as a server has by default.
 const CONNECTIONS: usize = 1_024;
 /// Connections and calls of slow bodies, and the pause between two bytes of each.
@@ -79,8 +84,36 @@ pub(super) async fn promised_by_many(attacker: Arc<Attacker>) -> Result<()> {
         let calls = CALLS_EACH.min(wire.max_streams().await? as usize);
         promise_calls(&attacker, &wire, calls).await
     };
-    attacker.crowd(connections, act).await;
-    attacker.hold().await;
+    attacker.crowd_and_hold(connections, act).await
+}
+
+/// Calls that are refused for the length of their messages, without a pause, on connections that had an honest answer before.
+pub(super) async fn refused(attacker: Arc<Attacker>) -> Result<()> {
+    let act = |attacker: Arc<Attacker>, _| async move {
+        let wire = attacker.open(Opening::default()).await?;
+        get_an_answer(&attacker, &wire).await?;
+        while !attacker.is_over() {
+            let ended = wire.seen().ended;
+            promise_calls(&attacker, &wire, REFUSED_AT_ONCE).await?;
+            while wire.seen().ended < ended + REFUSED_AT_ONCE as u64 {
+                wire.wait_for_news().await?;
+            }
+        }
+        Ok(())
+    };
+    attacker.crowd_and_hold(attacker.scaled(REFUSED_CONNECTIONS), act).await
+}
+
+/// One call as an honest client makes it.
+pub(super) async fn get_an_answer(attacker: &Attacker, wire: &Wire) -> Result<()> {
+    let request = v1::GetStockRequest { namespace_id: attacker.namespace.clone(), sku: "sku-0".into() };
+    let message = frames::message(&request.encode_to_vec());
+    let mut out = Vec::new();
+    attacker.call(wire, &mut out, &frames::call_block(GET_STOCK), Some((&message, true)));
+    wire.send(&out).await?;
+    while wire.seen().ended == 0 {
+        wire.wait_for_news().await?;
+    }
     Ok(())
 }
 
@@ -91,9 +124,7 @@ pub(super) async fn unended(attacker: Arc<Attacker>, path: &'static str) -> Resu
         let calls = CALLS_EACH.min(wire.max_streams().await? as usize);
         send_unended(&attacker, &wire, path, calls).await
     };
-    attacker.crowd(attacker.scaled(UNENDED_CALLS).div_ceil(CALLS_EACH), act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(attacker.scaled(UNENDED_CALLS).div_ceil(CALLS_EACH), act).await
 }
 
 async fn send_unended(attacker: &Attacker, wire: &Wire, path: &str, calls: usize) -> Result<()> {
@@ -156,9 +187,7 @@ pub(super) async fn full_windows(attacker: Arc<Attacker>) -> Result<()> {
         }
         Ok(())
     };
-    attacker.crowd(attacker.scaled(CONNECTIONS), act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(attacker.scaled(CONNECTIONS), act).await
 }
 
 /// Bodies of one byte per second.
@@ -222,9 +251,7 @@ async fn amplified(attacker: Arc<Attacker>, path: &'static str, body: Vec<u8>) -
             Ok(())
         }
     };
-    attacker.crowd(attacker.scaled(AMPLIFIED_CONNECTIONS), act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(attacker.scaled(AMPLIFIED_CONNECTIONS), act).await
 }
 
 /// Sends a message on each of these streams, and its end.

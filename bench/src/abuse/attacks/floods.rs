@@ -7,7 +7,7 @@ use inventory_sentinel::v1;
 use prost::Message as _;
 use tokio::task::yield_now;
 
-use super::bodies::{GET_STOCK, RESERVE};
+use super::bodies::{GET_STOCK, RESERVE, get_an_answer};
 use crate::abuse::{
     attacker::Attacker,
     frames::{self, MAX_PAYLOAD, flag, kind, setting},
@@ -36,15 +36,13 @@ pub(super) enum Reset {
     Headers,
     /// Calls with the start of a body.
     Bodies,
-    /// Whole calls.
+    /// Whole calls, on connections that had an answer before.
     Calls,
 }
 
 /// Opens calls and resets each at once.
 pub(super) async fn rapid_reset(attacker: Arc<Attacker>, reset: Reset) -> Result<()> {
-    attacker.crowd(CONNECTIONS, move |attacker, _| reset_calls(attacker, reset)).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(CONNECTIONS, move |attacker, _| reset_calls(attacker, reset)).await
 }
 
 /// The same from attackers that connect again each time that they are cut.
@@ -63,6 +61,9 @@ pub(super) async fn rapid_reset_reconnects(attacker: Arc<Attacker>) -> Result<()
 
 async fn reset_calls(attacker: Arc<Attacker>, reset: Reset) -> Result<()> {
     let wire = attacker.open(Opening::default()).await?;
+    if let Reset::Calls = reset {
+        get_an_answer(&attacker, &wire).await?;
+    }
     let (reserve, get_stock) = (frames::call_block(RESERVE), frames::call_block(GET_STOCK));
     let namespace_id = attacker.namespace.clone();
     let get = v1::GetStockRequest { namespace_id: namespace_id.clone(), sku: "sku-0".into() };
@@ -120,9 +121,7 @@ pub(super) async fn continuation(attacker: Arc<Attacker>, bytes: usize) -> Resul
         }
         Ok(())
     };
-    attacker.crowd(CONNECTIONS, act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(CONNECTIONS, act).await
 }
 
 /// Header blocks that name one long entry of the dynamic table thousands of times.
@@ -147,9 +146,7 @@ pub(super) async fn hpack_bomb(attacker: Arc<Attacker>) -> Result<()> {
         }
         Ok(())
     };
-    attacker.crowd(CONNECTIONS, act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(CONNECTIONS, act).await
 }
 
 /// Frames of one kind.
@@ -193,9 +190,7 @@ pub(super) async fn flood(attacker: Arc<Attacker>, flood: Flood) -> Result<()> {
         }
         Ok(())
     };
-    attacker.crowd(CONNECTIONS, act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(CONNECTIONS, act).await
 }
 
 /// Changes the first window of many open calls to and fro: the server has to change each of them.
@@ -228,7 +223,5 @@ pub(super) async fn window_toggle(attacker: Arc<Attacker>) -> Result<()> {
             Ok(())
         }
     };
-    attacker.crowd(wires.len(), act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(wires.len(), act).await
 }

@@ -53,9 +53,7 @@ pub(super) async fn slow_header(attacker: Arc<Attacker>) -> Result<()> {
         }
         Ok(())
     };
-    attacker.crowd(attacker.scaled(SLOW_CONNECTIONS), act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(attacker.scaled(SLOW_CONNECTIONS), act).await
 }
 
 /// A header block that is never ended.
@@ -66,9 +64,7 @@ pub(super) async fn unfinished_header(attacker: Arc<Attacker>) -> Result<()> {
         frames::frame(&mut out, kind::HEADERS, flag::NONE, wire.new_stream(), &frames::call_block(RESERVE));
         Ok(wire.send(&out).await?)
     };
-    attacker.crowd(attacker.scaled(SLOW_CONNECTIONS), act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(attacker.scaled(SLOW_CONNECTIONS), act).await
 }
 
 /// Streams of which only the headers are sent.
@@ -101,9 +97,7 @@ async fn open_streams(attacker: Arc<Attacker>, path: &'static str, body: Option<
             Ok(wire.send(&out).await?)
         }
     };
-    attacker.crowd(attacker.scaled(STREAMS).div_ceil(CALLS_EACH), act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(attacker.scaled(STREAMS).div_ceil(CALLS_EACH), act).await
 }
 
 /// How a connection begins that then does nothing.
@@ -126,9 +120,7 @@ pub(super) async fn connections(attacker: Arc<Attacker>, hello: Hello) -> Result
         };
         Ok(wire.send(bytes).await?)
     };
-    attacker.crowd(attacker.scaled(CONNECTIONS), act).await;
-    attacker.hold().await;
-    Ok(())
+    attacker.crowd_and_hold(attacker.scaled(CONNECTIONS), act).await
 }
 
 /// Many connections at the same moment: none may fail or wait for a repeated SYN.
