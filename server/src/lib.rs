@@ -36,6 +36,7 @@ use tonic::service::Routes;
 use tower_layer::Layer as _;
 
 mod admin_http;
+mod allocator;
 mod catch;
 pub mod config;
 mod direct;

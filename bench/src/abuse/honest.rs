@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use inventory_sentinel::v1::{
-    self, EventKind, inventory_events_client::InventoryEventsClient,
+    self, EventKind, inventory_admin_client::InventoryAdminClient, inventory_events_client::InventoryEventsClient,
     inventory_sentinel_client::InventorySentinelClient, reserve_response::Result as Outcome,
 };
 use tokio::{
@@ -21,7 +21,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tonic::{
-    Request, Status,
+    Code, Request, Status,
     transport::{Channel, Endpoint},
 };
 
@@ -45,6 +45,8 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// Connections of clients that call once and go, and operations of the Batch that each sends.
 const WARM_VISITORS: usize = 64;
 const WARM_BATCH: usize = 256;
+/// Operators that list the stock meanwhile.
+const WARM_LISTERS: usize = 8;
 
 /// Calls the server as the first second of a sale would, so that what is measured as calm is a server that has worked.
 pub(super) async fn warm_up(uri: &str, shop: &Shop) -> Result<()> {
@@ -72,6 +74,21 @@ pub(super) async fn warm_up(uri: &str, shop: &Shop) -> Result<()> {
                     let rollback =
                         v1::RollbackRequest { namespace_id, reservation_id: held.reservation_id, ..Default::default() };
                     client.rollback(rollback).await?;
+                }
+            }
+            Ok(())
+        });
+    }
+    for _ in 0..WARM_LISTERS {
+        let mut client = InventoryAdminClient::new(endpoint.connect().await?);
+        let namespace_id = shop.namespace.clone();
+        callers.spawn(async move {
+            while Instant::now() < end {
+                let namespace_id = namespace_id.clone();
+                match client.list_stock(v1::ListStockRequest { namespace_id, ..Default::default() }).await {
+                    // More lists than the server takes at once.
+                    Err(refusal) if refusal.code() != Code::ResourceExhausted => return Err(refusal),
+                    _ => {}
                 }
             }
             Ok(())

@@ -198,10 +198,13 @@ impl Store {
 /// loading and the call it could be lost again.
 async fn run_on(connection: &mut Connection, script: &Script, command: Cmd) -> Result<Value, StoreError> {
     match connection.send(&command).await {
-        Err(StoreError::NoScript) => match connection.send(&with_source(&command, &script.source)).await {
-            Err(error) => Err(permissions::named(connection, error).await),
-            reply => reply,
-        },
+        Err(StoreError::NoScript) => {
+            connection.wear();
+            match connection.send(&with_source(&command, &script.source())).await {
+                Err(error) => Err(permissions::named(connection, error).await),
+                reply => reply,
+            }
+        }
         Err(error) => Err(permissions::named(connection, error).await),
         reply => reply,
     }

@@ -87,9 +87,9 @@ pub(super) fn key_rule() -> String {
 }
 
 /// The script of the check. It is read-only, so that Redis runs it at its memory limit too.
-static SCRIPT: LazyLock<Script> = LazyLock::new(script);
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(source));
 
-fn script() -> Script {
+fn source() -> String {
     let mut source = format!("#!lua flags=no-writes\nlocal keys, commands = '{KEYS}', {{\n");
     for (name, keyed) in COMMANDS {
         let words = |arguments: &[&str]| {
@@ -102,13 +102,13 @@ fn script() -> Script {
     }
     source.push('}');
     source.push_str(CHECK);
-    Script::new(source)
+    source
 }
 
 /// The rules that the user of this connection lacks. Without EVALSHA or EVAL the others cannot be checked.
 pub(crate) async fn missing(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
     let mut denied = Vec::new();
-    for (command, text) in [("EVALSHA", &SCRIPT.sha), ("EVAL", &SCRIPT.source)] {
+    for (command, text) in [("EVALSHA", &SCRIPT.sha), ("EVAL", &SCRIPT.source())] {
         match connection.send(cmd(command).arg(text).arg(0)).await {
             Ok(reply) => {
                 return redis::from_redis_value(reply).map_err(|error| StoreError::corrupt(error.to_string()));

@@ -118,7 +118,7 @@ impl Pool {
     /// A connection of one's own, until it is dropped.
     pub(crate) async fn get(&self) -> Result<Connection, StoreError> {
         match self.inner.get().await {
-            Ok(object) => Ok(Connection { object: Some(object), clean: true }),
+            Ok(object) => Ok(Connection { object: Some(object), clean: true, is_worn: false }),
             Err(PoolError::Backend(error)) => Err(StoreError::from_redis(&error, false)),
             Err(PoolError::Timeout(TimeoutType::Wait)) => Err(StoreError::Busy),
             Err(PoolError::Timeout(_)) => Err(StoreError::not_applied("the store could not be connected to in time")),
@@ -134,6 +134,8 @@ pub(crate) struct Connection {
     object: Option<managed::Object<Manager>>,
     /// Every command sent was answered, by a node that can go on answering.
     clean: bool,
+    /// It is not used again, though it could be.
+    is_worn: bool,
 }
 
 impl Connection {
@@ -178,6 +180,11 @@ impl Connection {
         Ok(checked)
     }
 
+    /// Has the connection closed when it is dropped: its buffers have grown, and would keep their size.
+    pub(super) fn wear(&mut self) {
+        self.is_worn = true;
+    }
+
     /// Notes whether the connection, and the others beside it, can be used after this.
     fn failed(&mut self, failure: &RedisError) -> StoreError {
         self.clean = !error::ends_connection(failure);
@@ -196,7 +203,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Some(object) = self.object.take().filter(|_| !self.clean) {
+        if let Some(object) = self.object.take().filter(|_| !self.clean || self.is_worn) {
             drop(managed::Object::take(object));
         }
     }

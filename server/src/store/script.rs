@@ -68,39 +68,45 @@ const BODY: &str = concat!(
 /// Of the script that Redis runs at its memory limit, and what stands there in the other.
 const AT_MEMORY_LIMIT: [&str; 2] = ["local AT_MEMORY_LIMIT = 1", "local AT_MEMORY_LIMIT = 0"];
 
-/// One script, loaded twice: Redis at its memory limit runs only the second, so that resolutions, expiry and changes of
-/// what exists always get through. It differs by one constant, so that it makes no SKU.
+/// A script by its name in Redis. Its source is made where Redis lacks it, which is rare: nothing keeps its 96 KB.
 pub(crate) struct Script {
-    pub(crate) source: String,
     pub(crate) sha: String,
+    source: fn() -> String,
 }
 
+/// One script, loaded twice: Redis at its memory limit runs only the second, so that resolutions, expiry and changes of
+/// what exists always get through. It differs by one constant, so that it makes no SKU.
 impl Script {
-    fn with_shebang(shebang: &str, lua: &str) -> Self {
-        Self::new(format!("{shebang}\n{}", with_constants(lua)))
-    }
-
-    pub(super) fn new(source: String) -> Self {
-        let sha = Hashed::new(&source).get_hash().to_owned();
-        Self { source, sha }
+    pub(super) fn new(source: fn() -> String) -> Self {
+        Self { sha: Hashed::new(&source()).get_hash().to_owned(), source }
     }
 
     /// For everything while there is memory: refused before its first line when there is none.
     pub(crate) fn plain() -> Self {
-        Self::with_shebang("#!lua", BODY)
+        Self::new(|| with_shebang("#!lua", BODY))
     }
 
     /// For what frees memory, and for changes of what exists.
     pub(crate) fn allow_oom() -> Self {
-        let [limited, plain] = AT_MEMORY_LIMIT;
-        Self::with_shebang("#!lua flags=allow-oom", &BODY.replace(plain, limited))
+        Self::new(|| {
+            let [limited, plain] = AT_MEMORY_LIMIT;
+            with_shebang("#!lua flags=allow-oom", &BODY.replace(plain, limited))
+        })
     }
+
+    pub(crate) fn source(&self) -> String {
+        (self.source)()
+    }
+}
+
+fn with_shebang(shebang: &str, lua: &str) -> String {
+    format!("{shebang}\n{}", with_constants(lua))
 }
 
 /// The source of the script, for tests that call it as no server does.
 #[doc(hidden)]
 pub fn script_source() -> String {
-    Script::plain().source
+    Script::plain().source()
 }
 
 /// The Lua with the value of each constant in the place of its name, and without comments. Lines stay where they are.

@@ -23,7 +23,7 @@ use pin_project_lite::pin_project;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::MissedTickBehavior,
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -50,7 +50,7 @@ use self::{
     places::Places,
     rates::FrameRates,
 };
-use crate::{config::Config, telemetry::transport::TransportMetrics};
+use crate::{allocator, config::Config, telemetry::transport::TransportMetrics};
 
 /// A connection that is silent for so long is pinged...
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -62,11 +62,11 @@ const SEND_BUFFER: usize = 16 * 1_024;
 const MAX_HEADER_LIST: u32 = 16 * 1_024;
 /// How often connections and calls are checked for those that take too long.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often the memory that requests have used is returned to the system.
+const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(2);
 /// For how long a rest is made up for at once: of connections that are accepted, and of the work of strangers.
 const ACCEPT_BURST: Duration = Duration::from_millis(50);
 const STRANGERS_BURST: Duration = Duration::from_millis(20);
-/// Bytes of a block that the allocator keeps in no cache.
-const LARGE_BLOCK: usize = 4 << 20;
 /// How long a connection without a call may take to end after it was asked to.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -259,12 +259,15 @@ impl<S: Services> Port<S> {
         let patience = self.limits.patience;
         let mut ticks = tokio::time::interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last_give_back = Instant::now();
         loop {
             ticks.tick().await;
             self.places.close_offenders(&patience);
             self.shared.responses.cut_late(patience.response);
-            // The allocator gives memory back to the system when it gives out or takes back a large block, and calls need none.
-            drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE_BLOCK)));
+            if last_give_back.elapsed() >= GIVE_BACK_INTERVAL {
+                last_give_back = Instant::now();
+                allocator::give_back();
+            }
         }
     }
 }
