@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_script_of_the_memory_limit_differs_by_one_constant() {
-        let (plain, limited) = (Script::plain().source, Script::allow_oom().source);
+        let (plain, limited) = (Script::plain().source(), Script::allow_oom().source());
         let differ: Vec<_> = plain.lines().zip(limited.lines()).skip(1).filter(|(one, other)| one != other).collect();
         assert_eq!(plain.lines().count(), limited.lines().count());
         assert!(matches!(differ[..], [(one, other)] if one.replace("0 == 1", "1 == 1") == other), "{differ:?}");
