@@ -117,6 +117,8 @@ async fn no_sequence_is_acknowledged_twice() {
                 let mut acknowledged = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     match take_one(&shop, "ps5").await {
+                        // A batch that was sent again, after its answer was lost, has no numbers of its own.
+                        Ok(taken) if taken.replayed => {}
                         Ok(taken) => acknowledged.push(taken.sequence),
                         Err(status) if may_repeat(&status) => sleep(Duration::from_millis(2)).await,
                         Err(status) if reason(&status) == Reason::StoreFenced => {
@@ -137,10 +139,9 @@ async fn no_sequence_is_acknowledged_twice() {
         sleep(Duration::from_millis(1_500)).await;
         stop.store(true, Ordering::Relaxed);
         let mut all: Vec<_> = buyers.join_all().await.into_iter().flatten().collect();
-        let (number, before) = (all.len(), all.clone());
         all.sort_unstable();
-        all.dedup();
-        assert_eq!(all.len(), number, "round {round}: {before:?}");
+        let twice: Vec<_> = all.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert!(twice.is_empty(), "round {round}: {twice:?}");
         until_fenced("Reserve", async || take_one(&shop, "ps5").await).await;
         shop.settle(0, &[figure("ps5", 900_000)], &new_id()).await.expect("settled");
         for server in &servers {
