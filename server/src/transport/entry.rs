@@ -1,5 +1,5 @@
 //! Where a call comes in from its connection: waits until its request is there in full, hands it to the services, and follows
-//! its response. One of these doubted one connection.
+//! its response. One of these earns one connection.
 
 use std::{
     convert::Infallible,
@@ -122,14 +122,13 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
             Asked::Unknown => Either::Left(self.serve(parts, Body::empty())),
         };
         let is_served = matches!(inner, Either::Left(_));
-        let doubted = (is_served && self.peer.is_doubted()).then(|| Arc::clone(&self.peer));
-        Call { inner, place, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), doubted }
+        let earns = (is_served && self.peer.can_earn()).then(|| Arc::clone(&self.peer));
+        Call { inner, place, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), earns }
     }
 }
 
 impl<S: Services> Entrance<S> {
     fn refuse(&self, status: tonic::Status) -> Inner<S::Future> {
-        self.peer.note_unserved(1);
         Either::Right(Either::Left(ready(Ok(status.into_http()))))
     }
 
@@ -139,7 +138,6 @@ impl<S: Services> Entrance<S> {
 
     /// Waits for the rest of a request, then hands it to the services.
     fn await_request(&self, parts: Parts, mut body: Incoming, mut arriving: Arriving) -> Late {
-        self.peer.note_unserved(1);
         let place = self.shared.requests.enter(&self.peer);
         self.peer.add_starting(place.entry());
         let timeout = self.shared.request_timeout;
@@ -165,7 +163,7 @@ impl<S: Services> Entrance<S> {
             match arrived {
                 Ok(message) => {
                     let response = service.call(Request::from_parts(parts, whole(message))).await;
-                    peer.note_served();
+                    peer.earn();
                     response
                 }
                 Err(unread) => Ok(unread.status().into_http()),
@@ -190,8 +188,8 @@ pin_project! {
         _permit: Option<OwnedSemaphorePermit>,
         // As long as the stream is open.
         slot: Option<OwnedSemaphorePermit>,
-        // The connection, if the answer makes a difference to it.
-        doubted: Option<Arc<Peer>>,
+        // The connection, if the answer adds to its credit.
+        earns: Option<Arc<Peer>>,
     }
 }
 
@@ -202,8 +200,8 @@ impl<F: Future<Output = Result<Response<Body>>>> Future for Call<F> {
         let this = self.project();
         let response = std::task::ready!(this.inner.poll(cx))?;
         let (place, slot) = (this.place.take(), this.slot.take());
-        if let Some(peer) = this.doubted.take() {
-            peer.note_served();
+        if let Some(peer) = this.earns.take() {
+            peer.earn();
         }
         Poll::Ready(Ok(response.map(|body| match place {
             Some(place) => Answer::tracked(body, place, slot),

@@ -88,19 +88,20 @@ impl<S: AsyncRead> Metered<S> {
     /// Takes in what was read, and plans what is read next.
     fn note_read(&mut self, bytes: &[u8]) -> Read {
         let ended_before = self.parser.ended;
-        let (mut is_allowed, mut frames, mut suspects, mut resets, mut work) = (true, 0_u32, 0_u32, 0_u32, 0_u32);
+        let (mut is_allowed, mut frames, mut suspects, mut calls, mut work) = (true, 0_u32, 0_u32, 0_u32, 0_u32);
         self.parser.read(bytes, |cost| {
             frames += 1;
             suspects += u32::from(cost.is_suspect());
-            resets += cost.resets;
+            calls += cost.calls;
             work = work.saturating_add(cost.work);
             is_allowed = is_allowed && self.allowance.take(cost);
         });
         self.turn = self.turn.saturating_add(work);
-        self.peer.note_unserved(resets);
-        let is_strange = self.peer.is_strange() || suspects > MANY_SUSPECTS;
+        // In this order: credit is spent in any case.
+        let is_strange = !self.peer.spend(calls) || !self.peer.is_proven() || suspects > MANY_SUSPECTS;
         // The rest of a frame makes no more work than its head.
-        self.limit = if is_strange { self.parser.payload.clamp(CAREFUL_READ, READ) } else { READ };
+        let is_careful = is_strange || !self.peer.has_much_credit();
+        self.limit = if is_careful { self.parser.payload.clamp(CAREFUL_READ, READ) } else { READ };
         if is_strange && work > 0 {
             self.pause = self.pace.take(u64::from(work)).map(|turn| Box::pin(sleep_until(turn)));
         }

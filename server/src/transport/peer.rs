@@ -15,12 +15,13 @@ use super::ledger::Entry;
 
 /// Calls of one connection that may be cut before the connection is closed.
 const MAX_CUTS: u32 = 16;
-/// Calls that are given up, refused or incomplete: with more than so many, a connection is a stranger's.
-const MANY_UNSERVED: u32 = 16;
-/// More of them are not remembered.
-const MOST_UNSERVED: u32 = 64;
-/// Each call that a service answers makes up for so many of them.
-const FORGIVEN: u32 = 4;
+/// Calls that an answer of a service lets the connection make before it is a stranger's: the trust in a new connection grows
+/// with each answer, and one whose calls get none loses it.
+const EARNED: u32 = 4;
+/// More calls are not saved up.
+const MOST_CREDIT: u32 = 1_024;
+/// With as many, the server reads as much as there is: a connection has no more calls at once by default.
+const MUCH_CREDIT: u32 = 256;
 
 /// Why a connection is closed by the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,8 +114,8 @@ pub(crate) struct Peer {
     has_shaken_hands: AtomicBool,
     /// A service has answered a call of it.
     is_proven: AtomicBool,
-    /// Calls without an answer of a service, as below.
-    unserved: AtomicU32,
+    /// Calls that it may make before it is a stranger's.
+    credit: AtomicU32,
     /// Since when a frame or a header block is incomplete; 0: none is.
     frame_since: AtomicU64,
     /// Since when the socket takes nothing of what the server sends; 0: it does.
@@ -138,7 +139,7 @@ impl Peer {
             has_called: AtomicBool::new(false),
             has_shaken_hands: AtomicBool::new(false),
             is_proven: AtomicBool::new(false),
-            unserved: AtomicU32::new(0),
+            credit: AtomicU32::new(0),
             frame_since: AtomicU64::new(0),
             write_since: AtomicU64::new(0),
             cuts: AtomicU32::new(0),
@@ -162,35 +163,31 @@ impl Peer {
     }
 
     /// A service has answered a call.
-    pub(super) fn note_served(&self) {
+    pub(super) fn earn(&self) {
         self.is_proven.store(true, Ordering::Relaxed);
-        self.change_unserved(|unserved| unserved.saturating_sub(FORGIVEN));
+        let earn = |credit: u32| Some((credit + EARNED).min(MOST_CREDIT));
+        let _ = self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn);
     }
 
     /// Whether the answer of a service makes a difference.
-    pub(super) fn is_doubted(&self) -> bool {
-        !self.is_proven.load(Ordering::Relaxed) || self.unserved.load(Ordering::Relaxed) > 0
+    pub(super) fn can_earn(&self) -> bool {
+        self.credit.load(Ordering::Relaxed) < MOST_CREDIT
     }
 
-    /// So many calls were given up by the peer, were refused before a service saw them, or have not come in full at once.
-    pub(super) fn note_unserved(&self, calls: u32) {
-        if calls > 0 {
-            self.change_unserved(|unserved| unserved.saturating_add(calls).min(MOST_UNSERVED));
-        }
+    /// Takes the credit for so many calls; false: there is less, and none is taken.
+    pub(super) fn spend(&self, calls: u32) -> bool {
+        let spend = |credit: u32| credit.checked_sub(calls);
+        calls == 0 || self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
     }
 
-    fn change_unserved(&self, change: impl Fn(u32) -> u32) {
-        let _ = self.unserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |unserved| Some(change(unserved)));
+    /// Whether it has credit for as many calls as one read may bring.
+    pub(super) fn has_much_credit(&self) -> bool {
+        self.credit.load(Ordering::Relaxed) >= MUCH_CREDIT
     }
 
     /// Whether a service has answered a call of it.
     pub(super) fn is_proven(&self) -> bool {
         self.is_proven.load(Ordering::Relaxed)
-    }
-
-    /// Whether nothing speaks for it: no service has answered a call, or most of its calls get no answer of a service.
-    pub(super) fn is_strange(&self) -> bool {
-        !self.is_proven() || self.unserved.load(Ordering::Relaxed) > MANY_UNSERVED
     }
 
     /// Since when no call is open; `None`: one is.

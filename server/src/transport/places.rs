@@ -124,7 +124,7 @@ mod tests {
     fn one_that_had_an_answer_stays_before_one_that_had_none() {
         let places = places(2);
         let (proven, stranger) = (places.take().unwrap(), places.take().unwrap());
-        proven.peer.note_served();
+        proven.peer.earn();
         let _third = places.take().expect("the stranger goes");
         assert_eq!((proven.peer.closed(), stranger.peer.closed()), (None, Some(Closed::Evicted)));
     }

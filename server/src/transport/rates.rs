@@ -33,10 +33,11 @@ pub(crate) struct FrameRates {
     pub(crate) control: u32,
 }
 
-/// What a frame costs: resets, control frames, and work of the server in microseconds, about.
+/// What a frame counts as: calls, resets, control frames, and work of the server in microseconds, about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cost {
-    pub(super) resets: u32,
+    pub(super) calls: u32,
+    resets: u32,
     control: u32,
     pub(super) work: u32,
 }
@@ -46,13 +47,15 @@ impl Cost {
     pub(super) fn of(kind: u8, flags: u8, length: u32) -> Self {
         match kind {
             kind::DATA if length > 0 || flags & END_STREAM_OR_ACK != 0 => Self::default(),
-            kind::HEADERS => Self { work: 30, ..Self::default() },
-            kind::RST_STREAM => Self { resets: 1, work: 5, control: 0 },
-            kind::SETTINGS | kind::PING if flags & END_STREAM_OR_ACK != 0 => Self { control: 1, work: 1, resets: 0 },
-            kind::SETTINGS => Self { control: SETTINGS_UNITS, work: 50, resets: 0 },
-            kind::PING => Self { control: 1, work: 3, resets: 0 },
-            kind::WINDOW_UPDATE => Self { control: 1, work: 1, resets: 0 },
-            _ => Self { control: ODD_FRAME_UNITS, work: 2, resets: 0 },
+            kind::HEADERS => Self { calls: 1, work: 30, ..Self::default() },
+            kind::RST_STREAM => Self { resets: 1, work: 5, ..Self::default() },
+            kind::SETTINGS | kind::PING if flags & END_STREAM_OR_ACK != 0 => {
+                Self { control: 1, work: 1, ..Self::default() }
+            }
+            kind::SETTINGS => Self { control: SETTINGS_UNITS, work: 50, ..Self::default() },
+            kind::PING => Self { control: 1, work: 3, ..Self::default() },
+            kind::WINDOW_UPDATE => Self { control: 1, work: 1, ..Self::default() },
+            _ => Self { control: ODD_FRAME_UNITS, work: 2, ..Self::default() },
         }
     }
 
