@@ -8,6 +8,7 @@
 //! - `watch`: streams of what happens in a namespace, from one reader of its events.
 //! - `namespaces`: the namespaces that are open, and the lane of each partition.
 //! - `lane`: the queue of one partition; commits operations in groups.
+//! - `allocator`: returns unused memory to the system.
 //! - `tasks`: background tasks, each with a name and a reaction to its end.
 //! - `resend`: how long a change whose reply was lost is sent again.
 //! - `witness`: what this server knows of each partition's history, so that it notices a store that lost changes.

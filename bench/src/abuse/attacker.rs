@@ -186,9 +186,7 @@ impl Attacker {
     }
 
     /// The same, and then waits until the end of the attack.
-    ///
-    /// # Errors
-    /// None: this ends an attack.
+    /// Never fails: an attack returns this result at its end.
     pub(super) async fn crowd_and_hold<F>(
         self: &Arc<Self>,
         members: usize,

@@ -69,13 +69,14 @@ const BODY: &str = concat!(
 const AT_MEMORY_LIMIT: [&str; 2] = ["local AT_MEMORY_LIMIT = 1", "local AT_MEMORY_LIMIT = 0"];
 
 /// A script by its name in Redis. Its source is made where Redis lacks it, which is rare: nothing keeps its 96 KB.
+///
+/// The script of the service is loaded twice: Redis at its memory limit runs only the second, so that resolutions, expiry and
+/// changes of what exists always get through. It differs by one constant, so that it makes no SKU.
 pub(crate) struct Script {
     pub(crate) sha: String,
     source: fn() -> String,
 }
 
-/// One script, loaded twice: Redis at its memory limit runs only the second, so that resolutions, expiry and changes of
-/// what exists always get through. It differs by one constant, so that it makes no SKU.
 impl Script {
     pub(super) fn new(source: fn() -> String) -> Self {
         Self { sha: Hashed::new(&source()).get_hash().to_owned(), source }

@@ -1,5 +1,5 @@
 //! Where a call comes in from its connection: waits until its request is there in full, hands it to the services, and follows
-//! its response. One of these earns one connection.
+//! its response. One of these serves one connection.
 
 use std::{
     convert::Infallible,

@@ -97,7 +97,7 @@ impl<S: AsyncRead> Metered<S> {
             is_allowed = is_allowed && self.allowance.take(cost);
         });
         self.turn = self.turn.saturating_add(work);
-        // In this order: credit is spent in any case.
+        // The credit comes first: a stranger spends what it has, too.
         let is_strange = !self.peer.spend(calls) || !self.peer.is_proven() || suspects > MANY_SUSPECTS;
         // The rest of a frame makes no more work than its head.
         let is_careful = is_strange || !self.peer.has_much_credit();
