@@ -44,7 +44,7 @@
 --   A key stands for an identity and all figures.
 -- The ids of 'c', 'b', 'E', 'S', 'A', 'F', 'D', 'I' and 'O' are those of remembered requests; those of 'S', 'A', 'F', 'D',
 -- 'I' and 'O' are of administrators, and so is that of 'configure': outside of the quota of records.
--- A batch without groups gives back what is due, and drops the records whose time is over.
+-- A batch without groups gives back what is due, and drops the records whose time is over. Any batch gives back a bounded number (expiry.lua).
 --
 -- The knowledge of the caller: 'g' if a loss gates the partition or 'n' if it does not, in upper case if the caller knows
 -- that the store's process has the replication id that is the term of its only claim, then its claims: for each

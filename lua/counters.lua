@@ -1,10 +1,12 @@
--- Loads the counters that the batch and what is due can move: stock, and the buyers' counts where a SKU
--- has a limit per buyer. Reads STOCK, and through buyers.lua BUYERS; writes nothing.
+-- Loads the counters that the batch and what is due can move, where they are not loaded yet: stock, and the buyers'
+-- counts where a SKU has a limit per buyer. Reads STOCK, and through buyers.lua BUYERS; writes nothing.
 
 local skus, n = {}, 0
-for sku in pairs(stocks) do
-  n = n + 1
-  skus[n] = sku
+for sku, stock in pairs(stocks) do
+  if not stock then
+    n = n + 1
+    skus[n] = sku
+  end
 end
 if n > 0 then
   local values = load_fields(STOCK, skus)
@@ -40,11 +42,11 @@ if n > 0 then
       stocks[skus[i]] = stock
     end
   end
-  for _, lines in pairs(shapes) do
-    for i = 1, lines.n do
-      local stock = stocks[lines.skus[i]]
-      lines.stocks[i] = stock
-      if stock and stock.rules and stock.rules[BUYER_LIMIT] > 0 then lines.limited = true end
-    end
+end
+for _, lines in pairs(shapes) do
+  for i = 1, lines.n do
+    local stock = stocks[lines.skus[i]]
+    lines.stocks[i] = stock
+    if stock and stock.rules and stock.rules[BUYER_LIMIT] > 0 then lines.limited = true end
   end
 end

@@ -1,7 +1,8 @@
 -- Finds the holds that are due: those that the batch names, and then a bounded number from the index;
 -- apply.lua gives them back before anything else is decided. Reads DEADLINES and both generations.
 
-local EXPIRE_BATCH = 128 -- due holds given back by one call, before the last entry: others wait meanwhile
+local EXPIRE_BATCH = 128 -- due holds given back by one call that may need them, before the last entry: others wait meanwhile
+local EXPIRE_BESIDE = 16 -- by a call that needs none of them: its callers would wait for nothing
 local EXPIRE_CHUNK = 16 -- entries of the deadline index read at a time
 
 local now = ctx.now
@@ -20,14 +21,23 @@ if ctx.next_due ~= 0 and ctx.next_due <= now then
   -- The order of pairs() is not the same everywhere; the order of events shall be.
   if due[2] then table.sort(due) end
 
-  -- Takes entries from the index until EXPIRE_BATCH ids are reached.
+  -- A sweep gives back, and so does a batch that names a SKU which may have a due hold.
+  local is_needed = not groups[1] or clock_changed or ctx.is_doubtful or kinds.I or kinds.U or kinds.O
+  if not is_needed then
+    for _, stock in pairs(stocks) do
+      if stock and stock[HELD] > 0 and stock[EARLIEST] <= now then is_needed = true end
+    end
+  end
+
+  -- Takes entries from the index up to the limit; where the call needs them, with the entry that reaches it.
+  local most = is_needed and EXPIRE_BATCH or EXPIRE_BESIDE
   local ids, read, entries = {}, 0, nil
   repeat
     entries = call('ZRANGEBYSCORE', DEADLINES, '-inf', now, 'LIMIT', #spent, EXPIRE_CHUNK)
     for e = 1, #entries do
-      ctx.backlog = read >= EXPIRE_BATCH
-      if ctx.backlog then break end
       local entry = entries[e]
+      ctx.backlog = (is_needed and read or read + #entry / 16) >= most
+      if ctx.backlog then break end
       if #entry % 16 ~= 0 then fail('SENTINELNEWER entry of the deadline index') end
       spent[#spent + 1] = entry
       for i = 1, #entry - 15, 16 do

@@ -38,8 +38,8 @@ use crate::{
 
 /// Most lines that one script call touches, counted as [`Operation::weight`] does.
 const MAX_BATCH_WEIGHT: usize = 1_024;
-/// The share of a batch that operations may take which were sent before and have to wait for due holds: one part in so
-/// many of its operations, and of its weight. The rest is for those that were not sent yet.
+/// The size of a batch of operations that were sent before and have to wait for due holds: one part in so many of the
+/// operations, and of the weight, of another batch. Other operations wait for it.
 const PARKED_SHARE: usize = 4;
 /// Turns of other tasks that a batch lets pass at most, while they bring operations for it.
 const MAX_TURNS: usize = 16;
@@ -159,7 +159,10 @@ impl Lane {
         let (answer, answered) = oneshot::channel();
         let is_read = operation.is_read();
         let caller = Caller { answer: Some(answer), deadline, is_read, span: Span::current() };
-        if !self.queue.push(Job { operation, caller }) {
+        // A sweep is for holds that no call waits for, so it takes turns with the calls.
+        let is_sweep = matches!(operation, Operation::Sweep);
+        let job = Job { operation, caller };
+        if !(if is_sweep { self.queue.push_parked(job) } else { self.queue.push(job) }) {
             self.metrics.inc_shed();
             return Err(LaneError::Overloaded);
         }
@@ -242,9 +245,18 @@ impl Worker {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = Looks { ticks, searched: Instant::now() };
         let mut is_turn_of_parked = true;
+        // Beside others, parked operations take half of the time: they rest for as long as their last batch has taken.
+        let mut rest_until = Instant::now();
         while self.queue.wait().await {
             let jobs = self.next(&mut is_turn_of_parked).await;
+            let (start, are_parked) = (Instant::now(), !is_turn_of_parked);
+            if !are_parked {
+                self.queue.delay_parked(rest_until);
+            }
             self.carry(jobs, &mut looks).await;
+            if are_parked {
+                rest_until = Instant::now() + start.elapsed();
+            }
         }
         closing.has_ended = true;
     }
@@ -261,28 +273,21 @@ impl Worker {
                 break;
             }
         }
+        // Parked operations and others take turns: a batch of the first gives back due holds, which takes long.
         let mut jobs = self.next_parked(*is_turn_of_parked || waiting == 0);
-        // Where a batch has room for one, both kinds take turns.
-        *is_turn_of_parked = jobs.is_empty() || self.limits.batch > 1;
-        let weight: usize = jobs.iter().map(|job| job.operation.weight()).sum();
-        let room = self.limits.batch - jobs.len();
-        if room > 0 {
-            let mut fresh = self.queue.take(room);
-            let fitting = cut(&fresh, MAX_BATCH_WEIGHT - weight);
-            if fitting < fresh.len() {
-                self.queue.put_back(fresh.split_off(fitting));
-            }
-            if jobs.is_empty() {
-                jobs = fresh;
-            } else {
-                jobs.append(&mut fresh);
+        *is_turn_of_parked = jobs.is_empty();
+        if jobs.is_empty() {
+            jobs = self.queue.take(self.limits.batch);
+            let fitting = cut(&jobs, MAX_BATCH_WEIGHT);
+            if fitting < jobs.len() {
+                self.queue.put_back(jobs.split_off(fitting));
             }
         }
         self.metrics.add_queued(-(jobs.len() as i64));
         jobs
     }
 
-    /// The parked operations of the next batch: a bounded share of it, so that all others get through.
+    /// The parked operations of the next batch: few, so that all others get through.
     fn next_parked(&self, is_their_turn: bool) -> Vec<Job> {
         if !is_their_turn {
             return Vec::new();

@@ -51,11 +51,20 @@ impl<T> Queue<T> {
 
     /// Adds one at the end; `false` if too many wait, parked ones included.
     pub(super) fn push(&self, item: T) -> bool {
+        self.add(item, |state| &mut state.waiting)
+    }
+
+    /// Adds one behind the parked ones, which goes when they go; `false` if too many wait.
+    pub(super) fn push_parked(&self, item: T) -> bool {
+        self.add(item, |state| &mut state.parked)
+    }
+
+    fn add(&self, item: T, list: impl FnOnce(&mut State<T>) -> &mut VecDeque<T>) -> bool {
         let mut state = self.state();
         if state.len() >= self.limit {
             return false;
         }
-        state.waiting.push_back(item);
+        list(&mut state).push_back(item);
         drop(state);
         self.look.notify_one();
         true
@@ -75,7 +84,7 @@ impl<T> Queue<T> {
     pub(super) fn park(&self, items: Vec<T>, until: Instant) {
         let mut state = self.state();
         state.parked.extend(items);
-        state.parked_until = until;
+        state.parked_until = state.parked_until.max(until);
         drop(state);
         self.look.notify_one();
     }
@@ -88,6 +97,12 @@ impl<T> Queue<T> {
         }
         drop(state);
         self.look.notify_one();
+    }
+
+    /// No parked item is taken before this instant.
+    pub(super) fn delay_parked(&self, until: Instant) {
+        let mut state = self.state();
+        state.parked_until = state.parked_until.max(until);
     }
 
     /// Nothing more is added; what waits can be taken still.
@@ -218,6 +233,11 @@ mod tests {
         assert!(queue.wait().await);
         assert!(start.elapsed() >= pause);
         queue.park(vec![12], Instant::now());
+        let until = Instant::now() + pause;
+        queue.delay_parked(until);
+        queue.delay_parked(Instant::now());
+        assert!(queue.take_parked(9).is_empty(), "the later instant counts");
+        assert!(queue.wait().await && Instant::now() >= until);
         let mut taken = queue.take_parked(2);
         assert_eq!(taken, [10, 11]);
         queue.put_back_parked(taken.split_off(1));
@@ -226,6 +246,8 @@ mod tests {
         assert_eq!(queue.take_if(|i| *i == 12), [12]);
         assert_eq!(queue.take_parked(9), [11]);
         assert!(!queue.wait().await);
+        assert_eq!([1, 2, 3, 4, 5].map(|i| queue.push_parked(i)), [true, true, true, true, false]);
+        assert_eq!((queue.waiting(), queue.take_parked(9)), (0, vec![1, 2, 3, 4]));
     }
 
     #[tokio::test]

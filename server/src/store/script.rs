@@ -37,6 +37,7 @@ const BODY: &str = concat!(
     "return reply\nend\n",
     block_if!("ctx.settled_at", "withdrawal.lua"),
     block!("batch.lua"),
+    block_if!("groups[1] and ctx.next_due ~= 0 and ctx.next_due <= ctx.now", "counters.lua"),
     block!("expiry.lua"),
     block!("counters.lua"),
     block_if!("kinds.I or kinds.O", "terms.lua", "stream_end.lua", "withdrawal.lua"),

@@ -341,6 +341,51 @@ async fn a_sku_that_has_no_due_hold_is_answered_beside_one_that_has() {
     }
 }
 
+/// The holds that a call has given back.
+fn expired(reply: &Value) -> u32 {
+    let Value::Array(reply) = reply else { panic!("{reply:?}") };
+    let Value::BulkString(head) = &reply[0] else { panic!("{reply:?}") };
+    u32::from_be_bytes(head[12..16].try_into().expect("four bytes"))
+}
+
+/// A call that needs no due hold does not give back the many of a storm, which would delay its answer. It gives back a few.
+#[tokio::test]
+async fn a_call_for_other_skus_leaves_a_storm_to_the_sweeps() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--sweep-interval 1m").start().await;
+    let shop = server.shop("sale");
+    for (sku, on_hand) in [("storm", STORM as i64), ("other", 2), ("few", 1)] {
+        shop.supply(sku, on_hand).await;
+    }
+    let (script, epoch) = (script_source(), epoch(&redis).await);
+    let query = async |groups: &[Group]| redis.query(&call(&script, epoch, groups)).await;
+    let ask = async |groups: &[Group]| codes(&query(groups).await);
+    let read = |sku: &str| ("T", sku.as_bytes().to_vec(), Vec::new(), Vec::new());
+    let hold = |sku: &str, n: u8, ttl: u64| ("R", lasting(ttl, &[(1, sku)]), vec![n; 16], u48(ttl).to_vec());
+
+    assert_eq!(ask(&[hold("other", 1, 60_000), hold("few", 2, 1)]).await, ["K", "K"]);
+    let made = redis.now().await;
+    eventually("it is due", async || (redis.now().await > made + 1).then_some(())).await;
+    let reply = query(&[read("other")]).await;
+    assert_eq!((codes(&reply), expired(&reply)), (vec!["V".to_owned()], 1), "a few cost little");
+
+    storm_of(&ask, &redis, 0).await;
+    for groups in
+        [vec![read("other")], vec![read("few")], vec![hold("other", 3, 60_000)], vec![hold("other", 4, 60_000)]]
+    {
+        let reply = query(&groups).await;
+        let is_answered = ["V", "K", "S"].contains(&codes(&reply)[0].as_str());
+        assert!(is_answered && expired(&reply) == 0, "{groups:?}: {reply:?}");
+    }
+    let reply = query(&[read("other"), read("storm")]).await;
+    assert_eq!(codes(&reply).concat(), "VA");
+    assert!((1..STORM as u32).contains(&expired(&reply)), "{reply:?}");
+    // A sweep.
+    let given_back = expired(&query(&[]).await);
+    assert!((1..STORM as u32).contains(&given_back), "{given_back}");
+    shop.audit().await;
+}
+
 /// The record of a SKU whose bound is not known yet gets it with its next change.
 #[tokio::test]
 async fn a_raised_namespace_learns_the_earliest_deadlines() {
