@@ -34,10 +34,8 @@ local function buy_anew(id, purchase)
   if ctx.record_count >= ctx.quota_records then return 'Q' end
   if lines.limited then
     local code, detail = over_limit(lines, buyer)
-    if code == 'I' then
-      if ctx.may_return and ctx.may_return_to(stocks[sub(detail, 2, 1 + byte(detail))]) then return 'A' end
-      return code, detail
-    end
+    if code == 'I' and ctx.may_return and ctx.may_return_to(stocks[sub(detail, 2, 1 + byte(detail))]) then return 'A' end
+    if code then return code, detail end
   end
   buy(purchase, id, buyer, shape, lines)
   ctx.record_count = ctx.record_count + 1

@@ -79,7 +79,7 @@ impl Advice {
 
 catalogue! {
     EmptySku "EMPTY_SKU" InvalidArgument Fix "the SKU is empty";
-    InvalidSku "INVALID_SKU" InvalidArgument Fix "the SKU is longer than 128 bytes or has a character outside `A-Z a-z 0-9 . _ - / + # ~ @ =`";
+    InvalidSku "INVALID_SKU" InvalidArgument Fix "the SKU is longer than 128 bytes of UTF-8, or has a control character, a line break or an invisible character";
     InvalidNamespace "INVALID_NAMESPACE" InvalidArgument Fix "the namespace is longer than 63 bytes or has a character outside `A-Z a-z 0-9 . _ -`";
     InvalidQuantity "INVALID_QUANTITY" InvalidArgument Fix "the quantity is not between 1 and 1,000,000";
     InvalidTtl "INVALID_TTL" InvalidArgument Fix "the ttl is not between 1 ms and the longest ttl of the namespace";
@@ -101,10 +101,10 @@ catalogue! {
     InvalidResumeToken "INVALID_RESUME_TOKEN" InvalidArgument Fix "the resume token is not one that a stream of this namespace has made";
     InvalidInterval "INVALID_INTERVAL" InvalidArgument Fix "the interval is not between 10 ms and 1 hour";
     RequestIdRequired "REQUEST_ID_REQUIRED" InvalidArgument Fix "a change that does not repeat harmlessly needs a request_id";
-    InvalidRequestId "INVALID_REQUEST_ID" InvalidArgument Fix "the request_id is longer than 128 bytes, has a character outside printable ASCII, or is a UUIDv7 from the future";
+    InvalidRequestId "INVALID_REQUEST_ID" InvalidArgument Fix "the request_id is longer than 128 bytes, has a space or a character outside printable ASCII, or is a UUIDv7 from the future";
     RequestTooOld "REQUEST_TOO_OLD" InvalidArgument Fix "the request_id is a UUIDv7 older than the retention, so it can't be told whether it was applied";
     InvalidReservationId "INVALID_RESERVATION_ID" InvalidArgument Fix "the reservation id is not one that Reserve can have returned";
-    InvalidBuyerId "INVALID_BUYER_ID" InvalidArgument Fix "the buyer id is longer than 128 bytes or has a character outside printable ASCII";
+    InvalidBuyerId "INVALID_BUYER_ID" InvalidArgument Fix "the buyer id is longer than 128 bytes of UTF-8, or has a control character, a line break or an invisible character";
     SkuNotFound "SKU_NOT_FOUND" NotFound Decide "the SKU is not known in this namespace";
     ReservationNotFound "RESERVATION_NOT_FOUND" NotFound Decide "the reservation is not known in this namespace, or was resolved longer ago than the retention";
     NamespaceNotFound "NAMESPACE_NOT_FOUND" NotFound Decide "the namespace is not known";
@@ -115,7 +115,7 @@ catalogue! {
     SaleNotOpen "SALE_NOT_OPEN" FailedPrecondition Decide "the sale of a SKU has not opened yet, or is closed";
     QuantityLimit "QUANTITY_LIMIT" FailedPrecondition Fix "more units than the SKU allows in one reservation";
     TtlLimit "TTL_LIMIT" FailedPrecondition Fix "the ttl is longer than the SKU allows";
-    BuyerRequired "BUYER_REQUIRED" FailedPrecondition Fix "the SKU has a limit per buyer, and the request names no buyer";
+    BuyerRequired "BUYER_REQUIRED" FailedPrecondition Fix "the SKU has a limit per buyer, and the request, or the hold that a late Commit would buy, names no buyer";
     BuyerLimit "BUYER_LIMIT" FailedPrecondition Decide "the buyer would hold and have bought more units of the SKU than one buyer may";
     LineNotHeld "LINE_NOT_HELD" FailedPrecondition Decide "more units of a line are named than the reservation holds";
     LateCommitSoldOut "LATE_COMMIT_SOLD_OUT" FailedPrecondition Decide "the reservation has expired, and the stock can't cover it any more: refund the buyer";

@@ -146,7 +146,7 @@ mod tests {
     async fn it_tells_life_readiness_and_metrics_and_stops_beside_an_idle_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let health = Health::new(HealthReporter::new()).await;
+        let health = Health::new(HealthReporter::new(), []).await;
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(serve(listener, Arc::new(Metrics::new()), health.clone(), shutdown.clone()));
 

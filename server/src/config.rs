@@ -3,9 +3,9 @@
 //! Pure data: this file opens nothing and starts nothing. Every default and limit of the server's
 //! settings stands here and nowhere else.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -45,12 +45,12 @@ pub const EXIT_CONFIG: u8 = 64;
                   Exit codes: 0 stopped in order, 64 wrong configuration, 69 no Redis to start, 71 address not to be had, 74 state folder not to be used, 1 other."
 )]
 pub struct Config {
-    /// Address of the gRPC server; port 0 takes a free one, and the log says which
-    #[arg(long, env = "SENTINEL_LISTEN", default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
+    /// Address of the gRPC server, as 127.0.0.1:50051 or localhost:50051; port 0 takes a free one, and the log says which
+    #[arg(long, env = "SENTINEL_LISTEN", default_value = "127.0.0.1:50051", value_parser = address, value_name = "ADDRESS")]
     pub listen: SocketAddr,
 
     /// Address of /metrics, /livez and /readyz; port 0 takes a free one, and the log says which
-    #[arg(long, env = "SENTINEL_ADMIN_LISTEN", default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
+    #[arg(long, env = "SENTINEL_ADMIN_LISTEN", default_value = "127.0.0.1:9464", value_parser = address, value_name = "ADDRESS")]
     pub admin_listen: SocketAddr,
 
     /// Redis or Valkey to use, as redis://user:password@host:port/db or unix:///path; without it one is started as a child
@@ -286,12 +286,17 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The configuration of this process: its arguments and its environment.
+    /// The configuration of this process: its arguments and its environment. An empty variable counts as unset.
     ///
     /// # Errors
     /// What clap makes of them; that includes `--help` and `--version`.
     pub fn from_process() -> Result<Config, clap::Error> {
-        Config::try_parse()
+        let is_empty = |variable: &OsStr| std::env::var_os(variable).is_some_and(|value| value.is_empty());
+        let command = Config::command().mut_args(|argument| match argument.get_env() {
+            Some(variable) if is_empty(variable) => argument.env(Resettable::Reset),
+            _ => argument,
+        });
+        Config::from_arg_matches(&command.try_get_matches()?)
     }
 
     /// The configuration from these arguments alone (the first is the name of the program).
@@ -466,6 +471,17 @@ impl Check {
     }
 }
 
+/// The address with this host and port. Of a name with several addresses, the first of IPv4, else the first.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let form = "write host:port, as 127.0.0.1:50051, localhost:50051 or [::]:50051";
+    if !text.contains(':') {
+        return Err(format!("it has no port: {form}"));
+    }
+    let addresses: Vec<_> = text.to_socket_addrs().map_err(|error| format!("{error}: {form}"))?.collect();
+    let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+    first.copied().ok_or_else(|| format!("the host has no address: {form}"))
+}
+
 fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::Duration::from_str(text).map(Into::into)
 }
@@ -555,6 +571,17 @@ mod tests {
         }
         state_in(&folder.path().join("state")).unwrap();
         state_in(&folder.path().join("data-state")).unwrap();
+    }
+
+    #[test]
+    fn an_address_may_have_the_name_of_a_host() {
+        let listen = |address: &str| with(&[&format!("--listen={address}")]).listen.to_string();
+        assert_eq!(listen("localhost:50051"), "127.0.0.1:50051");
+        assert_eq!((listen("[::1]:7"), listen("0.0.0.0:0")), ("[::1]:7".to_owned(), "0.0.0.0:0".to_owned()));
+        for bad in ["", "50051", "localhost", "localhost:", "localhost:99999", ":50051", "no such host:1"] {
+            let error = Config::from_flags(["sentinel-server", &format!("--listen={bad}")]).unwrap_err().to_string();
+            assert!(error.contains("--listen") && error.contains("host:port"), "{bad}: {error}");
+        }
     }
 
     #[test]

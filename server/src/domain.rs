@@ -83,6 +83,12 @@ impl NamespaceName {
         Ok(Self(text))
     }
 
+    /// A name as the store has it; `None` if this service did not write it.
+    pub(crate) fn from_store(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok().filter(|text| !text.is_empty())?;
+        Self::parse(text.to_owned()).ok()
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -107,8 +113,7 @@ impl Sku {
         if text.is_empty() {
             return Err(Invalid::new(Reason::EmptySku, field));
         }
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/+#~@=".contains(&byte);
-        if text.len() > MAX_SKU_BYTES || !text.bytes().all(allowed) {
+        if text.len() > MAX_SKU_BYTES || !is_printable(&text) {
             return Err(Invalid::new(Reason::InvalidSku, field));
         }
         Ok(Self(text))
@@ -215,14 +220,13 @@ impl Delta {
     }
 }
 
-/// Milliseconds of a span or an instant as messages have them: not negative, nothing between the
-/// milliseconds.
+/// Milliseconds of a span or an instant as messages have them, rounded up; `None` if it is negative or malformed.
 pub(crate) fn whole_millis(seconds: i64, nanos: i32) -> Option<u64> {
     let (seconds, nanos) = (u64::try_from(seconds).ok()?, u64::try_from(nanos).ok()?);
-    if nanos >= 1_000_000_000 || nanos % 1_000_000 != 0 {
+    if nanos >= 1_000_000_000 {
         return None;
     }
-    seconds.checked_mul(1_000)?.checked_add(nanos / 1_000_000)
+    seconds.checked_mul(1_000)?.checked_add(nanos.div_ceil(1_000_000))
 }
 
 /// How long units are held, in whole milliseconds, at least 1.
@@ -230,7 +234,7 @@ pub(crate) fn whole_millis(seconds: i64, nanos: i32) -> Option<u64> {
 pub(crate) struct Ttl(u64);
 
 impl Ttl {
-    /// Nothing between the milliseconds, nothing above the longest of the namespace.
+    /// At least 1 ms and at most the longest of the namespace, once it is rounded up to the millisecond.
     pub(crate) fn parse(seconds: i64, nanos: i32, longest: Duration) -> Result<Self, Invalid> {
         match whole_millis(seconds, nanos) {
             Some(millis) if millis > 0 && u128::from(millis) <= longest.as_millis() => Ok(Self(millis)),
@@ -312,7 +316,7 @@ pub(crate) struct BuyerId(String);
 
 impl BuyerId {
     pub(crate) fn parse(text: String) -> Result<Self, Invalid> {
-        if !text.is_empty() && !is_identifier(&text) {
+        if text.len() > MAX_ID_BYTES || !is_printable(&text) {
             return Err(Invalid::new(Reason::InvalidBuyerId, "buyer_id"));
         }
         Ok(Self(text))
@@ -325,6 +329,17 @@ impl BuyerId {
     pub(crate) fn into_string(self) -> String {
         self.0
     }
+}
+
+/// Whether a text has visible characters and spaces only: no control character, no line break, nothing invisible that
+/// changes how the rest of a line looks. Combining marks are visible beside the character before them.
+fn is_printable(text: &str) -> bool {
+    let is_visible = |character: char| {
+        let beside = ['a', character];
+        // What `escape_debug` shows as it is.
+        character.is_ascii_graphic() || String::from_iter(beside).escape_debug().eq(beside)
+    };
+    text.chars().all(|character| character == ' ' || is_visible(character))
 }
 
 /// Printable ASCII without spaces, so that it can stand in a log line and a URL as it is.
@@ -405,11 +420,15 @@ mod tests {
     }
 
     #[test]
-    fn a_ttl_is_whole_milliseconds_up_to_the_longest() {
+    fn a_ttl_is_rounded_up_to_the_millisecond_and_has_a_limit() {
         let longest = Duration::from_secs(60);
         assert_eq!(Ttl::parse(0, 1_000_000, longest), Ok(Ttl(1)));
         assert_eq!(Ttl::parse(60, 0, longest), Ok(Ttl(60_000)));
-        for (seconds, nanos) in [(0, 0), (60, 1_000_000), (-1, 0), (0, -1), (0, 1), (i64::MAX, 0), (1, 1_000_000_000)] {
+        assert_eq!(Ttl::parse(0, 1, longest), Ok(Ttl(1)));
+        assert_eq!(Ttl::parse(1, 1_500_000, longest), Ok(Ttl(1_002)));
+        assert_eq!(Ttl::parse(1, 999_999_999, longest), Ok(Ttl(2_000)));
+        for (seconds, nanos) in [(0, 0), (60, 1), (60, 1_000_000), (-1, 0), (0, -1), (i64::MAX, 0), (1, 1_000_000_000)]
+        {
             assert!(Ttl::parse(seconds, nanos, longest).is_err(), "{seconds} {nanos}");
         }
     }
@@ -451,11 +470,49 @@ mod tests {
     fn hostile_names_are_refused() {
         for bad in ["{}", "a:b", "a\0", "a\nb", "a b", "ä", "\u{1b}[31m", &"x".repeat(1 << 20)] {
             assert!(NamespaceName::parse(bad.to_string()).is_err());
-            assert!(Sku::parse(bad.to_string(), "sku").is_err());
         }
         for bad in ["a\0", "a\nb", "a b", "ä", &"x".repeat(129)] {
             assert!(RequestId::parse(bad.to_string()).is_err());
-            assert!(BuyerId::parse(bad.to_string()).is_err());
+        }
+        let long = "ä".repeat(65);
+        for bad in [
+            "a\0",
+            "a\nb",
+            "\u{1b}[31m",
+            "\u{7f}",
+            "\u{85}",
+            "\u{a0}",
+            "\u{200b}",
+            "\u{202e}cba",
+            "\u{2028}",
+            "\u{feff}",
+            &long,
+        ] {
+            assert!(Sku::parse(bad.to_string(), "sku").is_err(), "{bad:?}");
+            assert!(BuyerId::parse(bad.to_string()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_shop_has_names_of_its_own() {
+        let longest = "ä".repeat(64);
+        for good in [
+            "Größe M / blau",
+            "A&B",
+            "a,b",
+            "x:y",
+            "{}",
+            "東京 限定",
+            "e\u{301}clair",
+            "👟",
+            "\"'\\`$%<>",
+            "हिन्दी",
+            "שלום",
+            " ",
+            &longest,
+        ] {
+            assert_eq!(Sku::parse(good.to_string(), "sku").map(Sku::into_string), Ok(good.to_owned()));
+            assert_eq!(BuyerId::parse(good.to_string()).map(BuyerId::into_string), Ok(good.to_owned()));
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -19,9 +20,6 @@ use crate::store::error::StoreError;
 use crate::store::fitness::{self, Fit, Unfit};
 use crate::store::identity::Identity;
 use crate::store::pool::{Limits, Pool};
-
-/// The services whose health is reported; the empty name is the whole server.
-const SERVICES: [&str; 3] = ["", "inventory_sentinel.v1.InventorySentinel", "inventory_sentinel.v1.InventoryAdmin"];
 
 /// The component that says whether the store can be used.
 const STORE: &str = "store";
@@ -43,15 +41,19 @@ pub(crate) struct Health {
 
 struct Inner {
     reporter: HealthReporter,
+    /// The services whose health is reported; the empty name is the whole server.
+    services: Vec<String>,
     /// Locked while the reporter is told, so that it is told in order.
     components: Mutex<BTreeMap<&'static str, Result<(), String>>>,
 }
 
 impl Health {
-    /// NOT_SERVING until every component is well; the store is not known to be yet.
-    pub(crate) async fn new(reporter: HealthReporter) -> Health {
+    /// Reports the health of the whole server and of these services: NOT_SERVING until every component is well. The
+    /// store is not known to be yet.
+    pub(crate) async fn new(reporter: HealthReporter, services: impl IntoIterator<Item = String>) -> Health {
+        let services = iter::once(String::new()).chain(services).collect();
         let components = BTreeMap::from([(STORE, Err("not looked at yet".to_owned())), (DRAINING, Ok(()))]);
-        let health = Health { inner: Arc::new(Inner { reporter, components: Mutex::new(components) }) };
+        let health = Health { inner: Arc::new(Inner { reporter, services, components: Mutex::new(components) }) };
         health.report(false).await;
         health
     }
@@ -89,7 +91,7 @@ impl Health {
 
     async fn report(&self, serving: bool) {
         let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for service in SERVICES {
+        for service in &self.inner.services {
             self.inner.reporter.set_service_status(service, status).await;
         }
     }
@@ -258,7 +260,7 @@ mod tests {
 
     async fn serving(service: &HealthService) -> Vec<bool> {
         let mut serving = Vec::new();
-        for name in SERVICES {
+        for name in ["", "shop.Checkout", "shop.Events"] {
             let request = tonic::Request::new(HealthCheckRequest { service: name.to_owned() });
             let status = service.check(request).await.unwrap().into_inner().status;
             serving.push(status == tonic_health::pb::health_check_response::ServingStatus::Serving as i32);
@@ -270,7 +272,7 @@ mod tests {
     async fn it_serves_only_while_every_component_is_well() {
         let reporter = HealthReporter::new();
         let service = HealthService::from_health_reporter(reporter.clone());
-        let health = Health::new(reporter).await;
+        let health = Health::new(reporter, ["shop.Checkout", "shop.Events"].map(String::from)).await;
         assert_eq!(serving(&service).await, [false; 3]);
         assert_eq!(health.ready().await, (false, "draining: ok\nstore: not looked at yet\n".to_owned()));
 
@@ -303,7 +305,7 @@ mod tests {
         let embedded = Embedded::start(&config, &Tasks::alone()).await.unwrap();
         let pool = Pool::new(embedded.url(), Limits::from(&*config)).unwrap();
         let (gate, shutdown) = (Arc::new(StoreGate::new()), CancellationToken::new());
-        let health = Health::new(HealthReporter::new()).await;
+        let health = Health::new(HealthReporter::new(), []).await;
         let watch =
             watch_store(embedded.url().clone(), config, Arc::default(), health.clone(), gate.clone(), shutdown.clone());
         let watch = tokio::spawn(watch);

@@ -31,6 +31,8 @@ use inventory_sentinel::v1::{
     self, inventory_admin_server::InventoryAdminServer, inventory_events_server::InventoryEventsServer,
     inventory_sentinel_server::InventorySentinelServer,
 };
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -112,6 +114,9 @@ pub enum RunError {
     /// The descriptors of the API can't be served.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The descriptors of the API can't be read.
+    #[error("cannot read the descriptors of the API: {0}")]
+    Descriptors(#[from] prost::DecodeError),
     /// A task ended without which the server can't go on.
     #[error("the task {0} ended")]
     Task(&'static str),
@@ -215,7 +220,7 @@ async fn serve(
         Arc::clone(&witnesses),
     ));
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let health = Health::new(reporter).await;
+    let health = Health::new(reporter, served()?).await;
     let gate = Arc::new(StoreGate::new());
 
     tasks.keep(Task::StoreProbe, {
@@ -305,13 +310,33 @@ pub async fn serve_routes(config: &Config, listener: TcpListener, routes: Routes
     transport::serve(listener, services, TransportLimits::from(config), metrics, shutdown).await;
 }
 
-/// Describes our services, the health service, and the details of errors, so that grpcurl shows a
-/// refusal's reason in words.
+/// The descriptors of every service that is served.
+const DESCRIPTORS: [&[u8]; 4] = [
+    v1::FILE_DESCRIPTOR_SET,
+    tonic_health::pb::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+];
+
+/// The full names of the services that are served.
+fn served() -> Result<Vec<String>, prost::DecodeError> {
+    let mut names = Vec::new();
+    for descriptors in DESCRIPTORS {
+        for file in FileDescriptorSet::decode(descriptors)?.file {
+            names.extend(file.service.iter().map(|service| format!("{}.{}", file.package(), service.name())));
+        }
+    }
+    Ok(names)
+}
+
+/// Describes the services that are served, and the details of errors, so that grpcurl shows a refusal's reason in words.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    // The builder adds the descriptors of its own service.
+    let builder = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
+    DESCRIPTORS[..2]
+        .iter()
+        .fold(builder, |builder, descriptors| builder.register_encoded_file_descriptor_set(descriptors))
 }
 
 fn log_address(port: &'static str, listener: &TcpListener) {

@@ -139,6 +139,11 @@ impl Namespace {
         self.identity.clone().chain_update(b"\0token").chain_update(bytes).verify_truncated_left(tag).is_ok()
     }
 
+    /// What authenticates the page tokens of this namespace: they are no resume tokens.
+    pub(crate) fn page_mac(&self) -> Hmac<Sha256> {
+        self.identity.clone().chain_update(b"\0page")
+    }
+
     /// The id of what a late Commit buys anew: it follows from the reservation's, so that a repeat finds
     /// it, and can be no request's, as those have no NUL.
     pub(crate) fn purchase_of(&self, reservation: ReservationId) -> Id {

@@ -6,7 +6,7 @@
 //! one up.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     fmt::Display,
     future::Future,
     hash::{BuildHasher as _, RandomState},
@@ -74,6 +74,7 @@ pub(crate) async fn run(
     let (mut look_around_at, mut presence_at, mut next_present) = (Instant::now(), Instant::now(), 0);
     let (mut is_looking_around, mut is_checking) = (false, false);
     let mut unopened = HashSet::new();
+    let mut bad_names = BTreeSet::new();
     let mut reported = ClockOffsets::default();
     loop {
         tokio::select! {
@@ -96,6 +97,7 @@ pub(crate) async fn run(
                 Done::LookedAround(found) => {
                     is_looking_around = false;
                     look_around_at = Instant::now() + if found.is_whole { jittered(LOOK_AROUND) } else { interval };
+                    sweeper.report_bad_names(&mut bad_names, &found);
                     unopened = sweeper.report_unopened(&unopened, found);
                 }
             },
@@ -173,6 +175,8 @@ struct LookedAround {
     is_whole: bool,
     /// Namespaces that can't be opened, and why.
     failed: Vec<(NamespaceName, StoreError)>,
+    /// Entries of the list that are no names of namespaces.
+    bad: BTreeSet<String>,
 }
 
 /// Work that waits, each piece once, and work under way. Bounded by the number of open partitions.
@@ -348,6 +352,23 @@ impl Sweeper {
         now
     }
 
+    /// Counts the entries of the list of namespaces that are no names, and logs them where they have changed.
+    fn report_bad_names(&self, before: &mut BTreeSet<String>, found: &LookedAround) {
+        if !found.is_whole || found.bad == *before {
+            return;
+        }
+        self.metrics.set_bad_names(found.bad.len());
+        match found.bad.first() {
+            Some(first) => tracing::error!(
+                count = found.bad.len(),
+                first,
+                "the list of namespaces has entries that this service did not write; they are left out"
+            ),
+            None => tracing::info!("the list of namespaces has only entries that this service wrote"),
+        }
+        before.clone_from(&found.bad);
+    }
+
     /// The partitions that are checked next.
     fn next_places(&self, next: &mut usize) -> Vec<Place> {
         let mut all = self.namespaces.all();
@@ -425,7 +446,7 @@ async fn check(store: Arc<Store>, places: Vec<Place>) -> Done {
 /// Opens the namespaces that other servers have made, and those that this server knows, and goes on past each that
 /// can't be opened.
 async fn look_around(namespaces: Arc<Namespaces>, store: Arc<Store>) -> Done {
-    let mut found = LookedAround { is_whole: true, failed: Vec::new() };
+    let mut found = LookedAround { is_whole: true, failed: Vec::new(), bad: BTreeSet::new() };
     let mut names = namespaces.known();
     let mut cursor = Some(0);
     loop {
@@ -441,12 +462,13 @@ async fn look_around(namespaces: Arc<Namespaces>, store: Arc<Store>) -> Done {
         let mut failed: Vec<_> = failed.filter_map(std::future::ready).collect().await;
         found.failed.append(&mut failed);
         let Some(from) = cursor else { break };
-        let Ok((page, next)) = store.namespaces(from).await else {
+        let Ok(page) = store.namespaces(from).await else {
             found.is_whole = false;
             break;
         };
-        names = page;
-        cursor = (next != 0).then_some(next);
+        names = page.names;
+        cursor = (page.next != 0).then_some(page.next);
+        found.bad.extend(page.bad);
     }
     // A name can be known here, and stand in the list more than once.
     let mut seen = HashSet::new();

@@ -37,7 +37,7 @@ fn limit(units: Option<i32>) -> i32 {
     }
 }
 
-/// Cut to the millisecond, the resolution of every instant of the server.
+/// As it is: the server rounds it up to the millisecond.
 fn timestamp(at: Option<SystemTime>) -> prost_types::Timestamp {
     let Some(at) = at else {
         return prost_types::Timestamp::default();
@@ -45,7 +45,7 @@ fn timestamp(at: Option<SystemTime>) -> prost_types::Timestamp {
     match at.duration_since(UNIX_EPOCH) {
         Ok(since) if since >= Duration::from_millis(1) => prost_types::Timestamp {
             seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            nanos: i32::try_from(since.subsec_millis() * 1_000_000).unwrap_or(0),
+            nanos: i32::try_from(since.subsec_nanos()).unwrap_or(0),
         },
         // 1970 itself would be "no instant": as all before it, it goes as one that is refused.
         _ => prost_types::Timestamp { seconds: -1, nanos: 0 },
@@ -162,9 +162,9 @@ mod tests {
     }
 
     #[test]
-    fn instants_are_cut_to_the_millisecond() {
+    fn the_server_rounds_instants() {
         let wire = rules_change(RulesChange::new().opens_at(UNIX_EPOCH + Duration::from_nanos(5_001_999_999)));
-        assert_eq!(wire.opens_at, Some(prost_types::Timestamp { seconds: 5, nanos: 1_000_000 }));
+        assert_eq!(wire.opens_at, Some(prost_types::Timestamp { seconds: 5, nanos: 1_999_999 }));
     }
 
     #[test]

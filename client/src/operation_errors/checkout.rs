@@ -106,6 +106,10 @@ operation_error! {
             /// Every line that the stock can't cover any more: refund the buyer.
             lines: Vec<ShortLine> = "available",
         },
+        BuyerRequired => BuyerRequired {
+            /// The SKU that has got a limit per buyer since the hold without a buyer was made.
+            sku: String = "sku",
+        },
         BuyerLimit => BuyerLimit {
             /// The SKU that the buyer would have too much of.
             sku: String = "sku",

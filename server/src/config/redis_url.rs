@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
 
-use deadpool_redis::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use deadpool_redis::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, parse_redis_url};
 
 /// The URL of a Redis or Valkey. `Debug` and `Display` leave its secrets out.
 ///
@@ -41,14 +41,15 @@ impl RedisUrl {
         })
     }
 
-    /// How to connect.
+    /// How to connect. No part of the URL is ignored.
     ///
     /// # Errors
-    /// One line that says what is wrong with the URL, without its secrets.
+    /// One line that says what is wrong with the URL. It quotes no part of it, because any part may be a secret.
     pub fn connection_info(&self) -> Result<ConnectionInfo, String> {
         let scheme = self.0.split_once("://").map_or("", |(scheme, _)| scheme);
-        match scheme {
-            "redis" | "valkey" | "unix" | "redis+unix" | "valkey+unix" => {}
+        let is_unix = match scheme {
+            "redis" | "valkey" => false,
+            "unix" | "redis+unix" | "valkey+unix" => true,
             "rediss" | "valkeys" => {
                 return Err("this build has no TLS to Redis: use redis:// on a trusted network, a local TLS proxy, or a unix socket".to_owned());
             }
@@ -56,13 +57,31 @@ impl RedisUrl {
                 return Err("not a Redis URL: write redis://[user:password@]host:port[/db] or unix:///path/to/socket"
                     .to_owned());
             }
+        };
+        let url = parse_redis_url(&self.0)
+            .ok_or("not a valid URL; a character with a meaning in URLs is written like %40")?;
+        let (known, form) = if is_unix {
+            (&["db", "user", "pass", "protocol"][..], "unix:///path/to/socket?db=4&user=name&pass=password&protocol=3")
+        } else {
+            (&["protocol"][..], "redis://user:password@host:port/4?protocol=3")
+        };
+        let mut keys: Vec<_> = url.query_pairs().map(|(key, _)| key).collect();
+        let parts = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        let has_all_known = keys.iter().all(|key| known.contains(&key.as_ref()));
+        if !has_all_known || keys.len() < parts || url.fragment().is_some() {
+            return Err(format!("a part behind ? or # is unknown or repeated: the whole form is {form}"));
         }
-        let info = self.0.as_str().into_connection_info().map_err(|error| {
-            // The parser quotes no part of the user info: only database numbers and protocol names.
-            format!("not a valid Redis URL ({error})")
-        })?;
+        if is_unix && (!url.username().is_empty() || url.password().is_some() || url.has_host()) {
+            return Err(format!("a unix socket has no host, and its user and password stand behind ?: {form}"));
+        }
+        let info =
+            url.into_connection_info().map_err(|_| format!("not a valid Redis URL: the whole form is {form}"))?;
         match info.addr() {
-            ConnectionAddr::Unix(path) if !path.is_absolute() => Err("the socket's path must be absolute".to_owned()),
+            ConnectionAddr::Unix(path) if !path.is_absolute() => {
+                Err("the path of the socket must be absolute".to_owned())
+            }
             _ => Ok(info),
         }
     }
@@ -77,19 +96,29 @@ impl FromStr for RedisUrl {
 }
 
 impl fmt::Display for RedisUrl {
-    /// Leaves out whatever may be a secret: the user info, and the query, where unix URLs keep it.
+    /// Says where the URL leads, and leaves out its secrets. Nothing of a URL that can't be used is shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((scheme, rest)) = self.0.split_once("://") else {
+        let (Ok(info), Some((scheme, _))) = (self.connection_info(), self.0.split_once("://")) else {
             return f.write_str("(hidden)");
         };
-        let (hidden, rest) = match rest.rsplit_once('@') {
-            // From the last `@`: a password that was not percent-encoded may hold any character.
-            Some((_, rest)) if !scheme.ends_with("unix") => ("***@", rest),
-            _ => ("", rest),
-        };
-        let place = rest.split(['?', '#']).next().unwrap_or_default();
-        let hidden_query = if place.len() < rest.len() { "?***" } else { "" };
-        write!(f, "{}://{hidden}{}{hidden_query}", scheme.escape_debug(), place.escape_debug())
+        let settings = info.redis_settings();
+        let has_secrets = settings.username().is_some() || settings.password().is_some();
+        match info.addr() {
+            ConnectionAddr::Unix(path) => {
+                write!(f, "{scheme}://{}", path.display().to_string().escape_debug())?;
+                f.write_str(if has_secrets { "?***" } else { "" })?;
+            }
+            ConnectionAddr::Tcp(host, port) => {
+                f.write_str(scheme)?;
+                f.write_str(if has_secrets { "://***@" } else { "://" })?;
+                if host.contains(':') { write!(f, "[{host}]:{port}")? } else { write!(f, "{host}:{port}")? }
+            }
+            _ => return f.write_str("(hidden)"),
+        }
+        match settings.db() {
+            0 => Ok(()),
+            db => write!(f, " (database {db})"),
+        }
     }
 }
 
@@ -126,16 +155,30 @@ mod tests {
     #[test]
     fn secrets_are_left_out() {
         for (text, shown) in [
-            ("redis://127.0.0.1:6379/2", "redis://127.0.0.1:6379/2"),
+            ("redis://127.0.0.1:6379/2", "redis://127.0.0.1:6379 (database 2)"),
+            ("redis://[::1]", "redis://[::1]:6379"),
             ("redis://:hunter2@host:6379", "redis://***@host:6379"),
-            ("redis://shop:hunter2@host/1", "redis://***@host/1"),
-            ("redis://shop:hun/t?er@2@host/1", "redis://***@host/1"),
+            ("valkey://shop:hunter2@host/1", "valkey://***@host:6379 (database 1)"),
+            ("redis://shop:hun/t?er@2@host/1", "(hidden)"),
             ("unix:///run/redis.sock?user=shop&pass=hunter2", "unix:///run/redis.sock?***"),
-            ("unix:///run/redis.sock?pass=hun@ter2", "unix:///run/redis.sock?***"),
+            ("unix:///run/redis.sock?pass=hun@ter2&db=3", "unix:///run/redis.sock?*** (database 3)"),
+            ("unix:///run/a@b.sock", "unix:///run/a@b.sock"),
+            ("unix://:hunter2@/run/redis.sock", "(hidden)"),
+            ("unix://shop:hunter2@host/run/redis.sock", "(hidden)"),
+            ("redis+unix://hunter2/run/redis.sock", "(hidden)"),
+            ("redis://:hunter2", "(hidden)"),
+            ("redis://shop:hunter2", "(hidden)"),
+            ("redis://host?password=hunter2", "(hidden)"),
+            ("redis://host?protocol=hunter2", "(hidden)"),
+            ("redis://host/hunter2", "(hidden)"),
+            ("redis://host#hunter2", "(hidden)"),
+            ("rediss://:hunter2@host", "(hidden)"),
             ("hunter2", "(hidden)"),
-            ("redis://host\u{1b}[31m", "redis://host\\u{1b}[31m"),
+            ("redis://host\u{1b}[31m", "(hidden)"),
         ] {
-            assert_eq!(url(text).to_string(), shown);
+            let url = url(text);
+            assert_eq!(url.to_string(), shown, "{text}");
+            assert!(!format!("{url:?} {:?}", url.connection_info().err()).contains("hunter2"), "{text}");
         }
     }
 
@@ -150,6 +193,23 @@ mod tests {
         {
             assert!(url(bad).connection_info().is_err(), "{bad:?} passed");
         }
+        // A part that would be ignored.
+        for ignored in [
+            "redis://h?db=4",
+            "redis://h/1?user=u",
+            "redis://h?protocol=3&protocol=2",
+            "redis://h#4",
+            "redis://h/1/2",
+            "unix:///a/b.sock?database=1",
+            "unix:///a/b.sock#1",
+            "unix://localhost/a/b.sock",
+            "unix://u:p@/a/b.sock",
+        ] {
+            assert!(url(ignored).connection_info().is_err(), "{ignored:?} passed");
+        }
+        let info = url("unix:///a/b.sock?db=4&user=u&pass=p&protocol=3").connection_info().unwrap();
+        let settings = info.redis_settings();
+        assert_eq!((settings.db(), settings.username(), settings.password()), (4, Some("u"), Some("p")));
         assert!(url("rediss://h").connection_info().unwrap_err().contains("TLS"));
     }
 

@@ -1,7 +1,9 @@
 //! The lists of `InventoryAdmin`: pages and their tokens. Parses and answers; reads through `store::lists`.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use inventory_sentinel::{Reason, v1};
+use sha2::Sha256;
 use tokio::time::Instant;
 
 use super::{admin::Admin, convert, rules, status::Failure};
@@ -20,13 +22,18 @@ use crate::{
 const DEFAULT_PAGE_SIZE: usize = 100;
 /// Most items that a request can ask for.
 const MAX_PAGE_SIZE: usize = 1_000;
+/// Bytes of a place in a token: part, partition, cursor.
+const PLACE_BYTES: usize = 1 + 2 + 8;
+/// Bytes of its tag.
+const TAG_BYTES: usize = 16;
 
-/// Which list a token belongs to: its first byte.
+/// Which list a token belongs to.
 #[derive(Clone, Copy)]
+#[repr(u8)]
 enum Kind {
-    Namespaces = b'n' as isize,
-    Stock = b's' as isize,
-    Reservations = b'r' as isize,
+    Namespaces = b'n',
+    Stock = b's',
+    Reservations = b'r',
 }
 
 impl Admin {
@@ -36,11 +43,10 @@ impl Admin {
         deadline: Instant,
     ) -> Result<v1::ListNamespacesResponse, Failure> {
         let v1::ListNamespacesRequest { page_size, page_token } = request;
-        let range = range(Kind::Namespaces, page_size, &page_token)?;
-        if range.from.is_some_and(|place| place.source != Source { partition: 0, part: 0 }) {
-            return Err(bad_token().into());
-        }
+        let size = page_size_of(page_size)?;
         self.desk.admit()?;
+        let tokens = self.tokens_of_store()?;
+        let range = Range { size, from: tokens.read(&page_token)? };
         let page = in_time(deadline, async {
             let mut connection = self.store.connection().await?;
             lists::namespaces(&mut connection, range).await
@@ -49,7 +55,7 @@ impl Admin {
         let listed = |name: NamespaceName| v1::ListedNamespace { namespace_id: name.as_str().to_owned() };
         Ok(v1::ListNamespacesResponse {
             namespaces: items.into_iter().map(listed).collect(),
-            next_page_token: token(Kind::Namespaces, next),
+            next_page_token: tokens.write(next),
         })
     }
 
@@ -60,8 +66,10 @@ impl Admin {
     ) -> Result<v1::ListStockResponse, Failure> {
         let v1::ListStockRequest { namespace_id, page_size, page_token } = request;
         let name = NamespaceName::parse(namespace_id)?;
-        let range = range(Kind::Stock, page_size, &page_token)?;
+        let size = page_size_of(page_size)?;
         let namespace = self.known(&name, deadline).await?;
+        let tokens = Tokens::new(namespace.page_mac(), Kind::Stock, &[]);
+        let range = Range { size, from: tokens.read(&page_token)? };
         let partitions = partitions(&namespace, None, &[0], range)?;
         let page = in_time(deadline, async {
             let mut connection = self.store.connection().await?;
@@ -73,10 +81,7 @@ impl Admin {
             rules_version: stock.rules.revision as i64,
             stock: Some(convert::stock(sku, stock)),
         };
-        Ok(v1::ListStockResponse {
-            skus: items.into_iter().map(listed).collect(),
-            next_page_token: token(Kind::Stock, next),
-        })
+        Ok(v1::ListStockResponse { skus: items.into_iter().map(listed).collect(), next_page_token: tokens.write(next) })
     }
 
     pub(super) async fn page_of_reservations(
@@ -86,10 +91,12 @@ impl Admin {
     ) -> Result<v1::ListReservationsResponse, Failure> {
         let v1::ListReservationsRequest { namespace_id, page_size, page_token, sku, buyer_id, states } = request;
         let name = NamespaceName::parse(namespace_id)?;
-        let range = range(Kind::Reservations, page_size, &page_token)?;
+        let size = page_size_of(page_size)?;
         let sku = (!sku.is_empty()).then(|| Sku::parse(sku, "sku")).transpose()?;
         let filter = Filter { sku, buyer: BuyerId::parse(buyer_id)?, states: listed_states(&states)? };
         let namespace = self.known(&name, deadline).await?;
+        let tokens = Tokens::new(namespace.page_mac(), Kind::Reservations, &filter_bytes(&filter));
+        let range = Range { size, from: tokens.read(&page_token)? };
         let partitions = partitions(&namespace, filter.sku.as_ref(), &GENERATIONS, range)?;
         let page = in_time(deadline, async {
             let mut connection = self.store.connection().await?;
@@ -102,8 +109,15 @@ impl Admin {
         };
         Ok(v1::ListReservationsResponse {
             reservations: items.into_iter().map(listed).collect(),
-            next_page_token: token(Kind::Reservations, next),
+            next_page_token: tokens.write(next),
         })
+    }
+
+    /// Of a list that belongs to no namespace.
+    fn tokens_of_store(&self) -> Result<Tokens, Failure> {
+        let id = self.witnesses.identity().id().unwrap_or_default();
+        let mac = Hmac::new_from_slice(id.as_bytes()).map_err(|_| bad_token())?;
+        Ok(Tokens::new(mac, Kind::Namespaces, &[]))
     }
 
     async fn known(&self, name: &NamespaceName, deadline: Instant) -> Result<std::sync::Arc<Namespace>, Failure> {
@@ -161,44 +175,69 @@ fn partitions(
     }
 }
 
-fn range(kind: Kind, page_size: i32, page_token: &str) -> Result<Range, Invalid> {
-    let size = match usize::try_from(page_size) {
-        Ok(0) => DEFAULT_PAGE_SIZE,
-        Ok(size @ 1..=MAX_PAGE_SIZE) => size,
-        _ => return Err(Invalid::new(Reason::InvalidPageSize, "page_size")),
-    };
-    let from = match page_token {
-        "" => None,
-        text => Some(place(kind, text).ok_or_else(bad_token)?),
-    };
-    Ok(Range { size, from })
+fn page_size_of(page_size: i32) -> Result<usize, Invalid> {
+    match usize::try_from(page_size) {
+        Ok(0) => Ok(DEFAULT_PAGE_SIZE),
+        Ok(size @ 1..=MAX_PAGE_SIZE) => Ok(size),
+        _ => Err(Invalid::new(Reason::InvalidPageSize, "page_size")),
+    }
 }
 
 fn bad_token() -> Invalid {
     Invalid::new(Reason::InvalidPageToken, "page_token")
 }
 
-/// A place as a token: the list, the partition, its part, the cursor; empty after the last page.
-fn token(kind: Kind, place: Option<Place>) -> String {
-    let Some(Place { source: Source { partition, part }, cursor }) = place else {
-        return String::new();
-    };
-    let mut bytes = vec![kind as u8, part];
-    bytes.extend_from_slice(&partition.to_be_bytes());
-    bytes.extend_from_slice(&cursor.to_be_bytes());
-    URL_SAFE_NO_PAD.encode(bytes)
+/// The filter as the tokens of its list are bound to it.
+fn filter_bytes(filter: &Filter) -> Vec<u8> {
+    let mut states: Vec<u8> = filter.states.iter().map(|state| *state as u8).collect();
+    states.sort_unstable();
+    states.dedup();
+    let sku = filter.sku.as_ref().map_or("", Sku::as_str);
+    [&states, &b"\0"[..], sku.as_bytes(), b"\0", filter.buyer.as_str().as_bytes()].concat()
 }
 
-fn place(kind: Kind, token: &str) -> Option<Place> {
-    let bytes: [u8; 12] = URL_SAFE_NO_PAD.decode(token).ok()?.try_into().ok()?;
-    if bytes[0] != kind as u8 {
-        return None;
+/// The page tokens of one list: places, each with a tag that only a server with the secret of the namespace can make. A
+/// token is bound to its list, namespace and filter. The tags of the list of namespaces are made with the id of the store.
+struct Tokens {
+    mac: Hmac<Sha256>,
+}
+
+impl Tokens {
+    fn new(mac: Hmac<Sha256>, kind: Kind, filter: &[u8]) -> Self {
+        Self {
+            mac: mac.chain_update([kind as u8]).chain_update((filter.len() as u64).to_be_bytes()).chain_update(filter),
+        }
     }
-    let partition = u16::from_be_bytes(bytes[2..4].try_into().ok()?);
-    Some(Place {
-        source: Source { partition, part: bytes[1] },
-        cursor: u64::from_be_bytes(bytes[4..].try_into().ok()?),
-    })
+
+    /// The token of a place; empty after the last page.
+    fn write(&self, place: Option<Place>) -> String {
+        let Some(Place { source: Source { partition, part }, cursor }) = place else {
+            return String::new();
+        };
+        let mut bytes = vec![part];
+        bytes.extend_from_slice(&partition.to_be_bytes());
+        bytes.extend_from_slice(&cursor.to_be_bytes());
+        let tag = self.mac.clone().chain_update(&bytes).finalize().into_bytes();
+        bytes.extend_from_slice(&tag[..TAG_BYTES]);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The place of a token; `None` if there is no token.
+    fn read(&self, token: &str) -> Result<Option<Place>, Invalid> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        self.place(token).map(Some).ok_or_else(bad_token)
+    }
+
+    fn place(&self, token: &str) -> Option<Place> {
+        let bytes: [u8; PLACE_BYTES + TAG_BYTES] = URL_SAFE_NO_PAD.decode(token).ok()?.try_into().ok()?;
+        let (place, tag) = bytes.split_at(PLACE_BYTES);
+        self.mac.clone().chain_update(place).verify_truncated_left(tag).ok()?;
+        let partition = u16::from_be_bytes(place[1..3].try_into().ok()?);
+        let cursor = u64::from_be_bytes(place[3..].try_into().ok()?);
+        Some(Place { source: Source { partition, part: place[0] }, cursor })
+    }
 }
 
 #[cfg(test)]
@@ -206,23 +245,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_goes_with_its_list_and_only_with_it() {
+    fn a_token_is_bound_to_its_list_its_secret_and_its_filter() {
+        let tokens =
+            |secret: &[u8], kind, filter: &[u8]| Tokens::new(Hmac::new_from_slice(secret).unwrap(), kind, filter);
+        let ours = tokens(b"secret", Kind::Stock, b"f");
         let at = Place { source: Source { partition: 7, part: 2 }, cursor: u64::MAX - 1 };
-        let text = token(Kind::Stock, Some(at));
-        assert_eq!(place(Kind::Stock, &text), Some(at));
-        assert_eq!(place(Kind::Reservations, &text), None);
-        assert_eq!(token(Kind::Stock, None), "");
+        let text = ours.write(Some(at));
+        assert_eq!((ours.read(&text), ours.read(""), ours.write(None)), (Ok(Some(at)), Ok(None), String::new()));
+        for others in [
+            tokens(b"secret", Kind::Reservations, b"f"),
+            tokens(b"another", Kind::Stock, b"f"),
+            tokens(b"secret", Kind::Stock, b"g"),
+            tokens(b"secret", Kind::Stock, b""),
+        ] {
+            assert_eq!(others.read(&text), Err(bad_token()));
+        }
         for bad in ["A", "AAAA", "!", &text[1..], &format!("{text}AA"), &"A".repeat(1 << 20)] {
-            assert!(place(Kind::Stock, bad).is_none(), "{bad}");
+            assert_eq!(ours.read(bad), Err(bad_token()), "{bad}");
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(ours.read(&URL_SAFE_NO_PAD.encode(flipped)), Err(bad_token()), "bit {bit}");
         }
     }
 
     #[test]
     fn a_page_has_a_size() {
-        let size = |number| range(Kind::Stock, number, "").map(|range| range.size);
-        assert_eq!((size(0), size(1), size(1_000)), (Ok(100), Ok(1), Ok(1_000)));
+        assert_eq!([0, 1, 1_000].map(page_size_of), [Ok(100), Ok(1), Ok(1_000)]);
         for bad in [-1, 1_001, i32::MIN, i32::MAX] {
-            assert_eq!(size(bad), Err(Invalid::new(Reason::InvalidPageSize, "page_size")));
+            assert_eq!(page_size_of(bad), Err(Invalid::new(Reason::InvalidPageSize, "page_size")));
         }
     }
 }

@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(refused(rules), Err((Reason::InvalidRule, "rules.max_quantity".into())));
         let rules = v1::SkuRules { buyer_limit: Some(1_000_001), ..Default::default() };
         assert_eq!(refused(rules), Err((Reason::InvalidRule, "rules.buyer_limit".into())));
-        let rules = v1::SkuRules { max_ttl: Some(Duration { seconds: 1, nanos: 1 }), ..Default::default() };
+        let rules = v1::SkuRules { max_ttl: Some(Duration { seconds: 1, nanos: -1 }), ..Default::default() };
         assert_eq!(refused(rules), Err((Reason::InvalidRule, "rules.max_ttl".into())));
         let rules = v1::SkuRules { opens_at: Some(Timestamp { seconds: -1, nanos: 0 }), ..Default::default() };
         assert_eq!(refused(rules), Err((Reason::InvalidRule, "rules.opens_at".into())));

@@ -39,6 +39,8 @@ use self::{
 };
 use crate::domain::{Knowledge, NamespaceName};
 
+/// Bytes that are shown of a name that this service did not write.
+const SHOWN_BYTES: usize = 64;
 /// Names of namespaces read with one command.
 const SCAN_COUNT: usize = 1_000;
 
@@ -56,6 +58,15 @@ pub(crate) struct Store {
     pool: Pool,
     plain: Script,
     resolving: Script,
+}
+
+/// A page of the list of all namespaces.
+pub(crate) struct NamesPage {
+    pub(crate) names: Vec<NamespaceName>,
+    /// What stands in the list and is no name that this service writes: escaped, and the first bytes of each only.
+    pub(crate) bad: Vec<String>,
+    /// The cursor of the next page; 0 after the last.
+    pub(crate) next: u64,
 }
 
 impl Store {
@@ -94,13 +105,19 @@ impl Store {
         self.send(cmd("SADD").arg(NAMESPACES).arg(namespace.as_str())).await.map(drop)
     }
 
-    /// One page of the namespaces there are, and the cursor of the next; 0 after the last.
-    pub(crate) async fn namespaces(&self, cursor: u64) -> Result<(Vec<NamespaceName>, u64), StoreError> {
+    /// One page of the namespaces there are.
+    pub(crate) async fn namespaces(&self, cursor: u64) -> Result<NamesPage, StoreError> {
         let reply = self.send(cmd("SSCAN").arg(NAMESPACES).arg(cursor).arg("COUNT").arg(SCAN_COUNT)).await?;
-        let (next, names): (u64, Vec<String>) =
+        let (next, found): (u64, Vec<Vec<u8>>) =
             deadpool_redis::redis::from_redis_value(reply).map_err(|error| StoreError::corrupt(error.to_string()))?;
-        let names = names.into_iter().filter_map(|name| NamespaceName::parse(name).ok()).collect();
-        Ok((names, next))
+        let mut page = NamesPage { names: Vec::new(), bad: Vec::new(), next };
+        for bytes in found {
+            match NamespaceName::from_store(&bytes) {
+                Some(name) => page.names.push(name),
+                None => page.bad.push(bytes[..bytes.len().min(SHOWN_BYTES)].escape_ascii().to_string()),
+            }
+        }
+        Ok(page)
     }
 
     /// Opens a partition, and makes it as proposed if there is none. What is known of it is compared with what is

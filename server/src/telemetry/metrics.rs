@@ -132,6 +132,7 @@ pub(crate) struct Metrics {
     cut_off: IntCounter,
     transport: TransportMetrics,
     sweep_failures: IntCounter,
+    bad_names: IntGauge,
     task_panics: IntCounterVec,
     task_restarts: IntCounterVec,
 }
@@ -217,6 +218,12 @@ impl Metrics {
         let watches = IntGauge::new("inventory_sentinel_watches", "Streams that watch a namespace.")?;
         registry.register(Box::new(watches.clone()))?;
 
+        let bad_names = IntGauge::new(
+            "inventory_sentinel_bad_namespace_names",
+            "Entries of the list of namespaces that this service did not write, and leaves out.",
+        )?;
+        registry.register(Box::new(bad_names.clone()))?;
+
         let fenced = IntGauge::new(
             "inventory_sentinel_fenced_partitions",
             "Partitions that lost changes and are not settled, as far as this server knows.",
@@ -274,6 +281,7 @@ impl Metrics {
                 "inventory_sentinel_sweep_failures_total",
                 "Attempts of the sweeper to sweep a partition, or to open a namespace, that failed.",
             )?,
+            bad_names,
             task_panics,
             task_restarts,
             registry,
@@ -311,6 +319,11 @@ impl Metrics {
     /// A stream was ended because it was not read fast enough.
     pub(crate) fn inc_cut_off(&self) {
         self.cut_off.inc();
+    }
+
+    /// So many entries of the list of namespaces are no names.
+    pub(crate) fn set_bad_names(&self, entries: usize) {
+        self.bad_names.set(entries as i64);
     }
 
     /// An operation was refused because too many waited.

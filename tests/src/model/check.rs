@@ -39,7 +39,7 @@ impl Op {
             Op::Reserve { request_id, lines, ttl_ms, buyer_id, replaces } => {
                 check_request_id(request_id)?;
                 check_lines(lines)?;
-                if !is_identifier(buyer_id) {
+                if buyer_id.len() > MAX_NAME_BYTES || buyer_id.contains(char::is_control) {
                     return bad(Reason::InvalidBuyerId, "buyer_id");
                 }
                 if !replaces.is_empty() {
@@ -70,10 +70,9 @@ impl Op {
 }
 
 fn check_sku(sku: &str, field: &str) -> Result<(), Wrong> {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/+#~@=".contains(&byte);
     if sku.is_empty() {
         Err((Reason::EmptySku, field.into()))
-    } else if sku.len() > MAX_NAME_BYTES || !sku.bytes().all(is_allowed) {
+    } else if sku.len() > MAX_NAME_BYTES || sku.contains(char::is_control) {
         Err((Reason::InvalidSku, field.into()))
     } else {
         Ok(())

@@ -188,7 +188,6 @@ impl Model {
             let line = |line: &ShortLine| format!("{}: {} of {}", line.sku, line.available, line.requested);
             return refused(Reason::LateCommitSoldOut, &short.iter().map(line).collect::<Vec<_>>().join(", "));
         }
-        // A hold of no buyer was taken before there was a limit.
-        if expired.buyer_id.is_empty() { None } else { self.buyer_refusal(lines, &expired.buyer_id, "") }
+        self.buyer_refusal(lines, &expired.buyer_id, "")
     }
 }

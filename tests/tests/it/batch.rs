@@ -313,7 +313,7 @@ async fn many_stocks_are_read_in_one_call() {
     assert_refused(read(&shop, &["a"; MOST + 1]).await, Reason::TooManyOperations, Some("skus"));
     assert_eq!(read(&shop, &["a"; MOST]).await.expect("an answer").found.len(), MOST);
     assert_refused(read(&shop, &["a", ""]).await, Reason::EmptySku, Some("skus[1]"));
-    assert_refused(read(&shop, &["a", "b", "p s"]).await, Reason::InvalidSku, Some("skus[2]"));
+    assert_refused(read(&shop, &["a", "b", "p\ns"]).await, Reason::InvalidSku, Some("skus[2]"));
     assert_refused(read(&server.shop("n n"), &["a"]).await, Reason::InvalidNamespace, Some("namespace_id"));
 }
 

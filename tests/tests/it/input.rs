@@ -1,21 +1,30 @@
 //! Hostile strings in every field of every call: refused by the name of the field or stored safely, and
 //! never a line of the log of their own.
 
-use inventory_sentinel::v1;
-use sentinel_tests::{Redis, SentinelProcess, new_id, order};
+use inventory_sentinel::{Reason, v1};
+use sentinel_tests::{Redis, SentinelProcess, assert_refused, new_id, order};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 /// Fit for no field. The last is nearly the largest message that is read at all.
 fn hostile() -> Vec<String> {
-    ["a b", "a\0b", "a\nb{\"level\":\"ERROR\"}", "\u{1b}[2J\u{1b}[31m", "\u{202e}cba", "caf\u{e9}", "a\r\nb", "\u{7f}"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain(["x".repeat((1 << 18) - 1_024)])
-        .collect()
+    [
+        "a\u{200b}b",
+        "a\0b",
+        "a\nb{\"level\":\"ERROR\"}",
+        "\u{1b}[2J\u{1b}[31m",
+        "\u{202e}cba",
+        "\u{2028}",
+        "a\r\nb",
+        "\u{7f}",
+    ]
+    .map(str::to_owned)
+    .into_iter()
+    .chain(["x".repeat((1 << 18) - 1_024)])
+    .collect()
 }
 
-/// Fit for request and buyer ids only: printable, but the separators of keys.
+/// Fit for SKUs, request and buyer ids, but one with a space: printable, but the separators of keys.
 const SEPARATORS: [&str; 6] = ["{}", "}{", "a:b", "{sale/0}:stock", "*", "\"; return 1 --"];
 
 /// The field that the refusal names.
@@ -154,7 +163,7 @@ async fn hostile_strings_do_no_harm(format: &str) {
         for namespace in [server.shop(text), server.shop("sale{}")] {
             assert_eq!(field(namespace.try_stock("ps5").await), "namespace_id");
         }
-        assert_eq!(field(shop.try_stock(text).await), "sku");
+        assert_refused(shop.try_stock(text).await, Reason::SkuNotFound, None);
         assert_eq!(field(shop.commit(text).await), "reservation_id");
     }
     assert!(redis.digest("").await == before, "something was written");
@@ -202,6 +211,65 @@ async fn separators_in_ids_are_only_characters() {
         "{keys:?}"
     );
     shop.audit().await;
+}
+
+/// SKUs and buyers as shops name them: sold, listed and watched by their names, and no part of a key, a label or a line of
+/// the log.
+#[tokio::test]
+async fn names_of_shops_are_taken_as_they_are() {
+    for format in ["json", "human"] {
+        let redis = Redis::start().await;
+        let flags = format!("--log info,sentinel_server=trace --log-format {format}");
+        let server = SentinelProcess::launch().on(&redis).flags(&flags).start().await;
+        let shop = server.shop("sale");
+        let names = [
+            "Größe M / blau",
+            "A&B",
+            "a,b",
+            "x:y",
+            "東京 限定",
+            "e\u{301}clair",
+            "👟",
+            "\"; return 1 --",
+            "{sale/0}:stock",
+            "*",
+            " ",
+            "%0A\\n",
+        ];
+        for name in names {
+            shop.supply(name, 10).await;
+            let rules = v1::SkuRules { buyer_limit: Some(2), ..Default::default() };
+            shop.configure(name, rules).await.expect("a limit");
+            let held = shop.hold_order(v1::ReserveRequest { buyer_id: name.into(), ..order(&[(name, 1)]) }).await;
+            assert_eq!((held.lines[0].sku.as_str(), held.buyer_id.as_str()), (name, name));
+            let request = v1::ListReservationsRequest {
+                namespace_id: "sale".into(),
+                sku: name.into(),
+                buyer_id: name.into(),
+                ..Default::default()
+            };
+            let listed = server.admin().list_reservations(request).await.expect("a page").into_inner();
+            assert_eq!(listed.reservations, std::slice::from_ref(&held));
+            shop.commit(&held.reservation_id).await.expect("sold");
+            assert_eq!(shop.counts(name).await, (9, 0, 1));
+            let more = v1::ReserveRequest { buyer_id: name.into(), ..order(&[(name, 2)]) };
+            assert_refused(shop.reserve(more).await, Reason::BuyerLimit, None);
+            assert_eq!(field(shop.set_stock(name, 1, "a b").await), "request_id");
+        }
+        let request = v1::ListStockRequest { namespace_id: "sale".into(), page_size: 1_000, ..Default::default() };
+        let listed = server.admin().list_stock(request).await.expect("a page").into_inner().skus;
+        let listed: std::collections::HashSet<_> =
+            listed.into_iter().map(|sku| sku.stock.expect("a stock").sku).collect();
+        assert_eq!(listed, names.map(str::to_owned).into());
+        let keys: Vec<String> = redis.ask("KEYS *").await;
+        assert!(keys.iter().all(|key| key.starts_with("is:")), "{keys:?}");
+        let metrics = server.metrics().await;
+        assert!(!names[..8].iter().any(|name| metrics.contains(name)), "a name is in a label");
+        for line in server.log().lines() {
+            assert!(line.starts_with(if format == "json" { '{' } else { '2' }), "not a line of ours: {line:?}");
+        }
+        shop.audit().await;
+    }
 }
 
 #[tokio::test]

@@ -19,6 +19,32 @@ pub(crate) async fn health(server: &SentinelProcess) -> String {
     format!("{:?}", answer.status())
 }
 
+/// Both versions of the protocol have messages of their own with the same names.
+macro_rules! services_by {
+    ($server:expr, $version:ident) => {{
+        use tonic_reflection::pb::$version::{
+            ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+            server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+        };
+        let ask =
+            |message_request| ServerReflectionRequest { host: String::new(), message_request: Some(message_request) };
+        let requests = tokio_stream::iter([
+            ask(MessageRequest::ListServices(String::new())),
+            ask(MessageRequest::FileContainingSymbol("inventory_sentinel.v1.ReserveRequest".into())),
+            ask(MessageRequest::FileContainingSymbol("google.rpc.ErrorInfo".into())),
+        ]);
+        let answers = ServerReflectionClient::new($server.channel()).server_reflection_info(requests).await;
+        let mut answers = answers.expect("reflection").into_inner();
+        let Some(Ok(first)) = answers.next().await else { panic!("no answer") };
+        let Some(MessageResponse::ListServicesResponse(list)) = first.message_response else { panic!("{first:?}") };
+        while let Some(answer) = answers.next().await {
+            let answer = answer.expect("an answer").message_response;
+            assert!(matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))), "{answer:?}");
+        }
+        list.service.into_iter().map(|service| service.name).collect::<Vec<_>>()
+    }};
+}
+
 #[tokio::test]
 async fn a_wrong_configuration_is_told_whole_and_ends_with_64() {
     let (code, log) = SentinelProcess::launch().flags("--no-such-flag").run().await;
@@ -51,6 +77,23 @@ async fn what_else_can_go_wrong_at_the_start_has_its_own_code() {
     let (code, log) = SentinelProcess::launch().variable("PATH", "/nonexistent").run().await;
     assert_eq!(code, Some(69), "{log}");
     assert!(log.contains("install one"), "{log}");
+}
+
+/// As containers and unit files have them.
+#[tokio::test]
+async fn an_empty_variable_is_an_unset_one() {
+    let redis = Redis::start().await;
+    let launch =
+        SentinelProcess::launch().on(&redis).variable("SENTINEL_SWEEP_INTERVAL", "").variable("SENTINEL_LISTEN", "");
+    let server = launch.variable("SENTINEL_STATE_DIR", "").variable("SENTINEL_LOG_FORMAT", "").start().await;
+    assert!(server.readyz().await.0);
+    let (code, log) = SentinelProcess::launch()
+        .flags("--pool-size 0")
+        .variable("SENTINEL_REDIS_URL", "")
+        .variable("SENTINEL_THREADS", "")
+        .run()
+        .await;
+    assert_eq!((code, log.lines().count()), (Some(64), 1), "{log}");
 }
 
 #[tokio::test]
@@ -89,7 +132,10 @@ async fn health_is_told_for_each_service_and_watched() {
     let server = SentinelProcess::on(&redis).await;
     let mut client = HealthClient::new(server.channel());
     let asked = |service: &str| HealthCheckRequest { service: service.into() };
-    for service in ["", "inventory_sentinel.v1.InventorySentinel", "inventory_sentinel.v1.InventoryAdmin"] {
+    let mut services = services_by!(server, v1);
+    services.extend(services_by!(server, v1alpha));
+    assert!(services.iter().any(|name| name == "inventory_sentinel.v1.InventoryEvents"), "{services:?}");
+    for service in services.iter().map(String::as_str).chain([""]) {
         let answer = client.check(asked(service)).await.expect("health").into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
     }
@@ -104,32 +150,6 @@ async fn health_is_told_for_each_service_and_watched() {
     redis.ask::<()>("CONFIG SET maxmemory-policy noeviction").await;
     let next = tokio::time::timeout(BOUND, watch.next()).await.expect("a change is told");
     assert_eq!(next.unwrap().unwrap().status(), ServingStatus::Serving);
-}
-
-/// Both versions of the protocol have messages of their own with the same names.
-macro_rules! services_by {
-    ($server:expr, $version:ident) => {{
-        use tonic_reflection::pb::$version::{
-            ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
-            server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
-        };
-        let ask =
-            |message_request| ServerReflectionRequest { host: String::new(), message_request: Some(message_request) };
-        let requests = tokio_stream::iter([
-            ask(MessageRequest::ListServices(String::new())),
-            ask(MessageRequest::FileContainingSymbol("inventory_sentinel.v1.ReserveRequest".into())),
-            ask(MessageRequest::FileContainingSymbol("google.rpc.ErrorInfo".into())),
-        ]);
-        let answers = ServerReflectionClient::new($server.channel()).server_reflection_info(requests).await;
-        let mut answers = answers.expect("reflection").into_inner();
-        let Some(Ok(first)) = answers.next().await else { panic!("no answer") };
-        let Some(MessageResponse::ListServicesResponse(list)) = first.message_response else { panic!("{first:?}") };
-        while let Some(answer) = answers.next().await {
-            let answer = answer.expect("an answer").message_response;
-            assert!(matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))), "{answer:?}");
-        }
-        list.service.into_iter().map(|service| service.name).collect::<Vec<_>>()
-    }};
 }
 
 #[tokio::test]

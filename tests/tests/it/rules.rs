@@ -15,6 +15,35 @@ fn instant(millis: i64) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp { seconds: millis / 1_000, nanos: (millis % 1_000) as i32 * 1_000_000 })
 }
 
+/// Spans and instants between two milliseconds are rounded up, and a refusal for a limit is about the rounded value.
+#[tokio::test]
+async fn times_are_rounded_up_to_the_millisecond() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    let span = |seconds, nanos| Some(prost_types::Duration { seconds, nanos });
+    let reserve = |ttl| v1::ReserveRequest { ttl, ..order(&[("ps5", 1)]) };
+    for (ttl, lasts) in
+        [(span(1, 1_500_000), 1_002), (span(0, 1), 1), (span(2, 0), 2_000), (span(1, 999_999_999), 2_000)]
+    {
+        let held = shop.hold_order(reserve(ttl)).await;
+        assert_eq!(millis(held.expires_at) - millis(held.created_at), lasts, "{ttl:?}");
+    }
+    // A repeat is the same request where the rounded times are the same.
+    let request = reserve(span(1, 1_500_000));
+    let held = shop.hold_order(request.clone()).await;
+    let again = shop.hold_order(v1::ReserveRequest { ttl: span(1, 1_999_999), ..request }).await;
+    assert_eq!(again.reservation_id, held.reservation_id);
+    for ttl in [span(0, 0), span(3_600, 1), span(-1, 0), span(1, -1)] {
+        assert_refused(shop.reserve(reserve(ttl)).await, Reason::InvalidTtl, Some("ttl"));
+    }
+
+    let opens_at = Some(prost_types::Timestamp { seconds: 4_102_444_800, nanos: 123_456_000 });
+    let change = v1::SkuRules { opens_at, max_ttl: span(60, 1), ..rules() };
+    let rules = shop.configure("ps5", change).await.expect("rules").rules.expect("rules");
+    assert_eq!((rules.opens_at, rules.max_ttl), (instant(4_102_444_800_124), span(60, 1_000_000)));
+}
+
 #[tokio::test]
 async fn a_buyer_has_no_more_than_he_may() {
     let server = SentinelProcess::start().await;
@@ -46,6 +75,24 @@ async fn a_buyer_has_no_more_than_he_may() {
     assert_refused(shop.reserve(by("amy", "ps5", 1)).await, Reason::BuyerLimit, None);
     // Nor is a late commit a way around.
     assert_refused(shop.commit_late(&due).await, Reason::BuyerLimit, None);
+    shop.audit().await;
+}
+
+/// A late Commit buys anew, and a limit that was set since counts: without a buyer it can't.
+#[tokio::test]
+async fn a_late_commit_without_a_buyer_is_refused_where_a_limit_was_set_since() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    let due = shop.hold_for("ps5", 1, std::time::Duration::from_millis(1)).await.reservation_id;
+    let in_time = shop.hold("ps5", 1).await.reservation_id;
+    shop.expired(&due).await;
+    shop.configure("ps5", v1::SkuRules { buyer_limit: Some(2), ..rules() }).await.expect("a limit");
+    assert_refused(shop.commit_late(&due).await, Reason::BuyerRequired, None);
+    shop.commit_late(&in_time).await.expect("it is a hold still");
+    assert_eq!(shop.counts("ps5").await, (99, 0, 1));
+    shop.configure("ps5", v1::SkuRules { buyer_limit: Some(0), ..rules() }).await.expect("no limit");
+    shop.commit_late(&due).await.expect("bought");
     shop.audit().await;
 }
 

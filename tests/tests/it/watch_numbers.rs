@@ -123,7 +123,7 @@ async fn changes_of_stock_come_no_oftener_than_asked() {
     assert_refused(invalid(vec![], 9_999_999).await, Reason::InvalidInterval, Some("min_interval"));
     assert_refused(invalid(vec![], -1).await, Reason::InvalidInterval, Some("min_interval"));
     assert_refused(invalid(vec!["a".into(), String::new()], 10_000_000).await, Reason::EmptySku, Some("skus[1]"));
-    assert_refused(invalid(vec!["a b".into()], 10_000_000).await, Reason::InvalidSku, Some("skus[0]"));
+    assert_refused(invalid(vec!["a\nb".into()], 10_000_000).await, Reason::InvalidSku, Some("skus[0]"));
     assert_refused(invalid(many, 10_000_000).await, Reason::TooManyOperations, Some("skus"));
 }
 

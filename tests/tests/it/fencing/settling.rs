@@ -107,7 +107,7 @@ async fn a_settlement_that_can_not_be_is_refused_and_changes_nothing() {
         (0, vec![figure(&here, 1), figure(&elsewhere, 1)], Reason::InvalidPartition, Some("skus[1].sku")),
         (0, vec![figure(&here, 1), figure(&here, 1)], Reason::DuplicateSku, Some("skus[1].sku")),
         (0, vec![figure("", 1)], Reason::EmptySku, Some("skus[0].sku")),
-        (0, vec![figure("p s", 1)], Reason::InvalidSku, Some("skus[0].sku")),
+        (0, vec![figure("p\ns", 1)], Reason::InvalidSku, Some("skus[0].sku")),
         (0, vec![figure(&here, -1)], Reason::InvalidStock, Some("skus[0].available")),
         (0, vec![figure(&here, 1_000_000_001)], Reason::InvalidStock, Some("skus[0].available")),
         (0, many, Reason::TooManyRows, Some("skus")),
