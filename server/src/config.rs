@@ -114,6 +114,11 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_SWEEP_INTERVAL", default_value = "250ms", value_parser = duration, value_name = "DURATION")]
     pub sweep_interval: Duration,
 
+    /// Time between the moment that the health turns at a stop and the moment that no call is taken any more, 0s to 10m: as long as
+    /// load balancers need to notice
+    #[arg(long, env = "SENTINEL_DRAIN_DELAY", default_value = "0s", value_parser = duration, value_name = "DURATION")]
+    pub drain_delay: Duration,
+
     /// How long calls under way may take to end once the server is told to stop, 0s to 10m
     #[arg(long, env = "SENTINEL_DRAIN_GRACE", default_value = "10s", value_parser = duration, value_name = "DURATION")]
     pub drain_grace: Duration,
@@ -364,6 +369,7 @@ impl Config {
         check.duration("connect-timeout", self.connect_timeout, MILLISECOND, MINUTE);
         check.duration("resend-for", self.resend_for, Duration::ZERO, 5 * MINUTE);
         check.duration("sweep-interval", self.sweep_interval, 10 * MILLISECOND, MINUTE);
+        check.duration("drain-delay", self.drain_delay, Duration::ZERO, 10 * MINUTE);
         check.duration("drain-grace", self.drain_grace, Duration::ZERO, 10 * MINUTE);
         check.duration("stream-pause", self.stream_pause, 100 * MILLISECOND, 60 * MINUTE);
         check.duration("handshake-timeout", self.handshake_timeout, 100 * MILLISECOND, 10 * MINUTE);

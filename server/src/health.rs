@@ -169,8 +169,15 @@ pub(crate) async fn watch_store(
         };
         let mut seen = Seen::default();
         let mut retry = PROBE_RETRY.0;
+        let mut fit_before = None;
         loop {
-            let state = probe(&pool, config.durability, &identity).await;
+            let state = probe(&pool, config.durability, &identity, fit_before.as_deref()).await;
+            match &state {
+                Ok(fit) => fit_before = Some(fit.run_id.clone()),
+                // The same process may come back as it was.
+                Err(Unfit::Away(_)) => {}
+                Err(Unfit::Denied(_) | Unfit::Faults(_)) => fit_before = None,
+            }
             let pause = if state.is_ok() {
                 retry = PROBE_RETRY.0;
                 PROBE_INTERVAL
@@ -210,16 +217,26 @@ pub(crate) async fn watch_store(
 }
 
 /// One look. A connection that broke since the last one says nothing: then a new one is asked.
-async fn probe(pool: &Pool, durability: Durability, identity: &Identity) -> Result<Fit, Unfit> {
-    match look(pool, durability, identity).await {
-        Err(Unfit::Away(StoreError::Unknown { .. })) => look(pool, durability, identity).await,
+async fn probe(
+    pool: &Pool,
+    durability: Durability,
+    identity: &Identity,
+    fit_before: Option<&str>,
+) -> Result<Fit, Unfit> {
+    match look(pool, durability, identity, fit_before).await {
+        Err(Unfit::Away(StoreError::Unknown { .. })) => look(pool, durability, identity, fit_before).await,
         other => other,
     }
 }
 
-async fn look(pool: &Pool, durability: Durability, identity: &Identity) -> Result<Fit, Unfit> {
+async fn look(
+    pool: &Pool,
+    durability: Durability,
+    identity: &Identity,
+    fit_before: Option<&str>,
+) -> Result<Fit, Unfit> {
     let mut connection = pool.get().await?;
-    let fit = fitness::check(&mut connection, durability).await?;
+    let fit = fitness::check(&mut connection, durability, fit_before).await?;
     match identity.verify(&mut connection).await {
         Ok(_) => identity.set_run_id(&fit.run_id),
         Err(error @ (StoreError::Foreign { .. } | StoreError::Corrupt { .. })) => {

@@ -251,7 +251,9 @@ async fn serve(
     });
 
     let port_metrics = metrics.transport();
-    let desk = Desk::new(namespaces, gate, metrics, tasks.clone(), shutdown.clone());
+    // No call is taken any more: at the signal, unless there is a delay.
+    let closing = if config.drain_delay.is_zero() { shutdown.clone() } else { CancellationToken::new() };
+    let desk = Desk::new(namespaces, gate, metrics, tasks.clone(), closing.clone());
     log_address("grpc", &listener);
     let max_request = config.max_request_bytes;
     let checkout =
@@ -268,12 +270,17 @@ async fn serve(
     .prepare();
     let services = TraceLayer.layer(CatchLayer(tasks.clone()).layer(DirectLayer(checkout).layer(routes)));
     let limits = TransportLimits::from(&*config);
-    let server = transport::serve(listener, services, limits, port_metrics, shutdown.clone());
+    let server = transport::serve(listener, services, limits, port_metrics, closing.clone());
 
-    // Health turns first; then the grace begins, which an idle connection can't stretch.
+    // Health turns first, and load balancers get time to notice. Then no call is taken any more, and the grace begins, which
+    // an idle connection can't stretch.
     let drained = async {
         shutdown.cancelled().await;
         health.set_draining().await;
+        if !closing.is_cancelled() && tasks.fatal().is_none() {
+            tokio::time::sleep(config.drain_delay).await;
+        }
+        closing.cancel();
         tokio::time::sleep(config.drain_grace).await;
     };
     tokio::select! {

@@ -73,7 +73,7 @@ async fn serve(config: Config, telemetry: Telemetry) -> ExitCode {
         }
     };
 
-    let limit = config.drain_grace + STOP_MARGIN;
+    let limit = config.drain_delay + config.drain_grace + STOP_MARGIN;
     let shutdown = CancellationToken::new();
     let mut running = std::pin::pin!(sentinel_server::run(config, listener, shutdown.clone()));
     let ended = tokio::select! {

@@ -106,8 +106,9 @@ impl StoreError {
             "ERR" if error.detail().is_some_and(|detail| detail.starts_with("max number of clients")) => {
                 StoreError::NotApplied { why }
             }
+            "ERR" if !is_of_redis(error.detail().unwrap_or_default()) => StoreError::Unknown { why },
             "ERR" | "WRONGTYPE" | "SENTINELCORRUPT" | "SENTINELMALFORMED" => StoreError::Corrupt { why },
-            // A word that Redis does not use: something between here and there speaks.
+            // A word that Redis does not use: a proxy between here and there speaks.
             _ => StoreError::Unknown { why },
         }
     }
@@ -155,6 +156,25 @@ fn denied(code: &str, detail: &str) -> Option<String> {
         None if code == "NOPERM" && detail.contains("key") => permissions::key_rule(),
         None => String::new(),
     })
+}
+
+/// Whether these are words of Redis that refuse a command, or stop the script before its first write. A proxy that lost
+/// its way to Redis also answers ERR, and may have passed the command on.
+fn is_of_redis(detail: &str) -> bool {
+    const ANYWHERE: [&str; 2] = ["user_script:", " script: "];
+    const AT_THE_START: [&str; 10] = [
+        "unknown command",
+        "unknown subcommand",
+        "Unknown subcommand",
+        "wrong number of arguments",
+        "syntax error",
+        "value is not",
+        "invalid cursor",
+        "Number of keys",
+        "DB index is out of range",
+        "Error compiling script",
+    ];
+    ANYWHERE.iter().any(|words| detail.contains(words)) || AT_THE_START.iter().any(|words| detail.starts_with(words))
 }
 
 /// Whether the connection must not be used again: it is broken, a late reply may still come in on
@@ -234,7 +254,12 @@ mod tests {
             ("ERR max number of clients reached", "not_applied"),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", "corrupt"),
             ("ERR user_script:7: attempt to index a nil value", "corrupt"),
+            ("ERR unknown command 'EVALSHA', with args beginning with: ", "corrupt"),
+            ("ERR wrong number of arguments for 'hget' command", "corrupt"),
             ("GATEWAY upstream reset", "unknown"),
+            ("ERR Connection timed out", "unknown"),
+            ("ERR upstream failure", "unknown"),
+            ("ERR", "unknown"),
         ] {
             let error = reply(line);
             assert_eq!(StoreError::from_redis(&error, true).kind(), kind, "{line}");

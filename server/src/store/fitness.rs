@@ -47,9 +47,14 @@ impl From<StoreError> for Unfit {
     }
 }
 
-/// Asks the store what it is, and whether its user may do all that the service needs.
-pub(crate) async fn check(connection: &mut Connection, durability: Durability) -> Result<Fit, Unfit> {
-    let fit = match ask(connection, durability).await {
+/// Asks the store what it is, and whether its user may do all that the service needs. `fit_before` is the process that
+/// was fit at the last check, if it was.
+pub(crate) async fn check(
+    connection: &mut Connection,
+    durability: Durability,
+    fit_before: Option<&str>,
+) -> Result<Fit, Unfit> {
+    let fit = match ask(connection, durability, fit_before).await {
         // One that is too old has no way to say what its user may do.
         Err(unfit @ (Unfit::Away(_) | Unfit::Faults(_))) => return Err(unfit),
         fit => fit,
@@ -58,22 +63,27 @@ pub(crate) async fn check(connection: &mut Connection, durability: Durability) -
     if missing.is_empty() { fit } else { Err(Unfit::Denied(missing)) }
 }
 
-async fn ask(connection: &mut Connection, durability: Durability) -> Result<Fit, Unfit> {
+async fn ask(connection: &mut Connection, durability: Durability, fit_before: Option<&str>) -> Result<Fit, Unfit> {
     let info = connection.send(&redis::cmd("INFO")).await?;
     let info = Fields::parse_info(&text(&info));
     let mut command = redis::cmd("CONFIG");
-    command.arg("GET").arg("maxmemory-policy").arg("appendonly").arg("appendfsync");
+    command.arg("GET").arg("maxmemory-policy").arg("appendonly").arg("appendfsync").arg("no-appendfsync-on-rewrite");
     let config = match connection.send(&command).await {
         Ok(reply) => Some(Fields::from_pairs(&reply)),
         // Forbidden, renamed or, before 7.0, not taking several names.
         Err(StoreError::Denied { .. } | StoreError::NotApplied { .. } | StoreError::Corrupt { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    judge(&info, config.as_ref(), durability)
+    judge(&info, config.as_ref(), durability, fit_before)
 }
 
 /// What INFO and CONFIG say, as one verdict.
-fn judge(info: &Fields, config: Option<&Fields>, durability: Durability) -> Result<Fit, Unfit> {
+fn judge(
+    info: &Fields,
+    config: Option<&Fields>,
+    durability: Durability,
+    fit_before: Option<&str>,
+) -> Result<Fit, Unfit> {
     if [info.get("loading"), info.get("async_loading")].contains(&"1") {
         return Err(StoreError::not_applied("the store is loading its data").into());
     }
@@ -122,6 +132,25 @@ fn judge(info: &Fields, config: Option<&Fields>, durability: Durability) -> Resu
                     "the store fsyncs {policy} and not before each answer, which durable needs: set appendfsync always, or run with --durability fast"
                 )),
                 None => notes.push("could not check appendfsync: make sure that it is always".to_owned()),
+            }
+            // Redis does not fsync while a child process writes, whatever appendfsync says.
+            match config.map(|config| config.get("no-appendfsync-on-rewrite")) {
+                Some("no") => {}
+                Some(_) => faults.push(
+                    "the store does not fsync while it rewrites its append-only file, which durable needs: set no-appendfsync-on-rewrite no, or run with --durability fast"
+                        .to_owned(),
+                ),
+                None => notes.push("could not check no-appendfsync-on-rewrite: make sure that it is no".to_owned()),
+            }
+            // Where the file was just switched on, nothing is kept before the first rewrite has ended. A later rewrite looks
+            // the same, but the store was fit before it began.
+            let rewrites =
+                ["aof_rewrite_in_progress", "aof_rewrite_scheduled"].iter().any(|field| info.get(field) == "1");
+            if rewrites && fit_before != Some(info.get("run_id")) {
+                faults.push(
+                    "the store rewrites its append-only file, and may have no complete one before that ends: wait for it, or look at the log of Redis"
+                        .to_owned(),
+                );
             }
         }
         let status = info.get("aof_last_write_status");
@@ -189,12 +218,17 @@ mod tests {
                         aof_enabled:1\r\naof_last_write_status:ok\r\n# Replication\r\nrole:master\r\n";
 
     fn config(policy: &str, appendonly: &str, appendfsync: &str) -> Fields {
-        let pairs = [("maxmemory-policy", policy), ("appendonly", appendonly), ("appendfsync", appendfsync)];
+        let pairs = [
+            ("maxmemory-policy", policy),
+            ("appendonly", appendonly),
+            ("appendfsync", appendfsync),
+            ("no-appendfsync-on-rewrite", "no"),
+        ];
         Fields(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
     }
 
     fn faults(info: &str, config: Option<&Fields>, durability: Durability) -> Vec<String> {
-        match judge(&Fields::parse_info(info), config, durability) {
+        match judge(&Fields::parse_info(info), config, durability, None) {
             Err(Unfit::Faults(faults)) => faults,
             other => panic!("{other:?}"),
         }
@@ -203,11 +237,11 @@ mod tests {
     #[test]
     fn a_good_store_is_fit() {
         let good = config("noeviction", "yes", "always");
-        let fit = judge(&Fields::parse_info(INFO), Some(&good), Durability::Durable).unwrap();
+        let fit = judge(&Fields::parse_info(INFO), Some(&good), Durability::Durable, None).unwrap();
         assert_eq!((fit.version.as_str(), fit.run_id.as_str()), ("redis 7.0.15", "abc"));
         assert!(fit.notes.is_empty());
         let valkey = format!("{INFO}valkey_version:8.1.0\r\n");
-        let fit = judge(&Fields::parse_info(&valkey), Some(&good), Durability::Durable).unwrap();
+        let fit = judge(&Fields::parse_info(&valkey), Some(&good), Durability::Durable, None).unwrap();
         assert_eq!(fit.version, "valkey 8.1.0");
     }
 
@@ -229,12 +263,37 @@ mod tests {
         assert_eq!(faults(INFO, Some(&evicts), Durability::Fast).len(), 1);
         let lazy = config("noeviction", "yes", "everysec");
         assert!(faults(INFO, Some(&lazy), Durability::Durable)[0].contains("appendfsync always"));
+        let mut pausing = config("noeviction", "yes", "always");
+        pausing.0.insert("no-appendfsync-on-rewrite".to_owned(), "yes".to_owned());
+        let found = faults(INFO, Some(&pausing), Durability::Durable);
+        assert!(found.len() == 1 && found[0].contains("no-appendfsync-on-rewrite no"), "{found:?}");
+        judge(&Fields::parse_info(INFO), Some(&pausing), Durability::Fast, None).unwrap();
+    }
+
+    #[test]
+    fn the_first_rewrite_is_waited_for_and_a_later_one_is_not() {
+        let good = config("noeviction", "yes", "always");
+        for state in ["aof_rewrite_in_progress:1", "aof_rewrite_scheduled:1"] {
+            let info = INFO.replace("aof_last_write_status", &format!("{state}\r\naof_last_write_status"));
+            let found = faults(&info, Some(&good), Durability::Durable);
+            assert!(found.len() == 1 && found[0].contains("rewrites"), "{found:?}");
+            let info = Fields::parse_info(&info);
+            judge(&info, Some(&good), Durability::Durable, Some("abc")).unwrap();
+            judge(&info, Some(&good), Durability::Durable, Some("another process")).unwrap_err();
+            judge(&info, Some(&good), Durability::Fast, None).unwrap();
+        }
     }
 
     #[test]
     fn without_config_info_is_believed_and_the_rest_is_said() {
-        let fit = judge(&Fields::parse_info(INFO), None, Durability::Durable).unwrap();
-        assert_eq!(fit.notes, ["could not check appendfsync: make sure that it is always"]);
+        let fit = judge(&Fields::parse_info(INFO), None, Durability::Durable, None).unwrap();
+        assert_eq!(
+            fit.notes,
+            [
+                "could not check appendfsync: make sure that it is always",
+                "could not check no-appendfsync-on-rewrite: make sure that it is no"
+            ]
+        );
         let found = faults(&INFO.replace("aof_enabled:1", "aof_enabled:0"), None, Durability::Durable);
         assert!(found[0].contains("append-only"), "{found:?}");
     }
@@ -242,6 +301,6 @@ mod tests {
     #[test]
     fn loading_is_away_and_no_fault() {
         let info = Fields::parse_info(&INFO.replace("\nloading:0", "\nloading:1"));
-        assert!(matches!(judge(&info, None, Durability::Durable), Err(Unfit::Away(_))));
+        assert!(matches!(judge(&info, None, Durability::Durable, None), Err(Unfit::Away(_))));
     }
 }

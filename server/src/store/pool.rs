@@ -4,6 +4,7 @@
 //! A server has several pools, so that one kind of work takes no connection from another: checkout, which only the
 //! lanes use; the control of namespaces; lists and audits; watches; the health check.
 
+use std::fmt::Display;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -119,11 +120,22 @@ impl Pool {
     pub(crate) async fn get(&self) -> Result<Connection, StoreError> {
         match self.inner.get().await {
             Ok(object) => Ok(Connection { object: Some(object), clean: true, is_worn: false }),
-            Err(PoolError::Backend(error)) => Err(StoreError::from_redis(&error, false)),
+            // Redis has answered.
+            Err(PoolError::Backend(error)) if error.code().is_some() => Err(StoreError::from_redis(&error, false)),
+            Err(PoolError::Backend(error)) => Err(self.cannot_connect(&error)),
             Err(PoolError::Timeout(TimeoutType::Wait)) => Err(StoreError::Busy),
-            Err(PoolError::Timeout(_)) => Err(StoreError::not_applied("the store could not be connected to in time")),
+            Err(PoolError::Timeout(_)) => Err(self.cannot_connect(&"no answer in time")),
             Err(error) => Err(StoreError::not_applied(error.to_string())),
         }
+    }
+}
+
+impl Pool {
+    fn cannot_connect(&self, why: &dyn Display) -> StoreError {
+        let url = &self.url;
+        StoreError::not_applied(format!(
+            "cannot connect to {url} ({why}): check that Redis runs there and can be reached"
+        ))
     }
 }
 

@@ -7,7 +7,7 @@ use inventory_sentinel::{
     v1::{ReserveRequest, ReserveResponse, reserve_response::Result as Reserved},
 };
 use sentinel_tests::{BOUND, Redis, SentinelProcess, assert_refused, eventually, http_get, order, reason};
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::{net::TcpStream, sync::oneshot, task::JoinSet};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, codegen::http::uri::PathAndQuery};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -201,6 +201,25 @@ async fn told_to_stop_it_turns_its_health_finishes_its_calls_and_leaves() {
 
     server.restart().await;
     assert_eq!(server.shop("sale").counts("ps5").await, (80, 20, 0));
+}
+
+/// Load balancers need a moment to notice: meanwhile calls are served, also on new connections.
+#[tokio::test]
+async fn calls_are_served_between_the_turn_of_the_health_and_the_end_of_the_delay() {
+    let mut server = SentinelProcess::launch().flags("--drain-delay 3s").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    server.terminate();
+    eventually("the health turns", async || (!server.readyz().await.0).then_some(())).await;
+    assert_eq!(health(&server).await, "NotServing");
+    let begin = Instant::now();
+    let late = server.shop_apart("sale").await;
+    late.hold("ps5", 1).await;
+    shop.hold("ps5", 1).await;
+    assert!(begin.elapsed() < std::time::Duration::from_secs(2), "the machine is too slow for this test");
+    let status = server.exit().await;
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    assert!(TcpStream::connect(server.grpc()).await.is_err(), "it listens no more");
 }
 
 /// The head of the call is there before the signal, and its message comes after it.

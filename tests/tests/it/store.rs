@@ -294,6 +294,51 @@ async fn a_store_that_keeps_nothing_on_disk_is_used_in_the_fast_mode_only() {
     fast.shop("sale").supply("ps5", 1).await;
 }
 
+/// From `appendonly yes` until its first rewrite has ended, Redis loses with a crash what it has acknowledged.
+#[tokio::test]
+async fn an_append_only_file_that_was_just_switched_on_is_waited_for() {
+    let mut redis = Redis::start().await;
+    let server = SentinelProcess::on(&redis).await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 1).await;
+    redis.ask::<()>("CONFIG SET appendonly no").await;
+    is_unfit(&server, "appendonly yes").await;
+    // Microseconds for each key, so that the rewrite takes some seconds.
+    redis.ask::<()>("CONFIG SET rdb-key-save-delay 300000").await;
+    redis.ask::<()>("CONFIG SET appendonly yes").await;
+    server.wait_until_ready().await;
+    shop.hold("ps5", 1).await;
+    redis.restart().await;
+    server.wait_until_ready().await;
+    assert_eq!(shop.counts("ps5").await, (0, 1, 0), "it was acknowledged");
+
+    // A later rewrite takes nothing away: the file before it is complete.
+    eventually("it is fit", async || (checks(&redis).await > 0 && server.readyz().await.0).then_some(())).await;
+    redis.ask::<()>("CONFIG SET rdb-key-save-delay 2000000").await;
+    redis.ask::<String>("BGREWRITEAOF").await;
+    let before = checks(&redis).await;
+    eventually("it is seen", async || (checks(&redis).await >= before + 2).then_some(())).await;
+    assert!(server.readyz().await.0);
+    assert_eq!(redis.ask::<String>("INFO persistence").await.matches("aof_rewrite_in_progress:1").count(), 1);
+}
+
+/// How often the servers of a store have checked its settings.
+async fn checks(redis: &Redis) -> u64 {
+    let stats = redis.ask::<String>("INFO commandstats").await;
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_config|get:calls="));
+    calls.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test]
+async fn a_store_that_pauses_its_fsync_is_not_used() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::on(&redis).await;
+    redis.ask::<()>("CONFIG SET no-appendfsync-on-rewrite yes").await;
+    is_unfit(&server, "no-appendfsync-on-rewrite no").await;
+    redis.ask::<()>("CONFIG SET no-appendfsync-on-rewrite no").await;
+    server.wait_until_ready().await;
+}
+
 #[tokio::test]
 async fn a_replica_is_not_used() {
     let redis = Redis::start().await;
