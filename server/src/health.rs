@@ -17,7 +17,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::config::{Config, Durability, RedisUrl};
 use crate::store::error::StoreError;
-use crate::store::fitness::{self, Fit, Unfit};
+use crate::store::fitness::{self, Before, Fit, Unfit};
 use crate::store::identity::Identity;
 use crate::store::pool::{Limits, Pool};
 
@@ -169,14 +169,13 @@ pub(crate) async fn watch_store(
         };
         let mut seen = Seen::default();
         let mut retry = PROBE_RETRY.0;
-        let mut fit_before = None;
+        let mut before = Before::Unknown;
         loop {
-            let state = probe(&pool, config.durability, &identity, fit_before.as_deref()).await;
+            let state = probe(&pool, config.durability, &identity, &before).await;
             match &state {
-                Ok(fit) => fit_before = Some(fit.run_id.clone()),
-                // The same process may come back as it was.
+                Ok(fit) => before = Before::Fit(fit.run_id.clone()),
                 Err(Unfit::Away(_)) => {}
-                Err(Unfit::Denied(_) | Unfit::Faults(_)) => fit_before = None,
+                Err(Unfit::Denied(_) | Unfit::Faults(_)) => before = Before::Unfit,
             }
             let pause = if state.is_ok() {
                 retry = PROBE_RETRY.0;
@@ -217,26 +216,16 @@ pub(crate) async fn watch_store(
 }
 
 /// One look. A connection that broke since the last one says nothing: then a new one is asked.
-async fn probe(
-    pool: &Pool,
-    durability: Durability,
-    identity: &Identity,
-    fit_before: Option<&str>,
-) -> Result<Fit, Unfit> {
-    match look(pool, durability, identity, fit_before).await {
-        Err(Unfit::Away(StoreError::Unknown { .. })) => look(pool, durability, identity, fit_before).await,
+async fn probe(pool: &Pool, durability: Durability, identity: &Identity, before: &Before) -> Result<Fit, Unfit> {
+    match look(pool, durability, identity, before).await {
+        Err(Unfit::Away(StoreError::Unknown { .. })) => look(pool, durability, identity, before).await,
         other => other,
     }
 }
 
-async fn look(
-    pool: &Pool,
-    durability: Durability,
-    identity: &Identity,
-    fit_before: Option<&str>,
-) -> Result<Fit, Unfit> {
+async fn look(pool: &Pool, durability: Durability, identity: &Identity, before: &Before) -> Result<Fit, Unfit> {
     let mut connection = pool.get().await?;
-    let fit = fitness::check(&mut connection, durability, fit_before).await?;
+    let fit = fitness::check(&mut connection, durability, before).await?;
     match identity.verify(&mut connection).await {
         Ok(_) => identity.set_run_id(&fit.run_id),
         Err(error @ (StoreError::Foreign { .. } | StoreError::Corrupt { .. })) => {

@@ -47,14 +47,21 @@ impl From<StoreError> for Unfit {
     }
 }
 
-/// Asks the store what it is, and whether its user may do all that the service needs. `fit_before` is the process that
-/// was fit at the last check, if it was.
-pub(crate) async fn check(
-    connection: &mut Connection,
-    durability: Durability,
-    fit_before: Option<&str>,
-) -> Result<Fit, Unfit> {
-    let fit = match ask(connection, durability, fit_before).await {
+/// What the last check that got an answer has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// There was none.
+    #[default]
+    Unknown,
+    /// The process with this id was fit.
+    Fit(String),
+    /// The store was not fit.
+    Unfit,
+}
+
+/// Asks the store what it is, and whether its user may do all that the service needs.
+pub(crate) async fn check(connection: &mut Connection, durability: Durability, before: &Before) -> Result<Fit, Unfit> {
+    let fit = match ask(connection, durability, before).await {
         // One that is too old has no way to say what its user may do.
         Err(unfit @ (Unfit::Away(_) | Unfit::Faults(_))) => return Err(unfit),
         fit => fit,
@@ -63,7 +70,7 @@ pub(crate) async fn check(
     if missing.is_empty() { fit } else { Err(Unfit::Denied(missing)) }
 }
 
-async fn ask(connection: &mut Connection, durability: Durability, fit_before: Option<&str>) -> Result<Fit, Unfit> {
+async fn ask(connection: &mut Connection, durability: Durability, before: &Before) -> Result<Fit, Unfit> {
     let info = connection.send(&redis::cmd("INFO")).await?;
     let info = Fields::parse_info(&text(&info));
     let mut command = redis::cmd("CONFIG");
@@ -74,16 +81,11 @@ async fn ask(connection: &mut Connection, durability: Durability, fit_before: Op
         Err(StoreError::Denied { .. } | StoreError::NotApplied { .. } | StoreError::Corrupt { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    judge(&info, config.as_ref(), durability, fit_before)
+    judge(&info, config.as_ref(), durability, before)
 }
 
 /// What INFO and CONFIG say, as one verdict.
-fn judge(
-    info: &Fields,
-    config: Option<&Fields>,
-    durability: Durability,
-    fit_before: Option<&str>,
-) -> Result<Fit, Unfit> {
+fn judge(info: &Fields, config: Option<&Fields>, durability: Durability, before: &Before) -> Result<Fit, Unfit> {
     if [info.get("loading"), info.get("async_loading")].contains(&"1") {
         return Err(StoreError::not_applied("the store is loading its data").into());
     }
@@ -142,11 +144,9 @@ fn judge(
                 ),
                 None => notes.push("could not check no-appendfsync-on-rewrite: make sure that it is no".to_owned()),
             }
-            // Where the file was just switched on, nothing is kept before the first rewrite has ended. A later rewrite looks
-            // the same, but the store was fit before it began.
             let rewrites =
                 ["aof_rewrite_in_progress", "aof_rewrite_scheduled"].iter().any(|field| info.get(field) == "1");
-            if rewrites && fit_before != Some(info.get("run_id")) {
+            if rewrites && may_be_the_first(info, before) {
                 faults.push(
                     "the store rewrites its append-only file, and may have no complete one before that ends: wait for it, or look at the log of Redis"
                         .to_owned(),
@@ -169,6 +169,16 @@ fn judge(
         valkey => format!("valkey {valkey}"),
     };
     Ok(Fit { version, run_id: info.get("run_id").to_owned(), notes })
+}
+
+/// Whether this rewrite of the append-only file may be the first since the file was switched on. Until that has ended, a
+/// crash loses what was acknowledged. Later rewrites look alike, but the process was fit when they began, or has loaded a file.
+fn may_be_the_first(info: &Fields, before: &Before) -> bool {
+    match before {
+        Before::Fit(run_id) if run_id == info.get("run_id") => false,
+        Before::Unfit => true,
+        Before::Fit(_) | Before::Unknown => info.get("aof_base_size") == "0",
+    }
 }
 
 fn new_enough(version: &str) -> bool {
@@ -228,7 +238,7 @@ mod tests {
     }
 
     fn faults(info: &str, config: Option<&Fields>, durability: Durability) -> Vec<String> {
-        match judge(&Fields::parse_info(info), config, durability, None) {
+        match judge(&Fields::parse_info(info), config, durability, &Before::Unfit) {
             Err(Unfit::Faults(faults)) => faults,
             other => panic!("{other:?}"),
         }
@@ -237,11 +247,11 @@ mod tests {
     #[test]
     fn a_good_store_is_fit() {
         let good = config("noeviction", "yes", "always");
-        let fit = judge(&Fields::parse_info(INFO), Some(&good), Durability::Durable, None).unwrap();
+        let fit = judge(&Fields::parse_info(INFO), Some(&good), Durability::Durable, &Before::Unknown).unwrap();
         assert_eq!((fit.version.as_str(), fit.run_id.as_str()), ("redis 7.0.15", "abc"));
         assert!(fit.notes.is_empty());
         let valkey = format!("{INFO}valkey_version:8.1.0\r\n");
-        let fit = judge(&Fields::parse_info(&valkey), Some(&good), Durability::Durable, None).unwrap();
+        let fit = judge(&Fields::parse_info(&valkey), Some(&good), Durability::Durable, &Before::Unknown).unwrap();
         assert_eq!(fit.version, "valkey 8.1.0");
     }
 
@@ -267,7 +277,7 @@ mod tests {
         pausing.0.insert("no-appendfsync-on-rewrite".to_owned(), "yes".to_owned());
         let found = faults(INFO, Some(&pausing), Durability::Durable);
         assert!(found.len() == 1 && found[0].contains("no-appendfsync-on-rewrite no"), "{found:?}");
-        judge(&Fields::parse_info(INFO), Some(&pausing), Durability::Fast, None).unwrap();
+        judge(&Fields::parse_info(INFO), Some(&pausing), Durability::Fast, &Before::Unknown).unwrap();
     }
 
     #[test]
@@ -277,16 +287,21 @@ mod tests {
             let info = INFO.replace("aof_last_write_status", &format!("{state}\r\naof_last_write_status"));
             let found = faults(&info, Some(&good), Durability::Durable);
             assert!(found.len() == 1 && found[0].contains("rewrites"), "{found:?}");
-            let info = Fields::parse_info(&info);
-            judge(&info, Some(&good), Durability::Durable, Some("abc")).unwrap();
-            judge(&info, Some(&good), Durability::Durable, Some("another process")).unwrap_err();
-            judge(&info, Some(&good), Durability::Fast, None).unwrap();
+            let judged = |base_size: u32, before: &Before| {
+                let info = Fields::parse_info(&format!("{info}aof_base_size:{base_size}\r\n"));
+                judge(&info, Some(&good), Durability::Durable, before).is_ok()
+            };
+            let (fit, another) = (Before::Fit("abc".to_owned()), Before::Fit("another process".to_owned()));
+            let all = [&fit, &another, &Before::Unknown, &Before::Unfit];
+            assert_eq!(all.map(|before| judged(0, before)), [true, false, false, false]);
+            assert_eq!(all.map(|before| judged(9, before)), [true, true, true, false]);
+            judge(&Fields::parse_info(&info), Some(&good), Durability::Fast, &Before::Unfit).unwrap();
         }
     }
 
     #[test]
     fn without_config_info_is_believed_and_the_rest_is_said() {
-        let fit = judge(&Fields::parse_info(INFO), None, Durability::Durable, None).unwrap();
+        let fit = judge(&Fields::parse_info(INFO), None, Durability::Durable, &Before::Unknown).unwrap();
         assert_eq!(
             fit.notes,
             [
@@ -301,6 +316,6 @@ mod tests {
     #[test]
     fn loading_is_away_and_no_fault() {
         let info = Fields::parse_info(&INFO.replace("\nloading:0", "\nloading:1"));
-        assert!(matches!(judge(&info, None, Durability::Durable, None), Err(Unfit::Away(_))));
+        assert!(matches!(judge(&info, None, Durability::Durable, &Before::Unknown), Err(Unfit::Away(_))));
     }
 }

@@ -52,7 +52,7 @@ async fn it_is_fit_comes_back_after_a_kill_and_leaves_nothing_behind() {
 
     let pool = Pool::new(embedded.url(), Limits::from(&config)).unwrap();
     let mut connection = pool.get().await.unwrap();
-    let fit = fitness::check(&mut connection, Durability::Durable, None).await.unwrap();
+    let fit = fitness::check(&mut connection, Durability::Durable, &fitness::Before::Unknown).await.unwrap();
     assert!(fit.notes.is_empty(), "{fit:?}");
     connection.send(&set("kept")).await.unwrap();
 
@@ -65,7 +65,9 @@ async fn it_is_fit_comes_back_after_a_kill_and_leaves_nothing_behind() {
         let Ok(mut connection) = pool.get().await else {
             return false;
         };
-        fitness::check(&mut connection, Durability::Durable, None).await.is_ok_and(|now| now.run_id != fit.run_id)
+        fitness::check(&mut connection, Durability::Durable, &fitness::Before::Unknown)
+            .await
+            .is_ok_and(|now| now.run_id != fit.run_id)
     })
     .await;
     let mut connection = pool.get().await.unwrap();
