@@ -339,7 +339,8 @@ fn is_printable(text: &str) -> bool {
         // What `escape_debug` shows as it is.
         character.is_ascii_graphic() || String::from_iter(beside).escape_debug().eq(beside)
     };
-    text.chars().all(|character| character == ' ' || is_visible(character))
+    let is_plain = |byte| matches!(byte, b' '..=b'~');
+    text.bytes().all(is_plain) || text.chars().all(|character| character == ' ' || is_visible(character))
 }
 
 /// Printable ASCII without spaces, so that it can stand in a log line and a URL as it is.
