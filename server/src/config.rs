@@ -1,6 +1,6 @@
 //! What an operator can set: flags and `SENTINEL_*` variables, read once and validated whole.
 //!
-//! Pure data: this file opens nothing and starts nothing. Every default and limit of the server's
+//! Reads the environment and resolves the names of hosts; opens nothing and starts nothing. Every default and limit of the server's
 //! settings stands here and nowhere else.
 
 use std::ffi::{OsStr, OsString};

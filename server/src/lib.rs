@@ -338,7 +338,7 @@ fn served() -> Result<Vec<String>, prost::DecodeError> {
 
 /// Describes the services that are served, and the details of errors, so that grpcurl shows a refusal's reason in words.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
-    // The builder adds the descriptors of its own service.
+    // The builder adds those of the reflection services.
     let builder = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
     DESCRIPTORS[..2]

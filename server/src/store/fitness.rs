@@ -48,10 +48,8 @@ impl From<StoreError> for Unfit {
 }
 
 /// What the last check that got an answer has found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Before {
     /// There was none.
-    #[default]
     Unknown,
     /// The process with this id was fit.
     Fit(String),

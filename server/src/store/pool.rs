@@ -128,9 +128,7 @@ impl Pool {
             Err(error) => Err(StoreError::not_applied(error.to_string())),
         }
     }
-}
 
-impl Pool {
     fn cannot_connect(&self, why: &dyn Display) -> StoreError {
         let url = &self.url;
         StoreError::not_applied(format!(

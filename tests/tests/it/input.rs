@@ -266,7 +266,7 @@ async fn names_of_shops_are_taken_as_they_are() {
         let metrics = server.metrics().await;
         assert!(!names[..8].iter().any(|name| metrics.contains(name)), "a name is in a label");
         for line in server.log().lines() {
-            assert!(line.starts_with(if format == "json" { '{' } else { '2' }), "not a line of ours: {line:?}");
+            assert!(line.starts_with(if format == "json" { '{' } else { '2' }), "a name has begun a line: {line:?}");
         }
         shop.audit().await;
     }

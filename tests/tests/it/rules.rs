@@ -78,7 +78,7 @@ async fn a_buyer_has_no_more_than_he_may() {
     shop.audit().await;
 }
 
-/// A late Commit buys anew, and a limit that was set since counts: without a buyer it can't.
+/// A late Commit makes a new purchase, for which a limit counts that was set since: it needs a buyer.
 #[tokio::test]
 async fn a_late_commit_without_a_buyer_is_refused_where_a_limit_was_set_since() {
     let server = SentinelProcess::start().await;

@@ -244,6 +244,8 @@ async fn a_store_that_comes_late_is_waited_for() {
     // And again while it serves.
     redis.kill9();
     eventually("it is not ready", async || (!server.readyz().await.0).then_some(())).await;
+    let names = "cannot connect to unix:///";
+    eventually("it names the address", async || server.readyz().await.1.contains(names).then_some(())).await;
     assert_refused(shop.try_stock("ps5").await, Reason::StoreUnavailable, None);
     redis.restart().await;
     server.wait_until_ready().await;

@@ -137,9 +137,9 @@ async fn a_call_whose_handler_panics_is_answered() {
     assert_eq!(panics(&server, "call").await, Some(1.0));
 }
 
-/// Run by the test behind it, in a process of its own: its standard error is read.
+/// The next test runs this one as a child process and reads its standard error, where the log of a whole process stands.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a part of a_panic_is_one_structured_line"]
+#[ignore = "a_panic_is_one_structured_line runs it as a child process"]
 async fn a_process_with_a_panic() {
     let config = sentinel_server::config::Config::from_flags(["sentinel-server", "--log-format", "json"]);
     let _telemetry = sentinel_server::telemetry::init(&config.expect("flags")).expect("a log");

@@ -117,7 +117,7 @@ async fn no_sequence_is_acknowledged_twice() {
                 let mut acknowledged = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     match take_one(&shop, "ps5").await {
-                        // A replay carries the number of the last change that it could see.
+                        // A replay has the number of the last change that it could see.
                         Ok(taken) if taken.replayed => {}
                         Ok(taken) => acknowledged.push(taken.sequence),
                         Err(status) if may_repeat(&status) => sleep(Duration::from_millis(2)).await,
