@@ -10,7 +10,7 @@ use crate::{
     identities::{Claim, Identified, Identity},
     namespace::{Namespace, checkout},
     operation_errors::{BatchError, BatchGetStockError, CommitError, ReserveError, RollbackError},
-    reserve::{Reserve, held, is_held},
+    reserve::{Reserve, held, is_made},
     resolve::{Commit, Rollback},
     rpc_error::RpcError,
     types::{Receipt, Reservation, Snapshot, Stock},
@@ -138,7 +138,7 @@ impl Entry {
 fn outcome(operation: &Operation, entry: Result<Entry, RpcError>) -> Result<BatchOutcome, RpcError> {
     Ok(match operation {
         Operation::Reserve(_) => {
-            let answer = entry.and_then(|entry| entry.plain::<v1::ReserveRequest>(is_held));
+            let answer = entry.and_then(|entry| entry.plain::<v1::ReserveRequest>(is_made));
             BatchOutcome::Reserve(answer.map_err(ReserveError::from).and_then(held))
         }
         Operation::Commit(_) => {

@@ -39,22 +39,24 @@ pub(crate) fn line(line: Line) -> v1::Line {
     v1::Line { sku: line.sku, quantity: line.quantity }
 }
 
-/// What Reserve answers: the reservation, or the lines that fell short.
+/// What Reserve answers: a hold, the lines that fell short, or a reservation that is no longer held.
 pub(crate) enum Reserved {
     Held(Receipt<Reservation>),
     Short(Vec<ShortLine>),
+    Purchased(Receipt<Reservation>),
+    Released(Receipt<Reservation>),
 }
 
 impl Answer for v1::ReserveResponse {
     type Plain = Reserved;
     fn plain(self) -> Result<Reserved, RpcError> {
         use v1::reserve_response::Result as Outcome;
+        let receipt =
+            |made| Ok(Receipt { value: reservation(Some(made))?, replayed: self.replayed, sequence: self.sequence });
         match self.result {
-            Some(Outcome::Reservation(held)) => Ok(Reserved::Held(Receipt {
-                value: reservation(Some(held))?,
-                replayed: self.replayed,
-                sequence: self.sequence,
-            })),
+            Some(Outcome::Reservation(held)) => receipt(held).map(Reserved::Held),
+            Some(Outcome::AlreadyPurchased(bought)) => receipt(bought).map(Reserved::Purchased),
+            Some(Outcome::AlreadyReleased(over)) => receipt(over).map(Reserved::Released),
             Some(Outcome::Shortage(shortage)) => {
                 Ok(Reserved::Short(shortage.lines.into_iter().map(short_line).collect()))
             }

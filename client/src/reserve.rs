@@ -101,19 +101,22 @@ impl Reserve {
         message.first_attempt = !is_named && core.is_direct();
         let claim = core.claim(core.identity(&message, is_named))?;
         let send = |channel, request| async { checkout(channel).reserve(request).await };
-        held(claim.end(core.call_gathered(deadline, message, send).await, is_held)?)
+        held(claim.end(core.call_gathered(deadline, message, send).await, is_made)?)
     }
 }
 
-pub(crate) fn is_held(reserved: &Reserved) -> bool {
-    matches!(reserved, Reserved::Held(_))
+/// Whether the identity of the call stands for a reservation.
+pub(crate) fn is_made(reserved: &Reserved) -> bool {
+    !matches!(reserved, Reserved::Short(_))
 }
 
-/// A shortage is an answer on the wire and an error here.
+/// `Ok` means that units are held. Every other answer is an error here.
 pub(crate) fn held(reserved: Reserved) -> Result<Receipt<Reservation>, ReserveError> {
     match reserved {
         Reserved::Held(receipt) => Ok(receipt),
         Reserved::Short(lines) => Err(ReserveError::InsufficientStock { lines }),
+        Reserved::Purchased(bought) => Err(ReserveError::AlreadyPurchased { reservation: Box::new(bought) }),
+        Reserved::Released(over) => Err(ReserveError::AlreadyReleased { reservation: Box::new(over) }),
     }
 }
 

@@ -5,7 +5,10 @@ use std::time::{Duration, SystemTime};
 use inventory_sentinel::Reason;
 
 use super::{metadata::Datum, operation_error};
-use crate::{rpc_error::RpcError, types::ShortLine};
+use crate::{
+    rpc_error::RpcError,
+    types::{Receipt, Reservation, ShortLine},
+};
 
 operation_error! {
     /// Why nothing was reserved.
@@ -71,6 +74,20 @@ operation_error! {
         InsufficientStock {
             /// Every line that fell short, in the order of the request.
             lines: Vec<ShortLine>,
+        },
+        /// An earlier call with this `request_id` made the reservation, and it was bought since. Do not charge the
+        /// buyer again.
+        #[error("the reservation {} of this request_id was bought already", reservation.id)]
+        AlreadyPurchased {
+            /// The reservation: committed, or expired and bought by a late commit ([`Reservation::purchase`]).
+            reservation: Box<Receipt<Reservation>>,
+        },
+        /// An earlier call with this `request_id` made the reservation, and it holds nothing any more: it was rolled
+        /// back or has expired. A new attempt needs another `request_id`.
+        #[error("the reservation {} of this request_id was given back already", reservation.id)]
+        AlreadyReleased {
+            /// The reservation as it is now.
+            reservation: Box<Receipt<Reservation>>,
         },
     }
 }

@@ -231,7 +231,14 @@ pub(super) fn tell_reserve(
 ) -> Result<v1::ReserveResponse, Failure> {
     let (result, replayed) = match outcome {
         Outcome::Reservation { reservation, replayed } => {
-            (reserve_response::Result::Reservation(convert::reservation(&namespace.name, reservation)), replayed)
+            let branch = match reservation.state {
+                State::Pending => reserve_response::Result::Reservation,
+                State::Committed => reserve_response::Result::AlreadyPurchased,
+                // A late Commit has bought it.
+                State::Expired if reservation.purchase.is_some() => reserve_response::Result::AlreadyPurchased,
+                State::RolledBack | State::Expired => reserve_response::Result::AlreadyReleased,
+            };
+            (branch(convert::reservation(&namespace.name, reservation)), replayed)
         }
         Outcome::Shortage(lines) => (reserve_response::Result::Shortage(convert::shortage(lines)), false),
         other => return Err(unexpected(&other)),

@@ -7,9 +7,10 @@ use inventory_sentinel::{
     Reason,
     v1::{
         AdjustStockRequest, CommitRequest, ConfigureSkuRequest, DeleteSkuRequest, ExtendRequest, GetReservationRequest,
-        GetSkuRequest, GetStockRequest, IsProtectedRequest, LatePolicy, Line, Reservation, ReserveRequest, RestPolicy,
-        RollbackRequest, SetStockRequest, SkuRules, Stock, inventory_admin_client::InventoryAdminClient,
-        inventory_sentinel_client::InventorySentinelClient, reserve_response,
+        GetSkuRequest, GetStockRequest, IsProtectedRequest, LatePolicy, Line, Reservation, ReservationState,
+        ReserveRequest, RestPolicy, RollbackRequest, SetStockRequest, SkuRules, Stock,
+        inventory_admin_client::InventoryAdminClient, inventory_sentinel_client::InventorySentinelClient,
+        reserve_response::Result as Reserved,
     },
 };
 use tonic::{Code, Request, Status, transport::Channel};
@@ -88,12 +89,22 @@ impl Op {
                     first_attempt,
                 };
                 let response = checkout.reserve(limited(request)).await?.into_inner();
+                let held = matches!(response.result, Some(Reserved::Reservation(_)));
+                let bought = matches!(response.result, Some(Reserved::AlreadyPurchased(_)));
                 match response.result {
-                    Some(reserve_response::Result::Shortage(shortage)) if !response.replayed => {
+                    Some(Reserved::Shortage(shortage)) if !response.replayed => {
                         let sequence = Some(response.sequence);
                         Ok(Told { answer: Answer::Short(shortage.lines), sequence, version: None })
                     }
-                    Some(reserve_response::Result::Reservation(made)) => {
+                    Some(
+                        Reserved::Reservation(made)
+                        | Reserved::AlreadyPurchased(made)
+                        | Reserved::AlreadyReleased(made),
+                    ) if held == (made.state() == ReservationState::Pending)
+                        && bought
+                            == (made.state() == ReservationState::Committed
+                                || !made.purchase_reservation_id.is_empty()) =>
+                    {
                         Ok(reservation(Some(made), response.replayed, response.sequence))
                     }
                     other => Err(Status::internal(format!("no result of a Reserve: {other:?}"))),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use inventory_sentinel::{
     Reason,
     v1::{
-        BatchOperation, BatchRequest, ReservationState, ReserveRequest, SkuRules, batch_operation::Operation,
-        batch_result::Result as Told, reserve_response::Result as Reserved,
+        BatchOperation, BatchRequest, ReservationState, ReserveRequest, RestPolicy, SkuRules,
+        batch_operation::Operation, batch_result::Result as Told, reserve_response::Result as Reserved,
     },
 };
 use sentinel_tests::{Proxy, Redis, SentinelProcess, Shop, assert_refused, eventually, new_id, order, reason};
@@ -15,7 +15,11 @@ use tonic::Request;
 
 fn id_of(result: Option<Reserved>) -> String {
     match result {
-        Some(Reserved::Reservation(reservation)) => reservation.reservation_id,
+        Some(
+            Reserved::Reservation(reservation)
+            | Reserved::AlreadyPurchased(reservation)
+            | Reserved::AlreadyReleased(reservation),
+        ) => reservation.reservation_id,
         other => panic!("no reservation: {other:?}"),
     }
 }
@@ -36,11 +40,56 @@ async fn a_repeated_reserve_is_told_the_reservation_as_it_is_now() {
     let id = id_of(first.result);
     assert!(!shop.commit(&id).await.expect("sold").replayed);
     let late = shop.reserve(placed).await.expect("an answer");
-    let Some(Reserved::Reservation(now)) = late.result else { panic!("{late:?}") };
+    let Some(Reserved::AlreadyPurchased(now)) = late.result else { panic!("{late:?}") };
     assert!(late.replayed);
     assert_eq!(now.state(), ReservationState::Committed);
     assert_eq!((now.lines[0].held, now.lines[0].sold, now.lines[0].released), (0, 2, 0));
     assert_eq!(shop.counts("ps5").await, (8, 0, 2));
+}
+
+/// The natural checkout charges where the answer has a `reservation`.
+#[tokio::test]
+async fn a_repeated_reserve_is_a_hold_only_while_units_are_held() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let again = async |placed: &ReserveRequest| {
+        let single = shop.reserve(placed.clone()).await.expect("an answer");
+        let placed = ReserveRequest { namespace_id: shop.namespace.clone(), ..placed.clone() };
+        let operation = Some(Operation::Reserve(placed));
+        let request = BatchRequest { operations: vec![BatchOperation { operation, timeout: None }] };
+        let mut results = shop.checkout.clone().batch(request).await.expect("answers").into_inner().results;
+        let Some(Told::Reserve(batched)) = results.remove(0).result else { panic!("no answer of a Reserve") };
+        assert_eq!(batched, single, "a Batch says the same");
+        assert!(single.replayed);
+        single.result
+    };
+
+    // A part is bought and the rest is held still.
+    let placed = order(&[("ps5", 2)]);
+    let id = id_of(shop.reserve(placed.clone()).await.expect("held").result);
+    shop.commit_lines(&id, &[("ps5", 1)], RestPolicy::Keep, &new_id()).await.expect("sold in part");
+    assert!(matches!(again(&placed).await, Some(Reserved::Reservation(held)) if held.lines[0].held == 1));
+    // What is left is given back: something was bought.
+    shop.rollback(&id).await.expect("given back");
+    assert!(matches!(again(&placed).await, Some(Reserved::AlreadyPurchased(bought)) if bought.reservation_id == id));
+
+    let declined = order(&[("ps5", 2)]);
+    let id = id_of(shop.reserve(declined.clone()).await.expect("held").result);
+    shop.rollback(&id).await.expect("given back");
+    assert!(matches!(again(&declined).await, Some(Reserved::AlreadyReleased(over)) if over.reservation_id == id));
+
+    // A hold that has expired, and that a late Commit buys then.
+    let ttl = Some(Duration::from_millis(1).try_into().expect("a ttl"));
+    let late = ReserveRequest { ttl, ..order(&[("ps5", 2)]) };
+    let id = id_of(shop.reserve(late.clone()).await.expect("held").result);
+    shop.expired(&id).await;
+    assert!(matches!(again(&late).await, Some(Reserved::AlreadyReleased(over)) if over.reservation_id == id));
+    shop.commit_late(&id).await.expect("bought");
+    let Some(Reserved::AlreadyPurchased(bought)) = again(&late).await else { panic!("not seen as bought") };
+    assert_eq!((bought.state(), bought.reservation_id), (ReservationState::Expired, id));
+    assert!(!bought.purchase_reservation_id.is_empty());
+    assert_eq!(shop.counts("ps5").await, (7, 0, 3));
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ fn event(response: &inventory_sentinel::v1::ReserveResponse) -> Event {
     match response.result.as_ref().expect("an answer has a result") {
         Reserved::Reservation(reservation) => Event::Held(reservation.reservation_id.clone(), 1),
         Reserved::Shortage(shortage) => Event::Short(1, shortage.lines[0].available),
+        over => panic!("a new request has a reservation that is over: {over:?}"),
     }
 }
 

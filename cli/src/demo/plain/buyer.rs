@@ -64,11 +64,14 @@ async fn reserve(
         let latency = |latency| ledger.latency(pace, latency);
         match shop.reserve(ledger, latency, &order).await? {
             Ok(held) => Ok(Some(held)),
+            // The short hold of a repeated call can have expired before the second call was answered.
+            Err(ReserveError::AlreadyReleased { reservation }) if behaviour.fate == Fate::WalkAway => {
+                Ok(Some(*reservation))
+            }
             Err(ReserveError::InsufficientStock { .. }) => Ok(None),
             Err(error) => Err(shop.unexpected("Reserve", &error)),
         }
     };
-    // The short hold of one who walks away can have expired before his second call was answered.
     let pending = |again: &Reservation| match (behaviour.fate, again.state) {
         (Fate::WalkAway, State::Expired) => State::Expired,
         _ => State::Pending,

@@ -98,6 +98,7 @@ impl Sale {
         if repeats(dice) {
             match self.shop.reserve(&self.ledger, |_| (), &order).await? {
                 Ok(again) => self.replayed(&held, &again),
+                Err(ReserveError::AlreadyReleased { reservation }) => self.replayed(&held, &reservation),
                 Err(error) => self.ledger.broken(format!("Reserve of {} again: {error}", held.id)),
             }
         }

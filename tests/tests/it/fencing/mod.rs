@@ -34,7 +34,7 @@ async fn sell_out(shop: &Shop, sku: &str) -> i64 {
         match shop.reserve(order(&[(sku, 1)])).await.expect("an answer").result {
             Some(Reserved::Reservation(held)) => drop(shop.commit(&held.reservation_id).await.expect("sold")),
             Some(Reserved::Shortage(_)) => return sold,
-            None => panic!("an empty answer"),
+            other => panic!("neither held nor short: {other:?}"),
         }
     }
     unreachable!("the stock ends before the numbers do")
