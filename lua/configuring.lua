@@ -23,7 +23,7 @@ local function configure()
   if config_revision ~= replaced then return OVERTAKEN end
   if next_config ~= '' then
     local first = byte(next_config, 1)
-    local format = first == CONFIG_VERSION and byte(next_config, CONFIG_LENGTH + 1) or first
+    local format = first >= CONFIG_VERSION_2 and byte(next_config, CONFIG_LENGTH + 1) or first
     if format > NEWEST_FORMAT or format < ctx.format then fail('SENTINELMALFORMED format') end
     call('HSET', META, 'config', next_config)
     config = next_config

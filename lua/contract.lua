@@ -74,6 +74,7 @@
 --   e it is another fence           shared: the id of the fence 16
 --   S short                         shared: available I6 of each line
 --   N no such SKU, U not protected  shared: the number of the line B
+--   u paused                        shared: the number of the line B; 0: the namespace is
 --   W outside of the sale's window  shared: the number of the line B, opens I6, closes I6
 --   M too many units, T too long    shared: the number of the line B, the limit I6
 --   P the buyer is not named        detail: SKU length B, SKU

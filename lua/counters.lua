@@ -24,6 +24,10 @@ if n > 0 then
         stock[EARLIEST] = 0 -- in the place of what unpack returns last
       else
         stock[EARLIEST] = 0
+        if flags >= PAUSED then
+          flags = flags - PAUSED
+          stock.paused, stock[FLAGS] = true, flags
+        end
         if flags % 4 >= RULED and #bytes >= 63 then
           stock.rules = { unpack_bytes('>I6I4I6I4I6I6', bytes, 32) }
           if stock.rules[BUYER_LIMIT] > 0 then ctx.any_limited = true end

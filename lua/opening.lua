@@ -20,7 +20,7 @@ if not meta[1] and not meta[2] then
   if #config < CONFIG_LENGTH then fail('SENTINELMALFORMED config') end
   local time = call('TIME')
   ctx.now = time[1] * 1000 + floor(time[2] / 1000)
-  ctx.format = byte(config, 1) == CONFIG_VERSION and byte(config, CONFIG_LENGTH + 1) or byte(config, 1)
+  ctx.format = byte(config, 1) >= CONFIG_VERSION_2 and byte(config, CONFIG_LENGTH + 1) or byte(config, 1)
   if ctx.format > NEWEST_FORMAT then fail('SENTINELNEWER config') end
   if ctx.format == 1 and #knowledge > 1 then
     fail('SENTINELCORRUPT a partition of a namespace of format 1 is gone: raise the format to settle it')

@@ -6,11 +6,12 @@ local config, state = known_config or meta[1], meta[2]
 if not config or not state then fail('SENTINELCLOSED no such partition') end
 if #config < CONFIG_LENGTH then fail('SENTINELCORRUPT config') end
 local version = byte(config, 1)
-ctx.format = version == CONFIG_VERSION and byte(config, CONFIG_LENGTH + 1) or version
+ctx.format = version >= CONFIG_VERSION_2 and byte(config, CONFIG_LENGTH + 1) or version
 if version > CONFIG_VERSION or ctx.format > NEWEST_FORMAT then fail('SENTINELNEWER config') end
 local _, records, skus, partitions, flags, settled_at
 _, config_revision, retention, _, _, ctx.longest_life, records, skus, events_kept, partitions =
   unpack_bytes(CONFIG_FORMAT, config)
+ctx.paused = version == CONFIG_VERSION and byte(config, CONFIG_LENGTH + 2) % 2 == PAUSED_NAMESPACE
 -- The namespace's quotas, divided among its partitions.
 ctx.quota_records, ctx.quota_skus = math.ceil(records / partitions), math.ceil(skus / partitions)
 -- In a namespace whose format was just raised the next change writes the state in the new format.

@@ -13,11 +13,13 @@
 --           were settled: number B, and for each: epoch I6, the last sequence that is settled I6
 --   fence   version B (1), noticed at I6, key of the settlement 16, the lost changes that were not settled: number B,
 --           and for each: epoch I6, term 40, sequence I6, kept sequence I6
---   config  version B (1, or 2), revision I6, retention I6, default ttl I6, longest ttl I6, longest life I6,
---           records I6, SKUs I6, events I6, partitions I2, in version 2 format B, secret     = 51 (+ 1) + 32
+--   config  version B (1, 2 or 3), revision I6, retention I6, default ttl I6, longest ttl I6, longest life I6,
+--           records I6, SKUs I6, events I6, partitions I2, since version 2 format B, since version 3 flags B (1: paused,
+--           2: ids are sealed), secret                                                = 51 (+ 1 or 2) + 32
 --   stock   available I6, held I6, sold I6, supplied I6, version I6, flags B                  = 31
 --           and where flag 2 is set: rules revision I6, rules                            = 31 + 32
 --           and where flag 4 is set: withdrawn I6; flag 8: units of old holds are withdrawn
+--           flag 32, in format 5: the sale is paused
 --           and where flag 16 is set, in format 4 and while units are held: earliest deadline I6, a lower bound of the
 --           deadlines of its pending holds. Without it the bound is not known
 --   rules   most units I4, longest ttl I6, buyer's limit I4, opens I6, closes I6 (0: none each), and
@@ -39,7 +41,7 @@
 -- of others.
 --
 -- The version of each kind: state, terms, fence, config and events (write.lua) begin with it; a stock record
--- has it in its flags, where bits 32 and above belong to newer versions; a reservation or remembered request has it in its
+-- has it in its flags, where bits 64 and above belong to newer versions; a reservation or remembered request has it in its
 -- letter, of which a newer version takes others; an entry of the deadline index has a length that is a multiple of 16. A script that meets a newer
 -- version refuses before it writes.
 

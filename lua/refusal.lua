@@ -20,6 +20,7 @@ function refusal_of(lines, group)
   local asked_ttl, ttl = unpack_bytes('>I6', group.extra), unpack_bytes('>I6', group.args)
   local code, shared
   if ctx.gated then return 'g', '', ttl end
+  if ctx.paused then return 'u', '\0', ttl end
   for i = 1, lines.n do
     local stock = lines.stocks[i]
     local rules = stock and stock.rules
@@ -28,6 +29,8 @@ function refusal_of(lines, group)
       if ctx.emptied then code, shared = 'g', '' end
     elseif stock[FLAGS] % 2 == 0 then
       code, shared = 'U', char(i)
+    elseif stock.paused then
+      code, shared = 'u', char(i)
     elseif rules then
       local day = ctx.now + day_correction
       if day < rules[OPENS] or rules[CLOSES] > 0 and day + doubt >= rules[CLOSES] then

@@ -25,7 +25,7 @@ local AT_MEMORY_LIMIT = 0 -- 1 in the script that runs where Redis is at its mem
 local MAX_TTL = 31536000000 -- ms: a year, far above what any namespace allows
 
 -- Formats and first bytes of the records (records.lua).
-local NEWEST_FORMAT = 4 -- of a namespace
+local NEWEST_FORMAT = 5 -- of a namespace
 local STATE_VERSION = 3
 local STATE_FORMAT = '>BI6c40I6I6i8BI6I6I6I6I6BI6I6I6'
 local STATE_LENGTH = 117
@@ -38,7 +38,8 @@ local GATED, EMPTIED, UNREPORTED, OTHER_RUN, STEPPED = 1, 2, 4, 8, 16 -- flags o
 local CLOCK_FORMAT = '>i8I6I6I6' -- behind the state, where its flag says so
 local CLOCK_LENGTH = 26
 local SHOWN_CLOCK_FORMAT = '>i8i8I6' -- in a reply: offset, correction, doubt
-local CONFIG_VERSION = 2
+local CONFIG_VERSION, CONFIG_VERSION_2 = 3, 2
+local PAUSED_NAMESPACE = 1 -- flag of a config
 local CONFIG_FORMAT = '>BI6I6I6I6I6I6I6I6I2'
 local CONFIG_LENGTH = 51
 local NO_TERM = '0000000000000000000000000000000000000000'
@@ -56,7 +57,9 @@ local NO_DEADLINE = '\0\0\0\0\0\0'
 local PROTECTED, RULED, HAS_WITHDRAWN, WITHDRAWS = 1, 2, 4, 8 -- flags of a stock record
 local HAS_EARLIEST = 16 -- the same; only in the record, never in a stock table
 local FIRST_WITH_EARLIEST = 4 -- the first format of a namespace whose stock records may have it
-local NEWEST_FLAGS = 31 -- a stock record with a greater number has a newer version
+local FIRST_WITH_PAUSE = 5 -- the first format in which a SKU or a namespace can be paused, and events have the rules
+local PAUSED = 32 -- the same; in the table it is `paused`
+local NEWEST_FLAGS = 63 -- a stock record with a greater number has a newer version
 local WEIGHT_FIELD, WEIGHT_LENGTH = 'weight', 1024 -- of each generation (opening.lua)
 
 -- Where the counters stand in a stock table, and the rules in a table of rules. EARLIEST (ms): no pending hold of the SKU has an
@@ -70,6 +73,7 @@ local REVISION, MOST_UNITS, LONGEST_TTL, BUYER_LIMIT, OPENS, CLOSES = 1, 2, 3, 4
 -- last settlement), has_terms (the state is not that of format 1), missing (the answer where a reservation may be lost), fence and verdicts (of the reply).
 local ctx = {
   format = 0, -- of the namespace
+  paused = false, -- whether the namespace is
   sequence = 0,
   next_due = 0,
   pending = 0,

@@ -3,6 +3,7 @@
 
 local new_skus = 0
 local ANY_REVISION = 281474976710655 -- all ones
+local SETS_PAUSE = 64 -- bit of the rules to set
 
 local function answer(code, stock)
   return { code, '', stock and stock_bytes(stock) or nil }
@@ -89,7 +90,7 @@ end
 function apply.F(group)
   local args = group.args
   local mask, flags, most_units, ttl, limit, opens, closes, revision = unpack_bytes('>BBI4I6I4I6I6I6', args)
-  if mask == 0 or flags > PROTECTED or most_units > MAX_QUANTITY or limit > MAX_QUANTITY then fail('SENTINELMALFORMED rules') end
+  if mask == 0 or flags % PAUSED > PROTECTED or flags > PROTECTED + PAUSED or most_units > MAX_QUANTITY or limit > MAX_QUANTITY then fail('SENTINELMALFORMED rules') end
   local sku = sub(args, 35)
   local replay = replay_of(group, sku)
   if replay then return replay end
@@ -99,10 +100,13 @@ function apply.F(group)
   if revision ~= ANY_REVISION and revision ~= current then return answer('v', stock) end
   local rules, differs = changed_rules(stock, mask, { 0, most_units, ttl, limit, opens, closes })
   if rules[CLOSES] > 0 and rules[CLOSES] <= rules[OPENS] then return { 'w', '' } end
-  local protected = mask % 2 == 1 and flags or stock[FLAGS] % 2
+  local protected, paused = stock[FLAGS] % 2, stock.paused
+  if mask % 2 == 1 then protected = flags % 2 end
+  if mask >= SETS_PAUSE then paused = flags >= PAUSED or nil end
+  if paused and ctx.format < FIRST_WITH_PAUSE then fail('SENTINELMALFORMED pause') end
   remember(group.ids[1], 'F' .. args)
-  if not differs and protected == stock[FLAGS] % 2 then return answer('k', stock) end
-  rules[REVISION] = current + 1
+  if not differs and protected == stock[FLAGS] % 2 and paused == stock.paused then return answer('k', stock) end
+  rules[REVISION], stock.paused = current + 1, paused
   configure(sku, protected + RULED, rules)
   return answer('K', stock)
 end

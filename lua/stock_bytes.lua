@@ -6,7 +6,7 @@ function stock_bytes(stock)
   if has_earliest and not rules and not stock.withdrawn then
     return pack('>I6I6I6I6I6BI6', stock[1], stock[2], stock[3], stock[4], stock[5], stock[6] + HAS_EARLIEST, earliest)
   end
-  local flags = has_earliest and stock[6] + HAS_EARLIEST or stock[6]
+  local flags = stock[6] + (has_earliest and HAS_EARLIEST or 0) + (stock.paused and PAUSED or 0)
   local bytes = pack('>I6I6I6I6I6B', stock[1], stock[2], stock[3], stock[4], stock[5], flags)
   if rules then
     bytes = bytes .. pack('>I6I4I6I4I6I6', rules[1], rules[2], rules[3], rules[4], rules[5], rules[6])

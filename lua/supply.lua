@@ -33,12 +33,17 @@ local function supply(sku, delta, kind, id)
   enter(run_of(kind, '-', NO_DEADLINE, false, pack('>i8', delta) .. sku, ''), id, 1)
 end
 
--- The rules of a SKU; no unit moves.
+-- The rules of a SKU; no unit moves. The event has them since format 5, and a flag says so.
+local HAS_VALUES = 64
 local function configure(sku, flags, rules)
   local stock = stocks[sku]
   stock[FLAGS], stock[VERSION], stock.rules = flags + stock[FLAGS] - stock[FLAGS] % 4, advance(1), rules
   changed_stock[sku] = true
-  enter(run_of('F', '-', NO_DEADLINE, false, char(flags) .. sku, ''), NO_ORIGIN, 1)
+  local values = char(flags)
+  if ctx.format >= FIRST_WITH_PAUSE then
+    values = char(flags + (stock.paused and PAUSED or 0) + HAS_VALUES) .. pack('>I6I4I6I4I6I6', unpack(rules))
+  end
+  enter(run_of('F', '-', NO_DEADLINE, false, values .. sku, ''), NO_ORIGIN, 1)
 end
 
 -- The counters of a SKU after a settlement, with the flags that say what becomes of its old holds.

@@ -112,7 +112,9 @@ catalogue! {
     ReservationExpired "RESERVATION_EXPIRED" FailedPrecondition Decide "the deadline has passed and the units were given back";
     ReservationRolledBack "RESERVATION_ROLLED_BACK" FailedPrecondition Decide "the units were given back by a call";
     ReservationAlreadyCommitted "RESERVATION_ALREADY_COMMITTED" FailedPrecondition Decide "the sale is final";
-    SaleNotOpen "SALE_NOT_OPEN" FailedPrecondition Decide "the sale of a SKU has not opened yet, or is closed";
+    SaleNotOpen "SALE_NOT_OPEN" FailedPrecondition Decide "the sale of the SKU has not opened yet";
+    SaleClosed "SALE_CLOSED" FailedPrecondition Decide "the sale of the SKU is over";
+    SalePaused "SALE_PAUSED" FailedPrecondition Decide "the sale of the SKU, or of its whole namespace, is paused: what is held can still be committed";
     QuantityLimit "QUANTITY_LIMIT" FailedPrecondition Fix "more units than the SKU allows in one reservation";
     TtlLimit "TTL_LIMIT" FailedPrecondition Fix "the ttl is longer than the SKU allows";
     BuyerRequired "BUYER_REQUIRED" FailedPrecondition Fix "the SKU has a limit per buyer, and the request, or the hold that a late Commit would buy, names no buyer";

@@ -168,6 +168,7 @@ fn reservation(message: Option<v1::Reservation>) -> Result<Reservation, RpcError
         resolved_at: message.resolved_at.map(instant).transpose()?,
         origin: some(message.origin_reservation_id),
         purchase: some(message.purchase_reservation_id),
+        request_id: some(message.request_id),
     })
 }
 
@@ -215,6 +216,7 @@ fn stock(message: Option<v1::Stock>) -> Result<Stock, RpcError> {
         supplied: message.supplied,
         version: message.version,
         is_protected: message.is_protected,
+        is_paused: message.is_paused,
         withdrawn: message.withdrawn,
     })
 }
@@ -271,6 +273,7 @@ mod tests {
             resolved_at: None,
             origin_reservation_id: "o".into(),
             purchase_reservation_id: "p".into(),
+            request_id: "q".into(),
         }
     }
 
@@ -284,6 +287,7 @@ mod tests {
         assert_eq!(plain.resolved_at, None);
         assert_eq!(plain.origin.as_deref(), Some("o"));
         assert_eq!(plain.purchase.as_deref(), Some("p"));
+        assert_eq!(plain.request_id.as_deref(), Some("q"));
         let line = &plain.lines[0];
         assert_eq!((line.quantity, line.held, line.sold, line.released), (4, 1, 2, 1));
     }

@@ -120,9 +120,26 @@ impl Namespace {
     /// # Errors
     /// See [`GetReservationError`].
     pub async fn reservation(&self, reservation_id: &str) -> Result<Snapshot<Reservation>, GetReservationError> {
+        self.read_reservation(reservation_id, "").await
+    }
+
+    /// Reads the reservation that a Reserve with this `request_id` made, such as that of an order.
+    ///
+    /// # Errors
+    /// See [`GetReservationError`].
+    pub async fn reservation_of(&self, request_id: &str) -> Result<Snapshot<Reservation>, GetReservationError> {
+        self.read_reservation("", request_id).await
+    }
+
+    async fn read_reservation(
+        &self,
+        reservation_id: &str,
+        request_id: &str,
+    ) -> Result<Snapshot<Reservation>, GetReservationError> {
         let message = v1::GetReservationRequest {
             namespace_id: self.name.to_string(),
             reservation_id: reservation_id.to_owned(),
+            request_id: request_id.to_owned(),
         };
         let send = |channel, request| async { checkout(channel).get_reservation(request).await };
         let answer = self.core.call(self.deadline, message, send).await;

@@ -21,6 +21,8 @@ pub struct SkuRules {
     pub opens_at: Option<SystemTime>,
     /// When the sale closes; `None`: never.
     pub closes_at: Option<SystemTime>,
+    /// Whether the sale is paused: nothing is reserved, and what is held can be committed.
+    pub is_paused: bool,
 }
 
 /// The rules and the counters of a SKU as they are.
@@ -46,6 +48,7 @@ pub struct RulesChange {
     pub(crate) buyer_limit: Option<Option<i32>>,
     pub(crate) opens_at: Option<Option<SystemTime>>,
     pub(crate) closes_at: Option<Option<SystemTime>>,
+    pub(crate) is_paused: Option<bool>,
 }
 
 impl RulesChange {
@@ -54,7 +57,14 @@ impl RulesChange {
         RulesChange::default()
     }
 
-    /// Whether the units are governed here.
+    /// Whether the sale is paused. Nothing is reserved then; what is held can be committed, extended and rolled back.
+    pub fn paused(mut self, yes: bool) -> Self {
+        self.is_paused = Some(yes);
+        self
+    }
+
+    /// Whether the units are governed here. To stop a sale use [`paused`](Self::paused): without protection the shop
+    /// sells the same units on its ordinary path.
     pub fn protected(mut self, yes: bool) -> Self {
         self.is_protected = Some(yes);
         self
@@ -112,6 +122,8 @@ pub struct NamespaceConfig {
     pub quota_skus: i64,
     /// The format in which records are written.
     pub format: i32,
+    /// Whether all sales of the namespace are paused.
+    pub is_paused: bool,
     /// Grows with every change.
     pub version: i64,
 }
@@ -129,6 +141,7 @@ pub struct NamespaceChange {
     pub(crate) quota_records: Option<i64>,
     pub(crate) quota_skus: Option<i64>,
     pub(crate) format: Option<i32>,
+    pub(crate) is_paused: Option<bool>,
 }
 
 impl NamespaceChange {
@@ -180,7 +193,13 @@ impl NamespaceChange {
         self
     }
 
-    /// The format in which records are written, 1 to 4; it can only be raised, after the last server of an older release
+    /// Whether all sales of the namespace are paused, in format 5 and later.
+    pub fn paused(mut self, yes: bool) -> Self {
+        self.is_paused = Some(yes);
+        self
+    }
+
+    /// The format in which records are written, 1 to 5; it can only be raised, after the last server of an older release
     /// has stopped.
     pub fn format(mut self, format: i32) -> Self {
         self.format = Some(format);

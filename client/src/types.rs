@@ -81,6 +81,9 @@ pub struct Reservation {
     /// Of an expired reservation: the purchase that a late commit made of it. Its units are sold, and stay
     /// sold whatever is done with this reservation.
     pub purchase: Option<String>,
+    /// The `request_id` of the Reserve that made it, where the server can say it: a UUID in lower case with hyphens, or up
+    /// to 17 bytes.
+    pub request_id: Option<String>,
 }
 
 /// A reservation with its deadline as it is now, and what is left to extend.
@@ -123,6 +126,8 @@ pub struct Stock {
     pub version: i64,
     /// Whether the units are governed here.
     pub is_protected: bool,
+    /// Whether the sale of this SKU is paused by its own rule.
+    pub is_paused: bool,
     /// Units that left `supplied` with holds older than a settlement.
     pub withdrawn: i64,
 }

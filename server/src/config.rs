@@ -238,8 +238,8 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_QUOTA_SKUS", default_value_t = 1_000_000, value_name = "SKUS")]
     pub quota_skus: u64,
 
-    /// Format of a new namespace, 1 to 4; 1 while servers of a release before 0.2 use the same store
-    #[arg(long, env = "SENTINEL_FORMAT", default_value_t = 4, value_name = "FORMAT")]
+    /// Format of a new namespace, 1 to 5; 1 while servers of a release before 0.2 use the same store
+    #[arg(long, env = "SENTINEL_FORMAT", default_value_t = 5, value_name = "FORMAT")]
     pub format: u8,
 
     /// Folder in which this server keeps what it knows of the store's history, so that it notices after its own restart

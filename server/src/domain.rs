@@ -19,8 +19,8 @@ pub(crate) use audit::{Finding, FindingKind, Report};
 pub(crate) use clock::{Clock, ClockOffsets, Reading, TimeOfDay};
 pub(crate) use history::{Fence, FenceId, HistoryPoint, Knowledge, Term, Verdict};
 pub(crate) use operation::{
-    Answer, Condition, Happened, NamespaceChange, Operation, Outcome, Refusal, Reservation, ReservedLine, Rules,
-    RulesChange, State, Stock,
+    Answer, Condition, Configured, Happened, NamespaceChange, Operation, Outcome, Refusal, Reservation, ReservedLine,
+    Rules, RulesChange, State, Stock,
 };
 
 /// The longest name of a namespace, in bytes.
@@ -47,7 +47,9 @@ pub(crate) const MAX_PARTITIONS: u16 = 64;
 /// The most records that a namespace may be allowed.
 pub(crate) const MAX_QUOTA_RECORDS: u64 = 1_000_000_000;
 /// The oldest and the newest format of a namespace that this release writes.
-pub(crate) const FORMATS: (u8, u8) = (1, 4);
+pub(crate) const FORMATS: (u8, u8) = (1, 5);
+/// The first format in which a SKU and a namespace can be paused.
+pub(crate) const FIRST_WITH_PAUSE: u8 = 5;
 /// The most SKUs that a namespace may be allowed.
 pub(crate) const MAX_QUOTA_SKUS: u64 = 100_000_000;
 
@@ -57,11 +59,19 @@ pub(crate) struct Invalid {
     pub(crate) reason: Reason,
     /// The path of the field in the request, as `BadRequest` names it.
     pub(crate) field: String,
+    /// What is known beyond the meaning of the reason, such as the limit; empty if nothing is.
+    pub(crate) detail: String,
 }
 
 impl Invalid {
     pub(crate) fn new(reason: Reason, field: impl Into<String>) -> Self {
-        Self { reason, field: field.into() }
+        Self { reason, field: field.into(), detail: String::new() }
+    }
+
+    /// Adds what is known beyond the meaning of the reason.
+    pub(crate) fn because(mut self, detail: impl Into<String>) -> Self {
+        self.detail = detail.into();
+        self
     }
 }
 
@@ -238,7 +248,10 @@ impl Ttl {
     pub(crate) fn parse(seconds: i64, nanos: i32, longest: Duration) -> Result<Self, Invalid> {
         match whole_millis(seconds, nanos) {
             Some(millis) if millis > 0 && u128::from(millis) <= longest.as_millis() => Ok(Self(millis)),
-            _ => Err(Invalid::new(Reason::InvalidTtl, "ttl")),
+            _ => {
+                let longest = humantime::format_duration(longest);
+                Err(Invalid::new(Reason::InvalidTtl, "ttl").because(format!("the longest is {longest}")))
+            }
         }
     }
 

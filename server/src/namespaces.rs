@@ -9,15 +9,16 @@ use std::{
     },
 };
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use rand::Rng as _;
 use sha2::Sha256;
 use tokio::{sync::Semaphore, time::Instant};
 
+mod identity;
 mod searches;
 mod settings;
 
-use self::searches::Searches;
+use self::{identity::Identities, searches::Searches};
 pub(crate) use self::{searches::Lookups, settings::Defaults};
 
 use crate::{
@@ -85,7 +86,7 @@ impl ConfigureRequest {
     /// As the first partition of a namespace with this config remembers it.
     fn memo(&self, config: &NamespaceConfig) -> Result<ConfigMemo, StoreError> {
         let id = match &self.request_id {
-            Some(request_id) => digest(keyed(config)?, &[request_id.as_str().as_bytes()]),
+            Some(request_id) => Identities::new(config)?.of_request(request_id),
             None => self.made,
         };
         let fingerprint = encode_change(&self.change, self.if_revision);
@@ -97,8 +98,7 @@ impl ConfigureRequest {
 pub(crate) struct Namespace {
     pub(crate) name: NamespaceName,
     pub(crate) config: NamespaceConfig,
-    /// Keyed with the secret, so that ids can't be guessed.
-    identity: Hmac<Sha256>,
+    identities: Identities,
     lanes: Vec<Lane>,
     /// Of each partition, by which it is told from one that takes its place.
     pub(crate) epochs: Box<[u64]>,
@@ -109,7 +109,12 @@ pub(crate) struct Namespace {
 impl Namespace {
     /// What stands for this request in the store.
     pub(crate) fn identity(&self, request: &RequestId) -> Id {
-        self.digest(&[request.as_str().as_bytes()])
+        self.identities.of_request(request)
+    }
+
+    /// The request that made this reservation, where its id says so.
+    pub(crate) fn request_of(&self, reservation: ReservationId) -> Option<String> {
+        self.identities.request_of(&reservation.id)
     }
 
     /// The same where the caller may have given none: then it is new, and protects what this server sends again.
@@ -131,17 +136,20 @@ impl Namespace {
 
     /// A tag that only a server with the namespace's secret can make of these bytes.
     pub(crate) fn tag(&self, bytes: &[u8]) -> Id {
-        self.digest(&[b"\0token", bytes])
+        let digest = self.identities.mac().chain_update(b"\0token").chain_update(bytes).finalize().into_bytes();
+        let mut tag = Id::default();
+        tag.copy_from_slice(&digest[..16]);
+        tag
     }
 
     /// Whether this is that tag. Takes the same time wherever the tag is wrong.
     pub(crate) fn has_tag(&self, bytes: &[u8], tag: &[u8]) -> bool {
-        self.identity.clone().chain_update(b"\0token").chain_update(bytes).verify_truncated_left(tag).is_ok()
+        self.identities.mac().chain_update(b"\0token").chain_update(bytes).verify_truncated_left(tag).is_ok()
     }
 
     /// What authenticates the page tokens of this namespace: they are no resume tokens.
     pub(crate) fn page_mac(&self) -> Hmac<Sha256> {
-        self.identity.clone().chain_update(b"\0page")
+        self.identities.mac().chain_update(b"\0page")
     }
 
     /// The id of what a late Commit buys anew: it follows from the reservation's, so that a repeat finds
@@ -151,7 +159,7 @@ impl Namespace {
     }
 
     fn digest(&self, parts: &[&[u8]]) -> Id {
-        digest(self.identity.clone(), parts)
+        self.identities.derived(parts)
     }
 
     /// The partition that a SKU lies in.
@@ -189,18 +197,6 @@ impl Namespace {
     fn is_closed(&self) -> bool {
         self.lanes.iter().any(Lane::is_closed)
     }
-}
-
-/// What ids of this namespace are derived with.
-fn keyed(config: &NamespaceConfig) -> Result<Hmac<Sha256>, StoreError> {
-    Hmac::new_from_slice(&config.secret).map_err(|error| StoreError::corrupt(error.to_string()))
-}
-
-fn digest(mac: Hmac<Sha256>, parts: &[&[u8]]) -> Id {
-    let digest = parts.iter().fold(mac, |mac, part| mac.chain_update(part)).finalize().into_bytes();
-    let mut id = Id::default();
-    id.copy_from_slice(&digest[..16]);
-    id
 }
 
 /// Makes a change of config until it is known what became of it. `in_doubt` says whether that is unknown.
@@ -474,11 +470,11 @@ impl Namespaces {
                 "a namespace of format 1 does not notice a store that lost changes: raise it when no older server runs"
             );
         }
-        let identity = keyed(&config)?;
+        let identities = Identities::new(&config)?;
         let namespace = Arc::new(Namespace {
             name: name.clone(),
             config,
-            identity,
+            identities,
             lanes,
             epochs: epochs.into(),
             witnesses: witnesses.into(),

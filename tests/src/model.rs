@@ -332,13 +332,13 @@ impl Model {
             Op::ConfigureSku { sku, rules, .. } => self.configure(sku, rules),
             Op::GetSku { sku } => self.sku(sku, false),
             Op::DeleteSku { sku, .. } => self.delete(sku),
-            Op::Reserve { lines, ttl_ms, buyer_id, replaces, .. } => {
+            Op::Reserve { lines, ttl_ms, buyer_id, replaces, request_id } => {
                 let ttl = ttl_ms.unwrap_or_else(|| self.default_ttl(lines));
                 self.ttls.insert(new_id.into(), ttl);
                 if self.reservations.get(replaces).is_some_and(|replaced| replaced.state() == State::Pending) {
                     self.settle_all(replaces, State::RolledBack, now);
                 }
-                self.hold(new_id, lines, now, ttl, buyer_id, replaces)
+                self.hold(new_id, lines, now, ttl, (buyer_id, replaces, request_id))
             }
             Op::Commit { reservation_id: id, .. } if self.reservations[id].state() == State::Expired => {
                 self.buy_anew(id, now, new_id)

@@ -118,7 +118,7 @@ impl Shop {
     /// The refusal.
     pub async fn reservation(&self, reservation_id: &str) -> Answer<v1::Reservation> {
         let (namespace_id, reservation_id) = (self.namespace.clone(), reservation_id.to_owned());
-        let request = v1::GetReservationRequest { namespace_id, reservation_id };
+        let request = v1::GetReservationRequest { namespace_id, reservation_id, ..Default::default() };
         let response = self.checkout.clone().get_reservation(request).await?.into_inner();
         Ok(response.reservation.expect("an answer has a reservation"))
     }

@@ -2,7 +2,7 @@
 
 use inventory_sentinel::v1;
 
-use super::{instant, required_instant, some, state, stock};
+use super::{instant, required_instant, rules::sku_rules, some, state, stock};
 use crate::{
     rpc_error::RpcError,
     types::{Line, Stock},
@@ -16,9 +16,12 @@ pub(crate) fn event(event: v1::Event) -> Result<Event, RpcError> {
         sequence: event.sequence,
         occurred_at: required_instant(event.occurred_at, "no occurred_at")?,
         reservation_id: event.reservation_id,
+        request_id: some(event.request_id),
         buyer: some(event.buyer_id),
         lines: event.lines.into_iter().map(|line| Line::new(line.sku, line.quantity)).collect(),
         state: (event.state != 0).then(|| state(event.state)),
+        rules: event.rules.map(sku_rules).transpose()?,
+        rules_version: event.rules_version,
         expires_at: event.expires_at.map(instant).transpose()?,
         sku: event.sku,
         delta: event.delta,

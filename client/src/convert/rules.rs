@@ -14,7 +14,7 @@ use crate::{
 /// On the wire a zero takes a limit away, which in a change is `None`; a limit that *is* zero becomes
 /// one below zero, which the server refuses.
 pub(crate) fn rules_change(change: RulesChange) -> v1::SkuRules {
-    let RulesChange { is_protected, max_quantity, max_ttl, buyer_limit, opens_at, closes_at } = change;
+    let RulesChange { is_protected, max_quantity, max_ttl, buyer_limit, opens_at, closes_at, is_paused } = change;
     v1::SkuRules {
         is_protected,
         max_quantity: max_quantity.map(limit),
@@ -26,6 +26,7 @@ pub(crate) fn rules_change(change: RulesChange) -> v1::SkuRules {
         buyer_limit: buyer_limit.map(limit),
         opens_at: opens_at.map(timestamp),
         closes_at: closes_at.map(timestamp),
+        is_paused,
     }
 }
 
@@ -53,8 +54,17 @@ fn timestamp(at: Option<SystemTime>) -> prost_types::Timestamp {
 }
 
 pub(crate) fn namespace_change(change: NamespaceChange) -> v1::NamespaceConfig {
-    let NamespaceChange { partitions, default_ttl, max_ttl, max_life, retention, quota_records, quota_skus, format } =
-        change;
+    let NamespaceChange {
+        partitions,
+        default_ttl,
+        max_ttl,
+        max_life,
+        retention,
+        quota_records,
+        quota_skus,
+        format,
+        is_paused,
+    } = change;
     v1::NamespaceConfig {
         partitions,
         default_ttl: default_ttl.map(duration),
@@ -64,6 +74,7 @@ pub(crate) fn namespace_change(change: NamespaceChange) -> v1::NamespaceConfig {
         quota_records,
         quota_skus,
         format,
+        is_paused,
     }
 }
 
@@ -106,7 +117,7 @@ pub(super) fn sku_configuration(
     Ok(SkuConfiguration { rules, rules_version, stock: stock(counters)? })
 }
 
-fn sku_rules(rules: v1::SkuRules) -> Result<SkuRules, RpcError> {
+pub(super) fn sku_rules(rules: v1::SkuRules) -> Result<SkuRules, RpcError> {
     let set = |at: prost_types::Timestamp| (at != prost_types::Timestamp::default()).then_some(at);
     Ok(SkuRules {
         is_protected: rules.is_protected.ok_or_else(|| RpcError::malformed("no is_protected"))?,
@@ -115,6 +126,8 @@ fn sku_rules(rules: v1::SkuRules) -> Result<SkuRules, RpcError> {
         buyer_limit: rules.buyer_limit.filter(|units| *units != 0),
         opens_at: rules.opens_at.and_then(set).map(instant).transpose()?,
         closes_at: rules.closes_at.and_then(set).map(instant).transpose()?,
+        // Servers before format 5 do not name it.
+        is_paused: rules.is_paused.unwrap_or(false),
     })
 }
 
@@ -132,6 +145,7 @@ fn namespace(config: Option<v1::NamespaceConfig>, version: i64) -> Result<Namesp
         quota_skus: config.quota_skus.ok_or_else(required)?,
         // Servers before format 2 do not name it.
         format: config.format.unwrap_or(1),
+        is_paused: config.is_paused.unwrap_or(false),
         version,
     })
 }
@@ -171,7 +185,8 @@ mod tests {
     fn rules_keep_every_field() {
         let opens = UNIX_EPOCH + Duration::from_secs(100);
         let change = RulesChange::new().protected(true).max_quantity(3).buyer_limit(2).opens_at(opens);
-        let rules = sku_rules(rules_change(change.max_ttl(Duration::from_millis(1500)).closes_at(None))).unwrap();
+        let rules =
+            sku_rules(rules_change(change.max_ttl(Duration::from_millis(1500)).closes_at(None).paused(true))).unwrap();
         assert_eq!(
             rules,
             SkuRules {
@@ -181,6 +196,7 @@ mod tests {
                 buyer_limit: Some(2),
                 opens_at: Some(opens),
                 closes_at: None,
+                is_paused: true,
             }
         );
     }

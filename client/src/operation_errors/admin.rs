@@ -40,6 +40,7 @@ operation_error! {
         InvalidRequestId => InvalidRequestId,
         RequestTooOld => RequestTooOld,
         RequestIdReused => RequestIdReused,
+        NamespaceNotFound => NamespaceNotFound,
         SkuNotFound => SkuNotFound,
         StockBelowHeld => BelowHeld,
         StockLimit => StockLimit,
@@ -59,6 +60,7 @@ operation_error! {
         InvalidRequestId => InvalidRequestId,
         RequestTooOld => RequestTooOld,
         RequestIdReused => RequestIdReused,
+        NamespaceNotFound => NamespaceNotFound,
         SkuNotFound => SkuNotFound,
     }
     with {
@@ -74,6 +76,7 @@ operation_error! {
     GetSkuError {
         EmptySku => EmptySku,
         InvalidSku => InvalidSku,
+        NamespaceNotFound => NamespaceNotFound,
         SkuNotFound => SkuNotFound,
     }
 }

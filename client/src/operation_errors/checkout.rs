@@ -26,8 +26,10 @@ operation_error! {
         InvalidRequestId => InvalidRequestId,
         RequestTooOld => RequestTooOld,
         RequestIdReused => RequestIdReused,
+        NamespaceNotFound => NamespaceNotFound,
         SkuNotFound => SkuNotFound,
         SkuNotProtected => NotProtected,
+        SalePaused => SalePaused,
         ReservationNotFound => ReplacedNotFound,
         ReservationAlreadyCommitted => ReplacedAlreadyCommitted,
         CrossPartitionCart => CrossPartitionCart,
@@ -36,11 +38,17 @@ operation_error! {
     }
     with {
         SaleNotOpen => SaleNotOpen {
-            /// The SKU that is not on sale now.
+            /// The SKU whose sale has not opened yet.
             sku: String = "sku",
             /// When its sale opens; `None`: always open.
             opens_at: Option<SystemTime> = "opens_at_ms",
             /// When its sale closes; `None`: never.
+            closes_at: Option<SystemTime> = "closes_at_ms",
+        },
+        SaleClosed => SaleClosed {
+            /// The SKU whose sale is over.
+            sku: String = "sku",
+            /// When it closed.
             closes_at: Option<SystemTime> = "closes_at_ms",
         },
         QuantityLimit => QuantityLimit {
@@ -106,6 +114,7 @@ operation_error! {
         InvalidRequestId => InvalidRequestId,
         RequestTooOld => RequestTooOld,
         RequestIdReused => RequestIdReused,
+        NamespaceNotFound => NamespaceNotFound,
         ReservationNotFound => NotFound,
         ReservationExpired => Expired,
         ReservationRolledBack => RolledBack,
@@ -151,6 +160,7 @@ operation_error! {
         InvalidRequestId => InvalidRequestId,
         RequestTooOld => RequestTooOld,
         RequestIdReused => RequestIdReused,
+        NamespaceNotFound => NamespaceNotFound,
         ReservationNotFound => NotFound,
         ReservationExpired => Expired,
         ReservationRolledBack => RolledBack,
@@ -176,6 +186,7 @@ operation_error! {
         InvalidRequestId => InvalidRequestId,
         RequestTooOld => RequestTooOld,
         RequestIdReused => RequestIdReused,
+        NamespaceNotFound => NamespaceNotFound,
         ReservationNotFound => NotFound,
         ReservationExpired => Expired,
         ReservationRolledBack => RolledBack,
@@ -193,7 +204,9 @@ operation_error! {
 operation_error! {
     /// Why a reservation could not be read.
     GetReservationError {
+        InvalidRequestId => InvalidRequestId,
         InvalidReservationId => InvalidReservationId,
+        NamespaceNotFound => NamespaceNotFound,
         ReservationNotFound => NotFound,
     }
 }
@@ -203,6 +216,7 @@ operation_error! {
     GetStockError {
         EmptySku => EmptySku,
         InvalidSku => InvalidSku,
+        NamespaceNotFound => NamespaceNotFound,
         SkuNotFound => SkuNotFound,
     }
 }
@@ -213,6 +227,7 @@ operation_error! {
         EmptySku => EmptySku,
         InvalidSku => InvalidSku,
         NoOperations => NoSkus,
+        NamespaceNotFound => NamespaceNotFound,
         TooManyOperations => TooManySkus,
     }
 }

@@ -132,6 +132,7 @@ service! { InventoryAdmin:
                 quota_records: Some(1),
                 quota_skus: Some(1),
                 format: Some(2),
+                is_paused: Some(false),
             }),
             version: 1,
             replayed: false,

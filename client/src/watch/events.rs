@@ -10,6 +10,7 @@ use crate::{
     convert,
     namespace::Namespace,
     operation_errors::WatchError,
+    rules::SkuRules,
     types::{Line, State},
 };
 
@@ -48,6 +49,8 @@ pub struct Event {
     pub kind: EventKind,
     /// The reservation; empty for changes of stock.
     pub reservation_id: String,
+    /// The `request_id` of the Reserve that made the reservation, where the server can say it.
+    pub request_id: Option<String>,
     /// The buyer of the reservation, if one was named.
     pub buyer: Option<String>,
     /// The units that moved; of [`EventKind::Extended`] those that are held.
@@ -67,6 +70,10 @@ pub struct Event {
     /// Of [`EventKind::RolledBack`] and [`EventKind::Expired`]: the lines whose units left the stock, because the hold
     /// is older than a settlement.
     pub withdrawn: Vec<Line>,
+    /// Of [`EventKind::SkuConfigured`]: all rules after the change; `None` in namespaces of a format before 5.
+    pub rules: Option<SkuRules>,
+    /// The version of these rules.
+    pub rules_version: i64,
     /// Of [`EventKind::HistoryLost`]: what is lost.
     pub lost: Option<LostHistory>,
 }

@@ -66,6 +66,8 @@ pub(crate) struct Stock {
     pub(crate) withdrawn: u64,
     pub(crate) version: u64,
     pub(crate) is_protected: bool,
+    /// Whether every Reserve of it is refused.
+    pub(crate) is_paused: bool,
     pub(crate) rules: Rules,
 }
 
@@ -92,6 +94,7 @@ pub(crate) struct RulesChange {
     pub(crate) buyer_limit: Option<u32>,
     pub(crate) opens_at: Option<Millis>,
     pub(crate) closes_at: Option<Millis>,
+    pub(crate) is_paused: Option<bool>,
 }
 
 /// Settings of a namespace to change; what is `None` stays.
@@ -105,6 +108,7 @@ pub(crate) struct NamespaceChange {
     pub(crate) quota_records: Option<u64>,
     pub(crate) quota_skus: Option<u64>,
     pub(crate) format: Option<u8>,
+    pub(crate) is_paused: Option<bool>,
 }
 
 /// When SetStock may be applied.
@@ -273,7 +277,14 @@ pub(crate) enum Outcome {
 pub(crate) enum Refusal {
     SkuNotFound(Sku),
     SkuNotProtected(Sku),
+    /// `None`: the whole namespace is paused.
+    SalePaused(Option<Sku>),
     SaleNotOpen {
+        sku: Sku,
+        opens_at: Millis,
+        closes_at: Millis,
+    },
+    SaleClosed {
         sku: Sku,
         opens_at: Millis,
         closes_at: Millis,
@@ -333,6 +344,14 @@ pub(crate) enum Refusal {
     SettlementSuperseded,
 }
 
+/// All rules of a SKU after a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Configured {
+    pub(crate) is_protected: bool,
+    pub(crate) is_paused: bool,
+    pub(crate) rules: Rules,
+}
+
 /// What a change was, with the units that it moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Happened {
@@ -350,7 +369,8 @@ pub(crate) enum Happened {
     /// So many units more on hand, or fewer.
     StockSet(Sku, i64),
     StockAdjusted(Sku, i64),
-    Configured(Sku),
+    /// The rules of a SKU were changed, to these; an older format does not say to which.
+    Configured(Sku, Option<Configured>),
     Deleted(Sku),
     /// The store has lost changes up to this one; the last that is still there of its term.
     HistoryLost(HistoryPoint, u64),

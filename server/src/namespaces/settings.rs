@@ -8,7 +8,8 @@ use super::Unchanged;
 use crate::{
     config::Config,
     domain::{
-        FORMATS, MAX_LIFE, MAX_PARTITIONS, MAX_QUOTA_RECORDS, MAX_QUOTA_SKUS, MAX_TTL, NamespaceChange, RETENTION,
+        FIRST_WITH_PAUSE, FORMATS, MAX_LIFE, MAX_PARTITIONS, MAX_QUOTA_RECORDS, MAX_QUOTA_SKUS, MAX_TTL,
+        NamespaceChange, RETENTION,
     },
     store::wire::NamespaceConfig,
 };
@@ -60,6 +61,8 @@ impl Defaults {
             events_kept: EVENTS_KEPT,
             partitions: partitions.unwrap_or(self.partitions),
             format: self.format,
+            is_paused: false,
+            has_sealed_ids: self.format >= FIRST_WITH_PAUSE,
             secret: rand::rng().random(),
         }
     }
@@ -75,6 +78,7 @@ pub(super) fn changed(config: &NamespaceConfig, change: NamespaceChange) -> Resu
         quota_records: change.quota_records.unwrap_or(config.quota_records),
         quota_skus: change.quota_skus.unwrap_or(config.quota_skus),
         format: change.format.unwrap_or(config.format),
+        is_paused: change.is_paused.unwrap_or(config.is_paused),
         ..config.clone()
     };
     if change.partitions.is_some_and(|partitions| partitions != config.partitions) {
@@ -88,6 +92,7 @@ pub(super) fn changed(config: &NamespaceConfig, change: NamespaceChange) -> Resu
         ("config.retention", (RETENTION.0..=RETENTION.1).contains(&next.retention)),
         ("config.quota_records", (1..=MAX_QUOTA_RECORDS).contains(&next.quota_records)),
         ("config.quota_skus", (1..=MAX_QUOTA_SKUS).contains(&next.quota_skus)),
+        ("config.is_paused", !next.is_paused || next.format >= FIRST_WITH_PAUSE),
         ("config.format", (config.format..=FORMATS.1).contains(&next.format)),
     ];
     match checks.iter().find(|(_, holds)| !holds) {
@@ -127,6 +132,6 @@ mod tests {
         };
         let raised = to(&config, 2).expect("a newer format");
         assert_eq!(raised.format, 2);
-        assert!(to(&config, 1).is_some() && to(&config, 5).is_none() && to(&raised, 1).is_none());
+        assert!(to(&config, 1).is_some() && to(&config, FORMATS.1 + 1).is_none() && to(&raised, 1).is_none());
     }
 }

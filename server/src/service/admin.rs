@@ -14,8 +14,8 @@ use super::{Desk, bulk, carry, check_age, convert, deadline, in_time, rules, set
 use crate::{
     config::{Config, Durability},
     domain::{
-        Condition, Delta, Id, Invalid, NamespaceName, OnHand, Operation, Outcome, Refusal, Report, RequestId, Sku,
-        Stock,
+        Condition, Delta, FIRST_WITH_PAUSE, Id, Invalid, NamespaceName, OnHand, Operation, Outcome, Report, RequestId,
+        Sku, Stock,
     },
     lane::Lane,
     namespaces::{ConfigureRequest, Namespace},
@@ -80,7 +80,7 @@ impl InventoryAdmin for Admin {
             let namespace = if delta.get() > 0 {
                 self.desk.namespace_made(&name, deadline).await?
             } else {
-                self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?
+                self.desk.namespace_known(&name, deadline).await?
             };
             let operation = |memo, sku| Operation::AdjustStock { memo, sku, delta };
             let (stock, replayed, sequence) = change_stock(&namespace, sku, &request_id, operation, deadline).await?;
@@ -101,12 +101,16 @@ impl InventoryAdmin for Admin {
             let request_id = RequestId::parse_optional(request_id)?;
             let change = rules::change(rules)?;
             let if_revision = if_version.map(version).transpose()?;
-            let namespace = self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?;
+            let namespace = self.desk.namespace_known(&name, deadline).await?;
+            if change.is_paused == Some(true) && namespace.config.format < FIRST_WITH_PAUSE {
+                let detail = "it needs a namespace of format 5 or later";
+                return Err(Invalid::new(Reason::InvalidRule, "rules.is_paused").because(detail).into());
+            }
             let (lane, memo) = lane_and_memo(&namespace, &sku, request_id.as_ref())?;
             let operation = Operation::ConfigureSku { memo, sku, change, if_revision };
             let (sku, stock, replayed, sequence) = stock_of(carry(lane, operation, deadline).await?)?;
             Ok(v1::ConfigureSkuResponse {
-                rules: Some(rules::message(&stock)),
+                rules: Some(rules::message_of(&stock)),
                 rules_version: stock.rules.revision as i64,
                 stock: Some(convert::stock(sku, stock)),
                 sequence,
@@ -122,11 +126,11 @@ impl InventoryAdmin for Admin {
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
             let sku = Sku::parse(sku, "sku")?;
-            let namespace = self.desk.namespace_or(&name, Refusal::SkuNotFound(sku.clone()), deadline).await?;
+            let namespace = self.desk.namespace_known(&name, deadline).await?;
             let operation = Operation::GetStock { sku: sku.clone() };
             let (sku, stock, _, sequence) = stock_of(carry(namespace.lane_of(&sku), operation, deadline).await?)?;
             Ok(v1::GetSkuResponse {
-                rules: Some(rules::message(&stock)),
+                rules: Some(rules::message_of(&stock)),
                 rules_version: stock.rules.revision as i64,
                 stock: Some(convert::stock(sku, stock)),
                 sequence,

@@ -9,10 +9,9 @@ use tokio::time::Instant;
 use super::{check_age, convert, hear, lane_in, lane_of, status::Failure};
 use crate::{
     domain::{
-        BuyerId, Id, Invalid, Line, MAX_TTL, NamespaceName, Operation, Outcome, Refusal, RequestId, ReservationId, Sku,
-        Ttl,
+        BuyerId, Id, Invalid, Line, MAX_TTL, NamespaceName, Operation, Outcome, RequestId, ReservationId, Sku, Ttl,
     },
-    lane::Pending,
+    lane::{Lane, Pending},
     namespaces::Namespace,
 };
 
@@ -27,20 +26,32 @@ impl<A: FnOnce(Option<Arc<Namespace>>) -> Result<Asked, Failure> + Send> Ask for
 /// What a request asks of a lane: parsed, and on its way to the partition that it is for.
 pub(super) struct Asked {
     namespace: Arc<Namespace>,
-    partition: u16,
+    place: Place,
     operation: Operation,
+}
+
+/// Where an operation goes.
+enum Place {
+    Partition(u16),
+    /// GetReservation by its request id: to every partition.
+    Everywhere,
 }
 
 impl Asked {
     /// What a request asks of a reservation.
     fn of(Target { namespace, id }: Target, operation: Operation) -> Self {
-        Self { namespace, partition: id.partition, operation }
+        Self { namespace, place: Place::Partition(id.partition), operation }
     }
 
     /// Puts it into its lane.
     pub(super) fn submit(self, deadline: Instant) -> Result<InLane, Failure> {
-        let pending = lane_in(&self.namespace, self.partition)?.submit(self.operation, deadline)?;
-        Ok(InLane { namespace: self.namespace, pending })
+        let Self { namespace, place, operation } = self;
+        let (first, others) = match place {
+            Place::Partition(partition) => (partition, None),
+            Place::Everywhere => (0, Some(search_others(&namespace, &operation, deadline)?)),
+        };
+        let pending = lane_in(&namespace, first)?.submit(operation, deadline)?;
+        Ok(InLane { namespace, pending, others })
     }
 }
 
@@ -48,6 +59,8 @@ impl Asked {
 pub(super) struct InLane {
     namespace: Arc<Namespace>,
     pending: Pending,
+    /// The same in the other partitions, where the reservation may lie in any.
+    others: Option<Box<[Pending]>>,
 }
 
 impl InLane {
@@ -56,9 +69,45 @@ impl InLane {
         self,
         tell: impl FnOnce(&Namespace, Outcome, i64) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let (outcome, sequence) = hear(self.pending).await?;
-        tell(&self.namespace, outcome, sequence)
+        let first = hear(self.pending).await;
+        let found = match self.others {
+            None => first,
+            Some(others) => newest(first, others).await,
+        };
+        match found {
+            Ok((outcome, sequence)) => tell(&self.namespace, outcome, sequence),
+            Err(failure) => Err(failure.within(&self.namespace.name)),
+        }
     }
+}
+
+/// The search for a reservation in every partition but the first.
+fn search_others(namespace: &Namespace, operation: &Operation, deadline: Instant) -> Result<Box<[Pending]>, Failure> {
+    let Operation::GetReservation(ReservationId { id, .. }) = *operation else { return Ok(Box::default()) };
+    let search = |(partition, lane): (u16, &Lane)| {
+        Ok(lane.submit(Operation::GetReservation(ReservationId { id, partition }), deadline)?)
+    };
+    (0..).zip(namespace.lanes()).skip(1).map(search).collect()
+}
+
+/// The reservation that was made last among these answers. Where there is none, a refusal that leaves open whether there
+/// is one comes first.
+async fn newest(first: Result<(Outcome, i64), Failure>, others: Box<[Pending]>) -> Result<(Outcome, i64), Failure> {
+    let made = |found: &Result<(Outcome, i64), Failure>| match found {
+        Ok((Outcome::Reservation { reservation, .. }, _)) => Some(reservation.created_at),
+        _ => None,
+    };
+    let is_open = |found: &Result<(Outcome, i64), Failure>| {
+        found.as_ref().is_err_and(|failure| failure.reason() != Reason::ReservationNotFound)
+    };
+    let mut best = first;
+    for pending in others {
+        let found = hear(pending).await;
+        if made(&found) > made(&best) || made(&best).is_none() && is_open(&found) {
+            best = found;
+        }
+    }
+    best
 }
 
 pub(super) fn read_reserve(request: v1::ReserveRequest, came: Instant) -> Read<impl Ask> {
@@ -81,7 +130,7 @@ pub(super) fn read_reserve(request: v1::ReserveRequest, came: Instant) -> Read<i
     ttl_up_to(MAX_TTL)?;
     let ask = move |namespace: Option<Arc<Namespace>>| {
         let Some(namespace) = namespace else {
-            return Err(Refusal::SkuNotFound(lines[0].sku.clone()).into());
+            return Err(Failure::new(Reason::NamespaceNotFound));
         };
         let ttl = ttl_up_to(namespace.config.max_ttl)?;
         let partition = partition_of(&namespace, &lines)?;
@@ -92,7 +141,7 @@ pub(super) fn read_reserve(request: v1::ReserveRequest, came: Instant) -> Read<i
         }
         let replaces = replaces.map(|replaced| replaced.id);
         let operation = Operation::Reserve { id, lines, ttl, buyer, replaces, is_first_attempt };
-        Ok(Asked { namespace, partition, operation })
+        Ok(Asked { namespace, place: Place::Partition(partition), operation })
     };
     Ok((name, ask))
 }
@@ -145,10 +194,26 @@ pub(super) fn read_extend(request: v1::ExtendRequest, came: Instant) -> Read<imp
 }
 
 pub(super) fn read_get_reservation(request: v1::GetReservationRequest) -> Read<impl Ask> {
-    read_target(request.namespace_id, request.reservation_id, |target| {
-        let operation = Operation::GetReservation(target.id);
-        Ok(Asked::of(target, operation))
-    })
+    let v1::GetReservationRequest { namespace_id, reservation_id, request_id } = request;
+    let name = NamespaceName::parse(namespace_id)?;
+    let request_id = RequestId::parse_optional(request_id)?;
+    if request_id.is_some() && !reservation_id.is_empty() {
+        return Err(Invalid::new(Reason::InvalidRequestId, "request_id").because("name one of the two ids").into());
+    }
+    let id = if request_id.is_none() { Some(ReservationId::parse(&reservation_id)?) } else { None };
+    let ask = move |namespace: Option<Arc<Namespace>>| {
+        let namespace = namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
+        let (id, place) = match (id, request_id) {
+            (None, Some(request)) => (namespace.reservation_id(&request, 0), Place::Everywhere),
+            (Some(id), _) => {
+                lane_of(&namespace, id)?;
+                (id, Place::Partition(id.partition))
+            }
+            (None, None) => return Err(Invalid::new(Reason::InvalidReservationId, "reservation_id").into()),
+        };
+        Ok(Asked { namespace, place, operation: Operation::GetReservation(id) })
+    };
+    Ok((name, ask))
 }
 
 pub(super) fn read_stock(namespace_id: String, sku: String) -> Read<impl Ask> {
@@ -163,8 +228,10 @@ fn read_sku(namespace_id: String, sku: String, operation: fn(Sku) -> Operation) 
     let name = NamespaceName::parse(namespace_id)?;
     let sku = Sku::parse(sku, "sku")?;
     let ask = move |namespace: Option<Arc<Namespace>>| match namespace {
-        Some(namespace) => Ok(Asked { partition: namespace.partition_of(&sku), operation: operation(sku), namespace }),
-        None => Err(Refusal::SkuNotFound(sku).into()),
+        Some(namespace) => {
+            Ok(Asked { place: Place::Partition(namespace.partition_of(&sku)), operation: operation(sku), namespace })
+        }
+        None => Err(Failure::new(Reason::NamespaceNotFound)),
     };
     Ok((name, ask))
 }
@@ -178,7 +245,7 @@ fn read_target(
     let name = NamespaceName::parse(namespace_id)?;
     let id = ReservationId::parse(&reservation_id)?;
     let ask = move |namespace: Option<Arc<Namespace>>| {
-        let namespace = namespace.ok_or(Refusal::ReservationNotFound)?;
+        let namespace = namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
         lane_of(&namespace, id)?;
         ask(Target { namespace, id })
     };

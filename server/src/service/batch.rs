@@ -142,10 +142,7 @@ impl Checkout {
         check_size(request.skus.len(), "skus")?;
         let skus = request.skus.into_iter().enumerate();
         let skus: Vec<Sku> = skus.map(|(i, sku)| Sku::parse(sku, &format!("skus[{i}]"))).collect::<Result<_, _>>()?;
-        let Some(namespace) = self.0.namespace(&name, deadline).await? else {
-            let unknown_skus = skus.into_iter().map(Sku::into_string).collect();
-            return Ok(v1::BatchGetStockResponse { unknown_skus, ..Default::default() });
-        };
+        let namespace = self.0.namespace_known(&name, deadline).await?;
         let mut response = v1::BatchGetStockResponse::default();
         let ask = |sku| namespace.lane_of(&sku).submit(Operation::GetStock { sku }, deadline);
         let asked: Vec<Pending> = skus.into_iter().map(ask).collect::<Result<_, LaneError>>()?;

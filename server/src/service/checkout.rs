@@ -127,7 +127,7 @@ impl InventorySentinel for Checkout {
                 Err(failure) => Err(failure),
             };
             match result {
-                Err(failure) if failure.reason() == Reason::SkuNotFound => {
+                Err(failure) if matches!(failure.reason(), Reason::SkuNotFound | Reason::NamespaceNotFound) => {
                     Ok(v1::IsProtectedResponse { is_protected: false })
                 }
                 result => result,
@@ -188,7 +188,9 @@ impl Checkout {
                     }
                 });
             }
-            Ok((found, _, ask)) => ask(found).and_then(|asked| asked.submit(call.deadline)),
+            Ok((found, name, ask)) => {
+                ask(found).and_then(|asked| asked.submit(call.deadline)).map_err(|failure| failure.within(&name))
+            }
             Err(failure) => Err(failure),
         };
         match in_lane {
@@ -205,7 +207,8 @@ impl Checkout {
         lookups: &Lookups,
     ) -> Result<InLane, Failure> {
         let (name, ask) = read?;
-        ask(self.0.namespace_in(lookups, &name, deadline).await?)?.submit(deadline)
+        let found = self.0.namespace_in(lookups, &name, deadline).await?;
+        ask(found).and_then(|asked| asked.submit(deadline)).map_err(|failure| failure.within(&name))
     }
 
     async fn finish<T>(
@@ -238,7 +241,7 @@ pub(super) fn tell_reserve(
                 State::Expired if reservation.purchase.is_some() => reserve_response::Result::AlreadyPurchased,
                 State::RolledBack | State::Expired => reserve_response::Result::AlreadyReleased,
             };
-            (branch(convert::reservation(&namespace.name, reservation)), replayed)
+            (branch(convert::reservation(namespace, reservation)), replayed)
         }
         Outcome::Shortage(lines) => (reserve_response::Result::Shortage(convert::shortage(lines)), false),
         other => return Err(unexpected(&other)),
@@ -252,7 +255,7 @@ pub(super) fn tell_commit(
     sequence: i64,
 ) -> Result<v1::CommitResponse, Failure> {
     let (reservation, replayed) = reservation_in(outcome)?;
-    let reservation = Some(convert::reservation(&namespace.name, reservation));
+    let reservation = Some(convert::reservation(namespace, reservation));
     Ok(v1::CommitResponse { reservation, replayed, sequence })
 }
 
@@ -262,7 +265,7 @@ pub(super) fn tell_rollback(
     sequence: i64,
 ) -> Result<v1::RollbackResponse, Failure> {
     let (reservation, replayed) = reservation_in(outcome)?;
-    let reservation = Some(convert::reservation(&namespace.name, reservation));
+    let reservation = Some(convert::reservation(namespace, reservation));
     Ok(v1::RollbackResponse { reservation, replayed, sequence })
 }
 
@@ -277,7 +280,7 @@ pub(super) fn tell_extend(
     let left = if is_pending { latest.saturating_sub(reservation.expires_at.0) } else { 0 };
     Ok(v1::ExtendResponse {
         extendable: Some(convert::duration(Duration::from_millis(left))),
-        reservation: Some(convert::reservation(&namespace.name, reservation)),
+        reservation: Some(convert::reservation(namespace, reservation)),
         replayed,
         sequence,
     })
@@ -289,7 +292,7 @@ pub(super) fn tell_reservation(
     sequence: i64,
 ) -> Result<v1::GetReservationResponse, Failure> {
     let (reservation, _) = reservation_in(outcome)?;
-    let reservation = Some(convert::reservation(&namespace.name, reservation));
+    let reservation = Some(convert::reservation(namespace, reservation));
     Ok(v1::GetReservationResponse { reservation, sequence })
 }
 

@@ -6,9 +6,10 @@ use inventory_sentinel::{Reason, v1};
 use prost_types::Timestamp;
 
 use crate::domain::{
-    Finding, FindingKind, HistoryPoint, Invalid, Line, MAX_LINES, Millis, NamespaceName, Quantity, Report, Reservation,
-    ReservationId, ReservedLine, Sku, State, Stock, Term,
+    Finding, FindingKind, HistoryPoint, Invalid, Line, MAX_LINES, Millis, Quantity, Report, Reservation, ReservationId,
+    ReservedLine, Sku, State, Stock, Term,
 };
+use crate::namespaces::Namespace;
 
 /// The lines of a cart: at least one, not too many, each SKU once.
 pub(super) fn lines(lines: Vec<v1::Line>) -> Result<Vec<Line>, Invalid> {
@@ -41,10 +42,11 @@ fn within(line: usize, invalid: Invalid) -> Invalid {
     Invalid { field: format!("lines[{line}].{}", invalid.field), ..invalid }
 }
 
-pub(super) fn reservation(namespace: &NamespaceName, reservation: Reservation) -> v1::Reservation {
+pub(super) fn reservation(namespace: &Namespace, reservation: Reservation) -> v1::Reservation {
     v1::Reservation {
         reservation_id: reservation.id.encode(),
-        namespace_id: namespace.as_str().to_owned(),
+        request_id: namespace.request_of(reservation.id).unwrap_or_default(),
+        namespace_id: namespace.name.as_str().to_owned(),
         state: match reservation.state {
             State::Pending => v1::ReservationState::Pending,
             State::Committed => v1::ReservationState::Committed,
@@ -94,6 +96,7 @@ pub(super) fn stock(sku: Sku, stock: Stock) -> v1::Stock {
         supplied: stock.supplied as i64,
         version: stock.version as i64,
         is_protected: stock.is_protected,
+        is_paused: stock.is_paused,
         withdrawn: stock.withdrawn as i64,
     }
 }

@@ -2,9 +2,10 @@
 
 use inventory_sentinel::v1;
 
-use super::convert;
+use super::{convert, rules};
 use crate::{
     domain::{Happened, Line, ReservationId, Sku, State},
+    namespaces::Namespace,
     store::events::{After, Change, Entry, Run},
 };
 
@@ -31,12 +32,12 @@ pub(super) fn in_order(entry: &Entry, after: u64) -> Vec<Place> {
 }
 
 /// What happened there, as a message.
-pub(super) fn message_at(partition: u16, epoch: u64, entry: &Entry, place: Place) -> v1::Event {
+pub(super) fn message_at(namespace: &Namespace, partition: u16, entry: &Entry, place: Place) -> v1::Event {
     let run = &entry.runs[place.run as usize];
-    message(partition, epoch, entry, run, &run.changes[place.change as usize])
+    message(namespace, partition, entry, run, &run.changes[place.change as usize])
 }
 
-fn message(partition: u16, epoch: u64, entry: &Entry, run: &Run, change: &Change) -> v1::Event {
+fn message(namespace: &Namespace, partition: u16, entry: &Entry, run: &Run, change: &Change) -> v1::Event {
     let (kind, lines, stock) = happened(&run.happened);
     let (state, expires_at) = match &run.after {
         After::Holding { deadline, .. } => {
@@ -47,20 +48,26 @@ fn message(partition: u16, epoch: u64, entry: &Entry, run: &Run, change: &Change
         After::Resolved(State::Expired) => (v1::ReservationState::Expired, None),
         After::Resolved(State::Pending) | After::Nothing => (v1::ReservationState::Unspecified, None),
     };
+    let epoch = namespace.epochs[usize::from(partition)];
     let (epoch, term) = entry.term.map_or((0, String::new()), |(term, _)| (epoch, term.as_str().to_owned()));
     let (lost, kept) = match &run.happened {
         Happened::HistoryLost(lost, kept) => (Some(convert::history_point(*lost)), *kept),
         _ => (None, 0),
     };
+    let configured = match &run.happened {
+        Happened::Configured(_, configured) => *configured,
+        _ => None,
+    };
     let is_about_reservation = !lines.is_empty();
-    let reservation = is_about_reservation.then(|| ReservationId { id: change.id, partition }.encode());
+    let reservation = is_about_reservation.then_some(ReservationId { id: change.id, partition });
     let (sku, delta) = stock.unzip();
     v1::Event {
         partition: partition.into(),
         sequence: change.sequence as i64,
         occurred_at: Some(convert::timestamp(entry.clock.time_of_day(entry.at))),
         kind: kind.into(),
-        reservation_id: reservation.unwrap_or_default(),
+        reservation_id: reservation.map(ReservationId::encode).unwrap_or_default(),
+        request_id: reservation.and_then(|id| namespace.request_of(id)).unwrap_or_default(),
         buyer_id: change.buyer.as_str().to_owned(),
         lines: lines.iter().map(line).collect(),
         state: state.into(),
@@ -72,6 +79,8 @@ fn message(partition: u16, epoch: u64, entry: &Entry, run: &Run, change: &Change
         withdrawn: run.withdrawn.iter().map(line).collect(),
         lost,
         kept_sequence: kept as i64,
+        rules: configured.map(|configured| rules::message(&configured)),
+        rules_version: configured.map_or(0, |configured| configured.rules.revision as i64),
     }
 }
 
@@ -87,7 +96,7 @@ fn happened(happened: &Happened) -> (v1::EventKind, &[Line], Option<(&Sku, i64)>
         Happened::BoughtLate(lines) => (Kind::BoughtLate, lines, None),
         Happened::StockSet(sku, delta) => (Kind::StockSet, &[], Some((sku, *delta))),
         Happened::StockAdjusted(sku, delta) => (Kind::StockAdjusted, &[], Some((sku, *delta))),
-        Happened::Configured(sku) => (Kind::SkuConfigured, &[], Some((sku, 0))),
+        Happened::Configured(sku, _) => (Kind::SkuConfigured, &[], Some((sku, 0))),
         Happened::Deleted(sku) => (Kind::SkuDeleted, &[], Some((sku, 0))),
         Happened::HistoryLost(..) => (Kind::HistoryLost, &[], None),
         Happened::SkuSettled(sku, delta) => (Kind::SkuSettled, &[], Some((sku, *delta))),

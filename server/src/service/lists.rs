@@ -77,7 +77,7 @@ impl Admin {
         });
         let Page { items, next } = page.await?;
         let listed = |(sku, stock)| v1::ListedSku {
-            rules: Some(rules::message(&stock)),
+            rules: Some(rules::message_of(&stock)),
             rules_version: stock.rules.revision as i64,
             stock: Some(convert::stock(sku, stock)),
         };
@@ -105,7 +105,7 @@ impl Admin {
         let Page { items, next } = page.await?;
         let listed = |held: Reservation| {
             let clock = namespace.lane(held.id.partition).map(Lane::clock).unwrap_or_default();
-            convert::reservation(&name, held.at_time_of_day(clock))
+            convert::reservation(&namespace, held.at_time_of_day(clock))
         };
         Ok(v1::ListReservationsResponse {
             reservations: items.into_iter().map(listed).collect(),
@@ -122,7 +122,7 @@ impl Admin {
 
     async fn known(&self, name: &NamespaceName, deadline: Instant) -> Result<std::sync::Arc<Namespace>, Failure> {
         let namespace = self.desk.namespace(name, deadline).await?;
-        namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))
+        namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound).within(name))
     }
 }
 

@@ -172,14 +172,10 @@ impl Desk {
         self.namespaces.look_up_all(unopened)
     }
 
-    /// The namespace, or the refusal that its absence means.
-    async fn namespace_or(
-        &self,
-        name: &NamespaceName,
-        refusal: Refusal,
-        deadline: Instant,
-    ) -> Result<Arc<Namespace>, Failure> {
-        self.namespace(name, deadline).await?.ok_or_else(|| refusal.into())
+    /// The namespace, which there must be.
+    async fn namespace_known(&self, name: &NamespaceName, deadline: Instant) -> Result<Arc<Namespace>, Failure> {
+        let found = self.namespace(name, deadline).await?;
+        found.ok_or_else(|| Failure::new(Reason::NamespaceNotFound).within(name))
     }
 
     async fn namespace_made(&self, name: &NamespaceName, deadline: Instant) -> Result<Arc<Namespace>, Failure> {

@@ -6,7 +6,7 @@ use inventory_sentinel::{Reason, v1};
 use prost_types::{Duration, Timestamp};
 
 use super::convert::{duration, timestamp};
-use crate::domain::{Invalid, MAX_QUANTITY, Millis, RulesChange, Stock, whole_millis};
+use crate::domain::{Configured, Invalid, MAX_QUANTITY, Millis, RulesChange, Stock, whole_millis};
 
 /// The latest instant of a sale window, ms since 1970: the year 9999, the last that Timestamp has.
 const LATEST: u64 = 253_402_300_799_999;
@@ -15,7 +15,7 @@ const LONGEST_TTL: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// What to change; at least one rule.
 pub(super) fn change(rules: Option<v1::SkuRules>) -> Result<RulesChange, Invalid> {
-    let v1::SkuRules { is_protected, max_quantity, max_ttl, buyer_limit, opens_at, closes_at } =
+    let v1::SkuRules { is_protected, max_quantity, max_ttl, buyer_limit, opens_at, closes_at, is_paused } =
         rules.unwrap_or_default();
     let change = RulesChange {
         is_protected,
@@ -24,6 +24,7 @@ pub(super) fn change(rules: Option<v1::SkuRules>) -> Result<RulesChange, Invalid
         buyer_limit: buyer_limit.map(|units| limit(units, "rules.buyer_limit")).transpose()?,
         opens_at: opens_at.map(|at| instant(at, "rules.opens_at")).transpose()?,
         closes_at: closes_at.map(|at| instant(at, "rules.closes_at")).transpose()?,
+        is_paused,
     };
     if change == RulesChange::default() {
         return Err(Invalid::new(Reason::NoRules, "rules"));
@@ -48,17 +49,24 @@ fn instant(at: Timestamp, field: &str) -> Result<Millis, Invalid> {
     millis.filter(|millis| *millis <= LATEST).map(Millis).ok_or_else(|| Invalid::new(Reason::InvalidRule, field))
 }
 
-/// All rules as they are.
-pub(super) fn message(stock: &Stock) -> v1::SkuRules {
-    let rules = &stock.rules;
+/// All rules of a SKU as they are.
+pub(super) fn message_of(stock: &Stock) -> v1::SkuRules {
+    let Stock { is_protected, is_paused, rules, .. } = *stock;
+    message(&Configured { is_protected, is_paused, rules })
+}
+
+/// The same of rules that stand alone.
+pub(super) fn message(configured: &Configured) -> v1::SkuRules {
+    let rules = &configured.rules;
     let set = |at: Millis| (at.0 > 0).then(|| timestamp(at));
     v1::SkuRules {
-        is_protected: Some(stock.is_protected),
+        is_protected: Some(configured.is_protected),
         max_quantity: Some(rules.max_quantity as i32),
         max_ttl: Some(duration(StdDuration::from_millis(rules.max_ttl))),
         buyer_limit: Some(rules.buyer_limit as i32),
         opens_at: set(rules.opens_at),
         closes_at: set(rules.closes_at),
+        is_paused: Some(configured.is_paused),
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) fn change(config: Option<v1::NamespaceConfig>) -> Result<NamespaceCha
         quota_records,
         quota_skus,
         format,
+        is_paused,
     } = config.unwrap_or_default();
     let change = NamespaceChange {
         partitions: partitions.map(|number| whole(number, "config.partitions")).transpose()?,
@@ -31,6 +32,7 @@ pub(super) fn change(config: Option<v1::NamespaceConfig>) -> Result<NamespaceCha
         quota_records: quota_records.map(|number| whole(number, "config.quota_records")).transpose()?,
         quota_skus: quota_skus.map(|number| whole(number, "config.quota_skus")).transpose()?,
         format: format.map(|number| whole(number, "config.format")).transpose()?,
+        is_paused,
     };
     if change == NamespaceChange::default() {
         return Err(Invalid::new(Reason::NoRules, "config"));
@@ -58,5 +60,6 @@ pub(super) fn message(config: &NamespaceConfig) -> v1::NamespaceConfig {
         quota_records: Some(config.quota_records as i64),
         quota_skus: Some(config.quota_skus as i64),
         format: Some(config.format.into()),
+        is_paused: Some(config.is_paused),
     }
 }

@@ -1,7 +1,10 @@
 //! Refusals as `google.rpc.Status`: the only place of the server that knows gRPC codes. The codes
 //! themselves stand in the catalogue, `inventory_sentinel::Reason`.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use inventory_sentinel::{
     Reason,
@@ -12,7 +15,7 @@ use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
-    domain::{Fence, Invalid, Line, Refusal},
+    domain::{Fence, Invalid, Line, Millis, NamespaceName, Refusal, Sku},
     health::Shut,
     lane::LaneError,
     namespaces::Unchanged,
@@ -46,10 +49,26 @@ impl Failure {
         self
     }
 
+    /// Adds the namespace where something was not found in it: a mistyped name is a usual cause.
+    pub(crate) fn within(self, name: &NamespaceName) -> Self {
+        match self.reason {
+            Reason::NamespaceNotFound | Reason::SkuNotFound | Reason::ReservationNotFound => {
+                let failure = self.with("namespace", name);
+                Self { message: format!("{} (namespace {name})", failure.message), ..failure }
+            }
+            _ => self,
+        }
+    }
+
     /// Adds a number or a name for programs.
     pub(crate) fn with(mut self, key: &'static str, value: impl ToString) -> Self {
         self.metadata.push((key, value.to_string()));
         self
+    }
+
+    /// A refusal that is about a SKU, and what there is to say of it.
+    fn of_sku(reason: Reason, sku: &Sku, what: &str) -> Self {
+        Self::new(reason).because(&format!("{}{what}", sku.as_str())).with("sku", sku.as_str())
     }
 
     pub(crate) fn reason(&self) -> Reason {
@@ -80,28 +99,42 @@ impl Failure {
 
 impl From<Invalid> for Failure {
     fn from(invalid: Invalid) -> Self {
-        Self { field: Some(invalid.field), ..Self::new(invalid.reason) }
+        let Invalid { reason, field, detail } = invalid;
+        let failure = Self::new(reason);
+        let failure = if detail.is_empty() { failure } else { failure.because(&detail) };
+        Self { message: format!("{field}: {}", failure.message), field: Some(field), ..failure }
     }
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::SkuNotFound(sku) => Self::new(Reason::SkuNotFound).with("sku", sku.as_str()),
-            Refusal::SkuNotProtected(sku) => Self::new(Reason::SkuNotProtected).with("sku", sku.as_str()),
-            Refusal::SaleNotOpen { sku, opens_at, closes_at } => Self::new(Reason::SaleNotOpen)
-                .with("sku", sku.as_str())
-                .with("opens_at_ms", opens_at.0)
-                .with("closes_at_ms", closes_at.0),
+            Refusal::SkuNotFound(sku) => Self::of_sku(Reason::SkuNotFound, &sku, ""),
+            Refusal::SkuNotProtected(sku) => Self::of_sku(Reason::SkuNotProtected, &sku, ""),
+            Refusal::SaleNotOpen { sku, opens_at, closes_at } => {
+                Self::of_sku(Reason::SaleNotOpen, &sku, &format!(" opens at {}", time(opens_at)))
+                    .with("opens_at_ms", opens_at.0)
+                    .with("closes_at_ms", closes_at.0)
+            }
+            Refusal::SaleClosed { sku, opens_at, closes_at } => {
+                Self::of_sku(Reason::SaleClosed, &sku, &format!(" closed at {}", time(closes_at)))
+                    .with("opens_at_ms", opens_at.0)
+                    .with("closes_at_ms", closes_at.0)
+            }
+            Refusal::SalePaused(Some(sku)) => Self::of_sku(Reason::SalePaused, &sku, ""),
+            Refusal::SalePaused(None) => Self::new(Reason::SalePaused).because("the namespace"),
             Refusal::QuantityLimit { sku, limit } => {
-                Self::new(Reason::QuantityLimit).with("sku", sku.as_str()).with("limit", limit)
+                Self::of_sku(Reason::QuantityLimit, &sku, &format!(" allows {limit}")).with("limit", limit)
             }
             Refusal::TtlLimit { sku, limit } => {
-                Self::new(Reason::TtlLimit).with("sku", sku.as_str()).with("limit_ms", limit)
+                let longest = humantime::format_duration(Duration::from_millis(limit));
+                Self::of_sku(Reason::TtlLimit, &sku, &format!(" allows {longest}")).with("limit_ms", limit)
             }
-            Refusal::BuyerRequired(sku) => Self::new(Reason::BuyerRequired).with("sku", sku.as_str()),
+            Refusal::BuyerRequired(sku) => Self::of_sku(Reason::BuyerRequired, &sku, ""),
             Refusal::BuyerLimit { sku, has, limit } => {
-                Self::new(Reason::BuyerLimit).with("sku", sku.as_str()).with("has", has).with("limit", limit)
+                Self::of_sku(Reason::BuyerLimit, &sku, &format!(", of which the buyer has {has} of at most {limit}"))
+                    .with("has", has)
+                    .with("limit", limit)
             }
             Refusal::RequestIdReused => Self::new(Reason::RequestIdReused),
             Refusal::NamespaceQuota => Self::new(Reason::NamespaceQuota),
@@ -111,19 +144,29 @@ impl From<Refusal> for Failure {
             Refusal::ReservationRolledBack => Self::new(Reason::ReservationRolledBack),
             Refusal::ReservationAlreadyCommitted => Self::new(Reason::ReservationAlreadyCommitted),
             Refusal::LineNotHeld { sku, held } => {
-                Self::new(Reason::LineNotHeld).with("sku", sku.as_str()).with("held", held)
+                Self::of_sku(Reason::LineNotHeld, &sku, &format!(", of which {held} are held")).with("held", held)
             }
             Refusal::LateCommitSoldOut(lines) => late_commit_sold_out(&lines),
-            Refusal::ExtendLimit { left } => Self::new(Reason::ExtendLimit).with("left_ms", left),
-            Refusal::StockBelowHeld { held } => Self::new(Reason::StockBelowHeld).with("held", held),
+            Refusal::ExtendLimit { left } => {
+                let most = humantime::format_duration(Duration::from_millis(left));
+                Self::new(Reason::ExtendLimit).because(&format!("it can be moved by {most}")).with("left_ms", left)
+            }
+            Refusal::StockBelowHeld { held } => {
+                Self::new(Reason::StockBelowHeld).because(&format!("{held} are held")).with("held", held)
+            }
             Refusal::StockLimit => Self::new(Reason::StockLimit),
             Refusal::SkuExists => Self::new(Reason::SkuExists),
-            Refusal::SkuHasHolds { held } => Self::new(Reason::SkuHasHolds).with("held", held),
+            Refusal::SkuHasHolds { held } => {
+                Self::new(Reason::SkuHasHolds).because(&format!("{held} are held")).with("held", held)
+            }
             Refusal::VersionMismatch(None) => Self::new(Reason::VersionMismatch),
             Refusal::VersionMismatch(Some(stock)) => Self::new(Reason::VersionMismatch)
+                .because(&format!("the version is {}, that of the rules {}", stock.version, stock.rules.revision))
                 .with("version", stock.version)
                 .with("rules_version", stock.rules.revision),
-            Refusal::ClosesBeforeOpening => Invalid::new(Reason::InvalidRule, "rules.closes_at").into(),
+            Refusal::ClosesBeforeOpening => {
+                Invalid::new(Reason::InvalidRule, "rules.closes_at").because("it is not later than opens_at").into()
+            }
             Refusal::StoreFenced { partition, fence } => store_fenced(partition, fence),
             Refusal::NotFenced => Self::new(Reason::NotFenced),
             Refusal::FenceChanged(fence) => Self::new(Reason::FenceChanged).with("fence", fence.as_str()),
@@ -144,6 +187,11 @@ impl From<Unchanged> for Failure {
             Unchanged::Store(error) => error.into(),
         }
     }
+}
+
+/// An instant for people.
+fn time(at: Millis) -> humantime::Rfc3339Timestamp {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.0))
 }
 
 /// Says which ACL rules are missing, as far as the store says it.
@@ -253,7 +301,8 @@ impl From<Failure> for Status {
         let mut details = ErrorDetails::new();
         details.set_error_info(reason.as_str(), DOMAIN, named(metadata));
         if let Some(field) = field {
-            details.add_bad_request_violation(field, reason.meaning());
+            let description = message.strip_prefix(&format!("{field}: ")).unwrap_or(&message);
+            details.add_bad_request_violation(field, description);
         }
         let mut trailers = MetadataMap::new();
         if retry_after.is_some() {

@@ -214,7 +214,7 @@ impl Telling {
         let first = self.places.len().saturating_sub(MAX_EVENTS);
         let places = self.places.split_off(first);
         let last = places.first()?.sequence;
-        let message = |place| events::message_at(*partition, namespace.epochs[at], entry, place);
+        let message = |place| events::message_at(namespace, *partition, entry, place);
         let events = places.into_iter().rev().map(message).collect();
         let term = entry.term.map_or(Term::NONE, |(term, _)| term);
         self.claims[at] = HistoryPoint { term, sequence: last, ..self.claims[at] };

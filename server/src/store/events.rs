@@ -7,7 +7,7 @@ use super::{
     error::StoreError,
     keys::PartitionKeys,
     pool::Connection,
-    wire::{Bytes, PartitionState, state_from, stock_from},
+    wire::{Bytes, PartitionState, configured_from, state_from, stock_from},
 };
 use crate::domain::{BuyerId, Clock, Happened, Id, Line, Millis, Sku, State, Stock, Term};
 
@@ -145,7 +145,10 @@ fn run(bytes: &mut Bytes<'_>, base: u64, version: u8) -> Option<Run> {
         b'L' => Happened::BoughtLate(lines()?),
         b'S' => supplied().map(|(sku, delta)| Happened::StockSet(sku, delta))?,
         b'A' => supplied().map(|(sku, delta)| Happened::StockAdjusted(sku, delta))?,
-        b'F' => Happened::Configured(Sku::from_store(moved.get(1..)?)?),
+        b'F' => {
+            let (configured, sku) = configured_from(moved)?;
+            Happened::Configured(Sku::from_store(sku)?, configured)
+        }
         b'D' => Happened::Deleted(Sku::from_store(moved)?),
         b'U' => supplied().map(|(sku, delta)| Happened::SkuSettled(sku, delta))?,
         b'O' => Happened::PartitionSettled,

@@ -20,7 +20,7 @@ pub(crate) use config::{
     decode_opened, encode_change, open_command,
 };
 pub(crate) use history::{PartitionState, state_from};
-pub(crate) use records::{is_memo, reservation_from, stock_from};
+pub(crate) use records::{configured_from, is_memo, reservation_from, stock_from};
 pub(crate) use reply::{OperationResult, RawReply, Reply};
 pub(crate) use request::Batch;
 

@@ -206,6 +206,7 @@ mod tests {
             withdrawn: 0,
             version,
             is_protected,
+            is_paused: false,
             rules: Rules::default(),
         }
     }

@@ -143,7 +143,7 @@ impl Op {
                 Ok(Told { answer, sequence: Some(response.sequence), version: None })
             }
             Op::GetReservation { reservation_id } => {
-                let request = GetReservationRequest { namespace_id, reservation_id };
+                let request = GetReservationRequest { namespace_id, reservation_id, ..Default::default() };
                 let response = checkout.get_reservation(limited(request)).await?.into_inner();
                 Ok(reservation(response.reservation, false, response.sequence))
             }
@@ -175,7 +175,7 @@ fn duration(millis: i64) -> prost_types::Duration {
 }
 
 fn counters(stock: Stock) -> Counters {
-    let Stock { sku: _, available, held, sold, supplied, version: _, is_protected, withdrawn } = stock;
+    let Stock { sku: _, available, held, sold, supplied, version: _, is_protected, withdrawn, is_paused: _ } = stock;
     assert_eq!(withdrawn, 0, "no partition of the model is ever settled");
     Counters { available, held, sold, supplied, is_protected }
 }
@@ -208,7 +208,9 @@ fn refused(status: &Status) -> Option<Answer> {
         return None;
     }
     let field = status.get_details_bad_request().and_then(|bad| bad.field_violations.into_iter().next());
-    let what = field.map_or_else(|| about(info.metadata), |violation| violation.field);
+    // Which namespace it was asked of is the test's to know.
+    let named = info.metadata.into_iter().filter(|(name, _)| name != "namespace");
+    let what = field.map_or_else(|| about(named), |violation| violation.field);
     Some(Answer::Refused(reason, what))
 }
 

@@ -20,6 +20,10 @@ impl Model {
         if let Some(again) = self.replay(op) {
             return matches!(again, Answer::Refused(..)).then_some(again);
         }
+        let makes = matches!(op, Op::SetStock { .. }) || matches!(op, Op::AdjustStock { delta, .. } if *delta > 0);
+        if !self.is_made && !makes && !matches!(op, Op::DeleteSku { .. } | Op::IsProtected { .. }) {
+            return refused(Reason::NamespaceNotFound, "");
+        }
         match op {
             Op::SetStock { sku, on_hand, condition, .. } => {
                 let counters = self.stock.get(sku);
@@ -115,11 +119,15 @@ impl Model {
             Some(of) if !of.is_protected => return refused(Reason::SkuNotProtected, sku),
             Some(_) => {}
         }
-        let SkuRules { max_quantity, max_ttl, opens_at, closes_at, .. } = self.rules_of(sku);
+        let SkuRules { max_quantity, max_ttl, opens_at, closes_at, is_paused, .. } = self.rules_of(sku);
+        if is_paused == Some(true) {
+            return refused(Reason::SalePaused, sku);
+        }
         let (opens, closes) = (millis(opens_at), millis(closes_at));
         if now < opens || closes > 0 && now >= closes {
             let numbers = [("opens_at_ms", opens.to_string()), ("closes_at_ms", closes.to_string())];
-            return refused(Reason::SaleNotOpen, &about([("sku", sku.to_owned())].into_iter().chain(numbers)));
+            let reason = if closes > 0 && now >= closes { Reason::SaleClosed } else { Reason::SaleNotOpen };
+            return refused(reason, &about([("sku", sku.to_owned())].into_iter().chain(numbers)));
         }
         if let Some(limit) = max_quantity.filter(|limit| *limit > 0 && units > *limit) {
             return refused(Reason::QuantityLimit, &about([("sku", sku.to_owned()), ("limit", limit.to_string())]));

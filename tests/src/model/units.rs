@@ -13,6 +13,7 @@ const NO_RULES: SkuRules = SkuRules {
     buyer_limit: Some(0),
     opens_at: None,
     closes_at: None,
+    is_paused: Some(false),
 };
 
 impl Model {
@@ -79,8 +80,7 @@ impl Model {
         lines: &[(String, i32)],
         now: i64,
         ttl: i64,
-        buyer: &str,
-        origin: &str,
+        (buyer, origin, request_id): (&str, &str, &str),
     ) -> Answer {
         let line = |(sku, quantity): &(String, i32)| ReservationLine {
             sku: sku.clone(),
@@ -99,6 +99,7 @@ impl Model {
             resolved_at: None,
             origin_reservation_id: origin.into(),
             purchase_reservation_id: String::new(),
+            request_id: if shows(request_id) { request_id.into() } else { String::new() },
         })
     }
 
@@ -126,6 +127,7 @@ impl Model {
             expires_at: Some(timestamp(now)),
             resolved_at: Some(timestamp(now)),
             origin_reservation_id: id.into(),
+            request_id: String::new(),
             ..expired
         })
     }
@@ -193,6 +195,17 @@ impl Model {
     }
 }
 
+/// Whether a reservation of a namespace of the newest format shows its request id: a UUID in its usual form, or few bytes.
+fn shows(request_id: &str) -> bool {
+    let is_uuid = request_id.len() == 36
+        && request_id.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            14 => b"0123456789abcd".contains(&byte),
+            _ => b"0123456789abcdef".contains(&byte),
+        });
+    is_uuid || request_id.len() <= 17
+}
+
 /// The rules after a change, but for `is_protected`; the zero instant is as good as none.
 fn merged(rules: &SkuRules, change: &SkuRules) -> SkuRules {
     SkuRules {
@@ -202,5 +215,6 @@ fn merged(rules: &SkuRules, change: &SkuRules) -> SkuRules {
         buyer_limit: change.buyer_limit.or(rules.buyer_limit),
         opens_at: change.opens_at.or(rules.opens_at).filter(|at| millis(Some(*at)) > 0),
         closes_at: change.closes_at.or(rules.closes_at).filter(|at| millis(Some(*at)) > 0),
+        is_paused: change.is_paused.or(rules.is_paused),
     }
 }

@@ -6,7 +6,7 @@ use sentinel_tests::{SentinelProcess, sentinelctl};
 use serde_json::Value;
 
 /// What every rule of the sale is counted as.
-const RULES: [&str; 10] = [
+const RULES: [&str; 11] = [
     "BUYER_LIMIT",
     "BUYER_REQUIRED",
     "EXTEND_LIMIT",
@@ -14,6 +14,7 @@ const RULES: [&str; 10] = [
     "LINE_NOT_HELD",
     "QUANTITY_LIMIT",
     "RESERVATION_EXPIRED",
+    "SALE_CLOSED",
     "SALE_NOT_OPEN",
     "SKU_NOT_PROTECTED",
     "TTL_LIMIT",

@@ -5,11 +5,12 @@ use std::time::Duration;
 use inventory_sentinel::{
     Reason,
     v1::{
-        BatchOperation, BatchRequest, ReservationState, ReserveRequest, RestPolicy, SkuRules,
-        batch_operation::Operation, batch_result::Result as Told, reserve_response::Result as Reserved,
+        BatchOperation, BatchRequest, ConfigureNamespaceRequest, GetReservationRequest, NamespaceConfig,
+        ReservationState, ReserveRequest, ReserveResponse, RestPolicy, SkuRules, batch_operation::Operation,
+        batch_result::Result as Told, reserve_response::Result as Reserved,
     },
 };
-use sentinel_tests::{Proxy, Redis, SentinelProcess, Shop, assert_refused, eventually, new_id, order, reason};
+use sentinel_tests::{Proxy, Redis, SentinelProcess, Shop, assert_refused, eventually, millis, new_id, order, reason};
 use tokio::task::JoinSet;
 use tonic::Request;
 
@@ -45,6 +46,89 @@ async fn a_repeated_reserve_is_told_the_reservation_as_it_is_now() {
     assert_eq!(now.state(), ReservationState::Committed);
     assert_eq!((now.lines[0].held, now.lines[0].sold, now.lines[0].released), (0, 2, 0));
     assert_eq!(shop.counts("ps5").await, (8, 0, 2));
+}
+
+/// "What became of order 4711?"
+#[tokio::test]
+async fn a_reservation_is_found_by_its_request_id_in_whatever_partition_it_lies() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--partitions 4").start().await;
+    let shop = server.shop("sale");
+    let find = async |request_id: &str| {
+        let request_id = request_id.to_owned();
+        let request = GetReservationRequest { namespace_id: "sale".into(), request_id, ..Default::default() };
+        shop.checkout.clone().get_reservation(request).await.map(|found| found.into_inner().reservation.expect("one"))
+    };
+    assert_refused(find("order-1").await, Reason::NamespaceNotFound, None);
+    let long = "an-order-with-a-name-of-more-than-17-bytes".to_owned();
+    let ids = [new_id(), new_id(), "order-4711".into(), "order-4712-2".into(), long.clone()];
+    let mut held = Vec::new();
+    for (i, request_id) in ids.iter().enumerate() {
+        let sku = format!("sku-{i}");
+        shop.supply(&sku, 10).await;
+        let placed = ReserveRequest { request_id: request_id.clone(), ..order(&[(&sku, 1)]) };
+        held.push(shop.hold_order(placed).await);
+    }
+    shop.commit(&held[1].reservation_id).await.expect("sold");
+    for (made, request_id) in held.iter().zip(&ids) {
+        let found = find(request_id).await.expect("found");
+        assert_eq!(found, shop.reservation(&made.reservation_id).await.expect("known"), "{request_id}");
+        let shown = if *request_id == long { "" } else { request_id };
+        assert_eq!((found.request_id.as_str(), made.request_id.as_str()), (shown, shown));
+    }
+    assert_refused(find("order-4713").await, Reason::ReservationNotFound, None);
+    // A change that is no reservation has a request_id too.
+    shop.extend(&held[0].reservation_id, Duration::from_secs(900), "extension-1").await.expect("extended");
+    assert_refused(find("extension-1").await, Reason::ReservationNotFound, None);
+    let both = GetReservationRequest {
+        namespace_id: "sale".into(),
+        request_id: ids[0].clone(),
+        reservation_id: held[0].reservation_id.clone(),
+    };
+    assert_refused(shop.checkout.clone().get_reservation(both).await, Reason::InvalidRequestId, Some("request_id"));
+
+    // One request_id for carts of two partitions: the last one is the answer, of a Batch too.
+    let twice = |sku: &str| ReserveRequest { request_id: "order-9".into(), ..order(&[(sku, 1)]) };
+    let mut made = vec![shop.hold_order(twice("sku-0")).await];
+    for sku in ["sku-1", "sku-2", "sku-3", "sku-4"] {
+        if let Ok(ReserveResponse { result: Some(Reserved::Reservation(held)), replayed: false, .. }) =
+            shop.reserve(twice(sku)).await
+        {
+            made.push(held);
+        }
+    }
+    assert!(made.len() > 1, "the SKUs lie in several partitions");
+    let last = made.iter().map(|held| millis(held.created_at)).max().expect("one");
+    let found = find("order-9").await.expect("found");
+    assert_eq!(millis(found.created_at), last);
+    let read =
+        GetReservationRequest { namespace_id: "sale".into(), request_id: "order-9".into(), ..Default::default() };
+    let operation = Some(Operation::GetReservation(read));
+    let request = BatchRequest { operations: vec![BatchOperation { operation, timeout: None }] };
+    let mut results = shop.checkout.clone().batch(request).await.expect("answers").into_inner().results;
+    let Some(Told::GetReservation(again)) = results.remove(0).result else { panic!("no answer of a read") };
+    assert_eq!(again.reservation, Some(found));
+}
+
+/// Ids that were derived in another way stay what they are.
+#[tokio::test]
+async fn a_namespace_of_an_older_format_keeps_its_ids_when_it_is_raised() {
+    let server = SentinelProcess::launch().flags("--format 4").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let placed = ReserveRequest { request_id: "order-4711".into(), ..order(&[("ps5", 1)]) };
+    let held = shop.hold_order(placed.clone()).await;
+    assert_eq!(held.request_id, "");
+    let config = Some(NamespaceConfig { format: Some(5), ..Default::default() });
+    let request = ConfigureNamespaceRequest { namespace_id: "sale".into(), config, ..Default::default() };
+    shop.admin.clone().configure_namespace(request).await.expect("raised");
+    let again = shop.reserve(placed).await.expect("an answer");
+    assert!(again.replayed);
+    assert_eq!(id_of(again.result), held.reservation_id);
+    let request =
+        GetReservationRequest { namespace_id: "sale".into(), request_id: "order-4711".into(), ..Default::default() };
+    let found = shop.checkout.clone().get_reservation(request).await.expect("found").into_inner().reservation;
+    assert_eq!(found.map(|found| found.reservation_id), Some(held.reservation_id));
 }
 
 /// The natural checkout charges where the answer has a `reservation`.

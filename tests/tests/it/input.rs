@@ -74,7 +74,7 @@ async fn in_every_field(server: &SentinelProcess, text: &str) -> usize {
     let good =
         || v1::RollbackRequest { namespace_id: sale(), reservation_id: id(), request_id: sale(), ..Default::default() };
     refused!(checkout.rollback(good()): namespace_id reservation_id request_id);
-    let good = || v1::GetReservationRequest { namespace_id: sale(), reservation_id: id() };
+    let good = || v1::GetReservationRequest { namespace_id: sale(), reservation_id: id(), ..Default::default() };
     refused!(checkout.get_reservation(good()): namespace_id reservation_id);
     let good = || v1::GetStockRequest { namespace_id: sale(), sku: ps5() };
     refused!(checkout.get_stock(good()): namespace_id sku);

@@ -101,7 +101,7 @@ async fn servers_that_make_a_namespace_at_once_make_the_same() {
 async fn unknown_things_are_told_apart() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
-    assert_eq!(reason(&shop.try_stock("ps5").await.expect_err("no namespace")), Reason::SkuNotFound);
+    assert_eq!(reason(&shop.try_stock("ps5").await.expect_err("no namespace")), Reason::NamespaceNotFound);
     assert_eq!(reason(&shop.try_audit().await.expect_err("no namespace")), Reason::NamespaceNotFound);
     shop.adjust_stock("ps5", 1, &new_id()).await.expect("a delta makes the namespace");
     assert_eq!(shop.audit().await.skus, 1);

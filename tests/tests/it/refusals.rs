@@ -109,12 +109,12 @@ fn refused_by_a_rule<'a>(shop: &'a Shop, ghost: &'a Shop, ids: &'a Ids) -> Vec<C
         case!(SkuNotFound, None, shop.adjust_stock("nothing", -1, "a")),
         case!(SkuNotFound, None, shop.protect("nothing", true)),
         case!(SkuNotFound, None, shop.try_stock("nothing")),
-        case!(SkuNotFound, None, ghost.reserve(order(&[("ps5", 1)]))),
-        case!(SkuNotFound, None, ghost.adjust_stock("ps5", -1, "a")),
-        case!(SkuNotFound, None, ghost.protect("ps5", true)),
-        case!(SkuNotFound, None, ghost.try_stock("ps5")),
+        case!(NamespaceNotFound, None, ghost.reserve(order(&[("ps5", 1)]))),
+        case!(NamespaceNotFound, None, ghost.adjust_stock("ps5", -1, "a")),
+        case!(NamespaceNotFound, None, ghost.protect("ps5", true)),
+        case!(NamespaceNotFound, None, ghost.try_stock("ps5")),
         case!(NamespaceNotFound, None, ghost.try_audit()),
-        case!(ReservationNotFound, None, ghost.commit(&ids.held)),
+        case!(NamespaceNotFound, None, ghost.commit(&ids.held)),
         case!(ReservationNotFound, None, shop.commit(MADE_UP)),
         case!(ReservationNotFound, None, shop.rollback(MADE_UP)),
         case!(ReservationNotFound, None, shop.reservation(MADE_UP)),
@@ -201,6 +201,55 @@ async fn numbers_go_with_the_refusals_that_have_them() {
     let short = |sku: &str, requested, available| v1::ShortLine { sku: sku.into(), requested, available };
     assert_eq!(shortage.lines, [short("vita", 2, 1), short("ps5", 4, 3)]);
     assert_eq!(shop.counts("cable").await, (9, 0, 0));
+}
+
+/// What a person reads must be enough to correct the call.
+#[tokio::test]
+async fn a_refusal_names_its_cause_and_its_numbers() {
+    let server = SentinelProcess::start().await;
+    let (shop, ghost) = (server.shop("sale"), server.shop("sael"));
+    shop.supply("ps5", 10).await;
+    shop.supply("vita", 10).await;
+    let held = shop.hold("ps5", 7).await.reservation_id;
+    let window = |opens, closes| v1::SkuRules {
+        opens_at: Some(prost_types::Timestamp { seconds: opens, nanos: 0 }),
+        closes_at: Some(prost_types::Timestamp { seconds: closes, nanos: 0 }),
+        ..Default::default()
+    };
+    let configure = async |rules| shop.configure("vita", rules).await.map(drop);
+    let reserve = async |order: v1::ReserveRequest| shop.reserve(order).await.map(drop);
+    let vita = |quantity| order(&[("vita", quantity)]);
+
+    let said = async |what: Result<(), tonic::Status>, parts: &[&str]| {
+        let status = what.expect_err("refused");
+        assert!(
+            parts.iter().all(|part| status.message().contains(part)),
+            "{} lacks one of {parts:?}",
+            status.message()
+        );
+    };
+    said(ghost.reserve(vita(1)).await.map(drop), &["namespace sael", "not known"]).await;
+    said(ghost.commit(&held).await.map(drop), &["namespace sael"]).await;
+    said(ghost.try_stock("ps5").await.map(drop), &["namespace sael"]).await;
+    said(reserve(order(&[("ps6", 1)])).await, &["ps6", "namespace sale"]).await;
+    said(reserve(ttl(3_601, 0)).await, &["ttl: ", "1h"]).await;
+    said(shop.set_stock("ps5", 6, &new_id()).await.map(drop), &["7 are held"]).await;
+    said(shop.delete_sku("ps5").await.map(drop), &["7 are held"]).await;
+    said(configure(window(20, 10)).await, &["rules.closes_at: ", "opens_at"]).await;
+    let negative = v1::SkuRules { max_quantity: Some(-1), ..Default::default() };
+    said(configure(negative).await, &["rules.max_quantity: "]).await;
+    configure(window(4_102_444_800, 4_102_444_900)).await.expect("a window");
+    said(reserve(vita(1)).await, &["vita", "2100-01-01T00:00:00.000Z", "not opened"]).await;
+    configure(window(1, 1_577_836_800)).await.expect("a window");
+    said(reserve(vita(1)).await, &["vita", "2020-01-01T00:00:00.000Z", "over"]).await;
+    configure(v1::SkuRules { max_quantity: Some(3), buyer_limit: Some(2), ..window(0, 0) }).await.expect("limits");
+    said(reserve(vita(4)).await, &["vita", "allows 3"]).await;
+    said(reserve(vita(1)).await, &["vita", "buyer"]).await;
+    let by = |quantity| v1::ReserveRequest { buyer_id: "amy".into(), ..vita(quantity) };
+    reserve(by(1)).await.expect("held");
+    said(reserve(by(2)).await, &["vita", "1 of at most 2"]).await;
+    let day = Duration::from_secs(3_600);
+    said(shop.extend(&held, day * 3, &new_id()).await.map(drop), &["ttl: ", "1h"]).await;
 }
 
 #[tokio::test]

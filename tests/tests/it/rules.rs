@@ -132,6 +132,110 @@ async fn one_limit_holds_against_a_hundred_calls_at_once() {
     assert_eq!((held, shop.counts("ps5").await), (2, (998, 2, 0)));
 }
 
+/// A pause stops new holds only, and the SKU stays protected.
+#[tokio::test]
+async fn a_paused_sale_takes_no_new_holds() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    shop.supply("vita", 10).await;
+    let [sold, late, back] = [shop.hold("ps5", 1).await, shop.hold("ps5", 1).await, shop.hold("ps5", 1).await];
+    let pause = |yes| v1::SkuRules { is_paused: Some(yes), ..rules() };
+    let answer = shop.configure("ps5", pause(true)).await.expect("paused");
+    assert_eq!(answer.rules.expect("rules").is_paused, Some(true));
+    assert!(answer.stock.expect("counters").is_paused);
+    assert!(shop.is_protected("ps5").await, "the shop must not sell it on its ordinary path");
+
+    let status = shop.reserve(order(&[("vita", 1), ("ps5", 1)])).await.expect_err("paused");
+    let info = tonic_types::StatusExt::get_details_error_info(&status).expect("an ErrorInfo");
+    assert_eq!(info.metadata["sku"], "ps5");
+    assert_refused(Err::<(), _>(status), Reason::SalePaused, None);
+    shop.hold("vita", 1).await;
+    shop.extend(&late.reservation_id, std::time::Duration::from_secs(700), &new_id()).await.expect("extended");
+    shop.commit(&sold.reservation_id).await.expect("sold");
+    shop.rollback(&back.reservation_id).await.expect("given back");
+    // Other changes of the rules leave the pause, and repeats change nothing.
+    let limited = shop.configure("ps5", v1::SkuRules { max_quantity: Some(5), ..rules() }).await.expect("a limit");
+    assert_eq!(limited.rules.expect("rules").is_paused, Some(true));
+    shop.set_stock("ps5", 20, &new_id()).await.expect("more units");
+    assert!(shop.stock("ps5").await.is_paused);
+    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SalePaused, None);
+    shop.configure("ps5", pause(false)).await.expect("it goes on");
+    shop.hold("ps5", 1).await;
+    shop.audit().await;
+}
+
+#[tokio::test]
+async fn a_namespace_is_paused_as_a_whole_on_every_server() {
+    let redis = sentinel_tests::Redis::start().await;
+    let (server, other) = (SentinelProcess::on(&redis).await, SentinelProcess::on(&redis).await);
+    let (shop, elsewhere) = (server.shop("sale"), other.shop("sale"));
+    let configure = async |config| {
+        let request =
+            v1::ConfigureNamespaceRequest { namespace_id: "sale".into(), config: Some(config), ..Default::default() };
+        shop.admin.clone().configure_namespace(request).await.map(tonic::Response::into_inner)
+    };
+    configure(v1::NamespaceConfig { partitions: Some(3), ..Default::default() }).await.expect("made");
+    let skus: Vec<String> = (0..12).map(|i| format!("sku-{i}")).collect();
+    for sku in &skus {
+        shop.supply(sku, 10).await;
+    }
+    let held = elsewhere.hold("sku-1", 1).await.reservation_id;
+    let pause = |yes| v1::NamespaceConfig { is_paused: Some(yes), ..Default::default() };
+    let paused = configure(pause(true)).await.expect("paused");
+    assert_eq!(paused.config.expect("a config").is_paused, Some(true));
+    for sku in &skus {
+        for shop in [&shop, &elsewhere] {
+            assert_refused(shop.reserve(order(&[(sku, 1)])).await, Reason::SalePaused, None);
+        }
+    }
+    elsewhere.commit(&held).await.expect("sold");
+    configure(pause(false)).await.expect("it goes on");
+    for sku in &skus {
+        elsewhere.hold(sku, 1).await;
+    }
+}
+
+/// A pause has a bit that servers of an older release would not understand.
+#[tokio::test]
+async fn an_older_format_has_no_pause() {
+    let server = SentinelProcess::launch().flags("--format 4").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let pause = v1::SkuRules { is_paused: Some(true), ..rules() };
+    assert_refused(shop.configure("ps5", pause).await, Reason::InvalidRule, Some("rules.is_paused"));
+    let config = Some(v1::NamespaceConfig { is_paused: Some(true), ..Default::default() });
+    let request = v1::ConfigureNamespaceRequest { namespace_id: "sale".into(), config, ..Default::default() };
+    let answer = shop.admin.clone().configure_namespace(request.clone()).await;
+    assert_refused(answer, Reason::InvalidConfig, Some("config.is_paused"));
+    let config = Some(v1::NamespaceConfig { is_paused: Some(true), format: Some(5), ..Default::default() });
+    shop.admin.clone().configure_namespace(v1::ConfigureNamespaceRequest { config, ..request }).await.expect("raised");
+    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SalePaused, None);
+    shop.configure("ps5", pause).await.expect("paused too");
+}
+
+/// Who keeps a trail of the rules needs no other source.
+#[tokio::test]
+async fn an_event_has_the_rules_after_the_change() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let watch = v1::WatchRequest { namespace_id: "sale".into(), from_oldest: true, ..Default::default() };
+    let mut events = shop.events.clone().watch(watch).await.expect("a stream").into_inner();
+    let limited = v1::SkuRules { buyer_limit: Some(2), ..rules() };
+    shop.configure("ps5", limited).await.expect("a limit");
+    let last = shop.configure("ps5", v1::SkuRules { is_paused: Some(true), ..rules() }).await.expect("paused");
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        let news = events.message().await.expect("events").expect("more of them");
+        seen.extend(news.events.into_iter().filter(|event| event.kind() == v1::EventKind::SkuConfigured));
+    }
+    assert_eq!((seen[0].rules_version, seen[1].rules_version), (1, 2));
+    let first = seen[0].rules.expect("rules");
+    assert_eq!((first.buyer_limit, first.is_paused, first.is_protected), (Some(2), Some(false), Some(true)));
+    assert_eq!(seen[1].rules, last.rules);
+}
+
 #[tokio::test]
 async fn a_sale_opens_and_closes() {
     let server = SentinelProcess::start().await;
@@ -152,7 +256,7 @@ async fn a_sale_opens_and_closes() {
     })
     .await;
     shop.configure("ps5", window(1, now + 1_500)).await.expect("closed again");
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SaleNotOpen, None);
+    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SaleClosed, None);
     shop.commit(&id).await.expect("what was held inside is sold after");
     assert_refused(shop.configure("ps5", window(5, 5)).await, Reason::InvalidRule, Some("rules.closes_at"));
     shop.configure("ps5", window(0, 0)).await.expect("always open");

@@ -29,6 +29,7 @@ pub(crate) const REFUSALS: &[&str] = &[
     "LINE_NOT_HELD",
     "QUANTITY_LIMIT",
     "RESERVATION_EXPIRED",
+    "SALE_CLOSED",
     "SALE_NOT_OPEN",
     "SKU_NOT_PROTECTED",
     "TTL_LIMIT",
@@ -66,11 +67,13 @@ impl Terms {
     /// Books a refusal of a Reserve that was sent at this time; false if it is none that the terms can lead to.
     pub(crate) fn refused(&self, ledger: &Ledger, skus: &[String], asked_at: SystemTime, error: &ReserveError) -> bool {
         let as_agreed = match error {
-            ReserveError::SaleNotOpen { opens_at, closes_at, .. } => {
-                let is_over = closes_at.is_some_and(|at| at <= SystemTime::now() + CLOCK_GRACE);
-                let is_early = asked_at < self.opens_at + CLOCK_GRACE;
-                ledger.played(if is_over { "asked_after_closing" } else { "asked_before_opening" });
-                *opens_at == Some(self.opens_at) && (is_early || is_over)
+            ReserveError::SaleNotOpen { opens_at, .. } => {
+                ledger.played("asked_before_opening");
+                *opens_at == Some(self.opens_at) && asked_at < self.opens_at + CLOCK_GRACE
+            }
+            ReserveError::SaleClosed { closes_at, .. } => {
+                ledger.played("asked_after_closing");
+                closes_at.is_some_and(|at| at <= SystemTime::now() + CLOCK_GRACE)
             }
             ReserveError::BuyerLimit { has, limit, .. } => {
                 *limit == i64::from(BUYER_LIMIT) && (1..=*limit).contains(has)

@@ -11,8 +11,14 @@ use crate::{
     store::{error::StoreError, keys::PartitionKeys},
 };
 
-/// The newest version of the record. Version 1 stands for a namespace of format 1, version 2 names the format.
-const VERSION: u8 = 2;
+/// The newest version of the record. Version 1 stands for a namespace of format 1, version 2 names the format, and version 3,
+/// since format 5, has flags.
+const VERSION: u8 = 3;
+/// The first format whose config has flags.
+const FIRST_WITH_FLAGS: u8 = 5;
+/// Flags: the namespace is paused; reservation ids are sealed request ids.
+const PAUSED: u8 = 1;
+const SEALED_IDS: u8 = 2;
 /// Bytes of the secret that ids are derived with.
 const SECRET_BYTES: usize = 32;
 
@@ -39,13 +45,22 @@ pub(crate) struct NamespaceConfig {
     pub(crate) partitions: u16,
     /// In which records are written; can only be raised.
     pub(crate) format: u8,
+    /// Whether every Reserve is refused; only in format 5 and later.
+    pub(crate) is_paused: bool,
+    /// Whether a reservation id can be turned back into its request id (`namespaces::identity`); never changes.
+    pub(crate) has_sealed_ids: bool,
     /// What ids are derived with; never shown, never changes.
     pub(crate) secret: [u8; SECRET_BYTES],
 }
 
 impl NamespaceConfig {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![if self.format == 1 { 1 } else { VERSION }];
+        let version = match self.format {
+            1 => 1,
+            format if format < FIRST_WITH_FLAGS => 2,
+            _ => VERSION,
+        };
+        let mut out = vec![version];
         for number in [
             self.revision,
             self.retention.as_millis() as u64,
@@ -61,6 +76,9 @@ impl NamespaceConfig {
         out.extend_from_slice(&self.partitions.to_be_bytes());
         if self.format > 1 {
             out.push(self.format);
+        }
+        if version >= 3 {
+            out.push(u8::from(self.is_paused) * PAUSED + u8::from(self.has_sealed_ids) * SEALED_IDS);
         }
         out.extend_from_slice(&self.secret);
         out
@@ -83,17 +101,23 @@ impl NamespaceConfig {
         let revision = bytes.u48()?;
         let mut millis = || bytes.u48().map(Duration::from_millis);
         let (retention, default_ttl, max_ttl, max_life) = (millis()?, millis()?, millis()?, millis()?);
+        let (quota_records, quota_skus, events_kept, partitions) =
+            (bytes.u48()?, bytes.u48()?, bytes.u48()?, bytes.u16()?);
+        let format = if version == 1 { 1 } else { bytes.u8()? };
+        let flags = if version >= 3 { bytes.u8()? } else { 0 };
         Some(Self {
             revision,
             retention,
             default_ttl,
             max_ttl,
             max_life,
-            quota_records: bytes.u48()?,
-            quota_skus: bytes.u48()?,
-            events_kept: bytes.u48()?,
-            partitions: bytes.u16()?,
-            format: if version == 1 { 1 } else { bytes.u8()? },
+            quota_records,
+            quota_skus,
+            events_kept,
+            partitions,
+            format,
+            is_paused: flags & PAUSED != 0,
+            has_sealed_ids: flags & SEALED_IDS != 0,
             secret: if version > VERSION { [0; SECRET_BYTES] } else { bytes.0.try_into().ok()? },
         })
     }
@@ -201,8 +225,17 @@ pub(crate) fn decode_configured(reply: &Value) -> Result<(Configured, NamespaceC
 
 /// A request that changes a namespace as bytes: the same for the same request.
 pub(crate) fn encode_change(change: &NamespaceChange, if_revision: Option<u64>) -> Vec<u8> {
-    let NamespaceChange { partitions, default_ttl, max_ttl, max_life, retention, quota_records, quota_skus, format } =
-        *change;
+    let NamespaceChange {
+        partitions,
+        default_ttl,
+        max_ttl,
+        max_life,
+        retention,
+        quota_records,
+        quota_skus,
+        format,
+        is_paused,
+    } = *change;
     let millis = |duration: Option<Duration>| duration.map(|duration| duration.as_millis() as u64);
     let fields = [
         partitions.map(u64::from),
@@ -214,6 +247,7 @@ pub(crate) fn encode_change(change: &NamespaceChange, if_revision: Option<u64>) 
         quota_skus,
         format.map(u64::from),
         if_revision,
+        is_paused.map(u64::from),
     ];
     let mut out = Vec::new();
     for (field, value) in (0..).zip(fields) {

@@ -1,7 +1,7 @@
 //! Records as they lie in Redis: reservations and stock. Pure, no I/O.
 
 use super::Bytes;
-use crate::domain::{BuyerId, Id, Millis, Reservation, ReservationId, ReservedLine, Rules, State, Stock};
+use crate::domain::{BuyerId, Configured, Id, Millis, Reservation, ReservationId, ReservedLine, Rules, State, Stock};
 
 /// Flags of a stock record: its units are governed here; it has rules; it has a count of withdrawn units; it has the
 /// earliest deadline of its holds.
@@ -9,6 +9,8 @@ pub(super) const PROTECTED: u8 = 1;
 const RULED: u8 = 2;
 const HAS_WITHDRAWN: u8 = 4;
 const HAS_EARLIEST: u8 = 16;
+/// The sale of the SKU is paused.
+pub(super) const PAUSED: u8 = 32;
 
 /// The counters and the rules in a stock record.
 pub(crate) fn stock_from(record: &[u8]) -> Option<Stock> {
@@ -37,19 +39,14 @@ pub(super) fn next_stock(bytes: &mut Bytes<'_>) -> Option<Stock> {
         withdrawn: 0,
         version: bytes.u48()?,
         is_protected: false,
+        is_paused: false,
         rules: Rules::default(),
     };
     let flags = bytes.u8()?;
     stock.is_protected = flags & PROTECTED != 0;
+    stock.is_paused = flags & PAUSED != 0;
     if flags & RULED != 0 {
-        stock.rules = Rules {
-            revision: bytes.u48()?,
-            max_quantity: bytes.u32()?,
-            max_ttl: bytes.u48()?,
-            buyer_limit: bytes.u32()?,
-            opens_at: Millis(bytes.u48()?),
-            closes_at: Millis(bytes.u48()?),
-        };
+        stock.rules = next_rules(bytes)?;
     }
     if flags & HAS_WITHDRAWN != 0 {
         stock.withdrawn = bytes.u48()?;
@@ -58,6 +55,31 @@ pub(super) fn next_stock(bytes: &mut Bytes<'_>) -> Option<Stock> {
         let _earliest = bytes.u48()?;
     }
     Some(stock)
+}
+
+/// The rules with their revision that come next.
+fn next_rules(bytes: &mut Bytes<'_>) -> Option<Rules> {
+    Some(Rules {
+        revision: bytes.u48()?,
+        max_quantity: bytes.u32()?,
+        max_ttl: bytes.u48()?,
+        buyer_limit: bytes.u32()?,
+        opens_at: Millis(bytes.u48()?),
+        closes_at: Millis(bytes.u48()?),
+    })
+}
+
+/// What an event says of a change of rules: flags, since format 5 the rules, and the SKU, of which the rest of the bytes is.
+pub(crate) fn configured_from(moved: &[u8]) -> Option<(Option<Configured>, &[u8])> {
+    const HAS_VALUES: u8 = 64;
+    let mut bytes = Bytes(moved);
+    let flags = bytes.u8()?;
+    let mut configured = None;
+    if flags & HAS_VALUES != 0 {
+        let rules = next_rules(&mut bytes)?;
+        configured = Some(Configured { is_protected: flags & PROTECTED != 0, is_paused: flags & PAUSED != 0, rules });
+    }
+    Some((configured, bytes.0))
 }
 
 /// Whether a record is a remembered request, and no reservation.

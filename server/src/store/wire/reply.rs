@@ -186,7 +186,7 @@ impl Said<'_, '_> {
     fn outcome(mut self, operation: Operation) -> Option<Result<Outcome, Refusal>> {
         let refusal = match self.code {
             b'K' | b'k' | b'+' | b'J' | b'j' | b'Y' | b'V' | b'S' => return self.success(operation).map(Ok),
-            b'N' | b'U' | b'W' | b'M' | b'T' => self.rule(operation)?,
+            b'N' | b'U' | b'u' | b'W' | b'M' | b'T' => self.rule(operation)?,
             b'P' | b'I' | b'Z' => self.line()?,
             b'D' => Refusal::RequestIdReused,
             b'Q' => Refusal::NamespaceQuota,
@@ -275,11 +275,23 @@ impl Said<'_, '_> {
         if matches!(operation, Operation::Reserve { .. }) {
             let _ttl = shared.u48()?;
         }
-        let sku = named_sku(operation, shared.u8()?)?;
+        let line = shared.u8()?;
+        if self.code == b'u' && line == 0 {
+            return Some(Refusal::SalePaused(None));
+        }
+        let sku = named_sku(operation, line)?;
         Some(match self.code {
+            b'u' => Refusal::SalePaused(Some(sku)),
             b'N' => Refusal::SkuNotFound(sku),
             b'U' => Refusal::SkuNotProtected(sku),
-            b'W' => Refusal::SaleNotOpen { sku, opens_at: Millis(shared.u48()?), closes_at: Millis(shared.u48()?) },
+            b'W' => {
+                let (opens_at, closes_at) = (Millis(shared.u48()?), Millis(shared.u48()?));
+                if closes_at.0 > 0 && self.clock.time_of_day(self.now) >= closes_at {
+                    Refusal::SaleClosed { sku, opens_at, closes_at }
+                } else {
+                    Refusal::SaleNotOpen { sku, opens_at, closes_at }
+                }
+            }
             b'M' => Refusal::QuantityLimit { sku, limit: shared.u48()? },
             _ => Refusal::TtlLimit { sku, limit: shared.u48()? },
         })

@@ -5,7 +5,12 @@ use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::Cmd;
 
-use super::{history::encode_knowledge, put_u48, records::PROTECTED, script_call};
+use super::{
+    history::encode_knowledge,
+    put_u48,
+    records::{PAUSED, PROTECTED},
+    script_call,
+};
 use crate::{
     domain::{Condition, Id, Knowledge, Line, Operation, RulesChange, Sku, Term},
     store::keys::PartitionKeys,
@@ -297,7 +302,7 @@ fn put_sku(out: &mut Vec<u8>, sku: &Sku) {
 
 /// Which rules change, a bit each, and their values.
 fn put_change(out: &mut Vec<u8>, change: &RulesChange) {
-    let RulesChange { is_protected, max_quantity, max_ttl, buyer_limit, opens_at, closes_at } = *change;
+    let RulesChange { is_protected, max_quantity, max_ttl, buyer_limit, opens_at, closes_at, is_paused } = *change;
     let set = [
         is_protected.is_some(),
         max_quantity.is_some(),
@@ -305,9 +310,11 @@ fn put_change(out: &mut Vec<u8>, change: &RulesChange) {
         buyer_limit.is_some(),
         opens_at.is_some(),
         closes_at.is_some(),
+        is_paused.is_some(),
     ];
     out.push(set.iter().enumerate().map(|(bit, &set)| u8::from(set) << bit).sum());
-    out.push(if is_protected == Some(true) { PROTECTED } else { 0 });
+    let flag = |value: Option<bool>, flag: u8| if value == Some(true) { flag } else { 0 };
+    out.push(flag(is_protected, PROTECTED) + flag(is_paused, PAUSED));
     out.extend_from_slice(&max_quantity.unwrap_or(0).to_be_bytes());
     put_u48(out, max_ttl.unwrap_or(0));
     out.extend_from_slice(&buyer_limit.unwrap_or(0).to_be_bytes());

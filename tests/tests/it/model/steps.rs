@@ -197,6 +197,7 @@ fn rules() -> impl Strategy<Value = SkuRules> {
     let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
     prop_oneof![
         2 => prop::bool::weighted(0.7).prop_map(move |on| SkuRules { is_protected: Some(on), ..unset }),
+        1 => prop::bool::weighted(0.3).prop_map(move |on| SkuRules { is_paused: Some(on), ..unset }),
         2 => select(vec![0, 2, 3]).prop_map(move |units| SkuRules { max_quantity: Some(units), ..unset }),
         2 => select(vec![0, SOON, 700_000]).prop_map(move |millis| SkuRules { max_ttl: Some(ttl(millis)), ..unset }),
         6 => select(vec![0, 2, 3, 5, 5]).prop_map(move |units| SkuRules { buyer_limit: Some(units), ..unset }),
