@@ -69,9 +69,9 @@ local function look_into(generation, ids)
       -- What was reserved together has the same record.
       if record ~= before then
         local letter = byte(record, 1) or 0
-        if letter ~= PENDING and not find('pMCcRrEe\240\227\242\229', sub(record, 1, 1), 1, true) or letter == 0 then fail('SENTINELNEWER record') end
+        if letter ~= PENDING and not find('pMCcRrEe\240\227\242\229\208\195\210\197', sub(record, 1, 1), 1, true) or letter == 0 then fail('SENTINELNEWER record') end
         if letter >= FIRST_EXTENDED then ctx.any_extended = true end
-        if letter == PENDING or letter == EXTENDED_PENDING or letter == DIGESTED_PENDING then
+        if letter == PENDING or letter == EXTENDED_PENDING or letter == DIGESTED_PENDING or letter == CHANGED_PENDING then
           if moves_records then touch(record) end
         elseif kinds.L and letter ~= MEMO then
           touch(record)

@@ -85,6 +85,7 @@
 --   m the store is at its memory limit, and this would make a SKU
 --   X no such reservation   E it expired   B it was rolled back   C it was committed
 --   Z more than is held of a line   detail: SKU length B, SKU, held I6
+--   z as many changes as a reservation may have
 --   x beyond the longest life       detail: ms that are left I6
 --   H below what is held            detail: stock record
 --   h units are held                detail: stock record

@@ -41,13 +41,16 @@ function extension_of(record, lines)
   local state, is_extended = state_of(record)
   local n, sold, released = lines.n, {}, {}
   if is_extended then
-    local at, digest, purchase = #record - 8 * n - 19, nil, nil
+    local changed = changes_length(record)
+    local at, digest, purchase = #record - changed - 8 * n - 19, nil, nil
     for i = 1, n do sold[i], released[i] = unpack_bytes('>I4I4', record, at + 12 + 8 * i) end
     if byte(record, 1) >= FIRST_DIGESTED then
       digest, purchase, at = sub(record, at - 12, at + 3), sub(record, at + 4, at + 19), at - 32
     end
     local counted, origin = unpack_bytes('>I4', record, at), sub(record, at + 4, at + 19)
-    return { counted = counted, origin = origin, digest = digest, purchase = purchase, sold = sold, released = released }
+    local changes = changed > 0 and sub(record, 1 - changed, -2) or nil
+    return { counted = counted, origin = origin, digest = digest, purchase = purchase, sold = sold, released = released,
+      changes = changes }
   end
   for i = 1, n do
     sold[i] = state == 'C' and lines.quantities[i] or 0
@@ -60,7 +63,8 @@ end
 -- becomes of the record.
 local function extended(state, resolved_at, deadline_and_created, buyer, shape, extension)
   local is_digested = ctx.format > 2
-  local above = is_digested and 160 or 32
+  local changes = extension.changes
+  local above = changes and 128 or is_digested and 160 or 32
   local parts = { char(PENDING + above), deadline_and_created, buyer, shape, pack('>I4', extension.counted), extension.origin }
   if state ~= 'P' then parts[1] = char(byte(state) + above) .. resolved_at .. parts[1] end
   if is_digested then
@@ -69,6 +73,10 @@ local function extended(state, resolved_at, deadline_and_created, buyer, shape, 
   end
   for i = 1, #extension.sold do
     parts[#parts + 1] = pack('>I4I4', extension.sold[i], extension.released[i])
+  end
+  if changes then
+    local number = char(#changes / CHANGE_LENGTH)
+    parts[#parts + 1] = number .. changes .. number
   end
   return concat(parts)
 end
@@ -124,12 +132,14 @@ function buy(id, origin, buyer, shape, lines)
   enter(run_of('L', 'C', NO_DEADLINE, buyer ~= NO_BUYER, shape, ''), id, 1, buyer)
 end
 
--- The whole way of what is not plain: some units, or a record that has an extension already.
-function settle_extended(id, to, amounts)
+-- The whole way of what is not plain: some units, or a record that has an extension already. `change` is what the
+-- reservation remembers of it, if anything.
+function settle_extended(id, to, amounts, change)
   local record = known[id]
   local buyer, shape = buyer_and_shape(record)
   local lines = lines_of(shape)
   local extension = extension_of(record, lines)
+  if change then extension.changes = (extension.changes or '') .. change end
   amounts = amounts or held_amounts(lines, extension)
   local withdrawn
   if to ~= 'C' and ctx.settled_at and is_old(record) then
@@ -156,8 +166,8 @@ function settle_extended(id, to, amounts)
     shape_of(lines, amounts), after == 'P' and shape_of(lines, rest) or '', withdrawn), id, 1, buyer)
 end
 
--- Another deadline; no unit moves.
-function extend_deadline(id, deadline)
+-- Another deadline; no unit moves. `change` is what the reservation remembers of it, if anything.
+function extend_deadline(id, deadline, change)
   local record = known[id]
   local buyer, shape = buyer_and_shape(record)
   local lines, held = lines_from(shape), shape
@@ -166,7 +176,13 @@ function extend_deadline(id, deadline)
   end
   advance(1)
   local bytes = pack('>I6', deadline)
-  put(id, sub(record, 1, 1) .. bytes .. sub(record, 8))
+  if change then
+    local extension = extension_of(record, lines)
+    extension.changes = (extension.changes or '') .. change
+    put(id, extended('P', nil, bytes .. sub(record, 8, 13), buyer, shape, extension))
+  else
+    put(id, sub(record, 1, 1) .. bytes .. sub(record, 8))
+  end
   watch_deadline(deadline, id)
   enter(run_of('X', 'P', bytes, buyer ~= NO_BUYER, held, ''), id, 1, buyer)
 end

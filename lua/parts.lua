@@ -31,7 +31,7 @@ local function buy_anew(id, purchase)
       return 'O', shape .. availability(lines)
     end
   end
-  if ctx.record_count >= ctx.quota_records then return 'Q' end
+  if ctx.record_count >= ctx.quota_records and ctx.format < FIRST_WITH_CHANGES then return 'Q' end
   if lines.limited then
     local code, detail = over_limit(lines, buyer)
     if code == 'I' and ctx.may_return and ctx.may_return_to(stocks[sub(detail, 2, 1 + byte(detail))]) then return 'A' end
@@ -75,22 +75,54 @@ local function is_same_change(seen, memo)
     and digest_of('', sub(seen, at), '') == digest_of('', sub(memo, at), '')
 end
 
--- What the changes share that are remembered by a request of their own: the reservation must be
--- pending, the identity new. `change(record)` returns a code, and a detail unless it was applied.
+-- What a reservation remembers of a change: half a digest of its identity, and half a digest of the change with its
+-- lines in the order of their bytes.
+local function digest_of_change(group)
+  local kind, args = group.kind, group.args
+  local at = kind == 'c' and 18 or kind == 'b' and 17
+  local what = at and digest_of(kind .. sub(args, 1, at - 1), sub(args, at), '') or sub(redis.sha1hex(kind .. args), 1, 16)
+  return sub(redis.sha1hex(group.ids[1]), 1, 8) .. sub(what, 1, 8)
+end
+
+-- Whether a reservation remembers this change (true), another one of this identity (false), or none (nil).
+local function has_changed(record, change)
+  local changed = changes_length(record)
+  for at = #record - changed + 2, #record - 1, CHANGE_LENGTH do
+    if sub(record, at, at + 7) == sub(change, 1, 8) then return sub(record, at, at + 15) == change end
+  end
+end
+
+-- What the changes share that have an identity: the reservation must be pending, the identity new. `change(record, digest)`
+-- returns a code, and a detail unless it was applied. Since format 5 the identity of a change is its reservation together
+-- with its request, and the reservation remembers it. Before, a record of its own did, which is still found.
 local function change_once(group, change)
   local id, memo = group.ids[1], group.kind .. group.args
-  local seen, record = known[id], known[group.target]
+  local seen, record, digest = known[id], known[group.target], nil
+  if ctx.format >= FIRST_WITH_CHANGES then
+    if seen and (byte(seen, 1) ~= MEMO or not find('cbE', sub(seen, 8, 8), 1, true)) then seen = nil end
+    if record and byte(record, 1) ~= MEMO then
+      digest = digest_of_change(group)
+      local is_again = has_changed(record, digest)
+      if is_again ~= nil then return is_again and { 'Y', '', record } or { 'D', '' } end
+    end
+  end
   if seen then
     if byte(seen, 1) ~= MEMO or not is_same_change(sub(seen, 8), memo) then return { 'D', '' } end
     if not record then return { (ctx.missing or 'X'), '' } end
     return { 'Y', '', record }
   end
   if not record or not is_pending(record) then return { code_of(record and state_of(record)), '' } end
-  if ctx.record_count >= ctx.quota_records then return { 'Q', '' } end
-  local code, detail = change(record)
+  if digest then
+    if changes_length(record) > CHANGE_LENGTH * MAX_CHANGES then return { 'z', '' } end
+  elseif ctx.record_count >= ctx.quota_records then
+    return { 'Q', '' }
+  end
+  local code, detail = change(record, digest)
   if code == 'K' or code == '+' then
-    put(id, 'M' .. ctx.now_bytes .. memo)
-    ctx.record_count = ctx.record_count + 1
+    if not digest then
+      put(id, 'M' .. ctx.now_bytes .. memo)
+      ctx.record_count = ctx.record_count + 1
+    end
     detail = known[group.target]
   end
   return { code, '', detail }
@@ -117,10 +149,10 @@ end
 
 function apply.c(group)
   local keep = byte(group.args, 17)
-  return change_once(group, function(record)
+  return change_once(group, function(record, change)
     local amounts, rest, short = named_amounts(record, group.lines)
     if short then return 'Z', short end
-    settle(group.target, 'C', amounts)
+    settle(group.target, 'C', amounts, change)
     if rest == 0 or keep == 1 then return 'K' end
     settle(group.target, 'R')
     return '+'
@@ -128,10 +160,10 @@ function apply.c(group)
 end
 
 function apply.b(group)
-  return change_once(group, function(record)
+  return change_once(group, function(record, change)
     local amounts, _, short = named_amounts(record, group.lines)
     if short then return 'Z', short end
-    settle(group.target, 'R', amounts)
+    settle(group.target, 'R', amounts, change)
     return 'K'
   end)
 end
@@ -141,10 +173,10 @@ function apply.E(group)
   if ttl < 1 or ttl > MAX_TTL then fail('SENTINELMALFORMED ttl') end
   -- A deadline that moves is neither too early nor too late, so it waits until the clock is certain.
   if doubt > 0 then return { 'A', '' } end
-  return change_once(group, function(record)
+  return change_once(group, function(record, change)
     local latest = unpack_bytes('>I6', record, 8) + ctx.longest_life
     if ctx.now + ttl > latest then return 'x', pack('>I6', max(0, latest - deadline_of(record))) end
-    extend_deadline(group.target, max(deadline_of(record), ctx.now + ttl))
+    extend_deadline(group.target, max(deadline_of(record), ctx.now + ttl), change)
     return 'K'
   end)
 end

@@ -33,7 +33,10 @@
 --   extended record: its states in lower case, and behind it: lines that count for the buyer I4 (a
 --           bit each), origin 16 (zeros: none), and for each line: sold I4, released I4. In format 3 and later 128
 --           is added to the letters, and behind the origin stand: digest of the request 16 (extended.lua), and of an
---           expired reservation the purchase that came of it 16 (zeros: none)
+--           expired reservation the purchase that came of it 16 (zeros: none). In format 5 and later a reservation that
+--           was extended, or committed or rolled back in part, has its letters in upper case with 128 added, and at the
+--           end its changes: their number B, for each half a digest of its identity 8 and half a digest of what it is 8,
+--           and their number B once more
 --   memo    'M', at I6, kind, args: a remembered request that is no reservation; one of each generation is
 --           its weight (opening.lua)
 -- The state of a reservation is a letter: P pending, C committed, R rolled back, E expired. A record is
@@ -71,14 +74,23 @@ end
 
 function is_pending(record)
   local state = byte(record, 1)
-  return state == PENDING or state == EXTENDED_PENDING or state == DIGESTED_PENDING
+  return state == PENDING or state == EXTENDED_PENDING or state == DIGESTED_PENDING or state == CHANGED_PENDING
 end
 
 -- The state of a record as its letter, and whether the record is extended.
 function state_of(record)
   local state = byte(record, 1)
-  if state >= FIRST_EXTENDED then return char(state - (state >= FIRST_DIGESTED and 160 or 32)), true end
+  if state >= FIRST_EXTENDED then
+    return char(state - (state > LAST_CHANGED and 160 or state >= FIRST_DIGESTED and 128 or 32)), true
+  end
   return char(state), false
+end
+
+-- How many bytes at the end of an extended record are changes.
+function changes_length(record)
+  local letter = byte(record, 1)
+  if letter < FIRST_DIGESTED or letter > LAST_CHANGED then return 0 end
+  return 2 + CHANGE_LENGTH * byte(record, -1)
 end
 
 -- Of a pending record.
@@ -96,7 +108,7 @@ function buyer_and_shape(record)
   if letter >= FIRST_EXTENDED then
     local n = byte(record, at + length + 7)
     if not n then fail('SENTINELCORRUPT reservation') end
-    last = last - (letter >= FIRST_DIGESTED and 52 or 20) - 8 * n
+    last = last - (letter >= FIRST_DIGESTED and 52 or 20) - 8 * n - changes_length(record)
   end
   return sub(record, at, at + length), sub(record, at + length + 1, last)
 end

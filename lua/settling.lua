@@ -53,9 +53,9 @@ function settle_stretch(ids, packed, first, to, codes, details)
 end
 
 -- The same of one reservation, plain or not: of these amounts, or of all that is held.
-function settle(id, to, amounts)
+function settle(id, to, amounts, change)
   local record = known[id]
   if alike[record] == nil then touch(record) end
-  if amounts or not alike[record] then return settle_extended(id, to, amounts) end
+  if amounts or not alike[record] then return settle_extended(id, to, amounts, change) end
   settle_stretch({ id }, id, 1, to)
 end

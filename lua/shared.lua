@@ -47,10 +47,14 @@ local CLAIM_LENGTH = 52
 local EXPECTATION_LENGTH = 6
 local NO_FENCE = '0000000000000000'
 local FIRST_SMALL = 97 -- 'a'
-local PENDING, EXTENDED_PENDING, DIGESTED_PENDING, MEMO = 80, 112, 240, 77 -- 'P', 'p', 'p' + 128, 'M'
+local PENDING, EXTENDED_PENDING, DIGESTED_PENDING, CHANGED_PENDING, MEMO = 80, 112, 240, 208, 77 -- 'P', 'p', 'p' + 128, 'P' + 128, 'M'
 local TAIL, RESOLVED_TAIL = 14, 21 -- where buyer and shape begin in a pending record, and in a resolved one
 local FIRST_EXTENDED = 97 -- 'a': the state of an extended record is in lower case
 local FIRST_DIGESTED = 128 -- of an extended record that has a digest of its request
+local LAST_CHANGED = 223 -- of a record with a digest that has changes as well: they begin at 128 too
+local CHANGE_LENGTH = 16 -- a change: half a digest of its identity, and half a digest of what it is
+local MAX_CHANGES = 32 -- of a reservation
+local FIRST_WITH_CHANGES = 5 -- the first format in which a reservation has its changes, and no quota refuses one
 local NO_ORIGIN = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 local NO_BUYER = '\0'
 local NO_DEADLINE = '\0\0\0\0\0\0'
@@ -139,7 +143,7 @@ local run_list = {}       -- the runs of events, in order
 local new_deadlines = {}  -- deadline -> packed ids that the index shall have there, in pieces
 
 -- The functions that more than one file calls, by the file that makes them.
-local fail, is_pending, state_of, deadline_of, buyer_and_shape, lines_from -- records.lua
+local fail, is_pending, state_of, changes_length, deadline_of, buyer_and_shape, lines_from -- records.lua
 local stock_bytes -- stock_bytes.lua
 local history_fields, settle_up_to -- terms.lua
 local load_fields, look_up, look_up_named, lines_of, buyers_of, touch -- batch.lua

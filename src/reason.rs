@@ -119,6 +119,7 @@ catalogue! {
     TtlLimit "TTL_LIMIT" FailedPrecondition Fix "the ttl is longer than the SKU allows";
     BuyerRequired "BUYER_REQUIRED" FailedPrecondition Fix "the SKU has a limit per buyer, and the request, or the hold that a late Commit would buy, names no buyer";
     BuyerLimit "BUYER_LIMIT" FailedPrecondition Decide "the buyer would hold and have bought more units of the SKU than one buyer may";
+    TooManyChanges "TOO_MANY_CHANGES" FailedPrecondition Decide "the reservation was extended, or changed in part, 32 times";
     LineNotHeld "LINE_NOT_HELD" FailedPrecondition Decide "more units of a line are named than the reservation holds";
     LateCommitSoldOut "LATE_COMMIT_SOLD_OUT" FailedPrecondition Decide "the reservation has expired, and the stock can't cover it any more: refund the buyer";
     ExtendLimit "EXTEND_LIMIT" FailedPrecondition Decide "the reservation would live longer than its namespace allows";

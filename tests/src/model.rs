@@ -183,7 +183,7 @@ pub struct Model {
     lapsed: BTreeMap<String, Vec<(String, i32)>>,
     /// Expired reservation -> what was bought anew.
     purchases: BTreeMap<String, String>,
-    /// Request id -> the call that it was used for, and the reservation that it made or changed.
+    /// Identity -> the call that it was used for, and the reservation that it made or changed.
     remembered: BTreeMap<String, (Op, String)>,
     /// Reservation -> the ttl that was in force when it was made.
     ttls: BTreeMap<String, i64>,
@@ -309,14 +309,14 @@ impl Model {
         }
         // A namespace that is not known remembers nothing.
         let is_remembered = self.is_made || !matches!(op, Op::DeleteSku { .. });
-        if let Some(request_id) = op.request_id().filter(|_| is_remembered) {
+        if let Some(identity) = op.identity().filter(|_| is_remembered) {
             let reservation = match op {
                 Op::CommitLines { reservation_id: id, .. }
                 | Op::RollbackLines { reservation_id: id, .. }
                 | Op::Extend { reservation_id: id, .. } => id,
                 _ => new_id,
             };
-            self.remembered.insert(request_id.into(), (op.clone(), reservation.into()));
+            self.remembered.insert(identity, (op.clone(), reservation.into()));
         }
         self.apply(op, now, new_id)
     }
@@ -372,7 +372,7 @@ impl Model {
 
     /// The answer to a request that was applied before.
     fn replay(&self, op: &Op) -> Option<Answer> {
-        let (first, id) = self.remembered.get(op.request_id()?)?;
+        let (first, id) = self.remembered.get(&op.identity()?)?;
         Some(match op {
             _ if !self.is_same(first, op, id) => Answer::Refused(Reason::RequestIdReused, String::new()),
             Op::SetStock { sku, .. } | Op::AdjustStock { sku, .. } => match self.stock.get(sku) {
@@ -451,6 +451,17 @@ impl Op {
             | Op::Extend { request_id, .. } => Some(request_id),
             _ => None,
         }
+    }
+
+    /// What a repeat of this call is recognized by: its request id, for a change of a reservation together with that.
+    fn identity(&self) -> Option<String> {
+        let request_id = self.request_id()?;
+        Some(match self {
+            Op::CommitLines { reservation_id: id, .. }
+            | Op::RollbackLines { reservation_id: id, .. }
+            | Op::Extend { reservation_id: id, .. } => format!("{id}\0{request_id}"),
+            _ => request_id.to_owned(),
+        })
     }
 
     /// Whether the namespace is made before this call is answered so.

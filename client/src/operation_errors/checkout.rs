@@ -119,6 +119,7 @@ operation_error! {
         ReservationExpired => Expired,
         ReservationRolledBack => RolledBack,
         ReservationAlreadyCommitted => AlreadyCommitted,
+        TooManyChanges => TooManyChanges,
         NamespaceQuota => NamespaceQuota,
     }
     with {
@@ -165,6 +166,7 @@ operation_error! {
         ReservationExpired => Expired,
         ReservationRolledBack => RolledBack,
         ReservationAlreadyCommitted => AlreadyCommitted,
+        TooManyChanges => TooManyChanges,
         NamespaceQuota => NamespaceQuota,
     }
     with {
@@ -191,6 +193,7 @@ operation_error! {
         ReservationExpired => Expired,
         ReservationRolledBack => RolledBack,
         ReservationAlreadyCommitted => AlreadyCommitted,
+        TooManyChanges => TooManyChanges,
         NamespaceQuota => NamespaceQuota,
     }
     with {

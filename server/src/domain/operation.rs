@@ -316,6 +316,7 @@ pub(crate) enum Refusal {
         sku: Sku,
         held: u64,
     },
+    TooManyChanges,
     /// The lines, and how many units there are of each.
     LateCommitSoldOut(Vec<(Line, u64)>),
     /// Milliseconds by which the deadline could still be moved.

@@ -146,6 +146,7 @@ impl From<Refusal> for Failure {
             Refusal::LineNotHeld { sku, held } => {
                 Self::of_sku(Reason::LineNotHeld, &sku, &format!(", of which {held} are held")).with("held", held)
             }
+            Refusal::TooManyChanges => Self::new(Reason::TooManyChanges),
             Refusal::LateCommitSoldOut(lines) => late_commit_sold_out(&lines),
             Refusal::ExtendLimit { left } => {
                 let most = humantime::format_duration(Duration::from_millis(left));

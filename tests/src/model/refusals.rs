@@ -7,6 +7,9 @@ use inventory_sentinel::{
 
 use super::{ANY_TTL, Answer, Condition, MAX_STOCK, MAX_TTL, Model, Op, about, millis, millis_of};
 
+/// Most changes of a reservation with an identity.
+const MAX_CHANGES: usize = 32;
+
 fn refused(reason: Reason, what: &str) -> Option<Answer> {
     Some(Answer::Refused(reason, what.into()))
 }
@@ -92,6 +95,11 @@ impl Model {
             _ if state == State::Expired => refused(Reason::ReservationExpired, ""),
             _ if state == State::RolledBack => refused(Reason::ReservationRolledBack, ""),
             _ if state == State::Committed => refused(Reason::ReservationAlreadyCommitted, ""),
+            Op::CommitLines { .. } | Op::RollbackLines { .. } | Op::Extend { .. }
+                if self.changes_of(&of.reservation_id) >= MAX_CHANGES =>
+            {
+                refused(Reason::TooManyChanges, "")
+            }
             Op::CommitLines { lines, .. } | Op::RollbackLines { lines, .. } => lines.iter().find_map(|(sku, units)| {
                 let held = of.lines.iter().find(|line| line.sku == *sku).map_or(0, |line| line.held);
                 let what = about([("sku", sku.clone()), ("held", held.to_string())]);
@@ -104,6 +112,12 @@ impl Model {
             }
             _ => None,
         }
+    }
+
+    /// How often a reservation was extended, or changed in part.
+    fn changes_of(&self, id: &str) -> usize {
+        let of = format!("{id}\0");
+        self.remembered.keys().filter(|identity| identity.starts_with(&of)).count()
     }
 
     fn other_version(&self, sku: &str) -> Option<Answer> {

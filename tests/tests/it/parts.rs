@@ -204,3 +204,82 @@ async fn a_hold_is_swapped_for_another_in_one_step() {
     assert_refused(sold, Reason::ReservationAlreadyCommitted, None);
     shop.audit().await;
 }
+
+/// A reservation remembers its changes itself, so that neither a quota nor other requests are in their way.
+#[tokio::test]
+async fn a_reservation_remembers_its_changes_up_to_a_limit() {
+    let server = SentinelProcess::launch().flags("--quota-records 3").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 200).await;
+    let placed = v1::ReserveRequest { request_id: "order-1".into(), ..order(&[("ps5", 100)]) };
+    let [one, other] = [shop.hold_order(placed).await.reservation_id, shop.hold("ps5", 2).await.reservation_id];
+    let third = shop.hold_for("ps5", 1, Duration::from_millis(1)).await.reservation_id;
+    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::NamespaceQuota, None);
+
+    // At the quota everything that resolves or prolongs a hold goes on, a late Commit as well. Identities are those of
+    // the reservation: another one's, and that of the Reserve, are none of them.
+    shop.expired(&third).await;
+    shop.commit_late(&third).await.expect("bought late");
+    let first = shop.extend(&one, MINUTE * 20, "order-1").await.expect("extended");
+    shop.extend(&other, MINUTE * 21, "order-1").await.expect("extended");
+    for i in 1..31 {
+        let id = format!("part-{i}");
+        let made = if i % 2 == 0 {
+            shop.commit_lines(&one, &[("ps5", 1)], v1::RestPolicy::Keep, &id).await.expect("sold").replayed
+        } else {
+            shop.rollback_lines(&one, &[("ps5", 1)], &id).await.expect("given back").replayed
+        };
+        assert!(!made, "{id}");
+    }
+    let last = shop.extend(&one, MINUTE * 30, "extend-2").await.expect("the 32nd change");
+    assert_refused(shop.extend(&one, MINUTE * 40, "extend-3").await, Reason::TooManyChanges, None);
+    assert_refused(shop.rollback_lines(&one, &[("ps5", 1)], "part-31").await, Reason::TooManyChanges, None);
+    let too_many = shop.commit_lines(&one, &[("ps5", 1)], v1::RestPolicy::Release, "part-32").await;
+    assert_refused(too_many, Reason::TooManyChanges, None);
+    assert_eq!(shop.counts("ps5").await, (200 - 100 - 2 - 1 + 15, 70 + 2, 15 + 1));
+
+    // Each repeat is one, also after the reservation is resolved; the same identity for another change is refused.
+    for is_resolved in [false, true] {
+        if is_resolved {
+            shop.commit(&one).await.expect("sold");
+        }
+        let again = shop.extend(&one, MINUTE * 20, "order-1").await.expect("a replay");
+        assert!(again.replayed && again.sequence >= first.sequence && last.sequence <= again.sequence);
+        assert!(shop.rollback_lines(&one, &[("ps5", 1)], "part-1").await.expect("a replay").replayed);
+        assert!(shop.commit_lines(&one, &[("ps5", 1)], v1::RestPolicy::Keep, "part-2").await.expect("again").replayed);
+        assert_refused(shop.extend(&one, MINUTE * 19, "order-1").await, Reason::RequestIdReused, None);
+        assert_refused(shop.rollback_lines(&one, &[("ps5", 2)], "part-1").await, Reason::RequestIdReused, None);
+        let other_rest = shop.commit_lines(&one, &[("ps5", 1)], v1::RestPolicy::Release, "part-2").await;
+        assert_refused(other_rest, Reason::RequestIdReused, None);
+        assert_refused(shop.extend(&one, MINUTE, "part-1").await, Reason::RequestIdReused, None);
+    }
+    assert_eq!(shop.counts("ps5").await, (112, 2, 86));
+    assert_eq!(shop.reservation(&one).await.expect("known").lines[0].sold, 85);
+    // The Reserve that made it is one of its own.
+    let again = v1::ReserveRequest { request_id: "order-1".into(), ..order(&[("ps5", 100)]) };
+    let answer = shop.reserve(again).await.expect("a replay");
+    assert!(matches!(answer.result, Some(v1::reserve_response::Result::AlreadyPurchased(_))) && answer.replayed);
+    shop.audit().await;
+}
+
+/// What an older format has remembered in records apart is found when the namespace is raised.
+#[tokio::test]
+async fn a_raised_namespace_remembers_the_changes_of_before() {
+    let server = SentinelProcess::launch().flags("--format 4").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let id = shop.hold("ps5", 4).await.reservation_id;
+    shop.rollback_lines(&id, &[("ps5", 1)], "part-1").await.expect("given back");
+    shop.extend(&id, MINUTE * 20, "extend-1").await.expect("extended");
+    let config = Some(v1::NamespaceConfig { format: Some(5), ..Default::default() });
+    let request = v1::ConfigureNamespaceRequest { namespace_id: "sale".into(), config, ..Default::default() };
+    shop.admin.clone().configure_namespace(request).await.expect("raised");
+    assert!(shop.rollback_lines(&id, &[("ps5", 1)], "part-1").await.expect("a replay").replayed);
+    assert!(shop.extend(&id, MINUTE * 20, "extend-1").await.expect("a replay").replayed);
+    assert_refused(shop.extend(&id, MINUTE * 21, "extend-1").await, Reason::RequestIdReused, None);
+    assert!(!shop.rollback_lines(&id, &[("ps5", 1)], "part-2").await.expect("given back").replayed);
+    assert!(!shop.extend(&id, MINUTE * 22, "extend-2").await.expect("extended").replayed);
+    assert_eq!(shop.counts("ps5").await, (8, 2, 0));
+    shop.commit(&id).await.expect("sold");
+    shop.audit().await;
+}

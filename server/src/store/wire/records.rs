@@ -95,6 +95,8 @@ enum Form {
     Extended,
     /// The extension has a digest of the request, and the purchase.
     Digested,
+    /// The same, and the changes at the end.
+    Changed,
 }
 
 impl Form {
@@ -102,7 +104,8 @@ impl Form {
     fn of(letter: u8) -> Option<(Form, State)> {
         let form = match letter {
             LOWER_CASE..=0x7F => Form::Extended,
-            DIGESTED.. => Form::Digested,
+            DIGESTED.. if letter & !DIGESTED >= LOWER_CASE => Form::Digested,
+            DIGESTED.. => Form::Changed,
             _ => Form::Plain,
         };
         let state = match (letter & !DIGESTED).to_ascii_uppercase() {
@@ -112,7 +115,7 @@ impl Form {
             b'E' => State::Expired,
             _ => return None,
         };
-        (form != Form::Digested || letter & !DIGESTED >= LOWER_CASE).then_some((form, state))
+        Some((form, state))
     }
 }
 
@@ -120,6 +123,8 @@ impl Form {
 const LOWER_CASE: u8 = b'a';
 const DIGESTED: u8 = 0x80;
 const DIGEST_LENGTH: usize = 16;
+/// What a change has in its reservation's record.
+const CHANGE_LENGTH: usize = 16;
 
 /// The record of a reservation that comes next.
 pub(super) fn next_reservation(id: ReservationId, bytes: &mut Bytes<'_>) -> Option<Reservation> {
@@ -151,7 +156,7 @@ pub(super) fn next_reservation(id: ReservationId, bytes: &mut Bytes<'_>) -> Opti
     if form != Form::Plain {
         let _counted = bytes.u32()?;
         origin = next_id(id.partition, bytes)?;
-        if form == Form::Digested {
+        if matches!(form, Form::Digested | Form::Changed) {
             let _digest = bytes.take(DIGEST_LENGTH)?;
             purchase = next_id(id.partition, bytes)?;
         }
@@ -162,6 +167,14 @@ pub(super) fn next_reservation(id: ReservationId, bytes: &mut Bytes<'_>) -> Opti
                 // The record tells what calls gave back; the deadline gave back the rest.
                 line.released = line.line.quantity.get() - line.sold;
             }
+        }
+    }
+    if form == Form::Changed {
+        // Their number stands before them and behind them: the script reads a record from its end.
+        let changes = bytes.u8()?;
+        bytes.take(CHANGE_LENGTH * usize::from(changes))?;
+        if bytes.u8()? != changes {
+            return None;
         }
     }
     Some(Reservation { id, state, lines, buyer, created_at, expires_at, resolved_at, origin, purchase })

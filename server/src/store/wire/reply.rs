@@ -196,6 +196,7 @@ impl Said<'_, '_> {
             b'B' => Refusal::ReservationRolledBack,
             b'C' => Refusal::ReservationAlreadyCommitted,
             b'O' => self.late_and_short()?,
+            b'z' => Refusal::TooManyChanges,
             b'x' => Refusal::ExtendLimit { left: self.details.u48()? },
             b'H' => Refusal::StockBelowHeld { held: self.stock()?.held },
             b'h' => Refusal::SkuHasHolds { held: self.stock()?.held },
