@@ -163,8 +163,11 @@ pub fn markdown() -> String {
         "<!-- Every reason for which a call can be refused. Made by `make docs` from src/reason.rs; do not edit. -->\n\
          # Errors\n\n\
          A refused call is a `google.rpc.Status` with a `google.rpc.ErrorInfo`: `domain` is `inventory-sentinel`, `reason` is one of\n\
-         the names below, `metadata` carries the numbers. A malformed field adds `google.rpc.BadRequest`; a refusal worth repeating adds\n\
+         the names below, `metadata` has the numbers. A malformed field adds `google.rpc.BadRequest`; a refusal worth repeating adds\n\
          `google.rpc.RetryInfo`. Too little stock is not an error: `ReserveResponse.shortage` says it.\n\n\
+         **An error without an `ErrorInfo` of this domain is an unknown outcome.** The client library makes such errors by itself, as\n\
+         `DEADLINE_EXCEEDED` when the time of the call is over or `UNAVAILABLE` when the connection breaks. The call may have been applied:\n\
+         repeat it with the same identity. What this page says of a code holds only for errors of this service.\n\n\
          | reason | gRPC code | meaning | what to do |\n|---|---|---|---|\n",
     );
     for reason in Reason::ALL {

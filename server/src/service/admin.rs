@@ -10,7 +10,12 @@ use inventory_sentinel::{
 use tokio::{sync::Semaphore, time::Instant};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Desk, bulk, carry, check_age, convert, deadline, in_time, rules, settings, status::Failure, unexpected};
+use super::{
+    Desk, bulk, carry, check_age, convert, deadline, in_time, rules, settings,
+    status::Failure,
+    trail::{Caller, Change, text_of_config, text_of_stock},
+    unexpected,
+};
 use crate::{
     config::{Config, Durability},
     domain::{
@@ -49,7 +54,7 @@ impl Admin {
 #[tonic::async_trait]
 impl InventoryAdmin for Admin {
     async fn set_stock(&self, request: Request<v1::SetStockRequest>) -> Result<Response<v1::SetStockResponse>, Status> {
-        let deadline = deadline(request.metadata());
+        let (deadline, caller) = (deadline(request.metadata()), Caller::of(&request));
         let v1::SetStockRequest { namespace_id, sku, on_hand, request_id, if_absent, if_version } =
             request.into_inner();
         let handler = async {
@@ -60,7 +65,8 @@ impl InventoryAdmin for Admin {
             let request_id = RequestId::parse(request_id)?;
             let namespace = self.desk.namespace_made(&name, deadline).await?;
             let operation = |memo, sku| Operation::SetStock { memo, sku, on_hand, condition };
-            let (stock, replayed, sequence) = change_stock(&namespace, sku, &request_id, operation, deadline).await?;
+            let call = StockCall { name: "SetStock", caller: &caller, namespace: &namespace, deadline };
+            let (stock, replayed, sequence) = call.change(sku, &request_id, operation).await?;
             Ok(v1::SetStockResponse { stock: Some(stock), replayed, sequence })
         };
         self.desk.answer(Measured::SetStock, handler, |_| false).await
@@ -70,7 +76,7 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<v1::AdjustStockRequest>,
     ) -> Result<Response<v1::AdjustStockResponse>, Status> {
-        let deadline = deadline(request.metadata());
+        let (deadline, caller) = (deadline(request.metadata()), Caller::of(&request));
         let v1::AdjustStockRequest { namespace_id, sku, delta, request_id } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
@@ -83,7 +89,8 @@ impl InventoryAdmin for Admin {
                 self.desk.namespace_known(&name, deadline).await?
             };
             let operation = |memo, sku| Operation::AdjustStock { memo, sku, delta };
-            let (stock, replayed, sequence) = change_stock(&namespace, sku, &request_id, operation, deadline).await?;
+            let call = StockCall { name: "AdjustStock", caller: &caller, namespace: &namespace, deadline };
+            let (stock, replayed, sequence) = call.change(sku, &request_id, operation).await?;
             Ok(v1::AdjustStockResponse { stock: Some(stock), replayed, sequence })
         };
         self.desk.answer(Measured::AdjustStock, handler, |_| false).await
@@ -93,7 +100,7 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<v1::ConfigureSkuRequest>,
     ) -> Result<Response<v1::ConfigureSkuResponse>, Status> {
-        let deadline = deadline(request.metadata());
+        let (deadline, caller) = (deadline(request.metadata()), Caller::of(&request));
         let v1::ConfigureSkuRequest { namespace_id, sku, rules, request_id, if_version } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
@@ -107,8 +114,25 @@ impl InventoryAdmin for Admin {
                 return Err(Invalid::new(Reason::InvalidRule, "rules.is_paused").because(detail).into());
             }
             let (lane, memo) = lane_and_memo(&namespace, &sku, request_id.as_ref())?;
+            let before = stock_before(lane, &sku, deadline).await;
             let operation = Operation::ConfigureSku { memo, sku, change, if_revision };
-            let (sku, stock, replayed, sequence) = stock_of(carry(lane, operation, deadline).await?)?;
+            let (outcome, sequence) = carry(lane, operation, deadline).await?;
+            let has_changed = matches!(outcome, Outcome::Stock { replayed: false, .. });
+            let (sku, stock, replayed, sequence) = stock_of((outcome, sequence))?;
+            if has_changed {
+                // Not where another change came between.
+                let before = before.filter(|before| before.rules.revision + 1 == stock.rules.revision);
+                caller.changed(
+                    "ConfigureSku",
+                    &name,
+                    Change {
+                        sku: sku.as_str(),
+                        request_id: request_id.as_ref().map_or("", RequestId::as_str),
+                        before: before.as_ref().map(text_of_stock).unwrap_or_default(),
+                        after: text_of_stock(&stock),
+                    },
+                );
+            }
             Ok(v1::ConfigureSkuResponse {
                 rules: Some(rules::message_of(&stock)),
                 rules_version: stock.rules.revision as i64,
@@ -143,7 +167,7 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<v1::DeleteSkuRequest>,
     ) -> Result<Response<v1::DeleteSkuResponse>, Status> {
-        let deadline = deadline(request.metadata());
+        let (deadline, caller) = (deadline(request.metadata()), Caller::of(&request));
         let v1::DeleteSkuRequest { namespace_id, sku, request_id } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
@@ -159,6 +183,18 @@ impl InventoryAdmin for Admin {
                 }
                 answer => {
                     let (sku, stock, replayed, sequence) = stock_of(answer)?;
+                    if !replayed {
+                        caller.changed(
+                            "DeleteSku",
+                            &name,
+                            Change {
+                                sku: sku.as_str(),
+                                request_id: request_id.as_ref().map_or("", RequestId::as_str),
+                                before: text_of_stock(&stock),
+                                after: "deleted".into(),
+                            },
+                        );
+                    }
                     Ok(v1::DeleteSkuResponse { stock: Some(convert::stock(sku, stock)), sequence, replayed })
                 }
             }
@@ -170,7 +206,7 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<v1::ConfigureNamespaceRequest>,
     ) -> Result<Response<v1::ConfigureNamespaceResponse>, Status> {
-        let deadline = deadline(request.metadata());
+        let (deadline, caller) = (deadline(request.metadata()), Caller::of(&request));
         let v1::ConfigureNamespaceRequest { namespace_id, config, request_id, if_version } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
@@ -184,8 +220,22 @@ impl InventoryAdmin for Admin {
             {
                 check_age(&namespace, lane, request_id, Instant::now())?;
             }
+            let named = request_id.as_ref().map_or_else(String::new, |request_id| request_id.as_str().to_owned());
+            let before = self.desk.namespaces.opened(&name).map(|namespace| namespace.config.clone());
             let request = ConfigureRequest::new(change, if_revision, request_id);
             let (config, replayed) = self.desk.namespaces.configure(&name, &request, deadline).await?;
+            if !replayed && before.as_ref() != Some(&config) {
+                caller.changed(
+                    "ConfigureNamespace",
+                    &name,
+                    Change {
+                        request_id: &named,
+                        before: before.as_ref().map(text_of_config).unwrap_or_default(),
+                        after: text_of_config(&config),
+                        ..Change::default()
+                    },
+                );
+            }
             let version = config.revision as i64;
             Ok(v1::ConfigureNamespaceResponse { config: Some(settings::message(&config)), version, replayed })
         };
@@ -242,15 +292,16 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<Streaming<v1::ImportStockRequest>>,
     ) -> Result<Response<bulk::Answers>, Status> {
-        Ok(Response::new(bulk::import(self.desk.clone(), request.into_inner())))
+        let caller = Caller::of(&request);
+        Ok(Response::new(bulk::import(self.desk.clone(), caller, request.into_inner())))
     }
 
     async fn set_protection(
         &self,
         request: Request<v1::SetProtectionRequest>,
     ) -> Result<Response<v1::SetProtectionResponse>, Status> {
-        let deadline = deadline(request.metadata());
-        let handler = bulk::protect(&self.desk, request.into_inner(), deadline);
+        let (deadline, caller) = (deadline(request.metadata()), Caller::of(&request));
+        let handler = bulk::protect(&self.desk, &caller, request.into_inner(), deadline);
         self.desk.answer(Measured::SetProtection, handler, |_| false).await
     }
 
@@ -275,8 +326,8 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<v1::SettlePartitionRequest>,
     ) -> Result<Response<v1::SettlePartitionResponse>, Status> {
-        let deadline = deadline(request.metadata());
-        let handler = self.settle(request.into_inner(), deadline);
+        let (deadline, caller) = (deadline(request.metadata()), Caller::of(&request));
+        let handler = self.settle(&caller, request.into_inner(), deadline);
         self.desk.answer(Measured::SettlePartition, handler, |_| false).await
     }
 
@@ -329,18 +380,48 @@ fn lane_and_memo<'a>(
 }
 
 /// What SetStock and AdjustStock share: a change with an identity in, the counters out.
-async fn change_stock(
-    namespace: &Namespace,
-    sku: Sku,
-    request_id: &RequestId,
-    operation: impl FnOnce(Id, Sku) -> Operation,
+struct StockCall<'a> {
+    name: &'static str,
+    caller: &'a Caller,
+    namespace: &'a Namespace,
     deadline: Instant,
-) -> Result<(v1::Stock, bool, i64), Failure> {
-    let id = namespace.identity(request_id);
-    let lane = namespace.lane_of(&sku);
-    check_age(namespace, lane, request_id, Instant::now())?;
-    let (sku, stock, replayed, sequence) = stock_of(carry(lane, operation(id, sku), deadline).await?)?;
-    Ok((convert::stock(sku, stock), replayed, sequence))
+}
+
+impl StockCall<'_> {
+    async fn change(
+        &self,
+        sku: Sku,
+        request_id: &RequestId,
+        operation: impl FnOnce(Id, Sku) -> Operation,
+    ) -> Result<(v1::Stock, bool, i64), Failure> {
+        let Self { name, caller, namespace, deadline } = *self;
+        let id = namespace.identity(request_id);
+        let lane = namespace.lane_of(&sku);
+        check_age(namespace, lane, request_id, Instant::now())?;
+        let before = stock_before(lane, &sku, deadline).await;
+        let (sku, stock, replayed, sequence) = stock_of(carry(lane, operation(id, sku), deadline).await?)?;
+        if !replayed {
+            caller.changed(
+                name,
+                &namespace.name,
+                Change {
+                    sku: sku.as_str(),
+                    request_id: request_id.as_str(),
+                    before: before.as_ref().map(text_of_stock).unwrap_or_default(),
+                    after: text_of_stock(&stock),
+                },
+            );
+        }
+        Ok((convert::stock(sku, stock), replayed, sequence))
+    }
+}
+
+/// The counters and rules of a SKU just before a change, for the trail; nothing where there is none or no answer.
+async fn stock_before(lane: &Lane, sku: &Sku, deadline: Instant) -> Option<Stock> {
+    match carry(lane, Operation::GetStock { sku: sku.clone() }, deadline).await {
+        Ok((Outcome::Stock { stock, .. }, _)) => Some(stock),
+        _ => None,
+    }
 }
 
 fn stock_of((outcome, sequence): (Outcome, i64)) -> Result<(Sku, Stock, bool, i64), Failure> {

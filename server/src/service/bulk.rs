@@ -10,7 +10,12 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 use tracing::{Instrument as _, Span};
 
-use super::{Desk, LONGEST_CALL, carry, check_age, status::Failure, unexpected};
+use super::{
+    Desk, LONGEST_CALL, carry, check_age,
+    status::Failure,
+    trail::{Caller, Change},
+    unexpected,
+};
 use crate::{
     domain::{Condition, Invalid, NamespaceName, OnHand, Operation, Outcome, Refusal, RequestId, RulesChange, Sku},
     namespaces::Namespace,
@@ -28,16 +33,17 @@ pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<v1::ImportStockRespon
 
 /// Answers each message with one, in order; ends with the caller's stream, with a message that is refused, or
 /// when the server drains. The call's span lasts as long, so that the batches of its rows are linked to it.
-pub(super) fn import(desk: Desk, requests: Streaming<v1::ImportStockRequest>) -> Answers {
+pub(super) fn import(desk: Desk, caller: Caller, requests: Streaming<v1::ImportStockRequest>) -> Answers {
     let span = Span::current();
     Box::pin(stream::try_unfold((desk, requests), move |(desk, mut requests)| {
+        let caller = caller.clone();
         let answer = async move {
             let Some(message) = next(&desk, &mut requests).await? else {
                 return Ok(None);
             };
             // In a task of its own: a stream whose client reads nothing is not polled, and to make a namespace takes a
             // connection to the store.
-            let rows = desk.tasks.spawn(Task::Import, rows(desk.clone(), message).instrument(Span::current()));
+            let rows = desk.tasks.spawn(Task::Import, rows(desk.clone(), caller, message).instrument(Span::current()));
             let rows = AbortOnDropHandle::new(rows);
             let handler = async { rows.await.ok().flatten().unwrap_or_else(|| Err(Failure::new(Reason::Internal))) };
             let answer = desk.answer(Measured::ImportStock, handler, |_| false).await?;
@@ -60,7 +66,7 @@ async fn next(
 }
 
 /// Applies the rows of one message.
-async fn rows(desk: Desk, message: v1::ImportStockRequest) -> Result<v1::ImportStockResponse, Failure> {
+async fn rows(desk: Desk, caller: Caller, message: v1::ImportStockRequest) -> Result<v1::ImportStockResponse, Failure> {
     // The caller's own deadline ends the stream; this bounds one message of it.
     let deadline = Instant::now() + LONGEST_CALL;
     let v1::ImportStockRequest { namespace_id, request_id, rows, overwrite } = message;
@@ -71,11 +77,17 @@ async fn rows(desk: Desk, message: v1::ImportStockRequest) -> Result<v1::ImportS
     }
     let condition = if overwrite { Condition::Always } else { Condition::IfAbsent };
     let namespace = desk.namespace_made(&name, deadline).await?;
-    let results = stream::iter(rows)
+    let (number, first) = (rows.len(), rows.first().map(|row| row.sku.clone()).unwrap_or_default());
+    let results: Vec<v1::ImportRowResult> = stream::iter(rows)
         .map(|row| async { result(apply(&namespace, &request_id, row, condition, deadline).await) })
         .buffered(ROWS_UNDER_WAY)
         .collect()
         .await;
+    let applied = results.iter().filter(|result| result.outcome() == v1::ImportOutcome::Applied).count();
+    if applied > 0 {
+        let after = format!("set {applied} of {number} SKUs, the first row is {first}");
+        caller.changed("ImportStock", &name, Change { request_id: request_id.as_str(), after, ..Change::default() });
+    }
     Ok(v1::ImportStockResponse { results })
 }
 
@@ -114,6 +126,7 @@ fn result(applied: Result<v1::ImportOutcome, Failure>) -> v1::ImportRowResult {
 /// Sets the protection of many SKUs.
 pub(super) async fn protect(
     desk: &Desk,
+    caller: &Caller,
     request: v1::SetProtectionRequest,
     deadline: Instant,
 ) -> Result<v1::SetProtectionResponse, Failure> {
@@ -137,11 +150,21 @@ pub(super) async fn protect(
     let namespace = desk.namespace(&name, deadline).await?;
     let namespace: Arc<Namespace> = namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
     let change = RulesChange { is_protected, ..RulesChange::default() };
+    let names: Vec<String> = skus.iter().map(|sku| sku.as_str().to_owned()).collect();
     let results: Vec<_> = stream::iter(skus)
         .map(|sku| protect_one(&namespace, request_id.as_ref(), sku, change, deadline))
         .buffered(ROWS_UNDER_WAY)
         .collect()
         .await;
+    let is_changed = |result: &Result<_, _>| matches!(result, Ok(v1::ProtectionOutcome::Changed));
+    let changed = names.iter().zip(&results).filter(|(_, result)| is_changed(result));
+    let changed: Vec<&str> = changed.map(|(name, _)| name.as_str()).collect();
+    if !changed.is_empty() {
+        let request_id = request_id.as_ref().map_or("", RequestId::as_str);
+        let is_protected = change.is_protected.unwrap_or_default();
+        let after = format!("is_protected={is_protected} of {} SKUs: {}", changed.len(), changed.join(", "));
+        caller.changed("SetProtection", &name, Change { request_id, after, ..Change::default() });
+    }
     whole(results).map(|outcomes| v1::SetProtectionResponse { outcomes })
 }
 

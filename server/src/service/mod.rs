@@ -9,6 +9,7 @@
 //! - [`convert`][], [`events`][]: domain values as messages.
 //! - [`rules`][]: the rules of a SKU, both ways.
 //! - [`settings`][]: the settings of a namespace, both ways.
+//! - [`trail`][]: the log of what operators change.
 //! - [`status`][]: refusals as `Status`; the only place that knows gRPC codes.
 
 use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
@@ -32,6 +33,7 @@ mod settings;
 mod settle;
 mod status;
 mod token;
+pub(crate) mod trail;
 pub(crate) mod watch;
 
 use self::status::Failure;

@@ -9,7 +9,14 @@ use prost_types::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::{admin::Admin, bulk::MAX_ROWS, carry, check_age, convert, status::Failure, unexpected};
+use super::{
+    admin::Admin,
+    bulk::MAX_ROWS,
+    carry, check_age, convert,
+    status::Failure,
+    trail::{Caller, Change},
+    unexpected,
+};
 use crate::{
     config::Durability,
     domain::{FORMATS, FenceId, Id, Invalid, NamespaceName, OnHand, Operation, Outcome, RequestId, Sku},
@@ -39,6 +46,7 @@ struct Figure {
 impl Admin {
     pub(super) async fn settle(
         &self,
+        caller: &Caller,
         request: v1::SettlePartitionRequest,
         deadline: Instant,
     ) -> Result<v1::SettlePartitionResponse, Failure> {
@@ -67,15 +75,10 @@ impl Admin {
         settled += self.settle_rest(lane, &namespace, partition, key, &named, deadline).await?;
         let (outcome, sequence) = submit(lane, || Operation::EndSettlement { memo, key }, deadline).await?;
         let Outcome::Settlement { replayed } = outcome else { return Err(unexpected(&outcome)) };
-        tracing::warn!(
-            namespace = name.as_str(),
-            partition,
-            request_id = request_id.as_str(),
-            named_skus = named.len(),
-            settled_skus = settled,
-            sequence,
-            "an operator has settled a partition"
-        );
+        let after =
+            format!("partition={partition} named_skus={} settled_skus={settled} sequence={sequence}", named.len());
+        let change = Change { request_id: request_id.as_str(), after, ..Change::default() };
+        caller.changed("SettlePartition", &name, change);
         Ok(v1::SettlePartitionResponse { skus: settled as i64, replayed, sequence })
     }
 

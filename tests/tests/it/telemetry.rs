@@ -181,3 +181,58 @@ async fn calls_are_counted_by_how_they_ended() {
     assert!(!metrics.contains("ps5") && !metrics.contains("sale"), "{metrics}");
     assert!(metrics.contains("le=\"0.00005\""), "buckets from 50 us: {metrics}");
 }
+
+/// "Who closed the sale at 05:02?"
+#[tokio::test]
+async fn each_change_of_an_operator_is_one_line_of_the_log() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.set_stock("ps5", 10, "stock-1").await.expect("set");
+    shop.set_stock("ps5", 10, "stock-1").await.expect("a replay has no line");
+    shop.adjust_stock("ps5", 5, "stock-2").await.expect("adjusted");
+    let closed = v1::SkuRules {
+        closes_at: Some(prost_types::Timestamp { seconds: 1_577_836_800, nanos: 0 }),
+        ..Default::default()
+    };
+    shop.configure("ps5", closed).await.expect("closed");
+    shop.configure("ps5", closed).await.expect("closed already, which has no line");
+    shop.set_stock("ps5", -1, "bad").await.expect_err("a refusal has no line");
+    let config = Some(v1::NamespaceConfig { is_paused: Some(true), ..Default::default() });
+    let request_id = "pause-1".to_owned();
+    let request = v1::ConfigureNamespaceRequest { namespace_id: "sale".into(), config, request_id, if_version: None };
+    shop.admin.clone().configure_namespace(request).await.expect("paused");
+    shop.delete_sku("ps5").await.expect("deleted");
+
+    let lines = eventually("five lines of the trail", async || {
+        let is_trail = |line: &serde_json::Value| line["target"] == "sentinel_server::trail";
+        let lines: Vec<_> = server.log_lines().into_iter().filter(is_trail).collect();
+        (lines.len() >= 5).then_some(lines)
+    })
+    .await;
+    let field = |at: usize, name: &str| lines[at][name].as_str().unwrap_or_default().to_owned();
+    let calls: Vec<_> = (0..lines.len()).map(|at| field(at, "call")).collect();
+    assert_eq!(calls, ["SetStock", "AdjustStock", "ConfigureSku", "ConfigureNamespace", "DeleteSku"]);
+    for at in 0..lines.len() {
+        assert_eq!(field(at, "namespace"), "sale");
+        assert!(field(at, "caller").starts_with("127.0.0.1:"), "{}", lines[at]);
+        assert!(field(at, "user_agent").contains("tonic"), "{}", lines[at]);
+    }
+    assert_eq!(
+        (field(0, "sku"), field(0, "request_id"), field(0, "before")),
+        ("ps5".into(), "stock-1".into(), String::new())
+    );
+    assert!(field(0, "after").starts_with("on_hand=10 "), "{}", lines[0]);
+    assert!(
+        field(1, "before").starts_with("on_hand=10 ") && field(1, "after").starts_with("on_hand=15 "),
+        "{}",
+        lines[1]
+    );
+    assert!(!field(2, "before").contains("closes_at_ms"), "{}", lines[2]);
+    assert!(field(2, "after").contains("closes_at_ms=1577836800000"), "{}", lines[2]);
+    assert!(
+        field(3, "before").contains("is_paused=false") && field(3, "after").contains("is_paused=true"),
+        "{}",
+        lines[3]
+    );
+    assert_eq!(field(4, "after"), "deleted");
+}
