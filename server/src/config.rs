@@ -119,7 +119,7 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_DRAIN_DELAY", default_value = "0s", value_parser = duration, value_name = "DURATION")]
     pub drain_delay: Duration,
 
-    /// How long calls under way may take to end once the server is told to stop, 0s to 10m
+    /// How long calls under way may take to end once no call is taken any more, 0s to 10m; streams that only watch end at once
     #[arg(long, env = "SENTINEL_DRAIN_GRACE", default_value = "10s", value_parser = duration, value_name = "DURATION")]
     pub drain_grace: Duration,
 

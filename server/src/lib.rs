@@ -251,8 +251,8 @@ async fn serve(
     });
 
     let port_metrics = metrics.transport();
-    // No call is taken any more: at the signal, unless there is a delay.
-    let closing = if config.drain_delay.is_zero() { shutdown.clone() } else { CancellationToken::new() };
+    // No call is taken any more.
+    let closing = CancellationToken::new();
     let desk = Desk::new(namespaces, gate, metrics, tasks.clone(), closing.clone());
     log_address("grpc", &listener);
     let max_request = config.max_request_bytes;
@@ -273,11 +273,11 @@ async fn serve(
     let server = transport::serve(listener, services, limits, port_metrics, closing.clone());
 
     // Health turns first, and load balancers get time to notice. Then no call is taken any more, and the grace begins, which
-    // an idle connection can't stretch.
+    // only calls that do work use.
     let drained = async {
         shutdown.cancelled().await;
         health.set_draining().await;
-        if !closing.is_cancelled() && tasks.fatal().is_none() {
+        if tasks.fatal().is_none() {
             tokio::time::sleep(config.drain_delay).await;
         }
         closing.cancel();

@@ -18,11 +18,13 @@ use hyper::body::Incoming;
 use inventory_sentinel::Reason;
 use pin_project_lite::pin_project;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower_service::Service;
 
 use super::{
     ledger::{Ledger, Place},
+    observer::Observer,
     peer::Peer,
     requests::{Arriving, Bounds, Messages, Patience, Unread},
     responses::Answer,
@@ -45,6 +47,8 @@ pub(super) struct Shared {
     pub(super) admin_calls: Arc<Semaphore>,
     /// Streams of the health service that may be open.
     pub(super) health_watches: Arc<Semaphore>,
+    /// Ends the calls that only watch.
+    pub(super) draining: CancellationToken,
     pub(super) requests: Arc<Ledger>,
     pub(super) responses: Arc<Ledger>,
 }
@@ -93,6 +97,7 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         if let Some(place) = &place {
             self.peer.add_starting(place.entry());
         }
+        let observer = rpc.is_observer.then(|| Observer::new(&self.peer, &self.shared.draining));
         let take = |is_needed: bool, permits: &Arc<Semaphore>| {
             is_needed.then(|| Arc::clone(permits).try_acquire_owned()).transpose()
         };
@@ -123,7 +128,7 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         };
         let is_served = matches!(inner, Either::Left(_));
         let earns = (is_served && self.peer.can_earn()).then(|| Arc::clone(&self.peer));
-        Call { inner, place, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), earns }
+        Call { inner, place, observer, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), earns }
     }
 }
 
@@ -184,6 +189,8 @@ pin_project! {
         #[pin]
         inner: Inner<F>,
         place: Option<Place>,
+        // If it only watches.
+        observer: Option<Observer>,
         // Until the answer is there, not until it is read.
         _permit: Option<OwnedSemaphorePermit>,
         // As long as the stream is open.
@@ -198,13 +205,20 @@ impl<F: Future<Output = Result<Response<Body>>>> Future for Call<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = std::task::ready!(this.inner.poll(cx))?;
-        let (place, slot) = (this.place.take(), this.slot.take());
+        let response = match this.inner.poll(cx)? {
+            Poll::Ready(response) => response,
+            // Its start may wait for the store.
+            Poll::Pending => match this.observer.as_mut().map(|observer| observer.poll_end(cx)) {
+                Some(Poll::Ready(end)) => end.into_http(),
+                _ => return Poll::Pending,
+            },
+        };
+        let (place, slot, observer) = (this.place.take(), this.slot.take(), this.observer.take());
         if let Some(peer) = this.earns.take() {
             peer.earn();
         }
         Poll::Ready(Ok(response.map(|body| match place {
-            Some(place) => Answer::tracked(body, place, slot),
+            Some(place) => Answer::tracked(body, place, slot, observer),
             None => Answer::Plain(body),
         })))
     }

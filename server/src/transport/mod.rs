@@ -7,6 +7,7 @@
 //! - [`meter`][], [`rates`][]: its socket, which counts frames; how many of a kind are allowed. [`pace`][]: how much work
 //!   strangers can make.
 //! - [`entry`][]: where a call comes in; [`rpc`][]: the bounds of each RPC.
+//! - [`observer`][]: calls that only watch.
 //! - [`requests`][], [`responses`][]: bodies on their way in and out; [`ledger`][]: what of them may wait.
 
 use std::{
@@ -31,6 +32,7 @@ pub(crate) mod accept;
 mod entry;
 mod ledger;
 mod meter;
+mod observer;
 pub(crate) mod pace;
 pub(crate) mod peer;
 pub(crate) mod places;
@@ -67,7 +69,7 @@ const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(2);
 /// For how long a rest is made up for at once: of connections that are accepted, and of the work of strangers.
 const ACCEPT_BURST: Duration = Duration::from_millis(50);
 const STRANGERS_BURST: Duration = Duration::from_millis(20);
-/// How long a connection without a call may take to end after it was asked to.
+/// How long a connection may take to end after a GOAWAY, unless it has a call that does work.
 const GOODBYE: Duration = Duration::from_millis(500);
 
 /// What the transport allows. Each is a flag of the server, with its unit and default.
@@ -117,7 +119,7 @@ impl From<&Config> for TransportLimits {
     }
 }
 
-/// Serves on this listener until the shutdown, and then until the last call has ended.
+/// Serves on this listener until the shutdown, and then until the last call has ended that does not only watch.
 pub(crate) async fn serve<S: Services>(
     listener: TcpListener,
     services: S,
@@ -138,6 +140,7 @@ pub(crate) async fn serve<S: Services>(
         admin_calls: Arc::new(Semaphore::new(limits.admin_calls)),
         // A client watches once for each connection.
         health_watches: Arc::new(Semaphore::new(limits.connections)),
+        draining: shutdown.clone(),
         requests: ledger(
             limits.request_budget,
             limits.unfinished,
@@ -241,7 +244,7 @@ impl<S: Services> Port<S> {
                     connection.as_mut().graceful_shutdown();
                     loop {
                         match tokio::time::timeout(GOODBYE, connection.as_mut()).await {
-                            Err(_) if peer.idle_since().is_none() && peer.closed().is_none() => {}
+                            Err(_) if peer.has_work() && peer.closed().is_none() => {}
                             _ => break,
                         }
                     }

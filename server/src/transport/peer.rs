@@ -108,6 +108,8 @@ pub(crate) struct Peer {
     opened: u64,
     /// Calls whose task runs.
     calls: AtomicU32,
+    /// Of these, those that only watch.
+    watches: AtomicU32,
     /// Since when it has none.
     idle_since: AtomicU64,
     has_called: AtomicBool,
@@ -135,6 +137,7 @@ impl Peer {
             clock,
             opened: now,
             calls: AtomicU32::new(0),
+            watches: AtomicU32::new(0),
             idle_since: AtomicU64::new(now),
             has_called: AtomicBool::new(false),
             has_shaken_hands: AtomicBool::new(false),
@@ -160,6 +163,20 @@ impl Peer {
         if self.calls.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.idle_since.store(self.clock.now(), Ordering::Relaxed);
         }
+    }
+
+    /// A call that only watches has come.
+    pub(super) fn begin_watch(&self) {
+        self.watches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_watch(&self) {
+        self.watches.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether a call is open that does not only watch.
+    pub(super) fn has_work(&self) -> bool {
+        self.calls.load(Ordering::Relaxed) > self.watches.load(Ordering::Relaxed)
     }
 
     /// A service has answered a call.

@@ -26,6 +26,7 @@ mod rules;
 mod sale;
 mod settings;
 mod stock;
+mod stopping;
 mod store;
 mod storm;
 mod strangers;
