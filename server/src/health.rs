@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -170,8 +171,10 @@ pub(crate) async fn watch_store(
         let mut seen = Seen::default();
         let mut retry = PROBE_RETRY.0;
         let mut before = Before::Unknown;
+        let mut outage = Outage::default();
         loop {
             let state = probe(&pool, config.durability, &identity, &before).await;
+            outage.note(&state);
             match &state {
                 Ok(fit) => before = Before::Fit(fit.run_id.clone()),
                 Err(Unfit::Away(_)) => {}
@@ -235,6 +238,26 @@ async fn look(pool: &Pool, durability: Durability, identity: &Identity, before: 
     }
     identity.set_version(&fit.version);
     Ok(fit)
+}
+
+/// An outage of the store: one line of the log at its start, and one at its end.
+#[derive(Default)]
+struct Outage(Option<Instant>);
+
+impl Outage {
+    fn note(&mut self, state: &Result<Fit, Unfit>) {
+        match (state, self.0) {
+            (Err(Unfit::Away(error)), None) => {
+                tracing::warn!(%error, "the store does not answer");
+                self.0 = Some(Instant::now());
+            }
+            (Ok(_) | Err(Unfit::Denied(_) | Unfit::Faults(_)), Some(began)) => {
+                tracing::info!(after_ms = began.elapsed().as_millis() as u64, "the store answers again");
+                self.0 = None;
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The store seen last, so that a new one is told once.

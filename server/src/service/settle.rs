@@ -19,6 +19,7 @@ use crate::{
         keys::PartitionKeys,
         lists::{self, Range},
     },
+    telemetry::limit::RECORD,
     witness::FencedPartition,
 };
 
@@ -68,6 +69,7 @@ impl Admin {
         let (outcome, sequence) = submit(lane, || Operation::EndSettlement { memo, key }, deadline).await?;
         let Outcome::Settlement { replayed } = outcome else { return Err(unexpected(&outcome)) };
         tracing::warn!(
+            target: RECORD,
             namespace = name.as_str(),
             partition,
             request_id = request_id.as_str(),

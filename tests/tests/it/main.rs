@@ -16,6 +16,7 @@ mod lists;
 mod lua;
 mod model;
 mod namespaces;
+mod outage;
 mod overload;
 mod parts;
 mod permissions;
