@@ -76,7 +76,7 @@ use crate::{
         Store,
         embedded::Embedded,
         error::StoreError,
-        pool::{Limits, Pool},
+        pool::{Handout, Limits, Pool},
     },
     tasks::{Task, Tasks},
     telemetry::{grpc::TraceLayer, metrics::Metrics},
@@ -198,8 +198,10 @@ async fn serve(
     let unusable = |error: StoreError| RunError::Store(error.to_string());
     let limits = Limits::from(&*config);
     let pool = Pool::new(&url, limits).map_err(unusable)?;
-    let store = |limits| pool.beside(limits).map(|pool| Arc::new(Store::new(pool))).map_err(unusable);
-    let (checkout, control, listing) = (store(limits)?, store(limits.control())?, store(limits.lists(&config))?);
+    let store = |limits, handout| pool.beside(limits, handout).map(|pool| Arc::new(Store::new(pool))).map_err(unusable);
+    let checkout = store(limits, Handout::Unchecked)?;
+    let (control, listing) =
+        (store(limits.control(), Handout::Checked)?, store(limits.lists(&config), Handout::Checked)?);
     let identity = Arc::clone(witnesses.identity());
     let hub = Arc::new(
         Hub::new(&pool, limits, WatchLimits::from(&*config), Arc::clone(&metrics), tasks.clone()).map_err(unusable)?,
