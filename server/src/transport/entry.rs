@@ -25,7 +25,9 @@ use tower_service::Service;
 use super::{
     ledger::{Ledger, Place},
     observer::Observer,
+    packed::Packing,
     peer::Peer,
+    refusals,
     requests::{Arriving, Bounds, Messages, Patience, Unread},
     responses::Answer,
     rpc::{Asked, Rpc},
@@ -92,21 +94,26 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
 
     fn call(&self, request: Request<Incoming>) -> Call<S::Future> {
         let rpc = Rpc::of(request.uri().path(), self.shared.max_request);
-        let (parts, mut body) = request.into_parts();
+        let (mut parts, mut body) = request.into_parts();
+        let packing = Packing::take_from(&mut parts.headers);
         let place = rpc.is_tracked.then(|| self.shared.responses.enter(&self.peer));
         if let Some(place) = &place {
             self.peer.add_starting(place.entry());
         }
         let observer = rpc.is_observer.then(|| Observer::new(&self.peer, &self.shared.draining));
+        let bounds = |max, is_list| Bounds { max, is_list, packing: packing.unwrap_or(Packing::Plain) };
         let take = |is_needed: bool, permits: &Arc<Semaphore>| {
             is_needed.then(|| Arc::clone(permits).try_acquire_owned()).transpose()
         };
         let permit = take(rpc.is_admin, &self.shared.admin_calls);
         let slot = take(rpc.is_health_watch, &self.shared.health_watches);
         let inner = match rpc.asked {
+            _ if !refusals::is_call(&parts) => Either::Right(Either::Left(ready(Ok(refusals::of_head(&parts))))),
+            Asked::Unknown => self.refuse(service::refusal(Reason::UnknownMethod)),
+            _ if packing.is_none() => self.refuse(refusals::of_encoding()),
             _ if permit.is_err() || slot.is_err() => self.refuse(service::refusal(Reason::Overloaded)),
             Asked::Message { max, is_list } => {
-                let mut arriving = Arriving::new(Bounds { max, is_list });
+                let mut arriving = Arriving::new(bounds(max, is_list), Arc::clone(&self.peer));
                 // Usually all of it came together with the head.
                 match arriving.poll(&mut body, &mut Context::from_waker(Waker::noop())) {
                     Poll::Ready(Ok(message)) => Either::Left(self.serve(parts, whole(message))),
@@ -119,12 +126,12 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
                     let patience = Patience { message: self.shared.request_timeout, pause: self.shared.stream_pause };
                     let waiting = self.shared.requests.enter(&self.peer);
                     self.peer.add_starting(waiting.entry());
-                    let messages = Messages::new(body, Bounds { max, is_list }, patience, waiting, permit);
+                    let messages =
+                        Messages::new(body, bounds(max, is_list), patience, waiting, permit, Arc::clone(&self.peer));
                     Either::Left(self.serve(parts, Body::new(messages)))
                 }
                 Err(_) => self.refuse(service::refusal(Reason::Overloaded)),
             },
-            Asked::Unknown => Either::Left(self.serve(parts, Body::empty())),
         };
         let is_served = matches!(inner, Either::Left(_));
         let earns = (is_served && self.peer.can_earn()).then(|| Arc::clone(&self.peer));
@@ -217,6 +224,8 @@ impl<F: Future<Output = Result<Response<Body>>>> Future for Call<F> {
         if let Some(peer) = this.earns.take() {
             peer.earn();
         }
+        let mut response = response;
+        refusals::complete(response.headers_mut());
         Poll::Ready(Ok(response.map(|body| match place {
             Some(place) => Answer::tracked(body, place, slot, observer),
             None => Answer::Plain(body),

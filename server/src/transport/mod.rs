@@ -8,6 +8,7 @@
 //!   strangers can make.
 //! - [`entry`][]: where a call comes in; [`rpc`][]: the bounds of each RPC.
 //! - [`observer`][]: calls that only watch.
+//! - [`refusals`][]: of calls that no service of ours refuses; [`packed`][]: messages that are compressed.
 //! - [`requests`][], [`responses`][]: bodies on their way in and out; [`ledger`][]: what of them may wait.
 
 use std::{
@@ -34,9 +35,11 @@ mod ledger;
 mod meter;
 mod observer;
 pub(crate) mod pace;
+mod packed;
 pub(crate) mod peer;
 pub(crate) mod places;
 mod rates;
+mod refusals;
 mod requests;
 mod responses;
 mod rpc;

@@ -123,6 +123,8 @@ pub(crate) struct Peer {
     /// Since when the socket takes nothing of what the server sends; 0: it does.
     write_since: AtomicU64,
     cuts: AtomicU32,
+    /// Microseconds of work by messages that were unpacked, and that the socket has not counted yet.
+    unpacking: AtomicU32,
     closed: AtomicU8,
     close: Notify,
     /// Of the call that was just handed to the service, until its task has started.
@@ -146,6 +148,7 @@ impl Peer {
             frame_since: AtomicU64::new(0),
             write_since: AtomicU64::new(0),
             cuts: AtomicU32::new(0),
+            unpacking: AtomicU32::new(0),
             closed: AtomicU8::new(0),
             close: Notify::new(),
             starting: Mutex::default(),
@@ -200,6 +203,21 @@ impl Peer {
     /// Whether it has credit for as many calls as one read may bring.
     pub(super) fn has_much_credit(&self) -> bool {
         self.credit.load(Ordering::Relaxed) >= MUCH_CREDIT
+    }
+
+    /// A message of it was unpacked, with so much work.
+    pub(super) fn note_unpacked(&self, work: u32) {
+        self.unpacking.fetch_add(work, Ordering::Relaxed);
+    }
+
+    /// A message of it was unpacked for nothing: it is a stranger's until its calls are answered again.
+    pub(super) fn lose_credit(&self) {
+        self.credit.store(0, Ordering::Relaxed);
+    }
+
+    /// The work by messages that were unpacked since the last look.
+    pub(super) fn take_unpacking(&self) -> u32 {
+        if self.unpacking.load(Ordering::Relaxed) == 0 { 0 } else { self.unpacking.swap(0, Ordering::Relaxed) }
     }
 
     /// Whether a service has answered a call of it.

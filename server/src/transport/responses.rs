@@ -12,7 +12,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Status, body::Body};
 
-use super::{ledger::Place, observer::Observer};
+use super::{ledger::Place, observer::Observer, refusals};
 
 /// The largest frame that is handed to the HTTP/2 library at once, in bytes. It is the largest that every peer takes.
 const PIECE: usize = 16 * 1_024;
@@ -87,7 +87,12 @@ impl Tracked {
             match ready!(self.poll_body(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.rest = data,
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    Err(mut trailers) => {
+                        if let Some(headers) = trailers.trailers_mut() {
+                            refusals::complete(headers);
+                        }
+                        return Poll::Ready(Some(Ok(trailers)));
+                    }
                 },
                 end => return Poll::Ready(end),
             }

@@ -37,3 +37,4 @@ mod telemetry;
 mod watch;
 mod watch_client;
 mod watch_numbers;
+mod wire;
