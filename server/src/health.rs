@@ -17,6 +17,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::config::{Config, Durability, RedisUrl};
+use crate::store::embedded::Trouble;
 use crate::store::error::StoreError;
 use crate::store::fitness::{self, Before, Fit, Unfit};
 use crate::store::identity::Identity;
@@ -156,6 +157,7 @@ pub(crate) async fn watch_store(
     identity: Arc<Identity>,
     health: Health,
     gate: Arc<StoreGate>,
+    mut trouble: Option<Trouble>,
     shutdown: CancellationToken,
 ) {
     let limits = Limits { size: 1, ..Limits::from(&*config) };
@@ -173,6 +175,17 @@ pub(crate) async fn watch_store(
         let mut before = Before::Unknown;
         let mut outage = Outage::default();
         loop {
+            if let Some(trouble) = &mut trouble {
+                let why = trouble.borrow_and_update().clone();
+                if let Some(why) = why {
+                    // Nothing is asked of it meanwhile: it is away, or takes no write.
+                    gate.close(Shut::Unusable(Arc::clone(&why)));
+                    health.set(STORE, Err(why.to_string())).await;
+                    retry = PROBE_RETRY.0;
+                    changed(Some(trouble)).await;
+                    continue;
+                }
+            }
             let state = probe(&pool, config.durability, &identity, &before).await;
             outage.note(&state);
             match &state {
@@ -209,12 +222,27 @@ pub(crate) async fn watch_store(
             }
             // Servers that lost one store together should not all come back in one moment.
             let share = rand::rng().random_range(0.75..1.0);
-            tokio::time::sleep(pause.mul_f64(share)).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause.mul_f64(share)) => {}
+                () = changed(trouble.as_mut()) => {}
+            }
         }
     };
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = watch => {}
+    }
+}
+
+/// Until there is another trouble, or none any more.
+async fn changed(trouble: Option<&mut Trouble>) {
+    let is_changed = match trouble {
+        Some(trouble) => trouble.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_changed {
+        // There is no supervisor, or it ends with the server.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -335,8 +363,15 @@ mod tests {
         let pool = Pool::new(embedded.url(), Limits::from(&*config)).unwrap();
         let (gate, shutdown) = (Arc::new(StoreGate::new()), CancellationToken::new());
         let health = Health::new(HealthReporter::new(), []).await;
-        let watch =
-            watch_store(embedded.url().clone(), config, Arc::default(), health.clone(), gate.clone(), shutdown.clone());
+        let watch = watch_store(
+            embedded.url().clone(),
+            config,
+            Arc::default(),
+            health.clone(),
+            gate.clone(),
+            None,
+            shutdown.clone(),
+        );
         let watch = tokio::spawn(watch);
         let until = async |ready: bool, open: bool, says: &str| {
             let wait = async {

@@ -74,7 +74,7 @@ use crate::{
     service::{Desk, admin::Admin, checkout::Checkout, watch::Events},
     store::{
         Store,
-        embedded::Embedded,
+        embedded::{Embedded, Trouble},
         error::StoreError,
         pool::{Handout, Limits, Pool},
     },
@@ -176,7 +176,8 @@ pub async fn run_with(
         }
     };
     let listeners = (listener, admin);
-    let result = serve(Arc::new(config), url, listeners, metrics, Arc::new(witnesses), &tasks, shutdown).await;
+    let store = (url, embedded.as_ref().map(Embedded::trouble));
+    let result = serve(Arc::new(config), store, listeners, metrics, Arc::new(witnesses), &tasks, shutdown).await;
     if let Some(child) = embedded {
         child.stop().await;
     }
@@ -188,7 +189,7 @@ pub async fn run_with(
 
 async fn serve(
     config: Arc<Config>,
-    url: config::RedisUrl,
+    (url, trouble): (config::RedisUrl, Option<Trouble>),
     (listener, admin): (TcpListener, TcpListener),
     metrics: Arc<Metrics>,
     witnesses: Arc<Witnesses>,
@@ -230,7 +231,8 @@ async fn serve(
         let (health, gate) = (health.clone(), Arc::clone(&gate));
         move || {
             let (config, identity) = (Arc::clone(&config), Arc::clone(&identity));
-            health::watch_store(url.clone(), config, identity, health.clone(), Arc::clone(&gate), stop.clone())
+            let (health, gate) = (health.clone(), Arc::clone(&gate));
+            health::watch_store(url.clone(), config, identity, health, gate, trouble.clone(), stop.clone())
         }
     });
     tasks.keep(Task::Sweeper, {

@@ -6,6 +6,7 @@ mod client;
 mod clock;
 mod crash;
 mod demo;
+mod embedded;
 mod expiry;
 mod fencing;
 mod gather;
