@@ -30,7 +30,7 @@ struct Space {
 
 impl Space {
     fn needed(self) -> u64 {
-        (self.total / ROOM_SHARE).min(MOST_ROOM).max(FULL)
+        (self.total / ROOM_SHARE).clamp(FULL, MOST_ROOM)
     }
 }
 
