@@ -22,6 +22,7 @@ use crate::store::error::StoreError;
 use crate::store::fitness::{self, Before, Fit, Unfit};
 use crate::store::identity::Identity;
 use crate::store::pool::{Limits, Pool};
+use crate::telemetry::limit::RECORD;
 
 /// The component that says whether the store can be used.
 const STORE: &str = "store";
@@ -67,8 +68,8 @@ impl Health {
             return;
         }
         match &state {
-            Ok(()) => tracing::info!(component, "well"),
-            Err(reason) => tracing::warn!(component, reason, "not well"),
+            Ok(()) => tracing::info!(target: RECORD, component, "well"),
+            Err(reason) => tracing::warn!(target: RECORD, component, reason, "not well"),
         }
         components.insert(component, state);
         self.report(components.values().all(Result::is_ok)).await;

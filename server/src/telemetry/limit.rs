@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const MOST_NAMESPACES: usize = 10_000;
 /// Bytes of an error that a summary quotes, at most.
 const MOST_ERROR: usize = 300;
-/// The target of lines that are records for an operator: each of them is written.
+/// The target of lines that are records for an operator, such as each change of the health: all of them are written.
 pub(crate) const RECORD: &str = "sentinel_server::record";
 
 /// What was written and left out. Clones share it.
