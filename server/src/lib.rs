@@ -255,8 +255,10 @@ async fn serve(
     });
 
     let port_metrics = metrics.transport();
-    // No call is taken any more.
-    let closing = CancellationToken::new();
+    // No call is taken any more: at the signal, unless there is a delay.
+    let closing = if config.drain_delay.is_zero() { shutdown.clone() } else { CancellationToken::new() };
+    // Connections end, and the watch of the health, which says before that it has turned.
+    let ending = CancellationToken::new();
     let desk = Desk::new(namespaces, gate, metrics, tasks.clone(), closing.clone());
     log_address("grpc", &listener);
     let max_request = config.max_request_bytes;
@@ -274,17 +276,18 @@ async fn serve(
     .prepare();
     let services = TraceLayer.layer(CatchLayer(tasks.clone()).layer(DirectLayer(checkout).layer(routes)));
     let limits = TransportLimits::from(&*config);
-    let server = transport::serve(listener, services, limits, port_metrics, closing.clone());
+    let server = transport::serve(listener, services, limits, port_metrics, ending.clone());
 
     // Health turns first, and load balancers get time to notice. Then no call is taken any more, and the grace begins, which
     // only calls that do work use.
     let drained = async {
         shutdown.cancelled().await;
         health.set_draining().await;
-        if tasks.fatal().is_none() {
+        if !closing.is_cancelled() && tasks.fatal().is_none() {
             tokio::time::sleep(config.drain_delay).await;
         }
         closing.cancel();
+        ending.cancel();
         tokio::time::sleep(config.drain_grace).await;
     };
     tokio::select! {
