@@ -138,6 +138,9 @@ catalogue! {
     RequestTooLarge "REQUEST_TOO_LARGE" ResourceExhausted Fix "the request has more bytes than its method allows: 262,144, or --max-request-bytes for Batch and ImportStock; or far more entries";
     RequestTooSlow "REQUEST_TOO_SLOW" ResourceExhausted Retry "the request did not arrive in full in time";
     MalformedRequest "MALFORMED_REQUEST" InvalidArgument Fix "the request is not one gRPC message";
+    UnknownMethod "UNKNOWN_METHOD" Unimplemented Fix "the server has no such method";
+    UnknownEncoding "UNKNOWN_ENCODING" Unimplemented Fix "the request is compressed in a way that the server does not know: it takes gzip, or no compression";
+    UnknownService "UNKNOWN_SERVICE" NotFound Fix "the health service or reflection does not know the name that it was given";
     Overloaded "OVERLOADED" ResourceExhausted Retry "shed before execution: too many calls wait";
     TooManyWatches "TOO_MANY_WATCHES" ResourceExhausted Retry "this server has as many streams, or watches as many namespaces or SKUs, as it may";
     WatchTooSlow "WATCH_TOO_SLOW" ResourceExhausted Retry "the stream was not read fast enough: call again with the last resume token";
@@ -194,6 +197,7 @@ fn code_name(code: Code) -> &'static str {
         Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
         Code::Unavailable => "UNAVAILABLE",
         Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::Unimplemented => "UNIMPLEMENTED",
         _ => "INTERNAL",
     }
 }

@@ -37,7 +37,7 @@ const MAX_HEAD: usize = 16 * 1_024;
 const SCRAPES: u64 = 50;
 const SCRAPES_BURST: Duration = Duration::from_secs(1);
 /// Longest wait for requests under way once the server stops, or the connection has lived its life.
-const STOP_LIMIT: Duration = Duration::from_secs(1);
+const STOP_LIMIT: Duration = Duration::from_millis(300);
 
 /// Serves on a copy of the listener, so that it can be served again where this one ends.
 pub(crate) async fn serve_again(

@@ -61,6 +61,11 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_DATA_DIR", default_value = "./sentinel-data", value_name = "FOLDER")]
     pub data_dir: PathBuf,
 
+    /// Memory that the Redis of --data-dir may take, in bytes, 8,388,608 to 1 TiB; without it half of what the machine has, or the
+    /// container. At it nothing new is held (STORE_FULL), and what is held can still be resolved
+    #[arg(long, env = "SENTINEL_EMBEDDED_MAX_MEMORY", value_name = "BYTES")]
+    pub embedded_max_memory: Option<u64>,
+
     /// What an answer OK promises: `fast` is applied in memory, `durable` is fsynced
     #[arg(long, env = "SENTINEL_DURABILITY", value_enum, default_value_t = Durability::Durable)]
     pub durability: Durability,
@@ -119,7 +124,7 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_DRAIN_DELAY", default_value = "0s", value_parser = duration, value_name = "DURATION")]
     pub drain_delay: Duration,
 
-    /// How long calls under way may take to end once the server is told to stop, 0s to 10m
+    /// How long calls under way may take to end once no call is taken any more, 0s to 10m; streams that only watch end at once
     #[arg(long, env = "SENTINEL_DRAIN_GRACE", default_value = "10s", value_parser = duration, value_name = "DURATION")]
     pub drain_grace: Duration,
 
@@ -335,6 +340,9 @@ impl Config {
 
         if let Some(threads) = self.threads {
             check.number("threads", threads, 1, 1_024);
+        }
+        if let Some(memory) = self.embedded_max_memory {
+            check.number("embedded-max-memory", memory, 8_388_608, 1 << 40);
         }
         check.number("pool-size", self.pool_size, 1, 1_024);
         check.number("audit-memory", self.audit_memory, 65_536, 17_179_869_184);

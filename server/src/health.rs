@@ -11,15 +11,18 @@ use std::time::Duration;
 
 use rand::Rng as _;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::config::{Config, Durability, RedisUrl};
+use crate::store::embedded::Trouble;
 use crate::store::error::StoreError;
 use crate::store::fitness::{self, Before, Fit, Unfit};
 use crate::store::identity::Identity;
 use crate::store::pool::{Limits, Pool};
+use crate::telemetry::limit::RECORD;
 
 /// The component that says whether the store can be used.
 const STORE: &str = "store";
@@ -65,8 +68,8 @@ impl Health {
             return;
         }
         match &state {
-            Ok(()) => tracing::info!(component, "well"),
-            Err(reason) => tracing::warn!(component, reason, "not well"),
+            Ok(()) => tracing::info!(target: RECORD, component, "well"),
+            Err(reason) => tracing::warn!(target: RECORD, component, reason, "not well"),
         }
         components.insert(component, state);
         self.report(components.values().all(Result::is_ok)).await;
@@ -155,6 +158,7 @@ pub(crate) async fn watch_store(
     identity: Arc<Identity>,
     health: Health,
     gate: Arc<StoreGate>,
+    mut trouble: Option<Trouble>,
     shutdown: CancellationToken,
 ) {
     let limits = Limits { size: 1, ..Limits::from(&*config) };
@@ -170,8 +174,21 @@ pub(crate) async fn watch_store(
         let mut seen = Seen::default();
         let mut retry = PROBE_RETRY.0;
         let mut before = Before::Unknown;
+        let mut outage = Outage::default();
         loop {
+            if let Some(trouble) = &mut trouble {
+                let why = trouble.borrow_and_update().clone();
+                if let Some(why) = why {
+                    // Nothing is asked of it meanwhile: it is away, or takes no write.
+                    gate.close(Shut::Unusable(Arc::clone(&why)));
+                    health.set(STORE, Err(why.to_string())).await;
+                    retry = PROBE_RETRY.0;
+                    changed(Some(trouble)).await;
+                    continue;
+                }
+            }
             let state = probe(&pool, config.durability, &identity, &before).await;
+            outage.note(&state);
             match &state {
                 Ok(fit) => before = Before::Fit(fit.run_id.clone()),
                 Err(Unfit::Away(_)) => {}
@@ -206,12 +223,27 @@ pub(crate) async fn watch_store(
             }
             // Servers that lost one store together should not all come back in one moment.
             let share = rand::rng().random_range(0.75..1.0);
-            tokio::time::sleep(pause.mul_f64(share)).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause.mul_f64(share)) => {}
+                () = changed(trouble.as_mut()) => {}
+            }
         }
     };
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = watch => {}
+    }
+}
+
+/// Until there is another trouble, or none any more.
+async fn changed(trouble: Option<&mut Trouble>) {
+    let is_changed = match trouble {
+        Some(trouble) => trouble.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_changed {
+        // There is no supervisor, or it ends with the server.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -235,6 +267,26 @@ async fn look(pool: &Pool, durability: Durability, identity: &Identity, before: 
     }
     identity.set_version(&fit.version);
     Ok(fit)
+}
+
+/// An outage of the store: one line of the log at its start, and one at its end.
+#[derive(Default)]
+struct Outage(Option<Instant>);
+
+impl Outage {
+    fn note(&mut self, state: &Result<Fit, Unfit>) {
+        match (state, self.0) {
+            (Err(Unfit::Away(error)), None) => {
+                tracing::warn!(%error, "the store does not answer");
+                self.0 = Some(Instant::now());
+            }
+            (Ok(_) | Err(Unfit::Denied(_) | Unfit::Faults(_)), Some(began)) => {
+                tracing::info!(after_ms = began.elapsed().as_millis() as u64, "the store answers again");
+                self.0 = None;
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The store seen last, so that a new one is told once.
@@ -312,8 +364,15 @@ mod tests {
         let pool = Pool::new(embedded.url(), Limits::from(&*config)).unwrap();
         let (gate, shutdown) = (Arc::new(StoreGate::new()), CancellationToken::new());
         let health = Health::new(HealthReporter::new(), []).await;
-        let watch =
-            watch_store(embedded.url().clone(), config, Arc::default(), health.clone(), gate.clone(), shutdown.clone());
+        let watch = watch_store(
+            embedded.url().clone(),
+            config,
+            Arc::default(),
+            health.clone(),
+            gate.clone(),
+            None,
+            shutdown.clone(),
+        );
         let watch = tokio::spawn(watch);
         let until = async |ready: bool, open: bool, says: &str| {
             let wait = async {

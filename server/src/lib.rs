@@ -74,9 +74,9 @@ use crate::{
     service::{Desk, admin::Admin, checkout::Checkout, watch::Events},
     store::{
         Store,
-        embedded::Embedded,
+        embedded::{Embedded, Trouble},
         error::StoreError,
-        pool::{Limits, Pool},
+        pool::{Handout, Limits, Pool},
     },
     tasks::{Task, Tasks},
     telemetry::{grpc::TraceLayer, metrics::Metrics},
@@ -176,7 +176,8 @@ pub async fn run_with(
         }
     };
     let listeners = (listener, admin);
-    let result = serve(Arc::new(config), url, listeners, metrics, Arc::new(witnesses), &tasks, shutdown).await;
+    let store = (url, embedded.as_ref().map(Embedded::trouble));
+    let result = serve(Arc::new(config), store, listeners, metrics, Arc::new(witnesses), &tasks, shutdown).await;
     if let Some(child) = embedded {
         child.stop().await;
     }
@@ -188,7 +189,7 @@ pub async fn run_with(
 
 async fn serve(
     config: Arc<Config>,
-    url: config::RedisUrl,
+    (url, trouble): (config::RedisUrl, Option<Trouble>),
     (listener, admin): (TcpListener, TcpListener),
     metrics: Arc<Metrics>,
     witnesses: Arc<Witnesses>,
@@ -198,8 +199,10 @@ async fn serve(
     let unusable = |error: StoreError| RunError::Store(error.to_string());
     let limits = Limits::from(&*config);
     let pool = Pool::new(&url, limits).map_err(unusable)?;
-    let store = |limits| pool.beside(limits).map(|pool| Arc::new(Store::new(pool))).map_err(unusable);
-    let (checkout, control, listing) = (store(limits)?, store(limits.control())?, store(limits.lists(&config))?);
+    let store = |limits, handout| pool.beside(limits, handout).map(|pool| Arc::new(Store::new(pool))).map_err(unusable);
+    let checkout = store(limits, Handout::Unchecked)?;
+    let (control, listing) =
+        (store(limits.control(), Handout::Checked)?, store(limits.lists(&config), Handout::Checked)?);
     let identity = Arc::clone(witnesses.identity());
     let hub = Arc::new(
         Hub::new(&pool, limits, WatchLimits::from(&*config), Arc::clone(&metrics), tasks.clone()).map_err(unusable)?,
@@ -228,7 +231,8 @@ async fn serve(
         let (health, gate) = (health.clone(), Arc::clone(&gate));
         move || {
             let (config, identity) = (Arc::clone(&config), Arc::clone(&identity));
-            health::watch_store(url.clone(), config, identity, health.clone(), Arc::clone(&gate), stop.clone())
+            let (health, gate) = (health.clone(), Arc::clone(&gate));
+            health::watch_store(url.clone(), config, identity, health, gate, trouble.clone(), stop.clone())
         }
     });
     tasks.keep(Task::Sweeper, {
@@ -253,6 +257,8 @@ async fn serve(
     let port_metrics = metrics.transport();
     // No call is taken any more: at the signal, unless there is a delay.
     let closing = if config.drain_delay.is_zero() { shutdown.clone() } else { CancellationToken::new() };
+    // Connections end, and the watch of the health, which says before that it has turned.
+    let ending = CancellationToken::new();
     let desk = Desk::new(namespaces, gate, metrics, tasks.clone(), closing.clone());
     log_address("grpc", &listener);
     let max_request = config.max_request_bytes;
@@ -270,10 +276,10 @@ async fn serve(
     .prepare();
     let services = TraceLayer.layer(CatchLayer(tasks.clone()).layer(DirectLayer(checkout).layer(routes)));
     let limits = TransportLimits::from(&*config);
-    let server = transport::serve(listener, services, limits, port_metrics, closing.clone());
+    let server = transport::serve(listener, services, limits, port_metrics, ending.clone());
 
     // Health turns first, and load balancers get time to notice. Then no call is taken any more, and the grace begins, which
-    // an idle connection can't stretch.
+    // only calls that do work use.
     let drained = async {
         shutdown.cancelled().await;
         health.set_draining().await;
@@ -281,6 +287,7 @@ async fn serve(
             tokio::time::sleep(config.drain_delay).await;
         }
         closing.cancel();
+        ending.cancel();
         tokio::time::sleep(config.drain_grace).await;
     };
     tokio::select! {

@@ -1,7 +1,7 @@
 //! What the server lets others see: logs, traces, metrics. It reads the configuration and the
 //! standard `OTEL_*` variables, and knows nothing of calls, lanes or the store.
 //!
-//! - `logs`: structured lines on standard error.
+//! - `logs`: structured lines on standard error; `limit`: how many of a kind.
 //! - `otlp`: traces to a collector, off by default, never in the way of a call.
 //! - `spans`: the spans that are exported, and their links.
 //! - `grpc`: the tower layer that makes a span of each call.
@@ -15,9 +15,11 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::limit::Limit;
 use crate::config::Config;
 
 pub(crate) mod grpc;
+pub(crate) mod limit;
 mod logs;
 pub(crate) mod metrics;
 mod otlp;
@@ -33,6 +35,7 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 #[must_use = "spans are lost without a shutdown"]
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
+    limit: Limit,
 }
 
 /// Logs or traces could not be set up.
@@ -49,6 +52,7 @@ pub struct TelemetryError {
 /// A log filter that does not parse, or a process that has a subscriber already. Traces that
 /// cannot be exported are said in the log and are no reason not to serve.
 pub fn init(config: &Config) -> Result<Telemetry, TelemetryError> {
+    let limit = Limit::default();
     let filter =
         logs::filter(&config.log).map_err(|error| TelemetryError { what: "the log", why: error.to_string() })?;
     let (provider, complaint) = match otlp::provider() {
@@ -58,25 +62,28 @@ pub fn init(config: &Config) -> Result<Telemetry, TelemetryError> {
 
     // Each layer has its own filter: without a collector nobody wants the spans of
     // `spans::TARGET`, and tracing then skips them at the price of one load.
-    let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = vec![logs::layer(config.log_format, filter)];
+    let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> =
+        vec![logs::layer(config.log_format, filter, limit.clone())];
     layers.extend(provider.as_ref().map(otlp::layer));
     tracing_subscriber::registry()
         .with(layers)
         .try_init()
         .map_err(|error| TelemetryError { what: "the log", why: error.to_string() })?;
     panics::install();
+    tokio::spawn(limit.clone().summarize());
 
     if let Some(why) = complaint {
         tracing::error!(error = why, "traces are not exported");
     } else if provider.is_some() {
         tracing::info!("traces are exported by otlp");
     }
-    Ok(Telemetry { provider })
+    Ok(Telemetry { provider, limit })
 }
 
 impl Telemetry {
     /// Sends the spans that are still queued, for two seconds at most.
     pub async fn shutdown(self) {
+        self.limit.end();
         let Some(provider) = self.provider else {
             return;
         };

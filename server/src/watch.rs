@@ -38,7 +38,7 @@ use crate::{
     store::{
         Store,
         error::StoreError,
-        pool::{Limits, Pool},
+        pool::{Handout, Limits, Pool},
     },
     tasks::{Task, Tasks},
     telemetry::metrics::Metrics,
@@ -185,7 +185,7 @@ impl Hub {
         // The reader lets the store wait for news.
         let limits = Limits { size: watches.namespaces + CATCHING_UP, reply: limits.reply + feed::WAIT, ..limits };
         Ok(Self {
-            store: Arc::new(Store::new(beside.beside(limits)?)),
+            store: Arc::new(Store::new(beside.beside(limits, Handout::Checked)?)),
             limits: watches,
             metrics,
             tasks,

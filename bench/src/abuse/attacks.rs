@@ -116,6 +116,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("promised-lengths-over-limit", |a| Box::pin(bodies::promised_over_limit(a))),
     Attack::new("promised-lengths-many", |a| Box::pin(bodies::promised_by_many(a))).in_short(),
     Attack::new("refused-calls", |a| Box::pin(bodies::refused(a))).in_short(),
+    Attack::new("gzip-bombs", |a| Box::pin(bodies::gzip_bombs(a))).in_short(),
     Attack::new("unended-reserve", |a| Box::pin(bodies::unended(a, bodies::RESERVE))).in_short(),
     Attack::new("unended-batch", |a| Box::pin(bodies::unended(a, bodies::BATCH))),
     Attack::new("full-windows", |a| Box::pin(bodies::full_windows(a))).in_short(),

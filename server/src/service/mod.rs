@@ -266,6 +266,11 @@ pub(crate) fn refusal(reason: Reason) -> Status {
     Failure::new(reason).into()
 }
 
+/// The same, with what is known beyond the reason's meaning.
+pub(crate) fn refusal_because(reason: Reason, why: &str) -> Status {
+    Failure::new(reason).because(why).into()
+}
+
 /// The refusal of a call that has met a defect.
 pub(crate) fn defect(why: &str) -> Status {
     Failure::new(Reason::Internal).because(why).into()

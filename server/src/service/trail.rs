@@ -8,6 +8,7 @@ use tonic::Request;
 use crate::{
     domain::{NamespaceName, Stock},
     store::wire::NamespaceConfig,
+    telemetry::limit::RECORD,
 };
 
 /// The longest text of one field of a line, in bytes; the rest is cut off.
@@ -26,7 +27,8 @@ pub(super) struct Caller {
 
 impl Caller {
     pub(super) fn of<T>(request: &Request<T>) -> Self {
-        let address = request.extensions().get::<CallerAddress>().map(|address| address.0.to_string());
+        let address = request.extensions().get::<Option<CallerAddress>>().copied().flatten();
+        let address = address.map(|address| address.0.to_string());
         let user_agent = request.metadata().get("user-agent").and_then(|agent| agent.to_str().ok());
         Self { address: address.unwrap_or_default(), user_agent: cut(user_agent.unwrap_or_default().to_owned()) }
     }
@@ -35,7 +37,7 @@ impl Caller {
     pub(super) fn changed(&self, call: &'static str, namespace: &NamespaceName, change: Change<'_>) {
         let Change { sku, request_id, before, after } = change;
         tracing::info!(
-            target: "sentinel_server::trail",
+            target: RECORD,
             call,
             namespace = namespace.as_str(),
             sku,

@@ -9,11 +9,13 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::process::Child;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,9 +23,12 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, RedisUrl};
 use crate::tasks::{Task, Tasks};
 
+mod disk;
 mod folder;
+mod memory;
 mod process;
 
+use disk::Disk;
 use folder::Folder;
 use process::Program;
 
@@ -35,6 +40,9 @@ const START_POLL: Duration = Duration::from_millis(10);
 
 /// First and longest pause before a child that died is started again.
 const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Pause between two looks at the disk.
+const DISK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A child that lived this long has its next restart at the first pause again.
 const STEADY: Duration = Duration::from_secs(30);
@@ -90,10 +98,14 @@ fn pid(holder: Option<u32>) -> String {
     holder.map_or_else(String::new, |pid| format!(" (process {pid})"))
 }
 
+/// What keeps the store from working, for people; `None`: nothing that the supervisor knows of.
+pub(crate) type Trouble = watch::Receiver<Option<Arc<str>>>;
+
 /// A running child and its supervisor. Dropped without [`Embedded::stop`], it is stopped too, but
 /// nobody waits for it.
 pub(crate) struct Embedded {
     url: RedisUrl,
+    trouble: Trouble,
     stopping: CancellationToken,
     supervisor: Option<JoinHandle<()>>,
 }
@@ -101,13 +113,17 @@ pub(crate) struct Embedded {
 impl Embedded {
     /// Starts a child and waits until it answers.
     pub(crate) async fn start(config: &Config, tasks: &Tasks) -> Result<Embedded, EmbeddedError> {
-        let program = Program::find(config.durability).ok_or(EmbeddedError::NoProgram)?;
+        let max_memory = config.embedded_max_memory.or_else(memory::default_limit);
+        let program = Program::find(config.durability, max_memory).ok_or(EmbeddedError::NoProgram)?;
         let folder = Folder::open(&config.data_dir)?;
         let lock = folder.lock_redis(STOP_LIMIT).await?;
         let url = RedisUrl::unix(&folder.socket);
+        let (trouble, known) = watch::channel(None);
         let mut supervisor = Supervisor {
             program,
+            disk: Disk::of(&folder.path),
             folder,
+            trouble,
             lock,
             child: None,
             started: Instant::now(),
@@ -118,12 +134,17 @@ impl Embedded {
 
         let stopping = supervisor.stopping.clone();
         let supervisor = tasks.spawn_vital(Task::EmbeddedRedis, stopping.clone(), supervisor.run());
-        Ok(Embedded { url, stopping, supervisor: Some(supervisor) })
+        Ok(Embedded { url, trouble: known, stopping, supervisor: Some(supervisor) })
     }
 
     /// Where it listens.
     pub(crate) fn url(&self) -> &RedisUrl {
         &self.url
+    }
+
+    /// What keeps it from working.
+    pub(crate) fn trouble(&self) -> Trouble {
+        self.trouble.clone()
     }
 
     /// Stops the child; bounded, for it is killed if need be.
@@ -147,6 +168,8 @@ impl Drop for Embedded {
 struct Supervisor {
     program: Program,
     folder: Folder,
+    disk: Disk,
+    trouble: watch::Sender<Option<Arc<str>>>,
     /// `redis.lock`, shared with every child.
     lock: File,
     child: Option<Child>,
@@ -199,7 +222,7 @@ impl Supervisor {
     }
 
     fn said_last(&self, status: ExitStatus) -> String {
-        let full = if self.folder.is_full() { "the disk is full; " } else { "" };
+        let full = self.disk.full().map_or_else(String::new, |full| format!("{full}; "));
         format!("{full}{status}; its last words: {}", self.folder.last_words())
     }
 
@@ -211,7 +234,12 @@ impl Supervisor {
             tokio::select! {
                 () = stopping.cancelled() => break,
                 why = self.death() => tracing::error!(why, pause = ?pause, "redis died and is started again"),
+                () = sleep(DISK_INTERVAL) => {
+                    self.look_at_disk();
+                    continue;
+                }
             }
+            self.look_at_disk();
             if self.started.elapsed() >= STEADY {
                 pause = RESTART_PAUSE.0;
             }
@@ -220,11 +248,39 @@ impl Supervisor {
                 () = sleep(pause) => {}
             }
             pause = (pause * 2).min(RESTART_PAUSE.1);
+            // On a full disk it would die of its first write again.
+            while self.look_at_disk() {
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = sleep(DISK_INTERVAL) => {}
+                }
+            }
             if let Err(error) = self.spawn() {
                 tracing::error!(%error, "redis could not be started");
             }
         }
         self.stop_child().await;
+    }
+
+    /// Notes whether the disk is full. One that was full is so until there is room to go on.
+    fn look_at_disk(&self) -> bool {
+        let was_full = self.trouble.borrow().is_some();
+        let full = if was_full { self.disk.short_of_room() } else { self.disk.full() };
+        match &full {
+            Some(why) if !was_full => tracing::error!(why, "the store can't write"),
+            None if was_full => tracing::info!("the disk of the data folder has room again"),
+            _ => {}
+        }
+        let full: Option<Arc<str>> = full.map(Arc::from);
+        // The numbers in it change all the time.
+        self.trouble.send_if_modified(|trouble| {
+            let is_other = trouble.is_some() != full.is_some();
+            if is_other {
+                *trouble = full.clone();
+            }
+            is_other
+        });
+        full.is_some()
     }
 
     /// Waits until there is no child, and says why. Can be dropped and called again.

@@ -63,6 +63,15 @@ impl From<&Config> for Limits {
     }
 }
 
+/// What is known of an idle connection that a pool hands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handout {
+    /// That it was in order when it was used last: for batches, which are sent again under their identity.
+    Unchecked,
+    /// That Redis has just answered on it: for reads, which have no second attempt.
+    Checked,
+}
+
 /// A pool of connections. Opens none until one is asked for.
 #[derive(Clone)]
 pub(crate) struct Pool {
@@ -89,22 +98,22 @@ impl Peer {
 
 impl Pool {
     pub(crate) fn new(url: &RedisUrl, limits: Limits) -> Result<Pool, StoreError> {
-        Pool::to(Peer::default(), url, limits)
+        Pool::to(Peer::default(), url, limits, Handout::Unchecked)
     }
 
     /// Another pool that leads to the same Redis: a peer that one of them finds dead is dead for both.
-    pub(crate) fn beside(&self, limits: Limits) -> Result<Pool, StoreError> {
-        Pool::to(self.peer.clone(), &self.url, limits)
+    pub(crate) fn beside(&self, limits: Limits, handout: Handout) -> Result<Pool, StoreError> {
+        Pool::to(self.peer.clone(), &self.url, limits, handout)
     }
 
-    fn to(peer: Peer, url: &RedisUrl, limits: Limits) -> Result<Pool, StoreError> {
+    fn to(peer: Peer, url: &RedisUrl, limits: Limits, handout: Handout) -> Result<Pool, StoreError> {
         let info = connection_info(url)?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(limits.connect))
             .set_response_timeout(Some(limits.reply));
         let manager = deadpool_redis::Manager::new_with_config(info, config)
             .map_err(|error| StoreError::from_redis(&error, false))?;
-        let inner = managed::Pool::builder(Manager { inner: manager, peer: peer.clone() })
+        let inner = managed::Pool::builder(Manager { inner: manager, peer: peer.clone(), handout })
             .max_size(limits.size)
             .wait_timeout(Some(limits.wait))
             .create_timeout(Some(limits.connect + limits.reply))
@@ -219,12 +228,13 @@ impl Drop for Connection {
     }
 }
 
-/// Opens connections as `deadpool_redis` does, and hands them out without its UNWATCH and PING:
+/// Opens connections as `deadpool_redis` does, and hands those for batches out without its UNWATCH and PING:
 /// they cost a round trip per batch and prove nothing about the next moment. A batch finds out by
 /// itself, and is sent again under its identity.
 struct Manager {
     inner: deadpool_redis::Manager,
     peer: Peer,
+    handout: Handout,
 }
 
 impl managed::Manager for Manager {
@@ -245,7 +255,26 @@ impl managed::Manager for Manager {
     }
 
     async fn recycle(&self, link: &mut Link, _: &Metrics) -> RecycleResult<RedisError> {
-        if link.number == self.peer.number() { Ok(()) } else { Err(RecycleError::message("the peer is gone")) }
+        if link.number != self.peer.number() {
+            return Err(RecycleError::message("the peer is gone"));
+        }
+        if self.handout == Handout::Unchecked {
+            return Ok(());
+        }
+        // A command that the script needs too: PING may not be permitted.
+        let failure = match link.connection.send_packed_command(&cmd("TIME")).await {
+            Ok(Value::ServerError(error)) => RedisError::from(error),
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        // An error reply, a missing permission among them, is a reply: what comes next meets it too.
+        if !error::ends_connection(&failure) {
+            return Ok(());
+        }
+        if error::ends_peer(&failure) {
+            link.peer.note_gone(link.number);
+        }
+        Err(RecycleError::Backend(failure))
     }
 }
 
@@ -350,7 +379,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_peer_that_one_pool_finds_dead_is_dead_for_all() {
         let (folder, embedded, pool) = start(2).await;
-        let beside = pool.beside(Limits { size: 2, wait: REPLY, connect: REPLY, reply: REPLY }).unwrap();
+        let beside =
+            pool.beside(Limits { size: 2, wait: REPLY, connect: REPLY, reply: REPLY }, Handout::Unchecked).unwrap();
         assert_eq!(echo(&pool, "one").await, bulk("one"));
         assert_eq!(echo(&beside, "other").await, bulk("other"));
         embedded.stop().await;
@@ -359,6 +389,19 @@ mod tests {
         assert_eq!(echo(&pool, "gone").await.unwrap_err().kind(), "unknown");
         assert_eq!(echo(&beside, "again").await, bulk("again"));
         assert_eq!(echo(&pool, "again").await, bulk("again"));
+        embedded.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_checked_pool_hands_out_no_dead_connection() {
+        let (folder, embedded, pool) = start(2).await;
+        let limits = Limits { size: 2, wait: REPLY, connect: REPLY, reply: REPLY };
+        let checked = pool.beside(limits, Handout::Checked).unwrap();
+        assert_eq!(echo(&checked, "one").await, bulk("one"));
+        embedded.stop().await;
+        let config = Config { data_dir: folder.path().to_path_buf(), ..Config::default() };
+        let embedded = Embedded::start(&config, &Tasks::alone()).await.unwrap();
+        assert_eq!(echo(&checked, "again").await, bulk("again"));
         embedded.stop().await;
     }
 

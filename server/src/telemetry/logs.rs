@@ -11,7 +11,10 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::{Filter, Layer};
 use tracing_subscriber::registry::Registry;
 
-use super::spans;
+use super::{
+    limit::{Limit, Limited},
+    spans,
+};
 use crate::config::LogFormat;
 
 /// What is logged: these directives, and never the spans that are made for export.
@@ -20,10 +23,11 @@ pub(super) fn filter(directives: &str) -> Result<impl Filter<Registry> + Send + 
     Ok(FilterFn::new(|metadata| metadata.target() != spans::TARGET).and(logged))
 }
 
-/// The layer that writes the log.
+/// The layer that writes the log, of each kind of line a few.
 pub(super) fn layer(
     format: LogFormat,
     filter: impl Filter<Registry> + Send + Sync + 'static,
+    limit: Limit,
 ) -> Box<dyn Layer<Registry> + Send + Sync> {
     let terminal = io::stderr().is_terminal();
     let human = match format {
@@ -33,14 +37,14 @@ pub(super) fn layer(
     };
     if human {
         let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        tracing_subscriber::fmt::layer()
+        let lines = tracing_subscriber::fmt::layer()
             .with_ansi(colours)
             .fmt_fields(debug_fn(field).delimited(" "))
-            .with_writer(io::stderr)
-            .with_filter(filter)
-            .boxed()
+            .with_writer(io::stderr);
+        Limited::new(limit, lines).with_filter(filter).boxed()
     } else {
-        tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr).with_filter(filter).boxed()
+        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr);
+        Limited::new(limit, lines).with_filter(filter).boxed()
     }
 }
 
@@ -114,7 +118,7 @@ mod tests {
     #[test]
     fn spans_for_export_are_free_while_nobody_exports() {
         let log = filter("trace").unwrap();
-        let layers = vec![layer(LogFormat::Json, log)];
+        let layers = vec![layer(LogFormat::Json, log, Limit::default())];
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layers), || {
             assert!(spans::call_span("Service", "Method").is_disabled());
             assert!(!tracing::info_span!("other").is_disabled());

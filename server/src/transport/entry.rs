@@ -4,6 +4,7 @@
 use std::{
     convert::Infallible,
     future::{Ready, ready},
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -18,17 +19,21 @@ use hyper::body::Incoming;
 use inventory_sentinel::Reason;
 use pin_project_lite::pin_project;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower_service::Service;
 
 use super::{
     ledger::{Ledger, Place},
+    observer::Observer,
+    packed::Packing,
     peer::Peer,
+    refusals,
     requests::{Arriving, Bounds, Messages, Patience, Unread},
     responses::Answer,
     rpc::{Asked, Rpc},
 };
-use crate::service;
+use crate::service::{self, trail::CallerAddress};
 
 /// What the calls of all connections share.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ pub(super) struct Shared {
     pub(super) admin_calls: Arc<Semaphore>,
     /// Streams of the health service that may be open.
     pub(super) health_watches: Arc<Semaphore>,
+    /// Ends the calls that only watch.
+    pub(super) draining: CancellationToken,
     pub(super) requests: Arc<Ledger>,
     pub(super) responses: Arc<Ledger>,
 }
@@ -53,13 +60,15 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Entrance<S> {
     service: S,
+    /// Where the connection comes from, as far as the system says.
+    address: Option<SocketAddr>,
     peer: Arc<Peer>,
     shared: Arc<Shared>,
 }
 
 impl<S> Entrance<S> {
-    pub(super) fn new(service: S, peer: Arc<Peer>, shared: Arc<Shared>) -> Self {
-        Self { service, peer, shared }
+    pub(super) fn new(service: S, address: Option<SocketAddr>, peer: Arc<Peer>, shared: Arc<Shared>) -> Self {
+        Self { service, address, peer, shared }
     }
 }
 
@@ -88,20 +97,30 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
 
     fn call(&self, request: Request<Incoming>) -> Call<S::Future> {
         let rpc = Rpc::of(request.uri().path(), self.shared.max_request);
-        let (parts, mut body) = request.into_parts();
+        let (mut parts, mut body) = request.into_parts();
+        let packing = Packing::take_from(&mut parts.headers);
+        // The trail of changes names the caller.
+        if rpc.is_admin || matches!(rpc.asked, Asked::Stream { .. }) {
+            parts.extensions.insert(self.address.map(CallerAddress));
+        }
         let place = rpc.is_tracked.then(|| self.shared.responses.enter(&self.peer));
         if let Some(place) = &place {
             self.peer.add_starting(place.entry());
         }
+        let observer = rpc.is_observer.then(|| Observer::new(&self.peer, &self.shared.draining));
+        let bounds = |max, is_list| Bounds { max, is_list, packing: packing.unwrap_or(Packing::Plain) };
         let take = |is_needed: bool, permits: &Arc<Semaphore>| {
             is_needed.then(|| Arc::clone(permits).try_acquire_owned()).transpose()
         };
         let permit = take(rpc.is_admin, &self.shared.admin_calls);
         let slot = take(rpc.is_health_watch, &self.shared.health_watches);
         let inner = match rpc.asked {
+            _ if !refusals::is_call(&parts) => Either::Right(Either::Left(ready(Ok(refusals::of_head(&parts))))),
+            Asked::Unknown => self.refuse(service::refusal(Reason::UnknownMethod)),
+            _ if packing.is_none() => self.refuse(refusals::of_encoding()),
             _ if permit.is_err() || slot.is_err() => self.refuse(service::refusal(Reason::Overloaded)),
             Asked::Message { max, is_list } => {
-                let mut arriving = Arriving::new(Bounds { max, is_list });
+                let mut arriving = Arriving::new(bounds(max, is_list), Arc::clone(&self.peer));
                 // Usually all of it came together with the head.
                 match arriving.poll(&mut body, &mut Context::from_waker(Waker::noop())) {
                     Poll::Ready(Ok(message)) => Either::Left(self.serve(parts, whole(message))),
@@ -114,16 +133,16 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
                     let patience = Patience { message: self.shared.request_timeout, pause: self.shared.stream_pause };
                     let waiting = self.shared.requests.enter(&self.peer);
                     self.peer.add_starting(waiting.entry());
-                    let messages = Messages::new(body, Bounds { max, is_list }, patience, waiting, permit);
+                    let messages =
+                        Messages::new(body, bounds(max, is_list), patience, waiting, permit, Arc::clone(&self.peer));
                     Either::Left(self.serve(parts, Body::new(messages)))
                 }
                 Err(_) => self.refuse(service::refusal(Reason::Overloaded)),
             },
-            Asked::Unknown => Either::Left(self.serve(parts, Body::empty())),
         };
         let is_served = matches!(inner, Either::Left(_));
         let earns = (is_served && self.peer.can_earn()).then(|| Arc::clone(&self.peer));
-        Call { inner, place, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), earns }
+        Call { inner, place, observer, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), earns }
     }
 }
 
@@ -184,6 +203,8 @@ pin_project! {
         #[pin]
         inner: Inner<F>,
         place: Option<Place>,
+        // If it only watches.
+        observer: Option<Observer>,
         // Until the answer is there, not until it is read.
         _permit: Option<OwnedSemaphorePermit>,
         // As long as the stream is open.
@@ -198,13 +219,22 @@ impl<F: Future<Output = Result<Response<Body>>>> Future for Call<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = std::task::ready!(this.inner.poll(cx))?;
-        let (place, slot) = (this.place.take(), this.slot.take());
+        let response = match this.inner.poll(cx)? {
+            Poll::Ready(response) => response,
+            // Its start may wait for the store.
+            Poll::Pending => match this.observer.as_mut().map(|observer| observer.poll_end(cx)) {
+                Some(Poll::Ready(end)) => end.into_http(),
+                _ => return Poll::Pending,
+            },
+        };
+        let (place, slot, observer) = (this.place.take(), this.slot.take(), this.observer.take());
         if let Some(peer) = this.earns.take() {
             peer.earn();
         }
+        let mut response = response;
+        refusals::complete(response.headers_mut());
         Poll::Ready(Ok(response.map(|body| match place {
-            Some(place) => Answer::tracked(body, place, slot),
+            Some(place) => Answer::tracked(body, place, slot, observer),
             None => Answer::Plain(body),
         })))
     }

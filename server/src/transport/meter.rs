@@ -96,6 +96,7 @@ impl<S: AsyncRead> Metered<S> {
             work = work.saturating_add(cost.work);
             is_allowed = is_allowed && self.allowance.take(cost);
         });
+        work = work.saturating_add(self.peer.take_unpacking());
         self.turn = self.turn.saturating_add(work);
         // The credit comes first: a stranger spends what it has, too.
         let is_strange = !self.peer.spend(calls) || !self.peer.is_proven() || suspects > MANY_SUSPECTS;

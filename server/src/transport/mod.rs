@@ -7,6 +7,8 @@
 //! - [`meter`][], [`rates`][]: its socket, which counts frames; how many of a kind are allowed. [`pace`][]: how much work
 //!   strangers can make.
 //! - [`entry`][]: where a call comes in; [`rpc`][]: the bounds of each RPC.
+//! - [`observer`][]: calls that only watch.
+//! - [`refusals`][]: of calls that no service of ours refuses; [`packed`][]: messages that are compressed.
 //! - [`requests`][], [`responses`][]: bodies on their way in and out; [`ledger`][]: what of them may wait.
 
 use std::{
@@ -31,10 +33,13 @@ pub(crate) mod accept;
 mod entry;
 mod ledger;
 mod meter;
+mod observer;
 pub(crate) mod pace;
+mod packed;
 pub(crate) mod peer;
 pub(crate) mod places;
 mod rates;
+mod refusals;
 mod requests;
 mod responses;
 mod rpc;
@@ -67,7 +72,7 @@ const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(2);
 /// For how long a rest is made up for at once: of connections that are accepted, and of the work of strangers.
 const ACCEPT_BURST: Duration = Duration::from_millis(50);
 const STRANGERS_BURST: Duration = Duration::from_millis(20);
-/// How long a connection without a call may take to end after it was asked to.
+/// How long a connection may take to end after a GOAWAY, unless it has a call that does work.
 const GOODBYE: Duration = Duration::from_millis(500);
 
 /// What the transport allows. Each is a flag of the server, with its unit and default.
@@ -117,7 +122,7 @@ impl From<&Config> for TransportLimits {
     }
 }
 
-/// Serves on this listener until the shutdown, and then until the last call has ended.
+/// Serves on this listener until the shutdown, and then until the last call has ended that does not only watch.
 pub(crate) async fn serve<S: Services>(
     listener: TcpListener,
     services: S,
@@ -138,6 +143,7 @@ pub(crate) async fn serve<S: Services>(
         admin_calls: Arc::new(Semaphore::new(limits.admin_calls)),
         // A client watches once for each connection.
         health_watches: Arc::new(Semaphore::new(limits.connections)),
+        draining: shutdown.clone(),
         requests: ledger(
             limits.request_budget,
             limits.unfinished,
@@ -220,8 +226,9 @@ impl<S: Services> Port<S> {
         place: places::Place,
     ) -> impl Future<Output = ()> + Send + use<S> {
         let peer = place.peer();
+        let address = stream.peer_addr().ok();
         let socket = TokioIo::new(Metered::new(stream, Arc::clone(&peer), self.limits.rates, Arc::clone(&self.pace)));
-        let entrance = Entrance::new(self.services.clone(), Arc::clone(&peer), Arc::clone(&self.shared));
+        let entrance = Entrance::new(self.services.clone(), address, Arc::clone(&peer), Arc::clone(&self.shared));
         let connection = builder(&self.limits, Arc::clone(&peer)).serve_connection(socket, entrance);
         let metrics = self.metrics.clone();
         async move {
@@ -241,7 +248,7 @@ impl<S: Services> Port<S> {
                     connection.as_mut().graceful_shutdown();
                     loop {
                         match tokio::time::timeout(GOODBYE, connection.as_mut()).await {
-                            Err(_) if peer.idle_since().is_none() && peer.closed().is_none() => {}
+                            Err(_) if peer.has_work() && peer.closed().is_none() => {}
                             _ => break,
                         }
                     }

@@ -108,6 +108,8 @@ pub(crate) struct Peer {
     opened: u64,
     /// Calls whose task runs.
     calls: AtomicU32,
+    /// Of these, those that only watch.
+    watches: AtomicU32,
     /// Since when it has none.
     idle_since: AtomicU64,
     has_called: AtomicBool,
@@ -121,6 +123,8 @@ pub(crate) struct Peer {
     /// Since when the socket takes nothing of what the server sends; 0: it does.
     write_since: AtomicU64,
     cuts: AtomicU32,
+    /// Microseconds of work by messages that were unpacked, and that the socket has not counted yet.
+    unpacking: AtomicU32,
     closed: AtomicU8,
     close: Notify,
     /// Of the call that was just handed to the service, until its task has started.
@@ -135,6 +139,7 @@ impl Peer {
             clock,
             opened: now,
             calls: AtomicU32::new(0),
+            watches: AtomicU32::new(0),
             idle_since: AtomicU64::new(now),
             has_called: AtomicBool::new(false),
             has_shaken_hands: AtomicBool::new(false),
@@ -143,6 +148,7 @@ impl Peer {
             frame_since: AtomicU64::new(0),
             write_since: AtomicU64::new(0),
             cuts: AtomicU32::new(0),
+            unpacking: AtomicU32::new(0),
             closed: AtomicU8::new(0),
             close: Notify::new(),
             starting: Mutex::default(),
@@ -160,6 +166,20 @@ impl Peer {
         if self.calls.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.idle_since.store(self.clock.now(), Ordering::Relaxed);
         }
+    }
+
+    /// A call that only watches has come.
+    pub(super) fn begin_watch(&self) {
+        self.watches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_watch(&self) {
+        self.watches.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether a call is open that does not only watch.
+    pub(super) fn has_work(&self) -> bool {
+        self.calls.load(Ordering::Relaxed) > self.watches.load(Ordering::Relaxed)
     }
 
     /// A service has answered a call.
@@ -183,6 +203,21 @@ impl Peer {
     /// Whether it has credit for as many calls as one read may bring.
     pub(super) fn has_much_credit(&self) -> bool {
         self.credit.load(Ordering::Relaxed) >= MUCH_CREDIT
+    }
+
+    /// A message of it was unpacked, with so much work.
+    pub(super) fn note_unpacked(&self, work: u32) {
+        self.unpacking.fetch_add(work, Ordering::Relaxed);
+    }
+
+    /// A message of it was unpacked for nothing: it is a stranger's until its calls are answered again.
+    pub(super) fn lose_credit(&self) {
+        self.credit.store(0, Ordering::Relaxed);
+    }
+
+    /// The work by messages that were unpacked since the last look.
+    pub(super) fn take_unpacking(&self) -> u32 {
+        if self.unpacking.load(Ordering::Relaxed) == 0 { 0 } else { self.unpacking.swap(0, Ordering::Relaxed) }
     }
 
     /// Whether a service has answered a call of it.

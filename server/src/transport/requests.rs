@@ -3,6 +3,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -13,11 +14,16 @@ use inventory_sentinel::Reason;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
-use super::{ledger::Place, rpc};
+use super::{
+    ledger::Place,
+    packed::{self, Packing},
+    peer::Peer,
+    rpc,
+};
 use crate::service;
 
 /// Length of what stands before each gRPC message: a flag, and the message's length as four bytes.
-const PREFIX: usize = 5;
+pub(super) const PREFIX: usize = 5;
 
 /// Bytes of a list that have come when its entries are counted for the first time.
 const EARLY_CHECK: usize = 8 * 1_024;
@@ -54,6 +60,8 @@ pub(super) struct Bounds {
     pub(super) max: usize,
     /// Whether its entries are counted.
     pub(super) is_list: bool,
+    /// How it comes.
+    pub(super) packing: Packing,
 }
 
 impl Bounds {
@@ -63,22 +71,41 @@ impl Bounds {
         else {
             return Ok(None);
         };
-        if *flag > 1 {
-            return Err(Unread::Malformed);
-        }
+        let max = match (*flag, self.packing) {
+            (0, _) => self.max,
+            (1, Packing::Gzip) => packed::most_packed(self.max),
+            _ => return Err(Unread::Malformed),
+        };
         let length = u32::from_be_bytes(*length) as usize;
-        if length > self.max { Err(Unread::TooLarge) } else { Ok(Some(PREFIX + length)) }
+        if length > max { Err(Unread::TooLarge) } else { Ok(Some(PREFIX + length)) }
     }
 
     /// Whether a whole message, with its prefix, may be decoded.
     fn check(self, message: &[u8]) -> Result<(), Unread> {
-        // What is compressed has no fields to count; the services take no compressed request.
-        let is_plain = message.first() == Some(&0);
-        if self.is_list && is_plain && rpc::has_too_many_fields(&message[PREFIX..]) {
+        // What is packed has no fields to count until it is unpacked.
+        if self.is_list && !is_packed(message) && rpc::has_too_many_fields(&message[PREFIX..]) {
             return Err(Unread::TooLarge);
         }
         Ok(())
     }
+
+    /// Unpacks a message, if it is packed, and checks it. The work counts for its connection.
+    fn open(self, message: Bytes, peer: &Peer) -> Result<Bytes, Unread> {
+        if !is_packed(&message) {
+            return self.check(&message).map(|()| message);
+        }
+        let opened = packed::unpack(&message, self.max).and_then(|message| self.check(&message).map(|()| message));
+        peer.note_unpacked(packed::work(opened.as_ref().map_or(self.max, Bytes::len)));
+        if opened.is_err() {
+            peer.lose_credit();
+        }
+        opened
+    }
+}
+
+/// Whether a message says that it is packed.
+fn is_packed(message: &[u8]) -> bool {
+    message.first() == Some(&1)
 }
 
 /// The one message of a call, on its way.
@@ -91,11 +118,12 @@ pub(super) struct Arriving {
     rest: BytesMut,
     /// The entries of what had come were counted.
     is_checked: bool,
+    peer: Arc<Peer>,
 }
 
 impl Arriving {
-    pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, first: Bytes::new(), rest: BytesMut::new(), is_checked: false }
+    pub(super) fn new(bounds: Bounds, peer: Arc<Peer>) -> Self {
+        Self { bounds, first: Bytes::new(), rest: BytesMut::new(), is_checked: false, peer }
     }
 
     /// Bytes that have come.
@@ -135,11 +163,7 @@ impl Arriving {
                 std::mem::take(&mut self.rest).freeze()
             };
             let is_whole = self.bounds.promised(&message)? == Some(message.len());
-            return Poll::Ready(if is_whole {
-                self.bounds.check(&message).map(|()| message)
-            } else {
-                Err(Unread::Malformed)
-            });
+            return Poll::Ready(if is_whole { self.bounds.open(message, &self.peer) } else { Err(Unread::Malformed) });
         }
     }
 
@@ -182,6 +206,7 @@ pub(super) struct Messages<B, G> {
     /// Messages were passed on, and the client may pause again.
     may_pause: bool,
     place: Place,
+    peer: Arc<Peer>,
     /// What the stream holds as long as it is open.
     _guard: G,
 }
@@ -196,7 +221,7 @@ pub(super) struct Patience {
 }
 
 impl<B, G> Messages<B, G> {
-    pub(super) fn new(body: B, bounds: Bounds, patience: Patience, place: Place, guard: G) -> Self {
+    pub(super) fn new(body: B, bounds: Bounds, patience: Patience, place: Place, guard: G, peer: Arc<Peer>) -> Self {
         let timer = Box::pin(tokio::time::sleep(patience.pause));
         Self {
             body,
@@ -207,19 +232,44 @@ impl<B, G> Messages<B, G> {
             has_begun: false,
             may_pause: false,
             place,
+            peer,
             _guard: guard,
         }
     }
 
-    /// The whole messages at the front of what has come.
+    /// The whole messages at the front of what has come; one alone if it is packed, so that no more than one is unpacked
+    /// at a time.
     fn whole(&mut self) -> Result<Option<Bytes>, Unread> {
         let mut end = 0;
         while let Some(length) = self.bounds.promised(&self.come[end..])? {
             let Some(message) = self.come.get(end..end + length) else { break };
+            if is_packed(message) {
+                if end > 0 {
+                    break;
+                }
+                let message = self.come.split_to(length).freeze();
+                return self.bounds.open(message, &self.peer).map(Some);
+            }
             self.bounds.check(message)?;
             end += length;
         }
         Ok((end > 0).then(|| self.come.split_to(end).freeze()))
+    }
+
+    /// Notes what is still to come, and gives the next whole messages, if there are any.
+    fn next(&mut self) -> Result<Option<Bytes>, Unread> {
+        let whole = self.whole()?;
+        let had_begun = std::mem::replace(&mut self.has_begun, !self.come.is_empty());
+        if self.has_begun && (!had_begun || whole.is_some()) {
+            self.timer.as_mut().reset(Instant::now() + self.patience.message);
+        }
+        if self.has_begun {
+            self.place.wait_on_with(self.come.len());
+        } else {
+            self.place.stop_waiting();
+        }
+        self.may_pause |= whole.is_some();
+        Ok(whole)
     }
 }
 
@@ -236,23 +286,18 @@ where
         if std::mem::take(&mut this.may_pause) && !this.has_begun {
             this.timer.as_mut().reset(Instant::now() + this.patience.pause);
         }
+        // One that is packed may have left others behind it.
+        if this.has_begun
+            && let Some(whole) = this.next().map_err(Unread::status)?
+        {
+            return Poll::Ready(Some(Ok(Frame::data(whole))));
+        }
         loop {
             match Pin::new(&mut this.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
                     this.come.extend_from_slice(&data);
-                    let whole = this.whole().map_err(Unread::status)?;
-                    let had_begun = std::mem::replace(&mut this.has_begun, !this.come.is_empty());
-                    if this.has_begun && (!had_begun || whole.is_some()) {
-                        this.timer.as_mut().reset(Instant::now() + this.patience.message);
-                    }
-                    if this.has_begun {
-                        this.place.wait_on_with(this.come.len());
-                    } else {
-                        this.place.stop_waiting();
-                    }
-                    if let Some(whole) = whole {
-                        this.may_pause = true;
+                    if let Some(whole) = this.next().map_err(Unread::status)? {
                         return Poll::Ready(Some(Ok(Frame::data(whole))));
                     }
                 }
@@ -273,7 +318,7 @@ where
 mod tests {
     use std::{collections::VecDeque, convert::Infallible, task::Waker};
 
-    use super::*;
+    use super::{super::peer::Clock, *};
 
     /// Pieces that have come; there are no more, or they are still to come.
     struct Pieces {
@@ -300,7 +345,8 @@ mod tests {
 
     fn arrive(pieces: &[&[u8]], ends: bool, max: usize) -> Poll<Result<Bytes, Unread>> {
         let pieces = pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect();
-        let mut arriving = Arriving::new(Bounds { max, is_list: true });
+        let peer = Arc::new(Peer::new(Clock::new()));
+        let mut arriving = Arriving::new(Bounds { max, is_list: true, packing: Packing::Plain }, peer);
         arriving.poll(&mut Pieces { pieces, ends }, &mut Context::from_waker(Waker::noop()))
     }
 

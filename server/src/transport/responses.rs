@@ -7,11 +7,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Status, body::Body};
 
-use super::ledger::Place;
+use super::{ledger::Place, observer::Observer, refusals};
 
 /// The largest frame that is handed to the HTTP/2 library at once, in bytes. It is the largest that every peer takes.
 const PIECE: usize = 16 * 1_024;
@@ -27,7 +28,10 @@ pub(crate) enum Answer {
 /// One that can be large, or never ends.
 #[derive(Debug)]
 pub(crate) struct Tracked {
-    body: Body,
+    /// There until its end.
+    body: Option<Body>,
+    /// If it only watches.
+    observer: Option<Observer>,
     /// Of the frame that is passed on piece by piece.
     rest: Bytes,
     place: Place,
@@ -36,8 +40,13 @@ pub(crate) struct Tracked {
 }
 
 impl Answer {
-    pub(super) fn tracked(body: Body, place: Place, slot: Option<OwnedSemaphorePermit>) -> Self {
-        Answer::Tracked(Tracked { body, rest: Bytes::new(), place, _slot: slot })
+    pub(super) fn tracked(
+        body: Body,
+        place: Place,
+        slot: Option<OwnedSemaphorePermit>,
+        observer: Option<Observer>,
+    ) -> Self {
+        Answer::Tracked(Tracked { body: Some(body), observer, rest: Bytes::new(), place, _slot: slot })
     }
 }
 
@@ -55,7 +64,9 @@ impl HttpBody for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Answer::Plain(body) => body.is_end_stream(),
-            Answer::Tracked(Tracked { body, rest, .. }) => rest.is_empty() && body.is_end_stream(),
+            Answer::Tracked(Tracked { body, rest, .. }) => {
+                rest.is_empty() && body.as_ref().is_none_or(HttpBody::is_end_stream)
+            }
         }
     }
 
@@ -73,10 +84,15 @@ impl Tracked {
         // Being polled means that the piece before has left.
         if self.rest.is_empty() {
             self.place.stop_waiting();
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            match ready!(self.poll_body(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.rest = data,
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    Err(mut trailers) => {
+                        if let Some(headers) = trailers.trailers_mut() {
+                            refusals::complete(headers);
+                        }
+                        return Poll::Ready(Some(Ok(trailers)));
+                    }
                 },
                 end => return Poll::Ready(end),
             }
@@ -85,6 +101,25 @@ impl Tracked {
         let piece = self.rest.split_to(self.rest.len().min(PIECE));
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
+
+    /// The next frame of the body. One that only watches ends when the server drains and it has nothing more to say.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        let Some(observer) = &mut self.observer else { return Poll::Pending };
+        let end = ready!(observer.poll_end(cx));
+        self.body = None;
+        Poll::Ready(Some(trailers(&end).map(Frame::trailers)))
+    }
+}
+
+/// The trailers that say how a call ended.
+fn trailers(status: &Status) -> Result<HeaderMap, Status> {
+    let mut trailers = HeaderMap::new();
+    status.add_header(&mut trailers)?;
+    Ok(trailers)
 }
 
 #[cfg(test)]
@@ -108,7 +143,7 @@ mod tests {
         let ledger = Arc::new(Ledger::new(1 << 30, 10, counts));
         let place = ledger.enter(&Arc::new(Peer::new(Clock::new())));
         let whole: Bytes = (0..100_000_u32).map(|i| i as u8).collect();
-        let mut answer = Answer::tracked(Body::new(Full::new(whole.clone())), place, None);
+        let mut answer = Answer::tracked(Body::new(Full::new(whole.clone())), place, None, None);
         let mut read = Vec::new();
         let mut cx = Context::from_waker(Waker::noop());
         while let Poll::Ready(Some(frame)) = Pin::new(&mut answer).poll_frame(&mut cx) {

@@ -28,6 +28,8 @@ pub(super) struct Rpc {
     pub(super) is_admin: bool,
     /// It is a stream of the health service: a client needs one for each connection.
     pub(super) is_health_watch: bool,
+    /// It only watches: a stream that lasts as long as its caller likes. It ends when the server drains.
+    pub(super) is_observer: bool,
 }
 
 impl Rpc {
@@ -47,7 +49,9 @@ impl Rpc {
         };
         let is_admin = matches!((group, asked), (Some((Group::Admin, _)), Asked::Message { .. }));
         let is_health_watch = matches!(group, Some((Group::Health, "Watch")));
-        Self { asked, is_tracked, is_admin, is_health_watch }
+        let is_observer = is_health_watch
+            || matches!(group, Some((Group::Checkout, "WatchProtected") | (Group::Events | Group::Reflection, _)));
+        Self { asked, is_tracked, is_admin, is_health_watch, is_observer }
     }
 }
 
@@ -137,6 +141,8 @@ mod tests {
                     assert_eq!(is_stream, method.client_streaming(), "{path}");
                     assert_ne!(rpc.asked, Asked::Unknown, "{path}");
                     assert!(rpc.is_tracked || !method.server_streaming(), "{path}");
+                    // A stream either only watches, or does work for each message of its caller.
+                    assert_eq!(rpc.is_observer, method.server_streaming() && !method.client_streaming(), "{path}");
                     paths.push(path);
                 }
             }

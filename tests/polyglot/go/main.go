@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -68,6 +69,10 @@ func main() {
 	must(err, "Reserve repeated")
 	expect(reserved.GetReplayed(), true, "Reserve repeated")
 	expect(reserved.GetReservation().GetReservationId(), held.GetReservationId(), "id of Reserve repeated")
+
+	reserved, err = checkout.Reserve(ctx, wanted, grpc.UseCompressor(gzip.Name))
+	must(err, "Reserve repeated, compressed")
+	expect(reserved.GetReplayed(), true, "Reserve repeated, compressed")
 
 	reserved, err = checkout.Reserve(ctx, reserve(100))
 	must(err, "Reserve of too many")

@@ -72,6 +72,8 @@ def main(address, namespace):
         expect([(line.sku, line.held) for line in held.lines], [(sku, 2)], "lines after Reserve")
         life = held.expires_at.ToMilliseconds() - held.created_at.ToMilliseconds()
         expect(life, 60_000, "milliseconds from created_at to expires_at")
+        packed = checkout.Reserve(wanted, timeout=DEADLINE_SECONDS, compression=grpc.Compression.Gzip)
+        expect(packed.replayed, True, "Reserve repeated, compressed")
         again = call(checkout.Reserve, wanted)
         expect((again.reservation.reservation_id, again.replayed), (held.reservation_id, True), "Reserve repeated")
 

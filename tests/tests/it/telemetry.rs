@@ -204,7 +204,7 @@ async fn each_change_of_an_operator_is_one_line_of_the_log() {
     shop.delete_sku("ps5").await.expect("deleted");
 
     let lines = eventually("five lines of the trail", async || {
-        let is_trail = |line: &serde_json::Value| line["target"] == "sentinel_server::trail";
+        let is_trail = |line: &serde_json::Value| line["message"] == "an operator changed something";
         let lines: Vec<_> = server.log_lines().into_iter().filter(is_trail).collect();
         (lines.len() >= 5).then_some(lines)
     })

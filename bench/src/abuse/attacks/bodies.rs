@@ -1,8 +1,9 @@
 //! Attacks by messages: promised and not sent, never ended, slow, or far larger once they are decoded.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::Write as _, sync::Arc, time::Duration};
 
 use anyhow::Result;
+use flate2::{Compression, write::GzEncoder};
 use inventory_sentinel::v1;
 use prost::Message as _;
 use tokio::time::sleep;
@@ -32,6 +33,9 @@ pub(super) const CALLS_EACH: usize = 256;
 /// Calls that are refused: at once on each connection, and connections.
 const REFUSED_AT_ONCE: usize = 128;
 const REFUSED_CONNECTIONS: usize = 64;
+/// Bytes that a bomb unpacks to, and how many of them are sent at once on each connection.
+const BOMB_BYTES: usize = 12 * MIB;
+const BOMBS_AT_ONCE: usize = 8;
 /// Connections that fill their windows: as many as a server has by default.
 const CONNECTIONS: usize = 1_024;
 /// Connections and calls of slow bodies, and the pause between two bytes of each.
@@ -100,6 +104,39 @@ pub(super) async fn refused(attacker: Arc<Attacker>) -> Result<()> {
             }
         }
         Ok(())
+    };
+    attacker.crowd_and_hold(attacker.scaled(REFUSED_CONNECTIONS), act).await
+}
+
+/// Batches of a few KiB that unpack to far more than a request may have, without a pause, on connections that had an honest
+/// answer before.
+pub(super) async fn gzip_bombs(attacker: Arc<Attacker>) -> Result<()> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(&vec![0; BOMB_BYTES])?;
+    let mut bomb = frames::message(&encoder.finish()?);
+    // The flag of a message that is packed.
+    bomb[0] = 1;
+    let bomb: Arc<[u8]> = bomb.into();
+    let act = move |attacker: Arc<Attacker>, _| {
+        let bomb = Arc::clone(&bomb);
+        async move {
+            let wire = attacker.open(Opening::default()).await?;
+            get_an_answer(&attacker, &wire).await?;
+            let mut block = frames::call_block(BATCH);
+            frames::literal(&mut block, b"grpc-encoding", b"gzip");
+            while !attacker.is_over() {
+                let ended = wire.seen().ended;
+                let mut out = Vec::new();
+                for _ in 0..BOMBS_AT_ONCE {
+                    attacker.call(&wire, &mut out, &block, Some((&bomb, true)));
+                }
+                wire.send(&out).await?;
+                while wire.seen().ended < ended + BOMBS_AT_ONCE as u64 {
+                    wire.wait_for_news().await?;
+                }
+            }
+            Ok(())
+        }
     };
     attacker.crowd_and_hold(attacker.scaled(REFUSED_CONNECTIONS), act).await
 }

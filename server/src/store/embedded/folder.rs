@@ -118,15 +118,6 @@ impl Folder {
         if last.is_empty() { "none".to_owned() } else { last.join(" | ") }
     }
 
-    /// Whether the disk is full: then the log may be missing its last words.
-    pub(super) fn is_full(&self) -> bool {
-        let path = self.path.join("probe");
-        let written = fs::write(&path, [0; 4_096]);
-        // Nothing depends on it being gone.
-        let _ = fs::remove_file(&path);
-        written.is_err_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-    }
-
     fn log_path(&self) -> PathBuf {
         self.path.join("redis.log")
     }

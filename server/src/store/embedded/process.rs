@@ -22,6 +22,8 @@ const PROGRAMS: [&str; 2] = ["valkey-server", "redis-server"];
 pub(super) struct Program {
     path: PathBuf,
     durability: Durability,
+    /// Bytes of memory that it may take; `None`: as many as it likes.
+    max_memory: Option<u64>,
 }
 
 impl fmt::Display for Program {
@@ -31,11 +33,11 @@ impl fmt::Display for Program {
 }
 
 impl Program {
-    pub(super) fn find(durability: Durability) -> Option<Program> {
-        Program::find_in(&env::var_os("PATH")?, durability)
+    pub(super) fn find(durability: Durability, max_memory: Option<u64>) -> Option<Program> {
+        Program::find_in(&env::var_os("PATH")?, durability, max_memory)
     }
 
-    pub(super) fn find_in(path: &OsStr, durability: Durability) -> Option<Program> {
+    pub(super) fn find_in(path: &OsStr, durability: Durability, max_memory: Option<u64>) -> Option<Program> {
         let runs = |path: &PathBuf| {
             fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
         };
@@ -43,7 +45,7 @@ impl Program {
             .iter()
             .flat_map(|name| env::split_paths(path).map(move |folder| folder.join(name)))
             .find(runs)
-            .map(|path| Program { path, durability })
+            .map(|path| Program { path, durability, max_memory })
     }
 
     /// Starts the child, with `lock` as its standard input. In a process group of its own: what a
@@ -60,6 +62,8 @@ impl Program {
             .args(["--port", "0", "--unixsocketperm", "700", "--unixsocket"])
             .arg(&folder.socket)
             .args(["--appendonly", "yes", "--appendfsync", fsync])
+            // 0 is no limit.
+            .args(["--maxmemory", &self.max_memory.unwrap_or_default().to_string()])
             .args(["--maxmemory-policy", "noeviction", "--save", "", "--daemonize", "no", "--dir"])
             .arg(&folder.path)
             .stdin(lock.try_clone().map_err(failed)?)

@@ -96,7 +96,7 @@ async fn an_orphan_is_stopped_before_a_new_child_starts() {
     let folder = tempfile::tempdir().unwrap();
     // What a killed server leaves: its child, which holds redis.lock.
     let orphan = {
-        let program = Program::find(Durability::Fast).unwrap();
+        let program = Program::find(Durability::Fast, None).unwrap();
         let opened = Folder::open(folder.path()).unwrap();
         let lock = opened.lock_redis(STOP_LIMIT).await.unwrap();
         let child = program.spawn(&opened, &lock).unwrap();
@@ -141,6 +141,6 @@ async fn a_child_that_cannot_start_says_why() {
 
 #[test]
 fn no_program_no_child() {
-    assert!(Program::find_in(OsStr::new("/nonexistent"), Durability::Fast).is_none());
+    assert!(Program::find_in(OsStr::new("/nonexistent"), Durability::Fast, None).is_none());
     assert!(EmbeddedError::NoProgram.to_string().contains("apt install redis-server"));
 }

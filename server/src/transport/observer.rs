@@ -1,0 +1,41 @@
+//! Calls that only watch: streams that last as long as their caller likes and change nothing. They end when the server
+//! drains, and do not hold its stop back. Touches the count of a connection's calls and nothing else.
+
+use std::{
+    future::Future as _,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use inventory_sentinel::Reason;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::Status;
+
+use super::peer::Peer;
+use crate::service;
+
+/// One such call, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Observer {
+    peer: Arc<Peer>,
+    draining: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Observer {
+    pub(super) fn new(peer: &Arc<Peer>, draining: &CancellationToken) -> Self {
+        peer.begin_watch();
+        Self { peer: Arc::clone(peer), draining: Box::pin(draining.clone().cancelled_owned()) }
+    }
+
+    /// Ready once the server drains: how the call ends.
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        self.draining.as_mut().poll(cx).map(|()| service::refusal(Reason::Draining))
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        self.peer.end_watch();
+    }
+}

@@ -1,0 +1,104 @@
+//! Refusals that no service of ours has made: of calls that are no gRPC calls, and those of the gRPC library, which get a
+//! reason of the catalogue here. Touches the headers of a response only.
+
+use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
+use inventory_sentinel::Reason;
+use tonic::{Code, Status, body::Body, metadata::MetadataValue};
+
+use super::packed::{ACCEPT_ENCODING, ACCEPTED};
+use crate::service;
+
+/// With what the library begins the message of a request that it could not decode.
+const UNDECODED: &str = "failed to decode Protobuf message";
+
+/// Whether the head of a request is that of a gRPC call.
+pub(super) fn is_call(parts: &Parts) -> bool {
+    parts.method == Method::POST && is_grpc(&parts.headers)
+}
+
+/// The refusal of a request that is no gRPC call. It has a status of HTTP too.
+pub(super) fn of_head(parts: &Parts) -> Response<Body> {
+    let (http, why) = if parts.method == Method::POST {
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, "its content-type is not application/grpc")
+    } else {
+        (StatusCode::METHOD_NOT_ALLOWED, "its method is not POST")
+    };
+    let mut response = service::refusal_because(Reason::MalformedRequest, why).into_http();
+    *response.status_mut() = http;
+    response
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let rest = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// The refusal of a call whose messages are packed in a way that is not known here.
+pub(super) fn of_encoding() -> Status {
+    let mut status = service::refusal(Reason::UnknownEncoding);
+    status.metadata_mut().insert(ACCEPT_ENCODING.as_str(), MetadataValue::from_static(ACCEPTED));
+    status
+}
+
+/// Gives a refusal that has no reason the one that it means. `headers` are those of a head or of trailers.
+pub(super) fn complete(headers: &mut HeaderMap) {
+    let is_refusal = headers.get(Status::GRPC_STATUS).is_some_and(|code| code.as_bytes() != b"0");
+    if !is_refusal || headers.contains_key(Status::GRPC_STATUS_DETAILS) {
+        return;
+    }
+    let Some(status) = Status::from_header_map(headers) else { return };
+    // The headers of a status are those of its message and its code, which are never refused.
+    let _ = reasoned(&status).add_header(headers);
+}
+
+/// The same refusal with the reason that it means.
+fn reasoned(status: &Status) -> Status {
+    let reason = match status.code() {
+        Code::Internal if status.message().starts_with(UNDECODED) => Reason::MalformedRequest,
+        Code::InvalidArgument => Reason::MalformedRequest,
+        Code::OutOfRange | Code::ResourceExhausted => Reason::RequestTooLarge,
+        Code::Unimplemented => Reason::UnknownMethod,
+        // Only the health service and reflection look names up.
+        Code::NotFound => Reason::UnknownService,
+        Code::DeadlineExceeded => Reason::DeadlineExceeded,
+        _ => Reason::Internal,
+    };
+    match status.message() {
+        "" => service::refusal(reason),
+        why => service::refusal_because(reason, why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_without_a_reason_gets_one_and_others_stay() {
+        for (code, message, expected) in [
+            (Code::Internal, "failed to decode Protobuf message: invalid varint", Reason::MalformedRequest),
+            (Code::Internal, "something", Reason::Internal),
+            (Code::Unimplemented, "", Reason::UnknownMethod),
+            (Code::NotFound, "service not registered", Reason::UnknownService),
+            (Code::Unknown, "", Reason::Internal),
+        ] {
+            let mut headers = HeaderMap::new();
+            Status::new(code, message).add_header(&mut headers).unwrap();
+            complete(&mut headers);
+            let status = Status::from_header_map(&headers).unwrap();
+            assert_eq!(status.code(), expected.code());
+            assert_eq!(status.get_details_error_info().unwrap().reason, expected.as_str());
+            assert!(status.message().contains(message), "{status:?}");
+            let before = headers.clone();
+            complete(&mut headers);
+            assert_eq!(headers, before);
+        }
+        let mut ok = HeaderMap::new();
+        Status::ok("").add_header(&mut ok).unwrap();
+        let before = ok.clone();
+        complete(&mut ok);
+        assert_eq!(ok, before);
+    }
+}
