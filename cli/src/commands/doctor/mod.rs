@@ -19,9 +19,10 @@ const DEFAULT_ADMIN_URL: &str = "http://127.0.0.1:9464";
 /// `sentinelctl doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// The operator's HTTP port of the server, which has /readyz.
-    #[arg(long, value_name = "URL", default_value = DEFAULT_ADMIN_URL)]
-    admin_url: String,
+    /// The operator's HTTP port of the server, which has /readyz [env: SENTINEL_ADMIN_URL; default:
+    /// http://127.0.0.1:9464].
+    #[arg(long, value_name = "URL")]
+    admin_url: Option<String>,
 }
 
 /// How a check ended.
@@ -87,7 +88,9 @@ impl Checks {
 /// True if no check failed.
 pub(crate) async fn run(settings: &Settings, output: Output, args: &DoctorArgs) -> Result<bool, Failure> {
     let mut checks = Checks { output, failed: 0 };
-    let admin_url = readyz::parse(&args.admin_url)?;
+    let of_environment = std::env::var("SENTINEL_ADMIN_URL").ok().filter(|url| !url.is_empty());
+    let admin_url = args.admin_url.clone().or(of_environment);
+    let admin_url = readyz::parse(admin_url.as_deref().unwrap_or(DEFAULT_ADMIN_URL))?;
     let timeout = settings.timeout();
     let builder = Sentinel::builder(&settings.server).deadline(timeout).connect_timeout(timeout);
     match builder.connect().await {
