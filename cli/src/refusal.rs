@@ -46,6 +46,24 @@ pub(crate) struct Subject<'a> {
     pub(crate) sku: Option<&'a str>,
     /// The identity of the change; `None` for a call that repeats harmlessly.
     pub(crate) request_id: Option<&'a str>,
+    /// Whether the call changes rules, which have a version beside that of the counters.
+    is_of_rules: bool,
+}
+
+impl<'a> Subject<'a> {
+    pub(crate) fn of_sku(sku: &'a str) -> Subject<'a> {
+        Subject { sku: Some(sku), ..Subject::default() }
+    }
+
+    /// A change with this identity.
+    pub(crate) fn change(self, request_id: &'a str) -> Subject<'a> {
+        Subject { request_id: Some(request_id), ..self }
+    }
+
+    /// A change of rules.
+    pub(crate) fn of_rules(self) -> Subject<'a> {
+        Subject { is_of_rules: true, ..self }
+    }
 }
 
 /// The failure that a failed call is.
@@ -92,7 +110,7 @@ fn sentence(subject: Subject<'_>, rpc: &RpcError) -> String {
             None => rpc.message().to_owned(),
         },
         Some(Reason::VersionMismatch) => {
-            let version = metadata("version").or_else(|| metadata("rules_version"));
+            let version = metadata(if subject.is_of_rules { "rules_version" } else { "version" });
             match version {
                 Some(version) => format!("{}; the version is {version} now", rpc.message()),
                 None => rpc.message().to_owned(),

@@ -114,7 +114,7 @@ pub(crate) async fn run(session: &Session, args: &ImportArgs) -> Result<bool, Fa
         }
         let outcomes = request.await.map_err(|error| {
             let done = summary.made + summary.kept + summary.failed;
-            broken(session.refused(Subject { sku: None, request_id: Some(&request_id) }, &error), done, summary.rows)
+            broken(session.refused(Subject::default().change(&request_id), &error), done, summary.rows)
         })?;
         for (row, outcome) in rows.iter().zip(&outcomes) {
             let view = summary.count(row, outcome);

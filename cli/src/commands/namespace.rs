@@ -145,7 +145,7 @@ async fn configure(session: &Session, args: ConfigureArgs) -> Result<(), Failure
     if let Some(version) = args.if_version {
         request = request.if_version(version);
     }
-    let subject = Subject { sku: None, request_id: Some(&request_id) };
+    let subject = Subject::default().change(&request_id);
     let config = request.await.map_err(|error| session.refused(subject, &error))?;
     session.note_new_namespace(is_new);
     let view = NamespaceView::new(&session.settings.namespace, &config);

@@ -113,7 +113,7 @@ async fn list(session: &Session, args: ListArgs) -> Result<(), Failure> {
         for state in states(&state) {
             request = request.state(state);
         }
-        let subject = Subject { sku: sku.as_deref(), request_id: None };
+        let subject = Subject { sku: sku.as_deref(), ..Subject::default() };
         let page = request.await.map_err(|error| session.refused(subject, &error))?;
         for held in &page.items {
             if limit.is_some_and(|limit| listed.len() >= limit) {
@@ -165,7 +165,7 @@ async fn rollback(session: &Session, args: RollbackArgs) -> Result<(), Failure> 
     if let Some(named) = change.named() {
         request = request.request_id(named);
     }
-    let subject = Subject { sku: None, request_id: change.named() };
+    let subject = Subject { request_id: change.named(), ..Subject::default() };
     let done = request.await.map_err(|error| session.refused(subject, &error))?;
     let view = ReservationView::from(&done.value);
     Ok(session.output.details(&view, &view.details())?)
@@ -175,7 +175,7 @@ async fn extend(session: &Session, args: ExtendArgs) -> Result<(), Failure> {
     let ExtendArgs { reservation_id: id, ttl, change } = args;
     let request_id = identity(change.named());
     let request = session.namespace().extend(&id, ttl).request_id(request_id.as_str());
-    let subject = Subject { sku: None, request_id: Some(&request_id) };
+    let subject = Subject::default().change(&request_id);
     let done = request.await.map_err(|error| session.refused(subject, &error))?;
     let view = ReservationView::from(&done.value.reservation);
     Ok(session.output.details(&view, &view.details())?)

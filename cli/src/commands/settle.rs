@@ -77,7 +77,7 @@ pub(crate) async fn run(session: &Session, args: SettleArgs) -> Result<bool, Fai
             false => request.available(sku, available),
         };
     }
-    let subject = Subject { sku: None, request_id: Some(&request_id) };
+    let subject = Subject::default().change(&request_id);
     let done = request.await.map_err(|error| session.refused(subject, &error))?;
     let details = [
         ("skus", done.skus.to_string()),

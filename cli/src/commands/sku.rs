@@ -95,7 +95,7 @@ pub(crate) async fn run(session: &Session, command: SkuCommand) -> Result<bool, 
 }
 
 async fn show(session: &Session, sku: &str) -> Result<(), Failure> {
-    let subject = Subject { sku: Some(sku), request_id: None };
+    let subject = Subject::of_sku(sku);
     let found = session.admin().sku(sku).await.map_err(|error| session.refused(subject, &error))?;
     let view = SkuView::from(&found.value);
     Ok(session.output.details(&view, view.details())?)
@@ -128,7 +128,7 @@ async fn rules(session: &Session, args: RulesArgs) -> Result<(), Failure> {
     if let Some(version) = if_version {
         request = request.if_version(version);
     }
-    let subject = Subject { sku: Some(&sku), request_id: Some(&request_id) };
+    let subject = Subject::of_sku(&sku).change(&request_id).of_rules();
     let done = request.await.map_err(|error| session.refused(subject, &error))?;
     let view = SkuView::from(&done.value);
     Ok(session.output.details(&view, view.details())?)
@@ -164,7 +164,7 @@ async fn protect(session: &Session, args: ProtectArgs, is_protected: bool) -> Re
     let outcomes = admin
         .set_protection(&args.skus, is_protected)
         .await
-        .map_err(|error| session.refused(Subject { sku: None, request_id: Some(&request_id) }, &error))?;
+        .map_err(|error| session.refused(Subject::default().change(&request_id), &error))?;
     let (mut listing, mut unknown) = (session.output.listing(), None);
     for (sku, outcome) in args.skus.iter().zip(outcomes) {
         let outcome = match outcome {
@@ -192,7 +192,7 @@ async fn protect(session: &Session, args: ProtectArgs, is_protected: bool) -> Re
 async fn delete(session: &Session, args: &DeleteArgs) -> Result<(), Failure> {
     let DeleteArgs { sku, change, confirm } = args;
     // Read first: whoever confirms should know what is forgotten.
-    let subject = Subject { sku: Some(sku), request_id: None };
+    let subject = Subject::of_sku(sku);
     let known = session.admin().sku(sku).await.map_err(|error| session.refused(subject, &error))?;
     let stock = &known.value.stock;
     let what = format!(
@@ -202,7 +202,7 @@ async fn delete(session: &Session, args: &DeleteArgs) -> Result<(), Failure> {
     confirm.confirm(&what)?;
     let request_id = identity(change.named());
     let admin = session.admin().request_id(request_id.as_str());
-    let subject = Subject { sku: Some(sku), request_id: Some(&request_id) };
+    let subject = Subject::of_sku(sku).change(&request_id);
     let last = admin.delete_sku(sku).await.map_err(|error| session.refused(subject, &error))?;
     match &last.value {
         Some(last) => Ok(session.output.row(&StockView::from(last))?),

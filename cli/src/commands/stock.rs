@@ -108,7 +108,7 @@ async fn list(session: &Session, args: &ListArgs) -> Result<(), Failure> {
 }
 
 async fn get(session: &Session, sku: &str) -> Result<(), Failure> {
-    let subject = Subject { sku: Some(sku), request_id: None };
+    let subject = Subject::of_sku(sku);
     let stock = session.namespace().stock(sku).await.map_err(|error| session.refused(subject, &error))?;
     Ok(session.output.row(&StockView::from(&stock.value))?)
 }
@@ -116,7 +116,7 @@ async fn get(session: &Session, sku: &str) -> Result<(), Failure> {
 async fn set(session: &Session, args: &SetArgs) -> Result<(), Failure> {
     let SetArgs { sku, on_hand, if_absent, if_version, change, confirm } = args;
     let request_id = identity(change.named());
-    let subject = Subject { sku: Some(sku), request_id: Some(&request_id) };
+    let subject = Subject::of_sku(sku).change(&request_id);
     let known = known_stock(session, sku).await?;
     let before = known.map(|stock| StockView::from(&stock).on_hand()).filter(|&before| before > *on_hand);
     if let (Some(before), false) = (before, *if_absent) {
@@ -138,7 +138,7 @@ async fn set(session: &Session, args: &SetArgs) -> Result<(), Failure> {
 async fn adjust(session: &Session, args: &AdjustArgs) -> Result<(), Failure> {
     let AdjustArgs { sku, delta, change } = args;
     let request_id = identity(change.named());
-    let subject = Subject { sku: Some(sku), request_id: Some(&request_id) };
+    let subject = Subject::of_sku(sku).change(&request_id);
     let is_new = session.is_namespace_new().await?;
     let admin = session.admin().request_id(request_id.as_str());
     let done = admin.adjust_stock(sku, *delta).await.map_err(|error| session.refused(subject, &error))?;
@@ -151,6 +151,6 @@ async fn known_stock(session: &Session, sku: &str) -> Result<Option<Stock>, Fail
     match session.namespace().stock(sku).await {
         Ok(stock) => Ok(Some(stock.value)),
         Err(GetStockError::SkuNotFound(_)) => Ok(None),
-        Err(error) => Err(session.refused(Subject { sku: Some(sku), request_id: None }, &error)),
+        Err(error) => Err(session.refused(Subject::of_sku(sku), &error)),
     }
 }

@@ -51,7 +51,7 @@ async fn rows_that_fail_are_named_and_the_others_are_made() {
     assert_eq!((shop.stock("ps5").await.available, shop.stock("known").await.available), (10, 5));
     let table = import(&server, csv, &["--table", "--rows"]).await.ends(1).out;
     assert!(table.contains("ROW  SKU    ON HAND  OUTCOME  REASON\n"), "{table}");
-    assert!(table.contains("  4             3  FAILED   EMPTY_SKU: "), "{table}");
+    assert!(table.contains("  4               3  FAILED   EMPTY_SKU: "), "{table}");
     assert!(table.contains("5 rows: 0 made, 3 kept, 2 failed (import-"), "{table}");
 }
 
