@@ -68,8 +68,8 @@ Server, namespace and timeout: a flag goes before the environment, the environme
 variable is an unset one.
 
 JSON: the keys are the names of the fields in proto/ (snake_case), all of them always there; instants are RFC 3339,
-durations are seconds as in \"300s\", enums are without the prefix of their type. An answer that has a SKU of its own,
-such as -x, stands behind `--`: `sentinelctl stock get -- -x`.
+durations are seconds as in \"300s\", enums are without the prefix of their type. A SKU that begins with a dash
+stands behind `--`, as in `sentinelctl stock get -- -x`.
 
 Exit codes:
    0  done

@@ -30,7 +30,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Something wrong was found, or anything without a code of its own.
+    /// Something wrong was found, or a failure without another code.
     pub(crate) const FAILED: u8 = 1;
     /// The arguments, the environment or the config file.
     pub(crate) const USAGE: u8 = 64;

@@ -43,9 +43,9 @@ refusals! {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Subject<'a> {
     /// The SKU.
-    pub(crate) sku: Option<&'a str>,
+    sku: Option<&'a str>,
     /// The identity of the change; `None` for a call that repeats harmlessly.
-    pub(crate) request_id: Option<&'a str>,
+    request_id: Option<&'a str>,
     /// Whether the call changes rules, which have a version beside that of the counters.
     is_of_rules: bool,
 }
@@ -137,7 +137,7 @@ fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
             ),
             Code::Unimplemented => "the server has no such call: compare versions with `sentinelctl doctor`".to_owned(),
             Code::PermissionDenied | Code::Unauthenticated => {
-                "a proxy in front of the server refused the call: ask the people who run it".to_owned()
+                "a proxy in front of the server refused the call: look at its configuration".to_owned()
             }
             _ => "look at the log of the server, or run `sentinelctl doctor`".to_owned(),
         };

@@ -6,7 +6,7 @@ use crate::{
     failure::Failure,
     output::{Row as _, note},
     session::Session,
-    stop::Stop,
+    stop::{Breaks, Stop},
     table::Table,
     views::event::EventView,
 };
@@ -49,12 +49,20 @@ pub(crate) async fn run(session: &Session, command: EventsCommand) -> Result<boo
     if !session.output.is_json() {
         session.output.text(&format!("{}\n", table.head()))?;
     }
-    let mut token = None;
+    let (mut token, mut breaks) = (None, Breaks::default());
     loop {
         let changes = tokio::select! {
             () = stop.wait() => break,
-            changes = stream.next() => changes.map_err(|error| session.unread(&error))?,
+            changes = stream.next() => changes,
         };
+        let changes = match changes {
+            Ok(changes) => changes,
+            Err(error) => match breaks.survive(session, &error, &mut stop).await? {
+                true => continue,
+                false => break,
+            },
+        };
+        breaks.end();
         let is_caught_up = changes.events.is_empty();
         let last = changes.events.len().saturating_sub(1);
         for (i, event) in changes.events.into_iter().enumerate() {

@@ -107,15 +107,20 @@ pub(crate) async fn run(session: &Session, args: &ImportArgs) -> Result<bool, Fa
     let mut summary = Summary { rows: rows.len(), request_id: request_id.clone(), ..Summary::default() };
     let mut listing = session.output.listing();
     let mut is_listed = false;
+    let mut end = Ok(());
     for rows in rows.chunks(CALL_ROWS) {
         let mut request = admin.import_stock(rows.iter().map(|row| (row.sku.as_str(), row.units)));
         if args.overwrite {
             request = request.overwrite();
         }
-        let outcomes = request.await.map_err(|error| {
-            let done = summary.made + summary.kept + summary.failed;
-            broken(session.refused(Subject::default().change(&request_id), &error), done, summary.rows)
-        })?;
+        let outcomes = match request.await {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                let failure = session.refused(Subject::default().change(&request_id), &error);
+                end = Err(broken(failure, summary.made + summary.kept + summary.failed, summary.rows));
+                break;
+            }
+        };
         for (row, outcome) in rows.iter().zip(&outcomes) {
             let view = summary.count(row, outcome);
             if args.rows || view.outcome == FAILED {
@@ -128,6 +133,8 @@ pub(crate) async fn run(session: &Session, args: &ImportArgs) -> Result<bool, Fa
     if is_listed {
         listing.end()?;
     }
+    // What failed before the import broke is printed first.
+    end?;
     summary.print(session.output, args.overwrite)?;
     Ok(summary.failed == 0)
 }

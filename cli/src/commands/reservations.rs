@@ -113,7 +113,7 @@ async fn list(session: &Session, args: ListArgs) -> Result<(), Failure> {
         for state in states(&state) {
             request = request.state(state);
         }
-        let subject = Subject { sku: sku.as_deref(), ..Subject::default() };
+        let subject = sku.as_deref().map(Subject::of_sku).unwrap_or_default();
         let page = request.await.map_err(|error| session.refused(subject, &error))?;
         for held in &page.items {
             if limit.is_some_and(|limit| listed.len() >= limit) {
@@ -165,7 +165,7 @@ async fn rollback(session: &Session, args: RollbackArgs) -> Result<(), Failure> 
     if let Some(named) = change.named() {
         request = request.request_id(named);
     }
-    let subject = Subject { request_id: change.named(), ..Subject::default() };
+    let subject = change.named().map(|id| Subject::default().change(id)).unwrap_or_default();
     let done = request.await.map_err(|error| session.refused(subject, &error))?;
     let view = ReservationView::from(&done.value);
     Ok(session.output.details(&view, &view.details())?)

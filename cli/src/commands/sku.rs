@@ -191,7 +191,7 @@ async fn protect(session: &Session, args: ProtectArgs, is_protected: bool) -> Re
 
 async fn delete(session: &Session, args: &DeleteArgs) -> Result<(), Failure> {
     let DeleteArgs { sku, change, confirm } = args;
-    // Read first: whoever confirms should know what is forgotten.
+    // Read first, so that the question names the units that are forgotten.
     let subject = Subject::of_sku(sku);
     let known = session.admin().sku(sku).await.map_err(|error| session.refused(subject, &error))?;
     let stock = &known.value.stock;

@@ -10,7 +10,7 @@ use crate::{
     failure::Failure,
     output::{Output, Row as _},
     session::Session,
-    stop::Stop,
+    stop::{Breaks, Stop},
     table::Table,
     values::positive_duration,
     views::stock::StockView,
@@ -44,12 +44,20 @@ struct WatchedView<'a> {
 pub(crate) async fn run(session: &Session, args: WatchArgs) -> Result<bool, Failure> {
     let mut stop = Stop::new(args.length)?;
     let mut stream = session.namespace().watch_stock(args.skus).interval(args.interval);
-    let mut picture = Picture::default();
+    let (mut picture, mut breaks) = (Picture::default(), Breaks::default());
     loop {
         let news = tokio::select! {
             () = stop.wait() => return Ok(true),
-            news = stream.next() => news.map_err(|error| session.unread(&error))?,
+            news = stream.next() => news,
         };
+        let news = match news {
+            Ok(news) => news,
+            Err(error) => match breaks.survive(session, &error, &mut stop).await? {
+                true => continue,
+                false => return Ok(true),
+            },
+        };
+        breaks.end();
         let changed = picture.learn(news);
         if session.output.is_json() {
             for (sku, stock) in &changed {
@@ -61,33 +69,46 @@ pub(crate) async fn run(session: &Session, args: WatchArgs) -> Result<bool, Fail
     }
 }
 
+type Counters = BTreeMap<String, Option<StockView>>;
+
 /// All counters as they were heard last.
 #[derive(Default)]
 struct Picture {
-    skus: BTreeMap<String, Option<StockView>>,
-    is_complete: bool,
+    skus: Counters,
+    /// What a snapshot has said so far: until it is complete the picture stays as it is.
+    building: Option<Counters>,
     is_drawn: bool,
 }
 
 impl Picture {
-    /// Takes in news; returns them.
+    /// Takes in news; returns what is different from now on.
     fn learn(&mut self, news: StockNews) -> Vec<(String, Option<StockView>)> {
+        let heard = news.skus.into_iter().map(|(sku, stock)| (sku, stock.as_ref().map(StockView::from)));
         if news.begins_anew {
-            self.skus.clear();
-            self.is_drawn = false;
+            self.building = Some(Counters::new());
         }
-        self.is_complete = !news.is_snapshot;
-        let changed = news.skus.into_iter().map(|(sku, stock)| (sku, stock.as_ref().map(StockView::from)));
-        let changed: Vec<_> = changed.collect();
-        for (sku, stock) in &changed {
-            self.skus.insert(sku.clone(), stock.clone());
+        if news.is_snapshot {
+            self.building.get_or_insert_default().extend(heard);
+            return Vec::new();
         }
+        let Some(mut complete) = self.building.take() else {
+            let mut changed: Vec<_> = heard.collect();
+            changed.retain(|(sku, stock)| self.skus.insert(sku.clone(), stock.clone()).as_ref() != Some(stock));
+            return changed;
+        };
+        complete.extend(heard);
+        // What was deleted while nobody heard of it is not part of the snapshot.
+        let gone = self.skus.iter().filter(|(sku, stock)| stock.is_some() && !complete.contains_key(*sku));
+        let mut changed: Vec<_> = gone.map(|(sku, _)| (sku.clone(), None)).collect();
+        let others = complete.iter().filter(|&(sku, stock)| self.skus.get(sku) != Some(stock));
+        changed.extend(others.map(|(sku, stock)| (sku.clone(), stock.clone())));
+        self.skus = complete;
         changed
     }
 
-    /// Whether there is something new to draw. What a snapshot has told so far is no picture yet.
+    /// Whether there is something to draw.
     fn is_due(&mut self, has_changed: bool) -> bool {
-        let is_due = self.is_complete && (has_changed || !self.is_drawn);
+        let is_due = self.building.is_none() && (has_changed || !self.is_drawn);
         self.is_drawn |= is_due;
         is_due
     }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The counters of a SKU.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct StockView {
     pub(crate) sku: String,
     pub(crate) available: i64,

@@ -1,5 +1,5 @@
-//! The health service of the server, for each service; and its clock, which the head of a response shows. Opens a
-//! connection of its own: the client crate has no health calls.
+//! The health service of the server, for each service; and its clock, which the head of a response shows. Opens its
+//! own connection: the client crate has no health calls.
 
 use std::time::{Duration, SystemTime};
 

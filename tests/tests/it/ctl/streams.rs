@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
-use sentinel_tests::{BOUND, Ctl, SentinelProcess};
+use sentinel_tests::{BOUND, Ctl, Door, Redis, SentinelProcess};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
@@ -21,7 +21,11 @@ struct Running {
 
 impl Running {
     fn start(server: &SentinelProcess, arguments: &[&str]) -> Running {
-        let mut child = Ctl::new(["-n", "sale"].iter().chain(arguments).copied()).at(server.grpc()).start();
+        Running::of(&Ctl::new(["-n", "sale"].iter().chain(arguments).copied()).at(server.grpc()))
+    }
+
+    fn of(ctl: &Ctl) -> Running {
+        let mut child = ctl.start();
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         Running { child, lines }
     }
@@ -109,6 +113,38 @@ async fn the_feed_goes_on_where_it_ended() {
     let forged = ctl(&server, &["events", "tail", "--resume", "forged"]).await.ends(65);
     assert!(forged.err.contains("(INVALID_RESUME_TOKEN)"), "{forged:?}");
     ctl(&server, &["events", "tail", "--resume", ""]).await.ends(64);
+}
+
+/// A server that is replaced during a sale must not end the screens that show it.
+#[tokio::test]
+async fn streams_go_on_over_a_restart() {
+    let redis = Redis::start().await;
+    let mut server = SentinelProcess::on(&redis).await;
+    server.shop("sale").supply("ps5", 10).await;
+    server.shop("sale").supply("pad", 10).await;
+    let door = Door::open(server.grpc()).await;
+    let uri = door.uri();
+    let start = |arguments: &[&str]| {
+        let all = ["-n", "sale", "--server", &uri].into_iter().chain(arguments.iter().copied());
+        Running::of(&Ctl::new(all))
+    };
+    let mut watch = start(&["watch", "--interval", "10ms"]);
+    let mut tail = start(&["events", "tail", "--from-oldest"]);
+    for _ in 0..2 {
+        watch.object().await;
+        assert_eq!(tail.object().await["kind"], "STOCK_SET");
+    }
+    server.kill9();
+    let mut note = String::new();
+    let mut said = BufReader::new(watch.child.stderr.take().expect("a pipe"));
+    timeout(BOUND, said.read_line(&mut note)).await.expect("a note in time").expect("a note");
+    assert!(note.starts_with("note: the stream broke"), "{note}");
+    server.restart().await;
+    server.shop("sale").delete_sku("pad").await.expect("deleted");
+    door.lead_to(server.grpc());
+    assert_eq!(watch.object().await, serde_json::json!({"sku": "pad", "stock": null}), "and nothing that is as it was");
+    assert_eq!(tail.object().await["kind"], "SKU_DELETED");
+    assert_eq!((watch.interrupt().await, tail.interrupt().await), (Some(0), Some(0)));
 }
 
 /// As `sentinelctl stock list | head -1` does.
