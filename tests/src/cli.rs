@@ -2,15 +2,24 @@
 
 use std::{
     ffi::OsString,
+    fs::File,
+    io::{Read as _, Write as _},
     path::Path,
     process::{Command, Output, Stdio},
     time::Duration,
 };
 
+use rustix::{
+    fs::{Mode, OFlags},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+};
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt as _, time::timeout};
 
-use crate::{SentinelProcess, process};
+use crate::{
+    SentinelProcess,
+    process::{self, Owned},
+};
 
 /// How long a command may take: a small sale, on a busy machine.
 const COMMAND_BOUND: Duration = Duration::from_secs(120);
@@ -91,6 +100,35 @@ impl Ctl {
         // A command that does not read its input may end before all of it is written.
         tokio::spawn(async move { drop(stdin.write_all(&input).await) });
         child
+    }
+
+    /// Runs it at a terminal, where somebody has typed this, to its end. What it prints is in `out`, and what was typed.
+    pub async fn run_at_terminal(self, typed: &str) -> Ran {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("a terminal");
+        let name = ptsname(&terminal, Vec::new()).expect("its name");
+        let end = || {
+            let flags = OFlags::RDWR | OFlags::NOCTTY;
+            Stdio::from(rustix::fs::open(&name, flags, Mode::empty()).expect("its other end"))
+        };
+        let mut command = Command::new(process::built("sentinelctl"));
+        command.env_clear().envs(self.variables.iter().map(|(name, value)| (name, value))).args(&self.arguments);
+        let mut child = Owned(command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("sentinelctl starts"));
+        // The terminal ends with the last descriptor of its other end.
+        drop(command);
+        let mut terminal = File::from(terminal);
+        terminal.write_all(typed.as_bytes()).expect("typed");
+        let read = tokio::task::spawn_blocking(move || {
+            let mut out = Vec::new();
+            // The end of a terminal is an error on Linux.
+            let _ = terminal.read_to_end(&mut out);
+            out
+        });
+        let out = timeout(COMMAND_BOUND, read).await;
+        let out =
+            out.unwrap_or_else(|_| panic!("not within {COMMAND_BOUND:?}: {:?}", self.arguments)).expect("its output");
+        let code = child.0.wait().expect("its end").code().unwrap_or(-1);
+        Ran { code, out: String::from_utf8(out).expect("its output is UTF-8"), err: String::new() }
     }
 
     /// Runs it to its end.

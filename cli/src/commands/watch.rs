@@ -75,7 +75,7 @@ type Counters = BTreeMap<String, Option<StockView>>;
 #[derive(Default)]
 struct Picture {
     skus: Counters,
-    /// What a snapshot has said so far: until it is complete the picture stays as it is.
+    /// What a further snapshot has said so far: until it is complete the picture stays as it is.
     building: Option<Counters>,
     is_drawn: bool,
 }
@@ -84,13 +84,14 @@ impl Picture {
     /// Takes in news; returns what is different from now on.
     fn learn(&mut self, news: StockNews) -> Vec<(String, Option<StockView>)> {
         let heard = news.skus.into_iter().map(|(sku, stock)| (sku, stock.as_ref().map(StockView::from)));
-        if news.begins_anew {
+        if news.begins_anew && !self.skus.is_empty() {
             self.building = Some(Counters::new());
         }
-        if news.is_snapshot {
-            self.building.get_or_insert_default().extend(heard);
+        if let (true, Some(building)) = (news.is_snapshot, &mut self.building) {
+            building.extend(heard);
             return Vec::new();
         }
+        // The first snapshot is shown as it comes, because there is no picture to keep meanwhile.
         let Some(mut complete) = self.building.take() else {
             let mut changed: Vec<_> = heard.collect();
             changed.retain(|(sku, stock)| self.skus.insert(sku.clone(), stock.clone()).as_ref() != Some(stock));

@@ -126,6 +126,29 @@ async fn completions_are_scripts_of_their_shell() {
     assert_eq!(Ctl::new(["completions", "tcsh"]).run().await.code, 64);
 }
 
+/// At a terminal there are tables, and a question before units are lost.
+#[tokio::test]
+async fn a_terminal_gets_tables_and_a_question() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    let at_terminal = |arguments: &[&str]| Ctl::new(["-n", "sale"].iter().chain(arguments).copied()).at(server.grpc());
+    let table = at_terminal(&["stock", "list"]).run_at_terminal("").await;
+    assert!(table.code == 0 && table.out.starts_with("SKU  AVAILABLE"), "{table:?}");
+    let json = at_terminal(&["stock", "list", "--json"]).run_at_terminal("").await;
+    assert!(json.code == 0 && json.out.starts_with('{'), "{json:?}");
+    for answer in ["n\n", "\n", "perhaps\n"] {
+        let no = at_terminal(&["stock", "set", "ps5", "50"]).run_at_terminal(answer).await;
+        assert!(no.code == 77 && no.out.contains("from 100 to 50. Go on? [y/N]"), "{no:?}");
+        assert!(no.out.contains("not confirmed"), "{no:?}");
+        assert_eq!(shop.counts("ps5").await, (100, 0, 0));
+    }
+    let yes = at_terminal(&["stock", "set", "ps5", "50"]).run_at_terminal("y\n").await;
+    assert_eq!((yes.code, shop.counts("ps5").await), (0, (50, 0, 0)));
+    let watch = at_terminal(&["watch", "--for", "1s"]).run_at_terminal("").await;
+    assert!(watch.code == 0 && watch.out.contains("\u{1b}[H") && watch.out.contains("ps5"), "{watch:?}");
+}
+
 #[tokio::test]
 async fn the_help_names_every_exit_code() {
     let help = Ctl::new(["--help"]).run().await;
