@@ -12,7 +12,7 @@ use clap::Args;
 use inventory_sentinel_client::MAX_DEADLINE;
 use serde::Deserialize;
 
-use crate::{failure::Failure, values};
+use crate::{failure::Failure, table::shown, values};
 
 /// The server where none is named.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
@@ -126,7 +126,7 @@ fn read(flags: &ConfigArgs, variable: &impl Fn(&str) -> Option<OsString>) -> Res
             return Ok((File::default(), Source::default()));
         }
         Err(error) => {
-            let what = format!("can't read the config file {}: {error}", path.display());
+            let what = shown(&format!("can't read the config file {}: {error}", path.display()));
             return Err(Failure::usage(what, "make the file readable, or name another one with --config"));
         }
     };
@@ -149,7 +149,7 @@ fn read_text(path: &Path) -> io::Result<String> {
 
 fn malformed(path: &Path, line: usize, problem: &str) -> Failure {
     let problem = problem.lines().collect::<Vec<_>>().join(" ");
-    let what = format!("{}, line {line}: {problem}", path.display());
+    let what = shown(&format!("{}, line {line}: {problem}", path.display()));
     Failure::usage(what, "correct the config file; its keys are server, namespace and timeout")
 }
 

@@ -70,7 +70,10 @@ pub(crate) fn figures(path: &Path) -> Result<Vec<Figure>, Failure> {
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let unreadable = |problem: &dyn std::fmt::Display| {
-        Failure::usage(format!("can't read {}: {problem}", path.display()), "name a CSV file, or - for standard input")
+        Failure::usage(
+            shown(&format!("can't read {}: {problem}", path.display())),
+            "name a CSV file, or - for standard input",
+        )
     };
     let source: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin().lock())

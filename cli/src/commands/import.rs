@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use inventory_sentinel::reason::Advice;
 use inventory_sentinel_client::Imported;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -12,7 +13,7 @@ use super::ChangeArgs;
 use crate::{
     confirm::ConfirmArgs,
     failure::Failure,
-    output::{Output, Row},
+    output::{Output, Row, note},
     refusal::Subject,
     rows::{self, StockRow},
     session::Session,
@@ -86,6 +87,9 @@ struct Summary {
     kept: usize,
     failed: usize,
     request_id: String,
+    /// Failed rows for a reason that passes, or whose outcome is not known.
+    #[serde(skip)]
+    passing: usize,
 }
 
 pub(crate) async fn run(session: &Session, args: &ImportArgs) -> Result<bool, Failure> {
@@ -136,6 +140,9 @@ pub(crate) async fn run(session: &Session, args: &ImportArgs) -> Result<bool, Fa
     // What failed before the import broke is printed first.
     end?;
     summary.print(session.output, args.overwrite)?;
+    if summary.passing > 0 {
+        note(&format!("{} of the failed rows may pass: repeat the same command", summary.passing));
+    }
     Ok(summary.failed == 0)
 }
 
@@ -154,6 +161,8 @@ impl Summary {
             }
             Imported::Failed { reason, message, .. } => {
                 self.failed += 1;
+                let advice = reason.map(|reason| reason.advice());
+                self.passing += usize::from(matches!(advice, Some(Advice::Retry | Advice::Repeat)));
                 (FAILED, reason.map(|reason| reason.as_str().to_owned()), Some(message.clone()))
             }
             // An outcome that this version does not know is none that it can vouch for.
@@ -169,7 +178,7 @@ impl Summary {
         if output.is_json() {
             return Ok(output.json(self)?);
         }
-        let Summary { rows, made, kept, failed, request_id } = self;
+        let Summary { rows, made, kept, failed, request_id, .. } = self;
         let made_how = if overwrites { "made or set" } else { "made" };
         Ok(output.remark(&format!("{rows} rows: {made} {made_how}, {kept} kept, {failed} failed ({request_id})"))?)
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use sentinel_tests::{Ctl, Ran, SentinelProcess};
+use sentinel_tests::{Ctl, Proxy, Ran, Redis, SentinelProcess};
 use tempfile::TempDir;
 
 use super::ctl;
@@ -70,6 +70,27 @@ async fn overwriting_needs_yes() {
     assert_eq!((same["kept"].as_i64(), shop.stock("ps5").await.available), (Some(1), 50));
     import(&server, "ps5,10\n", &["--overwrite", "-y", "--request-id", "evening"]).await.ends(0);
     assert_eq!(shop.stock("ps5").await.available, 10);
+}
+
+/// The store goes away in the middle, and the answer to what it did is lost.
+#[tokio::test]
+async fn an_import_that_broke_is_repeated_as_it_was() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(&redis).await;
+    let server = SentinelProcess::launch().flags(&format!("--redis-url {}", proxy.url())).start().await;
+    let shop = server.shop("sale");
+    shop.supply("known", 5).await;
+    proxy.lose_a_reply_and_go_away();
+    let csv = "ps5,10\npad,20\nvita,30\n";
+    let broken = import(&server, csv, &["--timeout", "2s"]).await;
+    assert!(matches!(broken.code, 1 | 75) && broken.err.contains("repeat the same command"), "{broken:?}");
+    proxy.come_back();
+    server.wait_until_ready().await;
+    let done = import(&server, csv, &[]).await.ends(0).object();
+    assert_eq!(done["made"].as_i64().unwrap() + done["kept"].as_i64().unwrap(), 3, "{done}");
+    for (sku, units) in [("ps5", 10), ("pad", 20), ("vita", 30)] {
+        assert_eq!(shop.counts(sku).await, (units, 0, 0));
+    }
 }
 
 /// One malformed row must not leave half of a file applied.
