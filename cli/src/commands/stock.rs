@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use clap::{Args, Subcommand};
-use inventory_sentinel_client::{GetStockError, Stock};
+use inventory_sentinel_client::{Reason, RpcError, Stock};
 
 use super::{ChangeArgs, PAGE, import::ImportArgs};
 use crate::{
@@ -146,11 +146,13 @@ async fn adjust(session: &Session, args: &AdjustArgs) -> Result<(), Failure> {
     Ok(session.output.row(&StockView::from(&done.value))?)
 }
 
-/// The counters of a SKU, if it is known.
+/// The counters of a SKU, if it and its namespace are known.
 async fn known_stock(session: &Session, sku: &str) -> Result<Option<Stock>, Failure> {
     match session.namespace().stock(sku).await {
         Ok(stock) => Ok(Some(stock.value)),
-        Err(GetStockError::SkuNotFound(_)) => Ok(None),
-        Err(error) => Err(session.refused(Subject::of_sku(sku), &error)),
+        Err(error) => match error.rpc().and_then(RpcError::reason) {
+            Some(Reason::SkuNotFound | Reason::NamespaceNotFound) => Ok(None),
+            _ => Err(session.refused(Subject::of_sku(sku), &error)),
+        },
     }
 }
