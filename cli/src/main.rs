@@ -1,38 +1,42 @@
 //! `sentinelctl`: the command line of Inventory Sentinel. Talks to a running server by the client crate.
 //!
 //! # Layout
-//! - `main`: arguments and exit codes.
-//! - `failure`: what ends a command early, and the exit code that goes with it.
-//! - `demo`: `sentinelctl demo`, a flash sale that counts its own units.
+//! - `main`: dispatch and exit codes; `args`: the commands.
+//! - `config`: server, namespace and timeout, from flags, environment and config file; `session`: the connection.
+//! - `commands`: a file for each group of commands; `demo`: `sentinelctl demo`, a flash sale that counts its own units.
+//! - `output`, `table`, `views`: what is printed; `values`, `rows`: what is read.
+//! - `confirm`: the question before what loses units; `stop`: Ctrl-C.
+//! - `failure`: what ends a command early, and the exit code that goes with it; `refusal`: failed calls as failures.
 
+mod args;
+mod commands;
+mod config;
+mod confirm;
 mod demo;
 mod failure;
+mod output;
+mod refusal;
+mod rows;
+mod session;
+mod stop;
+mod table;
+mod values;
+mod views;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser as _};
 
-use crate::{demo::DemoArgs, failure::Failure};
-
-/// The command line of Inventory Sentinel.
-#[derive(Debug, Parser)]
-#[command(version, after_help = EXIT_CODES)]
-struct Cli {
-    /// Where the server listens.
-    #[arg(long, global = true, env = "SENTINEL_SERVER", value_name = "URI", default_value = "http://127.0.0.1:50051")]
-    server: String,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Play a flash sale against the running server, and count whether it was exact.
-    #[command(after_long_help = demo::JSON_HELP)]
-    Demo(DemoArgs),
-}
-
-const EXIT_CODES: &str = "Exit codes: 0 exact, 1 not exact or failed, 64 bad usage, 69 no server that answers.";
+use crate::{
+    args::{Cli, Command},
+    commands::{audit, doctor, events, info, namespace, reservations, settle, sku, stock, watch},
+    failure::Failure,
+    output::Output,
+    session::Session,
+};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -48,37 +52,72 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => Failure::FAILED.into(),
         Err(failure) => {
-            eprintln!("sentinelctl: {failure}");
+            report(&failure);
             failure.code().into()
         }
     }
 }
 
+/// One line with what was wrong, and one with what to do next.
+fn report(failure: &Failure) {
+    if matches!(failure, Failure::OutputClosed) {
+        return;
+    }
+    // Where standard error is gone, the exit code is all that is left.
+    let mut error = io::stderr().lock();
+    let _ = writeln!(error, "sentinelctl: {failure}");
+    if let Some(next) = failure.next() {
+        let _ = writeln!(error, "next: {next}");
+    }
+}
+
 /// Runs the command; false if it ran to its end and found something wrong.
 fn run(cli: Cli) -> Result<bool, Failure> {
+    if let Command::Completions { shell } = cli.command {
+        return completions(shell);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::Failed(format!("no runtime: {error}")))?;
+    let done = runtime.block_on(dispatch(cli));
+    // A read of standard input can't be taken back, and nobody waits for it.
+    runtime.shutdown_background();
+    done
+}
+
+async fn dispatch(cli: Cli) -> Result<bool, Failure> {
+    let mut settings = config::resolve(&cli.config, |name| std::env::var_os(name))?;
+    let output = Output::new(cli.output);
     match cli.command {
-        Command::Demo(args) => runtime.block_on(demo::run(&cli.server, &args)),
+        Command::Demo(args) => return demo::run(&settings.server, &args).await,
+        Command::Doctor(args) => return doctor::run(&settings, output, &args).await,
+        Command::Namespace(ref command) => {
+            if let Some(name) = command.name() {
+                name.clone_into(&mut settings.namespace);
+            }
+        }
+        _ => {}
+    }
+    let session = Session::open(settings, output).await?;
+    match cli.command {
+        Command::Stock(command) => stock::run(&session, command).await,
+        Command::Sku(command) => sku::run(&session, command).await,
+        Command::Reservations(command) => reservations::run(&session, command).await,
+        Command::Namespace(command) => namespace::run(&session, command).await,
+        Command::Watch(args) => watch::run(&session, args).await,
+        Command::Events(command) => events::run(&session, command).await,
+        Command::Audit => audit::run(&session).await,
+        Command::Settle(args) => settle::run(&session, args).await,
+        Command::Info => info::run(&session).await,
+        Command::Demo(_) | Command::Doctor(_) | Command::Completions { .. } => Ok(true),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    #[test]
-    fn the_arguments_are_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn the_server_can_be_named_after_the_command() {
-        let cli = Cli::try_parse_from(["sentinelctl", "demo", "--server", "http://h:1"]);
-        assert_eq!(cli.expect("parses").server, "http://h:1");
-    }
+fn completions(shell: clap_complete::Shell) -> Result<bool, Failure> {
+    // Into memory first: clap_complete panics where the reader has gone.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "sentinelctl", &mut script);
+    io::stdout().write_all(&script)?;
+    Ok(true)
 }

@@ -9,11 +9,7 @@ const USAGE: i32 = 64;
 const UNAVAILABLE: i32 = 69;
 
 fn sentinelctl(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sentinelctl"))
-        .args(args)
-        .env_remove("SENTINEL_SERVER")
-        .output()
-        .expect("the command starts")
+    Command::new(env!("CARGO_BIN_EXE_sentinelctl")).args(args).env_clear().output().expect("the command starts")
 }
 
 fn one_line(output: &Output) -> String {

@@ -98,6 +98,10 @@ pub struct ServerInfo {
     pub state_error: String,
     /// The newest format of namespaces that it reads and writes.
     pub newest_format: i32,
+    /// The clock of a partition minus the store's clock, in milliseconds, where the difference is largest.
+    pub clock_offset_ms: i64,
+    /// The same of the time of day, which decides sale windows and which all timestamps show.
+    pub time_of_day_offset_ms: i64,
     /// Partitions that are fenced as far as it knows, the first 1,000.
     pub fenced_partitions: Vec<FencedPartition>,
 }
@@ -110,7 +114,11 @@ pub struct FencedPartition {
     pub namespace: String,
     /// The partition, from 0.
     pub partition: i32,
-    /// The sequence of the newest lost change that was acknowledged.
+    /// The epoch of the newest lost change that was acknowledged.
+    pub seen_epoch: i64,
+    /// Its term.
+    pub seen_term: String,
+    /// Its sequence.
     pub seen_sequence: i64,
     /// The last sequence of its term that the store still has, 0 if none.
     pub kept_sequence: i64,
@@ -132,10 +140,13 @@ impl Answer for v1::GetServerInfoResponse {
     type Plain = ServerInfo;
     fn plain(self) -> Result<ServerInfo, RpcError> {
         let fenced = |fenced: v1::FencedPartition| {
+            let seen = fenced.seen.unwrap_or_default();
             Ok(FencedPartition {
                 namespace: fenced.namespace_id,
                 partition: fenced.partition,
-                seen_sequence: fenced.seen.map_or(0, |seen| seen.sequence),
+                seen_epoch: seen.epoch,
+                seen_term: seen.term,
+                seen_sequence: seen.sequence,
                 kept_sequence: fenced.kept_sequence,
                 fenced_at: fenced.fenced_at.map(instant).transpose()?,
                 fence: fenced.fence,
@@ -151,7 +162,14 @@ impl Answer for v1::GetServerInfoResponse {
             state_written_at: self.state_written_at.map(instant).transpose()?,
             state_error: self.state_error,
             newest_format: self.newest_format,
+            clock_offset_ms: self.clock_offset.map_or(0, milliseconds),
+            time_of_day_offset_ms: self.time_of_day_offset.map_or(0, milliseconds),
             fenced_partitions: self.fenced_partitions.into_iter().map(fenced).collect::<Result<_, RpcError>>()?,
         })
     }
+}
+
+/// A signed duration, cut to the millisecond.
+fn milliseconds(value: prost_types::Duration) -> i64 {
+    value.seconds.saturating_mul(1_000).saturating_add(i64::from(value.nanos) / 1_000_000)
 }

@@ -7,7 +7,7 @@
 //! - [`Shop`]: the raw generated clients of one namespace, with short words for common calls.
 //! - [`Proxy`]: stands between the server and Redis and can lose replies.
 //! - [`Door`]: stands between clients and servers, and can lead elsewhere.
-//! - [`sentinelctl`]: the real command line, run to its end.
+//! - [`sentinelctl`], [`Ctl`]: the real command line, run to its end.
 //! - [`Collector`]: an OTLP receiver.
 //! - [`script_call`]: a call of the script by itself.
 //! - [`until_fenced`]: the wait until a server notices a store that lost changes, and what the refusal must say.
@@ -45,7 +45,7 @@ mod sentinel;
 mod shop;
 
 pub use self::{
-    cli::sentinelctl,
+    cli::{Ctl, Ran, sentinelctl, shell},
     collector::Collector,
     door::Door,
     fence::{Fence, assert_fenced, assert_point, until_fenced},

@@ -82,7 +82,7 @@ pub(crate) struct DemoArgs {
     in_flight: u32,
     /// Print one JSON object as the last line, and the table to standard error.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// Plays the sale; true if it was exact.

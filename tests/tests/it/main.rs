@@ -5,6 +5,7 @@ mod batch;
 mod client;
 mod clock;
 mod crash;
+mod ctl;
 mod demo;
 mod embedded;
 mod expiry;

@@ -1,0 +1,124 @@
+//! The health service of the server, for each service; and its clock, which the head of a response shows. Opens its
+//! own connection: the client crate has no health calls.
+
+use std::time::{Duration, SystemTime};
+
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use super::Check;
+use crate::config::Settings;
+
+/// The services, as proto/ names them; the empty name is the whole server.
+const SERVICES: [&str; 4] = [
+    "",
+    "inventory_sentinel.v1.InventorySentinel",
+    "inventory_sentinel.v1.InventoryAdmin",
+    "inventory_sentinel.v1.InventoryEvents",
+];
+/// How far the clocks may differ: the head of a response has whole seconds.
+const CLOCKS_AGREE: Duration = Duration::from_secs(2);
+/// From here on request ids (UUIDv7) that are made here are in doubt.
+const CLOCKS_FAIL: Duration = Duration::from_secs(30);
+
+pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
+    let timeout = settings.timeout();
+    let endpoint = match Endpoint::from_shared(settings.server.clone()) {
+        Ok(endpoint) => endpoint.connect_timeout(timeout).timeout(timeout),
+        Err(error) => return vec![Check::fail("health", error.to_string(), "correct --server")],
+    };
+    let mut client = HealthClient::new(endpoint.connect_lazy());
+    let (mut checks, mut clock) = (Vec::new(), None);
+    for service in SERVICES {
+        let (check, date) = health(&mut client, service).await;
+        checks.push(check);
+        clock = clock.or(date);
+    }
+    if let Some((date, now)) = clock {
+        checks.push(of_clock(date, now));
+    }
+    checks
+}
+
+/// The health of a service; and the server's time of day beside that of this machine, where it names one.
+async fn health(client: &mut HealthClient<Channel>, service: &str) -> (Check, Option<(SystemTime, SystemTime)>) {
+    let name = if service.is_empty() { "the server" } else { service };
+    let response = client.check(HealthCheckRequest { service: service.to_owned() }).await;
+    let now = SystemTime::now();
+    let response = match response {
+        Ok(response) => response,
+        Err(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => {
+            let found = format!("{name}: the health service does not know it");
+            return (Check::warn("health", found, "compare the versions: it may be of another release"), None);
+        }
+        Err(status) => {
+            let found = format!("{name}: no answer ({:?}: {})", status.code(), status.message());
+            return (Check::fail("health", found, "look at the log of the server"), None);
+        }
+    };
+    let date = response.metadata().get("date").and_then(|date| date.to_str().ok()).and_then(http_date);
+    let check = match response.get_ref().status() {
+        ServingStatus::Serving => Check::ok("health", format!("{name}: SERVING")),
+        status => Check::fail(
+            "health",
+            format!("{name}: {}", status.as_str_name()),
+            "do what the line readyz names, or look at the log of the server",
+        ),
+    };
+    (check, date.map(|date| (date, now)))
+}
+
+fn of_clock(server: SystemTime, own: SystemTime) -> Check {
+    let difference = server.duration_since(own).unwrap_or_else(|error| error.duration());
+    let is_ahead = server > own;
+    if difference <= CLOCKS_AGREE {
+        return Check::ok("clock", "this machine and the server agree to 2 s");
+    }
+    let found = format!(
+        "the server's clock is {} s {} this machine's",
+        difference.as_secs(),
+        if is_ahead { "ahead of" } else { "behind" }
+    );
+    let next = "mend the clocks (NTP): request ids that are made here have the time of this machine in them";
+    if difference < CLOCKS_FAIL { Check::warn("clock", found, next) } else { Check::fail("clock", found, next) }
+}
+
+/// Reads the date of an HTTP head, as in `Fri, 27 Nov 2026 18:00:00 GMT`.
+fn http_date(text: &str) -> Option<SystemTime> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (_, date) = text.split_once(", ")?;
+    let mut parts = date.split(' ');
+    let (day, month, year, time) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    humantime::parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::{super::Status, *};
+
+    #[test]
+    fn the_date_of_a_head_is_read() {
+        let date = http_date("Fri, 27 Nov 2026 18:00:00 GMT").expect("a date");
+        assert_eq!(date, UNIX_EPOCH + Duration::from_secs(1_795_802_400));
+        assert!(["", "Fri, 27 Nov", "x, 27 Foo 2026 18:00:00 GMT"].iter().all(|text| http_date(text).is_none()));
+    }
+
+    #[test]
+    fn clocks_that_differ_are_named() {
+        let own = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let status = |seconds: u64| {
+            let ahead = of_clock(own + Duration::from_secs(seconds), own);
+            let behind = of_clock(own - Duration::from_secs(seconds), own);
+            assert_eq!(ahead.status, behind.status);
+            ahead.status
+        };
+        assert_eq!([status(0), status(2), status(3), status(30)], [Status::Ok, Status::Ok, Status::Warn, Status::Fail]);
+        assert!(of_clock(own - Duration::from_secs(9), own).found.contains("9 s behind"));
+    }
+}

@@ -1,0 +1,125 @@
+//! `sentinelctl doctor`: everything between here and the store, one line a check. Changes nothing.
+//!
+//! - here: the order of the checks and the lines; `server`: what GetServerInfo says, judged; `health`: the health
+//!   service and the clock; `readyz`: the operator's HTTP port.
+
+mod health;
+mod readyz;
+mod server;
+
+use clap::Args;
+use inventory_sentinel_client::Sentinel;
+use serde::Serialize;
+
+use crate::{config::Settings, failure::Failure, output::Output, refusal::Refusal, session, table::shown};
+
+/// Where the operator's port listens by default.
+const DEFAULT_ADMIN_URL: &str = "http://127.0.0.1:9464";
+
+/// `sentinelctl doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The operator's HTTP port of the server, which has /readyz [env: SENTINEL_ADMIN_URL; default:
+    /// http://127.0.0.1:9464].
+    #[arg(long, value_name = "URL")]
+    admin_url: Option<String>,
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Status {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One check.
+#[derive(Debug, Serialize)]
+struct Check {
+    status: Status,
+    check: &'static str,
+    found: String,
+    /// What to do next; null where there is nothing to do.
+    next: Option<String>,
+}
+
+impl Check {
+    fn ok(check: &'static str, found: impl Into<String>) -> Check {
+        Check { status: Status::Ok, check, found: found.into(), next: None }
+    }
+
+    fn warn(check: &'static str, found: impl Into<String>, next: impl Into<String>) -> Check {
+        Check { status: Status::Warn, check, found: found.into(), next: Some(next.into()) }
+    }
+
+    fn fail(check: &'static str, found: impl Into<String>, next: impl Into<String>) -> Check {
+        Check { status: Status::Fail, check, found: found.into(), next: Some(next.into()) }
+    }
+
+    /// The line for people.
+    fn line(&self) -> String {
+        let status = match self.status {
+            Status::Ok => "OK",
+            Status::Warn => "WARN",
+            Status::Fail => "FAIL",
+        };
+        let next = self.next.as_ref().map(|next| format!("; next: {}", shown(next))).unwrap_or_default();
+        format!("{status:<4}  {:<10}  {}{next}\n", self.check, shown(&self.found))
+    }
+}
+
+/// Prints each check as soon as it is done.
+struct Checks {
+    output: Output,
+    failed: usize,
+}
+
+impl Checks {
+    fn print(&mut self, check: &Check) -> Result<(), Failure> {
+        self.failed += usize::from(check.status == Status::Fail);
+        match self.output.is_json() {
+            true => Ok(self.output.json(check)?),
+            false => Ok(self.output.text(&check.line())?),
+        }
+    }
+}
+
+/// True if no check failed.
+pub(crate) async fn run(settings: &Settings, output: Output, args: &DoctorArgs) -> Result<bool, Failure> {
+    let mut checks = Checks { output, failed: 0 };
+    let of_environment = std::env::var("SENTINEL_ADMIN_URL").ok().filter(|url| !url.is_empty());
+    let admin_url = args.admin_url.clone().or(of_environment);
+    let admin_url = readyz::parse(admin_url.as_deref().unwrap_or(DEFAULT_ADMIN_URL))?;
+    let timeout = settings.timeout();
+    let builder = Sentinel::builder(&settings.server).deadline(timeout).connect_timeout(timeout);
+    match builder.connect().await {
+        Err(error) => {
+            let failure = session::unreachable(&settings.server, &error);
+            if failure.code() == Failure::USAGE {
+                return Err(failure);
+            }
+            checks.print(&Check::fail("connection", failure.to_string(), failure.next().unwrap_or_default()))?;
+        }
+        Ok(sentinel) => {
+            checks.print(&Check::ok("connection", format!("{} answers", settings.server)))?;
+            for check in health::checks(settings).await {
+                checks.print(&check)?;
+            }
+            match sentinel.namespace(&settings.namespace).admin().server_info().await {
+                Ok(info) => {
+                    for check in server::checks(settings, &info) {
+                        checks.print(&check)?;
+                    }
+                }
+                Err(error) => {
+                    let error = error.said().map_or_else(String::new, ToString::to_string);
+                    let next = "look at the log of the server; an older one has no GetServerInfo";
+                    checks.print(&Check::fail("server", format!("GetServerInfo fails: {error}"), next))?;
+                }
+            }
+        }
+    }
+    checks.print(&readyz::check(&admin_url, timeout).await)?;
+    Ok(checks.failed == 0)
+}

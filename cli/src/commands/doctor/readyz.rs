@@ -1,0 +1,119 @@
+//! `/readyz` of the operator's HTTP port: which component of the server is not well, and the fix that it names. One GET
+//! over plain HTTP/1.1.
+
+use std::{io, time::Duration};
+
+use http::Uri;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::Check;
+use crate::{failure::Failure, table::shown};
+
+/// The most bytes of an answer that are read.
+const MAX_ANSWER_BYTES: u64 = 64 * 1024;
+/// The words with which the server begins a fix.
+const FIXES: [&str; 7] = ["grant ", "set ", "name ", "wait ", "look ", "make ", "use "];
+
+/// Where the port is.
+#[derive(Debug)]
+pub(super) struct AdminUrl {
+    text: String,
+    authority: String,
+    address: (String, u16),
+}
+
+/// Reads `http://host:port`.
+pub(super) fn parse(text: &str) -> Result<AdminUrl, Failure> {
+    let wrong = || {
+        let what = format!("--admin-url {} is no http:// URL without a path", shown(text));
+        Failure::usage(what, "write it as in --admin-url http://127.0.0.1:9464")
+    };
+    let uri: Uri = text.parse().map_err(|_| wrong())?;
+    let (Some("http"), Some(host), "" | "/") = (uri.scheme_str(), uri.host(), uri.path()) else { return Err(wrong()) };
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+    let text = text.trim_end_matches('/').to_owned();
+    Ok(AdminUrl { text, authority, address: (host, uri.port_u16().unwrap_or(80)) })
+}
+
+pub(super) async fn check(url: &AdminUrl, limit: Duration) -> Check {
+    let answer = match timeout(limit, get(url)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+    };
+    match answer {
+        // A server need not have this port, or need not have it where we are.
+        Err(error) => Check::warn(
+            "readyz",
+            format!("not looked at: {}/readyz does not answer ({error})", url.text),
+            "name the operator's port with --admin-url if it can be reached from here",
+        ),
+        Ok((200, _)) => Check::ok("readyz", "every component is well"),
+        Ok((503, body)) => {
+            let faults: Vec<&str> = body.lines().filter(|line| !line.ends_with(": ok")).collect();
+            let fixes: Vec<String> = faults.iter().flat_map(|fault| fixes(fault)).collect();
+            let next = match fixes.is_empty() {
+                true => "start the store, or look at the log of the server".to_owned(),
+                false => fixes.join("; "),
+            };
+            Check::fail("readyz", faults.join("; "), next)
+        }
+        Ok((status, _)) => Check::warn(
+            "readyz",
+            format!("{}/readyz answers with the status {status}", url.text),
+            "name the operator's port of the server with --admin-url",
+        ),
+    }
+}
+
+/// The fixes that a component's line names, each behind its fault.
+fn fixes(line: &str) -> Vec<String> {
+    let of_fault = |fault: &str| {
+        let (_, fix) = fault.rsplit_once(": ")?;
+        FIXES.iter().any(|word| fix.starts_with(word)).then(|| fix.to_owned())
+    };
+    line.split("; ").filter_map(of_fault).collect()
+}
+
+/// The status and the body.
+async fn get(url: &AdminUrl) -> io::Result<(u16, String)> {
+    let (host, port) = &url.address;
+    let mut stream = TcpStream::connect((host.as_str(), *port)).await?;
+    let request = format!("GET /readyz HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", url.authority);
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer);
+    let no_http = || io::Error::new(io::ErrorKind::InvalidData, "no HTTP");
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(no_http)?;
+    let status = head.strip_prefix("HTTP/1.").and_then(|head| head.split(' ').nth(1)?.parse().ok());
+    Ok((status.ok_or_else(no_http)?, body.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read() {
+        let url = parse("http://[::1]:9464/").expect("a URL");
+        assert_eq!((url.address, url.authority.as_str()), (("::1".to_owned(), 9464), "[::1]:9464"));
+        for wrong in ["", "127.0.0.1:9464", "https://h", "http://h/readyz", "nonsense"] {
+            assert_eq!(parse(wrong).expect_err(wrong).code(), Failure::USAGE);
+        }
+    }
+
+    #[test]
+    fn the_fix_that_the_server_names_is_what_to_do_next() {
+        let denied = "store: the Redis user of the service lacks permissions: grant +zrem ~is:* (docs/permissions.md)";
+        assert_eq!(fixes(denied), ["grant +zrem ~is:* (docs/permissions.md)"]);
+        let faults = "store: the store evicts (maxmemory-policy allkeys-lru), which loses stock: set maxmemory-policy \
+                      noeviction; the store is a \"slave\" and not the primary: name the primary";
+        assert_eq!(fixes(faults), ["set maxmemory-policy noeviction", "name the primary"]);
+        assert!(fixes("store: Connection refused").is_empty());
+    }
+}

@@ -1,0 +1,109 @@
+//! What GetServerInfo says, judged: version, durability, store, state file, clocks, fenced partitions. Pure, but for the
+//! time of this machine.
+
+use std::time::{Duration, SystemTime};
+
+use inventory_sentinel_client::{FencedPartition, ServerInfo};
+
+use super::Check;
+use crate::{config::Settings, views};
+
+/// What the server says of its state where it has no state folder.
+const MEMORY_ONLY: &str = "memory only";
+/// The offset of a clock from which on it is worth a line, in milliseconds.
+const CLOCK_OFFSET_MS: u64 = 1_000;
+
+pub(super) fn checks(settings: &Settings, info: &ServerInfo) -> Vec<Check> {
+    let mut checks = vec![version(info), durability(info), store(info), state(info), clocks(info)];
+    if info.fenced_partitions.is_empty() {
+        checks.push(Check::ok("partitions", "none is fenced"));
+    }
+    checks.extend(info.fenced_partitions.iter().map(|fenced| partition(settings, fenced)));
+    checks
+}
+
+fn version(info: &ServerInfo) -> Check {
+    let (server, own) = (info.version.as_str(), env!("CARGO_PKG_VERSION"));
+    let line = |version: &str| version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+    let found = format!("the server is {server}, sentinelctl is {own}");
+    match line(server) == line(own) {
+        true => Check::ok("version", found),
+        false => Check::warn("version", found, "use the sentinelctl of the server's release"),
+    }
+}
+
+fn durability(info: &ServerInfo) -> Check {
+    match info.durability.as_str() {
+        "durable" => Check::ok("durability", "durable: each OK is on disk"),
+        other => Check::warn(
+            "durability",
+            format!("{other}: a crash of the store loses what was acknowledged last"),
+            "start the server with --durability durable if that must not be",
+        ),
+    }
+}
+
+fn store(info: &ServerInfo) -> Check {
+    match (info.store_version.as_str(), info.store_id.as_str()) {
+        ("", _) => Check::fail(
+            "store",
+            "the server has not reached its store",
+            "start the store, or correct --redis-url of the server",
+        ),
+        (version, "") => Check::ok("store", version),
+        (version, id) => Check::ok("store", format!("{version}, id {id}")),
+    }
+}
+
+fn state(info: &ServerInfo) -> Check {
+    let ServerInfo { state, state_written_at, state_error, .. } = info;
+    if !state_error.is_empty() {
+        let next = "make room on the disk of --state-dir, and let the server write there";
+        return Check::fail("state file", format!("{state} can't be written: {state_error}"), next);
+    }
+    if state == MEMORY_ONLY {
+        let next = "start the server with --state-dir (docs/lost-changes.md)";
+        return Check::warn(
+            "state file",
+            "none: after a restart the server can't notice a store that lost changes",
+            next,
+        );
+    }
+    match state_written_at {
+        None => Check::warn("state file", format!("{state} was never written"), "look again after the first change"),
+        Some(at) => {
+            let age = SystemTime::now().duration_since(*at).unwrap_or_default();
+            let age = views::length(Duration::from_secs(age.as_secs()));
+            Check::ok("state file", format!("{state}, written {age} ago"))
+        }
+    }
+}
+
+fn clocks(info: &ServerInfo) -> Check {
+    let (clock, time_of_day) = (info.clock_offset_ms, info.time_of_day_offset_ms);
+    let found =
+        format!("partitions differ from the store's clock by {clock} ms, their time of day by {time_of_day} ms");
+    match clock.unsigned_abs().max(time_of_day.unsigned_abs()) >= CLOCK_OFFSET_MS {
+        false => Check::ok("clocks", found),
+        true => Check::warn(
+            "clocks",
+            found,
+            "check NTP on the store's machine (docs/clock.md); a lasting clock offset costs nothing",
+        ),
+    }
+}
+
+fn partition(settings: &Settings, fenced: &FencedPartition) -> Check {
+    let FencedPartition { namespace, partition, fence, .. } = fenced;
+    let lost = fenced.seen_sequence.saturating_sub(fenced.kept_sequence);
+    let found = format!("partition {partition} of namespace {namespace} is fenced: its store lost {lost} changes");
+    let next = format!(
+        "compute the figures from the books of the shop (docs/lost-changes.md), then `sentinelctl --server {} -n \
+         {namespace} settle --partition {partition} --fence {fence} --file figures.csv`",
+        settings.server
+    );
+    match fenced.is_gated {
+        true => Check::fail("partitions", found, next),
+        false => Check::warn("partitions", found, next),
+    }
+}

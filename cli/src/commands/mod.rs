@@ -1,0 +1,38 @@
+//! The operators' commands, a file for each group. Each connects by `session`, prints by `output`, and ends with true,
+//! with false where it found something wrong, or with a `Failure`.
+
+pub(crate) mod audit;
+pub(crate) mod doctor;
+pub(crate) mod events;
+pub(crate) mod import;
+pub(crate) mod info;
+pub(crate) mod namespace;
+pub(crate) mod reservations;
+pub(crate) mod settle;
+pub(crate) mod sku;
+pub(crate) mod stock;
+pub(crate) mod watch;
+
+use std::time::Duration;
+
+use clap::Args;
+
+/// How long a call may take that reads every record or every SKU, where nobody named a time.
+const LONG_CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Items that a page of a list should have.
+const PAGE: i32 = 1_000;
+
+/// The option of every change.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ChangeArgs {
+    /// The identity of the change, up to 128 characters: a repeat with the same one is applied once. Without it one is
+    /// made, and printed where the outcome is not known.
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+}
+
+impl ChangeArgs {
+    fn named(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+}

@@ -1,0 +1,190 @@
+//! Failed calls as failures of the command: exit code, one line with the reason, one line with what to do next. Pure.
+
+use inventory_sentinel::reason::Advice;
+use inventory_sentinel_client::{
+    AdjustStockError, AuditError, Code, ConfigureNamespaceError, ConfigureSkuError, DeleteSkuError, ExtendError,
+    GetNamespaceError, GetReservationError, GetSkuError, GetStockError, ImportStockError, ListNamespacesError,
+    ListReservationsError, ListStockError, Reason, RollbackError, RpcError, SetProtectionError, SetStockError,
+    SettlePartitionError, WatchError, WatchStockError,
+};
+
+use crate::{config::Settings, failure::Failure, table::shown};
+
+/// An error of the client crate.
+pub(crate) trait Refusal: std::error::Error {
+    /// What the server said, if it said something.
+    fn said(&self) -> Option<&RpcError>;
+}
+
+impl Refusal for RpcError {
+    fn said(&self) -> Option<&RpcError> {
+        Some(self)
+    }
+}
+
+macro_rules! refusals {
+    ($($error:ident,)+) => { $(
+        impl Refusal for $error {
+            fn said(&self) -> Option<&RpcError> {
+                self.rpc()
+            }
+        }
+    )+ };
+}
+
+refusals! {
+    AdjustStockError, AuditError, ConfigureNamespaceError, ConfigureSkuError, DeleteSkuError, ExtendError,
+    GetNamespaceError, GetReservationError, GetSkuError, GetStockError, ImportStockError, ListNamespacesError,
+    ListReservationsError, ListStockError, RollbackError, SetProtectionError, SetStockError, SettlePartitionError,
+    WatchError, WatchStockError,
+}
+
+/// What a call was about, for the sentences.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Subject<'a> {
+    /// The SKU.
+    sku: Option<&'a str>,
+    /// The identity of the change; `None` for a call that repeats harmlessly.
+    request_id: Option<&'a str>,
+    /// Whether the call changes rules, which have a version beside that of the counters.
+    is_of_rules: bool,
+}
+
+impl<'a> Subject<'a> {
+    pub(crate) fn of_sku(sku: &'a str) -> Subject<'a> {
+        Subject { sku: Some(sku), ..Subject::default() }
+    }
+
+    /// A change with this identity.
+    pub(crate) fn change(self, request_id: &'a str) -> Subject<'a> {
+        Subject { request_id: Some(request_id), ..self }
+    }
+
+    /// A change of rules.
+    pub(crate) fn of_rules(self) -> Subject<'a> {
+        Subject { is_of_rules: true, ..self }
+    }
+}
+
+/// The failure that a failed call is.
+pub(crate) fn failure(settings: &Settings, subject: Subject<'_>, error: &impl Refusal) -> Failure {
+    let Some(rpc) = error.said() else { return Failure::Failed(shown(&error.to_string())) };
+    let name = rpc.reason().map_or_else(|| format!("{:?}", rpc.code()), |reason| reason.as_str().to_owned());
+    let what = format!("{} ({name})", shown(&sentence(subject, rpc)));
+    if rpc.outcome_unknown() {
+        let next = match subject.request_id {
+            Some(id) => format!(
+                "the change may have been applied; repeat the same command with --request-id {id} to find out: it is \
+                 applied once"
+            ),
+            None => {
+                "the change may have been applied; repeat the same command to find out: it is applied once".to_owned()
+            }
+        };
+        return Failure::Advised { code: Failure::UNKNOWN, what, next };
+    }
+    let code = match (rpc.reason(), rpc.code()) {
+        (None, Code::Unavailable | Code::DeadlineExceeded) | (Some(Reason::DeadlineExceeded), _) => {
+            Failure::UNAVAILABLE
+        }
+        _ => Failure::REFUSED,
+    };
+    Failure::Advised { code, what, next: shown(&next(settings, subject, rpc)) }
+}
+
+/// What was wrong, in one sentence with its numbers.
+fn sentence(subject: Subject<'_>, rpc: &RpcError) -> String {
+    let metadata = |key: &str| rpc.metadata().get(key).map(String::as_str);
+    let of_sku = subject.sku.map(|sku| format!(" of SKU {sku:?}")).unwrap_or_default();
+    match rpc.reason() {
+        Some(Reason::StockBelowHeld) => match metadata("held") {
+            Some(held) => format!("fewer units{of_sku} would be on hand than are held: {held} are held"),
+            None => rpc.message().to_owned(),
+        },
+        Some(Reason::SkuHasHolds) => match metadata("held") {
+            Some(held) => format!("{held} units{of_sku} are held"),
+            None => rpc.message().to_owned(),
+        },
+        Some(Reason::SkuNotFound) => match subject.sku {
+            Some(sku) => format!("SKU {sku:?} is not known in this namespace"),
+            None => rpc.message().to_owned(),
+        },
+        Some(Reason::VersionMismatch) => {
+            let version = metadata(if subject.is_of_rules { "rules_version" } else { "version" });
+            match version {
+                Some(version) => format!("{}; the version is {version} now", rpc.message()),
+                None => rpc.message().to_owned(),
+            }
+        }
+        Some(_) => match rpc.field_violations() {
+            [violation] if !violation.field.is_empty() && !rpc.message().contains(&violation.field) => {
+                format!("{}: {}", violation.field, rpc.message())
+            }
+            _ => rpc.message().to_owned(),
+        },
+        None => rpc.message().to_owned(),
+    }
+}
+
+/// What to do next.
+fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
+    let Settings { namespace, server, .. } = settings;
+    let list = format!("list the SKUs with `sentinelctl -n {namespace} stock list`");
+    let Some(reason) = rpc.reason() else {
+        return match rpc.code() {
+            Code::Unavailable | Code::DeadlineExceeded => format!(
+                "check that a server runs at {server} with `sentinelctl doctor`, or allow more time with --timeout"
+            ),
+            Code::Unimplemented => "the server has no such call: compare versions with `sentinelctl doctor`".to_owned(),
+            Code::PermissionDenied | Code::Unauthenticated => {
+                "a proxy in front of the server refused the call: look at its configuration".to_owned()
+            }
+            _ => "look at the log of the server, or run `sentinelctl doctor`".to_owned(),
+        };
+    };
+    match reason {
+        Reason::NamespaceNotFound => "list the namespaces with `sentinelctl namespace list`".to_owned(),
+        Reason::SkuNotFound => list,
+        Reason::ReservationNotFound => {
+            format!(
+                "list the reservations with `sentinelctl -n {namespace} reservations list`; resolved ones are known for the retention of the namespace"
+            )
+        }
+        Reason::StockBelowHeld => match (rpc.metadata().get("held"), subject.sku) {
+            (Some(held), Some(_)) => format!("leave at least {held} units on hand, or roll the holds back first"),
+            _ => "leave at least as many units as are held, or roll the holds back first".to_owned(),
+        },
+        Reason::SkuHasHolds => {
+            "take the SKU out of the sale with `sku unprotect`, and wait until its holds have ended, or roll them back"
+                .to_owned()
+        }
+        Reason::VersionMismatch => "look at what it is now, and decide again".to_owned(),
+        Reason::SkuExists => "leave --if-absent out to set the units of a known SKU".to_owned(),
+        Reason::RequestIdReused => "name another --request-id, or none".to_owned(),
+        Reason::StoreFenced | Reason::FenceChanged => {
+            "look at the fenced partitions with `sentinelctl info`, and settle them: docs/lost-changes.md".to_owned()
+        }
+        Reason::NotFenced => "there is nothing to settle".to_owned(),
+        Reason::EventsCompacted => "compare your records with the lists, and begin with --from-oldest".to_owned(),
+        Reason::ReservationExpired | Reason::ReservationRolledBack | Reason::ReservationAlreadyCommitted => {
+            "the reservation is resolved for good: look at it with `sentinelctl reservations show`".to_owned()
+        }
+        Reason::ExtendLimit => {
+            format!("extend by less, or raise max_life with `sentinelctl namespace configure {namespace}`")
+        }
+        Reason::PartitionsFixed => "leave --partitions out; another number needs another namespace".to_owned(),
+        Reason::StoreDenied => match rpc.metadata().get("missing") {
+            Some(missing) => format!("grant {missing} to the Redis user of the service: docs/permissions.md"),
+            None => "grant what `sentinelctl doctor` names: docs/permissions.md".to_owned(),
+        },
+        _ => match reason.advice() {
+            Advice::Fix => "correct the arguments".to_owned(),
+            Advice::Decide => "the answer is final as things stand".to_owned(),
+            Advice::Retry => {
+                "nothing was applied: repeat the command after a pause, or run `sentinelctl doctor`".to_owned()
+            }
+            Advice::Repeat => "repeat the same command".to_owned(),
+            Advice::Operator => "nothing was applied: run `sentinelctl doctor`".to_owned(),
+        },
+    }
+}

@@ -1,0 +1,112 @@
+//! The server as a command sees it: connected, with the namespace, the deadline and the form of the output. The only
+//! place that connects for the operators' commands.
+
+use std::{error::Error, time::Duration};
+
+use inventory_sentinel_client::{Admin, ConnectError, GetNamespaceError, Namespace, Sentinel};
+use uuid::Uuid;
+
+use crate::{
+    config::Settings,
+    failure::Failure,
+    output::{Output, note},
+    refusal::{self, Refusal, Subject},
+    table::shown,
+};
+
+/// One connection, and what the global options say.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) settings: Settings,
+    pub(crate) sentinel: Sentinel,
+    pub(crate) output: Output,
+}
+
+impl Session {
+    /// Connects.
+    pub(crate) async fn open(settings: Settings, output: Output) -> Result<Session, Failure> {
+        let timeout = settings.timeout();
+        let builder = Sentinel::builder(&settings.server).deadline(timeout).connect_timeout(timeout);
+        let sentinel = builder.connect().await.map_err(|error| unreachable(&settings.server, &error))?;
+        Ok(Session { settings, sentinel, output })
+    }
+
+    /// The operations on the namespace.
+    pub(crate) fn namespace(&self) -> Namespace {
+        self.sentinel.namespace(&self.settings.namespace)
+    }
+
+    /// The operators' operations on the namespace.
+    pub(crate) fn admin(&self) -> Admin {
+        self.namespace().admin()
+    }
+
+    /// The same for calls that take longer by their nature.
+    pub(crate) fn patient_admin(&self, default: Duration) -> Admin {
+        self.namespace().with_deadline(self.settings.timeout_of_long_call(default)).admin()
+    }
+
+    /// The failure that a failed call is.
+    pub(crate) fn refused(&self, subject: Subject<'_>, error: &impl Refusal) -> Failure {
+        refusal::failure(&self.settings, subject, error)
+    }
+
+    /// The failure that a failed read is, which is about no SKU.
+    pub(crate) fn unread(&self, error: &impl Refusal) -> Failure {
+        self.refused(Subject::default(), error)
+    }
+
+    /// Whether the namespace is known, for a note where a change makes it.
+    pub(crate) async fn is_namespace_new(&self) -> Result<bool, Failure> {
+        match self.admin().namespace_config().await {
+            Ok(_) => Ok(false),
+            Err(GetNamespaceError::NamespaceNotFound(_)) => Ok(true),
+            Err(error) => Err(self.unread(&error)),
+        }
+    }
+
+    /// Says that the namespace was made.
+    pub(crate) fn note_new_namespace(&self, is_new: bool) {
+        if is_new {
+            note(&format!("namespace {} was made", self.settings.namespace));
+        }
+    }
+}
+
+/// The identity of a change: the one that was named, or a new one.
+pub(crate) fn identity(named: Option<&str>) -> String {
+    named.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// Why there is no connection, with what to do about it.
+pub(crate) fn unreachable(server: &str, error: &ConnectError) -> Failure {
+    match error {
+        ConnectError::InvalidUri { .. } => {
+            Failure::usage(shown(&error.to_string()), "name the server as in --server http://127.0.0.1:50051")
+        }
+        _ => Failure::Advised {
+            code: Failure::UNAVAILABLE,
+            what: shown(&format!("no server answers at {server}: {}", causes(error))),
+            next:
+                "start one with `make run` or `sentinel-server`, or name another one with --server or SENTINEL_SERVER"
+                    .to_owned(),
+        },
+    }
+}
+
+/// The causes below an error, each once.
+fn causes(error: &dyn Error) -> String {
+    let mut text = String::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let layer = error.to_string();
+        if !text.contains(&layer) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&layer);
+        }
+        cause = error.source();
+    }
+    text
+}

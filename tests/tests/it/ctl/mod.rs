@@ -1,0 +1,25 @@
+//! `sentinelctl` against real servers: what the operators' commands do and print, and how they end.
+//!
+//! - `stock`, `import`, `sku`, `reservations`, `namespace`, `streams`: the groups of commands.
+//! - `doctor`: doctor, info, audit and settle; `exits`: exit codes, configuration, forms of the output, completions; `docs`: the examples of
+//!   the documentation.
+
+mod docs;
+mod doctor;
+mod exits;
+mod import;
+mod namespace;
+mod reservations;
+mod sku;
+mod stock;
+mod streams;
+
+use sentinel_tests::{Ctl, Ran, SentinelProcess};
+
+/// Runs a command in the namespace `sale`.
+async fn ctl(server: &SentinelProcess, arguments: &[&str]) -> Ran {
+    Ctl::new(["-n", "sale"].iter().chain(arguments).copied()).at(server.grpc()).run().await
+}
+
+/// SKUs that a shop may really have, and that a careless program trips over.
+const HOSTILE: [&str; 7] = ["t shirt", "a/b", "Größe 42 ü", "say \"hi\"", "it's", "a,b;c|d\\n", "--yes"];

@@ -1,0 +1,52 @@
+//! `sentinelctl namespace ...`.
+
+use sentinel_tests::{Ctl, SentinelProcess};
+
+use super::ctl;
+
+#[tokio::test]
+async fn a_namespace_is_made_changed_shown_and_listed() {
+    let server = SentinelProcess::start().await;
+    let made =
+        ctl(&server, &["namespace", "configure", "drop-7", "--partitions", "4", "--default-ttl", "3m"]).await.ends(0);
+    assert_eq!(made.err, "note: namespace drop-7 was made\n");
+    let made = made.object();
+    assert_eq!((&made["namespace_id"], &made["version"]), (&"drop-7".into(), &1.into()));
+    assert_eq!((&made["config"]["partitions"], &made["config"]["default_ttl"]), (&4.into(), &"180s".into()));
+    let settings = [
+        "namespace",
+        "configure",
+        "drop-7",
+        "--max-ttl",
+        "10m",
+        "--max-life",
+        "20m",
+        "--retention",
+        "2h",
+        "--quota-records",
+        "1000",
+        "--quota-skus",
+        "10",
+        "--if-version",
+        "1",
+    ];
+    let changed = ctl(&server, &settings).await.ends(0);
+    assert_eq!(changed.err, "");
+    let changed = changed.object();
+    let config = &changed["config"];
+    assert_eq!(
+        [&config["max_ttl"], &config["max_life"], &config["retention"], &config["default_ttl"]],
+        ["600s", "1200s", "7200s", "180s"]
+    );
+    assert_eq!((config["quota_records"].as_i64(), config["quota_skus"].as_i64()), (Some(1_000), Some(10)));
+    // The name behind the command, or the global option.
+    let shown = Ctl::new(["namespace", "show", "-n", "drop-7"]).at(server.grpc()).run().await.ends(0).object();
+    assert_eq!(shown, changed);
+    let listed = ctl(&server, &["namespace", "list"]).await.ends(0).object();
+    assert_eq!(listed, serde_json::json!({"namespace_id": "drop-7"}));
+    let fixed = ctl(&server, &["namespace", "configure", "drop-7", "--partitions", "8"]).await.ends(65);
+    assert!(fixed.err.contains("(PARTITIONS_FIXED)"), "{fixed:?}");
+    ctl(&server, &["namespace", "configure", "drop-7"]).await.ends(64);
+    let unknown = ctl(&server, &["namespace", "show"]).await.ends(65);
+    assert!(unknown.err.contains("(NAMESPACE_NOT_FOUND)") && unknown.err.contains("`sentinelctl namespace list`"));
+}
