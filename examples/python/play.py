@@ -1,0 +1,88 @@
+"""Plays the checkout: `play.py ADDRESS NAMESPACE` against a running server, in a namespace that must be new. Prints one
+line for each step, and exits with 1 where a step does not go as it must.
+"""
+import sys
+import time
+from datetime import timedelta
+
+from checkout import Order, Outcome, Payments, Refused, Unknown, call, checkout, connect
+from inventory_sentinel.v1 import inventory_admin_pb2, inventory_admin_pb2_grpc, inventory_sentinel_pb2_grpc
+
+address, sale = sys.argv[1:]
+channel = connect(address)
+sentinel = inventory_sentinel_pb2_grpc.InventorySentinelStub(channel)
+admin = inventory_admin_pb2_grpc.InventoryAdminStub(channel)
+charges: list[str] = []  # The order of each charge, as the bank would book it.
+refunds: list[str] = []
+
+
+def payments(accept=True, meanwhile=lambda: None) -> Payments:
+    """A bank that accepts or declines; `meanwhile` happens after it has done so."""
+
+    def is_paid(order):
+        return charges.count(order.id) > refunds.count(order.id)
+
+    def pay(order):
+        if accept and not is_paid(order):
+            charges.append(order.id)
+        meanwhile()
+        return accept
+
+    return Payments(pay, is_paid, lambda order: refunds.append(order.id) if is_paid(order) else None)
+
+
+def outlast_the_hold():
+    time.sleep(0.5)  # Longer than the shortest hold below.
+
+
+def step(name, order, attempt, bank, expected, charged, refunded=0, at=sentinel):
+    try:
+        outcome = checkout(at, bank, sale, order, attempt, show=lambda text: print(f"  {text}"))
+    except (Refused, Unknown, InterruptedError) as error:
+        outcome = type(error)
+    print(f"{name}: {outcome.value if isinstance(outcome, Outcome) else outcome.__name__}")
+    actual = outcome, charges.count(order.id), refunds.count(order.id)
+    if actual != (expected, charged, refunded):
+        sys.exit(f"python: {name}: expected {expected}, {charged} charges, {refunded} refunds, got {actual}")
+
+
+for sku, units in [("phone", 10), ("last", 1), ("none", 0)]:
+    call(
+        admin.SetStock,
+        inventory_admin_pb2.SetStockRequest(namespace_id=sale, sku=sku, on_hand=units, request_id=f"stock-{sku}"),
+    )
+
+amy = Order("order-1", "amy", "phone")
+step("a purchase", amy, 1, payments(), Outcome.BOUGHT, 1)
+step("the same order again", amy, 1, payments(), Outcome.ALREADY_BOUGHT, 1)
+bob = Order("order-2", "bob", "phone")
+step("a declined payment", bob, 1, payments(accept=False), Outcome.DECLINED, 0)
+step("the same attempt again", bob, 1, payments(), Outcome.OVER, 0)
+step("the next attempt", bob, 2, payments(), Outcome.BOUGHT, 1)
+step("a product that is sold out", Order("order-3", "cleo", "none"), 1, payments(), Outcome.SOLD_OUT, 0)
+late = Order("order-4", "dan", "phone", hold=timedelta(milliseconds=100))
+step("a payment that takes longer than the hold", late, 1, payments(meanwhile=outlast_the_hold), Outcome.BOUGHT, 1)
+step("the same order again", late, 1, payments(), Outcome.ALREADY_BOUGHT, 1)
+
+
+def crash():
+    outlast_the_hold()
+    raise InterruptedError
+
+
+crashed = Order("order-5", "eve", "phone", hold=timedelta(milliseconds=100))
+step("a crash after the payment", crashed, 1, payments(meanwhile=crash), InterruptedError, 1)
+step("the same attempt after the crash", crashed, 1, payments(), Outcome.BOUGHT, 1)
+
+
+def sell_the_last():
+    outlast_the_hold()
+    step("  another buyer meanwhile", Order("order-7", "gus", "last"), 1, payments(), Outcome.BOUGHT, 1)
+
+
+loser = Order("order-6", "flo", "last", hold=timedelta(milliseconds=100))
+step("a payment too late for the last unit", loser, 1, payments(meanwhile=sell_the_last), Outcome.REFUNDED, 1, 1)
+step("a product that nobody knows", Order("order-8", "hal", "nothing"), 1, payments(), Refused, 0)
+with connect("127.0.0.1:1") as nowhere:
+    away = inventory_sentinel_pb2_grpc.InventorySentinelStub(nowhere)
+    step("a server that is away", Order("order-9", "ida", "phone"), 1, payments(), Unknown, 0, at=away)
