@@ -1,6 +1,6 @@
 // A checkout that never charges twice. Reserves, takes the payment, commits; safe to run again after any error.
 //
-// The generated package is made by this line, from this folder, with protoc, protoc-gen-go and protoc-gen-go-grpc in PATH:
+// This line generates the client, from this folder, with protoc, protoc-gen-go and protoc-gen-go-grpc in PATH:
 //
 //	protoc -I ../../proto --go_out=. --go_opt=paths=source_relative \
 //	  --go-grpc_out=. --go-grpc_opt=paths=source_relative ../../proto/inventory_sentinel/v1/*.proto

@@ -1,5 +1,5 @@
-// Plays the checkout: `checkout ADDRESS NAMESPACE` against a running server, in a namespace that must be new. Prints one
-// line for each step, and exits with 1 where a step does not go as it must.
+// Plays the checkout: `checkout ADDRESS NAMESPACE` against a running server, in a namespace that must be new. Prints
+// one line for each step, and exits with 1 where a step does not go as it must.
 package main
 
 import (
@@ -50,7 +50,9 @@ func main() {
 		must(err)
 	}
 
-	play := func(at pb.InventorySentinelClient, name string, order Order, attempt int, payments Payments) (Outcome, error) {
+	play := func(
+		at pb.InventorySentinelClient, name string, order Order, attempt int, payments Payments,
+	) (Outcome, error) {
 		outcome, err := checkout(ctx, at, payments, sale, order, attempt)
 		if err != nil {
 			fmt.Printf("%s: %v\n", name, err)
