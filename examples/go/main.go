@@ -9,6 +9,10 @@ import (
 	"os"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	pb "checkout/inventory_sentinel/v1"
 )
 
@@ -36,6 +40,35 @@ func bank(accept bool, meanwhile func() error) Payments {
 			return nil
 		},
 	}
+}
+
+// losesAnswers is the same server behind a bad line: it applies each call, and the first answer to each is lost. Client
+// libraries make an error without ErrorInfo of that.
+type losesAnswers struct {
+	pb.InventorySentinelClient
+	lost map[string]bool
+}
+
+func (line losesAnswers) lose(method string) error {
+	if line.lost[method] {
+		return nil
+	}
+	line.lost[method] = true
+	return status.Error(codes.Unavailable, "the connection broke")
+}
+
+func (line losesAnswers) Reserve(
+	ctx context.Context, request *pb.ReserveRequest, options ...grpc.CallOption,
+) (*pb.ReserveResponse, error) {
+	answer, err := line.InventorySentinelClient.Reserve(ctx, request, options...)
+	return answer, errors.Join(err, line.lose("Reserve"))
+}
+
+func (line losesAnswers) Commit(
+	ctx context.Context, request *pb.CommitRequest, options ...grpc.CallOption,
+) (*pb.CommitResponse, error) {
+	answer, err := line.InventorySentinelClient.Commit(ctx, request, options...)
+	return answer, errors.Join(err, line.lose("Commit"))
 }
 
 func main() {
@@ -66,8 +99,9 @@ func main() {
 			must(fmt.Errorf("%s: %d charges, %d refunds", name, charges[order.ID], refunds[order.ID]))
 		}
 	}
+	var at pb.InventorySentinelClient = sentinel
 	step := func(name string, order Order, attempt int, payments Payments, expected Outcome, charged, refunded int) {
-		outcome, err := play(sentinel, name, order, attempt, payments)
+		outcome, err := play(at, name, order, attempt, payments)
 		if err != nil || outcome != expected {
 			must(fmt.Errorf("%s: expected %q, got %q, %v", name, expected, outcome, err))
 		}
@@ -112,6 +146,8 @@ func main() {
 		must(fmt.Errorf("not refused: %v", err))
 	}
 	booked("a product that nobody knows", stranger, 0, 0)
+	at = losesAnswers{sentinel, map[string]bool{}}
+	step("answers that get lost", order("order-10", "joe", "phone", usual), 1, accepts, Bought, 1, 0)
 	nowhere, err := connect("127.0.0.1:1")
 	must(err)
 	defer nowhere.Close()
@@ -121,6 +157,12 @@ func main() {
 		must(fmt.Errorf("not unknown: %v", err))
 	}
 	booked("a server that is away", unheard, 0, 0)
+
+	counters, err := call(ctx, sentinel.GetStock, &pb.GetStockRequest{NamespaceId: sale, Sku: "phone"})
+	must(err)
+	if stock := counters.GetStock(); stock.GetAvailable() != 5 || stock.GetHeld() != 0 || stock.GetSold() != 5 {
+		must(fmt.Errorf("five buyers have bought a phone each, and the stock says %v", stock))
+	}
 }
 
 func must(err error) {

@@ -1,7 +1,9 @@
-// Plays the checkout: `node dist/play.js ADDRESS NAMESPACE PROTO_FOLDER` against a running server, in a namespace that must
-// be new. Prints one line for each step, and exits with 1 where a step does not go as it must.
+// Plays the checkout: `node dist/play.js ADDRESS NAMESPACE PROTO_FOLDER` against a running server, in a namespace that
+// must be new. Prints one line for each step, and exits with 1 where a step does not go as it must.
 import { setTimeout as sleep } from "node:timers/promises";
+import * as grpc from "@grpc/grpc-js";
 import { call, checkout, connect, type Order, type Outcome, type Payments, Refused, Unknown } from "./checkout.js";
+import type { GetStockResponse__Output } from "./generated/inventory_sentinel/v1/GetStockResponse.js";
 
 const [address, sale, protoFolder] = process.argv.slice(2);
 const { sentinel, admin } = connect(address, protoFolder);
@@ -43,7 +45,8 @@ async function step(
   console.log(`${name}: ${outcome}`);
   const isExpected = typeof expected === "string" ? outcome === expected : outcome instanceof expected;
   if (!isExpected || count(charges, order) !== charged || count(refunds, order) !== refunded) {
-    console.error(`node: ${name}: not ${expected}, or ${count(charges, order)} charges, ${count(refunds, order)} refunds`);
+    const booked = `${count(charges, order)} charges, ${count(refunds, order)} refunds`;
+    console.error(`node: ${name}: not ${expected}, or ${booked}`);
     process.exit(1);
   }
 }
@@ -85,6 +88,30 @@ const sellTheLast = async () => {
 await step("a payment too late for the last unit", order("order-6", "flo", "last", 100), 1,
   bank({ meanwhile: sellTheLast }), "paid too late and sold out: refunded", 1, { refunded: 1 });
 await step("a product that nobody knows", order("order-8", "hal", "nothing"), 1, bank(), Refused, 0);
+
+// The same server behind a bad line: it applies each call, and the first answer to each is lost. The error that the
+// client library makes of that has no ErrorInfo.
+const losesAnswers = Object.create(sentinel) as typeof sentinel;
+for (const name of ["reserve", "commit"] as const) {
+  let isLost = false;
+  const apply: any = sentinel[name].bind(sentinel);
+  losesAnswers[name] = (request: any, options: any, done?: any) =>
+    apply(request, options, (error: unknown, answer: unknown) => {
+      if (isLost) return done(error, answer);
+      isLost = true;
+      done(Object.assign(new Error("the connection broke"), { code: 14, metadata: new grpc.Metadata() }));
+    });
+}
+const joe = order("order-10", "joe", "phone");
+await step("answers that get lost", joe, 1, bank(), "bought", 1, { at: losesAnswers });
 const away = connect("127.0.0.1:1", protoFolder).sentinel;
 await step("a server that is away", order("order-9", "ida", "phone"), 1, bank(), Unknown, 0, { at: away });
+
+const { stock } = await call<GetStockResponse__Output>((options, done) =>
+  sentinel.getStock({ namespaceId: sale, sku: "phone" }, options, done),
+);
+if (stock?.available !== "5" || stock.held !== "0" || stock.sold !== "5") {
+  console.error("node: five buyers have bought a phone each, and the stock says", stock);
+  process.exit(1);
+}
 process.exit(0);

@@ -5,8 +5,14 @@ import sys
 import time
 from datetime import timedelta
 
+import grpc
 from checkout import Order, Outcome, Payments, Refused, Unknown, call, checkout, connect
-from inventory_sentinel.v1 import inventory_admin_pb2, inventory_admin_pb2_grpc, inventory_sentinel_pb2_grpc
+from inventory_sentinel.v1 import (
+    inventory_admin_pb2,
+    inventory_admin_pb2_grpc,
+    inventory_sentinel_pb2,
+    inventory_sentinel_pb2_grpc,
+)
 
 address, sale = sys.argv[1:]
 channel = connect(address)
@@ -83,6 +89,37 @@ def sell_the_last():
 loser = Order("order-6", "flo", "last", hold=timedelta(milliseconds=100))
 step("a payment too late for the last unit", loser, 1, payments(meanwhile=sell_the_last), Outcome.REFUNDED, 1, 1)
 step("a product that nobody knows", Order("order-8", "hal", "nothing"), 1, payments(), Refused, 0)
+
+
+class Lost(grpc.RpcError):
+    """What a client library makes of a broken connection: an error without ErrorInfo."""
+
+    def trailing_metadata(self):
+        return None
+
+
+class LosesAnswers:
+    """The same server behind a bad line: it applies each call, and the first answer to each is lost."""
+
+    def __init__(self):
+        self.lost = set()
+
+    def __getattr__(self, name):
+        def method(request, timeout):
+            answer = getattr(sentinel, name)(request, timeout=timeout)
+            if name not in self.lost:
+                self.lost.add(name)
+                raise Lost
+            return answer
+
+        return method
+
+
+step("answers that get lost", Order("order-10", "joe", "phone"), 1, payments(), Outcome.BOUGHT, 1, at=LosesAnswers())
 with connect("127.0.0.1:1") as nowhere:
     away = inventory_sentinel_pb2_grpc.InventorySentinelStub(nowhere)
     step("a server that is away", Order("order-9", "ida", "phone"), 1, payments(), Unknown, 0, at=away)
+
+stock = call(sentinel.GetStock, inventory_sentinel_pb2.GetStockRequest(namespace_id=sale, sku="phone")).stock
+if (stock.available, stock.held, stock.sold) != (5, 0, 5):
+    sys.exit(f"python: five buyers have bought a phone each, and the stock says {stock}")

@@ -1,5 +1,15 @@
-// Plays the checkout: `Play ADDRESS NAMESPACE` against a running server, in a namespace that must be new. Prints one line
-// for each step, and exits with 1 where a step does not go as it must.
+// Plays the checkout: `Play ADDRESS NAMESPACE` against a running server, in a namespace that must be new. Prints one
+// line for each step, and exits with 1 where a step does not go as it must.
+import io.grpc.CallOptions;
+import io.grpc.Channel;
+import io.grpc.ClientCall;
+import io.grpc.ClientInterceptor;
+import io.grpc.ForwardingClientCall.SimpleForwardingClientCall;
+import io.grpc.ForwardingClientCallListener.SimpleForwardingClientCallListener;
+import io.grpc.Metadata;
+import io.grpc.MethodDescriptor;
+import io.grpc.Status;
+import io.inventorysentinel.v1.GetStockRequest;
 import io.inventorysentinel.v1.InventoryAdminGrpc;
 import io.inventorysentinel.v1.InventorySentinelGrpc;
 import io.inventorysentinel.v1.InventorySentinelGrpc.InventorySentinelBlockingStub;
@@ -7,11 +17,42 @@ import io.inventorysentinel.v1.SetStockRequest;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collections;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 final class Play {
     static final class Crash extends RuntimeException {}
+
+    /**
+     * The same server behind a bad line: it applies each call, and the first answer to each is lost. The error that the
+     * client library makes of that has no ErrorInfo.
+     */
+    static final class LosesAnswers implements ClientInterceptor {
+        private final Set<String> lost = new HashSet<>();
+
+        public <Q, R> ClientCall<Q, R> interceptCall(MethodDescriptor<Q, R> method, CallOptions options, Channel next) {
+            var call = next.newCall(method, options);
+            if (!lost.add(method.getFullMethodName())) {
+                return call;
+            }
+            return new SimpleForwardingClientCall<>(call) {
+                @Override
+                public void start(Listener<R> caller, Metadata headers) {
+                    super.start(new SimpleForwardingClientCallListener<>(caller) {
+                        @Override
+                        public void onMessage(R answer) {}
+
+                        @Override
+                        public void onClose(Status status, Metadata trailers) {
+                            super.onClose(Status.UNAVAILABLE.withDescription("the connection broke"), new Metadata());
+                        }
+                    }, headers);
+                }
+            };
+        }
+    }
 
     interface Meanwhile {
         void happen() throws InterruptedException;
@@ -119,9 +160,17 @@ final class Play {
             play.bank(true, sellTheLast), Checkout.Outcome.REFUNDED, 1, 1);
         play.step(sentinel, "a product that nobody knows", order("order-8", "hal", "nothing", usual), 1, play.bank(),
             Checkout.Refused.class, 0, 0);
+        play.step(sentinel.withInterceptors(new LosesAnswers()), "answers that get lost",
+            order("order-10", "joe", "phone", usual), 1, play.bank(), Checkout.Outcome.BOUGHT, 1, 0);
         var nowhere = Checkout.connect("127.0.0.1:1");
         play.step(InventorySentinelGrpc.newBlockingStub(nowhere), "a server that is away",
             order("order-9", "ida", "phone", usual), 1, play.bank(), Checkout.Unknown.class, 0, 0);
+        var query = GetStockRequest.newBuilder().setNamespaceId(play.sale).setSku("phone").build();
+        var stock = Checkout.call(sentinel, stub -> stub.getStock(query)).getStock();
+        if (stock.getAvailable() != 5 || stock.getHeld() != 0 || stock.getSold() != 5) {
+            System.err.println("java: five buyers have bought a phone each, and the stock says " + stock);
+            System.exit(1);
+        }
         nowhere.shutdownNow();
         channel.shutdownNow();
     }

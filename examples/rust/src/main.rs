@@ -1,5 +1,5 @@
-//! Plays the checkout: `checkout-example ADDRESS NAMESPACE` against a running server, in a namespace that must be new. Prints one
-//! line for each step, and exits with 1 where a step does not go as it must.
+//! Plays the checkout: `checkout-example ADDRESS NAMESPACE` against a running server, in a namespace that must be new.
+//! Prints one line for each step, and exits with 1 where a step does not go as it must.
 
 mod checkout;
 
@@ -154,5 +154,8 @@ async fn main() -> Result<(), Failure> {
     let unknown = play(away, "a server that is away", ida, 1, bank).await.expect_err("no answer");
     assert!(unknown.is::<Unknown>(), "{unknown:?}");
     assert_eq!((bank.booked(hal), bank.booked(ida)), ((0, 0), (0, 0)));
+
+    let stock = shop.stock("phone").await?;
+    assert_eq!((stock.available, stock.held, stock.sold), (6, 0, 4), "four buyers have bought a phone each");
     Ok(())
 }
