@@ -101,10 +101,11 @@ type Order struct {
 	Hold           time.Duration
 }
 
-// Payments: each function is idempotent by Order.ID. An order is charged once, however often Pay is called.
+// Payments: each function is idempotent by Order.ID. An order is charged once, in whichever attempt, however often Pay
+// is called.
 type Payments struct {
-	Pay    func(Order) (accepted bool, err error)
-	IsPaid func(Order) (bool, error)
+	Pay    func(order Order, attempt int) (accepted bool, err error) // The attempt is kept with the charge.
+	IsPaid func(order Order, attempt int) (bool, error)              // Whether this attempt has charged the order.
 	Refund func(Order) error
 }
 
@@ -116,7 +117,7 @@ const (
 	AlreadyBought Outcome = "bought before, not charged again"
 	SoldOut       Outcome = "sold out"
 	Declined      Outcome = "payment declined: another payment is attempt + 1"
-	Over          Outcome = "this attempt is over, and not paid: try again with attempt + 1"
+	Over          Outcome = "this attempt is over and did not charge: go on with attempt + 1"
 	Refunded      Outcome = "paid too late and sold out: refunded"
 )
 
@@ -141,7 +142,7 @@ func checkout(
 	case *pb.ReserveResponse_Reservation:
 		held = result.Reservation
 		fmt.Printf("  %d %s held until %s\n", order.Quantity, order.SKU, held.GetExpiresAt().AsTime().Format(time.RFC3339))
-		accepted, err := payments.Pay(order)
+		accepted, err := payments.Pay(order, attempt)
 		if err != nil {
 			return "", err // It may have been charged: run the checkout again, with the same attempt number.
 		}
@@ -154,7 +155,7 @@ func checkout(
 		return AlreadyBought, nil
 	case *pb.ReserveResponse_AlreadyReleased:
 		held = result.AlreadyReleased
-		if paid, err := payments.IsPaid(order); err != nil || !paid {
+		if paid, err := payments.IsPaid(order, attempt); err != nil || !paid {
 			return Over, err
 		}
 		// The process stopped between payment and Commit, and the hold ran out: the Commit below is a late one.

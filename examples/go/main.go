@@ -20,22 +20,25 @@ var (
 	errCrash = errors.New("the process stops here")
 	// Charges and refunds by order, as the bank would book them.
 	charges, refunds = map[string]int{}, map[string]int{}
+	// The attempt that has charged an order.
+	paid = map[string]int{}
 )
 
 // bank accepts or declines; meanwhile happens after it has done so.
 func bank(accept bool, meanwhile func() error) Payments {
-	isPaid := func(order Order) bool { return charges[order.ID] > refunds[order.ID] }
 	return Payments{
-		Pay: func(order Order) (bool, error) {
-			if accept && !isPaid(order) {
+		Pay: func(order Order, attempt int) (bool, error) {
+			if accept && paid[order.ID] == 0 {
 				charges[order.ID]++
+				paid[order.ID] = attempt
 			}
 			return accept, meanwhile()
 		},
-		IsPaid: func(order Order) (bool, error) { return isPaid(order), nil },
+		IsPaid: func(order Order, attempt int) (bool, error) { return paid[order.ID] == attempt, nil },
 		Refund: func(order Order) error {
-			if isPaid(order) {
+			if paid[order.ID] != 0 {
 				refunds[order.ID]++
+				delete(paid, order.ID)
 			}
 			return nil
 		},
@@ -120,6 +123,7 @@ func main() {
 	step("a declined payment", bob, 1, bank(false, nothing), Declined, 0, 0)
 	step("the same attempt again", bob, 1, accepts, Over, 0, 0)
 	step("the next attempt", bob, 2, accepts, Bought, 1, 0)
+	step("the attempt before by mistake", bob, 1, accepts, Over, 1, 0)
 	step("a product that is sold out", order("order-3", "cleo", "none", usual), 1, accepts, SoldOut, 0, 0)
 	late := order("order-4", "dan", "phone", short)
 	step("a payment that takes longer than the hold", late, 1, bank(true, outlastTheHold), Bought, 1, 0)

@@ -98,11 +98,12 @@ export interface Order {
   holdMilliseconds: number;
 }
 
-/** Each is idempotent by order.id: an order is charged once, however often `pay` is called. */
+/** Each is idempotent by order.id: an order is charged once, in whichever attempt, however often `pay` is called. */
 export interface Payments {
-  /** False: declined. */
-  pay(order: Order): Promise<boolean>;
-  isPaid(order: Order): Promise<boolean>;
+  /** The attempt is kept with the charge. False: declined. */
+  pay(order: Order, attempt: number): Promise<boolean>;
+  /** Whether this attempt has charged the order. */
+  isPaid(order: Order, attempt: number): Promise<boolean>;
   refund(order: Order): Promise<void>;
 }
 
@@ -111,7 +112,7 @@ export type Outcome =
   | "bought before, not charged again"
   | "sold out"
   | "payment declined: another payment is attempt + 1"
-  | "this attempt is over, and not paid: try again with attempt + 1"
+  | "this attempt is over and did not charge: go on with attempt + 1"
   | "paid too late and sold out: refunded";
 
 // region checkout
@@ -138,7 +139,7 @@ export async function checkout(
       reservationId = answer.reservation!.reservationId;
       const until = new Date(Number(answer.reservation!.expiresAt!.seconds) * 1_000);
       show(`${order.quantity} ${order.sku} held until ${until.toISOString()}`);
-      if (!(await payments.pay(order))) {
+      if (!(await payments.pay(order, attempt))) {
         const release = { namespaceId: sale, reservationId };
         await call((options, done) => sentinel.rollback(release, options, done));
         return "payment declined: another payment is attempt + 1";
@@ -149,7 +150,9 @@ export async function checkout(
       return "bought before, not charged again";
     case "alreadyReleased":
       reservationId = answer.alreadyReleased!.reservationId;
-      if (!(await payments.isPaid(order))) return "this attempt is over, and not paid: try again with attempt + 1";
+      if (!(await payments.isPaid(order, attempt))) {
+        return "this attempt is over and did not charge: go on with attempt + 1";
+      }
       // The process stopped between payment and Commit, and the hold ran out: the Commit below is a late one.
       break;
     case "shortage":

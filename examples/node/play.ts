@@ -10,22 +10,28 @@ const { sentinel, admin } = connect(address, protoFolder);
 // The order of each charge and refund, as the bank would book them.
 const charges: string[] = [];
 const refunds: string[] = [];
+// The attempt that has charged an order.
+const paid = new Map<string, number>();
 const count = (books: string[], order: Order) => books.filter((id) => id === order.id).length;
 
 class Crash extends Error {}
 
 /** A bank that accepts or declines; `meanwhile` happens after it has done so. */
 function bank({ accept = true, meanwhile = async () => {} } = {}): Payments {
-  const isPaid = async (order: Order) => count(charges, order) > count(refunds, order);
   return {
-    isPaid,
-    async pay(order) {
-      if (accept && !(await isPaid(order))) charges.push(order.id);
+    async pay(order, attempt) {
+      if (accept && !paid.has(order.id)) {
+        paid.set(order.id, attempt);
+        charges.push(order.id);
+      }
       await meanwhile();
       return accept;
     },
+    async isPaid(order, attempt) {
+      return paid.get(order.id) === attempt;
+    },
     async refund(order) {
-      if (await isPaid(order)) refunds.push(order.id);
+      if (paid.delete(order.id)) refunds.push(order.id);
     },
   };
 }
@@ -65,9 +71,10 @@ await step("the same order again", amy, 1, bank(), "bought before, not charged a
 const bob = order("order-2", "bob", "phone");
 const declined = "payment declined: another payment is attempt + 1";
 await step("a declined payment", bob, 1, bank({ accept: false }), declined, 0);
-const over = "this attempt is over, and not paid: try again with attempt + 1";
+const over = "this attempt is over and did not charge: go on with attempt + 1";
 await step("the same attempt again", bob, 1, bank(), over, 0);
 await step("the next attempt", bob, 2, bank(), "bought", 1);
+await step("the attempt before by mistake", bob, 1, bank(), over, 1);
 await step("a product that is sold out", order("order-3", "cleo", "none"), 1, bank(), "sold out", 0);
 const late = order("order-4", "dan", "phone", 100);
 await step("a payment that takes longer than the hold", late, 1, bank({ meanwhile: outlastTheHold }), "bought", 1);

@@ -71,10 +71,10 @@ class Order:
 
 @dataclass
 class Payments:
-    """Each is idempotent by order.id: an order is charged once, however often `pay` is called."""
+    """Each is idempotent by order.id: an order is charged once, in whichever attempt, however often `pay` is called."""
 
-    pay: Callable[[Order], bool]  # False: declined.
-    is_paid: Callable[[Order], bool]
+    pay: Callable[[Order, int], bool]  # The order and the attempt, which is kept with the charge. False: declined.
+    is_paid: Callable[[Order, int], bool]  # Whether this attempt has charged the order.
     refund: Callable[[Order], None]
 
 
@@ -83,7 +83,7 @@ class Outcome(Enum):
     ALREADY_BOUGHT = "bought before, not charged again"
     SOLD_OUT = "sold out"
     DECLINED = "payment declined: another payment is attempt + 1"
-    OVER = "this attempt is over, and not paid: try again with attempt + 1"
+    OVER = "this attempt is over and did not charge: go on with attempt + 1"
     REFUNDED = "paid too late and sold out: refunded"
 
 
@@ -111,7 +111,7 @@ def checkout(
         case "reservation":
             held = answer.reservation
             show(f"{order.quantity} {order.sku} held until {held.expires_at.ToJsonString()}")
-            if not payments.pay(order):
+            if not payments.pay(order, attempt):
                 release = inventory_sentinel_pb2.RollbackRequest(namespace_id=sale, reservation_id=held.reservation_id)
                 call(sentinel.Rollback, release)
                 return Outcome.DECLINED
@@ -119,7 +119,7 @@ def checkout(
             return Outcome.ALREADY_BOUGHT
         case "already_released":
             held = answer.already_released
-            if not payments.is_paid(order):
+            if not payments.is_paid(order, attempt):
                 return Outcome.OVER
             # The process stopped between payment and Commit, and the hold ran out: the Commit below is a late one.
         case "shortage":

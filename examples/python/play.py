@@ -20,21 +20,27 @@ sentinel = inventory_sentinel_pb2_grpc.InventorySentinelStub(channel)
 admin = inventory_admin_pb2_grpc.InventoryAdminStub(channel)
 charges: list[str] = []  # The order of each charge, as the bank would book it.
 refunds: list[str] = []
+paid: dict[str, int] = {}  # The attempt that has charged an order.
 
 
 def payments(accept=True, meanwhile=lambda: None) -> Payments:
     """A bank that accepts or declines; `meanwhile` happens after it has done so."""
 
-    def is_paid(order):
-        return charges.count(order.id) > refunds.count(order.id)
-
-    def pay(order):
-        if accept and not is_paid(order):
+    def pay(order, attempt):
+        if accept and order.id not in paid:
+            paid[order.id] = attempt
             charges.append(order.id)
         meanwhile()
         return accept
 
-    return Payments(pay, is_paid, lambda order: refunds.append(order.id) if is_paid(order) else None)
+    def is_paid(order, attempt):
+        return paid.get(order.id) == attempt
+
+    def refund(order):
+        if paid.pop(order.id, None):
+            refunds.append(order.id)
+
+    return Payments(pay, is_paid, refund)
 
 
 def outlast_the_hold():
@@ -65,6 +71,7 @@ bob = Order("order-2", "bob", "phone")
 step("a declined payment", bob, 1, payments(accept=False), Outcome.DECLINED, 0)
 step("the same attempt again", bob, 1, payments(), Outcome.OVER, 0)
 step("the next attempt", bob, 2, payments(), Outcome.BOUGHT, 1)
+step("the attempt before by mistake", bob, 1, payments(), Outcome.OVER, 1)
 step("a product that is sold out", Order("order-3", "cleo", "none"), 1, payments(), Outcome.SOLD_OUT, 0)
 late = Order("order-4", "dan", "phone", hold=timedelta(milliseconds=100))
 step("a payment that takes longer than the hold", late, 1, payments(meanwhile=outlast_the_hold), Outcome.BOUGHT, 1)

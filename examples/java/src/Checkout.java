@@ -104,12 +104,13 @@ final class Checkout {
 
     record Order(String id, String buyer, String sku, int quantity, Duration hold) {}
 
-    /** Each is idempotent by order.id: an order is charged once, however often `pay` is called. */
+    /** Each is idempotent by order.id: an order is charged once, in whichever attempt, however often pay is called. */
     interface Payments {
-        /** False: declined. */
-        boolean pay(Order order) throws InterruptedException;
+        /** The attempt is kept with the charge. False: declined. */
+        boolean pay(Order order, int attempt) throws InterruptedException;
 
-        boolean isPaid(Order order);
+        /** Whether this attempt has charged the order. */
+        boolean isPaid(Order order, int attempt);
 
         void refund(Order order);
     }
@@ -119,7 +120,7 @@ final class Checkout {
         ALREADY_BOUGHT("bought before, not charged again"),
         SOLD_OUT("sold out"),
         DECLINED("payment declined: another payment is attempt + 1"),
-        OVER("this attempt is over, and not paid: try again with attempt + 1"),
+        OVER("this attempt is over and did not charge: go on with attempt + 1"),
         REFUNDED("paid too late and sold out: refunded");
 
         final String text;
@@ -154,7 +155,7 @@ final class Checkout {
                 held = answer.getReservation();
                 Instant until = Instant.ofEpochSecond(held.getExpiresAt().getSeconds(), held.getExpiresAt().getNanos());
                 System.out.printf("  %d %s held until %s%n", order.quantity(), order.sku(), until);
-                if (!payments.pay(order)) {
+                if (!payments.pay(order, attempt)) {
                     var release = RollbackRequest.newBuilder()
                         .setNamespaceId(sale)
                         .setReservationId(held.getReservationId())
@@ -168,7 +169,7 @@ final class Checkout {
             }
             case ALREADY_RELEASED -> {
                 held = answer.getAlreadyReleased();
-                if (!payments.isPaid(order)) {
+                if (!payments.isPaid(order, attempt)) {
                     return Outcome.OVER;
                 }
                 // The process stopped between payment and Commit, and the hold ran out: the Commit below is a late one.

@@ -17,6 +17,7 @@ import io.inventorysentinel.v1.SetStockRequest;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collections;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
@@ -62,6 +63,8 @@ final class Play {
     // The order of each charge and refund, as the bank would book them.
     private final List<String> charges = new ArrayList<>();
     private final List<String> refunds = new ArrayList<>();
+    // The attempt that has charged an order.
+    private final Map<String, Integer> paid = new HashMap<>();
 
     private Play(String sale) {
         this.sale = sale;
@@ -70,20 +73,20 @@ final class Play {
     /** A bank that accepts or declines; `meanwhile` happens after it has done so. */
     private Checkout.Payments bank(boolean accepts, Meanwhile meanwhile) {
         return new Checkout.Payments() {
-            public boolean pay(Checkout.Order order) throws InterruptedException {
-                if (accepts && !isPaid(order)) {
+            public boolean pay(Checkout.Order order, int attempt) throws InterruptedException {
+                if (accepts && paid.putIfAbsent(order.id(), attempt) == null) {
                     charges.add(order.id());
                 }
                 meanwhile.happen();
                 return accepts;
             }
 
-            public boolean isPaid(Checkout.Order order) {
-                return Collections.frequency(charges, order.id()) > Collections.frequency(refunds, order.id());
+            public boolean isPaid(Checkout.Order order, int attempt) {
+                return paid.getOrDefault(order.id(), 0) == attempt;
             }
 
             public void refund(Checkout.Order order) {
-                if (isPaid(order)) {
+                if (paid.remove(order.id()) != null) {
                     refunds.add(order.id());
                 }
             }
@@ -136,6 +139,7 @@ final class Play {
         play.step(sentinel, "a declined payment", bob, 1, play.bank(false, () -> {}), Checkout.Outcome.DECLINED, 0, 0);
         play.step(sentinel, "the same attempt again", bob, 1, play.bank(), Checkout.Outcome.OVER, 0, 0);
         play.step(sentinel, "the next attempt", bob, 2, play.bank(), Checkout.Outcome.BOUGHT, 1, 0);
+        play.step(sentinel, "the attempt before by mistake", bob, 1, play.bank(), Checkout.Outcome.OVER, 1, 0);
         play.step(sentinel, "a product that is sold out", order("order-3", "cleo", "none", usual), 1, play.bank(),
             Checkout.Outcome.SOLD_OUT, 0, 0);
         var late = order("order-4", "dan", "phone", brief);

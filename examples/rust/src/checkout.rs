@@ -70,11 +70,12 @@ pub struct Order {
     pub hold: Duration,
 }
 
-/// Each is idempotent by `Order::id`: an order is charged once, however often `pay` is called.
+/// Each is idempotent by `Order::id`: an order is charged once, in whichever attempt, however often `pay` is called.
 pub trait Payments {
-    /// `false`: declined.
-    async fn pay(&self, order: &Order) -> Result<bool, Failure>;
-    async fn is_paid(&self, order: &Order) -> Result<bool, Failure>;
+    /// The attempt is kept with the charge. `false`: declined.
+    async fn pay(&self, order: &Order, attempt: u32) -> Result<bool, Failure>;
+    /// Whether this attempt has charged the order.
+    async fn is_paid(&self, order: &Order, attempt: u32) -> Result<bool, Failure>;
     async fn refund(&self, order: &Order) -> Result<(), Failure>;
 }
 
@@ -87,7 +88,7 @@ pub enum Outcome {
     SoldOut,
     /// The payment was declined; another payment is attempt + 1.
     Declined,
-    /// This attempt is over, and not paid; try again with attempt + 1.
+    /// This attempt is over and did not charge; go on with attempt + 1.
     Over,
     /// Paid too late and sold out.
     Refunded,
@@ -110,7 +111,7 @@ pub async fn checkout(
     let reservation_id = match call(ReserveError::rpc, reserve).await? {
         Ok(held) => {
             println!("  {} {} held until {:?}", order.quantity, order.sku, held.expires_at);
-            if !payments.pay(order).await? {
+            if !payments.pay(order, attempt).await? {
                 call(RollbackError::rpc, || shop.rollback(&held.id)).await??;
                 return Ok(Outcome::Declined);
             }
@@ -118,7 +119,7 @@ pub async fn checkout(
         }
         Err(ReserveError::AlreadyPurchased { .. }) => return Ok(Outcome::AlreadyBought),
         Err(ReserveError::AlreadyReleased { reservation }) => {
-            if !payments.is_paid(order).await? {
+            if !payments.is_paid(order, attempt).await? {
                 return Ok(Outcome::Over);
             }
             // The process stopped between payment and commit, and the hold ran out: the commit below is a late one.

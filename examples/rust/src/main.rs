@@ -11,8 +11,16 @@ use inventory_sentinel_client::{Namespace, ReserveError};
 const USUAL: Duration = Duration::from_secs(300);
 const SHORT: Duration = Duration::from_millis(100);
 
-/// Charges and refunds by order, as the bank would book them.
-type Books = Mutex<HashMap<String, (u32, u32)>>;
+/// What the bank has booked for an order.
+#[derive(Clone, Copy, Default)]
+struct Account {
+    charges: u32,
+    refunds: u32,
+    /// The attempt that has charged the order.
+    paid: Option<u32>,
+}
+
+type Books = Mutex<HashMap<String, Account>>;
 type Meanwhile<'a> = dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>> + 'a;
 
 /// A bank that accepts or declines; `meanwhile` happens after it has done so.
@@ -23,35 +31,38 @@ struct Bank<'a> {
 }
 
 impl Bank<'_> {
-    fn booked(&self, order: &Order) -> (u32, u32) {
-        *self.books.lock().expect("the books").entry(order.id.clone()).or_default()
+    fn with_account<T>(&self, order: &Order, book: impl FnOnce(&mut Account) -> T) -> T {
+        book(self.books.lock().expect("the books").entry(order.id.clone()).or_default())
     }
 
-    fn book(&self, order: &Order, charges: u32, refunds: u32) {
-        let mut books = self.books.lock().expect("the books");
-        let booked = books.entry(order.id.clone()).or_default();
-        *booked = (booked.0 + charges, booked.1 + refunds);
+    /// Charges and refunds of an order.
+    fn booked(&self, order: &Order) -> (u32, u32) {
+        self.with_account(order, |account| (account.charges, account.refunds))
     }
 }
 
 impl Payments for Bank<'_> {
-    async fn pay(&self, order: &Order) -> Result<bool, Failure> {
-        if self.accepts && !self.is_paid(order).await? {
-            self.book(order, 1, 0);
-        }
+    async fn pay(&self, order: &Order, attempt: u32) -> Result<bool, Failure> {
+        self.with_account(order, |account| {
+            if self.accepts && account.paid.is_none() {
+                account.paid = Some(attempt);
+                account.charges += 1;
+            }
+        });
         (self.meanwhile)().await?;
         Ok(self.accepts)
     }
 
-    async fn is_paid(&self, order: &Order) -> Result<bool, Failure> {
-        let (charges, refunds) = self.booked(order);
-        Ok(charges > refunds)
+    async fn is_paid(&self, order: &Order, attempt: u32) -> Result<bool, Failure> {
+        Ok(self.with_account(order, |account| account.paid == Some(attempt)))
     }
 
     async fn refund(&self, order: &Order) -> Result<(), Failure> {
-        if self.is_paid(order).await? {
-            self.book(order, 0, 1);
-        }
+        self.with_account(order, |account| {
+            if account.paid.take().is_some() {
+                account.refunds += 1;
+            }
+        });
         Ok(())
     }
 }
@@ -102,6 +113,7 @@ async fn main() -> Result<(), Failure> {
     step(shop, ("a declined payment", bob, 1), &declines, Outcome::Declined, (0, 0)).await?;
     step(shop, ("the same attempt again", bob, 1), bank, Outcome::Over, (0, 0)).await?;
     step(shop, ("the next attempt", bob, 2), bank, Outcome::Bought, (1, 0)).await?;
+    step(shop, ("the attempt before by mistake", bob, 1), bank, Outcome::Over, (1, 0)).await?;
     let cleo = &order("order-3", "cleo", "none", USUAL);
     step(shop, ("a product that is sold out", cleo, 1), bank, Outcome::SoldOut, (0, 0)).await?;
 
