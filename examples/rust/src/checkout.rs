@@ -3,7 +3,11 @@
 //! Uses the client crate, so there is nothing to generate. Calls the server that its caller names.
 //! docs/first-checkout.md explains it; main.rs plays it.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use inventory_sentinel_client::{CommitError, Namespace, ReserveError, RollbackError, RpcError, Sentinel};
 
@@ -110,7 +114,8 @@ pub async fn checkout(
     };
     let reservation_id = match call(ReserveError::rpc, reserve).await? {
         Ok(held) => {
-            println!("  {} {} held until {:?}", order.quantity, order.sku, held.expires_at);
+            let left = held.expires_at.duration_since(SystemTime::now()).unwrap_or_default();
+            println!("  {} {} held for {} s", order.quantity, order.sku, left.as_secs());
             if !payments.pay(order, attempt).await? {
                 call(RollbackError::rpc, || shop.rollback(&held.id)).await??;
                 return Ok(Outcome::Declined);
