@@ -1,7 +1,7 @@
 //! `InventoryAdmin`: stock, rules and the audit; its lists are in `lists`, its bulk operations in `bulk`.
 //! Parses and answers; what is decided is decided in the store.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use inventory_sentinel::{
     Reason,
@@ -114,9 +114,9 @@ impl InventoryAdmin for Admin {
                 return Err(Invalid::new(Reason::InvalidRule, "rules.is_paused").because(detail).into());
             }
             let (lane, memo) = lane_and_memo(&namespace, &sku, request_id.as_ref())?;
-            let before = stock_before(lane, &sku, deadline).await;
+            let named = sku.clone();
             let operation = Operation::ConfigureSku { memo, sku, change, if_revision };
-            let (outcome, sequence) = carry(lane, operation, deadline).await?;
+            let ((outcome, sequence), before) = carry_with_before(lane, &named, operation, deadline).await?;
             let has_changed = matches!(outcome, Outcome::Stock { replayed: false, .. });
             let (sku, stock, replayed, sequence) = stock_of((outcome, sequence))?;
             if has_changed {
@@ -398,9 +398,12 @@ impl StockCall<'_> {
         let id = namespace.identity(request_id);
         let lane = namespace.lane_of(&sku);
         check_age(namespace, lane, request_id, Instant::now())?;
-        let before = stock_before(lane, &sku, deadline).await;
-        let (sku, stock, replayed, sequence) = stock_of(carry(lane, operation(id, sku), deadline).await?)?;
+        let named = sku.clone();
+        let (answer, before) = carry_with_before(lane, &named, operation(id, sku), deadline).await?;
+        let (sku, stock, replayed, sequence) = stock_of(answer)?;
         if !replayed {
+            // Where the batch was sent twice, the read has met the change itself.
+            let before = before.filter(|before| before.version < stock.version);
             caller.changed(
                 name,
                 &namespace.name,
@@ -416,11 +419,27 @@ impl StockCall<'_> {
     }
 }
 
-/// The counters and rules of a SKU just before a change, for the trail; nothing where there is none or no answer.
-async fn stock_before(lane: &Lane, sku: &Sku, deadline: Instant) -> Option<Stock> {
-    match carry(lane, Operation::GetStock { sku: sku.clone() }, deadline).await {
-        Ok((Outcome::Stock { stock, .. }, _)) => Some(stock),
-        _ => None,
+/// The longest that the trail waits for the read beside a change.
+const TRAIL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Carries a change through its lane, together with a read of the SKU just before it: they share a batch, so that the read
+/// costs no round trip. Returns what came of the change, and the counters and rules before it for the trail, where they are
+/// known.
+async fn carry_with_before(
+    lane: &Lane,
+    sku: &Sku,
+    operation: Operation,
+    deadline: Instant,
+) -> Result<((Outcome, i64), Option<Stock>), Failure> {
+    let before = lane.submit(Operation::GetStock { sku: sku.clone() }, deadline).ok();
+    let answer = carry(lane, operation, deadline).await?;
+    let before = match before {
+        Some(pending) => tokio::time::timeout(TRAIL_PATIENCE, pending.wait()).await.ok().and_then(Result::ok),
+        None => None,
+    };
+    match before.map(|answer| answer.outcome) {
+        Some(Ok(Outcome::Stock { stock, .. })) => Ok((answer, Some(stock))),
+        _ => Ok((answer, None)),
     }
 }
 
