@@ -65,6 +65,7 @@ identified! {
     ConfigureSkuRequest: "configure SKU", sku;
     DeleteSkuRequest: "delete SKU", sku;
     ConfigureNamespaceRequest: "configure namespace", namespace_id;
+    DeleteNamespaceRequest: "delete namespace", namespace_id;
 }
 
 /// The ids that the callers of one client named. Clones of the client share it.
