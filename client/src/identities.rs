@@ -246,6 +246,7 @@ mod tests {
             sku: sku.into(),
             delta: 1,
             request_id: "b".into(),
+            existing_namespace_only: false,
         };
         applied(&identities, &adjust("x"));
         applied(&identities, &adjust("x"));
