@@ -474,7 +474,8 @@ impl Namespaces {
         config: &NamespaceConfig,
     ) -> Result<NamespaceConfig, StoreError> {
         let (nothing, identity) = (self.witnesses.nothing(), self.witnesses.identity());
-        while current.revision < config.revision {
+        // Of another secret is one that a server has made while the namespace was deleted that had the name before.
+        while current.revision < config.revision || current.secret != config.secret {
             current = self.store.configure(keys, &nothing, identity, current.revision, Some(config), None).await?.1;
         }
         Ok(current)

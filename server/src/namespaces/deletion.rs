@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use rand::Rng as _;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
@@ -29,6 +30,9 @@ use crate::{
 
 /// Pause before a step is taken again that has to wait for due holds, or has met a change.
 const AGAIN: Duration = Duration::from_millis(20);
+/// Shortest and longest pause of a call that another one has overtaken, in milliseconds: two that go on at the same moment would
+/// overtake each other again.
+const OVERTAKEN_PAUSE: (u64, u64) = (20, 300);
 
 /// Why a namespace was not deleted.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub(crate) enum Undeleted {
     Refused(Refusal),
     /// The request is too old.
     Invalid(Invalid),
+    /// Another call goes on with what this one has begun.
+    Overtaken,
     /// The caller's deadline passed before anything was sent.
     DeadlinePassed,
     /// It may have been deleted, in part or whole.
@@ -88,7 +94,20 @@ impl Namespaces {
     ) -> Result<bool, Undeleted> {
         let in_doubt = AtomicBool::new(false);
         let why = |why: &str| Undeleted::OutcomeUnknown { why: why.into() };
-        match tokio::time::timeout_at(deadline, self.try_to_delete(name, request_id, &in_doubt)).await {
+        let tries = async {
+            loop {
+                match self.try_to_delete(name, request_id, &in_doubt).await {
+                    // It goes on, unless the other ends it first.
+                    Err(Undeleted::Overtaken) => {
+                        let pause = rand::rng().random_range(OVERTAKEN_PAUSE.0..OVERTAKEN_PAUSE.1);
+                        tokio::time::sleep(Duration::from_millis(pause)).await;
+                    }
+                    Err(Undeleted::NotFound) if in_doubt.load(Ordering::Relaxed) => return Ok(false),
+                    result => return result,
+                }
+            }
+        };
+        match tokio::time::timeout_at(deadline, tries).await {
             Ok(Err(Undeleted::Store(error))) if in_doubt.load(Ordering::Relaxed) => {
                 Err(why(&format!("the deletion has begun and has not ended: {error}")))
             }
@@ -116,7 +135,13 @@ impl Namespaces {
         let (config, memo) = match found.presence {
             Presence::Deleting { config, .. } => (config, request),
             Presence::Live(_) | Presence::Absent => {
-                let Some(namespace) = self.open_found(name, found).await? else { return Err(Undeleted::NotFound) };
+                let namespace = match self.open_found(name, found).await {
+                    Ok(Some(namespace)) => namespace,
+                    Ok(None) => return Err(Undeleted::NotFound),
+                    // It was closed meanwhile.
+                    Err(StoreError::Closed) => return Err(Undeleted::Overtaken),
+                    Err(error) => return Err(error.into()),
+                };
                 if let Some((request_id, lane)) = request_id.zip(namespace.lane(0)) {
                     let now = lane.time_of_day(Instant::now());
                     request_id.check_age(now, namespace.config.retention).map_err(Undeleted::Invalid)?;
@@ -194,11 +219,11 @@ impl Deletion<'_> {
         PartitionKeys::new(self.name, partition)
     }
 
-    async fn step(&self, partition: u16, step: DeletionStep) -> Result<Stepped, StoreError> {
+    async fn step(&self, partition: u16, step: DeletionStep) -> Result<Stepped, Undeleted> {
         let Namespaces { store, witnesses, .. } = self.namespaces;
         let stepped = store.delete(&self.keys(partition), witnesses.identity(), step, &self.token).await?;
         if stepped == Stepped::Overtaken {
-            return Err(StoreError::not_applied("another call deletes the namespace"));
+            return Err(Undeleted::Overtaken);
         }
         Ok(stepped)
     }
@@ -251,7 +276,7 @@ impl Deletion<'_> {
     }
 
     /// Opens the partitions again, the first one last: while it is closed there is no namespace.
-    async fn give_up(&self, partitions: u16) -> Result<(), StoreError> {
+    async fn give_up(&self, partitions: u16) -> Result<(), Undeleted> {
         for partition in (0..partitions).rev() {
             self.step(partition, DeletionStep::Reopen).await?;
         }
@@ -261,7 +286,7 @@ impl Deletion<'_> {
     /// Deletes what is closed.
     async fn finish(&self, partitions: u16) -> Result<(), Undeleted> {
         if self.step(0, DeletionStep::Decide).await? == Stepped::Nothing {
-            return Err(StoreError::not_applied("another call has deleted the namespace").into());
+            return Err(Undeleted::Overtaken);
         }
         for partition in (0..partitions).rev() {
             // The first key is the meta, which stays.

@@ -219,6 +219,8 @@ impl From<Undeleted> for Failure {
             }
             Undeleted::Refused(refusal) => refusal.into(),
             Undeleted::Invalid(invalid) => invalid.into(),
+            // The call goes on by itself.
+            Undeleted::Overtaken => Self::new(Reason::OutcomeUnknown),
             Undeleted::DeadlinePassed => Self::new(Reason::DeadlineExceeded),
             Undeleted::OutcomeUnknown { why } => Self::new(Reason::OutcomeUnknown).because(&why),
             Undeleted::Store(error) => error.into(),

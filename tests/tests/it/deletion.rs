@@ -352,6 +352,39 @@ async fn what_is_under_way_gets_a_definite_answer() {
     }
 }
 
+/// Calls that delete at the same time, on two servers and of several partitions: the later ones go on with what the earlier ones
+/// have begun.
+#[tokio::test]
+async fn deletions_at_the_same_time_all_end_and_the_namespace_is_gone() {
+    let redis = Redis::start().await;
+    let one = SentinelProcess::launch().on(&redis).flags("--partitions 4").start().await;
+    let two = SentinelProcess::on(&redis).await;
+    for round in 0..5 {
+        let shop = one.shop("sale");
+        for sku in 0..20 {
+            shop.supply(&format!("sku-{sku}"), 1).await;
+        }
+        let deletions = (0..8).map(|i| {
+            let (shop, id) = (if i % 2 == 0 { shop.clone() } else { two.shop("sale") }, format!("{round}-{}", i / 2));
+            tokio::spawn(async move { delete(&shop, &id).await })
+        });
+        for deletion in deletions.collect::<Vec<_>>() {
+            match deletion.await.expect("it ends") {
+                Ok(_) => {}
+                // It came when the namespace was gone.
+                Err(status) => assert_eq!(reason(&status), Reason::NamespaceNotFound, "{status:?}"),
+            }
+        }
+        assert_eq!(keys(&redis).await.len(), 4, "tombstones only");
+        assert_eq!(names(&shop).await, Vec::<String>::new());
+        for server in [&one, &two] {
+            let shop = server.shop("sale");
+            until_refused("GetStock", Reason::SkuNotFound, async || shop.try_stock("sku-1").await).await;
+            assert_eq!(server.info().await.fenced_partitions, []);
+        }
+    }
+}
+
 #[tokio::test]
 async fn there_are_no_more_namespaces_than_the_limit() {
     let redis = Redis::start().await;
