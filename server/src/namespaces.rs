@@ -19,8 +19,8 @@ mod identity;
 mod searches;
 mod settings;
 
-use self::{identity::Identities, searches::Searches};
 pub(crate) use self::{deletion::Undeleted, searches::Lookups, settings::Defaults};
+use self::{identity::Identities, searches::Searches};
 
 use crate::{
     config::{Config, CreateNamespaces},

@@ -42,7 +42,6 @@ operation_error! {
         InvalidRequestId => InvalidRequestId,
         RequestTooOld => RequestTooOld,
         RequestIdReused => RequestIdReused,
-        NamespaceNotFound => NamespaceNotFound,
         SkuNotFound => SkuNotFound,
         StockBelowHeld => BelowHeld,
         StockLimit => StockLimit,

@@ -7,9 +7,7 @@ use super::{
     error::StoreError,
     keys::PartitionKeys,
     pool::Connection,
-    wire::{
-        Bytes, FOUND_FIELDS, PartitionState, Presence, configured_from, decode_found, state_from, stock_from,
-    },
+    wire::{Bytes, FOUND_FIELDS, PartitionState, Presence, configured_from, decode_found, state_from, stock_from},
 };
 use crate::domain::{BuyerId, Clock, Happened, Id, Line, Millis, Sku, State, Stock, Term};
 

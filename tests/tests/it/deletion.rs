@@ -48,9 +48,9 @@ async fn until_refused<T>(what: &str, expected: Reason, mut call: impl AsyncFnMu
 
 /// Nothing of a deleted namespace can be read or changed here.
 async fn assert_gone(shop: &Shop, reservation: &str) {
-    assert_refused(shop.try_stock("ps5").await, Reason::SkuNotFound, None);
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SkuNotFound, None);
-    assert_refused(shop.commit(reservation).await, Reason::ReservationNotFound, None);
+    assert_refused(shop.try_stock("ps5").await, Reason::NamespaceNotFound, None);
+    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::NamespaceNotFound, None);
+    assert_refused(shop.commit(reservation).await, Reason::NamespaceNotFound, None);
     let list = v1::ListStockRequest { namespace_id: shop.namespace.clone(), ..Default::default() };
     assert_refused(shop.admin.clone().list_stock(list).await, Reason::NamespaceNotFound, None);
     let config = v1::GetNamespaceRequest { namespace_id: shop.namespace.clone() };
@@ -160,7 +160,7 @@ async fn other_servers_forget_a_deleted_namespace_and_take_the_next_one_for_anot
     assert_eq!(reason(&ended(&mut feed.stream).await), Reason::NamespaceNotFound);
     assert_eq!(reason(&ended(&mut stock).await), Reason::NamespaceNotFound);
     assert_eq!(reason(&ended(&mut protected).await), Reason::NamespaceNotFound);
-    until_refused("GetStock", Reason::SkuNotFound, async || other.try_stock("ps5").await).await;
+    until_refused("GetStock", Reason::NamespaceNotFound, async || other.try_stock("ps5").await).await;
     assert_gone(&other, &sold).await;
     three.restart().await;
     let absent = three.shop("sale");
@@ -245,7 +245,7 @@ async fn a_deletion_that_ended_anywhere_goes_on_when_it_is_repeated() {
             until_refused("GetStock", Reason::StoreUnavailable, async || shop.try_stock("ps5").await).await;
             assert_refused(shop.commit(&sold).await, Reason::StoreUnavailable, None);
         } else {
-            until_refused("GetStock", Reason::SkuNotFound, async || shop.try_stock("ps5").await).await;
+            until_refused("GetStock", Reason::NamespaceNotFound, async || shop.try_stock("ps5").await).await;
             assert_gone(&shop, &sold).await;
         }
         // And it is not made again meanwhile.
@@ -253,7 +253,7 @@ async fn a_deletion_that_ended_anywhere_goes_on_when_it_is_repeated() {
         let other = SentinelProcess::on(&redis).await;
         assert!(!delete(&other.shop("sale"), "end").await.expect("it goes on"));
         assert_eq!(keys(&redis).await, ["is:{sale/0}:meta"], "{done}");
-        until_refused("GetStock", Reason::SkuNotFound, async || shop.try_stock("ps5").await).await;
+        until_refused("GetStock", Reason::NamespaceNotFound, async || shop.try_stock("ps5").await).await;
         shop.supply("ps5", 4).await;
         assert_eq!(other.shop("sale").counts("ps5").await, (4, 0, 0));
         assert_eq!(server.info().await.fenced_partitions, []);
@@ -334,7 +334,7 @@ async fn what_is_under_way_gets_a_definite_answer() {
                         Err(status) => return (Some(status), last),
                     }
                 }
-                Err(status) if reason(&status) == Reason::SkuNotFound => return (None, last),
+                Err(status) if reason(&status) == Reason::NamespaceNotFound => return (None, last),
                 Err(status) => last = Some(status),
             }
         }
@@ -379,7 +379,7 @@ async fn deletions_at_the_same_time_all_end_and_the_namespace_is_gone() {
         assert_eq!(names(&shop).await, Vec::<String>::new());
         for server in [&one, &two] {
             let shop = server.shop("sale");
-            until_refused("GetStock", Reason::SkuNotFound, async || shop.try_stock("sku-1").await).await;
+            until_refused("GetStock", Reason::NamespaceNotFound, async || shop.try_stock("sku-1").await).await;
             assert_eq!(server.info().await.fenced_partitions, []);
         }
     }
