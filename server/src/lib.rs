@@ -70,7 +70,7 @@ use crate::{
     direct::DirectLayer,
     health::{Health, StoreGate},
     lane::LaneLimits,
-    namespaces::{Defaults, Namespaces},
+    namespaces::{Namespaces, NewNamespaces},
     service::{Desk, admin::Admin, checkout::Checkout, watch::Events},
     store::{
         Store,
@@ -219,7 +219,7 @@ async fn serve(
         Arc::clone(&metrics),
         tasks.clone(),
         limits,
-        Defaults::from(&*config),
+        NewNamespaces::from(&*config),
         Arc::clone(&witnesses),
     ));
     let (reporter, health_service) = tonic_health::server::health_reporter();

@@ -55,15 +55,22 @@ impl Admin {
 impl InventoryAdmin for Admin {
     async fn set_stock(&self, request: Request<v1::SetStockRequest>) -> Result<Response<v1::SetStockResponse>, Status> {
         let (deadline, caller) = (deadline(request.metadata()), Caller::of(&request));
-        let v1::SetStockRequest { namespace_id, sku, on_hand, request_id, if_absent, if_version } =
-            request.into_inner();
+        let v1::SetStockRequest {
+            namespace_id,
+            sku,
+            on_hand,
+            request_id,
+            if_absent,
+            if_version,
+            existing_namespace_only,
+        } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
             let sku = Sku::parse(sku, "sku")?;
             let on_hand = OnHand::parse(on_hand)?;
             let condition = condition(if_absent, if_version)?;
             let request_id = RequestId::parse(request_id)?;
-            let namespace = self.desk.namespace_made(&name, deadline).await?;
+            let namespace = self.desk.namespace_made(&name, existing_namespace_only, deadline).await?;
             let operation = |memo, sku| Operation::SetStock { memo, sku, on_hand, condition };
             let call = StockCall { name: "SetStock", caller: &caller, namespace: &namespace, deadline };
             let (stock, replayed, sequence) = call.change(sku, &request_id, operation).await?;
@@ -77,14 +84,15 @@ impl InventoryAdmin for Admin {
         request: Request<v1::AdjustStockRequest>,
     ) -> Result<Response<v1::AdjustStockResponse>, Status> {
         let (deadline, caller) = (deadline(request.metadata()), Caller::of(&request));
-        let v1::AdjustStockRequest { namespace_id, sku, delta, request_id } = request.into_inner();
+        let v1::AdjustStockRequest { namespace_id, sku, delta, request_id, existing_namespace_only } =
+            request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
             let sku = Sku::parse(sku, "sku")?;
             let delta = Delta::parse(delta)?;
             let request_id = RequestId::parse(request_id)?;
             let namespace = if delta.get() > 0 {
-                self.desk.namespace_made(&name, deadline).await?
+                self.desk.namespace_made(&name, existing_namespace_only, deadline).await?
             } else {
                 self.desk.namespace_known(&name, deadline).await?
             };
@@ -242,6 +250,22 @@ impl InventoryAdmin for Admin {
         self.desk.answer(Measured::ConfigureNamespace, handler, |_| false).await
     }
 
+    async fn delete_namespace(
+        &self,
+        request: Request<v1::DeleteNamespaceRequest>,
+    ) -> Result<Response<v1::DeleteNamespaceResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let v1::DeleteNamespaceRequest { namespace_id, request_id } = request.into_inner();
+        let handler = async {
+            let name = NamespaceName::parse(namespace_id)?;
+            let request_id = RequestId::parse_optional(request_id)?;
+            self.desk.admit()?;
+            let replayed = self.desk.namespaces.delete(&name, request_id.as_ref(), deadline).await?;
+            Ok(v1::DeleteNamespaceResponse { replayed })
+        };
+        self.desk.answer(Measured::DeleteNamespace, handler, |_| false).await
+    }
+
     async fn get_namespace(
         &self,
         request: Request<v1::GetNamespaceRequest>,
@@ -346,7 +370,18 @@ impl Admin {
         for (partition, keys) in namespace.partitions() {
             audit::partition(&mut connection, &keys, partition, self.audit_memory, &mut report).await?;
         }
+        self.check_presence(namespace).await?;
         Ok(convert::report(report))
+    }
+
+    /// Refuses what was read of a namespace that was deleted meanwhile: it may be half of it. The first partition is closed before
+    /// anything is deleted.
+    pub(super) async fn check_presence(&self, namespace: &Namespace) -> Result<(), Failure> {
+        let place = self.store.place_of(&namespace.keys(0)).await?;
+        if place.is_some_and(|at| namespace.epochs.first() == Some(&at.epoch)) {
+            return Ok(());
+        }
+        Err(Failure::new(Reason::NamespaceNotFound))
     }
 }
 
