@@ -28,7 +28,7 @@ test-rust: bootstrap ## the Rust tests
 	cargo build --workspace --locked
 	RUST_BACKTRACE=1 cargo test --workspace --locked
 
-polyglot: bootstrap ## Python, Go and grpcurl, each against a real server
+polyglot: bootstrap ## clients in Python, Go and grpcurl and the checkouts of examples/, each against a real server
 	cargo build --package inventory-sentinel-server --locked
 	tests/polyglot/run
 
@@ -51,7 +51,7 @@ fmt: ## format the Rust code and proto/
 	cargo fmt --all
 	.ci/tools/buf format --write proto
 
-docs: bootstrap ## write the generated pages of docs/ anew, and the Rust documentation to target/doc
+docs: bootstrap ## write the generated pages of docs/ and the code in docs/first-checkout.md, and the Rust documentation to target/doc
 	UPDATE_DOCS=1 cargo test --workspace --lib --locked the_documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 

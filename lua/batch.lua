@@ -155,7 +155,8 @@ for at = 3, #ARGV, 4 do
       if #args < 16 then fail('SENTINELMALFORMED target') end
       target = sub(args, 1, 16)
       if kind ~= 'E' then lines = lines_of(sub(args, kind == 'c' and 18 or 17)) end
-    elseif kind ~= 'S' and kind ~= 'A' and kind ~= 'F' and kind ~= 'D' and kind ~= 'U' and kind ~= 'I' and kind ~= 'O' then
+    elseif kind ~= 'S' and kind ~= 'A' and kind ~= 'F' and kind ~= 'D' and kind ~= 'U' and kind ~= 'I' and kind ~= 'O'
+      and kind ~= 'X' then
       fail('SENTINELMALFORMED group')
     end
   end

@@ -19,6 +19,7 @@
 -- ARGV, to configure a namespace:  'configure', knowledge, revision that is replaced, config record
 --   A request with an identity is remembered (configuring.lua): behind what 'open' and 'configure' have stand its id 16 and
 --   its fingerprint, and for 'configure' the revision that the caller names (empty: any).
+-- ARGV, to delete a partition that is closed: 'delete', step, token 16, number of the key (deletion.lua has steps and replies)
 -- ARGV, for a batch:               epoch, knowledge, then four for each group of operations that differ only by id:
 --   kind   args                                  ids            extra
 --   'R'    shape (records.lua), its ttl the      16 bytes each  ttl as asked I6 (0: unset), then a buyer field each, or
@@ -41,6 +42,7 @@
 --   'I'    key of the settlement 16, fence 16    16 bytes       ''      begin the settlement of this fence
 --   'U'    flags B, available I6, SKU            the key        ''      settle a SKU (flag 1: old holds return, 2: only if known)
 --   'O'    key of the settlement 16              16 bytes       ''      end the settlement and open the partition
+--   'X'    0 check or 1 close B, token 16, digest of the request 16   16 bytes   ''   close, alone in its batch (closing.lua)
 --   A key stands for an identity and all figures.
 -- The ids of 'c', 'b', 'E', 'S', 'A', 'F', 'D', 'I' and 'O' are those of remembered requests; those of 'S', 'A', 'F', 'D',
 -- 'I' and 'O' are of administrators, and so is that of 'configure': outside of the quota of records.
@@ -68,7 +70,7 @@
 --   J bought anew: +1               detail: record of the purchase
 --   Y replayed                      detail: record; stock record (S, A, F; D: if there is one again)
 --   j bought anew before            detail: record of the purchase
---   V value                         detail: record (G), stock record (T), none (I: begun); H as T
+--   V value                         detail: record (G), stock record (T), none (I: begun, X); H as T
 --   g refused or not found, because the partition has lost changes and is not settled
 --   f there is nothing to settle    o another settlement, or another loss, has come since
 --   e it is another fence           shared: the id of the fence 16
@@ -88,7 +90,7 @@
 --   z as many changes as a reservation may have
 --   x beyond the longest life       detail: ms that are left I6
 --   H below what is held            detail: stock record
---   h units are held                detail: stock record
+--   h units are held                detail: stock record; pending reservations I6 (X)
 --   L above the limit on stock
 --   p present, though asked for only if absent
 --   v another version               detail: stock record; none for a SKU that is not known

@@ -22,7 +22,7 @@ if ctx.next_due ~= 0 and ctx.next_due <= now then
   if due[2] then table.sort(due) end
 
   -- A sweep gives back, and so does a batch that names a SKU which may have a due hold.
-  local is_needed = not groups[1] or clock_changed or ctx.is_doubtful or kinds.I or kinds.U or kinds.O
+  local is_needed = not groups[1] or clock_changed or ctx.is_doubtful or kinds.I or kinds.U or kinds.O or kinds.X
   if not is_needed then
     for _, stock in pairs(stocks) do
       if stock and stock[HELD] > 0 and stock[EARLIEST] <= now then is_needed = true end

@@ -9,10 +9,21 @@
 -- to hashes of up to hundreds of small fields, in which every look-up walks through all of them. A memo, which
 -- those who list records pass over. write.lua puts one into a generation that begins.
 local WEIGHT = 'M' .. rep('-', WEIGHT_LENGTH)
+local ANY_SEQUENCE = 281474976710655
 
 local knowledge, config = ARGV[2] or '', ARGV[3] or ''
 knowledge = sub(knowledge, 1, #knowledge - (#knowledge - 1) % CLAIM_LENGTH) -- without what the caller expects
-local meta = call('HMGET', META, 'config', 'state')
+local meta = call('HMGET', META, 'config', 'state', 'deleting', 'deleted')
+if meta[3] then fail('SENTINELCLOSED the namespace is being deleted') end
+local deleted = {} -- epochs of partitions that have stood here
+if meta[4] then
+  if byte(meta[4], 1) > DELETION_VERSION then fail('SENTINELNEWER deletion') end
+  for at = 3, #meta[4], DELETED_LENGTH do deleted[(unpack_bytes('>I6', meta[4], at))] = true end
+end
+for at = 2, #knowledge, CLAIM_LENGTH do
+  -- Not lost, and not to be made again as it was.
+  if deleted[(unpack_bytes('>I6', knowledge, at))] then fail('SENTINELCLOSED the partition was deleted') end
+end
 if not meta[1] and not meta[2] then
   if call('EXISTS', STOCK, RECORDS_A, RECORDS_B, DEADLINES, EVENTS, BUYERS) > 0 then
     fail('SENTINELCORRUPT records without meta')
@@ -35,6 +46,11 @@ if not meta[1] and not meta[2] then
     end
     ctx.gated = string.lower(sub(knowledge, 1, 1)) == 'g'
     ctx.emptied, ctx.unreported, history.changed = not ctx.gated, true, true
+  end
+  -- What others know of a partition that was deleted is settled.
+  for epoch in pairs(deleted) do
+    history.settled[#history.settled + 1] = { epoch, ANY_SEQUENCE }
+    history.changed = ctx.format > 1
   end
   state_run, term_first, saves = '', ctx.sequence + 1, true
   call('HSET', META, 'config', config)

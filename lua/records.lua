@@ -13,6 +13,10 @@
 --           were settled: number B, and for each: epoch I6, the last sequence that is settled I6
 --   fence   version B (1), noticed at I6, key of the settlement 16, the lost changes that were not settled: number B,
 --           and for each: epoch I6, term 40, sequence I6, kept sequence I6
+--   deleting  version B (1), token 16, digest of the request 16, final B (0, 1), epoch I6, term 40, sequence of the deletion I6.
+--           Beside it `closed_config` and `closed_state`: what the partition had when it was closed (closing.lua)
+--   deleted version B (1), number B, and for each deletion, the newest last: epoch I6, term 40, sequence I6, digest of the
+--           request 16. It stays when the partition is made again
 --   config  version B (1, 2 or 3), revision I6, retention I6, default ttl I6, longest ttl I6, longest life I6,
 --           records I6, SKUs I6, events I6, partitions I2, since version 2 format B, since version 3 flags B (1: paused,
 --           2: ids are sealed), secret                                                = 51 (+ 1 or 2) + 32

@@ -44,6 +44,10 @@ local CONFIG_FORMAT = '>BI6I6I6I6I6I6I6I6I2'
 local CONFIG_LENGTH = 51
 local NO_TERM = '0000000000000000000000000000000000000000'
 local CLAIM_LENGTH = 52
+local DELETION_VERSION = 1
+local DELETING_FORMAT = '>Bc16c16BI6c40I6'
+local DELETED_LENGTH = 68
+local MAX_DELETED = 64 -- deletions of one partition that are remembered
 local EXPECTATION_LENGTH = 6
 local NO_FENCE = '0000000000000000'
 local FIRST_SMALL = 97 -- 'a'
@@ -72,7 +76,7 @@ local AVAILABLE, HELD, SOLD, SUPPLIED, VERSION, FLAGS, EARLIEST = 1, 2, 3, 4, 5,
 local REVISION, MOST_UNITS, LONGEST_TTL, BUYER_LIMIT, OPENS, CLOSES = 1, 2, 3, 4, 5, 6
 
 -- What functions use of the partition and of this call. Made with all its fields, since Redis makes a table that grows a
--- second time. Rare, and so not among them: is_doubtful (whether a hold may be due by the clock), may_return_to and may_return (returning.lua), doubted, doubt_lag, doubt_has_ended (clock.lua), half_done (stream_end.lua), gated and emptied (whether the partition has lost changes and takes and adds no
+-- second time. Rare, and so not among them: is_doubtful (whether a hold may be due by the clock), closes (closing.lua), may_return_to and may_return (returning.lua), doubted, doubt_lag, doubt_has_ended (clock.lua), half_done (stream_end.lua), gated and emptied (whether the partition has lost changes and takes and adds no
 -- units, or goes on), unreported (a loss has no event yet), settled_at (ms: holds that were made before are older than the
 -- last settlement), has_terms (the state is not that of format 1), missing (the answer where a reservation may be lost), fence and verdicts (of the reply).
 local ctx = {

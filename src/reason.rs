@@ -126,6 +126,7 @@ catalogue! {
     PartitionsFixed "PARTITIONS_FIXED" FailedPrecondition Decide "the number of partitions is fixed when a namespace is made";
     SkuExists "SKU_EXISTS" FailedPrecondition Decide "the SKU is known already, and the change was asked for only if it were not";
     SkuHasHolds "SKU_HAS_HOLDS" FailedPrecondition Decide "units of the SKU are held";
+    NamespaceHasHolds "NAMESPACE_HAS_HOLDS" FailedPrecondition Decide "reservations of the namespace are pending";
     RequestIdReused "REQUEST_ID_REUSED" FailedPrecondition Fix "the request_id was used before, with other arguments";
     StockBelowHeld "STOCK_BELOW_HELD" FailedPrecondition Decide "fewer units would be on hand than are held";
     StockLimit "STOCK_LIMIT" FailedPrecondition Decide "more than 1,000,000,000 units would be on hand";
@@ -134,6 +135,7 @@ catalogue! {
     AuditOvertaken "AUDIT_OVERTAKEN" Aborted Retry "the event stream was trimmed past the start of the audit while it ran";
     EventsCompacted "EVENTS_COMPACTED" OutOfRange Decide "changes behind the resume token are not kept any more: compare with the lists and begin anew";
     NamespaceQuota "NAMESPACE_QUOTA" ResourceExhausted Retry "the namespace holds as many records or SKUs as it may";
+    TooManyNamespaces "TOO_MANY_NAMESPACES" ResourceExhausted Operator "there are as many namespaces as --max-namespaces allows";
     StoreFull "STORE_FULL" ResourceExhausted Retry "the store is at its memory limit: nothing new is held, and no SKU is made";
     RequestTooLarge "REQUEST_TOO_LARGE" ResourceExhausted Fix "the request has more bytes than its method allows: 262,144, or --max-request-bytes for Batch and ImportStock; or far more entries";
     RequestTooSlow "REQUEST_TOO_SLOW" ResourceExhausted Retry "the request did not arrive in full in time";

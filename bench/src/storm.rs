@@ -151,7 +151,13 @@ impl Caller {
                 refused(self.admin.delete_sku(request).await)?;
             }
             Kind::AdjustStock => {
-                let request = v1::AdjustStockRequest { namespace_id, sku, delta: -1, request_id: new_id() };
+                let request = v1::AdjustStockRequest {
+                    namespace_id,
+                    sku,
+                    delta: -1,
+                    request_id: new_id(),
+                    existing_namespace_only: false,
+                };
                 refused(self.admin.adjust_stock(request).await)?;
             }
         }

@@ -11,7 +11,8 @@ use crate::{
     lists::{ListReservations, ListStock},
     namespace::Namespace,
     operation_errors::{
-        AdjustStockError, AuditError, DeleteSkuError, GetNamespaceError, GetSkuError, SetProtectionError,
+        AdjustStockError, AuditError, DeleteNamespaceError, DeleteSkuError, GetNamespaceError, GetSkuError,
+        SetProtectionError,
     },
     rpc_error::RpcError,
     rules::{NamespaceChange, NamespaceConfig, RulesChange, SkuConfiguration},
@@ -24,11 +25,12 @@ use crate::{
 pub struct Admin {
     pub(crate) namespace: Namespace,
     pub(crate) request_id: Option<String>,
+    pub(crate) only_existing: bool,
 }
 
 impl Admin {
     pub(crate) fn new(namespace: Namespace) -> Admin {
-        Admin { namespace, request_id: None }
+        Admin { namespace, request_id: None, only_existing: false }
     }
 
     /// The same operations under an identity that the caller keeps, such as the id of a transfer:
@@ -37,6 +39,15 @@ impl Admin {
     #[must_use]
     pub fn request_id(mut self, request_id: impl Into<String>) -> Self {
         self.request_id = Some(request_id.into());
+        self
+    }
+
+    /// The same operations, of which [`set_stock`](Self::set_stock), [`adjust_stock`](Self::adjust_stock) and
+    /// [`import_stock`](Self::import_stock) do not make the namespace: where it is not known they are refused, so that a mistyped
+    /// name does not become one.
+    #[must_use]
+    pub fn existing_namespace_only(mut self) -> Self {
+        self.only_existing = true;
         self
     }
 
@@ -59,6 +70,7 @@ impl Admin {
             sku: sku.to_owned(),
             delta,
             request_id: self.request_id.clone().unwrap_or_else(new_request_id),
+            existing_namespace_only: self.only_existing,
         };
         let send = |channel, request| async { operators(channel).adjust_stock(request).await };
         let Namespace { core, deadline, .. } = &self.namespace;
@@ -108,6 +120,22 @@ impl Admin {
     /// can be refused as [`ConfigureNamespaceError`](crate::ConfigureNamespaceError) says.
     pub fn configure_namespace(&self, change: NamespaceChange) -> ConfigureNamespace {
         ConfigureNamespace::new(self.clone(), change)
+    }
+
+    /// Deletes the namespace with all that it has; true if this identity has deleted it before. Refused while anything is
+    /// held. Where a call failed half-way, repeat it with the same [identity](Self::request_id): it goes on.
+    ///
+    /// # Errors
+    /// See [`DeleteNamespaceError`].
+    pub async fn delete_namespace(&self) -> Result<bool, DeleteNamespaceError> {
+        let message = v1::DeleteNamespaceRequest {
+            namespace_id: self.namespace.name.to_string(),
+            request_id: self.request_id.clone().unwrap_or_else(new_request_id),
+        };
+        let send = |channel, request| async { operators(channel).delete_namespace(request).await };
+        let Namespace { core, deadline, .. } = &self.namespace;
+        let claim = core.claim(core.identity(&message, self.request_id.is_some()))?;
+        Ok(claim.end(core.call(*deadline, message, send).await, |_| true)?)
     }
 
     /// Reads what holds for the namespace.

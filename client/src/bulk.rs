@@ -39,7 +39,7 @@ impl ImportStock {
     }
 
     async fn send(self) -> Result<Vec<Imported>, ImportStockError> {
-        let Admin { namespace: Namespace { core, name, deadline }, request_id } = self.admin;
+        let Admin { namespace: Namespace { core, name, deadline }, request_id, only_existing } = self.admin;
         let request_id = request_id.unwrap_or_else(new_request_id);
         let mut outcomes = Vec::with_capacity(self.rows.len());
         for rows in self.rows.chunks(MESSAGE_ROWS) {
@@ -48,6 +48,7 @@ impl ImportStock {
                 request_id: request_id.clone(),
                 rows: rows.to_vec(),
                 overwrite: self.overwrite,
+                existing_namespace_only: only_existing,
             };
             // A stream of one message, so that it is repeated as any other call.
             let send = |channel, request: Request<v1::ImportStockRequest>| async {
@@ -74,7 +75,7 @@ pub(crate) async fn set_protection(
     skus: Vec<String>,
     is_protected: bool,
 ) -> Result<Vec<Protection>, SetProtectionError> {
-    let Admin { namespace: Namespace { core, name, deadline }, request_id } = admin;
+    let Admin { namespace: Namespace { core, name, deadline }, request_id, .. } = admin;
     let request_id = request_id.clone().unwrap_or_else(new_request_id);
     let mut outcomes = Vec::with_capacity(skus.len());
     for skus in skus.chunks(MESSAGE_ROWS) {

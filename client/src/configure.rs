@@ -49,7 +49,7 @@ impl SetStock {
     }
 
     async fn send(self) -> Result<Receipt<Stock>, SetStockError> {
-        let Admin { namespace: Namespace { core, name, deadline }, request_id } = self.admin;
+        let Admin { namespace: Namespace { core, name, deadline }, request_id, only_existing } = self.admin;
         let (if_absent, if_version) = match self.condition {
             Condition::Always => (false, None),
             Condition::Absent => (true, None),
@@ -63,6 +63,7 @@ impl SetStock {
             request_id: request_id.unwrap_or_else(new_request_id),
             if_absent,
             if_version,
+            existing_namespace_only: only_existing,
         };
         let claim = core.claim(core.identity(&message, is_named))?;
         let send = |channel, request| async { operators(channel).set_stock(request).await };
@@ -94,7 +95,7 @@ impl ConfigureSku {
     }
 
     async fn send(self) -> Result<Snapshot<SkuConfiguration>, ConfigureSkuError> {
-        let Admin { namespace: Namespace { core, name, deadline }, request_id } = self.admin;
+        let Admin { namespace: Namespace { core, name, deadline }, request_id, .. } = self.admin;
         let is_named = request_id.is_some();
         let message = v1::ConfigureSkuRequest {
             namespace_id: name.to_string(),
@@ -133,7 +134,7 @@ impl ConfigureNamespace {
     }
 
     async fn send(self) -> Result<NamespaceConfig, ConfigureNamespaceError> {
-        let Admin { namespace: Namespace { core, name, deadline }, request_id } = self.admin;
+        let Admin { namespace: Namespace { core, name, deadline }, request_id, .. } = self.admin;
         let is_named = request_id.is_some();
         let message = v1::ConfigureNamespaceRequest {
             namespace_id: name.to_string(),

@@ -65,6 +65,7 @@ identified! {
     ConfigureSkuRequest: "configure SKU", sku;
     DeleteSkuRequest: "delete SKU", sku;
     ConfigureNamespaceRequest: "configure namespace", namespace_id;
+    DeleteNamespaceRequest: "delete namespace", namespace_id;
 }
 
 /// The ids that the callers of one client named. Clones of the client share it.
@@ -245,6 +246,7 @@ mod tests {
             sku: sku.into(),
             delta: 1,
             request_id: "b".into(),
+            existing_namespace_only: false,
         };
         applied(&identities, &adjust("x"));
         applied(&identities, &adjust("x"));

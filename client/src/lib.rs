@@ -95,9 +95,10 @@ pub use lists::{ListNamespaces, ListReservations, ListStock};
 pub use namespace::Namespace;
 pub use operation_errors::{
     AdjustStockError, AuditError, BatchError, BatchGetStockError, CommitError, ConfigureNamespaceError,
-    ConfigureSkuError, DeleteSkuError, ExtendError, GetNamespaceError, GetReservationError, GetSkuError, GetStockError,
-    ImportStockError, IsProtectedError, ListNamespacesError, ListReservationsError, ListStockError, ReserveError,
-    RollbackError, SetProtectionError, SetStockError, SettlePartitionError, WatchError, WatchStockError,
+    ConfigureSkuError, DeleteNamespaceError, DeleteSkuError, ExtendError, GetNamespaceError, GetReservationError,
+    GetSkuError, GetStockError, ImportStockError, IsProtectedError, ListNamespacesError, ListReservationsError,
+    ListStockError, ReserveError, RollbackError, SetProtectionError, SetStockError, SettlePartitionError, WatchError,
+    WatchStockError,
 };
 pub use reserve::Reserve;
 pub use resolve::{Commit, Extend, Rollback};

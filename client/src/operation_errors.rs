@@ -15,9 +15,9 @@ mod watch;
 
 pub use self::{
     admin::{
-        AdjustStockError, AuditError, ConfigureNamespaceError, ConfigureSkuError, DeleteSkuError, GetNamespaceError,
-        GetSkuError, ImportStockError, ListNamespacesError, ListReservationsError, ListStockError, SetProtectionError,
-        SetStockError, SettlePartitionError,
+        AdjustStockError, AuditError, ConfigureNamespaceError, ConfigureSkuError, DeleteNamespaceError, DeleteSkuError,
+        GetNamespaceError, GetSkuError, ImportStockError, ListNamespacesError, ListReservationsError, ListStockError,
+        SetProtectionError, SetStockError, SettlePartitionError,
     },
     checkout::{
         BatchError, BatchGetStockError, CommitError, ExtendError, GetReservationError, GetStockError, IsProtectedError,
@@ -141,6 +141,7 @@ mod tests {
         ("opens_at_ms", "0"),
         ("closes_at_ms", "1001"),
         ("held", "4"),
+        ("partition", "2"),
         ("left_ms", "250"),
         ("version", "17"),
         ("rules_version", "5"),
@@ -197,6 +198,7 @@ mod tests {
             "GetSku" GetSkuError,
             "DeleteSku" DeleteSkuError,
             "ConfigureNamespace" ConfigureNamespaceError,
+            "DeleteNamespace" DeleteNamespaceError,
             "GetNamespace" GetNamespaceError,
             "ListNamespaces" ListNamespacesError,
             "ListStock" ListStockError,

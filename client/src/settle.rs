@@ -56,7 +56,7 @@ impl SettlePartition {
     }
 
     async fn send(self) -> Result<Settlement, SettlePartitionError> {
-        let Admin { namespace: Namespace { core, name, deadline }, request_id } = self.admin;
+        let Admin { namespace: Namespace { core, name, deadline }, request_id, .. } = self.admin;
         let message = v1::SettlePartitionRequest {
             namespace_id: name.to_string(),
             partition: self.partition,

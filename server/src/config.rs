@@ -243,6 +243,14 @@ pub struct Config {
     #[arg(long, env = "SENTINEL_QUOTA_SKUS", default_value_t = 1_000_000, value_name = "SKUS")]
     pub quota_skus: u64,
 
+    /// Namespaces that there may be, 1 to 1,000,000; one more is refused as TOO_MANY_NAMESPACES
+    #[arg(long, env = "SENTINEL_MAX_NAMESPACES", default_value_t = 1_000, value_name = "NAMESPACES")]
+    pub max_namespaces: usize,
+
+    /// What makes a namespace: `on-first-stock` is also SetStock, AdjustStock and ImportStock, `explicit` is ConfigureNamespace alone
+    #[arg(long, env = "SENTINEL_CREATE_NAMESPACES", value_enum, default_value_t = CreateNamespaces::OnFirstStock)]
+    pub create_namespaces: CreateNamespaces,
+
     /// Format of a new namespace, 1 to 5; 1 while servers of a release before 0.2 use the same store
     #[arg(long, env = "SENTINEL_FORMAT", default_value_t = 5, value_name = "FORMAT")]
     pub format: u8,
@@ -259,6 +267,15 @@ pub struct Config {
     /// What is logged: a level (error, warn, info, debug, trace) or directives like info,sentinel_server=debug
     #[arg(long, env = "SENTINEL_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
+}
+
+/// What makes a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CreateNamespaces {
+    /// ConfigureNamespace, and the first stock that is put in.
+    OnFirstStock,
+    /// ConfigureNamespace alone.
+    Explicit,
 }
 
 /// What an answer OK promises.
@@ -369,6 +386,7 @@ impl Config {
         check.number("max-request-bytes", self.max_request_bytes, 1_024, 67_108_864);
         check.number("partitions", self.partitions, 1, domain::MAX_PARTITIONS);
         check.number("quota-records", self.quota_records, 1, domain::MAX_QUOTA_RECORDS);
+        check.number("max-namespaces", self.max_namespaces as u64, 1, 1_000_000);
         check.number("quota-skus", self.quota_skus, 1, domain::MAX_QUOTA_SKUS);
         check.number("format", self.format, domain::FORMATS.0, domain::FORMATS.1);
 

@@ -72,7 +72,7 @@ use crate::{
     direct::DirectLayer,
     health::{Health, StoreGate},
     lane::LaneLimits,
-    namespaces::{Defaults, Namespaces},
+    namespaces::{Namespaces, NewNamespaces},
     promises::{LastPass, Promises},
     service::{Desk, admin::Admin, checkout::Checkout, watch::Events},
     store::{
@@ -222,7 +222,7 @@ async fn serve(
         Arc::clone(&metrics),
         tasks.clone(),
         limits,
-        Defaults::from(&*config),
+        NewNamespaces::from(&*config),
         Arc::clone(&witnesses),
     ));
     let (reporter, health_service) = tonic_health::server::health_reporter();

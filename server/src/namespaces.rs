@@ -14,14 +14,16 @@ use rand::Rng as _;
 use sha2::Sha256;
 use tokio::{sync::Semaphore, time::Instant};
 
+mod deletion;
 mod identity;
 mod searches;
 mod settings;
 
+pub(crate) use self::{deletion::Undeleted, searches::Lookups, settings::Defaults};
 use self::{identity::Identities, searches::Searches};
-pub(crate) use self::{searches::Lookups, settings::Defaults};
 
 use crate::{
+    config::{Config, CreateNamespaces},
     domain::{ClockOffsets, Id, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
     lane::{Destination, Lane, LaneLimits},
     resend::Resends,
@@ -29,7 +31,7 @@ use crate::{
         Store,
         error::StoreError,
         keys::PartitionKeys,
-        wire::{ConfigMemo, Configured, NamespaceConfig, Opened, encode_change},
+        wire::{ConfigMemo, Configured, NamespaceConfig, Opened, Presence, encode_change},
     },
     tasks::Tasks,
     telemetry::metrics::Metrics,
@@ -52,6 +54,8 @@ pub(crate) enum Unchanged {
     PartitionsFixed,
     /// It has this revision.
     VersionMismatch(u64),
+    /// There are so many namespaces, which is the limit.
+    TooMany(usize),
     /// The identity was used for another request.
     RequestIdReused,
     /// The caller's deadline passed before anything was sent.
@@ -60,6 +64,38 @@ pub(crate) enum Unchanged {
     OutcomeUnknown { why: Arc<str> },
     /// The store refused, and nothing was changed.
     Store(StoreError),
+}
+
+/// Why a namespace was not made.
+#[derive(Debug)]
+pub(crate) enum NotMade {
+    /// There are so many, which is the limit.
+    TooMany(usize),
+    /// Only ConfigureNamespace makes one.
+    Unknown(NamespaceName),
+    Store(StoreError),
+}
+
+impl From<StoreError> for NotMade {
+    fn from(error: StoreError) -> Self {
+        NotMade::Store(error)
+    }
+}
+
+impl From<NotMade> for Unchanged {
+    fn from(not_made: NotMade) -> Self {
+        match not_made {
+            NotMade::TooMany(most) => Unchanged::TooMany(most),
+            // Not asked of ConfigureNamespace.
+            NotMade::Unknown(_) => Unchanged::Store(StoreError::not_applied("the namespace is not known")),
+            NotMade::Store(error) => Unchanged::Store(error),
+        }
+    }
+}
+
+/// Of a namespace whose deletion can still be given up.
+pub(crate) fn being_deleted() -> StoreError {
+    StoreError::not_applied("the namespace is being deleted")
 }
 
 impl From<StoreError> for Unchanged {
@@ -226,6 +262,25 @@ fn new_identity() -> Id {
     rand::rng().random()
 }
 
+/// How namespaces are made.
+pub(crate) struct NewNamespaces {
+    defaults: Defaults,
+    /// Namespaces that there may be.
+    most: usize,
+    /// Only ConfigureNamespace makes one.
+    is_explicit: bool,
+}
+
+impl From<&Config> for NewNamespaces {
+    fn from(config: &Config) -> Self {
+        Self {
+            defaults: Defaults::from(config),
+            most: config.max_namespaces,
+            is_explicit: config.create_namespaces == CreateNamespaces::Explicit,
+        }
+    }
+}
+
 /// All namespaces that this server has opened.
 pub(crate) struct Namespaces {
     /// With connections that the lanes do not use.
@@ -235,7 +290,7 @@ pub(crate) struct Namespaces {
     metrics: Arc<Metrics>,
     tasks: Tasks,
     limits: LaneLimits,
-    defaults: Defaults,
+    new: NewNamespaces,
     /// What this server knows of every namespace that it has opened.
     witnesses: Arc<Witnesses>,
     open: RwLock<HashMap<NamespaceName, Arc<Namespace>>>,
@@ -251,7 +306,7 @@ impl Namespaces {
         metrics: Arc<Metrics>,
         tasks: Tasks,
         limits: LaneLimits,
-        defaults: Defaults,
+        new: NewNamespaces,
         witnesses: Arc<Witnesses>,
     ) -> Self {
         Self {
@@ -260,7 +315,7 @@ impl Namespaces {
             metrics,
             tasks,
             limits,
-            defaults,
+            new,
             witnesses,
             open: RwLock::default(),
             searches: Mutex::default(),
@@ -268,18 +323,21 @@ impl Namespaces {
         }
     }
 
-    /// Enters the name in the list of namespaces, but only in the store that this server knows.
-    async fn register(&self, name: &NamespaceName) -> Result<(), StoreError> {
+    /// Enters the name in the list of namespaces, but only in the store that this server knows. False: there are as many as
+    /// there may be.
+    async fn register(&self, name: &NamespaceName, most: usize) -> Result<bool, StoreError> {
         self.store.verify(self.witnesses.identity()).await?;
-        self.store.register(name).await
+        self.store.register(name, most).await
     }
 
     /// The config of a namespace, which is written back first where the store has lost it.
     pub(crate) async fn config(&self, name: &NamespaceName) -> Result<Option<NamespaceConfig>, StoreError> {
         let found = self.store.find(name).await?;
         let known = self.witnesses.config(name).map_or(0, |known| known.revision);
-        if found.as_ref().map_or(0, |found| found.revision) >= known {
-            return Ok(found);
+        match found.config() {
+            Some(config) if config.revision >= known => return Ok(Some(config.clone())),
+            None if known == 0 && matches!(found.presence, Presence::Absent) => return Ok(None),
+            _ => {}
         }
         Ok(self.open_found(name, found).await?.map(|namespace| namespace.config.clone()))
     }
@@ -290,14 +348,30 @@ impl Namespaces {
     }
 
     /// The namespace, made with this server's defaults if there is none.
-    pub(crate) async fn get_or_make(self: &Arc<Self>, name: &NamespaceName) -> Result<Arc<Namespace>, StoreError> {
+    pub(crate) async fn get_or_make(
+        self: &Arc<Self>,
+        name: &NamespaceName,
+        only_existing: bool,
+    ) -> Result<Arc<Namespace>, NotMade> {
         if let Some(namespace) = self.get(name).await? {
             return Ok(namespace);
         }
-        self.register(name).await?;
-        let namespace = self.open(name, &self.defaults.propose(None)).await?;
+        if only_existing || self.new.is_explicit {
+            return Err(NotMade::Unknown(name.clone()));
+        }
+        self.admit_new(name).await?;
+        let namespace = self.open(name, &self.new.defaults.propose(None)).await?;
         tracing::info!(namespace = name.as_str(), partitions = namespace.config.partitions, "made a namespace");
         Ok(namespace)
+    }
+
+    /// Enters a namespace that is about to be made in the list of all.
+    async fn admit_new(&self, name: &NamespaceName) -> Result<(), NotMade> {
+        if matches!(self.store.find(name).await?.presence, Presence::Deleting { .. }) {
+            return Err(being_deleted().into());
+        }
+        let most = self.new.most;
+        if self.register(name, most).await? { Ok(()) } else { Err(NotMade::TooMany(most)) }
     }
 
     /// Changes what holds for a namespace, and makes it if there is none; returns the config as it is now, and whether the
@@ -333,9 +407,9 @@ impl Namespaces {
                 if request.if_revision.is_some_and(|expected| expected != 0) {
                     return Err(Unchanged::VersionMismatch(0));
                 }
-                let next = settings::changed(&self.defaults.propose(request.change.partitions), request.change)?;
+                let next = settings::changed(&self.new.defaults.propose(request.change.partitions), request.change)?;
                 let memo = request.memo(&next)?;
-                self.register(name).await?;
+                self.admit_new(name).await?;
                 let make = || self.open_partition(name, 0, &next, Some(&memo));
                 let made = send_until_known(make, resends(next.retention), in_doubt).await?;
                 if made.config == next {
@@ -400,7 +474,8 @@ impl Namespaces {
         config: &NamespaceConfig,
     ) -> Result<NamespaceConfig, StoreError> {
         let (nothing, identity) = (self.witnesses.nothing(), self.witnesses.identity());
-        while current.revision < config.revision {
+        // Of another secret is one that a server has made while the namespace was deleted that had the name before.
+        while current.revision < config.revision || current.secret != config.secret {
             current = self.store.configure(keys, &nothing, identity, current.revision, Some(config), None).await?.1;
         }
         Ok(current)

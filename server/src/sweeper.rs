@@ -428,7 +428,11 @@ async fn sweep_lane(lane: &Lane, unheard: Duration) -> Result<(), LaneError> {
 async fn open(namespaces: Arc<Namespaces>, name: NamespaceName) -> Done {
     let result = match timeout(OPEN_LIMIT, namespaces.get(&name)).await {
         Ok(Ok(Some(_))) => Ok(()),
-        Ok(Ok(None)) => Err(StoreError::corrupt("the namespace is gone")),
+        // It was deleted: what only the store has lost is made again.
+        Ok(Ok(None)) => {
+            namespaces.drop_closed(&name);
+            Ok(())
+        }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(StoreError::unknown("the namespace did not open in time")),
     };

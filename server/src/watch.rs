@@ -82,6 +82,8 @@ pub(crate) enum WatchError {
         partition: u16,
         fence: Option<Fence>,
     },
+    /// The namespace was deleted.
+    Gone,
     /// The store is not the one that was read before, or it has lost something.
     Lost,
     Store(StoreError),

@@ -26,7 +26,7 @@ mod partition;
 
 use self::{
     clock::KnownClock,
-    file::{ClaimEntry, Document, FORMAT, NamespaceEntry, PartitionEntry, StateDir, from_hex, to_hex},
+    file::{ClaimEntry, Document, FIRST_FORMAT, FORMAT, NamespaceEntry, PartitionEntry, StateDir, from_hex, to_hex},
     partition::Known,
 };
 pub(crate) use self::{
@@ -43,11 +43,15 @@ use crate::{
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Partitions that [`Witnesses::fenced`] lists.
 const MAX_LISTED: usize = 1_000;
+/// Namespaces of which is remembered that they were deleted.
+const MAX_DELETED: usize = 10_000;
 
 /// A namespace that this server has opened in this life or an earlier one.
 #[derive(Clone)]
 struct KnownNamespace {
     config: NamespaceConfig,
+    /// It was deleted, which is the claim of each partition: a store that has it again has lost that change.
+    is_deleted: bool,
     partitions: Vec<Arc<Witness>>,
 }
 
@@ -120,7 +124,7 @@ impl Witnesses {
             Some(self.witness(&name, partition, entry.epoch, claims))
         };
         let partitions = (0..).zip(entry.partitions).map(partition).collect::<Option<_>>()?;
-        Some((name, KnownNamespace { config, partitions }))
+        Some((name, KnownNamespace { config, is_deleted: entry.deleted, partitions }))
     }
 
     fn witness(&self, name: &NamespaceName, partition: u16, epoch: u64, claims: Vec<HistoryPoint>) -> Arc<Witness> {
@@ -140,14 +144,15 @@ impl Witnesses {
         &self.identity
     }
 
-    /// The names of all namespaces that are known.
+    /// The names of all namespaces that are known and were not deleted.
     pub(crate) fn names(&self) -> Vec<NamespaceName> {
-        self.namespaces().keys().cloned().collect()
+        let namespaces = self.namespaces();
+        namespaces.iter().filter(|(_, known)| !known.is_deleted).map(|(name, _)| name.clone()).collect()
     }
 
     /// The config of a namespace as it was known last; `None` if this server does not know the namespace.
     pub(crate) fn config(&self, name: &NamespaceName) -> Option<NamespaceConfig> {
-        self.namespaces().get(name).map(|known| known.config.clone())
+        self.namespaces().get(name).filter(|known| !known.is_deleted).map(|known| known.config.clone())
     }
 
     /// Replaces what is known of a namespace's config.
@@ -162,7 +167,8 @@ impl Witnesses {
     /// not know, in a namespace that it knows, has taken over SKUs of the others, so it gets the claims of the first.
     pub(crate) fn opening_knowledge(&self, name: &NamespaceName, partition: u16) -> Knowledge {
         let namespaces = self.namespaces();
-        let partitions = namespaces.get(name).map(|known| known.partitions.as_slice()).unwrap_or_default();
+        let known = namespaces.get(name).filter(|known| !known.is_deleted);
+        let partitions = known.map(|known| known.partitions.as_slice()).unwrap_or_default();
         let witness = partitions.get(usize::from(partition)).or(partitions.first());
         let knowledge = witness.map_or_else(|| self.nothing(), |witness| witness.opening_knowledge());
         // The clock of another partition says nothing.
@@ -178,9 +184,18 @@ impl Witnesses {
     /// Notes a namespace as it was just opened; returns the witness of each partition.
     pub(crate) fn opened(&self, name: &NamespaceName, config: &NamespaceConfig, epochs: &[u64]) -> Vec<Arc<Witness>> {
         let mut namespaces = self.namespaces();
-        let known = namespaces
-            .entry(name.clone())
-            .or_insert_with(|| KnownNamespace { config: config.clone(), partitions: Vec::new() });
+        let known = namespaces.entry(name.clone()).or_insert_with(|| KnownNamespace {
+            config: config.clone(),
+            is_deleted: false,
+            partitions: Vec::new(),
+        });
+        if std::mem::take(&mut known.is_deleted) {
+            // Of a partition that is there again, its deletion is lost. Of one that was made since, it says nothing.
+            for (witness, &epoch) in known.partitions.iter().zip(epochs) {
+                witness.known().claims.retain(|claim| claim.epoch == epoch);
+            }
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
         if known.config != *config {
             known.config = config.clone();
             self.changes.fetch_add(1, Ordering::Relaxed);
@@ -196,6 +211,58 @@ impl Witnesses {
             }
         }
         known.partitions.clone()
+    }
+
+    /// The epochs of a namespace that is known and was not deleted: of its first partition, and of all.
+    pub(crate) fn known_as(&self, name: &NamespaceName) -> Option<(u64, Vec<u64>)> {
+        let namespaces = self.namespaces();
+        let known = namespaces.get(name).filter(|known| !known.is_deleted)?;
+        let epochs: Vec<_> = known.partitions.iter().map(|witness| witness.known().epoch).collect();
+        Some((*epochs.first()?, epochs))
+    }
+
+    /// What is known of a partition that has this epoch.
+    pub(crate) fn knowledge_of(&self, name: &NamespaceName, partition: u16, epoch: u64) -> Knowledge {
+        let witness = self.witness_of(name, partition);
+        let mut knowledge = witness.map_or_else(|| self.nothing(), |witness| witness.knowledge());
+        knowledge.claims.retain(|claim| claim.epoch == epoch);
+        Knowledge { reading: knowledge.reading.filter(|_| !knowledge.claims.is_empty()), ..knowledge }
+    }
+
+    /// Takes in the reply to a call that brought this knowledge.
+    pub(crate) fn confirm(&self, name: &NamespaceName, partition: u16, sent: &Knowledge, observed: Observed<'_>) {
+        if let Some(witness) = self.witness_of(name, partition) {
+            witness.confirm(sent, observed);
+        }
+    }
+
+    fn witness_of(&self, name: &NamespaceName, partition: u16) -> Option<Arc<Witness>> {
+        let namespaces = self.namespaces();
+        let known = namespaces.get(name).filter(|known| !known.is_deleted)?;
+        known.partitions.get(usize::from(partition)).cloned()
+    }
+
+    /// Notes that a namespace was deleted, by these changes of its partitions. Its name is not known any more.
+    pub(crate) fn set_deleted(&self, name: &NamespaceName, deletions: &[HistoryPoint]) {
+        let mut namespaces = self.namespaces();
+        let Some(known) = namespaces.get_mut(name) else { return };
+        for witness in &known.partitions {
+            if witness.known().fence.take().is_some() {
+                self.metrics.add_fenced(-1);
+            }
+        }
+        known.is_deleted = true;
+        let witness = |(partition, at): (u16, &HistoryPoint)| {
+            let claims = if at.sequence > 0 { vec![*at] } else { Vec::new() };
+            self.witness(name, partition, at.epoch, claims)
+        };
+        known.partitions = (0..).zip(deletions).map(witness).collect();
+        let deleted = namespaces.iter().filter(|(_, known)| known.is_deleted);
+        if deleted.clone().count() > MAX_DELETED {
+            let other = deleted.map(|(name, _)| name).find(|other| *other != name).cloned();
+            other.and_then(|other| namespaces.remove(&other));
+        }
+        self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Partitions that are fenced as far as is known, up to [`MAX_LISTED`].
@@ -289,11 +356,13 @@ impl Witnesses {
         let namespace = |(name, known): (&NamespaceName, &KnownNamespace)| NamespaceEntry {
             name: name.as_str().to_owned(),
             config: to_hex(&known.config.encode()),
+            deleted: known.is_deleted,
             partitions: known.partitions.iter().map(partition).collect(),
         };
         let mut entries: Vec<_> = namespaces.iter().map(namespace).collect();
         entries.sort_by(|one, other| one.name.cmp(&other.name));
-        Document { version: FORMAT, checksum: String::new(), store_id, namespaces: entries }
+        let version = if entries.iter().any(|entry| entry.deleted) { FORMAT } else { FIRST_FORMAT };
+        Document { version, checksum: String::new(), store_id, namespaces: entries }
     }
 
     fn namespaces(&self) -> MutexGuard<'_, HashMap<NamespaceName, KnownNamespace>> {

@@ -177,7 +177,7 @@ impl Shop {
     /// The refusal.
     pub async fn adjust_stock(&self, sku: &str, delta: i64, request_id: &str) -> Answer<v1::AdjustStockResponse> {
         let (namespace_id, sku, request_id) = (self.namespace.clone(), sku.to_owned(), request_id.to_owned());
-        let request = v1::AdjustStockRequest { namespace_id, sku, delta, request_id };
+        let request = v1::AdjustStockRequest { namespace_id, sku, delta, request_id, existing_namespace_only: false };
         self.admin.clone().adjust_stock(request).await.map(tonic::Response::into_inner)
     }
 

@@ -96,6 +96,7 @@ answers! {
     GetSkuResponse -> Snapshot<SkuConfiguration>: |answer|
         configuration(answer.rules, answer.rules_version, answer.stock, answer.sequence);
     ConfigureNamespaceResponse -> NamespaceConfig: |answer| namespace(answer.config, answer.version);
+    DeleteNamespaceResponse -> bool: |answer| Ok(answer.replayed);
     GetNamespaceResponse -> NamespaceConfig: |answer| namespace(answer.config, answer.version);
 }
 

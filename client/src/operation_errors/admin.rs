@@ -20,6 +20,8 @@ operation_error! {
         SkuExists => SkuExists,
         InvalidPolicy => InvalidPolicy,
         NamespaceQuota => NamespaceQuota,
+        NamespaceNotFound => NamespaceNotFound,
+        TooManyNamespaces => TooManyNamespaces,
         StoreFull => StoreFull,
     }
     with {
@@ -40,11 +42,12 @@ operation_error! {
         InvalidRequestId => InvalidRequestId,
         RequestTooOld => RequestTooOld,
         RequestIdReused => RequestIdReused,
-        NamespaceNotFound => NamespaceNotFound,
         SkuNotFound => SkuNotFound,
         StockBelowHeld => BelowHeld,
         StockLimit => StockLimit,
         NamespaceQuota => NamespaceQuota,
+        NamespaceNotFound => NamespaceNotFound,
+        TooManyNamespaces => TooManyNamespaces,
         StoreFull => StoreFull,
     }
 }
@@ -107,6 +110,7 @@ operation_error! {
         InvalidRequestId => InvalidRequestId,
         RequestTooOld => RequestTooOld,
         RequestIdReused => RequestIdReused,
+        TooManyNamespaces => TooManyNamespaces,
         StoreFull => StoreFull,
         PartitionsFixed => PartitionsFixed,
     }
@@ -114,6 +118,24 @@ operation_error! {
         VersionMismatch => VersionMismatch {
             /// The version of the settings, 0 if the namespace is not known.
             version: i64 = "version",
+        },
+    }
+}
+
+operation_error! {
+    /// Why a namespace was not deleted.
+    DeleteNamespaceError {
+        InvalidRequestId => InvalidRequestId,
+        RequestTooOld => RequestTooOld,
+        RequestIdReused => RequestIdReused,
+        NamespaceNotFound => NamespaceNotFound,
+    }
+    with {
+        NamespaceHasHolds => HasHolds {
+            /// Reservations that are pending in the partition.
+            held: i64 = "held",
+            /// The first partition that has some.
+            partition: i64 = "partition",
         },
     }
 }
@@ -161,6 +183,8 @@ operation_error! {
         TooManyRows => TooManyRows,
         RequestIdRequired => RequestIdRequired,
         InvalidRequestId => InvalidRequestId,
+        NamespaceNotFound => NamespaceNotFound,
+        TooManyNamespaces => TooManyNamespaces,
     }
 }
 

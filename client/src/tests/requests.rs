@@ -161,6 +161,7 @@ service! { InventoryAdmin:
     - adjust_stock(AdjustStockRequest) -> AdjustStockResponse;
     - get_sku(GetSkuRequest) -> GetSkuResponse;
     - delete_sku(DeleteSkuRequest) -> DeleteSkuResponse;
+    - delete_namespace(DeleteNamespaceRequest) -> DeleteNamespaceResponse;
     - get_namespace(GetNamespaceRequest) -> GetNamespaceResponse;
     - list_namespaces(ListNamespacesRequest) -> ListNamespacesResponse;
     - list_stock(ListStockRequest) -> ListStockResponse;

@@ -207,6 +207,15 @@ pub(crate) enum Operation {
         memo: Id,
         key: Id,
     },
+    /// Closes the partition, which is the first step of its deletion; or only checks that it could be closed.
+    ClosePartition {
+        memo: Id,
+        /// Of the call that deletes.
+        token: Id,
+        /// Stands for its request.
+        request: Id,
+        only_check: bool,
+    },
     /// Gives back what is due and nothing else.
     Sweep,
 }
@@ -268,6 +277,8 @@ pub(crate) enum Outcome {
     NothingToDelete { replayed: bool },
     /// A step of a settlement.
     Settlement { replayed: bool },
+    /// ClosePartition: it is closed, or can be.
+    Closed,
     /// Sweep: nothing to tell.
     Swept,
 }
@@ -329,6 +340,10 @@ pub(crate) enum Refusal {
     StockLimit,
     SkuExists,
     SkuHasHolds {
+        held: u64,
+    },
+    /// So many reservations of a partition are pending.
+    PartitionHasHolds {
         held: u64,
     },
     /// What there is; `None`: no such SKU.

@@ -8,15 +8,21 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Namespace, Namespaces};
+use super::{Namespace, Namespaces, being_deleted};
 use crate::{
     domain::NamespaceName,
-    store::{error::StoreError, wire::NamespaceConfig},
+    store::{
+        error::StoreError,
+        wire::{Found as Stored, NamespaceConfig, Presence},
+    },
     tasks::Task,
 };
 
 /// Names that one read of the store looks up.
 const NAMES_AT_ONCE: usize = 512;
+
+/// More namespaces than there can be.
+pub(super) const ANY_NUMBER: usize = 1 << 40;
 
 /// The first format of a namespace that can keep a fence.
 const FIRST_WITH_FENCE: u8 = 2;
@@ -135,10 +141,12 @@ struct Searched {
 
 impl Searched {
     /// Answers at once where there is nothing to open.
-    fn go_on(self, found: Result<Option<NamespaceConfig>, StoreError>) {
+    fn go_on(self, found: Result<Stored, StoreError>) {
         match found {
             Err(error) => self.answer(Err(error)),
-            Ok(None) if self.namespaces.witnesses.config(&self.name).is_none() => self.answer(Ok(None)),
+            Ok(Stored { presence: Presence::Absent, .. }) if self.namespaces.witnesses.config(&self.name).is_none() => {
+                self.answer(Ok(None));
+            }
             Ok(found) => {
                 let tasks = self.namespaces.tasks.clone();
                 tasks.spawn(Task::NamespaceSearch, async move {
@@ -231,20 +239,23 @@ impl Namespaces {
     }
 
     /// Opens a namespace that was looked up, and makes it again where only this server knows it.
-    pub(super) async fn open_found(&self, name: &NamespaceName, found: Option<NamespaceConfig>) -> Found {
-        match (found, self.witnesses.config(name)) {
-            (Some(config), _) => self.open(name, &config).await.map(Some),
-            (None, Some(known)) => {
+    pub(super) async fn open_found(&self, name: &NamespaceName, found: Stored) -> Found {
+        self.forget_deleted(name, &found).await?;
+        match (found.presence, self.witnesses.config(name)) {
+            (Presence::Live(config), _) => self.open(name, &config).await.map(Some),
+            (Presence::Deleting { deleting, .. }, _) if deleting.is_final => Ok(None),
+            (Presence::Deleting { .. }, _) => Err(being_deleted()),
+            (Presence::Absent, Some(known)) => {
                 // The store has lost a namespace that this server knows: it is made as it was, and fenced.
-                self.register(name).await?;
+                self.register(name, ANY_NUMBER).await?;
                 // The oldest format can't keep the fence. A server that does not know a newer one refuses the namespace.
                 if known.format < FIRST_WITH_FENCE {
                     let known = NamespaceConfig { format: FIRST_WITH_FENCE, revision: known.revision + 1, ..known };
                     self.witnesses.set_config(name, &known);
                 }
-                self.open(name, &self.defaults.propose(None)).await.map(Some)
+                self.open(name, &self.new.defaults.propose(None)).await.map(Some)
             }
-            (None, None) => Ok(None),
+            (Presence::Absent, None) => Ok(None),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `InventoryAdmin`: stock, rules and the audit; its lists are in `lists`, its bulk operations in `bulk`.
 //! Parses and answers; what is decided is decided in the store.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use inventory_sentinel::{
     Reason,
@@ -55,15 +55,22 @@ impl Admin {
 impl InventoryAdmin for Admin {
     async fn set_stock(&self, request: Request<v1::SetStockRequest>) -> Result<Response<v1::SetStockResponse>, Status> {
         let (deadline, caller) = (deadline(request.metadata()), Caller::of(&request));
-        let v1::SetStockRequest { namespace_id, sku, on_hand, request_id, if_absent, if_version } =
-            request.into_inner();
+        let v1::SetStockRequest {
+            namespace_id,
+            sku,
+            on_hand,
+            request_id,
+            if_absent,
+            if_version,
+            existing_namespace_only,
+        } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
             let sku = Sku::parse(sku, "sku")?;
             let on_hand = OnHand::parse(on_hand)?;
             let condition = condition(if_absent, if_version)?;
             let request_id = RequestId::parse(request_id)?;
-            let namespace = self.desk.namespace_made(&name, deadline).await?;
+            let namespace = self.desk.namespace_made(&name, existing_namespace_only, deadline).await?;
             let operation = |memo, sku| Operation::SetStock { memo, sku, on_hand, condition };
             let call = StockCall { name: "SetStock", caller: &caller, namespace: &namespace, deadline };
             let (stock, replayed, sequence) = call.change(sku, &request_id, operation).await?;
@@ -77,14 +84,15 @@ impl InventoryAdmin for Admin {
         request: Request<v1::AdjustStockRequest>,
     ) -> Result<Response<v1::AdjustStockResponse>, Status> {
         let (deadline, caller) = (deadline(request.metadata()), Caller::of(&request));
-        let v1::AdjustStockRequest { namespace_id, sku, delta, request_id } = request.into_inner();
+        let v1::AdjustStockRequest { namespace_id, sku, delta, request_id, existing_namespace_only } =
+            request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
             let sku = Sku::parse(sku, "sku")?;
             let delta = Delta::parse(delta)?;
             let request_id = RequestId::parse(request_id)?;
             let namespace = if delta.get() > 0 {
-                self.desk.namespace_made(&name, deadline).await?
+                self.desk.namespace_made(&name, existing_namespace_only, deadline).await?
             } else {
                 self.desk.namespace_known(&name, deadline).await?
             };
@@ -114,9 +122,9 @@ impl InventoryAdmin for Admin {
                 return Err(Invalid::new(Reason::InvalidRule, "rules.is_paused").because(detail).into());
             }
             let (lane, memo) = lane_and_memo(&namespace, &sku, request_id.as_ref())?;
-            let before = stock_before(lane, &sku, deadline).await;
+            let named = sku.clone();
             let operation = Operation::ConfigureSku { memo, sku, change, if_revision };
-            let (outcome, sequence) = carry(lane, operation, deadline).await?;
+            let ((outcome, sequence), before) = carry_with_before(lane, &named, operation, deadline).await?;
             let has_changed = matches!(outcome, Outcome::Stock { replayed: false, .. });
             let (sku, stock, replayed, sequence) = stock_of((outcome, sequence))?;
             if has_changed {
@@ -242,6 +250,22 @@ impl InventoryAdmin for Admin {
         self.desk.answer(Measured::ConfigureNamespace, handler, |_| false).await
     }
 
+    async fn delete_namespace(
+        &self,
+        request: Request<v1::DeleteNamespaceRequest>,
+    ) -> Result<Response<v1::DeleteNamespaceResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let v1::DeleteNamespaceRequest { namespace_id, request_id } = request.into_inner();
+        let handler = async {
+            let name = NamespaceName::parse(namespace_id)?;
+            let request_id = RequestId::parse_optional(request_id)?;
+            self.desk.admit()?;
+            let replayed = self.desk.namespaces.delete(&name, request_id.as_ref(), deadline).await?;
+            Ok(v1::DeleteNamespaceResponse { replayed })
+        };
+        self.desk.answer(Measured::DeleteNamespace, handler, |_| false).await
+    }
+
     async fn get_namespace(
         &self,
         request: Request<v1::GetNamespaceRequest>,
@@ -346,7 +370,18 @@ impl Admin {
         for (partition, keys) in namespace.partitions() {
             audit::partition(&mut connection, &keys, partition, self.audit_memory, &mut report).await?;
         }
+        self.check_presence(namespace).await?;
         Ok(convert::report(report))
+    }
+
+    /// Refuses what was read of a namespace that was deleted meanwhile: it may be half of it. The first partition is closed before
+    /// anything is deleted.
+    pub(super) async fn check_presence(&self, namespace: &Namespace) -> Result<(), Failure> {
+        let place = self.store.place_of(&namespace.keys(0)).await?;
+        if place.is_some_and(|at| namespace.epochs.first() == Some(&at.epoch)) {
+            return Ok(());
+        }
+        Err(Failure::new(Reason::NamespaceNotFound))
     }
 }
 
@@ -398,9 +433,12 @@ impl StockCall<'_> {
         let id = namespace.identity(request_id);
         let lane = namespace.lane_of(&sku);
         check_age(namespace, lane, request_id, Instant::now())?;
-        let before = stock_before(lane, &sku, deadline).await;
-        let (sku, stock, replayed, sequence) = stock_of(carry(lane, operation(id, sku), deadline).await?)?;
+        let named = sku.clone();
+        let (answer, before) = carry_with_before(lane, &named, operation(id, sku), deadline).await?;
+        let (sku, stock, replayed, sequence) = stock_of(answer)?;
         if !replayed {
+            // Where the batch was sent twice, the read has met the change itself.
+            let before = before.filter(|before| before.version < stock.version);
             caller.changed(
                 name,
                 &namespace.name,
@@ -416,11 +454,27 @@ impl StockCall<'_> {
     }
 }
 
-/// The counters and rules of a SKU just before a change, for the trail; nothing where there is none or no answer.
-async fn stock_before(lane: &Lane, sku: &Sku, deadline: Instant) -> Option<Stock> {
-    match carry(lane, Operation::GetStock { sku: sku.clone() }, deadline).await {
-        Ok((Outcome::Stock { stock, .. }, _)) => Some(stock),
-        _ => None,
+/// The longest that the trail waits for the read beside a change.
+const TRAIL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Carries a change through its lane, together with a read of the SKU just before it: they share a batch, so that the read
+/// costs no round trip. Returns what came of the change, and the counters and rules before it for the trail, where they are
+/// known.
+async fn carry_with_before(
+    lane: &Lane,
+    sku: &Sku,
+    operation: Operation,
+    deadline: Instant,
+) -> Result<((Outcome, i64), Option<Stock>), Failure> {
+    let before = lane.submit(Operation::GetStock { sku: sku.clone() }, deadline).ok();
+    let answer = carry(lane, operation, deadline).await?;
+    let before = match before {
+        Some(pending) => tokio::time::timeout(TRAIL_PATIENCE, pending.wait()).await.ok().and_then(Result::ok),
+        None => None,
+    };
+    match before.map(|answer| answer.outcome) {
+        Some(Ok(Outcome::Stock { stock, .. })) => Ok((answer, Some(stock))),
+        _ => Ok((answer, None)),
     }
 }
 

@@ -69,14 +69,14 @@ async fn next(
 async fn rows(desk: Desk, caller: Caller, message: v1::ImportStockRequest) -> Result<v1::ImportStockResponse, Failure> {
     // The caller's own deadline ends the stream; this bounds one message of it.
     let deadline = Instant::now() + LONGEST_CALL;
-    let v1::ImportStockRequest { namespace_id, request_id, rows, overwrite } = message;
+    let v1::ImportStockRequest { namespace_id, request_id, rows, overwrite, existing_namespace_only } = message;
     let name = NamespaceName::parse(namespace_id)?;
     let request_id = RequestId::parse(request_id)?;
     if rows.len() > MAX_ROWS {
         return Err(Invalid::new(Reason::TooManyRows, "rows").into());
     }
     let condition = if overwrite { Condition::Always } else { Condition::IfAbsent };
-    let namespace = desk.namespace_made(&name, deadline).await?;
+    let namespace = desk.namespace_made(&name, existing_namespace_only, deadline).await?;
     let (number, first) = (rows.len(), rows.first().map(|row| row.sku.clone()).unwrap_or_default());
     let results: Vec<v1::ImportRowResult> = stream::iter(rows)
         .map(|row| async { result(apply(&namespace, &request_id, row, condition, deadline).await) })

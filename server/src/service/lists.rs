@@ -76,6 +76,7 @@ impl Admin {
             lists::stock(&mut connection, &partitions, range).await
         });
         let Page { items, next } = page.await?;
+        self.check_presence(&namespace).await?;
         let listed = |(sku, stock)| v1::ListedSku {
             rules: Some(rules::message_of(&stock)),
             rules_version: stock.rules.revision as i64,
@@ -103,6 +104,7 @@ impl Admin {
             lists::reservations(&mut connection, &partitions, &filter, range).await
         });
         let Page { items, next } = page.await?;
+        self.check_presence(&namespace).await?;
         let listed = |held: Reservation| {
             let clock = namespace.lane(held.id.partition).map(Lane::clock).unwrap_or_default();
             convert::reservation(&namespace, held.at_time_of_day(clock))

@@ -180,9 +180,18 @@ impl Desk {
         found.ok_or_else(|| Failure::new(Reason::NamespaceNotFound).within(name))
     }
 
-    async fn namespace_made(&self, name: &NamespaceName, deadline: Instant) -> Result<Arc<Namespace>, Failure> {
+    /// The namespace, made if there is none and it may be made.
+    async fn namespace_made(
+        &self,
+        name: &NamespaceName,
+        only_existing: bool,
+        deadline: Instant,
+    ) -> Result<Arc<Namespace>, Failure> {
         self.admit()?;
-        in_time(deadline, self.namespaces.get_or_make(name)).await
+        match tokio::time::timeout_at(deadline, self.namespaces.get_or_make(name, only_existing)).await {
+            Ok(made) => Ok(made?),
+            Err(_) => Err(Failure::new(Reason::DeadlineExceeded)),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     domain::{Fence, Invalid, Line, Millis, NamespaceName, Refusal, Sku},
     health::Shut,
     lane::LaneError,
-    namespaces::Unchanged,
+    namespaces::{NotMade, Unchanged, Undeleted},
     store::{audit::AuditError, error::StoreError},
     telemetry::metrics::CallStatus,
     watch::WatchError,
@@ -91,7 +91,13 @@ impl Failure {
             // The fault is not the caller's.
             _ if self.reason == Reason::StoreDenied => CallStatus::Unavailable,
             Code::NotFound | Code::FailedPrecondition => CallStatus::Refused,
-            _ if matches!(self.reason, Reason::NamespaceQuota | Reason::VersionMismatch) => CallStatus::Refused,
+            _ if matches!(
+                self.reason,
+                Reason::NamespaceQuota | Reason::TooManyNamespaces | Reason::VersionMismatch
+            ) =>
+            {
+                CallStatus::Refused
+            }
             _ => CallStatus::Unavailable,
         }
     }
@@ -157,6 +163,7 @@ impl From<Refusal> for Failure {
             }
             Refusal::StockLimit => Self::new(Reason::StockLimit),
             Refusal::SkuExists => Self::new(Reason::SkuExists),
+            Refusal::PartitionHasHolds { held } => Self::new(Reason::NamespaceHasHolds).with("held", held),
             Refusal::SkuHasHolds { held } => {
                 Self::new(Reason::SkuHasHolds).because(&format!("{held} are held")).with("held", held)
             }
@@ -182,10 +189,41 @@ impl From<Unchanged> for Failure {
             Unchanged::Invalid(field) => Invalid::new(Reason::InvalidConfig, field).into(),
             Unchanged::PartitionsFixed => Self::new(Reason::PartitionsFixed),
             Unchanged::VersionMismatch(version) => Self::new(Reason::VersionMismatch).with("version", version),
+            Unchanged::TooMany(most) => NotMade::TooMany(most).into(),
             Unchanged::RequestIdReused => Self::new(Reason::RequestIdReused),
             Unchanged::DeadlinePassed => Self::new(Reason::DeadlineExceeded),
             Unchanged::OutcomeUnknown { why } => Self::new(Reason::OutcomeUnknown).because(&why),
             Unchanged::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotMade> for Failure {
+    fn from(not_made: NotMade) -> Self {
+        match not_made {
+            NotMade::TooMany(most) => Self::new(Reason::TooManyNamespaces).with("limit", most),
+            NotMade::Unknown(name) => {
+                Self::new(Reason::NamespaceNotFound).because(name.as_str()).with("namespace", name.as_str())
+            }
+            NotMade::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Undeleted> for Failure {
+    fn from(undeleted: Undeleted) -> Self {
+        match undeleted {
+            Undeleted::NotFound => Self::new(Reason::NamespaceNotFound),
+            Undeleted::HasHolds { partition, held } => {
+                Self::new(Reason::NamespaceHasHolds).with("held", held).with("partition", partition)
+            }
+            Undeleted::Refused(refusal) => refusal.into(),
+            Undeleted::Invalid(invalid) => invalid.into(),
+            // The call goes on by itself.
+            Undeleted::Overtaken => Self::new(Reason::OutcomeUnknown),
+            Undeleted::DeadlinePassed => Self::new(Reason::DeadlineExceeded),
+            Undeleted::OutcomeUnknown { why } => Self::new(Reason::OutcomeUnknown).because(&why),
+            Undeleted::Store(error) => error.into(),
         }
     }
 }
@@ -277,6 +315,7 @@ impl From<WatchError> for Failure {
                 failure.with("partitions", partitions.join(","))
             }
             WatchError::Fenced { partition, fence } => store_fenced(partition, fence),
+            WatchError::Gone => Self::new(Reason::NamespaceNotFound),
             WatchError::Lost => {
                 Self::new(Reason::StoreUnavailable).because("the stream has lost its place in the store")
             }

@@ -7,7 +7,7 @@ use super::{
     error::StoreError,
     keys::PartitionKeys,
     pool::Connection,
-    wire::{Bytes, PartitionState, configured_from, state_from, stock_from},
+    wire::{Bytes, FOUND_FIELDS, PartitionState, Presence, configured_from, decode_found, state_from, stock_from},
 };
 use crate::domain::{BuyerId, Clock, Happened, Id, Line, Millis, Sku, State, Stock, Term};
 
@@ -188,6 +188,16 @@ pub(crate) async fn state(
     let reply = connection.send(cmd("HGET").arg(keys.meta()).arg("state")).await?;
     let Some(state): Option<Vec<u8>> = parse(reply)? else { return Ok(None) };
     state_from(&state).map(Some).ok_or_else(|| StoreError::corrupt("the state of a partition"))
+}
+
+/// Whether a partition that has no state is being deleted or was: `Some(false)` while that can be given up.
+pub(crate) async fn deletion(connection: &mut Connection, keys: &PartitionKeys) -> Result<Option<bool>, StoreError> {
+    let found = decode_found(&connection.send(cmd("HMGET").arg(keys.meta()).arg(&FOUND_FIELDS)).await?)?;
+    Ok(match found.presence {
+        Presence::Deleting { deleting, .. } => Some(deleting.is_final),
+        Presence::Absent if !found.deleted.is_empty() => Some(true),
+        Presence::Absent | Presence::Live(_) => None,
+    })
 }
 
 /// So many entries at most of one partition, with changes behind `after` up to `end`, where one is named.

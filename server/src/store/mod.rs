@@ -35,9 +35,11 @@ use self::{
     keys::{NAMESPACES, PartitionKeys},
     pool::{Connection, Pool},
     script::Script,
-    wire::{Batch, ConfigMemo, Configured, NamespaceConfig, Opened, RawReply},
+    wire::{
+        Batch, ConfigMemo, Configured, DeletionStep, FOUND_FIELDS, Found, NamespaceConfig, Opened, RawReply, Stepped,
+    },
 };
-use crate::domain::{Knowledge, NamespaceName};
+use crate::domain::{HistoryPoint, Id, Knowledge, NamespaceName};
 
 /// Bytes that are shown of a name that this service did not write.
 const SHOWN_BYTES: usize = 64;
@@ -58,6 +60,7 @@ pub(crate) struct Store {
     pool: Pool,
     plain: Script,
     resolving: Script,
+    register: Script,
 }
 
 /// A page of the list of all namespaces.
@@ -71,7 +74,7 @@ pub(crate) struct NamesPage {
 
 impl Store {
     pub(crate) fn new(pool: Pool) -> Self {
-        Self { pool, plain: Script::plain(), resolving: Script::allow_oom() }
+        Self { pool, plain: Script::plain(), resolving: Script::allow_oom(), register: Script::register() }
     }
 
     /// A connection of one's own, for reads that take several commands.
@@ -79,30 +82,64 @@ impl Store {
         self.pool.get().await
     }
 
-    /// The config of a namespace; `None` if there is no such namespace.
-    pub(crate) async fn find(&self, namespace: &NamespaceName) -> Result<Option<NamespaceConfig>, StoreError> {
+    /// What there is under the name of a namespace.
+    pub(crate) async fn find(&self, namespace: &NamespaceName) -> Result<Found, StoreError> {
         let keys = PartitionKeys::new(namespace, 0);
-        let reply = self.send(cmd("HGET").arg(keys.meta()).arg("config")).await?;
-        wire::decode_config(&reply)
+        let reply = self.send(cmd("HMGET").arg(keys.meta()).arg(&FOUND_FIELDS)).await?;
+        wire::decode_found(&reply)
     }
 
-    /// The configs of these namespaces in their order, read at once.
+    /// The same of these namespaces in their order, read at once.
     pub(crate) async fn find_all(
         &self,
         namespaces: &[NamespaceName],
-    ) -> Result<Vec<Result<Option<NamespaceConfig>, StoreError>>, StoreError> {
+    ) -> Result<Vec<Result<Found, StoreError>>, StoreError> {
         let mut connection = self.pool.get().await?;
         let mut pipeline = Pipeline::with_capacity(namespaces.len());
         for namespace in namespaces {
-            pipeline.cmd("HGET").arg(PartitionKeys::new(namespace, 0).meta()).arg("config");
+            pipeline.cmd("HMGET").arg(PartitionKeys::new(namespace, 0).meta()).arg(&FOUND_FIELDS);
         }
         let replies = connection.send_all(&pipeline).await?;
-        Ok(replies.into_iter().map(|reply| reply.and_then(|reply| wire::decode_config(&reply))).collect())
+        Ok(replies.into_iter().map(|reply| reply.and_then(|reply| wire::decode_found(&reply))).collect())
     }
 
-    /// Names a namespace among all, so that every server sweeps it. Before its first record.
-    pub(crate) async fn register(&self, namespace: &NamespaceName) -> Result<(), StoreError> {
-        self.send(cmd("SADD").arg(NAMESPACES).arg(namespace.as_str())).await.map(drop)
+    /// Names a namespace among all, so that every server sweeps it. Before its first record. False: there are as many as there
+    /// may be.
+    pub(crate) async fn register(&self, namespace: &NamespaceName, most: usize) -> Result<bool, StoreError> {
+        let mut connection = self.pool.get().await?;
+        let mut command = cmd("EVALSHA");
+        command.arg(&self.register.sha).arg(1).arg(NAMESPACES).arg(namespace.as_str()).arg(most);
+        Ok(run_on(&mut connection, &self.register, command).await? == Value::Int(1))
+    }
+
+    /// Takes the name of a deleted namespace from the list.
+    pub(crate) async fn unregister(&self, namespace: &NamespaceName) -> Result<(), StoreError> {
+        self.send(cmd("SREM").arg(NAMESPACES).arg(namespace.as_str())).await.map(drop)
+    }
+
+    /// Where a partition stands; `None` if it is not there, or closed.
+    pub(crate) async fn place_of(&self, keys: &PartitionKeys) -> Result<Option<HistoryPoint>, StoreError> {
+        let state = events::state(&mut self.connection().await?, keys).await?;
+        Ok(state.map(|state| state.at))
+    }
+
+    /// The deletions of partitions that stood in this place, the newest last.
+    pub(crate) async fn deletions(&self, keys: &PartitionKeys) -> Result<Vec<HistoryPoint>, StoreError> {
+        let reply = self.send(cmd("HGET").arg(keys.meta()).arg("deleted")).await?;
+        Ok(wire::decode_deleted(&reply)?.into_iter().map(|deleted| deleted.at).collect())
+    }
+
+    /// Takes a step of the deletion of a closed partition.
+    pub(crate) async fn delete(
+        &self,
+        keys: &PartitionKeys,
+        identity: &Identity,
+        step: DeletionStep,
+        token: &Id,
+    ) -> Result<Stepped, StoreError> {
+        // At the memory limit too: it frees memory.
+        let command = |script: &Script| wire::deletion_command(&script.sha, keys, step, token);
+        wire::decode_step(&self.run_known(&self.resolving, identity, command).await?)
     }
 
     /// One page of the namespaces there are.

@@ -35,7 +35,10 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("UNLINK", &[KEYS]),
     // The server by itself: the store's id, namespaces, lists, the audit, streams.
     ("GETRANGE", &[KEYS]),
+    ("SISMEMBER", &[KEYS]),
+    ("SCARD", &[KEYS]),
     ("SADD", &[KEYS]),
+    ("SREM", &[KEYS]),
     ("SSCAN", &[KEYS]),
     ("HGET", &[KEYS]),
     ("HSCAN", &[KEYS]),

@@ -28,6 +28,9 @@ const BODY: &str = concat!(
     block!("save.lua"),
     block!("configuring.lua"),
     "return reply\nend\n",
+    "if ARGV[1] == 'delete' then\n",
+    include_str!("../../../lua/deletion.lua"),
+    "return reply\nend\n",
     block!("partition.lua"),
     block!("clock.lua"),
     block_if!("is_unproven", "terms.lua", "history.lua"),
@@ -56,12 +59,14 @@ const BODY: &str = concat!(
     block_if!("kinds.L or kinds.c or kinds.b or kinds.E", "parts.lua"),
     block_if!("kinds.S or kinds.A or kinds.F or kinds.D or kinds.T or kinds.H", "supply.lua", "stock.lua"),
     block_if!("kinds.I or kinds.U or kinds.O", "terms.lua", "supply.lua", "settle.lua"),
+    block_if!("kinds.X", "closing.lua"),
     block_if!("ctx.doubt_lag", "doubt.lua"),
     block_if!("ctx.backlog or ctx.is_doubtful", "returning.lua"),
     block!("apply.lua"),
     block_if!("replid ~= state_run", "terms.lua", "term.lua"),
     block!("write.lua"),
     block_if!("saves", "save.lua"),
+    block_if!("ctx.closes", "closed.lua"),
     "end\n",
     include_str!("../../../lua/reply.lua"),
 );
@@ -94,6 +99,11 @@ impl Script {
             let [limited, plain] = AT_MEMORY_LIMIT;
             with_shebang("#!lua flags=allow-oom", &BODY.replace(plain, limited))
         })
+    }
+
+    /// Enters a namespace in the list of all.
+    pub(crate) fn register() -> Self {
+        Self::new(|| format!("#!lua\n{}", include_str!("../../../lua/register.lua")))
     }
 
     pub(crate) fn source(&self) -> String {

@@ -2,6 +2,7 @@
 //! Pure functions, no I/O.
 //!
 //! - [`config`]: what is fixed for a namespace, and the calls that open and configure it;
+//! - [`deletion`]: whether a namespace is there, is being deleted, or was;
 //! - [`request`]: operations, grouped, as the arguments of the script;
 //! - [`reply`]: the script's reply as answers;
 //! - [`records`]: reservations and stock as they lie in Redis;
@@ -10,6 +11,7 @@
 use deadpool_redis::redis::{Cmd, Value, cmd};
 
 mod config;
+mod deletion;
 mod history;
 mod records;
 mod reply;
@@ -18,6 +20,10 @@ mod request;
 pub(crate) use config::{
     ConfigMemo, Configured, NamespaceConfig, Opened, configure_command, decode_config, decode_configured,
     decode_opened, encode_change, open_command,
+};
+pub(crate) use deletion::{
+    DeletionStep, FIELDS as FOUND_FIELDS, Found, Presence, Stepped, decode_deleted, decode_found, decode_step,
+    deletion_command,
 };
 pub(crate) use history::{PartitionState, state_from};
 pub(crate) use records::{configured_from, is_memo, reservation_from, stock_from};

@@ -57,6 +57,7 @@ labels! {
         GetSku = "get_sku",
         DeleteSku = "delete_sku",
         ConfigureNamespace = "configure_namespace",
+        DeleteNamespace = "delete_namespace",
         GetNamespace = "get_namespace",
         ListNamespaces = "list_namespaces",
         ListStock = "list_stock",

@@ -22,6 +22,10 @@ const MOST_GROWTH: usize = 128;
 const GROWTH_SHARE: usize = 1_024;
 /// What a byte unpacks to usually: what is more takes memory as it comes.
 const USUAL_RATIO: usize = 4;
+/// What a byte unpacks to at most.
+const MOST_RATIO: u64 = 1_032;
+/// Bytes that are unpacked of a message that says itself that it is too large.
+const PROBE: usize = 64 * 1_024;
 /// Bytes that are unpacked in about a microsecond.
 const BYTES_PER_MICROSECOND: usize = 256;
 
@@ -62,13 +66,18 @@ pub(super) fn work(unpacked: usize) -> u32 {
 /// Unpacks a message, prefix and all, that has `max` bytes at most when it is unpacked.
 pub(super) fn unpack(packed: &[u8], max: usize) -> Result<Bytes, Unread> {
     let payload = packed.get(PREFIX..).ok_or(Unread::Malformed)?;
-    let mut message = Vec::with_capacity(PREFIX + max.min(payload.len() * USUAL_RATIO));
+    // The last bytes of gzip say how long it is unpacked, modulo 2^32. One that says too much is unpacked only until it is
+    // clear that it is gzip at all.
+    let claimed = payload.last_chunk().map_or(0, |claimed| u32::from_le_bytes(*claimed)) as usize;
+    let limit = if claimed <= max { claimed } else { max.min(PROBE) };
+    let mut message = Vec::with_capacity(PREFIX + limit.min(payload.len() * USUAL_RATIO));
     message.extend_from_slice(&[0; PREFIX]);
     let mut decoder = GzDecoder::new(payload);
-    decoder.by_ref().take(max as u64 + 1).read_to_end(&mut message).map_err(|_| Unread::Malformed)?;
+    decoder.by_ref().take(limit as u64 + 1).read_to_end(&mut message).map_err(|_| Unread::Malformed)?;
     let length = message.len() - PREFIX;
-    if length > max {
-        return Err(Unread::TooLarge);
+    if length > limit {
+        let may_be_long = payload.len() as u64 * MOST_RATIO >= 1 << u32::BITS;
+        return Err(if claimed > max || may_be_long { Unread::TooLarge } else { Unread::Malformed });
     }
     if !decoder.into_inner().is_empty() {
         return Err(Unread::Malformed);

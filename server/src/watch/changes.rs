@@ -129,6 +129,9 @@ impl ChangesWatch {
                 next => return next,
             }
         }
+        if let Some(WatchError::Gone) = self.watcher.feed.loss() {
+            return Err(WatchError::Gone);
+        }
         let claims = self.claims();
         let refuting =
             self.refuting.get_or_insert_with(|| self.watcher.read(async move |feed| feed.refuted(&claims).await));

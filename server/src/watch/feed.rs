@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{Happened, HistoryPoint, Knowledge, NamespaceName, Term, Verdict},
-    namespaces::Namespace,
+    namespaces::{Namespace, being_deleted},
     store::{
         Mode, Store,
         error::StoreError,
@@ -69,6 +69,8 @@ struct Heard {
     fenced: Option<u16>,
     /// It has lost its place and reads no more.
     lost: bool,
+    /// The namespace was deleted.
+    gone: bool,
 }
 
 /// What the reader of a namespace hands to all.
@@ -104,6 +106,7 @@ impl Feed {
             at: Instant::now(),
             fenced: fenced_in(&states),
             lost: false,
+            gone: false,
         });
         Ok(Self {
             name: namespace.name.clone(),
@@ -128,6 +131,12 @@ impl Feed {
 
     pub(super) fn is_lost(&self) -> bool {
         self.heard.borrow().lost
+    }
+
+    /// Why it reads no more, where it does not.
+    pub(super) fn loss(&self) -> Option<WatchError> {
+        let heard = self.heard.borrow();
+        heard.lost.then_some(if heard.gone { WatchError::Gone } else { WatchError::Lost })
     }
 
     pub(super) fn partitions(&self) -> usize {
@@ -363,7 +372,15 @@ async fn states(
     for (keys, &epoch) in keys.iter().zip(epochs) {
         match events::state(connection, keys).await? {
             Some(state) if state.at.epoch == epoch => states.push(state),
-            _ => return Err(WatchError::Lost),
+            Some(_) => return Err(WatchError::Lost),
+            None => {
+                return Err(match events::deletion(connection, keys).await? {
+                    // The streams go on if it is given up.
+                    Some(false) => being_deleted().into(),
+                    Some(true) => WatchError::Gone,
+                    None => WatchError::Lost,
+                });
+            }
         }
     }
     Ok(states)
@@ -392,6 +409,12 @@ pub(super) fn run(feed: &Arc<Feed>, tasks: &Tasks) {
                     sleep(AGAIN).await;
                 }
                 // The drop of the reader ends the feed.
+                WatchError::Gone => {
+                    if let Some(feed) = reader.0.upgrade() {
+                        feed.heard.send_modify(|heard| heard.gone = true);
+                    }
+                    return;
+                }
                 _ => return,
             }
         }

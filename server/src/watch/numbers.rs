@@ -141,8 +141,8 @@ impl NumbersWatch {
     /// The next rows behind the position. Of everything, those that are gone are no part.
     fn look(&mut self) -> Result<Rows, WatchError> {
         let Self { watcher, view, after, stage, .. } = self;
-        if watcher.feed.is_lost() {
-            return Err(WatchError::Lost);
+        if let Some(loss) = watcher.feed.loss() {
+            return Err(loss);
         }
         if let (View::Protection, Some(partition)) = (&*view, watcher.feed.fenced()) {
             // What is protected may be among the lost changes.

@@ -11,8 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// The format that this server writes, and the newest that it reads.
-pub(crate) const FORMAT: u32 = 1;
+/// The newest format that this server writes and reads: it has namespaces that were deleted.
+pub(crate) const FORMAT: u32 = 2;
+/// The oldest, which it writes while it has none of them.
+pub(crate) const FIRST_FORMAT: u32 = 1;
 /// Most bytes of a witness file.
 pub(crate) const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// Most partitions of a namespace.
@@ -57,6 +59,9 @@ pub(crate) struct Document {
 pub(crate) struct NamespaceEntry {
     pub(crate) name: String,
     pub(crate) config: String,
+    /// Since format 2.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) deleted: bool,
     pub(crate) partitions: Vec<PartitionEntry>,
 }
 
@@ -79,8 +84,11 @@ pub(crate) struct ClaimEntry {
 
 impl fmt::Debug for NamespaceEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let NamespaceEntry { name, config: _, partitions } = self;
-        write!(f, "NamespaceEntry {{ name: {name:?}, config: [secret], partitions: {partitions:?} }}")
+        let NamespaceEntry { name, config: _, deleted, partitions } = self;
+        write!(
+            f,
+            "NamespaceEntry {{ name: {name:?}, config: [secret], deleted: {deleted}, partitions: {partitions:?} }}"
+        )
     }
 }
 
@@ -118,9 +126,9 @@ impl Document {
         let held = |holds: bool, rule: fmt::Arguments<'_>| if holds { Ok(()) } else { Err(rule.to_string()) };
         let hex = |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let lower = |text: &str, digits| hex(text, digits) && !text.bytes().any(|byte| byte.is_ascii_uppercase());
-        held(self.version == FORMAT, format_args!("version is unknown"))?;
+        held((FIRST_FORMAT..=FORMAT).contains(&self.version), format_args!("version is unknown"))?;
         held(hex(&self.store_id, 32), format_args!("store_id is not 32 hex digits"))?;
-        for (n, NamespaceEntry { name: _, config, partitions }) in self.namespaces.iter().enumerate() {
+        for (n, NamespaceEntry { name: _, config, deleted: _, partitions }) in self.namespaces.iter().enumerate() {
             let at = format!("namespaces[{n}]");
             held(from_hex(config).is_some(), format_args!("{at}.config is not hex of even length"))?;
             held(partitions.len() <= MAX_PARTITIONS, format_args!("{at}.partitions are more than {MAX_PARTITIONS}"))?;
@@ -247,8 +255,9 @@ mod tests {
     fn sample() -> Document {
         let claim = ClaimEntry { epoch: 3, term: "0af9".repeat(10), sequence: NUMBER_LIMIT - 1 };
         let partitions = vec![PartitionEntry { epoch: 4, claims: vec![claim] }];
-        let namespaces = vec![NamespaceEntry { name: "drop".to_owned(), config: to_hex(b"\xfftop"), partitions }];
-        Document { version: FORMAT, checksum: String::new(), store_id: "0123456789abcdef".repeat(2), namespaces }
+        let namespaces =
+            vec![NamespaceEntry { name: "drop".to_owned(), config: to_hex(b"\xfftop"), deleted: false, partitions }];
+        Document { version: FIRST_FORMAT, checksum: String::new(), store_id: "0123456789abcdef".repeat(2), namespaces }
     }
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -330,7 +339,7 @@ mod tests {
         }
         // Each field has its form, but they are not those that were written.
         assert_corrupt(json.as_bytes(), "its checksum is wrong");
-        assert!(matches!(refusal(br#"{"other":[],"version":2}"#), StateError::Newer { version: 2, .. }));
+        assert!(matches!(refusal(br#"{"other":[],"version":3}"#), StateError::Newer { version: 3, .. }));
     }
 
     #[test]

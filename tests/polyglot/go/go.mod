@@ -1,6 +1,6 @@
-// The Go client that proves the proto in Go. tests/polyglot/run builds it in target/polyglot, beside the code generated
-// from proto/, which is this module's package `v1`.
-module inventorysentinel
+// The Go client that proves the proto in Go. tests/polyglot/run builds it in target/polyglot. The code generated from proto/ is
+// the module in gen/, found by the name that go_package gives it.
+module client
 
 go 1.24.0
 
@@ -9,7 +9,10 @@ tool (
 	google.golang.org/protobuf/cmd/protoc-gen-go
 )
 
+replace github.com/inventory-sentinel/inventory-sentinel/gen/go => ./gen
+
 require (
+	github.com/inventory-sentinel/inventory-sentinel/gen/go v0.0.0
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260120221211-b8f7ae30c516
 	google.golang.org/grpc v1.80.0
 	google.golang.org/protobuf v1.36.12

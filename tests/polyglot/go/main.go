@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	pb "inventorysentinel/v1"
+	pb "github.com/inventory-sentinel/inventory-sentinel/gen/go/inventory_sentinel/v1"
 )
 
 const (

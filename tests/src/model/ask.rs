@@ -52,12 +52,21 @@ impl Op {
             Op::SetStock { sku, on_hand, condition, request_id } => {
                 let if_absent = condition == Condition::IfAbsent;
                 let if_version = if let Condition::IfVersion(version) = condition { Some(version) } else { None };
-                let request = SetStockRequest { namespace_id, sku, on_hand, request_id, if_absent, if_version };
+                let request = SetStockRequest {
+                    namespace_id,
+                    sku,
+                    on_hand,
+                    request_id,
+                    if_absent,
+                    if_version,
+                    existing_namespace_only: false,
+                };
                 let response = admin.set_stock(limited(request)).await?.into_inner();
                 Ok(stock(response.stock, response.replayed, response.sequence))
             }
             Op::AdjustStock { sku, delta, request_id } => {
-                let request = AdjustStockRequest { namespace_id, sku, delta, request_id };
+                let request =
+                    AdjustStockRequest { namespace_id, sku, delta, request_id, existing_namespace_only: false };
                 let response = admin.adjust_stock(limited(request)).await?.into_inner();
                 Ok(stock(response.stock, response.replayed, response.sequence))
             }

@@ -140,6 +140,7 @@ async fn import(shop: &Shop, rows: &[(String, i64)], request_id: &str) -> Vec<v1
         request_id: request_id.into(),
         rows,
         overwrite: false,
+        existing_namespace_only: false,
     };
     let mut answers = shop.admin.clone().import_stock(tokio_stream::iter([message])).await.expect("a stream");
     answers.get_mut().message().await.expect("an answer").expect("one for each message").results

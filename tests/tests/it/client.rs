@@ -246,5 +246,6 @@ async fn the_stock_of_many_skus_is_read_in_their_order() {
     assert_eq!(sale.stock_of([""; 0]).await.expect("nothing").len(), 0);
     assert!(matches!(sale.stock_of(["ps5", ""]).await, Err(BatchGetStockError::EmptySku(_))));
     let elsewhere = server.client().await.namespace("elsewhere");
-    assert!(elsewhere.stock_of(["ps5"]).await.expect("an answer")[0].is_none());
+    let unknown = elsewhere.stock_of(["ps5"]).await;
+    assert!(matches!(unknown, Err(BatchGetStockError::NamespaceNotFound(_))), "{unknown:?}");
 }

@@ -138,8 +138,13 @@ async fn at_the_limit_of_its_memory_what_is_held_is_still_resolved() {
         let row = |i: usize| v1::ImportRow { sku: format!("{i:0>120}"), on_hand: 1 };
         let rows = (next..next + 1_000).map(row).collect();
         next += 1_000;
-        let message =
-            v1::ImportStockRequest { namespace_id: "sale".into(), request_id: new_id(), rows, overwrite: false };
+        let message = v1::ImportStockRequest {
+            namespace_id: "sale".into(),
+            request_id: new_id(),
+            rows,
+            overwrite: false,
+            existing_namespace_only: false,
+        };
         let answers = shop.admin.clone().import_stock(tokio_stream::iter([message])).await.expect("a stream");
         let answer = answers.into_inner().message().await.expect("an answer").expect("an answer");
         answer.results.iter().any(|result| result.reason == "STORE_FULL").then_some(())

@@ -93,7 +93,13 @@ async fn in_every_field(server: &SentinelProcess, text: &str) -> usize {
         ..Default::default()
     };
     refused!(admin.set_stock(good()): namespace_id sku request_id);
-    let good = || v1::AdjustStockRequest { namespace_id: sale(), sku: ps5(), delta: 1, request_id: sale() };
+    let good = || v1::AdjustStockRequest {
+        namespace_id: sale(),
+        sku: ps5(),
+        delta: 1,
+        request_id: sale(),
+        existing_namespace_only: false,
+    };
     refused!(admin.adjust_stock(good()): namespace_id sku request_id);
     let rules = Some(v1::SkuRules { is_protected: Some(true), ..Default::default() });
     let good = || v1::ConfigureSkuRequest {

@@ -28,6 +28,7 @@ fn import(shop: &Shop, rows: &[v1::ImportRow], request_id: &str) -> Vec<v1::Impo
         request_id: request_id.into(),
         rows: rows.to_vec(),
         overwrite: false,
+        existing_namespace_only: false,
     };
     rows.chunks(1_000).map(message).collect()
 }

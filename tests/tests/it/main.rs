@@ -6,6 +6,7 @@ mod client;
 mod clock;
 mod crash;
 mod ctl;
+mod deletion;
 mod demo;
 mod embedded;
 mod expiry;

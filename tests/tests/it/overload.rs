@@ -196,7 +196,7 @@ async fn a_crowd_at_a_server_that_does_not_know_the_sale_yet_is_served() {
     assert_eq!(held, 10);
     // A namespace that is not there is looked for by each, and that is not remembered.
     let ghost = server.shop("ghost");
-    assert_eq!(reason(&ghost.try_stock("ps5").await.expect_err("unknown")), Reason::SkuNotFound);
+    assert_eq!(reason(&ghost.try_stock("ps5").await.expect_err("unknown")), Reason::NamespaceNotFound);
     other.shop("ghost").supply("ps5", 1).await;
     assert_eq!(ghost.counts("ps5").await, (1, 0, 0));
 }

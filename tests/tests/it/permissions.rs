@@ -119,7 +119,13 @@ async fn everything_works_under_the_documented_permissions() {
     // Many at once.
     let namespace_id = || "sale".to_owned();
     let rows = (0..50).map(|i| v1::ImportRow { sku: format!("s{i}"), on_hand: 5 }).collect();
-    let message = v1::ImportStockRequest { namespace_id: namespace_id(), request_id: new_id(), rows, overwrite: false };
+    let message = v1::ImportStockRequest {
+        namespace_id: namespace_id(),
+        request_id: new_id(),
+        rows,
+        overwrite: false,
+        existing_namespace_only: false,
+    };
     let import = shop.admin.clone().import_stock(tokio_stream::iter([message])).await.expect("a stream");
     import.into_inner().message().await.expect("an answer").expect("one for each message");
     shop.delete_sku("s7").await.expect("gone");

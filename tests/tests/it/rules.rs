@@ -318,6 +318,7 @@ async fn a_warm_up_can_be_run_again_in_the_middle_of_a_sale() {
         request_id: new_id(),
         if_absent,
         if_version,
+        existing_namespace_only: false,
     };
     let mut admin = shop.admin.clone();
     let made = admin.set_stock(warm_up(true, None)).await.expect("made").into_inner().stock.expect("a stock");

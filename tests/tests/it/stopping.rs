@@ -190,7 +190,13 @@ async fn calls_that_do_work_hold_the_stop_back_and_are_answered() {
         async move { shop.reserve(order(&[("ps5", 1)])).await }
     });
     let rows = vec![v1::ImportRow { sku: "first".into(), on_hand: 5 }];
-    let message = v1::ImportStockRequest { namespace_id: "sale".into(), request_id: new_id(), rows, overwrite: false };
+    let message = v1::ImportStockRequest {
+        namespace_id: "sale".into(),
+        request_id: new_id(),
+        rows,
+        overwrite: false,
+        existing_namespace_only: false,
+    };
     // The stream of requests stays open.
     let (rows, import) = mpsc::channel(1);
     rows.send(message).await.expect("rows");

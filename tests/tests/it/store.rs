@@ -156,7 +156,13 @@ async fn an_audit_in_many_passes_is_exact() {
     let server = SentinelProcess::launch().on(&redis).flags(flags).start().await;
     let shop = server.shop("sale");
     let rows = (0..SKUS).map(|i| v1::ImportRow { sku: format!("sku-{i}"), on_hand: 100_000 }).collect();
-    let message = v1::ImportStockRequest { namespace_id: "sale".into(), request_id: new_id(), rows, overwrite: false };
+    let message = v1::ImportStockRequest {
+        namespace_id: "sale".into(),
+        request_id: new_id(),
+        rows,
+        overwrite: false,
+        existing_namespace_only: false,
+    };
     let mut import = shop.admin.clone().import_stock(tokio_stream::iter([message])).await.expect("a stream");
     import.get_mut().message().await.expect("an answer").expect("an answer");
     let mut buyers = JoinSet::new();

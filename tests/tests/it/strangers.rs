@@ -162,7 +162,7 @@ async fn a_request_that_does_not_come_in_full_is_answered_in_time() {
         tokio::task::yield_now().await;
     }
     sender.send_data(Bytes::new(), true).expect("the end");
-    assert_refused(refused(response).await, Reason::SkuNotFound, None);
+    assert_refused(refused(response).await, Reason::NamespaceNotFound, None);
 }
 
 #[tokio::test]
@@ -262,7 +262,7 @@ async fn answers_earn_a_connection_further_calls_and_refusals_use_them_up() {
     for (answered, refusals) in [(40, 200), (1, 40), (20, 40)] {
         for _ in 0..answered {
             let (response, _sender) = stranger.call(RESERVE, &whole, true).await;
-            assert_refused(refused(response).await, Reason::SkuNotFound, None);
+            assert_refused(refused(response).await, Reason::NamespaceNotFound, None);
         }
         let before = pauses().await;
         for _ in 0..refusals {

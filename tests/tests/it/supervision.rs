@@ -110,7 +110,7 @@ async fn a_namespace_is_found_though_a_search_panics() {
     eventually("the namespace is found", async || shop.reserve(order(&[("ps5", 1)])).await.ok()).await;
     assert_eq!(panics(&server, "namespace_search").await, Some(1.0));
     let unknown = server.shop("unknown");
-    assert_refused(unknown.reserve(order(&[("ps5", 1)])).await, Reason::SkuNotFound, None);
+    assert_refused(unknown.reserve(order(&[("ps5", 1)])).await, Reason::NamespaceNotFound, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

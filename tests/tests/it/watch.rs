@@ -266,7 +266,13 @@ async fn a_large_batch_is_told_in_parts_and_gone_on_with_in_the_middle() {
     let mut feed = Feed::open(&shop, "", false).await.expect("a stream");
     feed.catch_up().await;
     let rows = (0..500).map(|i| v1::ImportRow { sku: format!("sku-{i}"), on_hand: 1 }).collect();
-    let message = v1::ImportStockRequest { namespace_id: "sale".into(), request_id: new_id(), rows, overwrite: false };
+    let message = v1::ImportStockRequest {
+        namespace_id: "sale".into(),
+        request_id: new_id(),
+        rows,
+        overwrite: false,
+        existing_namespace_only: false,
+    };
     let mut import =
         shop.admin.clone().import_stock(tokio_stream::iter([message])).await.expect("a stream").into_inner();
     assert_eq!(next(&mut import).await.expect("an answer").results.len(), 500);

@@ -132,7 +132,13 @@ fn reserve(sku: &str) -> v1::ReserveRequest {
 
 fn import(sku: &str) -> v1::ImportStockRequest {
     let rows = vec![v1::ImportRow { sku: sku.into(), on_hand: 5 }];
-    v1::ImportStockRequest { namespace_id: "sale".into(), request_id: new_id(), rows, overwrite: false }
+    v1::ImportStockRequest {
+        namespace_id: "sale".into(),
+        request_id: new_id(),
+        rows,
+        overwrite: false,
+        existing_namespace_only: false,
+    }
 }
 
 #[tokio::test]

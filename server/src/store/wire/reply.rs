@@ -199,6 +199,9 @@ impl Said<'_, '_> {
             b'z' => Refusal::TooManyChanges,
             b'x' => Refusal::ExtendLimit { left: self.details.u48()? },
             b'H' => Refusal::StockBelowHeld { held: self.stock()?.held },
+            b'h' if matches!(operation, Operation::ClosePartition { .. }) => {
+                Refusal::PartitionHasHolds { held: self.details.u48()? }
+            }
             b'h' => Refusal::SkuHasHolds { held: self.stock()?.held },
             b'L' => Refusal::StockLimit,
             b'p' => Refusal::SkuExists,
@@ -266,6 +269,7 @@ impl Said<'_, '_> {
             Operation::BeginSettlement { .. } | Operation::EndSettlement { .. } => {
                 Some(Outcome::Settlement { replayed })
             }
+            Operation::ClosePartition { .. } => Some(Outcome::Closed),
             Operation::Sweep => Some(Outcome::Swept),
         }
     }

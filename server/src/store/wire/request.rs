@@ -46,7 +46,7 @@ impl Kind {
 
     /// Whether each operation is a group of its own.
     pub(super) fn is_single(self) -> bool {
-        b"rcbESAFDIUO".contains(&self.0)
+        b"rcbESAFDIUOX".contains(&self.0)
     }
 }
 
@@ -187,7 +187,8 @@ fn id_of(operation: &Operation) -> Option<&Id> {
         | Operation::ConfigureSku { memo, .. }
         | Operation::DeleteSku { memo, .. }
         | Operation::BeginSettlement { memo, .. }
-        | Operation::EndSettlement { memo, .. } => Some(memo),
+        | Operation::EndSettlement { memo, .. }
+        | Operation::ClosePartition { memo, .. } => Some(memo),
         Operation::SettleSku { key, .. } => Some(key),
         Operation::GetStock { .. } | Operation::IsProtected { .. } | Operation::Sweep => None,
     }
@@ -278,6 +279,12 @@ fn put_args(args: &mut Vec<u8>, operation: &Operation, default_ttl: Duration) ->
         Operation::EndSettlement { key, .. } => {
             args.extend_from_slice(key);
             b'O'
+        }
+        Operation::ClosePartition { token, request, only_check, .. } => {
+            args.push(u8::from(!*only_check));
+            args.extend_from_slice(token);
+            args.extend_from_slice(request);
+            b'X'
         }
         Operation::Sweep => return None,
     };

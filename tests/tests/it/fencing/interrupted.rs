@@ -248,7 +248,13 @@ async fn a_settlement_ends_on_a_server_with_a_short_queue() {
     let other = SentinelProcess::on(&redis).await;
     let shop = other.shop("sale");
     let rows = (0..1_000).map(|i| v1::ImportRow { sku: format!("s{i}"), on_hand: 5 }).collect();
-    let message = v1::ImportStockRequest { namespace_id: "sale".into(), request_id: new_id(), rows, overwrite: false };
+    let message = v1::ImportStockRequest {
+        namespace_id: "sale".into(),
+        request_id: new_id(),
+        rows,
+        overwrite: false,
+        existing_namespace_only: false,
+    };
     let import = shop.admin.clone().import_stock(tokio_stream::iter([message])).await.expect("a stream");
     import.into_inner().message().await.expect("an answer").expect("one for each message");
     let copy = redis.files().copy();

@@ -103,7 +103,8 @@ async fn a_fenced_partition_takes_and_adds_nothing_and_resolves_what_it_knows() 
     let rows = ["ps5", "cable"].map(|sku| v1::ImportRow { sku: sku.into(), on_hand: 5 });
     for overwrite in [false, true] {
         let (namespace_id, request_id, rows) = ("sale".to_owned(), new_id(), rows.to_vec());
-        let message = v1::ImportStockRequest { namespace_id, request_id, rows, overwrite };
+        let message =
+            v1::ImportStockRequest { namespace_id, request_id, rows, overwrite, existing_namespace_only: false };
         let import = shop.admin.clone().import_stock(tokio_stream::iter([message])).await.expect("a stream");
         let answer = import.into_inner().message().await.expect("an answer").expect("one for each message");
         let reasons: Vec<_> = answer.results.iter().map(|row| row.reason.as_str()).collect();

@@ -144,7 +144,13 @@ async fn many_skus(redis: &mut Redis, shop: &Shop) {
     let names: Vec<String> = (0..SKUS).map(|i| format!("s{i}")).collect();
     let messages = names.chunks(1_000).map(|part| {
         let rows = part.iter().map(|sku| v1::ImportRow { sku: sku.clone(), on_hand: 9 }).collect();
-        v1::ImportStockRequest { namespace_id: "sale".into(), request_id: "import".into(), rows, overwrite: false }
+        v1::ImportStockRequest {
+            namespace_id: "sale".into(),
+            request_id: "import".into(),
+            rows,
+            overwrite: false,
+            existing_namespace_only: false,
+        }
     });
     let messages: Vec<_> = messages.collect();
     let mut import =

@@ -63,7 +63,7 @@ async fn a_stock_record_of_a_newer_release_is_not_touched() {
     shop.supply("ps5", 10).await;
     shop.supply("vita", 10).await;
     let held = shop.hold("ps5", 1).await.reservation_id;
-    let good = poke(&redis, STOCK, b"ps5", 30, 0x21).await;
+    let good = poke(&redis, STOCK, b"ps5", 30, 0x41).await;
     newer! {
         redis,
         take_one(&shop, "ps5"), shop.reserve(order(&[("vita", 1), ("ps5", 1)])), shop.commit(&held),
@@ -160,7 +160,7 @@ async fn a_namespace_of_format_1_works_until_it_is_raised() {
     let mut redis = Redis::start().await;
     let server = SentinelProcess::launch().on(&redis).flags("--format 1 --sweep-interval 20ms").start().await;
     let shop = server.shop("sale");
-    assert_eq!(server.info().await.newest_format, 4);
+    assert_eq!(server.info().await.newest_format, 5);
     shop.supply("ps5", 10).await;
     assert_eq!(format(&shop).await, Some(1));
     let placed = order(&[("ps5", 2)]);
@@ -218,14 +218,14 @@ async fn a_new_namespace_has_the_newest_format() {
     let server = SentinelProcess::on(&redis).await;
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
-    assert_eq!(format(&shop).await, Some(4));
+    assert_eq!(format(&shop).await, Some(5));
     assert!(state_length(&redis).await > STATE_1);
     assert_refused(configure(&shop, 1).await, Reason::InvalidConfig, Some("config.format"));
     // A server that makes others leaves this one as it is.
     let later = SentinelProcess::launch().on(&redis).flags("--format 1").start().await;
     sell(&later.shop("sale"), "ps5", 1).await;
-    assert_eq!(format(&later.shop("sale")).await, Some(4));
-    let (code, log) = SentinelProcess::launch().on(&redis).flags("--format 5").run().await;
+    assert_eq!(format(&later.shop("sale")).await, Some(5));
+    let (code, log) = SentinelProcess::launch().on(&redis).flags("--format 6").run().await;
     assert_eq!(code, Some(64), "{log}");
     assert!(log.contains("--format"), "{log}");
 }

@@ -1,0 +1,175 @@
+// A checkout that never charges twice. Reserves, takes the payment, commits; safe to run again after any error.
+//
+// `npm install && npm run generate && npm run build` generates the types from ../../proto (or the folder PROTO) and
+// compiles to dist/. The proto files are read at run time too. Calls the server that its caller names.
+// docs/first-checkout.md explains it; play.ts plays it.
+import { setTimeout as sleep } from "node:timers/promises";
+import * as grpc from "@grpc/grpc-js";
+import * as loader from "@grpc/proto-loader";
+import protobuf from "protobufjs";
+import type { ProtoGrpcType as AdminTypes } from "./generated/inventory_admin.js";
+import type { InventorySentinelClient } from "./generated/inventory_sentinel/v1/InventorySentinel.js";
+import type { ReserveResponse__Output } from "./generated/inventory_sentinel/v1/ReserveResponse.js";
+import type { ProtoGrpcType as SentinelTypes } from "./generated/inventory_sentinel.js";
+
+// region call
+const CALL_MILLISECONDS = 2_000; // The deadline of one call.
+const CALL_ATTEMPTS = 5; // How often a call is sent at most.
+const FIRST_PAUSE_MILLISECONDS = 100; // Before the first repeat; doubles with each.
+
+/** The clients of one address, for the whole process: they share one connection and reconnect by themselves. */
+export function connect(address: string, protoFolder: string) {
+  const options = { longs: String, enums: String, defaults: true, oneofs: true, includeDirs: [protoFolder] };
+  const files = ["inventory_sentinel", "inventory_admin"].map((name) => `inventory_sentinel/v1/${name}.proto`);
+  const loaded = grpc.loadPackageDefinition(loader.loadSync(files, options)) as unknown as SentinelTypes & AdminTypes;
+  const { InventorySentinel, InventoryAdmin } = loaded.inventory_sentinel.v1;
+  const credentials = grpc.credentials.createInsecure();
+  const keepalive = {
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.keepalive_permit_without_calls": 1,
+  };
+  return {
+    sentinel: new InventorySentinel(address, credentials, keepalive),
+    admin: new InventoryAdmin(address, credentials, keepalive),
+  };
+}
+
+/** What of google/rpc/status.proto and error_details.proto is needed to read why a call failed. */
+const rpc = protobuf.parse(`
+  syntax = "proto3"; package google.rpc;
+  message Any { string type_url = 1; bytes value = 2; }
+  message Status { int32 code = 1; string message = 2; repeated Any details = 3; }
+  message ErrorInfo { string reason = 1; string domain = 2; map<string, string> metadata = 3; }
+  message Duration { int64 seconds = 1; int32 nanos = 2; }
+  message RetryInfo { Duration retry_delay = 1; }`).root;
+
+/** The details of a failed call by message name, such as ErrorInfo; empty where the service did not write the error. */
+function detailsOf(error: grpc.ServiceError): Record<string, any> {
+  const found: Record<string, any> = {};
+  for (const status of error.metadata.get("grpc-status-details-bin").slice(0, 1)) {
+    for (const any of rpc.lookupType("Status").decode(status as Buffer).toJSON().details ?? []) {
+      const name = any.typeUrl.replace("type.googleapis.com/google.rpc.", "");
+      const type = rpc.lookup(name, protobuf.Type) as protobuf.Type | null;
+      if (type) found[name] = type.decode(Buffer.from(any.value ?? "", "base64")).toJSON();
+    }
+  }
+  return found;
+}
+
+/** The service refused the call for this reason, and repeating it does not help. */
+export class Refused extends Error {
+  constructor(readonly reason: string, readonly metadata: Record<string, string>) {
+    super(`${reason} ${JSON.stringify(metadata)}`);
+  }
+}
+
+/** The call may have been applied. Run the checkout again later, with the same attempt number. */
+export class Unknown extends Error {}
+
+type Send<Response> = (options: grpc.CallOptions, done: grpc.requestCallback<Response>) => unknown;
+
+/** Sends the same request until there is an answer, a refusal, or no attempt left. */
+export async function call<Response>(send: Send<Response>): Promise<Response> {
+  let last: grpc.ServiceError | undefined;
+  for (let attempt = 0; attempt < CALL_ATTEMPTS; attempt++) {
+    const options = { deadline: Date.now() + CALL_MILLISECONDS };
+    const [error, response] = await new Promise<[grpc.ServiceError | null, Response?]>((resolve) =>
+      send(options, (error, response) => resolve([error, response])),
+    );
+    if (!error) return response!;
+    last = error;
+    const { ErrorInfo: info, RetryInfo: retry } = detailsOf(error);
+    if (info?.domain === "inventory-sentinel" && !retry) throw new Refused(info.reason, info.metadata ?? {});
+    // Either the service says that a repeat helps, or it said nothing: then the outcome is unknown. The repeat has the
+    // same request_id, so it can't have a second effect.
+    const asked = Number(retry?.retryDelay?.seconds ?? 0) * 1_000 + (retry?.retryDelay?.nanos ?? 0) / 1_000_000;
+    await sleep(asked + FIRST_PAUSE_MILLISECONDS * 2 ** attempt * Math.random());
+  }
+  throw new Unknown(last?.message);
+}
+// endregion call
+
+export interface Order {
+  id: string;
+  buyer: string;
+  sku: string;
+  quantity: number;
+  holdMilliseconds: number;
+}
+
+/** Each is idempotent by order.id: an order is charged once, in whichever attempt, however often `pay` is called. */
+export interface Payments {
+  /** The attempt is kept with the charge. False: declined. */
+  pay(order: Order, attempt: number): Promise<boolean>;
+  /** Whether this attempt has charged the order. */
+  isPaid(order: Order, attempt: number): Promise<boolean>;
+  refund(order: Order): Promise<void>;
+}
+
+export type Outcome =
+  | "bought"
+  | "bought before, not charged again"
+  | "sold out"
+  | "payment declined: another payment is attempt + 1"
+  | "this attempt is over and did not charge: go on with attempt + 1"
+  | "paid too late and sold out: refunded";
+
+// region checkout
+/** Buys one order. Throws Refused where the sale does not allow it, Unknown, or what the payments throw. */
+export async function checkout(
+  sentinel: InventorySentinelClient,
+  payments: Payments,
+  sale: string,
+  order: Order,
+  attempt: number,
+  show: (text: string) => void = console.log,
+): Promise<Outcome> {
+  const request = {
+    namespaceId: sale,
+    requestId: `${order.id}-${attempt}`,
+    buyerId: order.buyer,
+    lines: [{ sku: order.sku, quantity: order.quantity }],
+    ttl: { seconds: Math.floor(order.holdMilliseconds / 1_000), nanos: (order.holdMilliseconds % 1_000) * 1_000_000 },
+  };
+  const answer = await call<ReserveResponse__Output>((options, done) => sentinel.reserve(request, options, done));
+  let reservationId: string;
+  switch (answer.result) {
+    case "reservation": {
+      reservationId = answer.reservation!.reservationId;
+      const until = new Date(Number(answer.reservation!.expiresAt!.seconds) * 1_000);
+      show(`${order.quantity} ${order.sku} held until ${until.toISOString()}`);
+      if (!(await payments.pay(order, attempt))) {
+        const release = { namespaceId: sale, reservationId };
+        await call((options, done) => sentinel.rollback(release, options, done));
+        return "payment declined: another payment is attempt + 1";
+      }
+      break;
+    }
+    case "alreadyPurchased":
+      return "bought before, not charged again";
+    case "alreadyReleased":
+      reservationId = answer.alreadyReleased!.reservationId;
+      if (!(await payments.isPaid(order, attempt))) {
+        return "this attempt is over and did not charge: go on with attempt + 1";
+      }
+      // The process stopped between payment and Commit, and the hold ran out: the Commit below is a late one.
+      break;
+    case "shortage":
+      return "sold out";
+    default:
+      throw new Error(`a later server answers ${answer.result}: charge nothing`);
+  }
+  try {
+    const purchase = { namespaceId: sale, reservationId, latePolicy: "LATE_POLICY_BUY_ANEW" } as const;
+    await call((options, done) => sentinel.commit(purchase, options, done));
+  } catch (error) {
+    // The buyer has paid and gets nothing. Any other reason is a defect: the order stays as it is for a person.
+    const notSold = ["LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT"];
+    if (!(error instanceof Refused && notSold.includes(error.reason))) throw error;
+    await payments.refund(order);
+    return "paid too late and sold out: refunded";
+  }
+  return "bought";
+}
+// endregion checkout

@@ -1,0 +1,143 @@
+"""A checkout that never charges twice. Reserves, takes the payment, commits; safe to run again after any error.
+
+Needs the packages of requirements.txt and the code that this line generates, from the root of the repository:
+    python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. proto/inventory_sentinel/v1/*.proto
+Calls the server that its caller names. docs/first-checkout.md explains it; play.py plays it.
+"""
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from inventory_sentinel.v1 import inventory_sentinel_pb2, inventory_sentinel_pb2_grpc, types_pb2
+
+# region call
+CALL_SECONDS = 2  # The deadline of one call.
+CALL_ATTEMPTS = 5  # How often a call is sent at most.
+FIRST_PAUSE_SECONDS = 0.1  # Before the first repeat; doubles with each.
+
+
+def connect(address: str) -> grpc.Channel:
+    """One channel for the whole process: it is safe to share, and reconnects by itself."""
+    keepalive = {"time_ms": 30_000, "timeout_ms": 10_000, "permit_without_calls": 1}
+    return grpc.insecure_channel(address, [(f"grpc.keepalive_{name}", value) for name, value in keepalive.items()])
+
+
+class Refused(Exception):
+    """The service refused the call for this reason, and repeating it does not help."""
+
+    def __init__(self, info: error_details_pb2.ErrorInfo):
+        super().__init__(info.reason, dict(info.metadata))
+        self.reason = info.reason
+
+
+class Unknown(Exception):
+    """The call may have been applied. Run the checkout again later, with the same attempt number."""
+
+
+def call(method, request):
+    """Sends the same request until there is an answer, a refusal, or no attempt left."""
+    for attempt in range(CALL_ATTEMPTS):
+        try:
+            return method(request, timeout=CALL_SECONDS)
+        except grpc.RpcError as error:
+            info, retry, failure = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo(), error
+            status = rpc_status.from_call(error)
+            for detail in status.details if status else []:
+                detail.Unpack(info) or detail.Unpack(retry)
+        if info.domain == "inventory-sentinel" and not retry.HasField("retry_delay"):
+            raise Refused(info)
+        # Either the service says that a repeat helps, or it said nothing: then the outcome is unknown. The repeat has
+        # the same request_id, so it can't have a second effect.
+        pause = FIRST_PAUSE_SECONDS * 2**attempt * random.random()
+        time.sleep(retry.retry_delay.ToMilliseconds() / 1000 + pause)
+    raise Unknown(failure)
+# endregion call
+
+
+@dataclass
+class Order:
+    id: str
+    buyer: str
+    sku: str
+    quantity: int = 1
+    hold: timedelta = timedelta(minutes=5)
+
+
+@dataclass
+class Payments:
+    """Each is idempotent by order.id: an order is charged once, in whichever attempt, however often `pay` is called."""
+
+    pay: Callable[[Order, int], bool]  # The order and the attempt, which is kept with the charge. False: declined.
+    is_paid: Callable[[Order, int], bool]  # Whether this attempt has charged the order.
+    refund: Callable[[Order], None]
+
+
+class Outcome(Enum):
+    BOUGHT = "bought"
+    ALREADY_BOUGHT = "bought before, not charged again"
+    SOLD_OUT = "sold out"
+    DECLINED = "payment declined: another payment is attempt + 1"
+    OVER = "this attempt is over and did not charge: go on with attempt + 1"
+    REFUNDED = "paid too late and sold out: refunded"
+
+
+# region checkout
+def checkout(
+    sentinel: inventory_sentinel_pb2_grpc.InventorySentinelStub,
+    payments: Payments,
+    sale: str,
+    order: Order,
+    attempt: int,
+    show: Callable[[str], None] = print,
+) -> Outcome:
+    """Buys one order. Raises Refused where the sale does not allow it, and Unknown."""
+    answer = call(
+        sentinel.Reserve,
+        inventory_sentinel_pb2.ReserveRequest(
+            namespace_id=sale,
+            request_id=f"{order.id}-{attempt}",
+            buyer_id=order.buyer,
+            lines=[types_pb2.Line(sku=order.sku, quantity=order.quantity)],
+            ttl=order.hold,
+        ),
+    )
+    match answer.WhichOneof("result"):
+        case "reservation":
+            held = answer.reservation
+            show(f"{order.quantity} {order.sku} held until {held.expires_at.ToJsonString()}")
+            if not payments.pay(order, attempt):
+                release = inventory_sentinel_pb2.RollbackRequest(namespace_id=sale, reservation_id=held.reservation_id)
+                call(sentinel.Rollback, release)
+                return Outcome.DECLINED
+        case "already_purchased":
+            return Outcome.ALREADY_BOUGHT
+        case "already_released":
+            held = answer.already_released
+            if not payments.is_paid(order, attempt):
+                return Outcome.OVER
+            # The process stopped between payment and Commit, and the hold ran out: the Commit below is a late one.
+        case "shortage":
+            return Outcome.SOLD_OUT
+        case other:
+            raise NotImplementedError(f"a later server answers {other}: charge nothing")
+    commit = inventory_sentinel_pb2.CommitRequest(
+        namespace_id=sale,
+        reservation_id=held.reservation_id,
+        late_policy=inventory_sentinel_pb2.LATE_POLICY_BUY_ANEW,
+    )
+    try:
+        call(sentinel.Commit, commit)
+    except Refused as refused:
+        # The buyer has paid and gets nothing. Any other reason is a defect: the order stays as it is for a person.
+        if refused.reason not in ("LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT"):
+            raise
+        payments.refund(order)
+        return Outcome.REFUNDED
+    return Outcome.BOUGHT
+# endregion checkout

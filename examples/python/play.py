@@ -1,0 +1,132 @@
+"""Plays the checkout: `play.py ADDRESS NAMESPACE` against a running server, in a namespace that must be new. Prints one
+line for each step, and exits with 1 where a step does not go as it must.
+"""
+import sys
+import time
+from datetime import timedelta
+
+import grpc
+from checkout import Order, Outcome, Payments, Refused, Unknown, call, checkout, connect
+from inventory_sentinel.v1 import (
+    inventory_admin_pb2,
+    inventory_admin_pb2_grpc,
+    inventory_sentinel_pb2,
+    inventory_sentinel_pb2_grpc,
+)
+
+address, sale = sys.argv[1:]
+channel = connect(address)
+sentinel = inventory_sentinel_pb2_grpc.InventorySentinelStub(channel)
+admin = inventory_admin_pb2_grpc.InventoryAdminStub(channel)
+charges: list[str] = []  # The order of each charge, as the bank would book it.
+refunds: list[str] = []
+paid: dict[str, int] = {}  # The attempt that has charged an order.
+
+
+def payments(accept=True, meanwhile=lambda: None) -> Payments:
+    """A bank that accepts or declines; `meanwhile` happens after it has done so."""
+
+    def pay(order, attempt):
+        if accept and order.id not in paid:
+            paid[order.id] = attempt
+            charges.append(order.id)
+        meanwhile()
+        return accept
+
+    def is_paid(order, attempt):
+        return paid.get(order.id) == attempt
+
+    def refund(order):
+        if paid.pop(order.id, None):
+            refunds.append(order.id)
+
+    return Payments(pay, is_paid, refund)
+
+
+def outlast_the_hold():
+    time.sleep(0.5)  # Longer than the shortest hold below.
+
+
+def step(name, order, attempt, bank, expected, charged, refunded=0, at=sentinel):
+    try:
+        outcome = checkout(at, bank, sale, order, attempt, show=lambda text: print(f"  {text}"))
+    except (Refused, Unknown, InterruptedError) as error:
+        outcome = type(error)
+    print(f"{name}: {outcome.value if isinstance(outcome, Outcome) else outcome.__name__}")
+    actual = outcome, charges.count(order.id), refunds.count(order.id)
+    if actual != (expected, charged, refunded):
+        sys.exit(f"python: {name}: expected {expected}, {charged} charges, {refunded} refunds, got {actual}")
+
+
+for sku, units in [("phone", 10), ("last", 1), ("none", 0)]:
+    call(
+        admin.SetStock,
+        inventory_admin_pb2.SetStockRequest(namespace_id=sale, sku=sku, on_hand=units, request_id=f"stock-{sku}"),
+    )
+
+amy = Order("order-1", "amy", "phone")
+step("a purchase", amy, 1, payments(), Outcome.BOUGHT, 1)
+step("the same order again", amy, 1, payments(), Outcome.ALREADY_BOUGHT, 1)
+bob = Order("order-2", "bob", "phone")
+step("a declined payment", bob, 1, payments(accept=False), Outcome.DECLINED, 0)
+step("the same attempt again", bob, 1, payments(), Outcome.OVER, 0)
+step("the next attempt", bob, 2, payments(), Outcome.BOUGHT, 1)
+step("the attempt before by mistake", bob, 1, payments(), Outcome.OVER, 1)
+step("a product that is sold out", Order("order-3", "cleo", "none"), 1, payments(), Outcome.SOLD_OUT, 0)
+late = Order("order-4", "dan", "phone", hold=timedelta(milliseconds=100))
+step("a payment that takes longer than the hold", late, 1, payments(meanwhile=outlast_the_hold), Outcome.BOUGHT, 1)
+step("the same order again", late, 1, payments(), Outcome.ALREADY_BOUGHT, 1)
+
+
+def crash():
+    outlast_the_hold()
+    raise InterruptedError
+
+
+crashed = Order("order-5", "eve", "phone", hold=timedelta(milliseconds=100))
+step("a crash after the payment", crashed, 1, payments(meanwhile=crash), InterruptedError, 1)
+step("the same attempt after the crash", crashed, 1, payments(), Outcome.BOUGHT, 1)
+
+
+def sell_the_last():
+    outlast_the_hold()
+    step("  another buyer meanwhile", Order("order-7", "gus", "last"), 1, payments(), Outcome.BOUGHT, 1)
+
+
+loser = Order("order-6", "flo", "last", hold=timedelta(milliseconds=100))
+step("a payment too late for the last unit", loser, 1, payments(meanwhile=sell_the_last), Outcome.REFUNDED, 1, 1)
+step("a product that nobody knows", Order("order-8", "hal", "nothing"), 1, payments(), Refused, 0)
+
+
+class Lost(grpc.RpcError):
+    """What a client library makes of a broken connection: an error without ErrorInfo."""
+
+    def trailing_metadata(self):
+        return None
+
+
+class LosesAnswers:
+    """The same server behind a bad line: it applies each call, and the first answer to each is lost."""
+
+    def __init__(self):
+        self.lost = set()
+
+    def __getattr__(self, name):
+        def method(request, timeout):
+            answer = getattr(sentinel, name)(request, timeout=timeout)
+            if name not in self.lost:
+                self.lost.add(name)
+                raise Lost
+            return answer
+
+        return method
+
+
+step("answers that get lost", Order("order-10", "joe", "phone"), 1, payments(), Outcome.BOUGHT, 1, at=LosesAnswers())
+with connect("127.0.0.1:1") as nowhere:
+    away = inventory_sentinel_pb2_grpc.InventorySentinelStub(nowhere)
+    step("a server that is away", Order("order-9", "ida", "phone"), 1, payments(), Unknown, 0, at=away)
+
+stock = call(sentinel.GetStock, inventory_sentinel_pb2.GetStockRequest(namespace_id=sale, sku="phone")).stock
+if (stock.available, stock.held, stock.sold) != (5, 0, 5):
+    sys.exit(f"python: five buyers have bought a phone each, and the stock says {stock}")

@@ -1,0 +1,146 @@
+//! A checkout that never charges twice. Reserves, takes the payment, commits; safe to run again after any error.
+//!
+//! Uses the client crate, so there is nothing to generate. Calls the server that its caller names.
+//! docs/first-checkout.md explains it; main.rs plays it.
+
+use std::{
+    error::Error,
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use inventory_sentinel_client::{CommitError, Namespace, ReserveError, RollbackError, RpcError, Sentinel};
+
+/// Any error of a checkout: a refusal, [`Unknown`], or one of the payments.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+// region call
+/// The deadline of one call, with the client's own repeats.
+const CALL_DEADLINE: Duration = Duration::from_secs(2);
+/// How often a call is made at most.
+const CALL_ATTEMPTS: u32 = 5;
+/// The longest pause before the first repeat; doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// One client for the whole process: it is cheap to clone, keeps its connections alive, and reconnects by itself.
+pub fn connect(address: &str) -> Result<Sentinel, Failure> {
+    Ok(Sentinel::builder(format!("http://{address}")).deadline(CALL_DEADLINE).connect_lazy()?)
+}
+
+/// The call may have been applied. Run the checkout again later, with the same attempt number.
+#[derive(Debug)]
+pub struct Unknown(String);
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "outcome unknown: {}", self.0)
+    }
+}
+
+impl Error for Unknown {}
+
+/// Makes the same call until there is an answer, a refusal, or no attempt left. `rpc` is the error's own `rpc`.
+async fn call<T, E, C>(rpc: fn(&E) -> Option<&RpcError>, call: impl Fn() -> C) -> Result<Result<T, E>, Unknown>
+where
+    C: IntoFuture<Output = Result<T, E>>,
+{
+    let mut last = String::new();
+    for attempt in 0..CALL_ATTEMPTS {
+        let result = call().await;
+        let Some(error) = result.as_ref().err().and_then(rpc) else {
+            return Ok(result);
+        };
+        // Without a reason the error is not the service's own, and the outcome is unknown. The repeat has the same
+        // request_id, so it can't have a second effect.
+        let is_unknown = error.reason().is_none() || error.outcome_unknown();
+        if !is_unknown && error.retry_delay().is_none() {
+            return Ok(result);
+        }
+        last = error.to_string();
+        let pause = FIRST_PAUSE.mul_f64(f64::from(1 << attempt) * rand::random::<f64>());
+        tokio::time::sleep(error.retry_delay().unwrap_or_default() + pause).await;
+    }
+    Err(Unknown(last))
+}
+// endregion call
+
+/// One purchase of one product.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub id: String,
+    pub buyer: String,
+    pub sku: String,
+    pub quantity: i32,
+    pub hold: Duration,
+}
+
+/// Each is idempotent by `Order::id`: an order is charged once, in whichever attempt, however often `pay` is called.
+pub trait Payments {
+    /// The attempt is kept with the charge. `false`: declined.
+    async fn pay(&self, order: &Order, attempt: u32) -> Result<bool, Failure>;
+    /// Whether this attempt has charged the order.
+    async fn is_paid(&self, order: &Order, attempt: u32) -> Result<bool, Failure>;
+    async fn refund(&self, order: &Order) -> Result<(), Failure>;
+}
+
+/// What became of a checkout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Bought,
+    /// Bought before, not charged again.
+    AlreadyBought,
+    SoldOut,
+    /// The payment was declined; another payment is attempt + 1.
+    Declined,
+    /// This attempt is over and did not charge; go on with attempt + 1.
+    Over,
+    /// Paid too late and sold out.
+    Refunded,
+}
+
+// region checkout
+/// Buys one order.
+pub async fn checkout(
+    shop: &Namespace,
+    payments: &impl Payments,
+    order: &Order,
+    attempt: u32,
+) -> Result<Outcome, Failure> {
+    let reserve = || {
+        shop.reserve(&order.sku, order.quantity)
+            .request_id(format!("{}-{attempt}", order.id))
+            .buyer(&order.buyer)
+            .ttl(order.hold)
+    };
+    let reservation_id = match call(ReserveError::rpc, reserve).await? {
+        Ok(held) => {
+            let left = held.expires_at.duration_since(SystemTime::now()).unwrap_or_default();
+            println!("  {} {} held for {} s", order.quantity, order.sku, left.as_secs());
+            if !payments.pay(order, attempt).await? {
+                call(RollbackError::rpc, || shop.rollback(&held.id)).await??;
+                return Ok(Outcome::Declined);
+            }
+            held.id.clone()
+        }
+        Err(ReserveError::AlreadyPurchased { .. }) => return Ok(Outcome::AlreadyBought),
+        Err(ReserveError::AlreadyReleased { reservation }) => {
+            if !payments.is_paid(order, attempt).await? {
+                return Ok(Outcome::Over);
+            }
+            // The process stopped between payment and commit, and the hold ran out: the commit below is a late one.
+            reservation.id.clone()
+        }
+        Err(ReserveError::InsufficientStock { .. }) => return Ok(Outcome::SoldOut),
+        Err(refused) => return Err(refused.into()),
+    };
+    match call(CommitError::rpc, || shop.commit(&reservation_id).buy_anew_if_late()).await? {
+        Ok(_) => Ok(Outcome::Bought),
+        // The buyer has paid and gets nothing. Any other reason is a defect: the order stays as it is for a person.
+        Err(CommitError::LateSoldOut { .. } | CommitError::RolledBack(_) | CommitError::BuyerLimit { .. }) => {
+            payments.refund(order).await?;
+            Ok(Outcome::Refunded)
+        }
+        Err(refused) => Err(refused.into()),
+    }
+}
+// endregion checkout

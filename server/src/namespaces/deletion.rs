@@ -1,0 +1,317 @@
+//! The deletion of a namespace, in bounded steps: close every partition, decide, unlink the keys, bury what is left. Each
+//! step can be repeated, so that a deletion that was interrupted anywhere goes on. Uses the store and what this server knows.
+//!
+//! Until the first partition says that it is decided, the deletion can be given up: the partitions are opened again. From
+//! then on every partition is closed and holds nothing.
+
+use std::{
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::Rng as _;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use super::{Namespaces, new_identity, searches::ANY_NUMBER};
+use crate::{
+    domain::{HistoryPoint, Id, Invalid, Knowledge, NamespaceName, Operation, Outcome, Refusal, RequestId, Term},
+    store::{
+        Mode,
+        error::StoreError,
+        keys::PartitionKeys,
+        wire::{Batch, DeletionStep, Found, OperationResult, Presence, Stepped},
+    },
+    witness::Observed,
+};
+
+/// Pause before a step is taken again that has to wait for due holds, or has met a change.
+const AGAIN: Duration = Duration::from_millis(20);
+/// Shortest and longest pause of a call that another one has overtaken, in milliseconds: two that go on at the same moment would
+/// overtake each other again.
+const OVERTAKEN_PAUSE: (u64, u64) = (20, 300);
+
+/// Why a namespace was not deleted.
+#[derive(Debug)]
+pub(crate) enum Undeleted {
+    NotFound,
+    /// So many reservations of this partition are pending.
+    HasHolds {
+        partition: u16,
+        held: u64,
+    },
+    Refused(Refusal),
+    /// The request is too old.
+    Invalid(Invalid),
+    /// Another call goes on with what this one has begun.
+    Overtaken,
+    /// The caller's deadline passed before anything was sent.
+    DeadlinePassed,
+    /// It may have been deleted, in part or whole.
+    OutcomeUnknown {
+        why: Arc<str>,
+    },
+    /// Nothing was changed.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Undeleted {
+    fn from(error: StoreError) -> Self {
+        Undeleted::Store(error)
+    }
+}
+
+/// One call that deletes.
+struct Deletion<'a> {
+    namespaces: &'a Namespaces,
+    name: &'a NamespaceName,
+    /// Stands for the request in the tombstone.
+    request: Id,
+    /// Of this call.
+    token: Id,
+    /// As a namespace that is there remembers the request.
+    memo: Id,
+}
+
+/// What came of the closing of a partition.
+enum Closing {
+    Closed,
+    /// It is not there.
+    Absent,
+    HasHolds(u64),
+}
+
+impl Namespaces {
+    /// Deletes a namespace; says whether this request has deleted it before.
+    pub(crate) async fn delete(
+        &self,
+        name: &NamespaceName,
+        request_id: Option<&RequestId>,
+        deadline: Instant,
+    ) -> Result<bool, Undeleted> {
+        let in_doubt = AtomicBool::new(false);
+        let why = |why: &str| Undeleted::OutcomeUnknown { why: why.into() };
+        let tries = async {
+            loop {
+                match self.try_to_delete(name, request_id, &in_doubt).await {
+                    // It goes on, unless the other ends it first.
+                    Err(Undeleted::Overtaken) => {
+                        let pause = rand::rng().random_range(OVERTAKEN_PAUSE.0..OVERTAKEN_PAUSE.1);
+                        tokio::time::sleep(Duration::from_millis(pause)).await;
+                    }
+                    Err(Undeleted::NotFound) if in_doubt.load(Ordering::Relaxed) => return Ok(false),
+                    result => return result,
+                }
+            }
+        };
+        match tokio::time::timeout_at(deadline, tries).await {
+            Ok(Err(Undeleted::Store(error))) if in_doubt.load(Ordering::Relaxed) => {
+                Err(why(&format!("the deletion has begun and has not ended: {error}")))
+            }
+            Ok(result) => result,
+            Err(_) if in_doubt.load(Ordering::Relaxed) => {
+                Err(why("the deletion has begun, and the deadline has passed"))
+            }
+            Err(_) => Err(Undeleted::DeadlinePassed),
+        }
+    }
+
+    async fn try_to_delete(
+        &self,
+        name: &NamespaceName,
+        request_id: Option<&RequestId>,
+        in_doubt: &AtomicBool,
+    ) -> Result<bool, Undeleted> {
+        let request = request_id.map_or_else(new_identity, |request_id| digest(name, request_id));
+        let found = self.store.find(name).await?;
+        if found.deleted.iter().any(|deleted| deleted.request == request) {
+            self.forget_deleted(name, &found).await?;
+            return Ok(true);
+        }
+        let token = new_identity();
+        let (config, memo) = match found.presence {
+            Presence::Deleting { config, .. } => (config, request),
+            Presence::Live(_) | Presence::Absent => {
+                let namespace = match self.open_found(name, found).await {
+                    Ok(Some(namespace)) => namespace,
+                    Ok(None) => return Err(Undeleted::NotFound),
+                    // It was closed meanwhile.
+                    Err(StoreError::Closed) => return Err(Undeleted::Overtaken),
+                    Err(error) => return Err(error.into()),
+                };
+                if let Some((request_id, lane)) = request_id.zip(namespace.lane(0)) {
+                    let now = lane.time_of_day(Instant::now());
+                    request_id.check_age(now, namespace.config.retention).map_err(Undeleted::Invalid)?;
+                }
+                let deletion =
+                    Deletion { namespaces: self, name, request, token, memo: namespace.identity_or_new(request_id) };
+                // Before anything is closed.
+                for partition in 0..namespace.config.partitions {
+                    if let Closing::HasHolds(held) = deletion.close(partition, true).await? {
+                        return Err(Undeleted::HasHolds { partition, held });
+                    }
+                }
+                (namespace.config.clone(), deletion.memo)
+            }
+        };
+        in_doubt.store(true, Ordering::Relaxed);
+        let deletion = Deletion { namespaces: self, name, request, token, memo };
+        let partitions = config.partitions;
+        for partition in 0..partitions {
+            match deletion.close(partition, false).await {
+                Ok(Closing::Closed | Closing::Absent) => {}
+                Ok(Closing::HasHolds(held)) => {
+                    deletion.give_up(partitions).await?;
+                    in_doubt.store(false, Ordering::Relaxed);
+                    return Err(Undeleted::HasHolds { partition, held });
+                }
+                Err(Undeleted::Refused(refusal)) => {
+                    deletion.give_up(partitions).await?;
+                    in_doubt.store(false, Ordering::Relaxed);
+                    return Err(Undeleted::Refused(refusal));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        deletion.finish(partitions).await?;
+        tracing::info!(namespace = name.as_str(), partitions, "a namespace was deleted");
+        let found = self.store.find(name).await?;
+        self.forget_deleted(name, &found).await?;
+        Ok(false)
+    }
+
+    /// Forgets a namespace that this server knows, if it was deleted: it is not lost. What is remembered of it is that it was
+    /// deleted, so that a store that comes back with it is noticed.
+    pub(super) async fn forget_deleted(&self, name: &NamespaceName, found: &Found) -> Result<(), StoreError> {
+        let Some((epoch, partitions)) = self.witnesses.known_as(name) else { return Ok(()) };
+        if !found.deleted.iter().any(|deleted| deleted.at.epoch == epoch) {
+            return Ok(());
+        }
+        let mut points = Vec::with_capacity(partitions.len());
+        for (partition, epoch) in (0..).zip(partitions) {
+            let deletions = self.store.deletions(&PartitionKeys::new(name, partition)).await?;
+            // Of a partition that was never made nothing is known.
+            let nothing = HistoryPoint { epoch, term: Term::NONE, sequence: 0 };
+            points.push(deletions.into_iter().find(|at| at.epoch == epoch).unwrap_or(nothing));
+        }
+        self.witnesses.set_deleted(name, &points);
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if open.get(name).is_some_and(|namespace| namespace.epochs.first() == Some(&epoch)) {
+            open.remove(name);
+        }
+        Ok(())
+    }
+
+    /// Lets a namespace go that is closed, and that was not found any more.
+    pub(crate) fn drop_closed(&self, name: &NamespaceName) {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if open.get(name).is_some_and(|namespace| namespace.is_closed()) {
+            open.remove(name);
+        }
+    }
+}
+
+impl Deletion<'_> {
+    fn keys(&self, partition: u16) -> PartitionKeys {
+        PartitionKeys::new(self.name, partition)
+    }
+
+    async fn step(&self, partition: u16, step: DeletionStep) -> Result<Stepped, Undeleted> {
+        let Namespaces { store, witnesses, .. } = self.namespaces;
+        let stepped = store.delete(&self.keys(partition), witnesses.identity(), step, &self.token).await?;
+        if stepped == Stepped::Overtaken {
+            return Err(Undeleted::Overtaken);
+        }
+        Ok(stepped)
+    }
+
+    /// Closes a partition, or takes over one that is closed; or only checks whether it can be closed.
+    async fn close(&self, partition: u16, only_check: bool) -> Result<Closing, Undeleted> {
+        let (keys, store) = (self.keys(partition), &self.namespaces.store);
+        loop {
+            if !only_check && let Stepped::Taken(_) = self.step(partition, DeletionStep::Take).await? {
+                return Ok(Closing::Closed);
+            }
+            let Some(HistoryPoint { epoch, .. }) = store.place_of(&keys).await? else { return Ok(Closing::Absent) };
+            let operation =
+                || Operation::ClosePartition { memo: self.memo, token: self.token, request: self.request, only_check };
+            let batch = Batch::new([&operation()], Duration::ZERO);
+            let knowledge = self.namespaces.witnesses.knowledge_of(self.name, partition, epoch);
+            match self.ask(&keys, partition, epoch, &knowledge, &batch, operation()).await? {
+                None => tokio::time::sleep(AGAIN).await,
+                Some(Ok(Outcome::Closed)) => return Ok(Closing::Closed),
+                Some(Err(Refusal::PartitionHasHolds { held })) => return Ok(Closing::HasHolds(held)),
+                Some(Err(refusal)) => return Err(Undeleted::Refused(refusal)),
+                Some(Ok(other)) => return Err(StoreError::corrupt(format!("unexpected outcome {other:?}")).into()),
+            }
+        }
+    }
+
+    /// What the partition says to the batch; `None`: it has to be sent again.
+    async fn ask(
+        &self,
+        keys: &PartitionKeys,
+        partition: u16,
+        epoch: u64,
+        knowledge: &Knowledge,
+        batch: &Batch,
+        operation: Operation,
+    ) -> Result<Option<Result<Outcome, Refusal>>, StoreError> {
+        let reply = match self.namespaces.store.apply(keys, epoch, knowledge, batch, Mode::Resolving).await {
+            Ok((reply, _)) => batch.decode(&reply, partition, vec![operation])?,
+            // It was closed or replaced meanwhile, perhaps by an attempt of this call.
+            Err(StoreError::Closed) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let at = HistoryPoint { epoch, term: reply.term, sequence: reply.sequence };
+        let observed = Observed { at, fence: reply.fence, verdicts: &reply.verdicts };
+        self.namespaces.witnesses.confirm(self.name, partition, knowledge, observed);
+        Ok(match reply.results.into_iter().next() {
+            Some(OperationResult::Answered(answer)) => Some(answer.outcome),
+            Some(OperationResult::Again(_)) | None => None,
+        })
+    }
+
+    /// Opens the partitions again, the first one last: while it is closed there is no namespace.
+    async fn give_up(&self, partitions: u16) -> Result<(), Undeleted> {
+        for partition in (0..partitions).rev() {
+            self.step(partition, DeletionStep::Reopen).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes what is closed.
+    async fn finish(&self, partitions: u16) -> Result<(), Undeleted> {
+        if self.step(0, DeletionStep::Decide).await? == Stepped::Nothing {
+            return Err(Undeleted::Overtaken);
+        }
+        for partition in (0..partitions).rev() {
+            // The first key is the meta, which stays.
+            for number in 2..=self.keys(partition).all().len() {
+                self.step(partition, DeletionStep::Unlink(number)).await?;
+            }
+            if partition == 0 {
+                self.namespaces.store.unregister(self.name).await?;
+            }
+            let buried = self.step(partition, DeletionStep::Bury).await?;
+            if partition == 0
+                && buried == Stepped::Nothing
+                && self.namespaces.store.find(self.name).await?.config().is_some()
+            {
+                // Another call was faster, and the namespace was made again.
+                self.namespaces.store.register(self.name, ANY_NUMBER).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What stands for a request in a tombstone. The secret of the namespace is gone by then.
+fn digest(name: &NamespaceName, request_id: &RequestId) -> Id {
+    let hash = Sha256::new().chain_update(name.as_str()).chain_update(b"\0delete\0").chain_update(request_id.as_str());
+    let hash = hash.finalize();
+    std::array::from_fn(|i| hash[i])
+}
