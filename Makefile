@@ -29,7 +29,7 @@ test-rust: bootstrap ## the Rust tests
 	RUST_BACKTRACE=1 cargo test --workspace --locked
 
 polyglot: bootstrap ## clients in Python, Go and grpcurl and the checkouts of examples/, each against a real server
-	cargo build --package inventory-sentinel-server --locked
+	cargo build --package inventory-sentinel-server --package sentinelctl --locked
 	tests/polyglot/run
 
 check: lint-rust lint-docs lint-proto lint-shell ## formatting, lints and documentation, warnings denied

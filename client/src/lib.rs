@@ -105,7 +105,7 @@ pub use resolve::{Commit, Extend, Rollback};
 pub use retry::{RetryBudget, RetryPolicy};
 pub use rpc_error::{FieldViolation, RpcError};
 pub use rules::{NamespaceChange, NamespaceConfig, RulesChange, SkuConfiguration, SkuRules};
-pub use settle::{FencedPartition, ServerInfo, SettlePartition, Settlement};
+pub use settle::{FencedPartition, Promise, PromiseState, ServerInfo, SettlePartition, Settlement};
 pub use tonic::Code;
 pub use types::{
     Audit, Extended, Finding, FindingKind, Imported, Line, Page, Protection, Receipt, Reservation, ReservationLine,

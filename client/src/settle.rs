@@ -104,6 +104,34 @@ pub struct ServerInfo {
     pub time_of_day_offset_ms: i64,
     /// Partitions that are fenced as far as it knows, the first 1,000.
     pub fenced_partitions: Vec<FencedPartition>,
+    /// What an OK depends on, thing by thing; empty from a server that is older.
+    pub promises: Vec<Promise>,
+}
+
+/// One thing that an OK depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Promise {
+    /// Which, as in `fsync_before_answer`.
+    pub name: String,
+    /// Whether it holds.
+    pub state: PromiseState,
+    /// What was found, or why it was not checked, and the remedy.
+    pub detail: String,
+}
+
+/// Whether something that an OK depends on holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PromiseState {
+    /// It was looked at, and holds.
+    Kept,
+    /// It was looked at, and does not hold.
+    Broken,
+    /// It could not be checked, or is none of the server's promises.
+    NotChecked,
+    /// A state that this client does not know yet.
+    Unknown(i32),
 }
 
 /// A partition that lost changes and waits for a settlement.
@@ -153,6 +181,16 @@ impl Answer for v1::GetServerInfoResponse {
                 is_gated: fenced.is_gated,
             })
         };
+        let promise = |promise: v1::Promise| Promise {
+            state: match promise.state() {
+                v1::PromiseState::Kept => PromiseState::Kept,
+                v1::PromiseState::Broken => PromiseState::Broken,
+                v1::PromiseState::NotChecked => PromiseState::NotChecked,
+                v1::PromiseState::Unspecified => PromiseState::Unknown(promise.state),
+            },
+            name: promise.name,
+            detail: promise.detail,
+        };
         Ok(ServerInfo {
             version: self.version,
             durability: self.durability,
@@ -165,6 +203,7 @@ impl Answer for v1::GetServerInfoResponse {
             clock_offset_ms: self.clock_offset.map_or(0, milliseconds),
             time_of_day_offset_ms: self.time_of_day_offset.map_or(0, milliseconds),
             fenced_partitions: self.fenced_partitions.into_iter().map(fenced).collect::<Result<_, RpcError>>()?,
+            promises: self.promises.into_iter().map(promise).collect(),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The operator's port: `/metrics`, `/livez`, `/readyz`. Plain HTTP, read-only; it knows the
-//! metrics and the health of the server and nothing of its calls.
+//! metrics, the health and the promises of the server and nothing of its calls.
 
+use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::domain::Promise;
 use crate::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::transport::{ADMIN, TransportMetrics};
@@ -39,28 +41,33 @@ const SCRAPES_BURST: Duration = Duration::from_secs(1);
 /// Longest wait for requests under way once the server stops, or the connection has lived its life.
 const STOP_LIMIT: Duration = Duration::from_millis(300);
 
+/// Lists the promises as they are now.
+pub(crate) type ListPromises = Arc<dyn Fn() -> Vec<Promise> + Send + Sync>;
+/// What `/readyz` shows: the components, which decide, and the promises.
+type Readiness = (Health, ListPromises);
+
 /// Serves on a copy of the listener, so that it can be served again where this one ends.
 pub(crate) async fn serve_again(
     listener: io::Result<std::net::TcpListener>,
     metrics: Arc<Metrics>,
-    health: Health,
+    readiness: Readiness,
     shutdown: CancellationToken,
 ) {
     match listener.and_then(TcpListener::from_std) {
-        Ok(listener) => serve(listener, metrics, health, shutdown).await,
+        Ok(listener) => serve(listener, metrics, readiness, shutdown).await,
         Err(error) => tracing::error!(%error, "the operator's port can't be served"),
     }
 }
 
 /// Serves until the shutdown.
-pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, health: Health, shutdown: CancellationToken) {
+async fn serve(listener: TcpListener, metrics: Arc<Metrics>, state: Readiness, shutdown: CancellationToken) {
     let port = metrics.transport().of_port(ADMIN);
     let router = Router::new()
         .route("/metrics", get(write_metrics))
         .with_state(Arc::new(Scrapes { pace: Pace::new(SCRAPES, SCRAPES_BURST, port.pauses("scrape")), metrics }))
         // Alive is whoever answers: it is not the store's health, or its outage would restart servers.
         .route("/livez", get(async || "ok\n"))
-        .merge(Router::new().route("/readyz", get(readiness)).with_state(health));
+        .merge(Router::new().route("/readyz", get(readiness)).with_state(state));
     let places = Arc::new(Places::new(MAX_CONNECTIONS, port.clone()));
     let mut accept = Accept::new(listener, port.clone());
     let tracker = TaskTracker::new();
@@ -120,8 +127,13 @@ async fn write_metrics(State(scrapes): State<Arc<Scrapes>>) -> impl IntoResponse
     ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], scrapes.metrics.encode())
 }
 
-async fn readiness(State(health): State<Health>) -> impl IntoResponse {
-    let (ready, lines) = health.ready().await;
+/// The components decide; a promise that is broken and keeps no call from the store changes no status.
+async fn readiness(State((health, promises)): State<Readiness>) -> impl IntoResponse {
+    let (ready, mut lines) = health.ready().await;
+    for promise in promises() {
+        // A String takes every write.
+        let _ = writeln!(lines, "{promise}");
+    }
     (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, lines)
 }
 
@@ -148,13 +160,19 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let health = Health::new(HealthReporter::new(), []).await;
         let shutdown = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, Arc::new(Metrics::new()), health.clone(), shutdown.clone()));
+        let promises: ListPromises =
+            Arc::new(|| vec![Promise::broken("partitions", "sale/0"), Promise::kept("terms", "x")]);
+        let readiness = (health.clone(), promises);
+        let server = tokio::spawn(serve(listener, Arc::new(Metrics::new()), readiness, shutdown.clone()));
 
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
         let unready = get(address, "/readyz").await;
         assert!(unready.starts_with("HTTP/1.1 503") && unready.contains("store: not looked at yet\n"), "{unready}");
         health.set("store", Ok(())).await;
-        assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+        let ready = get(address, "/readyz").await;
+        assert!(ready.starts_with("HTTP/1.1 200"), "a broken promise alone keeps no call away: {ready}");
+        let body = "draining: ok\nstore: ok\npartitions: broken: sale/0\nterms: kept: x\n";
+        assert!(ready.ends_with(body), "{ready}");
         let metrics = get(address, "/metrics").await;
         assert!(
             metrics.contains("text/plain")

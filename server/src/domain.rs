@@ -4,7 +4,8 @@
 //! - [`operation`]: what a lane carries, and what comes of it;
 //! - [`history`]: terms, places in a partition's history, and what was lost of it;
 //! - [`audit`]: what an audit finds;
-//! - [`clock`]: the clock of a partition beside that of the store.
+//! - [`clock`]: the clock of a partition beside that of the store;
+//! - [`promise`]: what an OK depends on.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -14,6 +15,7 @@ mod audit;
 mod clock;
 mod history;
 mod operation;
+mod promise;
 
 pub(crate) use audit::{Finding, FindingKind, Report};
 pub(crate) use clock::{Clock, ClockOffsets, Reading, TimeOfDay};
@@ -22,6 +24,7 @@ pub(crate) use operation::{
     Answer, Condition, Configured, Happened, NamespaceChange, Operation, Outcome, Refusal, Reservation, ReservedLine,
     Rules, RulesChange, State, Stock,
 };
+pub(crate) use promise::{Promise, PromiseState};
 
 /// The longest name of a namespace, in bytes.
 pub(crate) const MAX_NAMESPACE_BYTES: usize = 63;

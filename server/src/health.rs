@@ -17,10 +17,12 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::config::{Config, Durability, RedisUrl};
+use crate::domain::Promise;
+use crate::promises::LastPass;
 use crate::store::embedded::Trouble;
 use crate::store::error::StoreError;
-use crate::store::fitness::{self, Before, Fit, Unfit};
-use crate::store::identity::Identity;
+use crate::store::fitness::{self, Before, Fit, Found, Unfit};
+use crate::store::identity::{Identity, STORE_IDENTITY};
 use crate::store::pool::{Limits, Pool};
 use crate::telemetry::limit::RECORD;
 
@@ -156,8 +158,8 @@ pub(crate) async fn watch_store(
     url: RedisUrl,
     config: Arc<Config>,
     identity: Arc<Identity>,
-    health: Health,
-    gate: Arc<StoreGate>,
+    (health, gate): (Health, Arc<StoreGate>),
+    pass: Arc<LastPass>,
     mut trouble: Option<Trouble>,
     shutdown: CancellationToken,
 ) {
@@ -168,6 +170,7 @@ pub(crate) async fn watch_store(
             Err(error) => {
                 gate.close(Shut::Unusable(error.to_string().into()));
                 health.set(STORE, Err(error.to_string())).await;
+                pass.note(unasked(&error.to_string(), config.durability));
                 return;
             }
         };
@@ -182,12 +185,13 @@ pub(crate) async fn watch_store(
                     // Nothing is asked of it meanwhile: it is away, or takes no write.
                     gate.close(Shut::Unusable(Arc::clone(&why)));
                     health.set(STORE, Err(why.to_string())).await;
+                    pass.note(unasked(&why, config.durability));
                     retry = PROBE_RETRY.0;
                     changed(Some(trouble)).await;
                     continue;
                 }
             }
-            let state = probe(&pool, config.durability, &identity, &before).await;
+            let Found { verdict: state, promises } = probe(&pool, config.durability, &identity, &before).await;
             outage.note(&state);
             match &state {
                 Ok(fit) => before = Before::Fit(fit.run_id.clone()),
@@ -221,6 +225,8 @@ pub(crate) async fn watch_store(
                     health.set(STORE, Err(unfit.to_string())).await;
                 }
             }
+            // After the component: one that reads the promises finds the health at least as new.
+            pass.note(promises);
             // Servers that lost one store together should not all come back in one moment.
             let share = rand::rng().random_range(0.75..1.0);
             tokio::select! {
@@ -247,26 +253,54 @@ async fn changed(trouble: Option<&mut Trouble>) {
     }
 }
 
+/// The promises about a store that is not asked, because of this.
+fn unasked(why: &str, durability: Durability) -> Vec<Promise> {
+    let mut promises = fitness::unseen(Err(why), "the store is not asked", durability);
+    promises.push(Promise::not_checked(STORE_IDENTITY, "the store is not asked"));
+    promises
+}
+
 /// One look. A connection that broke since the last one says nothing: then a new one is asked.
-async fn probe(pool: &Pool, durability: Durability, identity: &Identity, before: &Before) -> Result<Fit, Unfit> {
-    match look(pool, durability, identity, before).await {
+async fn probe(pool: &Pool, durability: Durability, identity: &Identity, before: &Before) -> Found {
+    let found = look(pool, durability, identity, before).await;
+    match found.verdict {
         Err(Unfit::Away(StoreError::Unknown { .. })) => look(pool, durability, identity, before).await,
-        other => other,
+        _ => found,
     }
 }
 
-async fn look(pool: &Pool, durability: Durability, identity: &Identity, before: &Before) -> Result<Fit, Unfit> {
-    let mut connection = pool.get().await?;
-    let fit = fitness::check(&mut connection, durability, before).await?;
-    match identity.verify(&mut connection).await {
-        Ok(_) => identity.set_run_id(&fit.run_id),
-        Err(error @ (StoreError::Foreign { .. } | StoreError::Corrupt { .. })) => {
-            return Err(Unfit::Faults(vec![error.to_string()]));
+async fn look(pool: &Pool, durability: Durability, identity: &Identity, before: &Before) -> Found {
+    let mut connection = match pool.get().await {
+        Ok(connection) => connection,
+        Err(error) => {
+            let mut found = Found::away(error, durability);
+            found.promises.push(Promise::not_checked(STORE_IDENTITY, "the store does not answer"));
+            return found;
         }
-        Err(error) => return Err(error.into()),
+    };
+    let mut found = fitness::check(&mut connection, durability, before).await;
+    let fit = match &found.verdict {
+        Ok(fit) => fit,
+        Err(_) => {
+            found
+                .promises
+                .push(Promise::not_checked(STORE_IDENTITY, "only where all else that the store must be is kept"));
+            return found;
+        }
+    };
+    let verified = identity.verify(&mut connection).await.map(drop);
+    found.promises.push(identity.promise(verified.as_ref().map(|()| ())));
+    match verified {
+        Ok(()) => {
+            identity.set_run_id(&fit.run_id);
+            identity.set_version(&fit.version);
+        }
+        Err(error @ (StoreError::Foreign { .. } | StoreError::Corrupt { .. })) => {
+            found.verdict = Err(Unfit::Faults(vec![error.to_string()]));
+        }
+        Err(error) => found.verdict = Err(error.into()),
     }
-    identity.set_version(&fit.version);
-    Ok(fit)
+    found
 }
 
 /// An outage of the store: one line of the log at its start, and one at its end.
@@ -368,8 +402,8 @@ mod tests {
             embedded.url().clone(),
             config,
             Arc::default(),
-            health.clone(),
-            gate.clone(),
+            (health.clone(), gate.clone()),
+            Arc::new(LastPass::new(Durability::Durable)),
             None,
             shutdown.clone(),
         );

@@ -5,6 +5,7 @@
 //! - `service`: proto to domain and back. A call enters and leaves here.
 //! - `sweeper`, `health`, `admin_http`: give back what is due where nobody calls; tell whether this
 //!   server is well; the operator's port.
+//! - `promises`: what an OK depends on, and whether it holds.
 //! - `watch`: streams of what happens in a namespace, from one reader of its events.
 //! - `namespaces`: the namespaces that are open, and the lane of each partition.
 //! - `lane`: the queue of one partition; commits operations in groups.
@@ -47,6 +48,7 @@ mod domain;
 mod health;
 mod lane;
 mod namespaces;
+mod promises;
 mod resend;
 mod service;
 mod store;
@@ -71,6 +73,7 @@ use crate::{
     health::{Health, StoreGate},
     lane::LaneLimits,
     namespaces::{Namespaces, NewNamespaces},
+    promises::{LastPass, Promises},
     service::{Desk, admin::Admin, checkout::Checkout, watch::Events},
     store::{
         Store,
@@ -225,14 +228,19 @@ async fn serve(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health::new(reporter, served()?).await;
     let gate = Arc::new(StoreGate::new());
+    let promises = Promises {
+        pass: Arc::new(LastPass::new(config.durability)),
+        witnesses: Arc::clone(&witnesses),
+        namespaces: Arc::clone(&namespaces),
+    };
 
     tasks.keep(Task::StoreProbe, {
         let (config, identity, stop) = (Arc::clone(&config), Arc::clone(&identity), tasks.stopping());
-        let (health, gate) = (health.clone(), Arc::clone(&gate));
+        let (health, gate, pass) = (health.clone(), Arc::clone(&gate), Arc::clone(&promises.pass));
         move || {
             let (config, identity) = (Arc::clone(&config), Arc::clone(&identity));
-            let (health, gate) = (health.clone(), Arc::clone(&gate));
-            health::watch_store(url.clone(), config, identity, health, gate, trouble.clone(), stop.clone())
+            let state = (health.clone(), Arc::clone(&gate));
+            health::watch_store(url.clone(), config, identity, state, Arc::clone(&pass), trouble.clone(), stop.clone())
         }
     });
     tasks.keep(Task::Sweeper, {
@@ -250,8 +258,13 @@ async fn serve(
     log_address("admin", &admin);
     let admin = admin.into_std().map_err(RunError::AdminPort)?;
     tasks.keep(Task::AdminPort, {
-        let (metrics, health, stop) = (Arc::clone(&metrics), health.clone(), tasks.stopping());
-        move || admin_http::serve_again(admin.try_clone(), Arc::clone(&metrics), health.clone(), stop.clone())
+        let (metrics, stop) = (Arc::clone(&metrics), tasks.stopping());
+        let (health, promises) = (health.clone(), promises.clone());
+        let list: admin_http::ListPromises = Arc::new(move || promises.list());
+        move || {
+            let readiness = (health.clone(), Arc::clone(&list));
+            admin_http::serve_again(admin.try_clone(), Arc::clone(&metrics), readiness, stop.clone())
+        }
     });
 
     let port_metrics = metrics.transport();
@@ -268,7 +281,7 @@ async fn serve(
         InventoryEventsServer::new(Events { desk: desk.clone(), hub }).max_decoding_message_size(max_request),
     )
     .add_service(
-        InventoryAdminServer::new(Admin::new(desk, listing, witnesses, &config)).max_decoding_message_size(max_request),
+        InventoryAdminServer::new(Admin::new(desk, listing, promises, &config)).max_decoding_message_size(max_request),
     )
     .add_service(health_service)
     .add_service(reflection().build_v1()?)

@@ -14,7 +14,7 @@ use crate::{
     views::namespace::{ListedNamespace, NamespaceView},
 };
 
-/// `sentinelctl namespace ...`. `show` and `configure` are about `--namespace`, or the NAME that follows them.
+/// `sentinelctl namespace ...`. All but `list` are about `--namespace`, or the NAME that follows them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NamespaceCommand {
     /// List the namespaces.
@@ -26,6 +26,10 @@ pub(crate) enum NamespaceCommand {
     },
     /// Change what holds for a namespace, or make it; a setting that is not named stays.
     Configure(ConfigureArgs),
+    /// Pause all sales of a namespace: nothing is reserved, and holds that are out can be resolved.
+    Pause(PauseArgs),
+    /// Let the sales of a paused namespace go on; SKUs that are paused by themselves stay so.
+    Resume(PauseArgs),
 }
 
 impl NamespaceCommand {
@@ -35,6 +39,7 @@ impl NamespaceCommand {
             NamespaceCommand::List => None,
             NamespaceCommand::Show { name } => name.as_deref(),
             NamespaceCommand::Configure(args) => args.name.as_deref(),
+            NamespaceCommand::Pause(args) | NamespaceCommand::Resume(args) => args.name.as_deref(),
         }
     }
 }
@@ -65,12 +70,24 @@ pub(crate) struct ConfigureArgs {
     /// SKUs that the namespace may hold, 1 to 100,000,000.
     #[arg(long, value_name = "NUMBER")]
     quota_skus: Option<i64>,
-    /// The format of its records, 1 to 4; it can only be raised.
+    /// The format of its records, 1 to 5; it can only be raised.
     #[arg(long, value_name = "NUMBER")]
     format: Option<i32>,
+    /// Whether all sales are paused, true or false; needs format 5.
+    #[arg(long, value_name = "BOOL")]
+    is_paused: Option<bool>,
     /// Only if the config has this version; 0: only if the namespace is not known yet.
     #[arg(long, value_name = "VERSION")]
     if_version: Option<i64>,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+/// `sentinelctl namespace pause` and `resume`.
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    /// The namespace; --namespace where it is left out.
+    name: Option<String>,
     #[command(flatten)]
     change: ChangeArgs,
 }
@@ -84,6 +101,8 @@ pub(crate) async fn run(session: &Session, command: NamespaceCommand) -> Result<
             session.output.details(&view, view.details())?;
         }
         NamespaceCommand::Configure(args) => configure(session, args).await?,
+        NamespaceCommand::Pause(args) => pause(session, &args, true).await?,
+        NamespaceCommand::Resume(args) => pause(session, &args, false).await?,
     }
     Ok(true)
 }
@@ -132,6 +151,9 @@ async fn configure(session: &Session, args: ConfigureArgs) -> Result<(), Failure
     if let Some(format) = args.format {
         change = change.format(format);
     }
+    if let Some(is_paused) = args.is_paused {
+        change = change.paused(is_paused);
+    }
     if change == NamespaceChange::new() {
         let what = "no setting is named, so there is nothing to change";
         return Err(Failure::usage(
@@ -148,6 +170,18 @@ async fn configure(session: &Session, args: ConfigureArgs) -> Result<(), Failure
     let subject = Subject::default().change(&request_id);
     let config = request.await.map_err(|error| session.refused(subject, &error))?;
     session.note_new_namespace(is_new);
+    let view = NamespaceView::new(&session.settings.namespace, &config);
+    Ok(session.output.details(&view, view.details())?)
+}
+
+/// ConfigureNamespace makes an unknown namespace. A pause is for one that sells, so one with a wrong name is refused.
+async fn pause(session: &Session, args: &PauseArgs, is_paused: bool) -> Result<(), Failure> {
+    session.admin().namespace_config().await.map_err(|error| session.unread(&error))?;
+    let request_id = identity(args.change.named());
+    let change = NamespaceChange::new().paused(is_paused);
+    let request = session.admin().request_id(request_id.as_str()).configure_namespace(change);
+    let subject = Subject::default().change(&request_id);
+    let config = request.await.map_err(|error| session.refused(subject, &error))?;
     let view = NamespaceView::new(&session.settings.namespace, &config);
     Ok(session.output.details(&view, view.details())?)
 }

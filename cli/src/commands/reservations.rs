@@ -20,16 +20,24 @@ use crate::{
 pub(crate) enum ReservationsCommand {
     /// List reservations: the pending ones, or those in the states that are named.
     List(ListArgs),
-    /// Show a reservation.
-    Show {
-        /// The id of the reservation.
-        #[arg(allow_hyphen_values = true)]
-        reservation_id: String,
-    },
+    /// Show a reservation, by its id or by the request id of the Reserve that made it.
+    Show(ShowArgs),
     /// Give back all units that a reservation holds. Needs --yes.
     Rollback(RollbackArgs),
     /// Hold the units of a reservation for a time from now, or as long as they are held already if that is longer.
     Extend(ExtendArgs),
+}
+
+/// `sentinelctl reservations show`.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ShowArgs {
+    /// The id of the reservation.
+    #[arg(allow_hyphen_values = true)]
+    reservation_id: Option<String>,
+    /// The request id of the Reserve that made it, such as that of an order.
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    request_id: Option<String>,
 }
 
 /// `sentinelctl reservations list`.
@@ -88,8 +96,14 @@ pub(crate) struct ExtendArgs {
 pub(crate) async fn run(session: &Session, command: ReservationsCommand) -> Result<bool, Failure> {
     match command {
         ReservationsCommand::List(args) => list(session, args).await?,
-        ReservationsCommand::Show { reservation_id } => {
-            let view = read(session, &reservation_id).await?;
+        ReservationsCommand::Show(args) => {
+            let view = match &args.request_id {
+                Some(request_id) => {
+                    let held = session.namespace().reservation_of(request_id).await;
+                    ReservationView::from(&held.map_err(|error| session.unread(&error))?.value)
+                }
+                None => read(session, &args.reservation_id.unwrap_or_default()).await?,
+            };
             session.output.details(&view, &view.details())?;
         }
         ReservationsCommand::Rollback(args) => rollback(session, args).await?,

@@ -1,4 +1,4 @@
-//! `sentinelctl sku`: the rules of SKUs, their protection, their deletion.
+//! `sentinelctl sku`: the rules of SKUs, their pause, their protection, their deletion.
 
 use std::time::{Duration, SystemTime};
 
@@ -28,6 +28,10 @@ pub(crate) enum SkuCommand {
     },
     /// Change rules of a SKU; a rule that is not named stays, and `none` takes one away.
     Rules(RulesArgs),
+    /// Pause the sale of SKUs: nothing is reserved, and holds that are out can be resolved.
+    Pause(PauseArgs),
+    /// Let the sale of paused SKUs go on.
+    Resume(PauseArgs),
     /// Put SKUs under protection: from now on their units are reserved here.
     Protect(ProtectArgs),
     /// Take SKUs out of protection: no new holds, and those that are out can be resolved.
@@ -63,6 +67,16 @@ pub(crate) struct RulesArgs {
     change: ChangeArgs,
 }
 
+/// `sentinelctl sku pause` and `resume`.
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    /// The SKUs.
+    #[arg(required = true, value_name = "SKU")]
+    skus: Vec<String>,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
 /// `sentinelctl sku protect` and `unprotect`.
 #[derive(Debug, Args)]
 pub(crate) struct ProtectArgs {
@@ -88,6 +102,8 @@ pub(crate) async fn run(session: &Session, command: SkuCommand) -> Result<bool, 
     match command {
         SkuCommand::Show { sku } => show(session, &sku).await.map(|()| true),
         SkuCommand::Rules(args) => rules(session, args).await.map(|()| true),
+        SkuCommand::Pause(args) => pause(session, &args, true).await.map(|()| true),
+        SkuCommand::Resume(args) => pause(session, &args, false).await.map(|()| true),
         SkuCommand::Protect(args) => protect(session, args, true).await,
         SkuCommand::Unprotect(args) => protect(session, args, false).await,
         SkuCommand::Delete(args) => delete(session, &args).await.map(|()| true),
@@ -132,6 +148,28 @@ async fn rules(session: &Session, args: RulesArgs) -> Result<(), Failure> {
     let done = request.await.map_err(|error| session.refused(subject, &error))?;
     let view = SkuView::from(&done.value);
     Ok(session.output.details(&view, view.details())?)
+}
+
+/// One call for each SKU, in their order; those before the first that is refused have changed. The identity of each call
+/// follows from that of the command and the place of the SKU.
+async fn pause(session: &Session, args: &PauseArgs, is_paused: bool) -> Result<(), Failure> {
+    let PauseArgs { skus, change } = args;
+    let request_id = identity(change.named());
+    let mut listing = session.output.listing();
+    for (i, sku) in skus.iter().enumerate() {
+        let rules = RulesChange::new().paused(is_paused);
+        let of_sku = if skus.len() == 1 { request_id.clone() } else { format!("{request_id}-{}", i + 1) };
+        let request = session.admin().request_id(of_sku).configure_sku(sku, rules);
+        let subject = Subject::of_sku(sku).change(&request_id).of_rules();
+        match request.await {
+            Ok(done) => listing.push(&SkuView::from(&done.value))?,
+            Err(error) => {
+                listing.end()?;
+                return Err(session.refused(subject, &error));
+            }
+        }
+    }
+    Ok(listing.end()?)
 }
 
 /// What became of the protection of a SKU.

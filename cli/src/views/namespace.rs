@@ -3,7 +3,7 @@
 use inventory_sentinel_client::NamespaceConfig;
 use serde::Serialize;
 
-use super::{length, seconds};
+use super::{length, seconds, stock::yes_no};
 use crate::{
     output::Row,
     table::{Column, shown},
@@ -43,6 +43,7 @@ struct ConfigView {
     quota_records: i64,
     quota_skus: i64,
     format: i32,
+    is_paused: bool,
 }
 
 impl NamespaceView {
@@ -57,6 +58,7 @@ impl NamespaceView {
             ("quota records", config.quota_records.to_string()),
             ("quota skus", config.quota_skus.to_string()),
             ("format", config.format.to_string()),
+            ("paused", yes_no(config.is_paused)),
             ("version", config.version.to_string()),
         ];
         let of_proto = ConfigView {
@@ -68,6 +70,7 @@ impl NamespaceView {
             quota_records: config.quota_records,
             quota_skus: config.quota_skus,
             format: config.format,
+            is_paused: config.is_paused,
         };
         NamespaceView { namespace_id: name.to_owned(), config: of_proto, version: config.version, details }
     }

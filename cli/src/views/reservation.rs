@@ -13,6 +13,7 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub(crate) struct ReservationView {
     pub(crate) reservation_id: String,
+    request_id: Option<String>,
     namespace_id: String,
     pub(crate) state: String,
     lines: Vec<LineView>,
@@ -50,6 +51,7 @@ impl From<&Reservation> for ReservationView {
     fn from(held: &Reservation) -> Self {
         ReservationView {
             reservation_id: held.id.clone(),
+            request_id: held.request_id.clone(),
             namespace_id: held.namespace.clone(),
             state: state(held.state),
             lines: held.lines.iter().map(LineView::from).collect(),
@@ -79,6 +81,7 @@ impl ReservationView {
     pub(crate) fn details(&self) -> Vec<(&'static str, String)> {
         let mut details = vec![
             ("reservation", self.reservation_id.clone()),
+            ("request id", or_nothing(self.request_id.as_deref().map(shown))),
             ("namespace", shown(&self.namespace_id)),
             ("state", self.state.clone()),
             ("buyer", or_nothing(self.buyer_id.as_deref().map(shown))),
@@ -99,6 +102,7 @@ impl ReservationView {
 impl Row for ReservationView {
     const COLUMNS: &'static [Column] = &[
         Column::Left("reservation"),
+        Column::Left("request id"),
         Column::Left("state"),
         Column::Left("buyer"),
         Column::Left("created at"),
@@ -109,6 +113,7 @@ impl Row for ReservationView {
     fn cells(&self) -> Vec<String> {
         vec![
             self.reservation_id.clone(),
+            or_nothing(self.request_id.as_deref().map(shown)),
             self.state.clone(),
             or_nothing(self.buyer_id.as_deref().map(shown)),
             self.created_at.clone(),

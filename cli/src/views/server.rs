@@ -1,6 +1,6 @@
 //! What a server says of itself, and what an audit found, as they are printed.
 
-use inventory_sentinel_client::{Audit, FencedPartition, Finding, FindingKind, ServerInfo};
+use inventory_sentinel_client::{Audit, FencedPartition, Finding, FindingKind, Promise, PromiseState, ServerInfo};
 use serde::Serialize;
 
 use super::{instant, or_nothing};
@@ -22,7 +22,37 @@ pub(crate) struct InfoView {
     newest_format: i32,
     clock_offset: String,
     time_of_day_offset: String,
+    pub(crate) promises: Vec<PromiseView>,
     pub(crate) fenced_partitions: Vec<FencedView>,
+}
+
+/// One thing that an OK depends on.
+#[derive(Debug, Serialize)]
+pub(crate) struct PromiseView {
+    name: String,
+    state: String,
+    detail: String,
+}
+
+impl From<&Promise> for PromiseView {
+    fn from(promise: &Promise) -> Self {
+        let state = match promise.state {
+            PromiseState::Kept => "KEPT".to_owned(),
+            PromiseState::Broken => "BROKEN".to_owned(),
+            PromiseState::NotChecked => "NOT_CHECKED".to_owned(),
+            PromiseState::Unknown(number) => number.to_string(),
+            other => format!("{other:?}"),
+        };
+        PromiseView { name: promise.name.clone(), state, detail: promise.detail.clone() }
+    }
+}
+
+impl Row for PromiseView {
+    const COLUMNS: &'static [Column] = &[Column::Left("promise"), Column::Left("state"), Column::Left("detail")];
+
+    fn cells(&self) -> Vec<String> {
+        vec![shown(&self.name), self.state.clone(), shown(&self.detail)]
+    }
 }
 
 /// A fenced partition.
@@ -93,6 +123,7 @@ impl From<&ServerInfo> for InfoView {
             newest_format: info.newest_format,
             clock_offset: milliseconds(info.clock_offset_ms),
             time_of_day_offset: milliseconds(info.time_of_day_offset_ms),
+            promises: info.promises.iter().map(PromiseView::from).collect(),
             fenced_partitions: info.fenced_partitions.iter().map(FencedView::from).collect(),
         }
     }

@@ -72,6 +72,7 @@ impl Row for StockView {
 #[derive(Debug, Serialize)]
 pub(crate) struct RulesView {
     is_protected: bool,
+    is_paused: bool,
     max_quantity: Option<i32>,
     max_ttl: Option<String>,
     buyer_limit: Option<i32>,
@@ -83,6 +84,7 @@ impl From<&SkuRules> for RulesView {
     fn from(rules: &SkuRules) -> Self {
         RulesView {
             is_protected: rules.is_protected,
+            is_paused: rules.is_paused,
             max_quantity: rules.max_quantity,
             max_ttl: rules.max_ttl.map(seconds),
             buyer_limit: rules.buyer_limit,
@@ -114,6 +116,7 @@ impl From<&SkuConfiguration> for SkuView {
             ("withdrawn", stock.withdrawn.to_string()),
             ("version", stock.version.to_string()),
             ("protected", yes_no(rules.is_protected)),
+            ("paused", yes_no(rules.is_paused)),
             ("max quantity", or_nothing(rules.max_quantity)),
             ("max ttl", or_nothing(rules.max_ttl.map(length))),
             ("buyer limit", or_nothing(rules.buyer_limit)),
@@ -132,13 +135,24 @@ impl SkuView {
 }
 
 impl Row for SkuView {
-    const COLUMNS: &'static [Column] = StockView::COLUMNS;
+    const COLUMNS: &'static [Column] = &[
+        Column::Left("sku"),
+        Column::Right("available"),
+        Column::Right("held"),
+        Column::Right("sold"),
+        Column::Right("supplied"),
+        Column::Left("protected"),
+        Column::Right("version"),
+        Column::Left("paused"),
+    ];
 
     fn cells(&self) -> Vec<String> {
-        self.stock.cells()
+        let mut cells = self.stock.cells();
+        cells.push(yes_no(self.rules.is_paused));
+        cells
     }
 }
 
-fn yes_no(yes: bool) -> String {
+pub(super) fn yes_no(yes: bool) -> String {
     if yes { "yes" } else { "no" }.to_owned()
 }

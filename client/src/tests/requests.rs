@@ -16,7 +16,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 use super::pending;
-use crate::{Namespace, NamespaceChange, RulesChange, Sentinel};
+use crate::{Namespace, NamespaceChange, PromiseState, RulesChange, Sentinel};
 
 #[derive(Debug)]
 enum Message {
@@ -150,6 +150,12 @@ service! { InventoryAdmin:
             fence: "0123456789abcdef".into(),
             is_gated: true,
         }],
+        promises: vec![
+            v1::Promise { name: "terms".into(), state: v1::PromiseState::Kept.into(), detail: "x".into() },
+            v1::Promise { name: "clocks".into(), state: v1::PromiseState::NotChecked.into(), detail: "y".into() },
+            v1::Promise { name: "partitions".into(), state: v1::PromiseState::Broken.into(), detail: "z".into() },
+            v1::Promise { name: "of a newer server".into(), state: 9, detail: String::new() },
+        ],
         ..Default::default()
     };
     - adjust_stock(AdjustStockRequest) -> AdjustStockResponse;
@@ -286,6 +292,10 @@ async fn a_settlement_names_its_figures_and_what_old_holds_do() {
 
     let info = sale.admin().server_info().await.unwrap();
     assert_eq!(info.state, "memory only");
+    let states: Vec<_> = info.promises.iter().map(|promise| promise.state).collect();
+    let known = [PromiseState::Kept, PromiseState::NotChecked, PromiseState::Broken];
+    assert_eq!((&states[..3], info.promises[1].detail.as_str()), (&known[..], "y"));
+    assert_eq!(states[3], PromiseState::Unknown(9));
     let fenced = &info.fenced_partitions[0];
     assert_eq!((fenced.partition, fenced.seen_sequence, fenced.kept_sequence), (1, 141, 71));
 }

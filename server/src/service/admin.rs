@@ -24,9 +24,9 @@ use crate::{
     },
     lane::Lane,
     namespaces::{ConfigureRequest, Namespace},
+    promises::Promises,
     store::{Store, audit},
     telemetry::metrics::Operation as Measured,
-    witness::Witnesses,
 };
 
 /// Audits under way at once: each reads every pending reservation.
@@ -37,7 +37,7 @@ const AUDITS: usize = 1;
 pub(crate) struct Admin {
     pub(super) desk: Desk,
     pub(super) store: Arc<Store>,
-    pub(super) witnesses: Arc<Witnesses>,
+    pub(super) promises: Promises,
     pub(super) durability: Durability,
     /// Bytes that an audit may keep, about.
     audit_memory: usize,
@@ -45,9 +45,9 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    pub(crate) fn new(desk: Desk, store: Arc<Store>, witnesses: Arc<Witnesses>, config: &Config) -> Self {
+    pub(crate) fn new(desk: Desk, store: Arc<Store>, promises: Promises, config: &Config) -> Self {
         let Config { durability, audit_memory, .. } = *config;
-        Self { desk, store, witnesses, durability, audit_memory, audits: Arc::new(Semaphore::new(AUDITS)) }
+        Self { desk, store, promises, durability, audit_memory, audits: Arc::new(Semaphore::new(AUDITS)) }
     }
 }
 

@@ -6,8 +6,8 @@ use inventory_sentinel::{Reason, v1};
 use prost_types::Timestamp;
 
 use crate::domain::{
-    Finding, FindingKind, HistoryPoint, Invalid, Line, MAX_LINES, Millis, Quantity, Report, Reservation, ReservationId,
-    ReservedLine, Sku, State, Stock, Term,
+    Finding, FindingKind, HistoryPoint, Invalid, Line, MAX_LINES, Millis, Promise, PromiseState, Quantity, Report,
+    Reservation, ReservationId, ReservedLine, Sku, State, Stock, Term,
 };
 use crate::namespaces::Namespace;
 
@@ -62,6 +62,15 @@ pub(super) fn reservation(namespace: &Namespace, reservation: Reservation) -> v1
         origin_reservation_id: reservation.origin.map(ReservationId::encode).unwrap_or_default(),
         purchase_reservation_id: reservation.purchase.map(ReservationId::encode).unwrap_or_default(),
     }
+}
+
+pub(super) fn promise(Promise { name, state, detail }: Promise) -> v1::Promise {
+    let state = match state {
+        PromiseState::Kept => v1::PromiseState::Kept,
+        PromiseState::Broken => v1::PromiseState::Broken,
+        PromiseState::NotChecked => v1::PromiseState::NotChecked,
+    };
+    v1::Promise { name: name.to_owned(), state: state.into(), detail }
 }
 
 fn reserved_line(line: ReservedLine) -> v1::ReservationLine {

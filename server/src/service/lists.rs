@@ -117,7 +117,7 @@ impl Admin {
 
     /// Of a list that belongs to no namespace.
     fn tokens_of_store(&self) -> Result<Tokens, Failure> {
-        let id = self.witnesses.identity().id().unwrap_or_default();
+        let id = self.promises.witnesses.identity().id().unwrap_or_default();
         let mac = Hmac::new_from_slice(id.as_bytes()).map_err(|_| bad_token())?;
         Ok(Tokens::new(mac, Kind::Namespaces, &[]))
     }

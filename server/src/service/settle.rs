@@ -113,9 +113,8 @@ impl Admin {
     }
 
     pub(super) fn server_info(&self) -> v1::GetServerInfoResponse {
-        let identity = self.witnesses.identity();
-        let written = self.witnesses.written();
-        let path = self.witnesses.path();
+        let witnesses = &self.promises.witnesses;
+        let (identity, written, path) = (witnesses.identity(), witnesses.written(), witnesses.path());
         let offsets = self.desk.namespaces.clock_offsets();
         v1::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -132,7 +131,8 @@ impl Admin {
             newest_format: FORMATS.1.into(),
             clock_offset: Some(convert::signed_duration(offsets.clock)),
             time_of_day_offset: Some(convert::signed_duration(offsets.time_of_day)),
-            fenced_partitions: self.witnesses.fenced().into_iter().map(fenced).collect(),
+            fenced_partitions: witnesses.fenced().into_iter().map(fenced).collect(),
+            promises: self.promises.list().into_iter().map(convert::promise).collect(),
         }
     }
 }

@@ -8,9 +8,13 @@ use rand::Rng as _;
 use tokio::sync::Notify;
 
 use super::{error::StoreError, keys::STORE_ID, pool::Connection};
+use crate::domain::Promise;
 
 /// Digits of an id.
 const ID_DIGITS: usize = 32;
+
+/// The promise that the store is the one that this server knows.
+pub(crate) const STORE_IDENTITY: &str = "store_identity";
 
 /// The store that this server knows.
 #[derive(Debug, Default)]
@@ -26,6 +30,8 @@ struct Known {
     run_id: Option<String>,
     /// Name and version of the store.
     version: Option<String>,
+    /// It has lost its id in the life of this server.
+    was_emptied: bool,
 }
 
 /// What a store turned out to be.
@@ -78,10 +84,30 @@ impl Identity {
         };
         self.known().id = Some(id);
         if found == Found::Emptied {
+            self.known().was_emptied = true;
             tracing::error!("the store has lost its id: every partition is compared with what this server knows");
             self.replaced.notify_one();
         }
         Ok(found)
+    }
+
+    /// The promise that this is the store that the server knows, after a verification with this result.
+    pub(crate) fn promise(&self, verified: Result<(), &StoreError>) -> Promise {
+        let known = self.known();
+        match (verified, &known.id) {
+            (Err(error @ (StoreError::Foreign { .. } | StoreError::Corrupt { .. })), _) => {
+                Promise::broken(STORE_IDENTITY, error.to_string())
+            }
+            (Err(error), _) => Promise::not_checked(STORE_IDENTITY, error.to_string()),
+            (Ok(()), None) => Promise::not_checked(STORE_IDENTITY, "the store has no id yet, and no room for one"),
+            (Ok(()), Some(id)) if known.was_emptied => Promise::kept(
+                STORE_IDENTITY,
+                format!(
+                    "the id is {id}; the store was emptied while this server ran, and every partition was compared"
+                ),
+            ),
+            (Ok(()), Some(id)) => Promise::kept(STORE_IDENTITY, format!("the id is {id}, and was not replaced")),
+        }
     }
 
     /// Notes the process in which the store was just verified. After a restart the store may be an older copy.

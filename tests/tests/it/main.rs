@@ -24,6 +24,7 @@ mod overload;
 mod parts;
 mod permissions;
 mod process;
+mod promises;
 mod refusals;
 mod repeats;
 mod rules;

@@ -16,7 +16,9 @@ use crate::{failure::Failure, table::shown};
 /// The most bytes of an answer that are read.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 /// The words with which the server begins a fix.
-const FIXES: [&str; 7] = ["grant ", "set ", "name ", "wait ", "look ", "make ", "use "];
+const FIXES: [&str; 9] = ["grant ", "set ", "settle ", "correct ", "name ", "wait ", "look ", "make ", "use "];
+/// The states of a promise.
+const STATES: [&str; 3] = ["kept: ", "broken: ", "not checked: "];
 
 /// Where the port is.
 #[derive(Debug)]
@@ -54,7 +56,7 @@ pub(super) async fn check(url: &AdminUrl, limit: Duration) -> Check {
         ),
         Ok((200, _)) => Check::ok("readyz", "every component is well"),
         Ok((503, body)) => {
-            let faults: Vec<&str> = body.lines().filter(|line| !line.ends_with(": ok")).collect();
+            let faults: Vec<&str> = body.lines().filter(|line| !line.ends_with(": ok") && !is_promise(line)).collect();
             let fixes: Vec<String> = faults.iter().flat_map(|fault| fixes(fault)).collect();
             let next = match fixes.is_empty() {
                 true => "start the store, or look at the log of the server".to_owned(),
@@ -70,8 +72,14 @@ pub(super) async fn check(url: &AdminUrl, limit: Duration) -> Check {
     }
 }
 
+/// Whether a line is about a promise, which GetServerInfo has too, and not about a component.
+fn is_promise(line: &str) -> bool {
+    let state = line.split_once(": ").map_or("", |(_, rest)| rest);
+    STATES.iter().any(|begin| state.starts_with(begin))
+}
+
 /// The fixes that a component's line names, each behind its fault.
-fn fixes(line: &str) -> Vec<String> {
+pub(super) fn fixes(line: &str) -> Vec<String> {
     let of_fault = |fault: &str| {
         let (_, fix) = fault.rsplit_once(": ")?;
         FIXES.iter().any(|word| fix.starts_with(word)).then(|| fix.to_owned())

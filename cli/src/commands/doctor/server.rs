@@ -1,15 +1,17 @@
-//! What GetServerInfo says, judged: version, durability, store, state file, clocks, fenced partitions. Pure, but for the
-//! time of this machine.
+//! What GetServerInfo says, judged: version, durability, store, state file, clocks, each promise, fenced partitions. Pure,
+//! but for the time of this machine.
 
 use std::time::{Duration, SystemTime};
 
-use inventory_sentinel_client::{FencedPartition, ServerInfo};
+use inventory_sentinel_client::{FencedPartition, Promise, PromiseState, ServerInfo};
 
-use super::Check;
+use super::{Check, readyz};
 use crate::{config::Settings, views};
 
 /// What the server says of its state where it has no state folder.
 const MEMORY_ONLY: &str = "memory only";
+/// What to do where `fast` is not enough.
+const DURABLE_INSTEAD: &str = "start the server with --durability durable if that must not be";
 /// The offset of a clock from which on it is worth a line, in milliseconds.
 const CLOCK_OFFSET_MS: u64 = 1_000;
 
@@ -18,8 +20,24 @@ pub(super) fn checks(settings: &Settings, info: &ServerInfo) -> Vec<Check> {
     if info.fenced_partitions.is_empty() {
         checks.push(Check::ok("partitions", "none is fenced"));
     }
+    checks.extend(info.promises.iter().map(promise));
     checks.extend(info.fenced_partitions.iter().map(|fenced| partition(settings, fenced)));
     checks
+}
+
+/// The detail has the remedy, where there is one.
+fn promise(promise: &Promise) -> Check {
+    let Promise { name, state, detail, .. } = promise;
+    let found = format!("{name}: {detail}");
+    let fixes = readyz::fixes(detail).join("; ");
+    match state {
+        PromiseState::Kept => Check::ok("promise", found),
+        PromiseState::Broken if fixes.is_empty() => Check::fail("promise", found, "look at the log of the server"),
+        PromiseState::Broken => Check::fail("promise", found, fixes),
+        _ if detail.starts_with("fast") => Check::warn("promise", found, DURABLE_INSTEAD),
+        _ if fixes.is_empty() => Check::warn("promise", found, "do what the other lines name, and look again"),
+        _ => Check::warn("promise", found, fixes),
+    }
 }
 
 fn version(info: &ServerInfo) -> Check {
@@ -38,7 +56,7 @@ fn durability(info: &ServerInfo) -> Check {
         other => Check::warn(
             "durability",
             format!("{other}: a crash of the store loses what was acknowledged last"),
-            "start the server with --durability durable if that must not be",
+            DURABLE_INSTEAD,
         ),
     }
 }

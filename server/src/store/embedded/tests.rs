@@ -52,7 +52,7 @@ async fn it_is_fit_comes_back_after_a_kill_and_leaves_nothing_behind() {
 
     let pool = Pool::new(embedded.url(), Limits::from(&config)).unwrap();
     let mut connection = pool.get().await.unwrap();
-    let fit = fitness::check(&mut connection, Durability::Durable, &fitness::Before::Unknown).await.unwrap();
+    let fit = fitness::check(&mut connection, Durability::Durable, &fitness::Before::Unknown).await.verdict.unwrap();
     assert!(fit.notes.is_empty(), "{fit:?}");
     connection.send(&set("kept")).await.unwrap();
 
@@ -67,6 +67,7 @@ async fn it_is_fit_comes_back_after_a_kill_and_leaves_nothing_behind() {
         };
         fitness::check(&mut connection, Durability::Durable, &fitness::Before::Unknown)
             .await
+            .verdict
             .is_ok_and(|now| now.run_id != fit.run_id)
     })
     .await;

@@ -1,5 +1,5 @@
 //! The examples of docs/sentinelctl.md and docs/running-a-sale.md, run as they stand there, in order. Where an example
-//! needs a buyer or a loss, a comment in front of it says so: `<!-- test: hold NAMESPACE SKU UNITS BUYER -->`, `sell` with
+//! needs a buyer or a loss, a comment in front of it says so: `<!-- test: hold NAMESPACE SKU UNITS BUYER [REQUEST_ID] -->`, `sell` with
 //! the same words, `<!-- test: fence NAMESPACE -->`. In a SKU `_` stands for a space.
 
 use std::collections::VecDeque;
@@ -56,9 +56,12 @@ async fn run(page: &str) {
 async fn play(words: &[String], server: &SentinelProcess, redis: &mut Redis) {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        [verb @ ("hold" | "sell"), namespace, sku, units, buyer] => {
+        [verb @ ("hold" | "sell"), namespace, sku, units, buyer, ref request_id @ ..] => {
             let shop = server.shop(namespace);
-            let order = order(&[(sku, units.parse().expect("a number"))]);
+            let mut order = order(&[(sku, units.parse().expect("a number"))]);
+            if let Some(&request_id) = request_id.first() {
+                order.request_id = request_id.into();
+            }
             let held = shop.hold_order(v1::ReserveRequest { buyer_id: buyer.into(), ..order }).await;
             if verb == "sell" {
                 shop.commit(&held.reservation_id).await.expect("sold");

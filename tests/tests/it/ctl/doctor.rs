@@ -29,7 +29,7 @@ fn status(objects: &[Value], name: &str) -> String {
 
 #[tokio::test]
 async fn a_sound_server_has_no_fail() {
-    let redis = Redis::start().await;
+    let redis = Redis::start_with(&["--appendonly yes", "--appendfsync always", "--maxmemory 1gb"]).await;
     let folder = TempDir::with_prefix("sentinel-state-").expect("a folder");
     let server = SentinelProcess::launch().on(&redis).state_dir(folder.path()).start().await;
     server.shop("sale").supply("ps5", 1).await;
@@ -45,6 +45,7 @@ async fn a_sound_server_has_no_fail() {
         assert_eq!(checks(&found, name).len(), 1, "{name}");
     }
     assert!(checks(&found, "state file")[0]["found"].as_str().unwrap().ends_with(" ago"), "{found:?}");
+    assert_eq!(checks(&found, "promise").len(), server.info().await.promises.len());
     let table = doctor(&server, &["--table"]).await.ends(0).out;
     assert!(table.lines().count() == found.len() && table.lines().all(|line| line.starts_with("OK    ")), "{table}");
 }
@@ -58,6 +59,12 @@ async fn what_could_be_better_is_a_warning() {
         assert_eq!(status(&found, name), "WARN");
         assert!(checks(&found, name)[0]["next"].as_str().is_some_and(|next| !next.is_empty()), "{ran:?}");
     }
+    let warned: Vec<_> = checks(&found, "promise").into_iter().filter(|check| check["status"] == "WARN").collect();
+    assert!(warned.iter().all(|check| check["next"].as_str().is_some_and(|next| !next.is_empty())), "{ran:?}");
+    let of_disk = |check: &&&Value| {
+        check["found"].as_str().is_some_and(|found| found.ends_with(": fast: an OK is in memory only"))
+    };
+    assert_eq!(warned.iter().filter(of_disk).count(), 5, "{ran:?}");
     // An empty variable is an unset one, and a flag goes before it.
     let url = format!("http://{}", server.admin_address());
     let ran = Ctl::new(["doctor"]).at(server.grpc()).variable("SENTINEL_ADMIN_URL", url.as_str()).run().await.ends(0);
@@ -146,10 +153,15 @@ async fn a_fenced_partition_is_seen_and_settled() {
     assert_eq!((lost, fenced["seen"]["term"].as_str().map(str::len)), (1, Some(40)));
     let fence = fenced["fence"].as_str().expect("a fence").to_owned();
     let table = ctl(&server, &["info", "--table"]).await.ends(0).out;
-    assert!(table.contains("FENCED NAMESPACE  PARTITION  FENCE") && table.contains(&fence), "{table}");
+    assert!(table.contains("\nFENCED NAMESPACE  PARTITION  FENCE") && table.contains(&fence), "{table}");
+    assert!(table.contains("\n\nPROMISE ") && table.contains("\npartitions            BROKEN       lost"), "{table}");
+    assert_eq!(info["promises"][13]["state"], "BROKEN", "{info}");
     let refused = ctl(&server, &["stock", "adjust", "ps5", "1"]).await.ends(65);
     assert!(refused.err.contains("(STORE_FENCED)") && refused.err.contains("sentinelctl info"), "{refused:?}");
     let found = doctor(&server, &[]).await.ends(1).objects();
+    let broken: Vec<_> = checks(&found, "promise").into_iter().filter(|check| check["status"] == "FAIL").collect();
+    assert!(broken.len() == 1 && broken[0]["found"].as_str().unwrap().starts_with("partitions: "), "{broken:?}");
+    assert_eq!(broken[0]["next"], "settle them (docs/lost-changes.md)");
     let partition = checks(&found, "partitions")[0];
     assert!(partition["found"].as_str().unwrap().contains("lost 1 changes"), "{partition}");
     assert!(

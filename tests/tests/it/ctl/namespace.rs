@@ -1,6 +1,7 @@
 //! `sentinelctl namespace ...`.
 
-use sentinel_tests::{Ctl, SentinelProcess};
+use inventory_sentinel::Reason;
+use sentinel_tests::{Ctl, SentinelProcess, assert_refused, order};
 
 use super::ctl;
 
@@ -49,4 +50,34 @@ async fn a_namespace_is_made_changed_shown_and_listed() {
     ctl(&server, &["namespace", "configure", "drop-7"]).await.ends(64);
     let unknown = ctl(&server, &["namespace", "show"]).await.ends(65);
     assert!(unknown.err.contains("(NAMESPACE_NOT_FOUND)") && unknown.err.contains("`sentinelctl namespace list`"));
+}
+
+#[tokio::test]
+async fn a_namespace_is_paused_and_resumed_and_its_skus_stay_as_they_are() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    shop.supply("pad", 10).await;
+    let held = shop.hold("pad", 1).await;
+    ctl(&server, &["sku", "pause", "ps5"]).await.ends(0);
+    assert_eq!(ctl(&server, &["namespace", "show"]).await.ends(0).object()["config"]["is_paused"], false);
+    let paused = ctl(&server, &["namespace", "pause"]).await.ends(0).object();
+    assert_eq!((&paused["namespace_id"], &paused["config"]["is_paused"]), (&"sale".into(), &true.into()));
+    assert!(ctl(&server, &["namespace", "show", "--table"]).await.ends(0).out.contains("\npaused         yes\n"));
+    assert_refused(shop.reserve(order(&[("pad", 1)])).await, Reason::SalePaused, None);
+    shop.commit(&held.reservation_id).await.expect("what is held can be sold");
+    let pad = ctl(&server, &["sku", "show", "pad"]).await.ends(0).object();
+    assert_eq!(pad["rules"]["is_paused"], false, "it is not paused by itself");
+
+    let resumed = Ctl::new(["namespace", "resume", "sale"]).at(server.grpc()).run().await.ends(0).object();
+    assert_eq!(resumed["config"]["is_paused"], false);
+    shop.hold("pad", 1).await;
+    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SalePaused, None);
+    let configured = ctl(&server, &["namespace", "configure", "--is-paused", "true"]).await.ends(0).object();
+    assert_eq!(configured["config"]["is_paused"], true);
+
+    // A name that is misspelt makes no namespace.
+    let unknown = ctl(&server, &["namespace", "pause", "slae"]).await.ends(65);
+    assert!(unknown.err.contains("(NAMESPACE_NOT_FOUND)"), "{unknown:?}");
+    assert_eq!(ctl(&server, &["namespace", "list"]).await.ends(0).objects().len(), 1);
 }

@@ -72,3 +72,30 @@ async fn a_hold_is_shown_extended_and_rolled_back() {
     let unknown = ctl(&server, &["reservations", "show", "AAAAAAAAAAAAAAAAAAAAAAAA"]).await.ends(65);
     assert!(unknown.err.contains("_RESERVATION_ID)") || unknown.err.contains("(RESERVATION_NOT_FOUND)"), "{unknown:?}");
 }
+
+#[tokio::test]
+async fn a_reservation_is_found_by_the_request_that_made_it() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    let cart = |request_id: &str| v1::ReserveRequest { request_id: request_id.into(), ..order(&[("ps5", 1)]) };
+    let id = shop.hold_order(cart("order-4711")).await.reservation_id;
+    let dashed = shop.hold_order(cart("--order-1")).await.reservation_id;
+    for (request_id, id) in [("order-4711", &id), ("--order-1", &dashed)] {
+        let found = ctl(&server, &["reservations", "show", "--request-id", request_id]).await.ends(0).object();
+        assert_eq!(
+            (found["reservation_id"].as_str(), found["request_id"].as_str()),
+            (Some(id.as_str()), Some(request_id))
+        );
+        assert_eq!(ctl(&server, &["reservations", "show", id]).await.ends(0).object(), found);
+    }
+    let table = ctl(&server, &["reservations", "show", &id, "--table"]).await.ends(0).out;
+    assert!(table.contains("\nrequest id   order-4711\n"), "{table}");
+    let table = ctl(&server, &["reservations", "list", "--table"]).await.ends(0).out;
+    assert!(table.contains(&format!("{id}  order-4711  PENDING")), "{table}");
+    let unknown = ctl(&server, &["reservations", "show", "--request-id", "order-4712"]).await.ends(65);
+    assert!(unknown.err.contains("(RESERVATION_NOT_FOUND)"), "{unknown:?}");
+    // It is one of both.
+    assert_eq!(ctl(&server, &["reservations", "show"]).await.code, 64);
+    assert_eq!(ctl(&server, &["reservations", "show", &id, "--request-id", "order-4711"]).await.code, 64);
+}

@@ -1,6 +1,7 @@
 //! `sentinelctl sku ...`.
 
-use sentinel_tests::SentinelProcess;
+use inventory_sentinel::Reason;
+use sentinel_tests::{SentinelProcess, assert_refused, order};
 
 use super::ctl;
 
@@ -27,7 +28,7 @@ async fn rules_are_set_kept_and_taken_away() {
     ];
     let rules = ctl(&server, &set).await.ends(0).object();
     let expected = serde_json::json!({
-        "is_protected": true, "max_quantity": 3, "max_ttl": "300s", "buyer_limit": 2,
+        "is_protected": true, "is_paused": false, "max_quantity": 3, "max_ttl": "300s", "buyer_limit": 2,
         "opens_at": "2026-11-27T18:00:00.000Z", "closes_at": "2026-11-27T20:00:00.500Z",
     });
     assert_eq!((&rules["rules"], &rules["rules_version"]), (&expected, &1.into()));
@@ -36,7 +37,7 @@ async fn rules_are_set_kept_and_taken_away() {
     let cleared = ["sku", "rules", "ps5", "--max-ttl", "none", "--buyer-limit", "none", "--opens-at", "none"];
     let cleared = ctl(&server, &cleared).await.ends(0).object();
     let expected = serde_json::json!({
-        "is_protected": true, "max_quantity": 3, "max_ttl": null, "buyer_limit": null, "opens_at": null,
+        "is_protected": true, "is_paused": false, "max_quantity": 3, "max_ttl": null, "buyer_limit": null, "opens_at": null,
         "closes_at": "2026-11-27T20:00:00.500Z",
     });
     assert_eq!(cleared["rules"], expected);
@@ -51,6 +52,37 @@ async fn rules_are_set_kept_and_taken_away() {
     assert!(wrong.await.ends(65).err.contains("(INVALID_RULE)"));
     let malformed = ctl(&server, &["sku", "rules", "ps5", "--opens-at", "tomorrow"]).await;
     assert!(malformed.code == 64 && malformed.err.contains("RFC 3339"), "{malformed:?}");
+}
+
+#[tokio::test]
+async fn the_sale_of_skus_is_paused_and_resumed() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 10).await;
+    shop.supply("-10% mug", 10).await;
+    shop.supply("pad", 10).await;
+    let held = shop.hold("ps5", 1).await;
+    let pause = ["sku", "pause", "--request-id", "pause-1", "--", "ps5", "-10% mug"];
+    for _ in 0..2 {
+        let paused = ctl(&server, &pause).await.ends(0).objects();
+        let states: Vec<_> = paused.iter().map(|sku| (&sku["stock"]["sku"], &sku["rules"]["is_paused"])).collect();
+        assert_eq!(states, [(&"ps5".into(), &true.into()), (&"-10% mug".into(), &true.into())], "a repeat is harmless");
+    }
+    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SalePaused, None);
+    assert!(shop.is_protected("ps5").await, "the ordinary path must not sell it meanwhile");
+    shop.commit(&held.reservation_id).await.expect("what is held can be sold");
+    shop.hold("pad", 1).await;
+    let table = ctl(&server, &["stock", "list", "--table"]).await.ends(0).out;
+    let paused = |sku: &str| table.lines().any(|line| line.starts_with(sku) && line.ends_with("  yes"));
+    assert!(table.lines().next().is_some_and(|line| line.ends_with("PAUSED")), "{table}");
+    assert!(paused("ps5") && paused("-10% mug") && !paused("pad"), "{table}");
+    assert!(ctl(&server, &["sku", "show", "ps5", "--table"]).await.ends(0).out.contains("\npaused         yes\n"));
+
+    let unknown = ctl(&server, &["sku", "resume", "ps5", "nothing"]).await.ends(65);
+    assert!(unknown.err.contains("\"nothing\"") && unknown.err.contains("(SKU_NOT_FOUND)"), "{unknown:?}");
+    assert_eq!(unknown.objects()[0]["rules"]["is_paused"], false, "those before it have changed");
+    shop.hold("ps5", 1).await;
+    assert_eq!(ctl(&server, &["sku", "pause"]).await.code, 64);
 }
 
 #[tokio::test]
