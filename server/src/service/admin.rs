@@ -254,13 +254,19 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<v1::DeleteNamespaceRequest>,
     ) -> Result<Response<v1::DeleteNamespaceResponse>, Status> {
-        let deadline = deadline(request.metadata());
+        let (deadline, caller) = (deadline(request.metadata()), Caller::of(&request));
         let v1::DeleteNamespaceRequest { namespace_id, request_id } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
             let request_id = RequestId::parse_optional(request_id)?;
             self.desk.admit()?;
+            let before = self.desk.namespaces.opened(&name).map(|namespace| text_of_config(&namespace.config));
             let replayed = self.desk.namespaces.delete(&name, request_id.as_ref(), deadline).await?;
+            if !replayed {
+                let request_id = request_id.as_ref().map_or("", RequestId::as_str);
+                let (before, after) = (before.unwrap_or_default(), "deleted".into());
+                caller.changed("DeleteNamespace", &name, Change { request_id, before, after, ..Change::default() });
+            }
             Ok(v1::DeleteNamespaceResponse { replayed })
         };
         self.desk.answer(Measured::DeleteNamespace, handler, |_| false).await

@@ -300,6 +300,7 @@ fn every_reason_of_the_catalogue_is_walked() {
         include_str!("strangers.rs"),
         include_str!("batch.rs"),
         include_str!("permissions.rs"),
+        include_str!("deletion.rs"),
         include_str!("lists.rs"),
         include_str!("watch.rs"),
         include_str!("watch_numbers.rs"),

@@ -183,7 +183,7 @@ async fn a_namespace_of_format_1_works_until_it_is_raised() {
     assert!(feed.events.iter().all(|event| event.epoch == 0 && event.term.is_empty()), "{:?}", feed.events);
     shop.audit().await;
 
-    for format in [0, -1, 5, i32::MAX] {
+    for format in [0, -1, 6, i32::MAX] {
         assert_refused(configure(&shop, format).await, Reason::InvalidConfig, Some("config.format"));
     }
     configure(&shop, 1).await.expect("it is so already");
