@@ -1,6 +1,9 @@
 //! Whether this server should be sent calls: named components, told to the gRPC health service and
 //! to `/readyz`, and the gate that keeps calls from a store that must not be used. It asks the
 //! store what it is, and touches nothing else.
+//!
+//! - here: the components, the gate and the watch of the store;
+//! - [`probe`]: one look at the store.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,13 +19,14 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::config::{Config, Durability, RedisUrl};
-use crate::domain::Promise;
+mod probe;
+
+use self::probe::{probe, unasked};
+use crate::config::{Config, RedisUrl};
 use crate::promises::LastPass;
 use crate::store::embedded::Trouble;
-use crate::store::error::StoreError;
-use crate::store::fitness::{self, Before, Fit, Found, Unfit};
-use crate::store::identity::{Identity, STORE_IDENTITY};
+use crate::store::fitness::{Before, Fit, Found, Unfit};
+use crate::store::identity::Identity;
 use crate::store::pool::{Limits, Pool};
 use crate::telemetry::limit::RECORD;
 
@@ -253,56 +257,6 @@ async fn changed(trouble: Option<&mut Trouble>) {
     }
 }
 
-/// The promises about a store that is not asked, because of this.
-fn unasked(why: &str, durability: Durability) -> Vec<Promise> {
-    let mut promises = fitness::unseen(Err(why), "the store is not asked", durability);
-    promises.push(Promise::not_checked(STORE_IDENTITY, "the store is not asked"));
-    promises
-}
-
-/// One look. A connection that broke since the last one says nothing: then a new one is asked.
-async fn probe(pool: &Pool, durability: Durability, identity: &Identity, before: &Before) -> Found {
-    let found = look(pool, durability, identity, before).await;
-    match found.verdict {
-        Err(Unfit::Away(StoreError::Unknown { .. })) => look(pool, durability, identity, before).await,
-        _ => found,
-    }
-}
-
-async fn look(pool: &Pool, durability: Durability, identity: &Identity, before: &Before) -> Found {
-    let mut connection = match pool.get().await {
-        Ok(connection) => connection,
-        Err(error) => {
-            let mut found = Found::away(error, durability);
-            found.promises.push(Promise::not_checked(STORE_IDENTITY, "the store does not answer"));
-            return found;
-        }
-    };
-    let mut found = fitness::check(&mut connection, durability, before).await;
-    let fit = match &found.verdict {
-        Ok(fit) => fit,
-        Err(_) => {
-            found
-                .promises
-                .push(Promise::not_checked(STORE_IDENTITY, "only where all else that the store must be is kept"));
-            return found;
-        }
-    };
-    let verified = identity.verify(&mut connection).await.map(drop);
-    found.promises.push(identity.promise(verified.as_ref().map(|()| ())));
-    match verified {
-        Ok(()) => {
-            identity.set_run_id(&fit.run_id);
-            identity.set_version(&fit.version);
-        }
-        Err(error @ (StoreError::Foreign { .. } | StoreError::Corrupt { .. })) => {
-            found.verdict = Err(Unfit::Faults(vec![error.to_string()]));
-        }
-        Err(error) => found.verdict = Err(error.into()),
-    }
-    found
-}
-
 /// An outage of the store: one line of the log at its start, and one at its end.
 #[derive(Default)]
 struct Outage(Option<Instant>);
@@ -347,6 +301,7 @@ mod tests {
     use tonic_health::server::HealthService;
 
     use super::*;
+    use crate::config::Durability;
     use crate::store::embedded::Embedded;
     use crate::tasks::Tasks;
 

@@ -91,22 +91,22 @@ impl Identity {
         Ok(found)
     }
 
-    /// The promise that this is the store that the server knows, after a verification with this result.
-    pub(crate) fn promise(&self, verified: Result<(), &StoreError>) -> Promise {
+    /// The promise that this is the store that the server knows, after a verification that ended so.
+    pub(crate) fn promise(&self, error: Option<&StoreError>) -> Promise {
         let known = self.known();
-        match (verified, &known.id) {
-            (Err(error @ (StoreError::Foreign { .. } | StoreError::Corrupt { .. })), _) => {
+        match (error, &known.id) {
+            (Some(error @ (StoreError::Foreign { .. } | StoreError::Corrupt { .. })), _) => {
                 Promise::broken(STORE_IDENTITY, error.to_string())
             }
-            (Err(error), _) => Promise::not_checked(STORE_IDENTITY, error.to_string()),
-            (Ok(()), None) => Promise::not_checked(STORE_IDENTITY, "the store has no id yet, and no room for one"),
-            (Ok(()), Some(id)) if known.was_emptied => Promise::kept(
+            (Some(error), _) => Promise::not_checked(STORE_IDENTITY, error.to_string()),
+            (None, None) => Promise::not_checked(STORE_IDENTITY, "the store has no id yet, and no room for one"),
+            (None, Some(id)) if known.was_emptied => Promise::kept(
                 STORE_IDENTITY,
                 format!(
                     "the id is {id}; the store was emptied while this server ran, and every partition was compared"
                 ),
             ),
-            (Ok(()), Some(id)) => Promise::kept(STORE_IDENTITY, format!("the id is {id}, and was not replaced")),
+            (None, Some(id)) => Promise::kept(STORE_IDENTITY, format!("the id is {id}, and was not replaced")),
         }
     }
 

@@ -105,7 +105,17 @@ async fn what_the_user_may_not_ask_is_not_called_kept() {
     redis.permit("sentinel", "+config|get -zrem").await;
     let lacking = [("permissions", Broken), ("store_identity", NotChecked), ("history", NotChecked)];
     let details = not_kept(&server, &lacking).await;
-    assert!(details[0].contains("grant +zrem"), "{details:?}");
+    assert!(details[0].ends_with("rules are missing: grant +zrem"), "{details:?}");
+    redis.permit("sentinel", "-evalsha -eval").await;
+    let found = async || not_kept(&server, &lacking).await[0].contains("cannot be checked: grant +eval").then_some(());
+    eventually("it lacks both", found).await;
+
+    // Nothing is said of what only INFO shows.
+    redis.permit("sentinel", "+evalsha +eval +zrem -info").await;
+    let state = |name| if name == "permissions" { Broken } else { NotChecked };
+    let unread: Vec<_> = ALL[..13].iter().map(|&name| (name, state(name))).collect();
+    let details = not_kept(&server, &unread).await;
+    assert!(details[0].contains("INFO is not permitted") && details[9].ends_with("grant +info"), "{details:?}");
 }
 
 #[tokio::test]

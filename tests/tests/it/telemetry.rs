@@ -212,10 +212,10 @@ async fn each_change_of_an_operator_is_one_line_of_the_log() {
     let field = |at: usize, name: &str| lines[at][name].as_str().unwrap_or_default().to_owned();
     let calls: Vec<_> = (0..lines.len()).map(|at| field(at, "call")).collect();
     assert_eq!(calls, ["SetStock", "AdjustStock", "ConfigureSku", "ConfigureNamespace", "DeleteSku"]);
-    for at in 0..lines.len() {
+    for (at, line) in lines.iter().enumerate() {
         assert_eq!(field(at, "namespace"), "sale");
-        assert!(field(at, "caller").starts_with("127.0.0.1:"), "{}", lines[at]);
-        assert!(field(at, "user_agent").contains("tonic"), "{}", lines[at]);
+        assert!(field(at, "caller").starts_with("127.0.0.1:"), "{line}");
+        assert!(field(at, "user_agent").contains("tonic"), "{line}");
     }
     assert_eq!(
         (field(0, "sku"), field(0, "request_id"), field(0, "before")),

@@ -1,0 +1,63 @@
+//! One look at the store: whether it may be used, and what that look says of each promise. Reads the store, and gives it
+//! its id where it has none.
+
+use crate::{
+    config::Durability,
+    domain::Promise,
+    store::{
+        error::StoreError,
+        fitness::{self, Before, Found, Unfit},
+        identity::{Identity, STORE_IDENTITY},
+        pool::Pool,
+    },
+};
+
+/// The promises about a store that is not asked, because of this.
+pub(super) fn unasked(why: &str, durability: Durability) -> Vec<Promise> {
+    let mut promises = fitness::unseen(Err(why), "the store is not asked", durability);
+    promises.push(Promise::not_checked(STORE_IDENTITY, "the store is not asked"));
+    promises
+}
+
+/// One look. A connection that broke since the last one says nothing: then a new one is asked.
+pub(super) async fn probe(pool: &Pool, durability: Durability, identity: &Identity, before: &Before) -> Found {
+    let found = look(pool, durability, identity, before).await;
+    match found.verdict {
+        Err(Unfit::Away(StoreError::Unknown { .. })) => look(pool, durability, identity, before).await,
+        _ => found,
+    }
+}
+
+async fn look(pool: &Pool, durability: Durability, identity: &Identity, before: &Before) -> Found {
+    let mut connection = match pool.get().await {
+        Ok(connection) => connection,
+        Err(error) => {
+            let mut found = Found::away(error, durability);
+            found.promises.push(Promise::not_checked(STORE_IDENTITY, "the store does not answer"));
+            return found;
+        }
+    };
+    let mut found = fitness::check(&mut connection, durability, before).await;
+    let fit = match &found.verdict {
+        Ok(fit) => fit,
+        Err(_) => {
+            found
+                .promises
+                .push(Promise::not_checked(STORE_IDENTITY, "only where all else that the store must be is kept"));
+            return found;
+        }
+    };
+    let verified = identity.verify(&mut connection).await.map(drop);
+    found.promises.push(identity.promise(verified.as_ref().err()));
+    match verified {
+        Ok(()) => {
+            identity.set_run_id(&fit.run_id);
+            identity.set_version(&fit.version);
+        }
+        Err(error @ (StoreError::Foreign { .. } | StoreError::Corrupt { .. })) => {
+            found.verdict = Err(Unfit::Faults(vec![error.to_string()]));
+        }
+        Err(error) => found.verdict = Err(error.into()),
+    }
+    found
+}
