@@ -2,10 +2,10 @@
 
 use inventory_sentinel::reason::Advice;
 use inventory_sentinel_client::{
-    AdjustStockError, AuditError, Code, ConfigureNamespaceError, ConfigureSkuError, DeleteSkuError, ExtendError,
-    GetNamespaceError, GetReservationError, GetSkuError, GetStockError, ImportStockError, ListNamespacesError,
-    ListReservationsError, ListStockError, Reason, RollbackError, RpcError, SetProtectionError, SetStockError,
-    SettlePartitionError, WatchError, WatchStockError,
+    AdjustStockError, AuditError, Code, ConfigureNamespaceError, ConfigureSkuError, DeleteNamespaceError,
+    DeleteSkuError, ExtendError, GetNamespaceError, GetReservationError, GetSkuError, GetStockError, ImportStockError,
+    ListNamespacesError, ListReservationsError, ListStockError, Reason, RollbackError, RpcError, SetProtectionError,
+    SetStockError, SettlePartitionError, WatchError, WatchStockError,
 };
 
 use crate::{config::Settings, failure::Failure, table::shown};
@@ -33,7 +33,7 @@ macro_rules! refusals {
 }
 
 refusals! {
-    AdjustStockError, AuditError, ConfigureNamespaceError, ConfigureSkuError, DeleteSkuError, ExtendError,
+    AdjustStockError, AuditError, ConfigureNamespaceError, ConfigureSkuError, DeleteNamespaceError, DeleteSkuError, ExtendError,
     GetNamespaceError, GetReservationError, GetSkuError, GetStockError, ImportStockError, ListNamespacesError,
     ListReservationsError, ListStockError, RollbackError, SetProtectionError, SetStockError, SettlePartitionError,
     WatchError, WatchStockError,
@@ -162,6 +162,12 @@ fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
         Reason::SkuHasHolds => {
             "take the SKU out of the sale with `sku unprotect`, and wait until its holds have ended, or roll them back"
                 .to_owned()
+        }
+        Reason::NamespaceHasHolds => format!(
+            "stop the sales with `sentinelctl namespace pause {namespace}`, and wait until its holds have ended, or roll them back"
+        ),
+        Reason::TooManyNamespaces => {
+            "delete namespaces that are over with `sentinelctl namespace delete`, or raise --max-namespaces of the server".to_owned()
         }
         Reason::VersionMismatch => "look at what it is now, and decide again".to_owned(),
         Reason::SkuExists => "leave --if-absent out to set the units of a known SKU".to_owned(),

@@ -7,6 +7,7 @@ use inventory_sentinel_client::NamespaceChange;
 
 use super::{ChangeArgs, PAGE};
 use crate::{
+    confirm::ConfirmArgs,
     failure::Failure,
     refusal::Subject,
     session::{Session, identity},
@@ -30,6 +31,8 @@ pub(crate) enum NamespaceCommand {
     Pause(PauseArgs),
     /// Let the sales of a paused namespace go on; SKUs that are paused by themselves stay so.
     Resume(PauseArgs),
+    /// Delete a namespace with all that it has, for good. Refused while units are held.
+    Delete(DeleteArgs),
 }
 
 impl NamespaceCommand {
@@ -40,6 +43,7 @@ impl NamespaceCommand {
             NamespaceCommand::Show { name } => name.as_deref(),
             NamespaceCommand::Configure(args) => args.name.as_deref(),
             NamespaceCommand::Pause(args) | NamespaceCommand::Resume(args) => args.name.as_deref(),
+            NamespaceCommand::Delete(args) => args.name.as_deref(),
         }
     }
 }
@@ -92,6 +96,17 @@ pub(crate) struct PauseArgs {
     change: ChangeArgs,
 }
 
+/// `sentinelctl namespace delete`.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// The namespace; --namespace where it is left out.
+    name: Option<String>,
+    #[command(flatten)]
+    change: ChangeArgs,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
+}
+
 pub(crate) async fn run(session: &Session, command: NamespaceCommand) -> Result<bool, Failure> {
     match command {
         NamespaceCommand::List => list(session).await?,
@@ -103,6 +118,7 @@ pub(crate) async fn run(session: &Session, command: NamespaceCommand) -> Result<
         NamespaceCommand::Configure(args) => configure(session, args).await?,
         NamespaceCommand::Pause(args) => pause(session, &args, true).await?,
         NamespaceCommand::Resume(args) => pause(session, &args, false).await?,
+        NamespaceCommand::Delete(args) => delete(session, &args).await?,
     }
     Ok(true)
 }
@@ -184,4 +200,20 @@ async fn pause(session: &Session, args: &PauseArgs, is_paused: bool) -> Result<(
     let config = request.await.map_err(|error| session.refused(subject, &error))?;
     let view = NamespaceView::new(&session.settings.namespace, &config);
     Ok(session.output.details(&view, view.details())?)
+}
+
+/// A deletion that failed half-way goes on when it is repeated with its request id, which the failure prints.
+async fn delete(session: &Session, args: &DeleteArgs) -> Result<(), Failure> {
+    let DeleteArgs { change, confirm, .. } = args;
+    let namespace = &session.settings.namespace;
+    if change.named().is_none() {
+        // Read first, so that a name that is misspelt is no question.
+        session.admin().namespace_config().await.map_err(|error| session.unread(&error))?;
+    }
+    confirm.confirm(&format!("this deletes namespace {namespace} with all its SKUs, reservations and events"))?;
+    let request_id = identity(change.named());
+    let subject = Subject::default().change(&request_id);
+    let deletion = session.admin().request_id(request_id.as_str()).delete_namespace().await;
+    deletion.map_err(|error| session.refused(subject, &error))?;
+    Ok(session.output.row(&ListedNamespace { namespace_id: namespace.clone() })?)
 }

@@ -94,3 +94,23 @@ async fn a_pause_that_needs_a_newer_format_says_how_to_raise_it() {
     ctl(&server, &["namespace", "configure", "sale", "--format", "5"]).await.ends(0);
     assert_eq!(ctl(&server, &["sku", "pause", "ps5"]).await.ends(0).object()["rules"]["is_paused"], true);
 }
+
+#[tokio::test]
+async fn a_namespace_is_deleted_after_a_yes_and_not_while_units_are_held() {
+    let server = SentinelProcess::start().await;
+    let shop = server.shop("drop-7");
+    shop.supply("ps5", 10).await;
+    let held = shop.hold("ps5", 1).await.reservation_id;
+    let refused = ctl(&server, &["namespace", "delete", "drop-7"]).await.ends(77);
+    assert!(refused.err.contains("drop-7") && refused.err.contains("--yes"), "{refused:?}");
+    let holds = ctl(&server, &["namespace", "delete", "drop-7", "--yes"]).await.ends(65);
+    assert!(holds.err.contains("(NAMESPACE_HAS_HOLDS)") && holds.err.contains("namespace pause drop-7"), "{holds:?}");
+    shop.commit(&held).await.expect("the namespace goes on");
+    let delete = ["namespace", "delete", "drop-7", "--yes", "--request-id", "end-of-drop-7"];
+    let deleted = ctl(&server, &delete).await.ends(0).object();
+    assert_eq!(deleted, serde_json::json!({"namespace_id": "drop-7"}));
+    assert_eq!(ctl(&server, &delete).await.ends(0).object(), deleted, "a repeat is no other deletion");
+    assert_eq!(ctl(&server, &["namespace", "list"]).await.ends(0).out, "");
+    let unknown = ctl(&server, &["namespace", "delete", "drop-7", "--yes"]).await.ends(65);
+    assert!(unknown.err.contains("(NAMESPACE_NOT_FOUND)"), "{unknown:?}");
+}
