@@ -126,6 +126,11 @@ fn sentence(subject: Subject<'_>, rpc: &RpcError) -> String {
     }
 }
 
+/// Whether a pause was refused: the namespace has a format that knows none.
+fn is_of_pause(rpc: &RpcError) -> bool {
+    rpc.field_violations().iter().any(|violation| violation.field.ends_with(".is_paused"))
+}
+
 /// What to do next.
 fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
     let Settings { namespace, server, .. } = settings;
@@ -179,6 +184,9 @@ fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
             format!("extend by less, or raise max_life with `sentinelctl namespace configure {namespace}`")
         }
         Reason::PartitionsFixed => "leave --partitions out; another number needs another namespace".to_owned(),
+        Reason::InvalidConfig | Reason::InvalidRule if is_of_pause(rpc) => format!(
+            "raise the format with `sentinelctl namespace configure {namespace} --format 5`, once no older server uses this store"
+        ),
         Reason::StoreDenied => match rpc.metadata().get("missing") {
             Some(missing) => format!("grant {missing} to the Redis user of the service: docs/permissions.md"),
             None => "grant what `sentinelctl doctor` names: docs/permissions.md".to_owned(),

@@ -83,6 +83,19 @@ async fn a_namespace_is_paused_and_resumed_and_its_skus_stay_as_they_are() {
 }
 
 #[tokio::test]
+async fn a_pause_that_needs_a_newer_format_says_how_to_raise_it() {
+    let server = SentinelProcess::launch().flags("--format 4").start().await;
+    server.shop("sale").supply("ps5", 10).await;
+    for pause in [&["namespace", "pause"][..], &["sku", "pause", "ps5"]] {
+        let refused = ctl(&server, pause).await.ends(65);
+        let next = "next: raise the format with `sentinelctl namespace configure sale --format 5`";
+        assert!(refused.err.contains(next), "{refused:?}");
+    }
+    ctl(&server, &["namespace", "configure", "sale", "--format", "5"]).await.ends(0);
+    assert_eq!(ctl(&server, &["sku", "pause", "ps5"]).await.ends(0).object()["rules"]["is_paused"], true);
+}
+
+#[tokio::test]
 async fn a_namespace_is_deleted_after_a_yes_and_not_while_units_are_held() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("drop-7");
