@@ -83,7 +83,7 @@ impl Identities {
         let block: Id = block.into();
         match block[KIND] & 0xF0 {
             OPAQUE => None,
-            TEXT => text_in(block),
+            TEXT => Some(text_in(block)),
             _ => Some(Uuid::from_bytes(block).hyphenated().to_string()),
         }
     }
@@ -113,19 +113,19 @@ fn spread(bits: u128) -> Id {
     block
 }
 
-/// The text in a block; `None` where it has none that a request can have.
-fn text_in(mut block: Id) -> Option<String> {
+/// The text in a block, up to the first character that is none.
+fn text_in(mut block: Id) -> String {
     block[KIND] &= 0x0F;
     let bits = u128::from_be_bytes(block);
     let bits = (bits >> 80 << 76 | bits & ((1 << 76) - 1)) >> (124 - 7 * LONGEST_TEXT);
-    let characters = (0..LONGEST_TEXT).rev().map(|at| (bits >> (7 * at)) as u8 & 0x7F);
-    let text: String = characters.take_while(|byte| *byte != 0).map(char::from).collect();
-    (plain_block(&text)?[..] == {
-        let mut whole = block;
-        whole[KIND] |= TEXT;
-        whole
-    })
-    .then_some(text)
+    let mut text = String::with_capacity(LONGEST_TEXT);
+    for at in (0..LONGEST_TEXT).rev() {
+        match (bits >> (7 * at)) as u8 & 0x7F {
+            0 => break,
+            byte => text.push(char::from(byte)),
+        }
+    }
+    text
 }
 
 fn encrypted(seal: &Aes128, block: Id) -> Id {

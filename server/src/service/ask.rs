@@ -69,10 +69,10 @@ impl InLane {
         self,
         tell: impl FnOnce(&Namespace, Outcome, i64) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let first = hear(self.pending).await;
+        // The search is apart: what a call keeps while it waits stays small.
         let found = match self.others {
-            None => first,
-            Some(others) => newest(first, others).await,
+            None => hear(self.pending).await,
+            Some(others) => Box::pin(newest(self.pending, others)).await,
         };
         match found {
             Ok((outcome, sequence)) => tell(&self.namespace, outcome, sequence),
@@ -92,7 +92,7 @@ fn search_others(namespace: &Namespace, operation: &Operation, deadline: Instant
 
 /// The reservation that was made last among these answers. Where there is none, a refusal that leaves open whether there
 /// is one comes first.
-async fn newest(first: Result<(Outcome, i64), Failure>, others: Box<[Pending]>) -> Result<(Outcome, i64), Failure> {
+async fn newest(first: Pending, others: Box<[Pending]>) -> Result<(Outcome, i64), Failure> {
     let made = |found: &Result<(Outcome, i64), Failure>| match found {
         Ok((Outcome::Reservation { reservation, .. }, _)) => Some(reservation.created_at),
         _ => None,
@@ -100,7 +100,7 @@ async fn newest(first: Result<(Outcome, i64), Failure>, others: Box<[Pending]>) 
     let is_open = |found: &Result<(Outcome, i64), Failure>| {
         found.as_ref().is_err_and(|failure| failure.reason() != Reason::ReservationNotFound)
     };
-    let mut best = first;
+    let mut best = hear(first).await;
     for pending in others {
         let found = hear(pending).await;
         if made(&found) > made(&best) || made(&best).is_none() && is_open(&found) {
