@@ -94,7 +94,7 @@ end
 
 -- What the changes share that have an identity: the reservation must be pending, the identity new. `change(record, digest)`
 -- returns a code, and a detail unless it was applied. Since format 5 the identity of a change is its reservation together
--- with its request, and the reservation remembers it. Before, a record of its own did, which is still found.
+-- with its request, and the reservation remembers it. In an older format a separate record does, which is still found.
 local function change_once(group, change)
   local id, memo = group.ids[1], group.kind .. group.args
   local seen, record, digest = known[id], known[group.target], nil

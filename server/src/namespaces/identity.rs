@@ -134,7 +134,8 @@ fn encrypted(seal: &Aes128, block: Id) -> Id {
     block.into()
 }
 
-fn first_bytes(mac: Hmac<Sha256>, parts: &[&[u8]]) -> Id {
+/// The first bytes of the HMAC of these parts.
+pub(super) fn first_bytes(mac: Hmac<Sha256>, parts: &[&[u8]]) -> Id {
     let digest = parts.iter().fold(mac, |mac, part| mac.chain_update(part)).finalize().into_bytes();
     let mut id = Id::default();
     id.copy_from_slice(&digest[..16]);

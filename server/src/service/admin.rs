@@ -282,7 +282,7 @@ impl InventoryAdmin for Admin {
             let name = NamespaceName::parse(namespace_id)?;
             self.desk.admit()?;
             let config = in_time(deadline, self.desk.namespaces.config(&name)).await?;
-            let config = config.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
+            let config = config.ok_or_else(|| Failure::new(Reason::NamespaceNotFound).within(&name))?;
             let version = config.revision as i64;
             Ok(v1::GetNamespaceResponse { config: Some(settings::message(&config)), version })
         };
@@ -340,8 +340,7 @@ impl InventoryAdmin for Admin {
         let v1::AuditRequest { namespace_id } = request.into_inner();
         let handler = async {
             let name = NamespaceName::parse(namespace_id)?;
-            let namespace = self.desk.namespace(&name, deadline).await?;
-            let namespace = namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
+            let namespace = self.desk.namespace_known(&name, deadline).await?;
             let Ok(_permit) = self.audits.try_acquire() else {
                 return Err(Failure::new(Reason::Overloaded).because("another audit is under way"));
             };
@@ -387,7 +386,7 @@ impl Admin {
         if place.is_some_and(|at| namespace.epochs.first() == Some(&at.epoch)) {
             return Ok(());
         }
-        Err(Failure::new(Reason::NamespaceNotFound))
+        Err(Failure::new(Reason::NamespaceNotFound).within(&namespace.name))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Many SKUs in a call: ImportStock and SetProtection. Each row takes the ordinary way through its lane,
 //! a bounded number of them at once; no row waits for another's outcome.
 
-use std::{pin::Pin, sync::Arc};
+use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use inventory_sentinel::{Reason, reason::Advice, v1};
@@ -118,7 +118,7 @@ fn result(applied: Result<v1::ImportOutcome, Failure>) -> v1::ImportRowResult {
         Err(failure) => v1::ImportRowResult {
             outcome: v1::ImportOutcome::Failed.into(),
             reason: failure.reason().as_str().to_owned(),
-            message: failure.message().to_owned(),
+            message: failure.message(),
         },
     }
 }
@@ -147,8 +147,7 @@ pub(super) async fn protect(
         .enumerate()
         .map(|(i, sku)| Sku::parse(sku, &format!("skus[{i}]")))
         .collect::<Result<_, _>>()?;
-    let namespace = desk.namespace(&name, deadline).await?;
-    let namespace: Arc<Namespace> = namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
+    let namespace = desk.namespace_known(&name, deadline).await?;
     let change = RulesChange { is_protected, ..RulesChange::default() };
     let names: Vec<String> = skus.iter().map(|sku| sku.as_str().to_owned()).collect();
     let results: Vec<_> = stream::iter(skus)

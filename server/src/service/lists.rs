@@ -67,7 +67,7 @@ impl Admin {
         let v1::ListStockRequest { namespace_id, page_size, page_token } = request;
         let name = NamespaceName::parse(namespace_id)?;
         let size = page_size_of(page_size)?;
-        let namespace = self.known(&name, deadline).await?;
+        let namespace = self.desk.namespace_known(&name, deadline).await?;
         let tokens = Tokens::new(namespace.page_mac(), Kind::Stock, &[]);
         let range = Range { size, from: tokens.read(&page_token)? };
         let partitions = partitions(&namespace, None, &[0], range)?;
@@ -95,7 +95,7 @@ impl Admin {
         let size = page_size_of(page_size)?;
         let sku = (!sku.is_empty()).then(|| Sku::parse(sku, "sku")).transpose()?;
         let filter = Filter { sku, buyer: BuyerId::parse(buyer_id)?, states: listed_states(&states)? };
-        let namespace = self.known(&name, deadline).await?;
+        let namespace = self.desk.namespace_known(&name, deadline).await?;
         let tokens = Tokens::new(namespace.page_mac(), Kind::Reservations, &filter_bytes(&filter));
         let range = Range { size, from: tokens.read(&page_token)? };
         let partitions = partitions(&namespace, filter.sku.as_ref(), &GENERATIONS, range)?;
@@ -120,11 +120,6 @@ impl Admin {
         let id = self.promises.witnesses.identity().id().unwrap_or_default();
         let mac = Hmac::new_from_slice(id.as_bytes()).map_err(|_| bad_token())?;
         Ok(Tokens::new(mac, Kind::Namespaces, &[]))
-    }
-
-    async fn known(&self, name: &NamespaceName, deadline: Instant) -> Result<std::sync::Arc<Namespace>, Failure> {
-        let namespace = self.desk.namespace(name, deadline).await?;
-        namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound).within(name))
     }
 }
 

@@ -55,8 +55,7 @@ impl Admin {
         let name = NamespaceName::parse(namespace_id)?;
         let request_id = RequestId::parse(request_id)?;
         let figures = figures(skus)?;
-        let namespace = self.desk.namespace(&name, deadline).await?;
-        let namespace = namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))?;
+        let namespace = self.desk.namespace_known(&name, deadline).await?;
         let found = u16::try_from(partition).ok().and_then(|partition| Some((partition, namespace.lane(partition)?)));
         let (partition, lane) = found.ok_or_else(|| Invalid::new(Reason::InvalidPartition, "partition"))?;
         if let Some(i) = figures.iter().position(|figure| namespace.partition_of(&figure.sku) != partition) {

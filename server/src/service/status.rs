@@ -75,8 +75,12 @@ impl Failure {
         self.reason
     }
 
-    pub(crate) fn message(&self) -> &str {
-        &self.message
+    /// For people: the field, where one is malformed, and what is wrong.
+    pub(crate) fn message(&self) -> String {
+        match &self.field {
+            Some(field) => format!("{field}: {}", self.message),
+            None => self.message.clone(),
+        }
     }
 
     /// The pause after which repeating may help, if it may at all.
@@ -108,7 +112,7 @@ impl From<Invalid> for Failure {
         let Invalid { reason, field, detail } = invalid;
         let failure = Self::new(reason);
         let failure = if detail.is_empty() { failure } else { failure.because(&detail) };
-        Self { message: format!("{field}: {}", failure.message), field: Some(field), ..failure }
+        Self { field: Some(field), ..failure }
     }
 }
 
@@ -202,9 +206,7 @@ impl From<NotMade> for Failure {
     fn from(not_made: NotMade) -> Self {
         match not_made {
             NotMade::TooMany(most) => Self::new(Reason::TooManyNamespaces).with("limit", most),
-            NotMade::Unknown(name) => {
-                Self::new(Reason::NamespaceNotFound).because(name.as_str()).with("namespace", name.as_str())
-            }
+            NotMade::Unknown(name) => Self::new(Reason::NamespaceNotFound).within(&name),
             NotMade::Store(error) => error.into(),
         }
     }
@@ -337,12 +339,12 @@ impl From<AuditError> for Failure {
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         let retry_after = failure.retry_after();
+        let whole = failure.message();
         let Failure { reason, message, field, metadata } = failure;
         let mut details = ErrorDetails::new();
         details.set_error_info(reason.as_str(), DOMAIN, named(metadata));
         if let Some(field) = field {
-            let description = message.strip_prefix(&format!("{field}: ")).unwrap_or(&message);
-            details.add_bad_request_violation(field, description);
+            details.add_bad_request_violation(field, message);
         }
         let mut trailers = MetadataMap::new();
         if retry_after.is_some() {
@@ -351,7 +353,7 @@ impl From<Failure> for Status {
         if reason == Reason::Overloaded {
             trailers.insert(PUSHBACK, (RETRY_AFTER.as_millis() as u64).into());
         }
-        Status::with_error_details_and_metadata(reason.code(), message, details, trailers)
+        Status::with_error_details_and_metadata(reason.code(), whole, details, trailers)
     }
 }
 
@@ -359,11 +361,12 @@ impl From<Failure> for Status {
 impl From<Failure> for v1::Failure {
     fn from(failure: Failure) -> Self {
         let retry_after = failure.retry_after().map(super::convert::duration);
-        let Failure { reason, message, field, metadata } = failure;
+        let whole = failure.message();
+        let Failure { reason, field, metadata, .. } = failure;
         Self {
             code: reason.code().into(),
             reason: reason.as_str().to_owned(),
-            message,
+            message: whole,
             field: field.unwrap_or_default(),
             metadata: named(metadata),
             retry_after,

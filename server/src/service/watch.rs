@@ -108,8 +108,7 @@ pub(super) async fn protected(
 
 async fn known(desk: &Desk, namespace_id: String, deadline: Instant) -> Result<Arc<Namespace>, Failure> {
     let name = NamespaceName::parse(namespace_id)?;
-    let namespace = desk.namespace(&name, deadline).await?;
-    namespace.ok_or_else(|| Failure::new(Reason::NamespaceNotFound))
+    desk.namespace_known(&name, deadline).await
 }
 
 /// The start of a stream, until the caller's deadline at most.

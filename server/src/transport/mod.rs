@@ -8,7 +8,7 @@
 //!   strangers can make.
 //! - [`entry`][]: where a call comes in; [`rpc`][]: the bounds of each RPC.
 //! - [`observer`][]: calls that only watch.
-//! - [`refusals`][]: of calls that no service of ours refuses; [`packed`][]: messages that are compressed.
+//! - [`refusals`][]: of calls that do not reach a service; [`packed`][]: messages that are compressed.
 //! - [`requests`][], [`responses`][]: bodies on their way in and out; [`ledger`][]: what of them may wait.
 
 use std::{

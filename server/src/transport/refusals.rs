@@ -1,4 +1,4 @@
-//! Refusals that no service of ours has made: of calls that are no gRPC calls, and those of the gRPC library, which get a
+//! Refusals that come before the services: of calls that are no gRPC calls, and those of the gRPC library, which get a
 //! reason of the catalogue here. Touches the headers of a response only.
 
 use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
