@@ -1,6 +1,10 @@
 -- Limits per buyer: how many units of a SKU each buyer holds and has bought, counted only for SKUs
 -- that have a limit, and given back with the units. Runs where the batch touches such a SKU or a record
 -- that may have been counted. Reads BUYERS; write.lua writes what changed.
+--
+-- In format 5 a limit has the instant since which it counts: what was held or bought before does not count for it, and a count of
+-- another instant is none. So a limit that is lifted and set again starts from nothing, whatever is still stored
+-- (purge.lua drops that). In an older format all that was ever counted counts.
 
 counts, changed_counts = {}, {}
 
@@ -24,13 +28,30 @@ function counts_line(mask, i)
   return mask ~= 0 and bit.band(mask, bit.lshift(1, i - 1)) ~= 0
 end
 
+-- Which of the lines in the mask count still: of a reservation that was made at this instant.
+function still_counted(lines, mask, created)
+  if mask == 0 then return 0 end
+  for i = 1, lines.n do
+    if counts_line(mask, i) then
+      local stock = lines.stocks[i]
+      local has_ended = not stock or ctx.format >= FIRST_WITH_LIMIT_SINCE
+        and (not stock.rules or stock.rules[BUYER_LIMIT] == 0 or created < (stock.limit_since or 0))
+      if has_ended then mask = mask - 2 ^ (i - 1) end
+    end
+  end
+  return mask
+end
+
 -- Adds units of the lines in the mask to a buyer's counts, or takes them off.
 function count(lines, mask, buyer, amounts, sign)
   if mask == 0 then return end
   for i = 1, lines.n do
     if amounts[i] > 0 and counts_line(mask, i) then
       local field = count_field(lines.skus[i], buyer)
-      counts[field] = max(0, (counts[field] or 0) + sign * amounts[i])
+      local before = counts[field] or 0
+      local after = max(0, before + sign * amounts[i])
+      if (before > 0) ~= (after > 0) then stored_counts = stored_counts + sign end
+      counts[field] = after
       changed_counts[#changed_counts + 1] = field
     end
   end
@@ -51,6 +72,12 @@ function over_limit(lines, buyer, given_back)
       end
     end
   end
+end
+
+-- Since when the limit of a field's SKU counts.
+function since_of(field)
+  local stock = stocks[sub(field, 1, find(field, '\0', 1, true) - 1)]
+  return stock and stock.limit_since or 0
 end
 
 -- Every count that the batch can touch: of the buyers of new holds, and of records that are known.
@@ -80,5 +107,17 @@ for _, record in pairs(known) do
 end
 if #fields > 0 then
   local values = load_fields(BUYERS, fields)
-  for i = 1, #fields do counts[fields[i]] = tonumber(values[i] or 0) or fail('SENTINELCORRUPT the count of a buyer') end
+  for i = 1, #fields do
+    local value = values[i]
+    if value then
+      local since, units = 0, nil
+      if #value == COUNT_LENGTH then
+        since, units = unpack_bytes(COUNT_FORMAT, value)
+      else
+        units = tonumber(value) or fail('SENTINELCORRUPT the count of a buyer')
+      end
+      if since == since_of(fields[i]) then counts[fields[i]] = units end
+    end
+  end
+  if ctx.format >= FIRST_WITH_LIMIT_SINCE and (kinds.R or kinds.r) then stored_counts = call('HLEN', BUYERS) end
 end

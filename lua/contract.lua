@@ -13,7 +13,7 @@
 --   4 records:b  hash    the other generation of the same (partition.lua)
 --   5 deadlines  zset    packed ids -> deadline; may name reservations that are resolved already
 --   6 events     stream  one entry for each batch that changed something
---   7 buyers     hash    SKU NUL buyer -> units held and bought, of SKUs with a limit per buyer
+--   7 buyers     hash    SKU NUL buyer -> count (records.lua): units held and bought, of SKUs with a limit per buyer
 --
 -- ARGV, to open a partition:       'open', knowledge, config record, epoch. Reply: now, config, epoch, clock (as below)
 -- ARGV, to configure a namespace:  'configure', knowledge, revision that is replaced, config record

@@ -24,12 +24,13 @@ local function replaced_units(id, buyer)
   local extension = extension_of(record, lines)
   local amounts = held_amounts(lines, extension)
   local units, counted = {}, {}
+  local mask = extension.counted ~= 0 and still_counted(lines, extension.counted, unpack_bytes('>I6', record, 8)) or 0
   local withdraws = ctx.settled_at and is_old(record)
   for i = 1, lines.n do
     local stock = stocks[lines.skus[i]]
     -- Units of a hold that is older than a settlement do not return to the stock.
     units[lines.skus[i]] = withdraws and stock and stock[FLAGS] >= WITHDRAWS and 0 or amounts[i]
-    if its_buyer == buyer and extension.counted ~= 0 and counts_line(extension.counted, i) then
+    if mask ~= 0 and its_buyer == buyer and counts_line(mask, i) then
       counted[lines.skus[i]] = amounts[i]
     end
   end
@@ -61,7 +62,7 @@ function reserve_by_rule(group, head, shape, rest, deadline, earliest)
         rest = ctx.may_return and ctx.may_return(lines) and 'A' or 'S'
         available = availability(lines, units)
         code = rest
-      elseif ctx.record_count >= ctx.quota_records then
+      elseif ctx.record_count + (lines.limited and stored_counts or 0) >= ctx.quota_records then
         code = 'Q'
       else
         if lines.limited then code, detail = over_limit(lines, buyer, counted) end

@@ -24,6 +24,11 @@ if n > 0 then
         stock[EARLIEST] = 0 -- in the place of what unpack returns last
       else
         stock[EARLIEST] = 0
+        local has_since = flags >= HAS_LIMIT_SINCE
+        if has_since then
+          flags = flags - HAS_LIMIT_SINCE
+          stock[FLAGS] = flags
+        end
         if flags >= PAUSED then
           flags = flags - PAUSED
           stock.paused, stock[FLAGS] = true, flags
@@ -32,6 +37,10 @@ if n > 0 then
           stock.rules = { unpack_bytes('>I6I4I6I4I6I6', bytes, 32) }
           if stock.rules[BUYER_LIMIT] > 0 then ctx.any_limited = true end
           length = 63
+        end
+        if has_since and #bytes >= length + 6 then
+          stock.limit_since = unpack_bytes('>I6', bytes, length + 1)
+          length = length + 6
         end
         if flags % HAS_EARLIEST >= HAS_WITHDRAWN and #bytes >= length + 6 then
           stock.withdrawn = unpack_bytes('>I6', bytes, length + 1)
@@ -47,8 +56,19 @@ if n > 0 then
     end
   end
 end
+-- A limit that the batch sets counts from then on.
+local limits
+for g = 1, kinds.F and #groups or 0 do
+  local group = groups[g]
+  if group.kind == 'F' and #group.args > 34 and bit.band(byte(group.args), SETS_BUYER_LIMIT) > 0
+    and unpack_bytes('>I4', group.args, 13) > 0 then
+    limits, ctx.any_limited = limits or {}, true
+    limits[sub(group.args, 35)] = true
+  end
+end
 for _, lines in pairs(shapes) do
   for i = 1, lines.n do
+    if limits and limits[lines.skus[i]] then lines.limited = true end
     local stock = stocks[lines.skus[i]]
     lines.stocks[i] = stock
     if stock and stock.rules and stock.rules[BUYER_LIMIT] > 0 then lines.limited = true end

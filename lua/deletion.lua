@@ -39,7 +39,7 @@ if deleting then
     before = sub(before, -(MAX_DELETED - 1) * DELETED_LENGTH) -- of the newest
     local record = pack('>I6c40I6c16', epoch, term, sequence, request)
     call('HSET', META, 'deleted', char(DELETION_VERSION, #before / DELETED_LENGTH + 1) .. before .. record)
-    call('HDEL', META, 'deleting', 'closed_config', 'closed_state', 'terms', 'fence', 'doubted')
+    call('HDEL', META, 'deleting', 'closed_config', 'closed_state', 'terms', 'fence', 'doubted', 'purge')
     reply = 1
   else
     fail('SENTINELMALFORMED step')

@@ -153,7 +153,9 @@ function settle_extended(id, to, amounts, change)
     share[i] = share[i] + amounts[i]
     sold = sold + extension.sold[i]
   end
-  if to ~= 'C' and extension.counted ~= 0 then count(lines, extension.counted, buyer, amounts, -1) end
+  if to ~= 'C' and extension.counted ~= 0 then
+    count(lines, still_counted(lines, extension.counted, unpack_bytes('>I6', record, 8)), buyer, amounts, -1)
+  end
   local rest, total = held_amounts(lines, extension)
   local after = total > 0 and 'P' or sold > 0 and 'C' or to
   if after ~= 'P' then ctx.pending = ctx.pending - 1 end

@@ -43,6 +43,7 @@ else
     ctx.gated = bit.band(flags, GATED) > 0
     ctx.emptied = bit.band(flags, EMPTIED) > 0
     ctx.unreported = bit.band(flags, UNREPORTED) > 0
+    ctx.purging = bit.band(flags, PURGING) > 0
     if bit.band(flags, STEPPED) > 0 then
       is_stepped, day_correction, day_since, doubt, doubt_since = true, unpack_bytes(CLOCK_FORMAT, state, length + 1)
       length = length + CLOCK_LENGTH

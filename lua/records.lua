@@ -5,7 +5,7 @@
 --           (partition.lua), first sequence of the term I6, flags B, settled at I6, remembered requests of
 --           administrators I6, of them in the older generation I6                             = 117
 --           and where flag 8 is set: the replication id under which the term began, or ''
---           flags: 1 gated, 2 emptied, 4 a loss has no event yet, 8 see above
+--           flags: 1 gated, 2 emptied, 4 a loss has no event yet, 8 see above, 32 counts of buyers are being dropped (purge.lua)
 --           In format 2: version B (2) and the same up to the time of the settlement            = 105
 --           In format 1: epoch I6, sequence I6, mark I6, offset i8, generation B, next due I6, pending I6,
 --           older pending I6, older written I6                                                = 51
@@ -22,6 +22,7 @@
 --           2: ids are sealed), secret                                                = 51 (+ 1 or 2) + 32
 --   stock   available I6, held I6, sold I6, supplied I6, version I6, flags B                  = 31
 --           and where flag 2 is set: rules revision I6, rules                            = 31 + 32
+--           and where flag 64 is set, in format 5: the instant on the partition's clock since which the limit per buyer counts I6
 --           and where flag 4 is set: withdrawn I6; flag 8: units of old holds are withdrawn
 --           flag 32, in format 5: the sale is paused
 --           and where flag 16 is set, in format 4 and while units are held: earliest deadline I6, a lower bound of the
@@ -41,6 +42,8 @@
 --           was extended, or committed or rolled back in part, has its letters in upper case with 128 added, and at the
 --           end its changes: their number B, for each half a digest of its identity 8 and half a digest of what it is 8,
 --           and their number B once more
+--   count   of a buyer: in format 5 the instant since which the limit counts I6, units I6; in an older format, and so of a limit
+--           that was set in one, the units in decimal digits. A count of another instant than its SKU's is none
 --   memo    'M', at I6, kind, args: a remembered request that is no reservation; one of each generation is
 --           its weight (opening.lua)
 -- The state of a reservation is a letter: P pending, C committed, R rolled back, E expired. A record is
@@ -48,7 +51,7 @@
 -- of others.
 --
 -- The version of each kind: state, terms, fence, config and events (write.lua) begin with it; a stock record
--- has it in its flags, where bits 64 and above belong to newer versions; a reservation or remembered request has it in its
+-- has it in its flags, where bits 128 and above belong to newer versions; a reservation or remembered request has it in its
 -- letter, of which a newer version takes others; an entry of the deadline index has a length that is a multiple of 16. A script that meets a newer
 -- version refuses before it writes.
 

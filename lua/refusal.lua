@@ -56,7 +56,7 @@ end
 
 -- Not where an identity was heard of before, where something is to be given back first, or where another
 -- operation may change what there is.
-if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] and not clock_changed and not ctx.is_doubtful and not (history and history.changed) then
+if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] and not clock_changed and not ctx.is_doubtful and not purged and not (history and history.changed) then
   reply, reply_sequence = { '' }, ctx.sequence
   for g = 1, #groups do
     local group = groups[g]

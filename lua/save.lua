@@ -15,6 +15,7 @@ else
     clock = pack(CLOCK_FORMAT, day_correction, day_since, doubt, doubt_since)
     flags = flags + STEPPED
   end
+  if ctx.purging then flags = flags + PURGING end
   if is_other_run then flags = flags + OTHER_RUN end
   if ctx.format == 2 then
     bytes = pack(STATE_FORMAT_2, STATE_VERSION_2, state_epoch, state_term, ctx.sequence, ctx.now, clock_offset, generation,
@@ -28,6 +29,7 @@ else
 end
 local doubted = ctx.doubt_has_ended and '' or ctx.doubted
 if doubted then call('HSET', META, 'doubted', doubted) end
+if ctx.purge then call('HSET', META, 'purge', ctx.purge) end
 if history and history.changed then
   call('HSET', META, 'state', bytes, unpack(history_fields()))
 else

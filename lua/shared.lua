@@ -34,7 +34,7 @@ local STATE_FORMAT_2 = '>BI6c40I6I6i8BI6I6I6I6I6BI6'
 local STATE_LENGTH_2 = 105
 local STATE_FORMAT_1 = '>I6I6I6i8BI6I6I6I6' -- in a namespace of format 1
 local STATE_LENGTH_1 = 51
-local GATED, EMPTIED, UNREPORTED, OTHER_RUN, STEPPED = 1, 2, 4, 8, 16 -- flags of a state
+local GATED, EMPTIED, UNREPORTED, OTHER_RUN, STEPPED, PURGING = 1, 2, 4, 8, 16, 32 -- flags of a state
 local CLOCK_FORMAT = '>i8I6I6I6' -- behind the state, where its flag says so
 local CLOCK_LENGTH = 26
 local SHOWN_CLOCK_FORMAT = '>i8i8I6' -- in a reply: offset, correction, doubt
@@ -67,18 +67,23 @@ local HAS_EARLIEST = 16 -- the same; only in the record, never in a stock table
 local FIRST_WITH_EARLIEST = 4 -- the first format of a namespace whose stock records may have it
 local FIRST_WITH_PAUSE = 5 -- the first format in which a SKU or a namespace can be paused, and events have the rules
 local PAUSED = 32 -- the same; in the table it is `paused`
-local NEWEST_FLAGS = 63 -- a stock record with a greater number has a newer version
+local HAS_LIMIT_SINCE = 64 -- the same; in the table it is `limit_since`
+local FIRST_WITH_LIMIT_SINCE = 5 -- the first format in which the counts of buyers end with the limit
+local COUNT_FORMAT, COUNT_LENGTH = '>I6I6', 12 -- of a buyer's count: limit since, units
+local NEWEST_FLAGS = 127 -- a stock record with a greater number has a newer version
 local WEIGHT_FIELD, WEIGHT_LENGTH = 'weight', 1024 -- of each generation (opening.lua)
 
 -- Where the counters stand in a stock table, and the rules in a table of rules. EARLIEST (ms): no pending hold of the SKU has an
 -- earlier deadline. 0: not known. It says nothing where no unit is held.
 local AVAILABLE, HELD, SOLD, SUPPLIED, VERSION, FLAGS, EARLIEST = 1, 2, 3, 4, 5, 6, 7
+local SETS_BUYER_LIMIT = 8 -- bit of the rules to set
 local REVISION, MOST_UNITS, LONGEST_TTL, BUYER_LIMIT, OPENS, CLOSES = 1, 2, 3, 4, 5, 6
 
 -- What functions use of the partition and of this call. Made with all its fields, since Redis makes a table that grows a
 -- second time. Rare, and so not among them: is_doubtful (whether a hold may be due by the clock), closes (closing.lua), may_return_to and may_return (returning.lua), doubted, doubt_lag, doubt_has_ended (clock.lua), half_done (stream_end.lua), gated and emptied (whether the partition has lost changes and takes and adds no
 -- units, or goes on), unreported (a loss has no event yet), settled_at (ms: holds that were made before are older than the
--- last settlement), has_terms (the state is not that of format 1), missing (the answer where a reservation may be lost), fence and verdicts (of the reply).
+-- last settlement), purging (counts of buyers whose limit has ended are dropped step by step), purge (what META shall have of that, purge.lua), purge_at
+-- (ms: when the next step is), has_terms (the state is not that of format 1), missing (the answer where a reservation may be lost), fence and verdicts (of the reply).
 local ctx = {
   format = 0, -- of the namespace
   paused = false, -- whether the namespace is
@@ -143,6 +148,8 @@ local reply, reply_sequence -- and the sequence before the first group
 local changed_stock = {}  -- SKU -> true
 local new_records = {}    -- id, record, ... of all that is new or changed, in order, possibly twice
 local changed_counts      -- fields of BUYERS, in order, possibly twice
+local stored_counts = 0   -- how many fields BUYERS has, and with those that this batch adds and drops
+local purged              -- fields of BUYERS whose limit has ended; nil where none is looked for
 local run_list = {}       -- the runs of events, in order
 local new_deadlines = {}  -- deadline -> packed ids that the index shall have there, in pieces
 
@@ -155,7 +162,7 @@ local run_of, enter, move, advance, put, watch_deadline -- ledger.lua
 local settle_stretch, settle -- settling.lua
 local is_old, release_old -- withdrawal.lua
 local shape_of, digest_of, extension_of, held_amounts, hold_extended, buy, settle_extended, extend_deadline -- extended.lua
-local limited_lines, counts_line, count, over_limit -- buyers.lua
+local limited_lines, counts_line, still_counted, since_of, count, over_limit -- buyers.lua
 local availability, refusal_of -- refusal.lua
 local is_same -- same.lua
 local reserve_by_rule -- counted.lua

@@ -103,10 +103,15 @@ function apply.F(group)
   local protected, paused = stock[FLAGS] % 2, stock.paused
   if mask % 2 == 1 then protected = flags % 2 end
   if mask >= SETS_PAUSE then paused = flags >= PAUSED or nil end
+  -- A limit begins or ends. The clock decides what counts for it, so it must be certain.
+  local limit_before = stock.rules and stock.rules[BUYER_LIMIT] or 0
+  local is_other_limit = (limit_before > 0) ~= (rules[BUYER_LIMIT] > 0) and ctx.format >= FIRST_WITH_LIMIT_SINCE
+  if is_other_limit and doubt > 0 then return answer('A') end
   if paused and ctx.format < FIRST_WITH_PAUSE then fail('SENTINELMALFORMED pause') end
   remember(group.ids[1], 'F' .. args)
   if not differs and protected == stock[FLAGS] % 2 and paused == stock.paused then return answer('k', stock) end
   rules[REVISION], stock.paused = current + 1, paused
+  if is_other_limit then start_limit(sku, rules[BUYER_LIMIT] > 0) end
   configure(sku, protected + RULED, rules)
   return answer('K', stock)
 end
@@ -123,6 +128,7 @@ function apply.D(group)
   remember(group.ids[1], 'D' .. group.args)
   if not stock then return answer('k') end
   local last = answer('K', stock)
+  if stock.rules and stock.rules[BUYER_LIMIT] > 0 and ctx.format >= FIRST_WITH_LIMIT_SINCE then purge_counts() end
   delete(group.args)
   return last
 end

@@ -7,10 +7,12 @@ function stock_bytes(stock)
     return pack('>I6I6I6I6I6BI6', stock[1], stock[2], stock[3], stock[4], stock[5], stock[6] + HAS_EARLIEST, earliest)
   end
   local flags = stock[6] + (has_earliest and HAS_EARLIEST or 0) + (stock.paused and PAUSED or 0)
+    + (stock.limit_since and HAS_LIMIT_SINCE or 0)
   local bytes = pack('>I6I6I6I6I6B', stock[1], stock[2], stock[3], stock[4], stock[5], flags)
   if rules then
     bytes = bytes .. pack('>I6I4I6I4I6I6', rules[1], rules[2], rules[3], rules[4], rules[5], rules[6])
   end
+  if stock.limit_since then bytes = bytes .. pack('>I6', stock.limit_since) end
   if stock.withdrawn then bytes = bytes .. pack('>I6', stock.withdrawn) end
   if has_earliest then bytes = bytes .. pack('>I6', earliest) end
   return bytes

@@ -46,6 +46,22 @@ local function configure(sku, flags, rules)
   enter(run_of('F', '-', NO_DEADLINE, false, values .. sku, ''), NO_ORIGIN, 1)
 end
 
+-- Counts of buyers have lost their limit: they are dropped in steps (purge.lua), from the first field on.
+local function purge_counts()
+  ctx.purging, ctx.purge, ctx.purge_at = true, '', ctx.now
+end
+
+-- Another limit per buyer counts from now on, or none does. Holds and counts that were made before this instant do not count.
+local function start_limit(sku, is_set)
+  ctx.now = ctx.now + 1
+  ctx.now_bytes = pack('>I6', ctx.now)
+  stocks[sku].limit_since = is_set and ctx.now or nil
+  purge_counts()
+  for field in pairs(counts or {}) do
+    if sub(field, 1, #sku + 1) == sku .. '\0' then counts[field] = 0 end
+  end
+end
+
 -- The counters of a SKU after a settlement, with the flags that say what becomes of its old holds.
 local function set_settled(sku, available, flags)
   local stock = stocks[sku]

@@ -18,4 +18,8 @@ local name = replid
 if is_used(name) then name = redis.sha1hex(name .. ctx.now_bytes .. pack('>I6', ctx.first_sequence)) end
 history.terms[#history.terms + 1] = { name, base_sequence + 1 }
 if #history.terms > MAX_TERMS then table.remove(history.terms, 1) end
+-- Where a purge has stopped is known only to the process that was here before.
+if base_sequence > 0 and ctx.format >= FIRST_WITH_LIMIT_SINCE then
+  ctx.purging, ctx.purge, ctx.purge_at = true, '', ctx.now
+end
 state_term, term_first, state_run, history.changed = name, base_sequence + 1, replid, true

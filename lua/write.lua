@@ -33,7 +33,7 @@ if next(in_older) ~= nil then
 end
 -- Whether the older generation goes, and the current one becomes the older.
 local goes = older_pending == 0 and ctx.now >= older_written + retention and ctx.record_count + admin_records > 0
-if moved or spent[1] or new_records[1] or clock_changed or history and history.changed or goes and not groups[1] then
+if moved or spent[1] or new_records[1] or purged or clock_changed or history and history.changed or goes and not groups[1] then
   -- A key that was perhaps not read: a wrong type shows now.
   if next(new_deadlines) ~= nil then call('ZCARD', DEADLINES) end
 
@@ -92,7 +92,8 @@ if moved or spent[1] or new_records[1] or clock_changed or history and history.c
         local field = changed_counts[i]
         if counts[field] > 0 then
           count_values[#count_values + 1] = field
-          count_values[#count_values + 1] = string.format('%.0f', counts[field])
+          count_values[#count_values + 1] = ctx.format >= FIRST_WITH_LIMIT_SINCE
+            and pack(COUNT_FORMAT, since_of(field), counts[field]) or string.format('%.0f', counts[field])
         else
           gone_counts[#gone_counts + 1] = field
         end
@@ -104,13 +105,17 @@ if moved or spent[1] or new_records[1] or clock_changed or history and history.c
   local denied = not may_send('HSET', META) and 'HSET'
     or next(new_deadlines) ~= nil and not may_send('ZADD', DEADLINES) and 'ZADD'
     or spent[1] and not may_send('ZREM', DEADLINES) and 'ZREM'
-    or (gone_skus[1] or gone_counts and gone_counts[1]) and not may_send('HDEL', STOCK) and 'HDEL'
+    or (gone_skus[1] or gone_counts and gone_counts[1] or purged and purged[1]) and not may_send('HDEL', STOCK) and 'HDEL'
     or goes and not may_send('UNLINK', ctx.older) and 'UNLINK'
   if denied then fail('SENTINELDENIED ' .. denied) end
 
   if event then
     local oldest = string.format('%.0f', max(0, ctx.sequence - events_kept))
     call('XADD', EVENTS, 'MINID', '~', oldest, string.format('%.0f-0', ctx.sequence), 'b', event)
+  end
+  -- Before the counts that are new: their fields may have had one of an earlier limit.
+  if purged then call_with('HDEL', BUYERS, purged) end
+  if event then
     call_with('HSET', ctx.current, records)
     call_with('HSET', ctx.older, older_records)
     call_with('HSET', STOCK, stock_values)

@@ -83,7 +83,7 @@ impl RulesChange {
     }
 
     /// Most units that one buyer may hold and have bought, 1 to 1,000,000. Counted from the moment that
-    /// a limit is set.
+    /// a limit is set until it is lifted.
     pub fn buyer_limit(mut self, units: impl Into<Option<i32>>) -> Self {
         self.buyer_limit = Some(units.into());
         self

@@ -42,6 +42,7 @@ const BODY: &str = concat!(
     block!("batch.lua"),
     block_if!("groups[1] and ctx.next_due ~= 0 and ctx.next_due <= ctx.now", "counters.lua"),
     block!("expiry.lua"),
+    block_if!("ctx.purging", "purge.lua", "counters.lua", "purged.lua"),
     block!("counters.lua"),
     block_if!("kinds.I or kinds.O", "terms.lua", "stream_end.lua", "withdrawal.lua"),
     block_if!("ctx.half_done", "half_done.lua"),

@@ -32,6 +32,10 @@ impl Model {
         let is_protected = change.is_protected.unwrap_or(was_protected);
         let (rules, version) = (self.rules_of(sku), self.rules_version(sku));
         let next = merged(&rules, change);
+        let has_limit = |rules: &SkuRules| rules.buyer_limit.is_some_and(|limit| limit > 0);
+        if has_limit(&next) != has_limit(&rules) {
+            self.forget_counts(sku);
+        }
         if next != rules || is_protected != was_protected {
             self.rules.insert(sku.into(), (next, version + 1));
             if let Some(counters) = self.stock.get_mut(sku) {
@@ -52,11 +56,22 @@ impl Model {
     pub(super) fn delete(&mut self, sku: &str) -> Answer {
         let last = self.stock.remove(sku);
         if last.is_some() {
+            self.forget_counts(sku);
             self.rules.remove(sku);
             self.changed(sku);
             self.versions.remove(sku);
         }
         Answer::Deleted(last, false)
+    }
+
+    /// A limit per buyer begins or ends: what buyers have now counts for none that comes later.
+    fn forget_counts(&mut self, sku: &str) {
+        self.counts.retain(|(of, _), _| of != sku);
+        for (id, counted) in &mut self.counted {
+            for (line, counted) in self.reservations[id].lines.iter().zip(counted) {
+                *counted &= line.sku != sku;
+            }
+        }
     }
 
     pub(super) fn rules_of(&self, sku: &str) -> SkuRules {

@@ -2,6 +2,7 @@
 
 mod admin_identity;
 mod batch;
+mod buyers;
 mod client;
 mod clock;
 mod crash;

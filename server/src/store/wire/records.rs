@@ -11,6 +11,8 @@ const HAS_WITHDRAWN: u8 = 4;
 const HAS_EARLIEST: u8 = 16;
 /// The sale of the SKU is paused.
 pub(super) const PAUSED: u8 = 32;
+/// The record says since when the limit per buyer counts.
+const HAS_LIMIT_SINCE: u8 = 64;
 
 /// The counters and the rules in a stock record.
 pub(crate) fn stock_from(record: &[u8]) -> Option<Stock> {
@@ -47,6 +49,9 @@ pub(super) fn next_stock(bytes: &mut Bytes<'_>) -> Option<Stock> {
     stock.is_paused = flags & PAUSED != 0;
     if flags & RULED != 0 {
         stock.rules = next_rules(bytes)?;
+    }
+    if flags & HAS_LIMIT_SINCE != 0 {
+        let _limit_since = bytes.u48()?;
     }
     if flags & HAS_WITHDRAWN != 0 {
         stock.withdrawn = bytes.u48()?;
