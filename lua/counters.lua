@@ -16,7 +16,7 @@ if n > 0 then
       if #bytes < 31 then fail('SENTINELCORRUPT stock record') end
       -- Of the usual record of a SKU with holds the bound comes with the counters.
       local stock = { unpack_bytes(#bytes == 37 and '>I6I6I6I6I6BI6' or '>I6I6I6I6I6B', bytes) }
-      local flags, length = stock[FLAGS], 31
+      local flags, length, has_since = stock[FLAGS], 31, false
       if flags > NEWEST_FLAGS then fail('SENTINELNEWER stock record') end
       if #bytes == 37 and (flags == HAS_EARLIEST or flags == HAS_EARLIEST + PROTECTED) then
         stock[FLAGS], length = flags - HAS_EARLIEST, 37
@@ -24,7 +24,7 @@ if n > 0 then
         stock[EARLIEST] = 0 -- in the place of what unpack returns last
       else
         stock[EARLIEST] = 0
-        local has_since = flags >= HAS_LIMIT_SINCE
+        has_since = flags >= HAS_LIMIT_SINCE
         if has_since then
           flags = flags - HAS_LIMIT_SINCE
           stock[FLAGS] = flags
@@ -51,7 +51,7 @@ if n > 0 then
           length = length + 6
         end
       end
-      if #bytes ~= length or (flags % 4 >= RULED) ~= (stock.rules ~= nil) then fail('SENTINELCORRUPT stock record') end
+      if #bytes ~= length or (flags % 4 >= RULED) ~= (stock.rules ~= nil) or has_since and not stock.limit_since then fail('SENTINELCORRUPT stock record') end
       stocks[skus[i]] = stock
     end
   end

@@ -104,6 +104,7 @@ local ctx = {
   any_limited = false, -- whether a SKU of the batch has a limit per buyer
   any_extended = false, -- whether a record of the batch is extended, or can become so
   any_counted = false, -- whether the batch can change how many units a buyer has
+  moves_records = false, -- whether the batch may move units of reservations that exist already
 }
 -- The rest of the partition's state and of its config (partition.lua, records.lua), which no function needs.
 local known_config         -- of the caller, where it is newer than what is here
@@ -154,10 +155,12 @@ local run_list = {}       -- the runs of events, in order
 local new_deadlines = {}  -- deadline -> packed ids that the index shall have there, in pieces
 
 -- The functions that more than one file calls, by the file that makes them.
-local fail, is_pending, state_of, changes_length, deadline_of, buyer_and_shape, lines_from -- records.lua
+local fail, lines_from -- records.lua
+local is_pending, state_of, changes_length, deadline_of, buyer_and_shape -- fields.lua
 local stock_bytes -- stock_bytes.lua
 local history_fields, settle_up_to -- terms.lua
-local load_fields, look_up, look_up_named, lines_of, buyers_of, touch -- batch.lua
+local load_fields, lines_of, buyers_of -- batch.lua
+local touch, look_up, look_up_named -- lookup.lua
 local run_of, enter, move, advance, put, watch_deadline -- ledger.lua
 local settle_stretch, settle -- settling.lua
 local is_old, release_old -- withdrawal.lua

@@ -1,5 +1,5 @@
 -- Begins a new term with the first change of this call. Runs behind terms.lua where the replication id of the store is
--- another one than that under which the last term began. Works on loaded tables; no redis.call.
+-- another one than that under which the last term began. Works on loaded tables; reads the number of BUYERS.
 
 local MAX_TERMS = 64 -- terms that are kept
 
@@ -19,7 +19,7 @@ if is_used(name) then name = redis.sha1hex(name .. ctx.now_bytes .. pack('>I6', 
 history.terms[#history.terms + 1] = { name, base_sequence + 1 }
 if #history.terms > MAX_TERMS then table.remove(history.terms, 1) end
 -- Where a purge has stopped is known only to the process that was here before.
-if base_sequence > 0 and ctx.format >= FIRST_WITH_LIMIT_SINCE then
+if base_sequence > 0 and ctx.format >= FIRST_WITH_LIMIT_SINCE and call('HLEN', BUYERS) > 0 then
   ctx.purging, ctx.purge, ctx.purge_at = true, '', ctx.now
 end
 state_term, term_first, state_run, history.changed = name, base_sequence + 1, replid, true

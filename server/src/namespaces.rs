@@ -20,7 +20,7 @@ mod searches;
 mod settings;
 
 pub(crate) use self::{deletion::Undeleted, searches::Lookups, settings::Defaults};
-use self::{identity::Identities, searches::Searches};
+use self::{deletion::UnendedDeletions, identity::Identities, searches::Searches};
 
 use crate::{
     config::{Config, CreateNamespaces},
@@ -292,6 +292,7 @@ pub(crate) struct Namespaces {
     witnesses: Arc<Witnesses>,
     open: RwLock<HashMap<NamespaceName, Arc<Namespace>>>,
     searches: Mutex<Searches>,
+    unended_deletions: UnendedDeletions,
     /// Bounds how many namespaces open at the same time.
     openings: Arc<Semaphore>,
 }
@@ -316,6 +317,7 @@ impl Namespaces {
             witnesses,
             open: RwLock::default(),
             searches: Mutex::default(),
+            unended_deletions: UnendedDeletions::default(),
             openings: Arc::new(Semaphore::new(OPENINGS_AT_ONCE)),
         }
     }
@@ -364,7 +366,9 @@ impl Namespaces {
 
     /// Enters a namespace that is about to be made in the list of all.
     async fn admit_new(&self, name: &NamespaceName) -> Result<(), NotMade> {
-        if matches!(self.store.find(name).await?.presence, Presence::Deleting { .. }) {
+        let found = self.store.find(name).await?;
+        self.unended_deletions.note(name, &found.presence);
+        if matches!(found.presence, Presence::Deleting { .. }) {
             return Err(being_deleted().into());
         }
         let most = self.new.most;

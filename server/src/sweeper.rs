@@ -1,6 +1,6 @@
 //! The sweeper: gives back what is due in partitions that nobody calls, so that a hold ends at its deadline with and
-//! without traffic. Opens the namespaces that other servers have made, and those that were closed. Uses the namespaces,
-//! their lanes, and the store for the list of names.
+//! without traffic. Opens the namespaces that other servers have made, and those that were closed. Ends the
+//! deletions that their callers have left. Uses the namespaces, their lanes, and the store for the list of names.
 //!
 //! Sweeps run side by side, each within a time limit, so that a partition that is slow, stuck or broken holds no other
 //! one up.
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::{ClockOffsets, NamespaceName, Operation},
     lane::{Lane, LaneError},
-    namespaces::{Namespace, Namespaces},
+    namespaces::{Namespace, Namespaces, Undeleted},
     store::{Store, error::StoreError, identity::Identity},
     telemetry::metrics::Metrics,
 };
@@ -114,7 +114,8 @@ pub(crate) async fn run(
         if !is_looking_around && Instant::now() >= look_around_at {
             is_looking_around = true;
             let (namespaces, store) = (Arc::clone(&sweeper.namespaces), Arc::clone(&sweeper.store));
-            sweeper.work.running.push(Box::pin(look_around(namespaces, store)));
+            let metrics = Arc::clone(&sweeper.metrics);
+            sweeper.work.running.push(Box::pin(look_around(namespaces, store, metrics)));
         }
         sweeper.start();
     }
@@ -439,6 +440,37 @@ async fn open(namespaces: Arc<Namespaces>, name: NamespaceName) -> Done {
     Done::Opened(name, result)
 }
 
+/// Ends a deletion that its caller has left, or gives it up where something is held. What fails is tried again later.
+async fn resume_deletion(namespaces: &Namespaces, name: &NamespaceName, metrics: &Metrics) {
+    let result = timeout(OPEN_LIMIT, namespaces.resume_deletion(name)).await;
+    let name = name.as_str();
+    match result {
+        Ok(Ok(false)) => return,
+        Ok(Ok(true)) => tracing::warn!(namespace = name, "a deletion was left by its caller, and was ended"),
+        Ok(Err(Undeleted::HasHolds { held, .. })) => {
+            tracing::warn!(
+                namespace = name,
+                held,
+                "a deletion was left by its caller, and was given up: units are held"
+            );
+        }
+        Ok(Err(Undeleted::Refused(refusal))) => {
+            tracing::warn!(namespace = name, ?refusal, "a deletion was left by its caller, and was given up");
+        }
+        Ok(Err(error)) => {
+            metrics.inc_sweep_failure();
+            tracing::warn!(namespace = name, ?error, "a deletion was left by its caller, and can't be ended now");
+            return;
+        }
+        Err(_) => {
+            metrics.inc_sweep_failure();
+            tracing::warn!(namespace = name, "a deletion was left by its caller, and did not end in time");
+            return;
+        }
+    }
+    metrics.inc_resumed_deletion();
+}
+
 /// Looks whether these partitions are there. Gives them back where one is gone: their sweeps close the lane of that one.
 async fn check(store: Arc<Store>, places: Vec<Place>) -> Done {
     let keys: Vec<_> = places.iter().map(|place| place.namespace.keys(place.partition)).collect();
@@ -448,8 +480,8 @@ async fn check(store: Arc<Store>, places: Vec<Place>) -> Done {
 }
 
 /// Opens the namespaces that other servers have made, and those that this server knows, and goes on past each that
-/// can't be opened.
-async fn look_around(namespaces: Arc<Namespaces>, store: Arc<Store>) -> Done {
+/// can't be opened. Then ends the deletions that were left.
+async fn look_around(namespaces: Arc<Namespaces>, store: Arc<Store>, metrics: Arc<Metrics>) -> Done {
     let mut found = LookedAround { is_whole: true, failed: Vec::new(), bad: BTreeSet::new() };
     let mut names = namespaces.known();
     let mut cursor = Some(0);
@@ -473,6 +505,9 @@ async fn look_around(namespaces: Arc<Namespaces>, store: Arc<Store>) -> Done {
         names = page.names;
         cursor = (page.next != 0).then_some(page.next);
         found.bad.extend(page.bad);
+    }
+    for name in namespaces.abandoned_deletions() {
+        resume_deletion(&namespaces, &name, &metrics).await;
     }
     // A name can be known here, and stand in the list more than once.
     let mut seen = HashSet::new();

@@ -5,8 +5,9 @@
 //! then on every partition is closed and holds nothing.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -33,6 +34,47 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// Shortest and longest pause of a call that another one has overtaken, in milliseconds: two that go on at the same moment would
 /// overtake each other again.
 const OVERTAKEN_PAUSE: (u64, u64) = (20, 300);
+
+/// A deletion that has not ended for so long is resumed by a server that meets it: its caller may be gone. That the caller
+/// still works on it does no harm.
+const ABANDONED: Duration = Duration::from_secs(15);
+
+/// The deletions that this server has met and that have not ended as far as it knows, since when. Bounded by the namespaces
+/// of the store.
+#[derive(Default)]
+pub(super) struct UnendedDeletions(Mutex<HashMap<NamespaceName, Instant>>);
+
+impl UnendedDeletions {
+    /// Notes whether a namespace is being deleted.
+    pub(super) fn note(&self, name: &NamespaceName, presence: &Presence) {
+        let mut since = self.since();
+        match presence {
+            Presence::Deleting { .. } if since.contains_key(name) => {}
+            Presence::Deleting { .. } => {
+                since.insert(name.clone(), Instant::now());
+            }
+            Presence::Live(_) | Presence::Absent => {
+                since.remove(name);
+            }
+        }
+    }
+
+    /// Those that nobody seems to work on any more. Each is named again only after as long.
+    fn take_abandoned(&self) -> Vec<NamespaceName> {
+        let (mut since, now) = (self.since(), Instant::now());
+        let abandoned = since.iter_mut().filter(|(_, since)| now.duration_since(**since) >= ABANDONED);
+        abandoned
+            .map(|(name, since)| {
+                *since = now;
+                name.clone()
+            })
+            .collect()
+    }
+
+    fn since(&self) -> MutexGuard<'_, HashMap<NamespaceName, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Why a namespace was not deleted.
 #[derive(Debug)]
@@ -157,30 +199,26 @@ impl Namespaces {
                 (namespace.config.clone(), deletion.memo)
             }
         };
-        in_doubt.store(true, Ordering::Relaxed);
         let deletion = Deletion { namespaces: self, name, request, token, memo };
-        let partitions = config.partitions;
-        for partition in 0..partitions {
-            match deletion.close(partition, false).await {
-                Ok(Closing::Closed | Closing::Absent) => {}
-                Ok(Closing::HasHolds(held)) => {
-                    deletion.give_up(partitions).await?;
-                    in_doubt.store(false, Ordering::Relaxed);
-                    return Err(Undeleted::HasHolds { partition, held });
-                }
-                Err(Undeleted::Refused(refusal)) => {
-                    deletion.give_up(partitions).await?;
-                    in_doubt.store(false, Ordering::Relaxed);
-                    return Err(Undeleted::Refused(refusal));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        deletion.finish(partitions).await?;
-        tracing::info!(namespace = name.as_str(), partitions, "a namespace was deleted");
-        let found = self.store.find(name).await?;
-        self.forget_deleted(name, &found).await?;
+        deletion.complete(config.partitions, in_doubt).await?;
         Ok(false)
+    }
+
+    /// Deletions whose callers seem to be gone.
+    pub(crate) fn abandoned_deletions(&self) -> Vec<NamespaceName> {
+        self.unended_deletions.take_abandoned()
+    }
+
+    /// Ends a deletion that was begun by a call which is gone: as the call would have, and for the request of that call. Says
+    /// whether there was one.
+    pub(crate) async fn resume_deletion(&self, name: &NamespaceName) -> Result<bool, Undeleted> {
+        let found = self.store.find(name).await?;
+        self.unended_deletions.note(name, &found.presence);
+        let Presence::Deleting { config, deleting } = found.presence else { return Ok(false) };
+        let request = deleting.request;
+        let deletion = Deletion { namespaces: self, name, request, token: new_identity(), memo: request };
+        deletion.complete(config.partitions, &AtomicBool::new(false)).await?;
+        Ok(true)
     }
 
     /// Forgets a namespace that this server knows, if it was deleted: it is not lost. What is remembered of it is that it was
@@ -273,6 +311,29 @@ impl Deletion<'_> {
             Some(OperationResult::Answered(answer)) => Some(answer.outcome),
             Some(OperationResult::Again(_)) | None => None,
         })
+    }
+
+    /// All steps, from wherever the deletion is. `in_doubt` is true while it is neither ended nor given up.
+    async fn complete(&self, partitions: u16, in_doubt: &AtomicBool) -> Result<(), Undeleted> {
+        in_doubt.store(true, Ordering::Relaxed);
+        for partition in 0..partitions {
+            let why = match self.close(partition, false).await {
+                Ok(Closing::Closed | Closing::Absent) => continue,
+                Ok(Closing::HasHolds(held)) => Undeleted::HasHolds { partition, held },
+                Err(Undeleted::Refused(refusal)) => Undeleted::Refused(refusal),
+                Err(error) => return Err(error),
+            };
+            self.give_up(partitions).await?;
+            in_doubt.store(false, Ordering::Relaxed);
+            return Err(why);
+        }
+        self.finish(partitions).await?;
+        tracing::info!(namespace = self.name.as_str(), partitions, "a namespace was deleted");
+        let Namespaces { store, unended_deletions, .. } = self.namespaces;
+        let found = store.find(self.name).await?;
+        unended_deletions.note(self.name, &found.presence);
+        self.namespaces.forget_deleted(self.name, &found).await?;
+        Ok(())
     }
 
     /// Opens the partitions again, the first one last: while it is closed there is no namespace.

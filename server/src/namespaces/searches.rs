@@ -240,6 +240,7 @@ impl Namespaces {
 
     /// Opens a namespace that was looked up, and makes it again where only this server knows it.
     pub(super) async fn open_found(&self, name: &NamespaceName, found: Stored) -> Found {
+        self.unended_deletions.note(name, &found.presence);
         self.forget_deleted(name, &found).await?;
         match (found.presence, self.witnesses.config(name)) {
             (Presence::Live(config), _) => self.open(name, &config).await.map(Some),

@@ -133,6 +133,7 @@ pub(crate) struct Metrics {
     cut_off: IntCounter,
     transport: TransportMetrics,
     sweep_failures: IntCounter,
+    resumed_deletions: IntCounter,
     bad_names: IntGauge,
     task_panics: IntCounterVec,
     task_restarts: IntCounterVec,
@@ -282,6 +283,10 @@ impl Metrics {
                 "inventory_sentinel_sweep_failures_total",
                 "Attempts of the sweeper to sweep a partition, or to open a namespace, that failed.",
             )?,
+            resumed_deletions: counter(
+                "inventory_sentinel_resumed_deletions_total",
+                "Deletions of namespaces whose caller was gone, and that this server has ended or given up.",
+            )?,
             bad_names,
             task_panics,
             task_restarts,
@@ -364,6 +369,10 @@ impl Metrics {
     }
 
     /// The sweeper could not sweep a partition, or open a namespace.
+    pub(crate) fn inc_resumed_deletion(&self) {
+        self.resumed_deletions.inc();
+    }
+
     pub(crate) fn inc_sweep_failure(&self) {
         self.sweep_failures.inc();
     }

@@ -19,6 +19,8 @@ use super::{
     watch_numbers::{watch_protected, watch_stock},
 };
 
+const RESUMED: &str = "inventory_sentinel_resumed_deletions_total";
+
 async fn delete(shop: &Shop, request_id: &str) -> Result<bool, Status> {
     let request =
         v1::DeleteNamespaceRequest { namespace_id: shop.namespace.clone(), request_id: request_id.to_owned() };
@@ -263,6 +265,46 @@ async fn a_deletion_that_ended_anywhere_goes_on_when_it_is_repeated() {
         }
         assert_eq!(shop.counts("ps5").await, (4, 0, 0));
     }
+}
+
+/// Nobody repeats it: the server ends it, or gives it up.
+#[tokio::test]
+async fn a_deletion_that_its_caller_has_left_is_ended_by_the_server() {
+    for done in [1, 2, 8] {
+        let redis = Redis::start().await;
+        let mut server = SentinelProcess::launch().on(&redis).start().await;
+        server.shop("sale").supply("ps5", 10).await;
+        for step in &steps(sentinel_tests::epoch(&redis).await)[..done] {
+            redis.query::<Value>(step).await;
+        }
+        // Another process knows nothing of the namespace.
+        server.kill9();
+        server.restart().await;
+        let shop = server.shop("sale");
+        // Where it is not in the list of namespaces any more the server meets it here.
+        assert_refused(shop.set_stock("ps5", 3, &new_id()).await, Reason::StoreUnavailable, None);
+        eventually("it is ended", async || (keys(&redis).await == ["is:{sale/0}:meta"]).then_some(())).await;
+        eventually("it is counted", async || (server.metric(RESUMED).await == 1.0).then_some(())).await;
+        shop.supply("ps5", 4).await;
+        assert_eq!(shop.counts("ps5").await, (4, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_that_its_caller_has_left_is_given_up_where_units_are_held() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--partitions 2").start().await;
+    let shop = server.shop("sale");
+    let (_, held) = shop.hold_one_of_each(8).await;
+    let is_first = |id: &&String| id.ends_with('A');
+    for id in held.iter().filter(is_first) {
+        shop.commit(id).await.expect("sold");
+    }
+    redis.query::<Value>(&steps(sentinel_tests::epoch(&redis).await)[0]).await;
+    let last = held.iter().find(|id| !is_first(id)).expect("one of the second partition");
+    eventually("it is given up", async || (server.metric(RESUMED).await == 1.0).then_some(())).await;
+    eventually("the namespace is back", async || shop.commit(last).await.ok()).await;
+    assert_eq!(shop.audit().await.skus, 8);
 }
 
 /// A partition has holds that were made while others were closed already: all of them are opened again.

@@ -63,7 +63,7 @@ async fn a_stock_record_of_a_newer_release_is_not_touched() {
     shop.supply("ps5", 10).await;
     shop.supply("vita", 10).await;
     let held = shop.hold("ps5", 1).await.reservation_id;
-    let good = poke(&redis, STOCK, b"ps5", 30, 0x41).await;
+    let good = poke(&redis, STOCK, b"ps5", 30, 0x81).await;
     newer! {
         redis,
         take_one(&shop, "ps5"), shop.reserve(order(&[("vita", 1), ("ps5", 1)])), shop.commit(&held),
