@@ -289,7 +289,7 @@ async fn serve(
     .prepare();
     let services = TraceLayer.layer(CatchLayer(tasks.clone()).layer(DirectLayer(checkout).layer(routes)));
     let limits = TransportLimits::from(&*config);
-    let server = transport::serve(listener, services, limits, port_metrics, ending.clone());
+    let server = transport::serve(listener, services, limits, port_metrics, tasks, ending.clone());
 
     // Health turns first, and load balancers get time to notice. Then no call is taken any more, and the grace begins, which
     // only calls that do work use.
@@ -333,8 +333,10 @@ pub fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
 /// the same transport.
 pub async fn serve_routes(config: &Config, listener: TcpListener, routes: Routes, shutdown: CancellationToken) {
     let services = TraceLayer.layer(routes.prepare());
-    let metrics = Metrics::new().transport();
-    transport::serve(listener, services, TransportLimits::from(config), metrics, shutdown).await;
+    let metrics = Arc::new(Metrics::new());
+    let tasks = Tasks::new(Arc::clone(&metrics), shutdown.clone(), Faults::default());
+    let limits = TransportLimits::from(config);
+    transport::serve(listener, services, limits, metrics.transport(), &tasks, shutdown).await;
 }
 
 /// The descriptors of every service that is served.

@@ -5,6 +5,7 @@
 //! served when the task is dropped. This file makes sure that the drop happens, whatever ends the task.
 
 use std::{
+    fmt,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
@@ -45,7 +46,7 @@ impl Task {
             // Its child is killed with it.
             Task::EmbeddedRedis => Reaction::StopServer,
             Task::LaneWorker | Task::FeedReader | Task::NamespaceSearch => Reaction::Close,
-            Task::CatchUp | Task::Import | Task::Call => Reaction::End,
+            Task::CatchUp | Task::Import | Task::Call | Task::Stream => Reaction::End,
         }
     }
 }
@@ -66,6 +67,12 @@ struct Inner {
     fatal: OnceLock<Task>,
     tracker: TaskTracker,
     faults: Faults,
+}
+
+impl fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tasks").finish_non_exhaustive()
+    }
 }
 
 impl Tasks {

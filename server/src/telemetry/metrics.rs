@@ -110,6 +110,8 @@ labels! {
         EmbeddedRedis = "embedded_redis",
         /// Handles one call.
         Call = "call",
+        /// Sends the messages of one stream.
+        Stream = "stream",
     }
 }
 

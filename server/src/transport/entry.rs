@@ -33,7 +33,10 @@ use super::{
     responses::Answer,
     rpc::{Asked, Rpc},
 };
-use crate::service::{self, trail::CallerAddress};
+use crate::{
+    service::{self, trail::CallerAddress},
+    tasks::Tasks,
+};
 
 /// What the calls of all connections share.
 #[derive(Debug)]
@@ -54,6 +57,7 @@ pub(super) struct Shared {
     pub(super) draining: CancellationToken,
     pub(super) requests: Arc<Ledger>,
     pub(super) responses: Arc<Ledger>,
+    pub(super) tasks: Tasks,
 }
 
 /// The services as one connection calls them.
@@ -142,7 +146,8 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         };
         let is_served = matches!(inner, Either::Left(_));
         let earns = (is_served && self.peer.can_earn()).then(|| Arc::clone(&self.peer));
-        Call { inner, place, observer, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), earns }
+        let tasks = place.is_some().then(|| self.shared.tasks.clone());
+        Call { inner, place, tasks, observer, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), earns }
     }
 }
 
@@ -203,6 +208,8 @@ pin_project! {
         #[pin]
         inner: Inner<F>,
         place: Option<Place>,
+        // If the answer is tracked.
+        tasks: Option<Tasks>,
         // If it only watches.
         observer: Option<Observer>,
         // Until the answer is there, not until it is read.
@@ -233,8 +240,8 @@ impl<F: Future<Output = Result<Response<Body>>>> Future for Call<F> {
         }
         let mut response = response;
         refusals::complete(response.headers_mut());
-        Poll::Ready(Ok(response.map(|body| match place {
-            Some(place) => Answer::tracked(body, place, slot, observer),
+        Poll::Ready(Ok(response.map(|body| match place.zip(this.tasks.take()) {
+            Some((place, tasks)) => Answer::tracked(body, place, slot, observer, tasks),
             None => Answer::Plain(body),
         })))
     }

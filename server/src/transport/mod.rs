@@ -128,6 +128,7 @@ pub(crate) async fn serve<S: Services>(
     services: S,
     limits: TransportLimits,
     metrics: TransportMetrics,
+    tasks: &crate::tasks::Tasks,
     shutdown: CancellationToken,
 ) {
     let ledger = |budget, limit, [bytes, cut, late]: [&'static str; 3]| {
@@ -150,6 +151,7 @@ pub(crate) async fn serve<S: Services>(
             ["request", "too_many_unfinished_requests", "slow_request"],
         ),
         responses: ledger(limits.response_budget, usize::MAX, ["response", "too_much_unread", "slow_reader"]),
+        tasks: tasks.clone(),
     });
     let most = accept::connections_for_descriptors(limits.connections, limits.descriptors);
     let places = Arc::new(Places::new(most, metrics.clone()));

@@ -2,6 +2,7 @@
 //! the HTTP/2 library holds one piece of each stream, and the rest is ours to drop. Touches the body of a response only.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -13,6 +14,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Status, body::Body};
 
 use super::{ledger::Place, observer::Observer, refusals};
+use crate::{
+    service,
+    tasks::{Task, Tasks},
+    telemetry::panics,
+};
 
 /// The largest frame that is handed to the HTTP/2 library at once, in bytes. It is the largest that every peer takes.
 const PIECE: usize = 16 * 1_024;
@@ -35,6 +41,7 @@ pub(crate) struct Tracked {
     /// Of the frame that is passed on piece by piece.
     rest: Bytes,
     place: Place,
+    tasks: Tasks,
     /// What a stream holds as long as it is open.
     _slot: Option<OwnedSemaphorePermit>,
 }
@@ -45,8 +52,9 @@ impl Answer {
         place: Place,
         slot: Option<OwnedSemaphorePermit>,
         observer: Option<Observer>,
+        tasks: Tasks,
     ) -> Self {
-        Answer::Tracked(Tracked { body: Some(body), observer, rest: Bytes::new(), place, _slot: slot })
+        Answer::Tracked(Tracked { body: Some(body), observer, rest: Bytes::new(), place, tasks, _slot: slot })
     }
 }
 
@@ -102,16 +110,33 @@ impl Tracked {
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
-    /// The next frame of the body. One that only watches ends when the server drains and it has nothing more to say.
+    /// The next frame of the body. Where that panics it ends with a refusal, and the other calls of the connection go on. One that only watches ends when the server drains and it has nothing more to say.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
-            return Poll::Ready(frame);
+        let tasks = &self.tasks;
+        let polled = {
+            let _named = panics::name(Task::Stream.label());
+            catch_unwind(AssertUnwindSafe(|| {
+                tasks.fail_if_due(Task::Stream);
+                Pin::new(body).poll_frame(cx)
+            }))
+        };
+        match polled {
+            Ok(Poll::Ready(frame)) => return Poll::Ready(frame),
+            Ok(Poll::Pending) => {}
+            Err(_) => {
+                tasks.note_panic(Task::Stream);
+                return self.end(&service::defect("the handler of the stream panicked"));
+            }
         }
         let Some(observer) = &mut self.observer else { return Poll::Pending };
         let end = ready!(observer.poll_end(cx));
+        self.end(&end)
+    }
+
+    fn end(&mut self, status: &Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.body = None;
-        Poll::Ready(Some(trailers(&end).map(Frame::trailers)))
+        Poll::Ready(Some(trailers(status).map(Frame::trailers)))
     }
 }
 
@@ -143,7 +168,7 @@ mod tests {
         let ledger = Arc::new(Ledger::new(1 << 30, 10, counts));
         let place = ledger.enter(&Arc::new(Peer::new(Clock::new())));
         let whole: Bytes = (0..100_000_u32).map(|i| i as u8).collect();
-        let mut answer = Answer::tracked(Body::new(Full::new(whole.clone())), place, None, None);
+        let mut answer = Answer::tracked(Body::new(Full::new(whole.clone())), place, None, None, Tasks::alone());
         let mut read = Vec::new();
         let mut cx = Context::from_waker(Waker::noop());
         while let Poll::Ready(Some(frame)) = Pin::new(&mut answer).poll_frame(&mut cx) {

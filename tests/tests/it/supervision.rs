@@ -137,6 +137,28 @@ async fn a_call_whose_handler_panics_is_answered() {
     assert_eq!(panics(&server, "call").await, Some(1.0));
 }
 
+/// Its connection has other calls, which go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_panics_ends_with_a_refusal_and_nothing_else_does() {
+    let redis = Redis::start().await;
+    let server = HostedSentinel::on(&redis, "").await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    let mut feed = Feed::open(&shop, "", false).await.expect("a stream");
+    let mut other = Feed::open(&shop, "", false).await.expect("a stream");
+    feed.catch_up().await;
+    other.catch_up().await;
+    server.panic_in("stream");
+    // Either of them may be the next to be polled.
+    shop.hold("ps5", 1).await;
+    let (first, second) = tokio::join!(feed.next(), other.next());
+    let (refused, goes_on) = if first.is_err() { (first, second) } else { (second, first) };
+    assert_refused(refused, Reason::Internal, None);
+    goes_on.expect("the other stream goes on");
+    shop.hold("ps5", 1).await;
+    assert_eq!(panics(&server, "stream").await, Some(1.0));
+}
+
 /// The next test runs this one as a child process and reads its standard error, where the log of a whole process stands.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a_panic_is_one_structured_line runs it as a child process"]
