@@ -1,5 +1,5 @@
 -- SetStock, AdjustStock, ConfigureSku, DeleteSku, GetStock and IsProtected. Works on loaded tables through the
--- ledger (supply.lua); reads the number of SKUs where one is made.
+-- ledger (supply.lua); reads the number of SKUs where one is made, and TIME where a limit per buyer begins or ends.
 
 local new_skus = 0
 local ANY_REVISION = 281474976710655 -- all ones
@@ -87,6 +87,13 @@ local function changed_rules(stock, mask, values)
   return rules, differs
 end
 
+-- Whether P is as far ahead as it may be: each limit that begins or ends moves it on (supply.lua), and no hold shall end early.
+local MOST_AHEAD = 50 -- ms
+local function is_ahead()
+  local time = call('TIME')
+  return ctx.now - clock_offset - time[1] * 1000 - floor(time[2] / 1000) >= MOST_AHEAD
+end
+
 function apply.F(group)
   local args = group.args
   local mask, flags, most_units, ttl, limit, opens, closes, revision = unpack_bytes('>BBI4I6I4I6I6I6', args)
@@ -106,7 +113,7 @@ function apply.F(group)
   -- A limit begins or ends. The clock decides what counts for it, so it must be certain.
   local limit_before = stock.rules and stock.rules[BUYER_LIMIT] or 0
   local is_other_limit = (limit_before > 0) ~= (rules[BUYER_LIMIT] > 0) and ctx.format >= FIRST_WITH_LIMIT_SINCE
-  if is_other_limit and doubt > 0 then return answer('A') end
+  if is_other_limit and (doubt > 0 or is_ahead()) then return answer('A') end
   if paused and ctx.format < FIRST_WITH_PAUSE then fail('SENTINELMALFORMED pause') end
   remember(group.ids[1], 'F' .. args)
   if not differs and protected == stock[FLAGS] % 2 and paused == stock.paused then return answer('k', stock) end

@@ -172,7 +172,8 @@ pub fn markdown() -> String {
          `google.rpc.RetryInfo`. Too little stock is not an error: `ReserveResponse.shortage` says it.\n\n\
          **An error without an `ErrorInfo` of this domain is an unknown outcome.** The client library makes such errors by itself, as\n\
          `DEADLINE_EXCEEDED` when the time of the call is over or `UNAVAILABLE` when the connection breaks. The call may have been applied:\n\
-         repeat it with the same identity. What this page says of a code holds only for errors of this service.\n\n\
+         repeat it with the same identity. What this page says of a code holds only for errors of this service. Headers of more than 16,384\n\
+         bytes are refused with HTTP status 431 and without an `ErrorInfo`; such a call was not applied.\n\n\
          | reason | gRPC code | meaning | what to do |\n|---|---|---|---|\n",
     );
     for reason in Reason::ALL {

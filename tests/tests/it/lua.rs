@@ -365,6 +365,33 @@ async fn a_limit_counts_from_its_place_in_the_batch() {
     shop.audit().await;
 }
 
+/// Each limit that begins or ends moves the clock of the partition on by a millisecond. That must not end holds early, so
+/// many in one batch have to wait for the time to pass.
+#[tokio::test]
+async fn limits_do_not_move_the_clock_far() {
+    let redis = Redis::start().await;
+    let server = SentinelProcess::launch().on(&redis).flags("--sweep-interval 1m").start().await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 100).await;
+    let (script, epoch) = (script_source(), epoch(&redis).await);
+    let limits: Vec<Group> = (0..300u16)
+        .map(|n| {
+            let units = u32::from(n % 2 == 0);
+            let args = [&[8, 0][..], &[0; 10], &units.to_be_bytes(), &[0; 12], &[0xFF; 6], b"ps5"].concat();
+            ("F", args, [&[1; 14][..], &n.to_be_bytes()].concat(), Vec::new())
+        })
+        .collect();
+    let reply: Value = redis.query(&call(&script, epoch, &limits)).await;
+    let codes = codes(&reply).concat();
+    let applied = codes.matches('K').count();
+    assert!((50..100).contains(&applied), "{codes}");
+    assert!(codes.contains('A'), "{codes}");
+    let Value::Array(reply) = reply else { panic!("{reply:?}") };
+    let Value::BulkString(head) = &reply[0] else { panic!("{reply:?}") };
+    assert!(number_in(&head[..6]) <= redis.now().await + 50);
+    shop.audit().await;
+}
+
 /// The holds that a call has given back.
 fn expired(reply: &Value) -> u32 {
     let Value::Array(reply) = reply else { panic!("{reply:?}") };
