@@ -19,8 +19,8 @@ demo: bootstrap ## play a flash sale of 200,000 attempts against a real server (
 run: bootstrap ## serve on 127.0.0.1:50051 until stopped, data in ./sentinel-data (ARGS go to the server)
 	@deploy/run.sh $(ARGS)
 
-build: bootstrap ## build everything for release
-	cargo build --workspace --release --locked
+build: bootstrap ## build the server and sentinelctl for release
+	cargo build --release --locked --package inventory-sentinel-server --package sentinelctl
 
 test: test-rust polyglot ## all tests: Rust against real Redis processes, then clients in other languages
 

@@ -98,7 +98,7 @@ catalogue! {
     InvalidPageSize "INVALID_PAGE_SIZE" InvalidArgument Fix "the page size is not between 0 and 1,000";
     InvalidPageToken "INVALID_PAGE_TOKEN" InvalidArgument Fix "the page token is not one that this list has made";
     InvalidState "INVALID_STATE" InvalidArgument Fix "the state is not one that a reservation can have";
-    InvalidResumeToken "INVALID_RESUME_TOKEN" InvalidArgument Fix "the resume token is not one that a stream of this namespace has made";
+    InvalidResumeToken "INVALID_RESUME_TOKEN" InvalidArgument Fix "the resume token is not one that a stream has made";
     InvalidInterval "INVALID_INTERVAL" InvalidArgument Fix "the interval is not between 10 ms and 1 hour";
     RequestIdRequired "REQUEST_ID_REQUIRED" InvalidArgument Fix "a change that does not repeat harmlessly needs a request_id";
     InvalidRequestId "INVALID_REQUEST_ID" InvalidArgument Fix "the request_id is longer than 128 bytes, has a space or a character outside printable ASCII, or is a UUIDv7 from the future";
@@ -133,7 +133,7 @@ catalogue! {
     CrossPartitionCart "CROSS_PARTITION_CART" FailedPrecondition Decide "the lines, or the reservation to replace, lie in different partitions: give SKUs that are sold together one group, as in `group~sku`";
     VersionMismatch "VERSION_MISMATCH" Aborted Decide "it has changed since the version that the caller has seen";
     AuditOvertaken "AUDIT_OVERTAKEN" Aborted Retry "the event stream was trimmed past the start of the audit while it ran";
-    EventsCompacted "EVENTS_COMPACTED" OutOfRange Decide "changes behind the resume token are not kept any more: compare with the lists and begin anew";
+    EventsCompacted "EVENTS_COMPACTED" OutOfRange Decide "changes behind the resume token are not kept any more, or it is of another namespace: compare with the lists and begin anew";
     NamespaceQuota "NAMESPACE_QUOTA" ResourceExhausted Retry "the namespace holds as many records or SKUs as it may";
     TooManyNamespaces "TOO_MANY_NAMESPACES" ResourceExhausted Operator "there are as many namespaces as --max-namespaces allows";
     StoreFull "STORE_FULL" ResourceExhausted Retry "the store is at its memory limit: nothing new is held, and no SKU is made";

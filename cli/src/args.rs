@@ -31,13 +31,13 @@ pub(crate) enum Command {
     /// The counters of SKUs: list, get, set, adjust, import from CSV.
     #[command(subcommand)]
     Stock(StockCommand),
-    /// The rules of SKUs: show, change, protect, unprotect, delete.
+    /// The rules of SKUs: show, change, pause, resume, protect, unprotect, delete.
     #[command(subcommand)]
     Sku(SkuCommand),
     /// What buyers hold and have bought: list, show, roll back, extend.
     #[command(subcommand)]
     Reservations(ReservationsCommand),
-    /// The namespaces: list, show, configure.
+    /// The namespaces: list, show, configure, pause, resume, delete.
     #[command(subcommand)]
     Namespace(NamespaceCommand),
     /// Show the counters of SKUs as they change, until Ctrl-C.

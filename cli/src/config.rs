@@ -127,7 +127,10 @@ fn read(flags: &ConfigArgs, variable: &impl Fn(&str) -> Option<OsString>) -> Res
         }
         Err(error) => {
             let what = shown(&format!("can't read the config file {}: {error}", path.display()));
-            return Err(Failure::usage(what, "make the file readable, or name another one with --config"));
+            return Err(Failure::usage(
+                what,
+                "name a file that is there and can be read with --config, or leave it out",
+            ));
         }
     };
     match toml::from_str(&text) {

@@ -87,6 +87,7 @@ pub(crate) fn failure(settings: &Settings, subject: Subject<'_>, error: &impl Re
         (None, Code::Unavailable | Code::DeadlineExceeded) | (Some(Reason::DeadlineExceeded), _) => {
             Failure::UNAVAILABLE
         }
+        (Some(reason), _) if reason.advice() == Advice::Retry => Failure::UNAVAILABLE,
         _ => Failure::REFUSED,
     };
     Failure::Advised { code, what, next: shown(&next(settings, subject, rpc)) }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use inventory_sentinel::reason::Advice;
+use inventory_sentinel::{Reason, reason::Advice};
 use inventory_sentinel_client::Imported;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -90,6 +90,9 @@ struct Summary {
     /// Failed rows for a reason that passes, or whose outcome is not known.
     #[serde(skip)]
     passing: usize,
+    /// Failed rows of SKUs that this import has made before.
+    #[serde(skip)]
+    deleted_since: usize,
 }
 
 pub(crate) async fn run(session: &Session, args: &ImportArgs) -> Result<bool, Failure> {
@@ -143,6 +146,20 @@ pub(crate) async fn run(session: &Session, args: &ImportArgs) -> Result<bool, Fa
     if summary.passing > 0 {
         note(&format!("{} of the failed rows may pass: repeat the same command", summary.passing));
     }
+    if args.overwrite && summary.kept > 0 {
+        note(&format!(
+            "{} rows were applied by this import before, and a repeat changes nothing: to set them again, name another \
+             --request-id",
+            summary.kept
+        ));
+    }
+    if summary.deleted_since > 0 {
+        note(&format!(
+            "this import has made {} of the failed SKUs before, and they were deleted since: to make them again, name \
+             another --request-id",
+            summary.deleted_since
+        ));
+    }
     Ok(summary.failed == 0)
 }
 
@@ -162,6 +179,7 @@ impl Summary {
             Imported::Failed { reason, message, .. } => {
                 self.failed += 1;
                 let advice = reason.map(|reason| reason.advice());
+                self.deleted_since += usize::from(*reason == Some(Reason::SkuNotFound));
                 self.passing += usize::from(matches!(advice, Some(Advice::Retry | Advice::Repeat)));
                 (FAILED, reason.map(|reason| reason.as_str().to_owned()), Some(message.clone()))
             }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use inventory_sentinel_client::State;
 
 use super::{ChangeArgs, PAGE};
@@ -72,7 +72,7 @@ enum StateArg {
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArgs {
     /// The id of the reservation.
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     reservation_id: String,
     #[command(flatten)]
     change: ChangeArgs,
@@ -84,7 +84,7 @@ pub(crate) struct RollbackArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ExtendArgs {
     /// The id of the reservation.
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     reservation_id: String,
     /// How long the units shall be held from now, as in 5m.
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]

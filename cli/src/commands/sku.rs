@@ -10,7 +10,7 @@ use super::ChangeArgs;
 use crate::{
     confirm::ConfirmArgs,
     failure::Failure,
-    output::Row,
+    output::{Row, note},
     refusal::Subject,
     session::{Session, identity},
     table::{Column, shown},
@@ -126,6 +126,7 @@ async fn rules(session: &Session, args: RulesArgs) -> Result<(), Failure> {
     if let Some(OrNone(ttl)) = max_ttl {
         rules = rules.max_ttl(ttl);
     }
+    let lifts_limit = matches!(buyer_limit, Some(OrNone(None)));
     if let Some(OrNone(units)) = buyer_limit {
         rules = rules.buyer_limit(units);
     }
@@ -146,6 +147,9 @@ async fn rules(session: &Session, args: RulesArgs) -> Result<(), Failure> {
     }
     let subject = Subject::of_sku(&sku).change(&request_id).of_rules();
     let done = request.await.map_err(|error| session.refused(subject, &error))?;
+    if lifts_limit {
+        note("what buyers have is forgotten with the limit: a limit that is set later counts from nothing");
+    }
     let view = SkuView::from(&done.value);
     Ok(session.output.details(&view, view.details())?)
 }

@@ -115,6 +115,10 @@ async fn get(session: &Session, sku: &str) -> Result<(), Failure> {
 
 async fn set(session: &Session, args: &SetArgs) -> Result<(), Failure> {
     let SetArgs { sku, on_hand, if_absent, if_version, change, confirm } = args;
+    if *on_hand < 0 {
+        let what = format!("{on_hand} units can't be on hand");
+        return Err(Failure::usage(what, "name 0 or more, or take units away with `stock adjust`"));
+    }
     let request_id = identity(change.named());
     let subject = Subject::of_sku(sku).change(&request_id);
     let known = known_stock(session, sku).await?;

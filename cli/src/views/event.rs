@@ -3,7 +3,7 @@
 use inventory_sentinel_client::{Event, EventKind, Line, LostHistory};
 use serde::Serialize;
 
-use super::{instant, or_nothing, state};
+use super::{instant, or_nothing, state, stock::RulesView};
 use crate::{
     output::Row,
     table::{Column, shown},
@@ -17,6 +17,7 @@ pub(crate) struct EventView {
     occurred_at: String,
     kind: String,
     reservation_id: Option<String>,
+    request_id: Option<String>,
     buyer_id: Option<String>,
     lines: Vec<LineView>,
     state: Option<String>,
@@ -26,6 +27,8 @@ pub(crate) struct EventView {
     epoch: i64,
     term: String,
     withdrawn: Vec<LineView>,
+    rules: Option<RulesView>,
+    rules_version: i64,
     lost: Option<LostView>,
     kept_sequence: i64,
     /// Null within a response: the stream can go on behind its last event only.
@@ -54,6 +57,7 @@ impl EventView {
             occurred_at: instant(event.occurred_at),
             kind: kind(event.kind),
             reservation_id: Some(event.reservation_id).filter(|id| !id.is_empty()),
+            request_id: event.request_id,
             buyer_id: event.buyer,
             lines: lines(event.lines),
             state: event.state.map(state),
@@ -63,6 +67,8 @@ impl EventView {
             epoch: event.epoch,
             term: event.term,
             withdrawn: lines(event.withdrawn),
+            rules: event.rules.as_ref().map(RulesView::from),
+            rules_version: event.rules_version,
             lost: event.lost.map(|LostHistory { epoch, term, sequence, .. }| LostView { epoch, term, sequence }),
             kept_sequence,
             resume_token,
@@ -81,9 +87,10 @@ impl Row for EventView {
     ];
 
     fn cells(&self) -> Vec<String> {
-        let of_stock = self.sku.as_ref().map(|sku| match self.delta {
-            0 => shown(sku),
-            delta => format!("{delta:+} x {}", shown(sku)),
+        let of_stock = self.sku.as_ref().map(|sku| match (self.delta, &self.rules) {
+            (0, Some(rules)) => format!("{}: {}", shown(sku), rules.shown()),
+            (0, None) => shown(sku),
+            (delta, _) => format!("{delta:+} x {}", shown(sku)),
         });
         let of_lines = || self.lines.iter().map(|line| format!("{} x {}", line.quantity, shown(&line.sku)));
         vec![

@@ -20,6 +20,7 @@ pub(crate) struct StockView {
     pub(crate) withdrawn: i64,
     pub(crate) version: i64,
     pub(crate) is_protected: bool,
+    pub(crate) is_paused: bool,
 }
 
 impl From<&Stock> for StockView {
@@ -33,6 +34,7 @@ impl From<&Stock> for StockView {
             withdrawn: stock.withdrawn,
             version: stock.version,
             is_protected: stock.is_protected,
+            is_paused: stock.is_paused,
         }
     }
 }
@@ -53,6 +55,7 @@ impl Row for StockView {
         Column::Right("supplied"),
         Column::Left("protected"),
         Column::Right("version"),
+        Column::Left("paused"),
     ];
 
     fn cells(&self) -> Vec<String> {
@@ -64,6 +67,7 @@ impl Row for StockView {
             self.supplied.to_string(),
             yes_no(self.is_protected),
             self.version.to_string(),
+            yes_no(self.is_paused),
         ]
     }
 }
@@ -78,6 +82,22 @@ pub(crate) struct RulesView {
     buyer_limit: Option<i32>,
     opens_at: Option<String>,
     closes_at: Option<String>,
+}
+
+impl RulesView {
+    /// In one line, for a table: those that are set.
+    pub(super) fn shown(&self) -> String {
+        let rules = [
+            Some(if self.is_protected { "protected" } else { "not protected" }.to_owned()),
+            self.is_paused.then(|| "paused".to_owned()),
+            self.max_quantity.map(|units| format!("max quantity {units}")),
+            self.max_ttl.as_ref().map(|ttl| format!("max ttl {ttl}")),
+            self.buyer_limit.map(|units| format!("buyer limit {units}")),
+            self.opens_at.as_ref().map(|at| format!("opens at {at}")),
+            self.closes_at.as_ref().map(|at| format!("closes at {at}")),
+        ];
+        rules.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl From<&SkuRules> for RulesView {
@@ -135,21 +155,10 @@ impl SkuView {
 }
 
 impl Row for SkuView {
-    const COLUMNS: &'static [Column] = &[
-        Column::Left("sku"),
-        Column::Right("available"),
-        Column::Right("held"),
-        Column::Right("sold"),
-        Column::Right("supplied"),
-        Column::Left("protected"),
-        Column::Right("version"),
-        Column::Left("paused"),
-    ];
+    const COLUMNS: &'static [Column] = StockView::COLUMNS;
 
     fn cells(&self) -> Vec<String> {
-        let mut cells = self.stock.cells();
-        cells.push(yes_no(self.rules.is_paused));
-        cells
+        self.stock.cells()
     }
 }
 

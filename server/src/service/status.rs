@@ -167,7 +167,9 @@ impl From<Refusal> for Failure {
             }
             Refusal::StockLimit => Self::new(Reason::StockLimit),
             Refusal::SkuExists => Self::new(Reason::SkuExists),
-            Refusal::PartitionHasHolds { held } => Self::new(Reason::NamespaceHasHolds).with("held", held),
+            Refusal::PartitionHasHolds { held } => {
+                Self::new(Reason::NamespaceHasHolds).because(&format!("{held} reservations")).with("held", held)
+            }
             Refusal::SkuHasHolds { held } => {
                 Self::new(Reason::SkuHasHolds).because(&format!("{held} are held")).with("held", held)
             }
@@ -217,7 +219,8 @@ impl From<Undeleted> for Failure {
         match undeleted {
             Undeleted::NotFound => Self::new(Reason::NamespaceNotFound),
             Undeleted::HasHolds { partition, held } => {
-                Self::new(Reason::NamespaceHasHolds).with("held", held).with("partition", partition)
+                let of = format!("{held} reservations of partition {partition}");
+                Self::new(Reason::NamespaceHasHolds).because(&of).with("held", held).with("partition", partition)
             }
             Undeleted::Refused(refusal) => refusal.into(),
             Undeleted::Invalid(invalid) => invalid.into(),

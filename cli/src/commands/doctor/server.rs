@@ -1,4 +1,4 @@
-//! What GetServerInfo says, judged: version, durability, store, state file, clocks, each promise, fenced partitions. Pure,
+//! What GetServerInfo says, judged: version, durability, store, state file, clocks, fenced partitions, and each other promise. Pure,
 //! but for the time of this machine.
 
 use std::time::{Duration, SystemTime};
@@ -15,12 +15,16 @@ const DURABLE_INSTEAD: &str = "start the server with --durability durable if tha
 /// The offset of a clock from which on it is worth a line, in milliseconds.
 const CLOCK_OFFSET_MS: u64 = 1_000;
 
+/// Promises that a check of their own says more about.
+const COVERED: [&str; 3] = ["history", "clocks", "partitions"];
+
 pub(super) fn checks(settings: &Settings, info: &ServerInfo) -> Vec<Check> {
     let mut checks = vec![version(info), durability(info), store(info), state(info), clocks(info)];
     if info.fenced_partitions.is_empty() {
         checks.push(Check::ok("partitions", "none is fenced"));
     }
-    checks.extend(info.promises.iter().map(promise));
+    let others = info.promises.iter().filter(|promise| !COVERED.contains(&promise.name.as_str()));
+    checks.extend(others.map(promise));
     checks.extend(info.fenced_partitions.iter().map(|fenced| partition(settings, fenced)));
     checks
 }

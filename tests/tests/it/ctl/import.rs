@@ -112,3 +112,21 @@ async fn a_malformed_file_changes_nothing() {
     assert!(missing.err.contains("/nowhere/file.csv"), "{missing:?}");
     assert_eq!(ctl(&server, &["namespace", "list"]).await.ends(0).out, "", "not even the namespace was made");
 }
+
+/// A repeat changes nothing, also with `--overwrite` and after other changes. It says so, and how the rows are set again.
+#[tokio::test]
+async fn a_repeat_says_how_the_rows_are_set_again() {
+    let server = SentinelProcess::start().await;
+    let csv = "sku,on_hand\nps5,10\nvita,5\n";
+    let overwrite = ["--overwrite", "--yes"];
+    import(&server, csv, &overwrite).await.ends(0);
+    ctl(&server, &["stock", "adjust", "ps5", "5"]).await.ends(0);
+    let again = import(&server, csv, &overwrite).await.ends(0);
+    assert!(again.err.starts_with("note: 2 rows were applied by this import before"), "{again:?}");
+    assert_eq!(server.shop("sale").counts("ps5").await, (15, 0, 0));
+    let anew = import(&server, csv, &["--overwrite", "--yes", "--request-id", "second"]).await.ends(0);
+    assert_eq!((anew.err.as_str(), server.shop("sale").counts("ps5").await), ("", (10, 0, 0)));
+    ctl(&server, &["sku", "delete", "vita", "--yes"]).await.ends(0);
+    let deleted = import(&server, csv, &["--overwrite", "--yes", "--request-id", "second"]).await.ends(1);
+    assert!(deleted.err.contains("this import has made 1 of the failed SKUs before"), "{deleted:?}");
+}

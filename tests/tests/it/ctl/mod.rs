@@ -1,6 +1,7 @@
 //! `sentinelctl` against real servers: what the operators' commands do and print, and how they end.
 //!
 //! - `stock`, `import`, `sku`, `reservations`, `namespace`, `streams`: the groups of commands.
+//! - `keys`: the keys of the JSON objects.
 //! - `doctor`: doctor, info, audit and settle; `exits`: exit codes, configuration, forms of the output, completions; `docs`: the examples of
 //!   the documentation.
 
@@ -8,6 +9,7 @@ mod docs;
 mod doctor;
 mod exits;
 mod import;
+mod keys;
 mod namespace;
 mod reservations;
 mod sku;

@@ -115,3 +115,14 @@ async fn a_sku_is_forgotten_only_with_yes() {
     assert_eq!(ctl(&server, &["sku", "delete", "ps5", "--yes"]).await.ends(0).object()["available"], 10);
     assert!(ctl(&server, &["sku", "delete", "ps5", "--yes"]).await.ends(65).err.contains("(SKU_NOT_FOUND)"));
 }
+
+/// A limit that is lifted takes its counts with it, which a shop may not expect.
+#[tokio::test]
+async fn lifting_a_limit_says_what_is_forgotten() {
+    let server = SentinelProcess::start().await;
+    ctl(&server, &["stock", "set", "ps5", "10"]).await.ends(0);
+    assert_eq!(ctl(&server, &["sku", "rules", "ps5", "--buyer-limit", "2"]).await.ends(0).err, "");
+    assert_eq!(ctl(&server, &["sku", "rules", "ps5", "--buyer-limit", "3"]).await.ends(0).err, "");
+    let lifted = ctl(&server, &["sku", "rules", "ps5", "--buyer-limit", "none"]).await.ends(0);
+    assert!(lifted.err.starts_with("note: what buyers have is forgotten with the limit"), "{lifted:?}");
+}

@@ -14,15 +14,15 @@ async fn the_counters_are_set_adjusted_and_shown() {
     let adjusted = ctl(&server, &["stock", "adjust", "ps5", "-10"]).await.ends(0);
     assert_eq!((adjusted.object()["available"].as_i64(), adjusted.err.as_str()), (Some(90), ""));
     server.shop("sale").hold("ps5", 4).await;
-    let keys = ["available", "held", "is_protected", "sku", "sold", "supplied", "version", "withdrawn"];
+    let keys = ["available", "held", "is_paused", "is_protected", "sku", "sold", "supplied", "version", "withdrawn"];
     let got = ctl(&server, &["stock", "get", "ps5"]).await.ends(0).object();
     assert_eq!(got.as_object().expect("an object").keys().collect::<Vec<_>>(), keys);
     assert_eq!((got["available"].as_i64(), got["held"].as_i64()), (Some(86), Some(4)));
     let table = ctl(&server, &["stock", "get", "ps5", "--table"]).await.ends(0);
     let version = got["version"].to_string();
     let expected = format!(
-        "SKU  AVAILABLE  HELD  SOLD  SUPPLIED  PROTECTED  VERSION\n\
-         ps5         86     4     0        90  yes        {version:>7}\n"
+        "SKU  AVAILABLE  HELD  SOLD  SUPPLIED  PROTECTED  VERSION  PAUSED\n\
+         ps5         86     4     0        90  yes        {version:>7}  no\n"
     );
     assert_eq!(table.out, expected);
 }
