@@ -76,8 +76,8 @@ Exit codes:
    1  something wrong was found: the audit is not clean, doctor has a FAIL, rows of an import failed, the demo is not
       exact
   64  bad usage, or a malformed file
-  65  the server refused the call; the reason is on standard error
-  69  no server answers
+  65  the server refused the call for a reason that lasts; the reason is on standard error
+  69  no server answers, or it refused for a reason that passes: repeat the command
   75  the outcome of a change is not known: repeat it as the second line on standard error says
   77  not confirmed: what loses units needs --yes, or a yes at the terminal";
 

@@ -32,10 +32,13 @@ pub(crate) struct ConfigArgs {
     /// The namespace: a sale or tenant [env: SENTINEL_NAMESPACE; default: default].
     #[arg(long, short = 'n', global = true, value_name = "NAME", help_heading = "Global options")]
     pub(crate) namespace: Option<String>,
+    /// Make no namespace: a mistyped name is refused as NAMESPACE_NOT_FOUND.
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) existing_namespace: bool,
     /// How long a call may take with its retries, up to 1h [default: 5s; 30s for audit and settle].
     #[arg(long, global = true, value_name = "DURATION", value_parser = timeout, help_heading = "Global options")]
     pub(crate) timeout: Option<Duration>,
-    /// The config file in TOML, with the keys server, namespace and timeout [env: SENTINEL_CONFIG; default:
+    /// The config file in TOML, with the keys server, namespace, existing_namespace and timeout [env: SENTINEL_CONFIG; default:
     /// $XDG_CONFIG_HOME/sentinelctl/config.toml, or ~/.config/sentinelctl/config.toml if it exists].
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub(crate) config: Option<PathBuf>,
@@ -48,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) server: String,
     /// The namespace.
     pub(crate) namespace: String,
+    /// Whether a change may not make the namespace.
+    pub(crate) existing_namespace: bool,
     /// How long a call may take; `None` where nobody named it.
     timeout: Option<Duration>,
 }
@@ -70,6 +75,7 @@ impl Settings {
 struct File {
     server: Option<String>,
     namespace: Option<String>,
+    existing_namespace: Option<bool>,
     timeout: Option<toml::Spanned<String>>,
 }
 
@@ -96,6 +102,7 @@ pub(crate) fn resolve(flags: &ConfigArgs, variable: impl Fn(&str) -> Option<OsSt
     Ok(Settings {
         server: server.or(file.server).unwrap_or_else(|| DEFAULT_SERVER.to_owned()),
         namespace: namespace.or(file.namespace).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
+        existing_namespace: flags.existing_namespace || file.existing_namespace.unwrap_or(false),
         timeout: flags.timeout.or(timeout_of_file),
     })
 }
@@ -202,6 +209,7 @@ mod tests {
             server: Some("http://flag:1".to_owned()),
             namespace: Some("flag".to_owned()),
             timeout: Some(Duration::from_secs(1)),
+            existing_namespace: true,
             config: Some(path),
         };
         let found = resolve(&named, environment).expect("settings");

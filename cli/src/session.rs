@@ -38,12 +38,17 @@ impl Session {
 
     /// The operators' operations on the namespace.
     pub(crate) fn admin(&self) -> Admin {
-        self.namespace().admin()
+        self.operators(self.namespace())
     }
 
     /// The same for calls that take longer by their nature.
     pub(crate) fn patient_admin(&self, default: Duration) -> Admin {
-        self.namespace().with_deadline(self.settings.timeout_of_long_call(default)).admin()
+        self.operators(self.namespace().with_deadline(self.settings.timeout_of_long_call(default)))
+    }
+
+    fn operators(&self, namespace: Namespace) -> Admin {
+        let admin = namespace.admin();
+        if self.settings.existing_namespace { admin.existing_namespace_only() } else { admin }
     }
 
     /// The failure that a failed call is.
@@ -62,6 +67,13 @@ impl Session {
             Ok(_) => Ok(false),
             Err(GetNamespaceError::NamespaceNotFound(_)) => Ok(true),
             Err(error) => Err(self.unread(&error)),
+        }
+    }
+
+    /// Says that nothing of the namespace can be reserved, where it is paused as a whole: its SKUs do not say it.
+    pub(crate) async fn note_paused_namespace(&self) {
+        if self.admin().namespace_config().await.is_ok_and(|config| config.is_paused) {
+            note(&format!("namespace {} is paused: none of its SKUs can be reserved", self.settings.namespace));
         }
     }
 

@@ -114,7 +114,9 @@ async fn show(session: &Session, sku: &str) -> Result<(), Failure> {
     let subject = Subject::of_sku(sku);
     let found = session.admin().sku(sku).await.map_err(|error| session.refused(subject, &error))?;
     let view = SkuView::from(&found.value);
-    Ok(session.output.details(&view, view.details())?)
+    session.output.details(&view, view.details())?;
+    session.note_paused_namespace().await;
+    Ok(())
 }
 
 async fn rules(session: &Session, args: RulesArgs) -> Result<(), Failure> {

@@ -104,13 +104,17 @@ async fn list(session: &Session, args: &ListArgs) -> Result<(), Failure> {
             None => break,
         }
     }
-    Ok(listing.end()?)
+    listing.end()?;
+    session.note_paused_namespace().await;
+    Ok(())
 }
 
 async fn get(session: &Session, sku: &str) -> Result<(), Failure> {
     let subject = Subject::of_sku(sku);
     let stock = session.namespace().stock(sku).await.map_err(|error| session.refused(subject, &error))?;
-    Ok(session.output.row(&StockView::from(&stock.value))?)
+    session.output.row(&StockView::from(&stock.value))?;
+    session.note_paused_namespace().await;
+    Ok(())
 }
 
 async fn set(session: &Session, args: &SetArgs) -> Result<(), Failure> {

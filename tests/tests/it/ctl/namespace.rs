@@ -114,3 +114,29 @@ async fn a_namespace_is_deleted_after_a_yes_and_not_while_units_are_held() {
     let unknown = ctl(&server, &["namespace", "delete", "drop-7", "--yes"]).await.ends(65);
     assert!(unknown.err.contains("(NAMESPACE_NOT_FOUND)"), "{unknown:?}");
 }
+
+/// A SKU does not say that its namespace is paused, so the command does.
+#[tokio::test]
+async fn a_paused_namespace_is_noted_beside_its_skus() {
+    let server = SentinelProcess::start().await;
+    ctl(&server, &["stock", "set", "ps5", "10"]).await.ends(0);
+    let commands: [&[&str]; 3] = [&["stock", "list"], &["stock", "get", "ps5"], &["sku", "show", "ps5"]];
+    for command in commands {
+        assert_eq!(ctl(&server, command).await.ends(0).err, "");
+    }
+    ctl(&server, &["namespace", "pause"]).await.ends(0);
+    for command in commands {
+        let note = "note: namespace sale is paused: none of its SKUs can be reserved\n";
+        assert_eq!(ctl(&server, command).await.ends(0).err, note);
+    }
+}
+
+#[tokio::test]
+async fn a_mistyped_namespace_is_refused_where_that_is_wanted() {
+    let server = SentinelProcess::start().await;
+    for command in [&["stock", "set", "ps5", "10"][..], &["stock", "adjust", "ps5", "10"]] {
+        let refused = ctl(&server, &[command, &["--existing-namespace"]].concat()).await.ends(65);
+        assert!(refused.err.contains("(NAMESPACE_NOT_FOUND)"), "{refused:?}");
+    }
+    assert_eq!(ctl(&server, &["namespace", "list"]).await.ends(0).out, "");
+}
