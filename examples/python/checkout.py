@@ -40,6 +40,12 @@ class Unknown(Exception):
     """The call may have been applied. Run the checkout again later, with the same attempt number."""
 
 
+class PaidButRefused(Exception):
+    """The order is charged, and the service refuses its units. The order stays open: run the checkout again later with the
+    same attempt number, or let a person decide.
+    """
+
+
 def call(method, request):
     """Sends the same request until there is an answer, a refusal, or no attempt left."""
     for attempt in range(CALL_ATTEMPTS):
@@ -88,6 +94,10 @@ class Outcome(Enum):
 
 
 # region checkout
+# Reasons for which a Commit leaves a buyer who has paid with nothing.
+NOT_SOLD = ("LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT", "BUYER_REQUIRED")
+
+
 def checkout(
     sentinel: inventory_sentinel_pb2_grpc.InventorySentinelStub,
     payments: Payments,
@@ -96,24 +106,33 @@ def checkout(
     attempt: int,
     show: Callable[[str], None] = print,
 ) -> Outcome:
-    """Buys one order. Raises Refused where the sale does not allow it, and Unknown."""
-    answer = call(
-        sentinel.Reserve,
-        inventory_sentinel_pb2.ReserveRequest(
-            namespace_id=sale,
-            request_id=f"{order.id}-{attempt}",
-            buyer_id=order.buyer,
-            lines=[types_pb2.Line(sku=order.sku, quantity=order.quantity)],
-            ttl=order.hold,
-        ),
+    """Buys one order. Raises Refused where it is not bought and not charged, PaidButRefused, and Unknown."""
+    reserve = inventory_sentinel_pb2.ReserveRequest(
+        namespace_id=sale,
+        request_id=f"{order.id}-{attempt}",
+        buyer_id=order.buyer,
+        lines=[types_pb2.Line(sku=order.sku, quantity=order.quantity)],
+        ttl=order.hold,
     )
+    try:
+        answer = call(sentinel.Reserve, reserve)
+    except Refused as refused:
+        # An earlier run may have stopped after the payment, and the store has lost or forgotten its hold since.
+        if payments.is_paid(order, attempt):
+            raise PaidButRefused(refused.reason) from refused
+        raise
     match answer.WhichOneof("result"):
         case "reservation":
             held = answer.reservation
             show(f"{order.quantity} {order.sku} held until {held.expires_at.ToJsonString()}")
             if not payments.pay(order, attempt):
                 release = inventory_sentinel_pb2.RollbackRequest(namespace_id=sale, reservation_id=held.reservation_id)
-                call(sentinel.Rollback, release)
+                try:
+                    call(sentinel.Rollback, release)
+                except Refused as refused:
+                    if refused.reason != "RESERVATION_ALREADY_COMMITTED":
+                        raise
+                    return Outcome.ALREADY_BOUGHT  # By another run of this attempt.
                 return Outcome.DECLINED
         case "already_purchased":
             return Outcome.ALREADY_BOUGHT
@@ -123,7 +142,11 @@ def checkout(
                 return Outcome.OVER
             # The process stopped between payment and Commit, and the hold ran out: the Commit below is a late one.
         case "shortage":
-            return Outcome.SOLD_OUT
+            if not payments.is_paid(order, attempt):
+                return Outcome.SOLD_OUT
+            # The process stopped after the payment, and the store has lost or forgotten the hold since.
+            payments.refund(order)
+            return Outcome.REFUNDED
         case other:
             raise NotImplementedError(f"a later server answers {other}: charge nothing")
     commit = inventory_sentinel_pb2.CommitRequest(
@@ -134,9 +157,9 @@ def checkout(
     try:
         call(sentinel.Commit, commit)
     except Refused as refused:
-        # The buyer has paid and gets nothing. Any other reason is a defect: the order stays as it is for a person.
-        if refused.reason not in ("LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT"):
-            raise
+        # The buyer has paid and gets nothing. For any other reason the order stays open.
+        if refused.reason not in NOT_SOLD:
+            raise PaidButRefused(refused.reason) from refused
         payments.refund(order)
         return Outcome.REFUNDED
     return Outcome.BOUGHT

@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 
 import grpc
-from checkout import Order, Outcome, Payments, Refused, Unknown, call, checkout, connect
+from checkout import Order, Outcome, PaidButRefused, Payments, Refused, Unknown, call, checkout, connect
 from inventory_sentinel.v1 import (
     inventory_admin_pb2,
     inventory_admin_pb2_grpc,
@@ -50,7 +50,7 @@ def outlast_the_hold():
 def step(name, order, attempt, bank, expected, charged, refunded=0, at=sentinel):
     try:
         outcome = checkout(at, bank, sale, order, attempt, show=lambda text: print(f"  {text}"))
-    except (Refused, Unknown, InterruptedError) as error:
+    except (Refused, PaidButRefused, Unknown, InterruptedError) as error:
         outcome = type(error)
     print(f"{name}: {outcome.value if isinstance(outcome, Outcome) else outcome.__name__}")
     actual = outcome, charges.count(order.id), refunds.count(order.id)
@@ -96,6 +96,21 @@ def sell_the_last():
 loser = Order("order-6", "flo", "last", hold=timedelta(milliseconds=100))
 step("a payment too late for the last unit", loser, 1, payments(meanwhile=sell_the_last), Outcome.REFUNDED, 1, 1)
 step("a product that nobody knows", Order("order-8", "hal", "nothing"), 1, payments(), Refused, 0)
+twice = Order("order-13", "max", "phone")
+
+
+def buy_in_another_run():
+    step("  another run of the order meanwhile", twice, 1, payments(), Outcome.BOUGHT, 1)
+
+
+declines = payments(accept=False, meanwhile=buy_in_another_run)
+step("a declined payment of an order that is bought", twice, 1, declines, Outcome.ALREADY_BOUGHT, 1)
+kim = Order("order-11", "kim", "none")
+payments().pay(kim, 1)  # As before a crash, after which the store has lost the hold.
+step("paid, the hold is lost, and the product is sold out", kim, 1, payments(), Outcome.REFUNDED, 1, 1)
+lea = Order("order-12", "lea", "nothing")
+payments().pay(lea, 1)
+step("paid, the hold is lost, and the product was removed", lea, 1, payments(), PaidButRefused, 1)
 
 
 class Lost(grpc.RpcError):
@@ -128,5 +143,5 @@ with connect("127.0.0.1:1") as nowhere:
     step("a server that is away", Order("order-9", "ida", "phone"), 1, payments(), Unknown, 0, at=away)
 
 stock = call(sentinel.GetStock, inventory_sentinel_pb2.GetStockRequest(namespace_id=sale, sku="phone")).stock
-if (stock.available, stock.held, stock.sold) != (5, 0, 5):
-    sys.exit(f"python: five buyers have bought a phone each, and the stock says {stock}")
+if (stock.available, stock.held, stock.sold) != (4, 0, 6):
+    sys.exit(f"python: six buyers have bought a phone each, and the stock says {stock}")
