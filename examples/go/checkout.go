@@ -52,6 +52,12 @@ type Unknown struct{ Last error }
 
 func (unknown Unknown) Error() string { return "outcome unknown: " + unknown.Last.Error() }
 
+// PaidButRefused: the order is charged, and the service refuses its units. The order stays open: run the checkout again
+// later with the same attempt number, or let a person decide.
+type PaidButRefused struct{ Refusal Refused }
+
+func (open PaidButRefused) Error() string { return "paid, but refused: " + open.Refusal.Error() }
+
 // call sends the same request until there is an answer, a refusal, or no attempt left.
 func call[Request, Response any](
 	ctx context.Context,
@@ -123,7 +129,8 @@ const (
 
 // region checkout
 
-// checkout buys one order. Its error is Refused where the sale does not allow it, Unknown, or one of the payments.
+// checkout buys one order. Its error is Refused where it is not bought and not charged, PaidButRefused, Unknown, or one
+// of the payments.
 func checkout(
 	ctx context.Context, sentinel pb.InventorySentinelClient, payments Payments, sale string, order Order, attempt int,
 ) (Outcome, error) {
@@ -134,6 +141,14 @@ func checkout(
 		Lines:       []*pb.Line{{Sku: order.SKU, Quantity: order.Quantity}},
 		Ttl:         durationpb.New(order.Hold),
 	})
+	if refused := (Refused{}); errors.As(err, &refused) {
+		// An earlier run may have stopped after the payment, and the store has lost or forgotten its hold since.
+		if paid, err := payments.IsPaid(order, attempt); err != nil {
+			return "", err
+		} else if paid {
+			return "", PaidButRefused{refused}
+		}
+	}
 	if err != nil {
 		return "", err
 	}
@@ -149,6 +164,9 @@ func checkout(
 		if !accepted {
 			_, err = call(ctx, sentinel.Rollback,
 				&pb.RollbackRequest{NamespaceId: sale, ReservationId: held.GetReservationId()})
+			if refused := (Refused{}); errors.As(err, &refused) && refused.Reason == "RESERVATION_ALREADY_COMMITTED" {
+				return AlreadyBought, nil // By another run of this attempt.
+			}
 			return Declined, err
 		}
 	case *pb.ReserveResponse_AlreadyPurchased:
@@ -160,7 +178,11 @@ func checkout(
 		}
 		// The process stopped between payment and Commit, and the hold ran out: the Commit below is a late one.
 	case *pb.ReserveResponse_Shortage:
-		return SoldOut, nil
+		if paid, err := payments.IsPaid(order, attempt); err != nil || !paid {
+			return SoldOut, err
+		}
+		// The process stopped after the payment, and the store has lost or forgotten the hold since.
+		return Refunded, payments.Refund(order)
 	default:
 		return "", fmt.Errorf("a later server answers %T: charge nothing", result)
 	}
@@ -171,10 +193,11 @@ func checkout(
 	})
 	if refused := (Refused{}); errors.As(err, &refused) {
 		switch refused.Reason {
-		case "LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT":
-			// The buyer has paid and gets nothing. Any other reason is a defect: the order stays as it is for a person.
+		case "LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT", "BUYER_REQUIRED":
+			// The buyer has paid and gets nothing. For any other reason the order stays open.
 			return Refunded, payments.Refund(order)
 		}
+		return "", PaidButRefused{refused}
 	}
 	if err != nil {
 		return "", err

@@ -67,6 +67,16 @@ export class Refused extends Error {
 /** The call may have been applied. Run the checkout again later, with the same attempt number. */
 export class Unknown extends Error {}
 
+/**
+ * The order is charged, and the service refuses its units. The order stays open: run the checkout again later with the
+ * same attempt number, or let a person decide.
+ */
+export class PaidButRefused extends Error {
+  constructor(readonly refusal: Refused) {
+    super(`paid, but refused: ${refusal.message}`);
+  }
+}
+
 type Send<Response> = (options: grpc.CallOptions, done: grpc.requestCallback<Response>) => unknown;
 
 /** Sends the same request until there is an answer, a refusal, or no attempt left. */
@@ -116,7 +126,10 @@ export type Outcome =
   | "paid too late and sold out: refunded";
 
 // region checkout
-/** Buys one order. Throws Refused where the sale does not allow it, Unknown, or what the payments throw. */
+/** Reasons for which a Commit leaves a buyer who has paid with nothing. */
+const NOT_SOLD = ["LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT", "BUYER_REQUIRED"];
+
+/** Buys one order. Throws Refused where it is not bought and not charged, PaidButRefused, Unknown, or a payment's error. */
 export async function checkout(
   sentinel: InventorySentinelClient,
   payments: Payments,
@@ -132,7 +145,14 @@ export async function checkout(
     lines: [{ sku: order.sku, quantity: order.quantity }],
     ttl: { seconds: Math.floor(order.holdMilliseconds / 1_000), nanos: (order.holdMilliseconds % 1_000) * 1_000_000 },
   };
-  const answer = await call<ReserveResponse__Output>((options, done) => sentinel.reserve(request, options, done));
+  let answer: ReserveResponse__Output;
+  try {
+    answer = await call<ReserveResponse__Output>((options, done) => sentinel.reserve(request, options, done));
+  } catch (error) {
+    // An earlier run may have stopped after the payment, and the store has lost or forgotten its hold since.
+    if (error instanceof Refused && (await payments.isPaid(order, attempt))) throw new PaidButRefused(error);
+    throw error;
+  }
   let reservationId: string;
   switch (answer.result) {
     case "reservation": {
@@ -141,7 +161,12 @@ export async function checkout(
       show(`${order.quantity} ${order.sku} held until ${until.toISOString()}`);
       if (!(await payments.pay(order, attempt))) {
         const release = { namespaceId: sale, reservationId };
-        await call((options, done) => sentinel.rollback(release, options, done));
+        try {
+          await call((options, done) => sentinel.rollback(release, options, done));
+        } catch (error) {
+          if (!(error instanceof Refused && error.reason === "RESERVATION_ALREADY_COMMITTED")) throw error;
+          return "bought before, not charged again"; // By another run of this attempt.
+        }
         return "payment declined: another payment is attempt + 1";
       }
       break;
@@ -156,7 +181,10 @@ export async function checkout(
       // The process stopped between payment and Commit, and the hold ran out: the Commit below is a late one.
       break;
     case "shortage":
-      return "sold out";
+      if (!(await payments.isPaid(order, attempt))) return "sold out";
+      // The process stopped after the payment, and the store has lost or forgotten the hold since.
+      await payments.refund(order);
+      return "paid too late and sold out: refunded";
     default:
       throw new Error(`a later server answers ${answer.result}: charge nothing`);
   }
@@ -164,9 +192,9 @@ export async function checkout(
     const purchase = { namespaceId: sale, reservationId, latePolicy: "LATE_POLICY_BUY_ANEW" } as const;
     await call((options, done) => sentinel.commit(purchase, options, done));
   } catch (error) {
-    // The buyer has paid and gets nothing. Any other reason is a defect: the order stays as it is for a person.
-    const notSold = ["LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT"];
-    if (!(error instanceof Refused && notSold.includes(error.reason))) throw error;
+    if (!(error instanceof Refused)) throw error;
+    // The buyer has paid and gets nothing. For any other reason the order stays open.
+    if (!NOT_SOLD.includes(error.reason)) throw new PaidButRefused(error);
     await payments.refund(order);
     return "paid too late and sold out: refunded";
   }

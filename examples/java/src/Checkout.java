@@ -18,6 +18,7 @@ import io.inventorysentinel.v1.LatePolicy;
 import io.inventorysentinel.v1.Line;
 import io.inventorysentinel.v1.Reservation;
 import io.inventorysentinel.v1.ReserveRequest;
+import io.inventorysentinel.v1.ReserveResponse;
 import io.inventorysentinel.v1.RollbackRequest;
 import java.time.Duration;
 import java.time.Instant;
@@ -60,6 +61,16 @@ final class Checkout {
     static final class Unknown extends RuntimeException {
         Unknown(Throwable cause) {
             super(cause);
+        }
+    }
+
+    /**
+     * The order is charged, and the service refuses its units. The order stays open: run the checkout again later with
+     * the same attempt number, or let a person decide.
+     */
+    static final class PaidButRefused extends RuntimeException {
+        PaidButRefused(Refused refusal) {
+            super("paid, but refused: " + refusal.getMessage(), refusal);
         }
     }
 
@@ -133,9 +144,9 @@ final class Checkout {
     // region checkout
     /** Reasons for which a Commit leaves a buyer who has paid with nothing. */
     private static final Set<String> NOT_SOLD =
-        Set.of("LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT");
+        Set.of("LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT", "BUYER_REQUIRED");
 
-    /** Buys one order. Throws Refused where the sale does not allow it, Unknown, or what the payments throw. */
+    /** Buys one order. Throws Refused where it is not bought and not charged, PaidButRefused, Unknown, or a payment's error. */
     static Outcome checkout(
         InventorySentinelBlockingStub sentinel, Payments payments, String sale, Order order, int attempt)
         throws InterruptedException {
@@ -148,7 +159,13 @@ final class Checkout {
                 .setSeconds(order.hold().getSeconds())
                 .setNanos(order.hold().getNano()))
             .build();
-        var answer = call(sentinel, stub -> stub.reserve(request));
+        ReserveResponse answer;
+        try {
+            answer = call(sentinel, stub -> stub.reserve(request));
+        } catch (Refused refused) {
+            // An earlier run may have stopped after the payment, and the store has lost or forgotten its hold since.
+            throw payments.isPaid(order, attempt) ? new PaidButRefused(refused) : refused;
+        }
         Reservation held;
         switch (answer.getResultCase()) {
             case RESERVATION -> {
@@ -160,7 +177,14 @@ final class Checkout {
                         .setNamespaceId(sale)
                         .setReservationId(held.getReservationId())
                         .build();
-                    call(sentinel, stub -> stub.rollback(release));
+                    try {
+                        call(sentinel, stub -> stub.rollback(release));
+                    } catch (Refused refused) {
+                        if (!refused.reason.equals("RESERVATION_ALREADY_COMMITTED")) {
+                            throw refused;
+                        }
+                        return Outcome.ALREADY_BOUGHT; // By another run of this attempt.
+                    }
                     return Outcome.DECLINED;
                 }
             }
@@ -175,7 +199,12 @@ final class Checkout {
                 // The process stopped between payment and Commit, and the hold ran out: the Commit below is a late one.
             }
             case SHORTAGE -> {
-                return Outcome.SOLD_OUT;
+                if (!payments.isPaid(order, attempt)) {
+                    return Outcome.SOLD_OUT;
+                }
+                // The process stopped after the payment, and the store has lost or forgotten the hold since.
+                payments.refund(order);
+                return Outcome.REFUNDED;
             }
             default -> throw new IllegalStateException("a later server answers something else: charge nothing");
         }
@@ -187,9 +216,9 @@ final class Checkout {
         try {
             call(sentinel, stub -> stub.commit(purchase));
         } catch (Refused refused) {
-            // Any other reason is a defect: the order stays as it is for a person.
+            // The buyer has paid and gets nothing. For any other reason the order stays open.
             if (!NOT_SOLD.contains(refused.reason)) {
-                throw refused;
+                throw new PaidButRefused(refused);
             }
             payments.refund(order);
             return Outcome.REFUNDED;

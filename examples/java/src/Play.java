@@ -104,7 +104,7 @@ final class Play {
             var result = Checkout.checkout(at, payments, sale, order, attempt);
             System.out.println(name + ": " + result.text);
             outcome = result;
-        } catch (Checkout.Refused | Checkout.Unknown | Crash error) {
+        } catch (Checkout.Refused | Checkout.PaidButRefused | Checkout.Unknown | Crash error) {
             System.out.println(name + ": " + error);
             outcome = error.getClass();
         }
@@ -164,6 +164,21 @@ final class Play {
             play.bank(true, sellTheLast), Checkout.Outcome.REFUNDED, 1, 1);
         play.step(sentinel, "a product that nobody knows", order("order-8", "hal", "nothing", usual), 1, play.bank(),
             Checkout.Refused.class, 0, 0);
+
+        var twice = order("order-13", "max", "phone", usual);
+        Meanwhile buyInAnotherRun = () -> play.step(sentinel, "  another run of the order meanwhile", twice, 1,
+            play.bank(), Checkout.Outcome.BOUGHT, 1, 0);
+        play.step(sentinel, "a declined payment of an order that is bought", twice, 1,
+            play.bank(false, buyInAnotherRun), Checkout.Outcome.ALREADY_BOUGHT, 1, 0);
+        var kim = order("order-11", "kim", "none", usual);
+        play.bank().pay(kim, 1); // As before a crash, after which the store has lost the hold.
+        play.step(sentinel, "paid, the hold is lost, and the product is sold out", kim, 1, play.bank(),
+            Checkout.Outcome.REFUNDED, 1, 1);
+        var lea = order("order-12", "lea", "nothing", usual);
+        play.bank().pay(lea, 1);
+        play.step(sentinel, "paid, the hold is lost, and the product was removed", lea, 1, play.bank(),
+            Checkout.PaidButRefused.class, 1, 0);
+
         play.step(sentinel.withInterceptors(new LosesAnswers()), "answers that get lost",
             order("order-10", "joe", "phone", usual), 1, play.bank(), Checkout.Outcome.BOUGHT, 1, 0);
         var nowhere = Checkout.connect("127.0.0.1:1");
@@ -171,8 +186,8 @@ final class Play {
             order("order-9", "ida", "phone", usual), 1, play.bank(), Checkout.Unknown.class, 0, 0);
         var query = GetStockRequest.newBuilder().setNamespaceId(play.sale).setSku("phone").build();
         var stock = Checkout.call(sentinel, stub -> stub.getStock(query)).getStock();
-        if (stock.getAvailable() != 5 || stock.getHeld() != 0 || stock.getSold() != 5) {
-            System.err.println("java: five buyers have bought a phone each, and the stock says " + stock);
+        if (stock.getAvailable() != 4 || stock.getHeld() != 0 || stock.getSold() != 6) {
+            System.err.println("java: six buyers have bought a phone each, and the stock says " + stock);
             System.exit(1);
         }
         nowhere.shutdownNow();

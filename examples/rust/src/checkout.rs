@@ -39,6 +39,19 @@ impl fmt::Display for Unknown {
 
 impl Error for Unknown {}
 
+/// The order is charged, and the service refuses its units. The order stays open: run the checkout again later with the
+/// same attempt number, or let a person decide.
+#[derive(Debug)]
+pub struct PaidButRefused(pub Failure);
+
+impl fmt::Display for PaidButRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "paid, but refused: {}", self.0)
+    }
+}
+
+impl Error for PaidButRefused {}
+
 /// Makes the same call until there is an answer, a refusal, or no attempt left. `rpc` is the error's own `rpc`.
 async fn call<T, E, C>(rpc: fn(&E) -> Option<&RpcError>, call: impl Fn() -> C) -> Result<Result<T, E>, Unknown>
 where
@@ -99,7 +112,8 @@ pub enum Outcome {
 }
 
 // region checkout
-/// Buys one order.
+/// Buys one order. Fails with `ReserveError` where it is not bought and not charged, [`PaidButRefused`], [`Unknown`], or an
+/// error of the payments.
 pub async fn checkout(
     shop: &Namespace,
     payments: &impl Payments,
@@ -117,8 +131,12 @@ pub async fn checkout(
             let left = held.expires_at.duration_since(SystemTime::now()).unwrap_or_default();
             println!("  {} {} held for {} s", order.quantity, order.sku, left.as_secs());
             if !payments.pay(order, attempt).await? {
-                call(RollbackError::rpc, || shop.rollback(&held.id)).await??;
-                return Ok(Outcome::Declined);
+                return match call(RollbackError::rpc, || shop.rollback(&held.id)).await? {
+                    Ok(_) => Ok(Outcome::Declined),
+                    // By another run of this attempt.
+                    Err(RollbackError::AlreadyCommitted(_)) => Ok(Outcome::AlreadyBought),
+                    Err(refused) => Err(refused.into()),
+                };
             }
             held.id.clone()
         }
@@ -130,17 +148,31 @@ pub async fn checkout(
             // The process stopped between payment and commit, and the hold ran out: the commit below is a late one.
             reservation.id.clone()
         }
-        Err(ReserveError::InsufficientStock { .. }) => return Ok(Outcome::SoldOut),
+        Err(ReserveError::InsufficientStock { .. }) => {
+            if !payments.is_paid(order, attempt).await? {
+                return Ok(Outcome::SoldOut);
+            }
+            // The process stopped after the payment, and the store has lost or forgotten the hold since.
+            payments.refund(order).await?;
+            return Ok(Outcome::Refunded);
+        }
+        // The same, and the service refuses the units for another reason.
+        Err(refused) if payments.is_paid(order, attempt).await? => return Err(PaidButRefused(refused.into()).into()),
         Err(refused) => return Err(refused.into()),
     };
     match call(CommitError::rpc, || shop.commit(&reservation_id).buy_anew_if_late()).await? {
         Ok(_) => Ok(Outcome::Bought),
-        // The buyer has paid and gets nothing. Any other reason is a defect: the order stays as it is for a person.
-        Err(CommitError::LateSoldOut { .. } | CommitError::RolledBack(_) | CommitError::BuyerLimit { .. }) => {
+        // The buyer has paid and gets nothing. For any other reason the order stays open.
+        Err(
+            CommitError::LateSoldOut { .. }
+            | CommitError::RolledBack(_)
+            | CommitError::BuyerLimit { .. }
+            | CommitError::BuyerRequired { .. },
+        ) => {
             payments.refund(order).await?;
             Ok(Outcome::Refunded)
         }
-        Err(refused) => Err(refused.into()),
+        Err(refused) => Err(PaidButRefused(refused.into()).into()),
     }
 }
 // endregion checkout

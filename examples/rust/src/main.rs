@@ -5,7 +5,7 @@ mod checkout;
 
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Mutex, time::Duration};
 
-use checkout::{Failure, Order, Outcome, Payments, Unknown, checkout, connect};
+use checkout::{Failure, Order, Outcome, PaidButRefused, Payments, Unknown, checkout, connect};
 use inventory_sentinel_client::{Namespace, ReserveError};
 
 const USUAL: Duration = Duration::from_secs(300);
@@ -161,6 +161,27 @@ async fn main() -> Result<(), Failure> {
     let hal = &order("order-8", "hal", "nothing", USUAL);
     let refused = play(shop, "a product that nobody knows", hal, 1, bank).await.expect_err("a refusal");
     assert!(matches!(refused.downcast_ref(), Some(ReserveError::SkuNotFound(_))), "{refused:?}");
+
+    let twice = &order("order-13", "max", "phone", USUAL);
+    let declines = Bank {
+        accepts: false,
+        meanwhile: &|| {
+            let again = ("  another run of the order meanwhile", twice, 1);
+            Box::pin(async move { Box::pin(step(shop, again, bank, Outcome::Bought, (1, 0))).await })
+        },
+        ..*bank
+    };
+    let declined = ("a declined payment of an order that is bought", twice, 1);
+    step(shop, declined, &declines, Outcome::AlreadyBought, (1, 0)).await?;
+    let kim = &order("order-11", "kim", "none", USUAL);
+    bank.pay(kim, 1).await?; // As before a crash, after which the store has lost the hold.
+    let lost = ("paid, the hold is lost, and the product is sold out", kim, 1);
+    step(shop, lost, bank, Outcome::Refunded, (1, 1)).await?;
+    let lea = &order("order-12", "lea", "nothing", USUAL);
+    bank.pay(lea, 1).await?;
+    let open = play(shop, "paid, the hold is lost, and the product was removed", lea, 1, bank).await.expect_err("open");
+    assert!(open.is::<PaidButRefused>() && bank.booked(lea) == (1, 0), "{open:?}");
+
     let away = &connect("127.0.0.1:1")?.namespace(&sale);
     let ida = &order("order-9", "ida", "phone", USUAL);
     let unknown = play(away, "a server that is away", ida, 1, bank).await.expect_err("no answer");
@@ -168,6 +189,6 @@ async fn main() -> Result<(), Failure> {
     assert_eq!((bank.booked(hal), bank.booked(ida)), ((0, 0), (0, 0)));
 
     let stock = shop.stock("phone").await?;
-    assert_eq!((stock.available, stock.held, stock.sold), (6, 0, 4), "four buyers have bought a phone each");
+    assert_eq!((stock.available, stock.held, stock.sold), (5, 0, 5), "five buyers have bought a phone each");
     Ok(())
 }
