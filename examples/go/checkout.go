@@ -129,8 +129,7 @@ const (
 
 // region checkout
 
-// checkout buys one order. Its error is Refused where it is not bought and not charged, PaidButRefused, Unknown, or one
-// of the payments.
+// checkout buys one order. Its error is Refused where it is not charged, PaidButRefused, Unknown, or one of the payments.
 func checkout(
 	ctx context.Context, sentinel pb.InventorySentinelClient, payments Payments, sale string, order Order, attempt int,
 ) (Outcome, error) {

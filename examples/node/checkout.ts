@@ -129,7 +129,7 @@ export type Outcome =
 /** Reasons for which a Commit leaves a buyer who has paid with nothing. */
 const NOT_SOLD = ["LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT", "BUYER_REQUIRED"];
 
-/** Buys one order. Throws Refused where it is not bought and not charged, PaidButRefused, Unknown, or a payment's error. */
+/** Buys one order. Throws Refused where it is not charged, PaidButRefused, Unknown, or what the payments throw. */
 export async function checkout(
   sentinel: InventorySentinelClient,
   payments: Payments,

@@ -41,8 +41,8 @@ class Unknown(Exception):
 
 
 class PaidButRefused(Exception):
-    """The order is charged, and the service refuses its units. The order stays open: run the checkout again later with the
-    same attempt number, or let a person decide.
+    """The order is charged, and the service refuses its units. The order stays open: run the checkout again later with
+    the same attempt number, or let a person decide.
     """
 
 
@@ -106,7 +106,7 @@ def checkout(
     attempt: int,
     show: Callable[[str], None] = print,
 ) -> Outcome:
-    """Buys one order. Raises Refused where it is not bought and not charged, PaidButRefused, and Unknown."""
+    """Buys one order. Raises Refused where it is not charged, PaidButRefused, and Unknown."""
     reserve = inventory_sentinel_pb2.ReserveRequest(
         namespace_id=sale,
         request_id=f"{order.id}-{attempt}",

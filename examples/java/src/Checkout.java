@@ -146,7 +146,7 @@ final class Checkout {
     private static final Set<String> NOT_SOLD =
         Set.of("LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT", "BUYER_REQUIRED");
 
-    /** Buys one order. Throws Refused where it is not bought and not charged, PaidButRefused, Unknown, or a payment's error. */
+    /** Buys one order. Throws Refused where it is not charged, PaidButRefused, Unknown, or what the payments throw. */
     static Outcome checkout(
         InventorySentinelBlockingStub sentinel, Payments payments, String sale, Order order, int attempt)
         throws InterruptedException {

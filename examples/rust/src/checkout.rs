@@ -112,8 +112,8 @@ pub enum Outcome {
 }
 
 // region checkout
-/// Buys one order. Fails with `ReserveError` where it is not bought and not charged, [`PaidButRefused`], [`Unknown`], or an
-/// error of the payments.
+/// Buys one order. Its error is a `ReserveError` where it is not charged, [`PaidButRefused`], [`Unknown`], or one of the
+/// payments.
 pub async fn checkout(
     shop: &Namespace,
     payments: &impl Payments,
