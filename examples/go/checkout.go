@@ -129,7 +129,8 @@ const (
 
 // region checkout
 
-// checkout buys one order. Its error is Refused where it is not charged, PaidButRefused, Unknown, or one of the payments.
+// checkout buys one order. Its error is Refused where it is not charged, PaidButRefused, Unknown, or one of the
+// payments.
 func checkout(
 	ctx context.Context, sentinel pb.InventorySentinelClient, payments Payments, sale string, order Order, attempt int,
 ) (Outcome, error) {
@@ -161,10 +162,12 @@ func checkout(
 			return "", err // It may have been charged: run the checkout again, with the same attempt number.
 		}
 		if !accepted {
-			_, err = call(ctx, sentinel.Rollback,
+			released, err := call(ctx, sentinel.Rollback,
 				&pb.RollbackRequest{NamespaceId: sale, ReservationId: held.GetReservationId()})
-			if refused := (Refused{}); errors.As(err, &refused) && refused.Reason == "RESERVATION_ALREADY_COMMITTED" {
-				return AlreadyBought, nil // By another run of this attempt.
+			refused := Refused{}
+			isBought := errors.As(err, &refused) && refused.Reason == "RESERVATION_ALREADY_COMMITTED"
+			if isBought || released.GetReservation().GetPurchaseReservationId() != "" {
+				return AlreadyBought, nil // By another run of this attempt, in time or late.
 			}
 			return Declined, err
 		}

@@ -10,6 +10,7 @@ import protobuf from "protobufjs";
 import type { ProtoGrpcType as AdminTypes } from "./generated/inventory_admin.js";
 import type { InventorySentinelClient } from "./generated/inventory_sentinel/v1/InventorySentinel.js";
 import type { ReserveResponse__Output } from "./generated/inventory_sentinel/v1/ReserveResponse.js";
+import type { RollbackResponse__Output } from "./generated/inventory_sentinel/v1/RollbackResponse.js";
 import type { ProtoGrpcType as SentinelTypes } from "./generated/inventory_sentinel.js";
 
 // region call
@@ -162,10 +163,13 @@ export async function checkout(
       if (!(await payments.pay(order, attempt))) {
         const release = { namespaceId: sale, reservationId };
         try {
-          await call((options, done) => sentinel.rollback(release, options, done));
+          const send: Send<RollbackResponse__Output> = (options, done) => sentinel.rollback(release, options, done);
+          const { reservation } = await call(send);
+          // Bought by another run of this attempt, late or (below) in time.
+          if (reservation?.purchaseReservationId) return "bought before, not charged again";
         } catch (error) {
           if (!(error instanceof Refused && error.reason === "RESERVATION_ALREADY_COMMITTED")) throw error;
-          return "bought before, not charged again"; // By another run of this attempt.
+          return "bought before, not charged again";
         }
         return "payment declined: another payment is attempt + 1";
       }

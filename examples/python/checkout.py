@@ -128,12 +128,13 @@ def checkout(
             if not payments.pay(order, attempt):
                 release = inventory_sentinel_pb2.RollbackRequest(namespace_id=sale, reservation_id=held.reservation_id)
                 try:
-                    call(sentinel.Rollback, release)
+                    is_bought = bool(call(sentinel.Rollback, release).reservation.purchase_reservation_id)
                 except Refused as refused:
                     if refused.reason != "RESERVATION_ALREADY_COMMITTED":
                         raise
-                    return Outcome.ALREADY_BOUGHT  # By another run of this attempt.
-                return Outcome.DECLINED
+                    is_bought = True
+                # Bought by another run of this attempt, late or in time.
+                return Outcome.ALREADY_BOUGHT if is_bought else Outcome.DECLINED
         case "already_purchased":
             return Outcome.ALREADY_BOUGHT
         case "already_released":

@@ -177,15 +177,17 @@ final class Checkout {
                         .setNamespaceId(sale)
                         .setReservationId(held.getReservationId())
                         .build();
+                    boolean isBought; // By another run of this attempt, late or in time.
                     try {
-                        call(sentinel, stub -> stub.rollback(release));
+                        var released = call(sentinel, stub -> stub.rollback(release)).getReservation();
+                        isBought = !released.getPurchaseReservationId().isEmpty();
                     } catch (Refused refused) {
                         if (!refused.reason.equals("RESERVATION_ALREADY_COMMITTED")) {
                             throw refused;
                         }
-                        return Outcome.ALREADY_BOUGHT; // By another run of this attempt.
+                        isBought = true;
                     }
-                    return Outcome.DECLINED;
+                    return isBought ? Outcome.ALREADY_BOUGHT : Outcome.DECLINED;
                 }
             }
             case ALREADY_PURCHASED -> {

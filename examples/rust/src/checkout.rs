@@ -112,8 +112,8 @@ pub enum Outcome {
 }
 
 // region checkout
-/// Buys one order. Its error is a `ReserveError` where it is not charged, [`PaidButRefused`], [`Unknown`], or one of the
-/// payments.
+/// Buys one order. Its error is a `ReserveError` where it is not charged, [`PaidButRefused`], [`Unknown`], or one of
+/// the payments.
 pub async fn checkout(
     shop: &Namespace,
     payments: &impl Payments,
@@ -132,9 +132,9 @@ pub async fn checkout(
             println!("  {} {} held for {} s", order.quantity, order.sku, left.as_secs());
             if !payments.pay(order, attempt).await? {
                 return match call(RollbackError::rpc, || shop.rollback(&held.id)).await? {
-                    Ok(_) => Ok(Outcome::Declined),
-                    // By another run of this attempt.
-                    Err(RollbackError::AlreadyCommitted(_)) => Ok(Outcome::AlreadyBought),
+                    Ok(released) if released.purchase.is_none() => Ok(Outcome::Declined),
+                    // By another run of this attempt, late or in time.
+                    Ok(_) | Err(RollbackError::AlreadyCommitted(_)) => Ok(Outcome::AlreadyBought),
                     Err(refused) => Err(refused.into()),
                 };
             }
