@@ -1,7 +1,8 @@
-//! The files in which a Redis keeps its data: copied, put back, removed, and cut off at the end.
+//! The files in which a Redis keeps its data: copied, put back, removed, and cut off at the end or to what was synced.
 
 use std::{
     fs::{self, OpenOptions},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -36,6 +37,17 @@ impl StoreFiles {
     pub fn put_back(&self, copy: &StoreCopy) {
         self.remove();
         transfer(copy.0.path(), &self.0);
+    }
+
+    /// Cuts each append-only file to the length that its note in this folder says (tests/disk); without a note nothing was synced.
+    pub(crate) fn keep_synced(&self, notes: &Path) {
+        for entry in fs::read_dir(self.0.join(AOF)).expect("the append-only files") {
+            let path = entry.expect("a file").path();
+            let file = OpenOptions::new().write(true).open(&path).expect("a file");
+            let metadata = file.metadata().expect("its length");
+            let note = fs::read_to_string(notes.join(metadata.ino().to_string())).unwrap_or_default();
+            file.set_len(metadata.len().min(note.parse().unwrap_or(0))).expect("a shorter file");
+        }
     }
 
     /// Removes them.

@@ -16,6 +16,8 @@ use crate::{
     process::{self, Owned},
 };
 
+/// The folder of what it has synced, in its own folder (tests/disk).
+const SYNCED: &str = "synced";
 /// The file of a clock of its own, in its folder (tests/clock).
 const CLOCK: &str = "clock";
 
@@ -37,6 +39,13 @@ impl Redis {
     pub async fn start_with_clock() -> Redis {
         let folder = TempDir::with_prefix("sentinel-redis-").expect("a temporary folder");
         fs::write(folder.path().join(CLOCK), 0i64.to_ne_bytes()).expect("the file of the clock");
+        Redis::start_in(folder, &["--appendonly yes", "--appendfsync always"]).await
+    }
+
+    /// One that [`Redis::lose_power`] can be done to, fit for the durable mode.
+    pub async fn start_with_disk() -> Redis {
+        let folder = TempDir::with_prefix("sentinel-redis-").expect("a temporary folder");
+        fs::create_dir(folder.path().join(SYNCED)).expect("the folder of what is synced");
         Redis::start_in(folder, &["--appendonly yes", "--appendfsync always"]).await
     }
 
@@ -141,6 +150,13 @@ impl Redis {
         let _ = self.child.0.wait();
     }
 
+    /// Kills it together with its machine: of its append-only files only what was synced to disk is left. Only for one that was
+    /// started with a disk.
+    pub fn lose_power(&mut self) {
+        self.kill9();
+        self.files().keep_synced(&self.folder.path().join(SYNCED));
+    }
+
     /// Stops it in the middle of whatever it does: connections stay open, nothing is answered.
     pub fn stop(&self) {
         self.child.signal(Signal::STOP);
@@ -201,6 +217,10 @@ fn spawn(folder: &TempDir, options: &[String]) -> Owned {
     let clock = folder.path().join(CLOCK);
     if clock.exists() {
         command.env("LD_PRELOAD", process::built("libsentinel_test_clock.so")).env("SENTINEL_TEST_CLOCK", clock);
+    }
+    let synced = folder.path().join(SYNCED);
+    if synced.exists() {
+        command.env("LD_PRELOAD", process::built("libsentinel_test_disk.so")).env("SENTINEL_TEST_SYNCED", synced);
     }
     let child = command
         .args(["--port", "0", "--save", "", "--daemonize", "no", "--enable-debug-command", "yes", "--dir"])

@@ -347,6 +347,36 @@ async fn a_store_that_pauses_its_fsync_is_not_used() {
     server.wait_until_ready().await;
 }
 
+/// What that setting does to a store that nobody checks: an acknowledged write is lost with the machine. What the server
+/// acknowledges is not.
+#[tokio::test]
+async fn only_what_is_synced_is_acknowledged() {
+    let mut redis = Redis::start_with_disk().await;
+    let server = SentinelProcess::on(&redis).await;
+    let shop = server.shop("sale");
+    shop.supply("ps5", 3).await;
+    // The rewrite takes seconds.
+    redis.ask::<()>("CONFIG SET rdb-key-save-delay 300000").await;
+    for (pauses, kept) in [("no", Some("1")), ("yes", None)] {
+        redis.ask::<()>(&format!("CONFIG SET no-appendfsync-on-rewrite {pauses}")).await;
+        if kept.is_none() {
+            is_unfit(&server, "no-appendfsync-on-rewrite no").await;
+        }
+        redis.ask::<String>("BGREWRITEAOF").await;
+        redis.ask::<()>(&format!("SET rewritten-{pauses} 1")).await;
+        let held = shop.reserve(order(&[("ps5", 1)])).await;
+        assert_eq!(held.is_ok(), kept.is_some(), "{held:?}");
+        assert_eq!(redis.ask::<String>("INFO persistence").await.matches("aof_rewrite_in_progress:1").count(), 1);
+        redis.lose_power();
+        redis.restart().await;
+        let found = redis.ask::<Option<String>>(&format!("GET rewritten-{pauses}")).await;
+        assert_eq!(found.as_deref(), kept, "no-appendfsync-on-rewrite {pauses}");
+        server.wait_until_ready().await;
+        assert_eq!(shop.counts("ps5").await, (2, 1, 0), "what was acknowledged is there");
+        redis.ask::<()>("CONFIG SET rdb-key-save-delay 300000").await;
+    }
+}
+
 #[tokio::test]
 async fn a_replica_is_not_used() {
     let redis = Redis::start().await;
