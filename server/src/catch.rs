@@ -75,18 +75,16 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
-        let _named = panics::name(Task::Call.label());
-        let tasks = &*this.tasks;
-        let polled = this.inner.as_mut().as_pin_mut().and_then(|inner| {
-            catch_unwind(AssertUnwindSafe(|| {
-                tasks.fail_if_due(Task::Call);
-                inner.poll(context)
-            }))
-            .ok()
-        });
+        let polled = match this.inner.as_mut().as_pin_mut() {
+            Some(inner) => this.tasks.catch(Task::Call, || inner.poll(context)),
+            // It has panicked before it was a future.
+            None => {
+                this.tasks.note_panic(Task::Call);
+                None
+            }
+        };
         polled.unwrap_or_else(|| {
             this.inner.set(None);
-            tasks.note_panic(Task::Call);
             Poll::Ready(Ok(defect("the handler of the call panicked").into_http()))
         })
     }

@@ -182,6 +182,19 @@ impl Tasks {
         }
     }
 
+    /// Runs a piece of a task that is not run by this; `None`: it panicked, which is counted.
+    pub(crate) fn catch<T>(&self, task: Task, work: impl FnOnce() -> T) -> Option<T> {
+        let _named = panics::name(task.label());
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            self.fail_if_due(task);
+            work()
+        }));
+        if done.is_err() {
+            self.note_panic(task);
+        }
+        done.ok()
+    }
+
     /// Counts a panic of a task that is not run by this.
     pub(crate) fn note_panic(&self, task: Task) {
         self.inner.metrics.inc_task_panic(task);

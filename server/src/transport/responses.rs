@@ -2,7 +2,6 @@
 //! the HTTP/2 library holds one piece of each stream, and the rest is ours to drop. Touches the body of a response only.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -17,7 +16,6 @@ use super::{ledger::Place, observer::Observer, refusals};
 use crate::{
     service,
     tasks::{Task, Tasks},
-    telemetry::panics,
 };
 
 /// The largest frame that is handed to the HTTP/2 library at once, in bytes. It is the largest that every peer takes.
@@ -110,24 +108,13 @@ impl Tracked {
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
-    /// The next frame of the body. Where that panics it ends with a refusal, and the other calls of the connection go on. One that only watches ends when the server drains and it has nothing more to say.
+    /// The next frame of the body. Where that panics the stream ends with a refusal. One that only watches ends when the server drains and it has nothing more to say.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let tasks = &self.tasks;
-        let polled = {
-            let _named = panics::name(Task::Stream.label());
-            catch_unwind(AssertUnwindSafe(|| {
-                tasks.fail_if_due(Task::Stream);
-                Pin::new(body).poll_frame(cx)
-            }))
-        };
-        match polled {
-            Ok(Poll::Ready(frame)) => return Poll::Ready(frame),
-            Ok(Poll::Pending) => {}
-            Err(_) => {
-                tasks.note_panic(Task::Stream);
-                return self.end(&service::defect("the handler of the stream panicked"));
-            }
+        match self.tasks.catch(Task::Stream, || Pin::new(body).poll_frame(cx)) {
+            Some(Poll::Ready(frame)) => return Poll::Ready(frame),
+            Some(Poll::Pending) => {}
+            None => return self.end(&service::defect("the handler of the stream panicked")),
         }
         let Some(observer) = &mut self.observer else { return Poll::Pending };
         let end = ready!(observer.poll_end(cx));

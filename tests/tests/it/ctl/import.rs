@@ -124,8 +124,8 @@ async fn a_repeat_says_how_the_rows_are_set_again() {
     let again = import(&server, csv, &overwrite).await.ends(0);
     assert!(again.err.starts_with("note: 2 rows were applied by this import before"), "{again:?}");
     assert_eq!(server.shop("sale").counts("ps5").await, (15, 0, 0));
-    let anew = import(&server, csv, &["--overwrite", "--yes", "--request-id", "second"]).await.ends(0);
-    assert_eq!((anew.err.as_str(), server.shop("sale").counts("ps5").await), ("", (10, 0, 0)));
+    let second = import(&server, csv, &["--overwrite", "--yes", "--request-id", "second"]).await.ends(0);
+    assert_eq!((second.err.as_str(), server.shop("sale").counts("ps5").await), ("", (10, 0, 0)));
     ctl(&server, &["sku", "delete", "vita", "--yes"]).await.ends(0);
     let deleted = import(&server, csv, &["--overwrite", "--yes", "--request-id", "second"]).await.ends(1);
     assert!(deleted.err.contains("this import has made 1 of the failed SKUs before"), "{deleted:?}");
