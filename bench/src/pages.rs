@@ -41,7 +41,7 @@ fn the_page_on_capacity_has_the_counts_of_sold_out_answers() {
     for (row, name) in [("in a batch of 256", "batch_sold_out"), ("alone", "sold_out")] {
         let [claimed, looked_up] = ["", "_looked_up"].map(|end| count(&format!("redis_instructions_{name}{end}")));
         let says = format!("| sold out, {row} | {looked_up} | {claimed} |");
-        assert!(page("docs/capacity.md").contains(&says), "docs/capacity.md does not say: {says}");
+        assert!(page("docs/operate/capacity.md").contains(&says), "docs/operate/capacity.md does not say: {says}");
     }
 }
 
@@ -91,5 +91,5 @@ fn sizes() -> [usize; 3] {
 fn the_page_on_capacity_has_the_sizes_of_the_messages() {
     let [asked, held, short] = sizes();
     let says = format!("{asked} bytes there; {held} back with a reservation, {short} with a shortage");
-    assert!(page("docs/capacity.md").contains(&says), "docs/capacity.md does not say: {says}");
+    assert!(page("docs/operate/capacity.md").contains(&says), "docs/operate/capacity.md does not say: {says}");
 }
