@@ -64,10 +64,10 @@ abuse: bootstrap ## attack each bound of the server beside an honest caller, in 
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
 	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench abuse --server $${CARGO_TARGET_DIR:-target}/release/sentinel-server $(ARGS)
 
-bench: ## measure this service beside its alternatives, and what size costs, in half an hour; writes docs/benchmarks and the table in README.md (ARGS go to the lab)
+bench: ## measure this service beside its alternatives, and what size costs, in half an hour; writes docs/benchmarks and the figures in README.md (ARGS are passed to the runner)
 	@bench/run --full --seconds 3 --docs docs/benchmarks --readme README.md $(ARGS)
 
-bench-quick: ## measure this service beside its alternatives, in under eight minutes after the build (ARGS go to the lab)
+bench-quick: ## measure this service beside its alternatives, in under eight minutes after the build (ARGS are passed to the runner)
 	@bench/run $(ARGS)
 
 bench-against: bootstrap ## measure this server beside that of another commit (ARGS=COMMIT)
