@@ -55,12 +55,12 @@ impl Commit {
         self
     }
 
-    /// After the deadline, buys the same lines anew if the stock still has them. That is a new
+    /// After the deadline, buys the same lines again if the stock still has them. That is a new
     /// reservation: its `id` is another, and its [`origin`](Reservation::origin) is the expired one, which
     /// names it as its [`purchase`](Reservation::purchase).
     /// Not together with lines.
-    pub fn buy_anew_if_late(mut self) -> Self {
-        self.late = v1::LatePolicy::BuyAnew;
+    pub fn repurchase_if_late(mut self) -> Self {
+        self.late = v1::LatePolicy::Repurchase;
         self
     }
 

@@ -76,7 +76,7 @@ pub struct Reservation {
     /// When the state became final; `None` while pending.
     pub resolved_at: Option<SystemTime>,
     /// The reservation that this one came after: the hold that it replaced, or the expired one that a
-    /// late commit bought anew.
+    /// late commit repurchased.
     pub origin: Option<String>,
     /// Of an expired reservation: the purchase that a late commit made of it. Its units are sold, and stay
     /// sold whatever is done with this reservation.

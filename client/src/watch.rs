@@ -62,7 +62,7 @@ impl<T: Told> Follower<T> {
         &self.namespace
     }
 
-    /// Begins anew.
+    /// Starts over.
     pub(crate) fn forget_place(&mut self) {
         (self.stream, self.token, self.is_new) = (None, String::new(), true);
     }

@@ -84,7 +84,7 @@ impl Picture {
     /// Takes in news; returns what is different from now on.
     fn learn(&mut self, news: StockNews) -> Vec<(String, Option<StockView>)> {
         let heard = news.skus.into_iter().map(|(sku, stock)| (sku, stock.as_ref().map(StockView::from)));
-        if news.begins_anew && !self.skus.is_empty() {
+        if news.starts_over && !self.skus.is_empty() {
             self.building = Some(Counters::new());
         }
         if let (true, Some(building)) = (news.is_snapshot, &mut self.building) {

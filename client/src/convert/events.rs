@@ -45,7 +45,7 @@ fn kind(number: i32) -> EventKind {
         Ok(Kind::RolledBack) => EventKind::RolledBack,
         Ok(Kind::Expired) => EventKind::Expired,
         Ok(Kind::Extended) => EventKind::Extended,
-        Ok(Kind::BoughtLate) => EventKind::BoughtLate,
+        Ok(Kind::Repurchased) => EventKind::Repurchased,
         Ok(Kind::StockSet) => EventKind::StockSet,
         Ok(Kind::StockAdjusted) => EventKind::StockAdjusted,
         Ok(Kind::SkuConfigured) => EventKind::SkuConfigured,

@@ -106,8 +106,8 @@ pub enum EventKind {
     Expired,
     /// A reservation has a later deadline.
     Extended,
-    /// Units were sold anew by a late Commit: the birth of a reservation that is committed.
-    BoughtLate,
+    /// Units were sold by a late commit: the birth of a reservation that is committed.
+    Repurchased,
     /// Units came in or went out by SetStock or ImportStock.
     StockSet,
     /// Units came in or went out by AdjustStock.

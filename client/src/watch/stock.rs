@@ -26,7 +26,7 @@ pub struct StockNews {
     /// True while the stream begins with everything; the first one that is none completes the picture.
     pub is_snapshot: bool,
     /// Forget what was told before this.
-    pub begins_anew: bool,
+    pub starts_over: bool,
 }
 
 impl WatchStock {
@@ -50,7 +50,7 @@ impl WatchStock {
         let follower = follower.get_or_insert_with(|| follow(namespace, skus, *interval));
         let Heard { told, is_first } = follower.next().await?;
         let skus = told.skus.into_iter().map(convert::watched).collect::<Result<_, _>>()?;
-        Ok(StockNews { skus, is_snapshot: told.is_snapshot, begins_anew: is_first && told.is_snapshot })
+        Ok(StockNews { skus, is_snapshot: told.is_snapshot, starts_over: is_first && told.is_snapshot })
     }
 }
 
