@@ -133,7 +133,7 @@ catalogue! {
     CrossPartitionCart "CROSS_PARTITION_CART" FailedPrecondition Decide "the lines, or the reservation to replace, lie in different partitions: give SKUs that are sold together one group, as in `group~sku`";
     VersionMismatch "VERSION_MISMATCH" Aborted Decide "it has changed since the version that the caller has seen";
     AuditOvertaken "AUDIT_OVERTAKEN" Aborted Retry "the event stream was trimmed past the start of the audit while it ran";
-    EventsCompacted "EVENTS_COMPACTED" OutOfRange Decide "changes behind the resume token are not kept any more, or it is of another namespace: compare with the lists and begin anew";
+    EventsCompacted "EVENTS_COMPACTED" OutOfRange Decide "changes behind the resume token are not kept any more, or it is of another namespace: compare with the lists and start without a token";
     NamespaceQuota "NAMESPACE_QUOTA" ResourceExhausted Retry "the namespace holds as many records or SKUs as it may";
     TooManyNamespaces "TOO_MANY_NAMESPACES" ResourceExhausted Operator "there are as many namespaces as --max-namespaces allows";
     StoreFull "STORE_FULL" ResourceExhausted Retry "the store is at its memory limit: nothing new is held, and no SKU is made";

@@ -191,7 +191,7 @@ func checkout(
 	_, err = call(ctx, sentinel.Commit, &pb.CommitRequest{
 		NamespaceId:   sale,
 		ReservationId: held.GetReservationId(),
-		LatePolicy:    pb.LatePolicy_LATE_POLICY_BUY_ANEW,
+		LatePolicy:    pb.LatePolicy_LATE_POLICY_REPURCHASE,
 	})
 	if refused := (Refused{}); errors.As(err, &refused) {
 		switch refused.Reason {

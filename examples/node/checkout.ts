@@ -193,7 +193,7 @@ export async function checkout(
       throw new Error(`a later server answers ${answer.result}: charge nothing`);
   }
   try {
-    const purchase = { namespaceId: sale, reservationId, latePolicy: "LATE_POLICY_BUY_ANEW" } as const;
+    const purchase = { namespaceId: sale, reservationId, latePolicy: "LATE_POLICY_REPURCHASE" } as const;
     await call((options, done) => sentinel.commit(purchase, options, done));
   } catch (error) {
     if (!(error instanceof Refused)) throw error;

@@ -153,7 +153,7 @@ def checkout(
     commit = inventory_sentinel_pb2.CommitRequest(
         namespace_id=sale,
         reservation_id=held.reservation_id,
-        late_policy=inventory_sentinel_pb2.LATE_POLICY_BUY_ANEW,
+        late_policy=inventory_sentinel_pb2.LATE_POLICY_REPURCHASE,
     )
     try:
         call(sentinel.Commit, commit)

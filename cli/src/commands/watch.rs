@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use clap::Args;
-use inventory_sentinel_client::StockNews;
+use inventory_sentinel_client::StockUpdate;
 use serde::Serialize;
 
 use crate::{
@@ -82,9 +82,9 @@ struct Picture {
 
 impl Picture {
     /// Takes in news; returns what is different from now on.
-    fn learn(&mut self, news: StockNews) -> Vec<(String, Option<StockView>)> {
+    fn learn(&mut self, news: StockUpdate) -> Vec<(String, Option<StockView>)> {
         let heard = news.skus.into_iter().map(|(sku, stock)| (sku, stock.as_ref().map(StockView::from)));
-        if news.begins_anew && !self.skus.is_empty() {
+        if news.starts_over && !self.skus.is_empty() {
             self.building = Some(Counters::new());
         }
         if let (true, Some(building)) = (news.is_snapshot, &mut self.building) {

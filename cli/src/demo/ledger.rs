@@ -76,7 +76,7 @@ pub(crate) struct Ledger {
     reserved: AtomicU64,
     reserved_units: AtomicU64,
     refused: AtomicU64,
-    bought_anew: AtomicU64,
+    repurchased: AtomicU64,
     sold_out: AtomicU64,
     replays: AtomicU64,
     shed: AtomicU64,
@@ -123,7 +123,7 @@ impl Ledger {
             reserved: AtomicU64::new(0),
             reserved_units: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            bought_anew: AtomicU64::new(0),
+            repurchased: AtomicU64::new(0),
             sold_out: AtomicU64::new(0),
             replays: AtomicU64::new(0),
             shed: AtomicU64::new(0),
@@ -185,9 +185,9 @@ impl Ledger {
         }
     }
 
-    /// A late payment bought its lines anew: a reservation that no attempt made.
-    pub(crate) fn bought_anew(&self) {
-        self.bought_anew.fetch_add(1, Relaxed);
+    /// A late payment repurchased its lines: a reservation that no attempt made.
+    pub(crate) fn repurchased(&self) {
+        self.repurchased.fetch_add(1, Relaxed);
     }
 
     /// Makes the tallies show these, even where they stay at zero.
@@ -246,8 +246,8 @@ impl Ledger {
         Counts {
             attempts: self.attempts.load(Relaxed),
             rush_attempts: self.rush_attempts.load(Relaxed),
-            reserved: self.reserved.load(Relaxed) + self.bought_anew.load(Relaxed),
-            bought_anew: self.bought_anew.load(Relaxed),
+            reserved: self.reserved.load(Relaxed) + self.repurchased.load(Relaxed),
+            repurchased: self.repurchased.load(Relaxed),
             refused: self.refused.load(Relaxed),
             sold_out: self.sold_out.load(Relaxed),
             replays: self.replays.load(Relaxed),
@@ -287,9 +287,9 @@ impl Ledger {
 pub(crate) struct Counts {
     pub(crate) attempts: u64,
     pub(crate) rush_attempts: u64,
-    /// Reservations, those that a late payment bought anew among them.
+    /// Reservations, including those that a late payment repurchased.
     pub(crate) reserved: u64,
-    pub(crate) bought_anew: u64,
+    pub(crate) repurchased: u64,
     /// Attempts that a rule refused.
     pub(crate) refused: u64,
     pub(crate) sold_out: u64,

@@ -36,8 +36,8 @@ pub(crate) const JSON_HELP: &str = "\
 The JSON object of --json:
   attempts: Reserve requests, each with an identity of its own, repeats not counted; reserved = committed +
   rolled_back + expired, in reservations: one that bought anything is committed; sold_out: attempts answered with
-  a shortage; refused_attempts: those that a rule refused; attempts = reserved - bought_anew + sold_out +
-  refused_attempts. bought_anew: reservations that a late Commit made. units: put on sale in all; oversold, lost:
+  a shortage; refused_attempts: those that a rule refused; attempts = reserved - repurchased + sold_out +
+  refused_attempts. repurchased: reservations that a late Commit made. units: put on sale in all; oversold, lost:
   units. reservations_per_second: successful ones, from the opening until as many units were reserved as there
   were at first; attempts_per_second: all answers over the time of selling; p50_us, p99_us: Reserve in the rush,
   from the sending to the answer, with up to in_flight attempts under way; lone_*: the same for a single caller

@@ -38,7 +38,7 @@ struct Summary<'a> {
     committed: u64,
     rolled_back: u64,
     expired: u64,
-    bought_anew: u64,
+    repurchased: u64,
     sold_out: u64,
     refused_attempts: u64,
     replays: u64,
@@ -66,7 +66,7 @@ impl<'a> Report<'a> {
             attempts,
             rush_attempts,
             reserved,
-            bought_anew,
+            repurchased,
             refused,
             sold_out,
             replays,
@@ -84,7 +84,7 @@ impl<'a> Report<'a> {
             && verdict.oversold == 0
             && verdict.lost == 0
             && reserved == verdict.committed + verdict.rolled_back + verdict.expired
-            && attempts == reserved - bought_anew + sold_out + refused;
+            && attempts == reserved - repurchased + sold_out + refused;
         let summary = Summary {
             scenario: plan.scenario,
             namespace: &plan.namespace,
@@ -98,7 +98,7 @@ impl<'a> Report<'a> {
             committed: verdict.committed,
             rolled_back: verdict.rolled_back,
             expired: verdict.expired,
-            bought_anew,
+            repurchased,
             sold_out,
             refused_attempts: refused,
             replays,
@@ -148,7 +148,7 @@ impl<'a> Report<'a> {
             ("  sold", s.committed),
             ("  rolled back", s.rolled_back),
             ("  expired and given back", s.expired),
-            ("bought anew by late payers", s.bought_anew),
+            ("repurchased by late payers", s.repurchased),
             ("sold-out answers", s.sold_out),
             ("attempts refused by a rule", s.refused_attempts),
             ("repeats answered as replays", s.replays),

@@ -4,9 +4,8 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use inventory_sentinel_client::{
-    Admin, Audit, Code, Commit, CommitError, ConnectError, Extend, ExtendError, Extended, GetReservationError, Line,
-    Namespace, Reason, Receipt, Reservation, ReserveError, Rollback, RollbackError, RpcError, Sentinel, Snapshot,
-    Stock,
+    Admin, Applied, Audit, Code, Commit, CommitError, ConnectError, Extend, ExtendError, Extended, GetReservationError,
+    Line, Namespace, Reason, Reservation, ReserveError, Rollback, RollbackError, RpcError, Sentinel, Snapshot, Stock,
 };
 use tokio::time::{Instant, sleep};
 
@@ -79,7 +78,7 @@ impl Shop {
         ledger: &Ledger,
         latency: impl Fn(Duration),
         order: &Order<'_>,
-    ) -> Result<Result<Receipt<Reservation>, ReserveError>, Failure> {
+    ) -> Result<Result<Applied<Reservation>, ReserveError>, Failure> {
         let send = || async {
             let sent = Instant::now();
             let mut request = self.sale.reserve_cart(order.lines.clone()).ttl(order.ttl).request_id(order.request_id);
@@ -102,7 +101,7 @@ impl Shop {
         &self,
         ledger: &Ledger,
         request: impl Fn(&Namespace) -> Commit,
-    ) -> Result<Result<Receipt<Reservation>, CommitError>, Failure> {
+    ) -> Result<Result<Applied<Reservation>, CommitError>, Failure> {
         self.insist(Some(ledger), || request(&self.sale), CommitError::rpc).await
     }
 
@@ -110,7 +109,7 @@ impl Shop {
         &self,
         ledger: &Ledger,
         request: impl Fn(&Namespace) -> Rollback,
-    ) -> Result<Result<Receipt<Reservation>, RollbackError>, Failure> {
+    ) -> Result<Result<Applied<Reservation>, RollbackError>, Failure> {
         self.insist(Some(ledger), || request(&self.sale), RollbackError::rpc).await
     }
 
@@ -118,7 +117,7 @@ impl Shop {
         &self,
         ledger: &Ledger,
         request: impl Fn(&Namespace) -> Extend,
-    ) -> Result<Result<Receipt<Extended>, ExtendError>, Failure> {
+    ) -> Result<Result<Applied<Extended>, ExtendError>, Failure> {
         self.insist(Some(ledger), || request(&self.sale), ExtendError::rpc).await
     }
 

@@ -216,10 +216,10 @@ async fn commit_says_what_becomes_of_the_rest_and_of_a_late_one() {
     sale.commit("r1").line("ps5", 2).release_rest().await.unwrap();
     assert_eq!(last!(server, Commit).rest_policy(), v1::RestPolicy::Release);
 
-    let sold = sale.commit("r0").buy_anew_if_late().await.unwrap();
+    let sold = sale.commit("r0").repurchase_if_late().await.unwrap();
     assert_eq!(sold.origin.as_deref(), Some("r0"));
     let asked = last!(server, Commit);
-    assert_eq!(asked.late_policy(), v1::LatePolicy::BuyAnew);
+    assert_eq!(asked.late_policy(), v1::LatePolicy::Repurchase);
     assert_eq!((asked.rest_policy(), asked.lines.len()), (v1::RestPolicy::Unspecified, 0));
 }
 

@@ -213,7 +213,7 @@ final class Checkout {
         var purchase = CommitRequest.newBuilder()
             .setNamespaceId(sale)
             .setReservationId(held.getReservationId())
-            .setLatePolicy(LatePolicy.LATE_POLICY_BUY_ANEW)
+            .setLatePolicy(LatePolicy.LATE_POLICY_REPURCHASE)
             .build();
         try {
             call(sentinel, stub -> stub.commit(purchase));

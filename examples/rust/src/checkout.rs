@@ -160,7 +160,7 @@ pub async fn checkout(
         Err(refused) if payments.is_paid(order, attempt).await? => return Err(PaidButRefused(refused.into()).into()),
         Err(refused) => return Err(refused.into()),
     };
-    match call(CommitError::rpc, || shop.commit(&reservation_id).buy_anew_if_late()).await? {
+    match call(CommitError::rpc, || shop.commit(&reservation_id).repurchase_if_late()).await? {
         Ok(_) => Ok(Outcome::Bought),
         // The buyer has paid and gets nothing. For any other reason the order stays open.
         Err(

@@ -25,7 +25,7 @@ use crate::{
     lane::Lane,
     namespaces::{ConfigureRequest, Namespace},
     promises::Promises,
-    store::{Store, audit},
+    store::{NamespaceStore as _, Store, audit},
     telemetry::metrics::Operation as Measured,
 };
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use inventory_sentinel_client::{CommitError, Line, Receipt, Reservation, ReserveError, RollbackError, State};
+use inventory_sentinel_client::{Applied, CommitError, Line, Reservation, ReserveError, RollbackError, State};
 use uuid::Uuid;
 
 use super::mix::{Behaviour, Fate, Repeat};
@@ -48,7 +48,7 @@ async fn reserve(
     pace: Pace,
     product: usize,
     behaviour: Behaviour,
-) -> Result<Option<Receipt<Reservation>>, Failure> {
+) -> Result<Option<Applied<Reservation>>, Failure> {
     let request_id = Uuid::now_v7().to_string();
     let order = Order {
         request_id: &request_id,
@@ -157,7 +157,7 @@ where
 }
 
 /// Two answers to one request must be one reservation, and one of them a replay.
-fn check_repeat(ledger: &Ledger, call: &str, one: &Receipt<Reservation>, other: &Receipt<Reservation>, state: State) {
+fn check_repeat(ledger: &Ledger, call: &str, one: &Applied<Reservation>, other: &Applied<Reservation>, state: State) {
     if one.id != other.id {
         ledger.broken(format!("{call} twice made two reservations, {} and {}", one.id, other.id));
     } else if one.replayed || other.replayed {
@@ -168,7 +168,7 @@ fn check_repeat(ledger: &Ledger, call: &str, one: &Receipt<Reservation>, other: 
     check_state(ledger, call, other, state);
 }
 
-fn check_state(ledger: &Ledger, call: &str, answer: &Receipt<Reservation>, state: State) {
+fn check_state(ledger: &Ledger, call: &str, answer: &Applied<Reservation>, state: State) {
     if answer.state != state {
         ledger.broken(format!("{call} of {} answered {:?}", answer.id, answer.state));
     }

@@ -1,6 +1,6 @@
 //! A buyer's own book of one hold: what he was told, line by line. Sends nothing.
 
-use inventory_sentinel_client::{Receipt, Reservation, State};
+use inventory_sentinel_client::{Applied, Reservation, State};
 
 use super::roles::Want;
 use crate::demo::ledger::{End, Entry, Ledger, Part};
@@ -56,7 +56,7 @@ impl Hold {
     }
 
     /// Checks what an answer says of the hold against the book.
-    pub(crate) fn check(&self, ledger: &Ledger, call: &str, answer: &Receipt<Reservation>) {
+    pub(crate) fn check(&self, ledger: &Ledger, call: &str, answer: &Applied<Reservation>) {
         let counts = answer.lines.iter().map(|line| (i64::from(line.held), i64::from(line.sold)));
         let known = self.lines.iter().map(|line| (i64::from(line.held), i64::from(line.sold)));
         let holds = self.lines.iter().any(|line| line.held > 0);

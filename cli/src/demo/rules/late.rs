@@ -1,4 +1,4 @@
-//! Those who pay after the deadline: refused and paid back, or sold the same anew if the stock still has it.
+//! Buyers that pay after the deadline: refused and refunded, or repurchased if the stock still has the units.
 
 use inventory_sentinel_client::{CommitError, State};
 use rand::rngs::StdRng;
@@ -19,9 +19,9 @@ pub(crate) async fn pay_by_default(sale: &Sale, hold: Hold) -> Result<(), Failur
     Ok(())
 }
 
-/// Pays late, and would buy the same anew.
-pub(crate) async fn pay_for_it_anew(sale: &Sale, hold: Hold, dice: &mut StdRng) -> Result<(), Failure> {
-    let send = || sale.shop.commit(&sale.ledger, |namespace| namespace.commit(&hold.id).buy_anew_if_late());
+/// Pays late, with a commit that may repurchase.
+pub(crate) async fn pay_late_and_repurchase(sale: &Sale, hold: Hold, dice: &mut StdRng) -> Result<(), Failure> {
+    let send = || sale.shop.commit(&sale.ledger, |namespace| namespace.commit(&hold.id).repurchase_if_late());
     match send().await? {
         Ok(sold) => {
             let mut purchase = Hold { id: sold.id.clone(), ..hold.clone() };
@@ -36,8 +36,8 @@ pub(crate) async fn pay_for_it_anew(sale: &Sale, hold: Hold, dice: &mut StdRng) 
                     Err(error) => sale.ledger.broken(format!("late Commit of {} again: {error}", hold.id)),
                 }
             }
-            sale.ledger.bought_anew();
-            sale.ledger.played("bought_anew");
+            sale.ledger.repurchased();
+            sale.ledger.played("repurchased");
             sale.enter(purchase, End::Committed);
         }
         Err(CommitError::LateSoldOut { lines, .. }) if !lines.is_empty() => {

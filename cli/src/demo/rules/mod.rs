@@ -98,7 +98,7 @@ pub(crate) async fn play(
     for (turn, hold) in sale.take_late().into_iter().enumerate() {
         match turn % 3 {
             0 => late::pay_by_default(&sale, hold).await?,
-            1 => late::pay_for_it_anew(&sale, hold, &mut guests.dice).await?,
+            1 => late::pay_late_and_repurchase(&sale, hold, &mut guests.dice).await?,
             _ => last_late.push(hold),
         }
     }
@@ -110,7 +110,7 @@ pub(crate) async fn play(
         guests.buy((turn % plan.products) as usize).await?;
     }
     for hold in last_late {
-        late::pay_for_it_anew(&sale, hold, &mut guests.dice).await?;
+        late::pay_late_and_repurchase(&sale, hold, &mut guests.dice).await?;
     }
 
     progress.phase("closing");

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use inventory_sentinel_client::{Receipt, Reservation, ReserveError};
+use inventory_sentinel_client::{Applied, Reservation, ReserveError};
 use rand::{Rng as _, rngs::StdRng};
 use uuid::Uuid;
 
@@ -106,7 +106,7 @@ impl Sale {
     }
 
     /// Two answers to one change must be of one reservation, the second a replay.
-    pub(crate) fn replayed(&self, first: &Receipt<Reservation>, again: &Receipt<Reservation>) {
+    pub(crate) fn replayed(&self, first: &Applied<Reservation>, again: &Applied<Reservation>) {
         if first.id == again.id && again.replayed {
             self.ledger.replayed();
         } else {

@@ -39,7 +39,7 @@ pub(crate) const REFUSALS: &[&str] = &[
 pub(crate) const PLAYED: &[&str] = &[
     "asked_after_closing",
     "asked_before_opening",
-    "bought_anew",
+    "repurchased",
     "carts",
     "extended",
     "parts_bought",

@@ -1,4 +1,9 @@
-//! The plain types of this client. Data only: they know neither the wire nor a connection.
+//! The plain types of this client. Data only; they import no message.
+//!
+//! - here: reservations, stock, audits, pages. `event`: events. `server`: server state and settlements.
+
+pub(crate) mod event;
+pub(crate) mod server;
 
 use std::{
     ops::Deref,
@@ -10,9 +15,9 @@ use inventory_sentinel::Reason;
 /// A SKU and how many units of it: one position of a cart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Line {
-    /// What is sold.
+    /// The SKU.
     pub sku: String,
-    /// Units; the server takes 1 to 1,000,000.
+    /// Units; the server accepts 1 to 1,000,000.
     pub quantity: i32,
 }
 
@@ -23,23 +28,23 @@ impl Line {
     }
 }
 
-/// Where a reservation stands. Pending until it holds no unit, then one of the others for good.
+/// The state of a reservation. Pending until it holds no unit, then final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum State {
     /// Units are held for the buyer until the deadline.
     Pending,
-    /// Something was bought: the sale is final.
+    /// Some units were bought: the sale is final.
     Committed,
-    /// Nothing was bought, and a call gave the units back.
+    /// Nothing was bought, and a call released the units.
     RolledBack,
-    /// Nothing was bought, and the deadline gave the units back.
+    /// Nothing was bought, and the deadline released the units.
     Expired,
-    /// A state that this version of the client does not know, by its number on the wire.
+    /// A state of a newer server, by its number on the wire.
     Unknown(i32),
 }
 
-/// One line of a reservation and what became of its units: `quantity = held + sold + released`.
+/// One line of a reservation and the state of its units: `quantity = held + sold + released`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReservationLine {
@@ -51,7 +56,7 @@ pub struct ReservationLine {
     pub held: i32,
     /// Units bought.
     pub sold: i32,
-    /// Units given back, by a call or by the deadline.
+    /// Units released, by a call or by the deadline.
     pub released: i32,
 }
 
@@ -59,34 +64,34 @@ pub struct ReservationLine {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reservation {
-    /// Opaque and not to be guessed; commit and rollback need it.
+    /// Opaque and unguessable; commit and rollback need it.
     pub id: String,
     /// The namespace it was made in.
     pub namespace: String,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
-    /// The lines, in the order in which they were asked for.
+    /// The lines, in the order of the request.
     pub lines: Vec<ReservationLine>,
-    /// The caller's name for the buyer, if one was given.
+    /// The caller's id of the buyer, if one was set.
     pub buyer: Option<String>,
-    /// When the units were taken, on the time of day of the partition.
+    /// When the units were reserved, on the time of day of the partition.
     pub created_at: SystemTime,
     /// The deadline, on the time of day of the partition: at this instant the units are no longer held.
     pub expires_at: SystemTime,
     /// When the state became final; `None` while pending.
     pub resolved_at: Option<SystemTime>,
-    /// The reservation that this one came after: the hold that it replaced, or the expired one that a
-    /// late commit bought anew.
+    /// The predecessor of this reservation: the hold that it replaced, or the expired one that a late commit
+    /// repurchased.
     pub origin: Option<String>,
-    /// Of an expired reservation: the purchase that a late commit made of it. Its units are sold, and stay
-    /// sold whatever is done with this reservation.
+    /// Of an expired reservation: the reservation that a late commit made from it. Its units stay sold whatever is done
+    /// with this reservation.
     pub purchase: Option<String>,
-    /// The `request_id` of the Reserve that made it, where the server can say it: a UUID in lower case with hyphens, or up
-    /// to 17 bytes.
+    /// The `request_id` of the Reserve that made it, if the server stores it: a UUID in lower case with hyphens, or up to
+    /// 17 bytes.
     pub request_id: Option<String>,
 }
 
-/// A reservation with its deadline as it is now, and what is left to extend.
+/// A reservation with its current deadline, and the time by which it can still be extended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Extended {
@@ -102,9 +107,9 @@ pub struct Extended {
 pub struct ShortLine {
     /// The SKU.
     pub sku: String,
-    /// Units asked for.
+    /// Units requested.
     pub requested: i32,
-    /// Units there were: fewer, and possibly more than none.
+    /// Units available, which is less.
     pub available: i64,
 }
 
@@ -120,11 +125,11 @@ pub struct Stock {
     pub held: i64,
     /// Units committed.
     pub sold: i64,
-    /// Units ever put here, less those taken away.
+    /// Units ever added, minus those removed.
     pub supplied: i64,
     /// Grows with every change of this SKU and never repeats.
     pub version: i64,
-    /// Whether the units are governed here.
+    /// Whether this service governs the units.
     pub is_protected: bool,
     /// Whether the sale of this SKU is paused by its own rule.
     pub is_paused: bool,
@@ -132,7 +137,7 @@ pub struct Stock {
     pub withdrawn: i64,
 }
 
-/// What an audit can find wrong.
+/// The kinds of audit findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
@@ -144,33 +149,33 @@ pub enum FindingKind {
     HeldMismatch,
     /// A pending reservation that no deadline covers.
     NoDeadline,
-    /// A kind that this version of the client does not know, by its number on the wire.
+    /// A kind of a newer server, by its number on the wire.
     Unknown(i32),
 }
 
-/// One thing that an audit found wrong.
+/// A finding of an audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What is wrong.
+    /// The kind of the finding.
     pub kind: FindingKind,
-    /// The SKU it is about, if it is about one.
+    /// The SKU, if the finding is about one.
     pub sku: Option<String>,
-    /// The reservation it is about, if it is about one.
+    /// The reservation, if the finding is about one.
     pub reservation_id: Option<String>,
-    /// What the records say, in units.
+    /// The units according to the records.
     pub expected: i64,
-    /// What the counter says, in units.
+    /// The units according to the counter.
     pub actual: i64,
 }
 
-/// The books of a namespace, checked against its records at one instant.
+/// The counters of a namespace, compared with its records at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Audit {
-    /// True if nothing is wrong.
+    /// True if there are no findings.
     pub clean: bool,
-    /// What is wrong, the first 1,000 findings.
+    /// The first 1,000 findings.
     pub findings: Vec<Finding>,
     /// SKUs read.
     pub skus: i64,
@@ -186,71 +191,71 @@ pub struct Audit {
     pub supplied: i64,
 }
 
-/// A piece of a list.
+/// A page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Page<T> {
-    /// What is on this page, possibly nothing even where there is more.
+    /// The items, possibly none even if there are more pages.
     pub items: Vec<T>,
-    /// Where the next page begins; `None` after the last.
+    /// The token of the next page; `None` after the last.
     pub next: Option<String>,
 }
 
-/// What became of one row of an import.
+/// The outcome of one row of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Imported {
-    /// The units on hand are what the row says.
+    /// The units on hand were set to those of the row.
     Applied,
-    /// Nothing was changed: the SKU was known, or this import has applied the row before.
+    /// Nothing was changed: the SKU existed, or this import had applied the row before.
     AlreadyThere,
     /// Refused, or the outcome is not known.
     #[non_exhaustive]
     Failed {
-        /// Why; `None` if it is a reason that this version of the client does not know.
+        /// Why; `None` for a reason of a newer server.
         reason: Option<Reason>,
-        /// One sentence for people.
+        /// One sentence for humans.
         message: String,
     },
 }
 
-/// What became of a SKU's protection.
+/// The outcome of SetProtection for one SKU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Protection {
-    /// It was the other way before.
+    /// The protection was changed.
     Changed,
-    /// It was so already.
+    /// The protection already had this value.
     Unchanged,
-    /// The SKU is not known.
+    /// The SKU does not exist.
     SkuNotFound,
-    /// An outcome that this version of the client does not know, by its number on the wire.
+    /// An outcome of a newer server, by its number on the wire.
     Unknown(i32),
 }
 
-/// The answer to a change: the thing changed, and how the server came to the answer.
+/// The result of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Receipt<T> {
-    /// The thing as it is now.
+pub struct Applied<T> {
+    /// The changed object in its current state.
     pub value: T,
-    /// True if the change had been applied before, and this call changed nothing.
+    /// True if the change had been applied before; this call changed nothing.
     pub replayed: bool,
-    /// The place of this answer in the history of the partition.
+    /// The position of this response in the history of the partition.
     pub sequence: i64,
 }
 
-/// The answer to a read: the thing, and the instant it was read at.
+/// The result of a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot<T> {
-    /// The thing as it was read.
+    /// The object as it was read.
     pub value: T,
-    /// The place of this answer in the history of the partition.
+    /// The position of this response in the history of the partition.
     pub sequence: i64,
 }
 
-impl<T> Deref for Receipt<T> {
+impl<T> Deref for Applied<T> {
     type Target = T;
     fn deref(&self) -> &T {
         &self.value

@@ -1,7 +1,7 @@
 //! The W3C trace context of the current span as gRPC metadata. Reads the ambient span; no I/O.
 //!
-//! Written here rather than taken from a propagator: the one for W3C lives in the OpenTelemetry SDK,
-//! which a library has no business to pull in, and the global one sends nothing until it is set.
+//! The W3C propagator is part of the OpenTelemetry SDK, which a library should not depend on, and the global propagator
+//! sends nothing until the application sets it. So the header is written here.
 
 use opentelemetry::{
     Context,

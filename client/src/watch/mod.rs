@@ -1,7 +1,7 @@
-//! Streams that go on by themselves: over a lost connection, another server, a server that stops.
+//! Streams that resume after a lost connection, on another server, or when a server stops.
 //!
-//! - here: the way of every stream; it knows no message.
-//! - `events`: every change; `stock`: counters; `protected`: the set of protected SKUs, kept here.
+//! - here: the resume logic; it imports no message.
+//! - `events`: every change; `stock`: counters; `protected`: the cached set of protected SKUs.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
@@ -10,82 +10,86 @@ use tonic::{Code, Request, Response, Status, Streaming, transport::Channel};
 
 use inventory_sentinel::Reason;
 
-use crate::{channels::Lease, namespace::Namespace, rpc_error::RpcError, trace};
+use crate::{
+    rpc_error::RpcError,
+    scope::Scope,
+    transport::{channels::Lease, trace},
+};
 
 pub(crate) mod events;
 pub(crate) mod protected;
 pub(crate) mod stock;
 
-/// A response that says where its stream stands.
-pub(crate) trait Told: Send + 'static {
+/// A response that contains the position of its stream.
+pub(crate) trait ResumableResponse: Send + 'static {
     fn resume_token(&self) -> &str;
 }
 
 type Opening<T> = Pin<Box<dyn Future<Output = Result<Response<Streaming<T>>, Status>> + Send>>;
-/// Opens the stream behind a token.
+/// Opens the stream after a resume token.
 type Open<T> = Arc<dyn Fn(Channel, Request<()>, String) -> Opening<T> + Send + Sync>;
 
-/// A stream, and where it stands.
-pub(crate) struct Follower<T> {
-    namespace: Namespace,
+/// A stream and its position.
+pub(crate) struct ResumingStream<T> {
+    scope: Scope,
     open: Open<T>,
     stream: Option<OpenStream<T>>,
     token: String,
-    /// Attempts since something was heard.
+    /// Failed attempts since the last response.
     attempts: u32,
-    /// The next response is the first of its stream.
+    /// Whether the next response is the first since the stream was opened.
     is_new: bool,
 }
 
-/// A stream, and its place on a connection.
+/// An open stream and its connection.
 struct OpenStream<T> {
     responses: Streaming<T>,
     _lease: Lease,
 }
 
-/// A response, and whether it is the first of its stream.
-pub(crate) struct Heard<T> {
-    pub(crate) told: T,
+/// A response, and whether it is the first since the stream was opened.
+pub(crate) struct StreamItem<T> {
+    pub(crate) response: T,
     pub(crate) is_first: bool,
 }
 
-impl<T: Told> Follower<T> {
+impl<T: ResumableResponse> ResumingStream<T> {
     pub(crate) fn new(
-        namespace: Namespace,
+        scope: Scope,
         token: String,
         open: impl Fn(Channel, Request<()>, String) -> Opening<T> + Send + Sync + 'static,
     ) -> Self {
-        Follower { namespace, open: Arc::new(open), stream: None, token, attempts: 0, is_new: true }
+        ResumingStream { scope, open: Arc::new(open), stream: None, token, attempts: 0, is_new: true }
     }
 
-    pub(crate) fn namespace(&self) -> &Namespace {
-        &self.namespace
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.scope
     }
 
-    /// Begins anew.
-    pub(crate) fn forget_place(&mut self) {
+    /// Starts over without a position.
+    pub(crate) fn reset(&mut self) {
         (self.stream, self.token, self.is_new) = (None, String::new(), true);
     }
 
-    /// The next response. A stream that breaks is opened again behind the last one, as often in a row as the
-    /// retry policy has attempts; asked again after that, it tries again.
-    pub(crate) async fn next(&mut self) -> Result<Heard<T>, RpcError> {
+    /// The next response. A broken stream is opened again after the last response, up to the attempts of the retry
+    /// policy in a row. A call after an error tries again.
+    pub(crate) async fn next(&mut self) -> Result<StreamItem<T>, RpcError> {
         loop {
             let error = match self.try_next().await {
-                Ok(told) => {
+                Ok(response) => {
                     self.attempts = 0;
-                    self.token = told.resume_token().to_owned();
+                    self.token = response.resume_token().to_owned();
                     let is_first = std::mem::take(&mut self.is_new);
-                    return Ok(Heard { told, is_first });
+                    return Ok(StreamItem { response, is_first });
                 }
-                Err(error) => error.of_read(),
+                Err(error) => error.as_read(),
             };
             (self.stream, self.is_new) = (None, true);
-            let resumes = matches!(error.code(), Code::Unavailable | Code::DeadlineExceeded)
+            let is_resumable = matches!(error.code(), Code::Unavailable | Code::DeadlineExceeded)
                 || error.reason() == Some(Reason::WatchTooSlow);
-            let retry = self.namespace.core.retry();
+            let retry = self.scope.core.retry();
             self.attempts += 1;
-            if !resumes || self.attempts >= retry.max_attempts {
+            if !is_resumable || self.attempts >= retry.max_attempts {
                 self.attempts = 0;
                 return Err(error);
             }
@@ -99,18 +103,18 @@ impl<T: Told> Follower<T> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             None => {
-                // The call itself has no deadline: it would be one for the whole stream.
-                let deadline = Instant::now() + self.namespace.deadline;
+                // The request has no `grpc-timeout`: it would limit the whole stream.
+                let deadline = Instant::now() + self.scope.deadline;
                 let mut request = Request::new(());
                 trace::inject(request.metadata_mut());
-                let lease = self.namespace.core.lease();
+                let lease = self.scope.core.lease();
                 let opening = (self.open)(lease.channel(), request, self.token.clone());
                 match timeout_at(deadline, opening).await {
                     Ok(Ok(response)) => {
                         self.stream.insert(OpenStream { responses: response.into_inner(), _lease: lease })
                     }
                     Ok(Err(status)) => {
-                        lease.note(&status);
+                        lease.record_failure(&status);
                         return Err(RpcError::from_status(&status));
                     }
                     Err(_) => return Err(RpcError::deadline_exceeded()),
@@ -118,15 +122,15 @@ impl<T: Told> Follower<T> {
             }
         };
         match stream.responses.message().await {
-            Ok(Some(told)) => Ok(told),
-            Ok(None) => Err(RpcError::cut_off()),
+            Ok(Some(response)) => Ok(response),
+            Ok(None) => Err(RpcError::disconnected()),
             Err(status) => Err(RpcError::from_status(&status)),
         }
     }
 }
 
-impl<T> fmt::Debug for Follower<T> {
+impl<T> fmt::Debug for ResumingStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Follower").field("namespace", &self.namespace.name).field("token", &self.token).finish()
+        f.debug_struct("ResumingStream").field("namespace", &self.scope.name).field("token", &self.token).finish()
     }
 }

@@ -1,4 +1,4 @@
-//! When and whether to repeat a call: pure decisions over data and one shared counter; never waits.
+//! Whether and when to retry a call: pure decisions over data and one shared counter. It never waits.
 
 use std::{
     sync::{
@@ -10,40 +10,43 @@ use std::{
 
 use rand::Rng as _;
 
-/// How calls are repeated that met `UNAVAILABLE`. Repeating is safe, since every attempt of a call
-/// carries the same identity. No other code is retried.
+use crate::rpc_error::RpcError;
+
+/// How a call that fails with `UNAVAILABLE` is retried. A retry is safe, since every attempt of a call has the same
+/// identity. No other code is retried.
 ///
-/// The pause before retry `n` is drawn evenly from zero to `initial_backoff * multiplier^(n-1)`, at
-/// most `max_backoff`; a server's `RetryInfo` is waited for first. A retry that would not fit into
-/// the call's deadline is not made: all attempts of a call are sent within its deadline, and so within
-/// [`MAX_DEADLINE`](crate::MAX_DEADLINE). The client does not know the retention of a namespace, for which the server
-/// remembers an identity: configure a retention that is longer than the deadlines of its callers. An identity that
-/// the client makes is a UUIDv7: beyond the retention the server refuses it as `REQUEST_TOO_OLD` and applies nothing
-/// twice; the outcome of the earlier attempt is then unknown. An identity of another form has no such protection.
+/// The pause before retry `n` is drawn evenly from zero to `initial_backoff * multiplier^(n-1)`, at most `max_backoff`.
+/// A server's `RetryInfo` is added to it. A retry that does not fit into the call's deadline is not made: all attempts
+/// of a call are sent within its deadline, and so within [`MAX_DEADLINE`](crate::MAX_DEADLINE).
+///
+/// The server remembers an identity for the retention of its namespace, which the client cannot read. Configure a
+/// retention that is longer than the deadlines of the callers. An identity that the client makes is a UUIDv7: after the
+/// retention the server refuses it as `REQUEST_TOO_OLD` and applies nothing twice. The outcome of the earlier attempt is
+/// then unknown. An identity of another form has no such protection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first one included. 1 means: no retry. Default 4.
+    /// Attempts in all, including the first. 1 disables retries. Default 4.
     pub max_attempts: u32,
     /// The longest pause before the first retry. Default 20 ms.
     pub initial_backoff: Duration,
     /// The longest pause before any retry. Default 1 s.
     pub max_backoff: Duration,
-    /// How the longest pause grows from retry to retry. Default 2.
+    /// Growth of the longest pause from retry to retry. Default 2.
     pub multiplier: f64,
-    /// Whether pauses are drawn at random; otherwise each is the longest. Default true.
+    /// Whether pauses are random; otherwise each is the longest. Default true.
     pub jitter: bool,
-    /// What all messages of a client may spend on retries together.
+    /// The retries that all messages of a client share.
     pub budget: RetryBudget,
 }
 
-/// A shared allowance, so that retries do not multiply the load of a server in trouble: each message
-/// whose calls are repeated takes one token, each that is answered gives back a part of one. Empty,
-/// nothing is retried. A message is a call, or the calls that travelled together in one Batch.
+/// A shared allowance. It keeps retries from multiplying the load of an overloaded server: a message whose calls are
+/// retried takes one token, and a message that gets a response returns a part of one. Without tokens nothing is retried.
+/// A message is a single call, or the calls of one Batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryBudget {
     /// Tokens at the start, and at most. Default 100.
     pub tokens: u32,
-    /// Tokens given back per answered message. Default 0.1: lasting retries stay under a tenth of them.
+    /// Tokens returned per message with a response. Default 0.1: retries stay below a tenth of these messages.
     pub refund: f64,
 }
 
@@ -67,20 +70,19 @@ impl Default for RetryBudget {
 }
 
 impl RetryPolicy {
-    /// A policy that repeats nothing.
+    /// A policy without retries.
     pub fn never() -> Self {
         RetryPolicy { max_attempts: 1, ..RetryPolicy::default() }
     }
 
-    /// The pause before retry number `retry` (the first is 1), after what the server asked for.
-    pub(crate) fn pause(&self, retry: u32, asked: Option<Duration>) -> Duration {
+    /// The pause before retry number `retry` (the first is 1), in addition to the server's `RetryInfo`.
+    pub(crate) fn pause(&self, retry: u32, server_delay: Option<Duration>) -> Duration {
         let share = if self.jitter { rand::rng().random::<f64>() } else { 1.0 };
         let pause = self.longest_pause(retry).mul_f64(share);
-        asked.unwrap_or_default().saturating_add(pause)
+        server_delay.unwrap_or_default().saturating_add(pause)
     }
 
-    /// Takes any number for what it is worth: a policy that makes no sense still ends in a pause
-    /// between zero and `max_backoff`.
+    /// Between zero and `max_backoff` for any numbers, also senseless ones.
     fn longest_pause(&self, retry: u32) -> Duration {
         let growth = self.multiplier.powf(f64::from(retry.saturating_sub(1)));
         let seconds = self.initial_backoff.as_secs_f64() * growth;
@@ -88,14 +90,28 @@ impl RetryPolicy {
     }
 }
 
-/// What the calls of one message share: whether the token that it takes to repeat them was there. Only
-/// the first of them that is to be repeated takes one.
+/// The token that the calls of one message share. The first of them that is retried takes it from the budget.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Fare(Arc<OnceLock<bool>>);
+pub(crate) struct RetryToken(Arc<OnceLock<bool>>);
 
-impl Fare {
-    pub(crate) fn pay(&self, budget: &TokenBucket) -> bool {
+impl RetryToken {
+    /// Whether the budget had a token for this message.
+    pub(crate) fn charge(&self, budget: &TokenBucket) -> bool {
         *self.0.get_or_init(|| budget.take())
+    }
+}
+
+/// The failure of one attempt, as one of the calls of its message gets it.
+#[derive(Debug)]
+pub(crate) struct AttemptError {
+    pub(crate) error: RpcError,
+    pub(crate) token: RetryToken,
+}
+
+impl From<RpcError> for AttemptError {
+    /// Of a call that was sent alone.
+    fn from(error: RpcError) -> Self {
+        AttemptError { error, token: RetryToken::default() }
     }
 }
 
@@ -115,17 +131,17 @@ impl TokenBucket {
         TokenBucket {
             left: AtomicU64::new(capacity),
             capacity,
-            // The cast saturates: a refund that makes no sense is none, or the whole bucket.
+            // The cast saturates: a senseless refund is none, or the whole bucket.
             refund: (budget.refund * THOUSANDTHS as f64) as u64,
         }
     }
 
-    /// Takes the token of one message, if there is one.
+    /// Takes a token, if there is one.
     fn take(&self) -> bool {
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(THOUSANDTHS)).is_ok()
     }
 
-    /// Gives back what one answered message earns. A full bucket, the usual case, is only read.
+    /// Returns the share of one message with a response. A full bucket, the usual case, is only read.
     pub(crate) fn refund(&self) {
         if self.left.load(Ordering::Relaxed) < self.capacity {
             let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
@@ -185,9 +201,9 @@ mod tests {
     #[test]
     fn calls_of_one_message_pay_once() {
         let bucket = TokenBucket::new(RetryBudget { tokens: 1, refund: 0.0 });
-        let (first, second) = (Fare::default(), Fare::default());
-        assert!(first.pay(&bucket) && first.clone().pay(&bucket));
-        assert!(!second.pay(&bucket) && !second.clone().pay(&bucket));
+        let (first, second) = (RetryToken::default(), RetryToken::default());
+        assert!(first.charge(&bucket) && first.clone().charge(&bucket));
+        assert!(!second.charge(&bucket) && !second.clone().charge(&bucket));
     }
 
     #[test]

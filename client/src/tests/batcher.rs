@@ -11,19 +11,19 @@ use std::{
 
 use inventory_sentinel::{
     Reason,
-    v1::{self, batch_operation::Operation, batch_result::Result as Told},
+    v1::{self, batch_operation::Operation, batch_result::Result as OperationResult},
 };
 use tokio::{runtime::Builder, task::JoinHandle};
 use tonic::{Code, Response, Status, transport::Endpoint};
 
 use super::{Scripted, direct_sale, pending, quick, sale};
 use crate::{
-    Namespace, Receipt, Reservation, ReserveError, RetryPolicy, RpcError, channels::Channels, gather::Gatherer,
-    retry::TokenBucket,
+    Applied, Namespace, Reservation, ReserveError, RetryPolicy, RpcError,
+    transport::{batcher::Batcher, channels::Channels, retry::TokenBucket},
 };
 
 /// Calls that go alone before others are gathered.
-const FEW: usize = 4;
+const MAX_UNBATCHED: usize = 4;
 
 /// Takes one of the script's refusals per operation; without one, a Reserve is made.
 pub(super) fn answer(server: &Scripted, request: v1::BatchRequest) -> Result<Response<v1::BatchResponse>, Status> {
@@ -33,7 +33,7 @@ pub(super) fn answer(server: &Scripted, request: v1::BatchRequest) -> Result<Res
     }
     let results = request.operations.into_iter().map(|entry| {
         let told = match (server.answers.lock().unwrap().pop_front(), entry.operation) {
-            (Some(status), _) => Told::Failure(v1::Failure {
+            (Some(status), _) => OperationResult::Failure(v1::Failure {
                 code: status.code().into(),
                 reason: reason(&status).as_str().into(),
                 message: status.message().into(),
@@ -41,12 +41,12 @@ pub(super) fn answer(server: &Scripted, request: v1::BatchRequest) -> Result<Res
                 metadata: [("held".to_owned(), "7".to_owned())].into(),
                 retry_after: Some(prost_types::Duration { seconds: 0, nanos: 1_000_000 }),
             }),
-            (None, Some(Operation::Reserve(_))) => Told::Reserve(v1::ReserveResponse {
+            (None, Some(Operation::Reserve(_))) => OperationResult::Reserve(v1::ReserveResponse {
                 result: Some(v1::reserve_response::Result::Reservation(pending())),
                 ..Default::default()
             }),
             // Not what was asked for.
-            (None, _) => Told::GetStock(v1::GetStockResponse::default()),
+            (None, _) => OperationResult::GetStock(v1::GetStockResponse::default()),
         };
         v1::BatchResult { result: Some(told) }
     });
@@ -57,12 +57,12 @@ fn reason(status: &Status) -> Reason {
     RpcError::from_status(status).reason().unwrap()
 }
 
-type Call = JoinHandle<Result<Receipt<Reservation>, ReserveError>>;
+type Call = JoinHandle<Result<Applied<Reservation>, ReserveError>>;
 
 /// So many Reserves that never get an answer, under way.
 async fn stuck(server: &Scripted, sale: &Namespace) -> Vec<Call> {
-    let calls = (0..FEW).map(|_| tokio::spawn(sale.reserve("ps5", 1).into_future())).collect();
-    while server.calls() < FEW {
+    let calls = (0..MAX_UNBATCHED).map(|_| tokio::spawn(sale.reserve("ps5", 1).into_future())).collect();
+    while server.calls() < MAX_UNBATCHED {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     calls
@@ -200,20 +200,20 @@ fn who_waits_is_cut_off_where_the_runtime_of_the_connections_ends() {
     let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
     let channel = first.block_on(async { Endpoint::from_static("http://127.0.0.1:1").connect_lazy() });
-    let gatherer = {
+    let batcher = {
         let _first = first.enter();
         let channels = Arc::new(Channels::new(vec![channel], None));
-        Arc::new(Gatherer::new(channels, Arc::new(TokenBucket::new(RetryPolicy::default().budget))))
+        Arc::new(Batcher::new(channels, Arc::new(TokenBucket::new(RetryPolicy::default().budget))))
     };
-    let _passes: Vec<_> = (0..FEW).map(|_| gatherer.pass().unwrap()).collect();
+    let _passes: Vec<_> = (0..MAX_UNBATCHED).map(|_| batcher.try_acquire().unwrap()).collect();
     let far = tokio::time::Instant::now() + Duration::from_secs(600);
-    let mut call = pin!(gatherer.carry(v1::RollbackRequest::default(), far));
+    let mut call = pin!(batcher.submit(v1::RollbackRequest::default(), far));
     second.block_on(poll_fn(|context| {
         assert!(call.as_mut().poll(context).is_pending());
         Poll::Ready(())
     }));
     drop(first);
-    let late = gatherer.carry(v1::RollbackRequest::default(), far);
+    let late = batcher.submit(v1::RollbackRequest::default(), far);
     for call in [call, pin!(late)] {
         let miss = second.block_on(async { tokio::time::timeout(Duration::from_secs(60), call).await });
         let error = miss.expect("he hears of it").unwrap_err().error;

@@ -1,12 +1,11 @@
-//! Why each operation can fail: one enum per operation, over `RpcError`. No I/O.
+//! The errors of the operations: one enum per operation, over `RpcError`. No I/O.
 //!
-//! A variant stands for a reason that the proto names at that operation, and a test reads the proto
-//! to see that none is missing. Where the server adds numbers to the reason, the variant has them as
-//! fields; should they be missing, the error is in `Rpc`, as one of a later server is. What any call
-//! can meet (store away, draining, outcome unknown) is there too, with its reason.
+//! Each reason that the proto lists for an operation has a variant; a test compares them. If the server adds details to a
+//! reason, the variant has them as fields. If these are missing, as from a newer server, the error is `Rpc`. `Rpc` also
+//! contains the reasons that any call can get, such as STORE_UNAVAILABLE.
 //!
 //! - `checkout`, `admin`, `watch`: the enums of the three services.
-//! - `metadata`: how a number or a name is read.
+//! - `metadata`: decodes the details.
 
 mod admin;
 mod checkout;
@@ -26,15 +25,15 @@ pub use self::{
     watch::{WatchError, WatchStockError},
 };
 
-/// Makes an operation's error: the reasons that stand alone, those `with` numbers (each field with its
-/// type and its key on the wire), and what is an error here `and` none on the wire.
+/// Defines an operation's error: the reasons without details, those `with` details (each field with its type and its
+/// metadata key), `and` variants that are no errors on the wire.
 macro_rules! operation_error {
     (
         $(#[$doc:meta])* $name:ident {
             $($reason:ident => $variant:ident,)*
         }
         $(with {
-            $($told:ident => $telling:ident {
+            $($detailed:ident => $detailed_variant:ident {
                 $($(#[$field_doc:meta])* $field:ident: $type:ty = $key:literal,)+
             },)+
         })?
@@ -51,22 +50,22 @@ macro_rules! operation_error {
                 $variant(RpcError),
             )*
             $($(
-                #[doc = concat!("Refused for [`Reason::", stringify!($told), "`].")]
+                #[doc = concat!("Refused for [`Reason::", stringify!($detailed), "`].")]
                 #[error("{rpc}")]
                 #[non_exhaustive]
-                $telling {
+                $detailed_variant {
                     $($(#[$field_doc])* $field: $type,)+
-                    /// All that the server said.
+                    /// The error of the server.
                     rpc: RpcError,
                 },
             )+)?
             /// Refused for [`Reason::InvalidNamespace`].
             #[error(transparent)]
             InvalidNamespace(RpcError),
-            /// Shed before execution, [`Reason::Overloaded`]: repeat after [`RpcError::retry_delay`].
+            /// Shed before execution, [`Reason::Overloaded`]: retry after [`RpcError::retry_delay`].
             #[error(transparent)]
             Overloaded(RpcError),
-            /// Anything else; [`RpcError::reason`] and [`RpcError::code`] tell what.
+            /// Any other error; see [`RpcError::reason`] and [`RpcError::code`].
             #[error(transparent)]
             Rpc(RpcError),
         }
@@ -75,10 +74,10 @@ macro_rules! operation_error {
             fn from(rpc: RpcError) -> Self {
                 match rpc.reason() {
                     $(Some(Reason::$reason) => $name::$variant(rpc),)*
-                    $($(Some(Reason::$told) => {
+                    $($(Some(Reason::$detailed) => {
                         let read = || Some(($(<$type as Datum>::read(&rpc, $key)?,)+));
                         match read() {
-                            Some(($($field,)+)) => $name::$telling { $($field,)+ rpc },
+                            Some(($($field,)+)) => $name::$detailed_variant { $($field,)+ rpc },
                             None => $name::Rpc(rpc),
                         }
                     })+)?
@@ -90,12 +89,12 @@ macro_rules! operation_error {
         }
 
         impl $name {
-            /// What the server said; `None` only where the answer was no error on the wire.
+            /// The error of the server; `None` only if the response was no error on the wire.
             #[allow(unreachable_patterns)]
             pub fn rpc(&self) -> Option<&RpcError> {
                 match self {
                     $($name::$variant(rpc) => Some(rpc),)*
-                    $($($name::$telling { rpc, .. } => Some(rpc),)+)?
+                    $($($name::$detailed_variant { rpc, .. } => Some(rpc),)+)?
                     $name::InvalidNamespace(rpc)
                     | $name::Overloaded(rpc)
                     | $name::Rpc(rpc) => Some(rpc),
@@ -127,9 +126,9 @@ mod tests {
     use crate::{rpc_error::RpcError, types::ShortLine};
 
     const PROTO: &str = concat!(
-        include_str!("../../proto/inventory_sentinel/v1/inventory_sentinel.proto"),
-        include_str!("../../proto/inventory_sentinel/v1/inventory_admin.proto"),
-        include_str!("../../proto/inventory_sentinel/v1/inventory_events.proto")
+        include_str!("../../../proto/inventory_sentinel/v1/inventory_sentinel.proto"),
+        include_str!("../../../proto/inventory_sentinel/v1/inventory_admin.proto"),
+        include_str!("../../../proto/inventory_sentinel/v1/inventory_events.proto")
     );
 
     /// Every number that any reason has.

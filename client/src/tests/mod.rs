@@ -1,8 +1,8 @@
 //! The way of a call, against a scripted server of this process on a real socket. What each request
-//! puts on the wire is in `requests`, how calls travel together in `gather`, and what a caller puts together in `batch`.
+//! puts on the wire is in `requests`, how calls travel together in `batcher`, and what a caller puts together in `batch`.
 
 mod batch;
-mod gather;
+mod batcher;
 mod requests;
 
 use std::{
@@ -146,7 +146,7 @@ impl InventorySentinel for Scripted {
     }
 
     async fn batch(&self, request: Request<v1::BatchRequest>) -> Result<Response<v1::BatchResponse>, Status> {
-        let answer = gather::answer(self, request.into_inner());
+        let answer = batcher::answer(self, request.into_inner());
         if self.silent_batches {
             std::future::pending::<()>().await;
         }

@@ -1,6 +1,6 @@
-//! What each request_id stands for that a caller named: one id has one effect in a namespace. The server compares a
-//! repeat with the first request only where both name the same partition, so an id that is used for another request is
-//! refused here, before anything is sent. Knows the messages; sends nothing, and forgets the oldest first.
+//! The request that each `request_id` of a caller stands for: one id has one effect in a namespace. The server compares a
+//! repeat with the first request only if both name the same partition. So this client refuses an id that it has sent for
+//! another request, before anything is sent. It reads the messages; it sends nothing, and it drops the oldest ids first.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::RandomState},
@@ -9,10 +9,11 @@ use std::{
 };
 
 use inventory_sentinel::{Reason, v1};
+use uuid::Uuid;
 
 use crate::rpc_error::RpcError;
 
-/// Bytes that one id takes at most: its entry in the map and its place in the queue, both just after they grew.
+/// Most bytes of one id: its entries in the map and in the queue, both just after they grew.
 const ENTRY_BYTES: usize = 128;
 /// The namespace that an empty name means.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -21,7 +22,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 pub(crate) trait Identified {
     /// The namespace and the request_id; `None` where the server does not use the id.
     fn identity(&self) -> Option<(&str, &str)>;
-    /// What has to be the same in every message with that id.
+    /// The parts that every message with that id has to share.
     fn request(&self) -> impl Hash;
 }
 
@@ -30,7 +31,7 @@ impl Identified for v1::ReserveRequest {
         Some((&self.namespace_id, &self.request_id))
     }
 
-    /// The server compares the ttl, and knows the default.
+    /// Without the ttl: the server compares it, with its default applied.
     fn request(&self) -> impl Hash {
         let mut lines: Vec<(&str, i32)> = self.lines.iter().map(|line| (line.sku.as_str(), line.quantity)).collect();
         lines.sort_unstable();
@@ -38,7 +39,7 @@ impl Identified for v1::ReserveRequest {
     }
 }
 
-/// Of the others the server compares everything: what is named here fixes the partition.
+/// For the others the server compares all fields; the field that is named here selects the partition.
 macro_rules! identified {
     ($($message:ident: $kind:literal, $target:ident $(if $($lines:ident)+)?;)+) => { $(
         impl Identified for v1::$message {
@@ -68,12 +69,12 @@ identified! {
     DeleteNamespaceRequest: "delete namespace", namespace_id;
 }
 
-/// The ids that the callers of one client named. Clones of the client share it.
+/// The ids that the callers of one client set. Clones of the client share it.
 #[derive(Debug)]
 pub(crate) struct Identities {
-    /// Two, so that ids are told apart by 128 bits.
+    /// Two: ids are compared by 128 bits.
     hashers: [RandomState; 2],
-    most: usize,
+    capacity: usize,
     known: Mutex<Known>,
 }
 
@@ -82,37 +83,37 @@ type Key = [u64; 2];
 #[derive(Debug, Default)]
 struct Known {
     entries: HashMap<Key, Entry>,
-    /// The ids that may have had their effect, oldest first. The others are under way.
+    /// The ids that may have had an effect, oldest first. The others are in flight.
     kept: VecDeque<Key>,
 }
 
 #[derive(Debug)]
 struct Entry {
     request: u64,
-    under_way: u32,
+    in_flight: u32,
     is_kept: bool,
 }
 
-/// The id of one message and what it stands for. A clone of a message has the same.
+/// The id of a message and the request that it stands for. Clones of a message share it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Identity {
     key: Key,
     request: u64,
 }
 
-/// A call under way with an id that its caller named, or with one of its own (`None`). Dropped before its end, it may
-/// have had its effect.
+/// A call in flight with an id that its caller set, or with one that this client made (`None`). If it is dropped before
+/// its end, the call may have had an effect.
 #[derive(Debug)]
 pub(crate) struct Claim(Option<(Arc<Identities>, Key)>);
 
 impl Identities {
-    /// Takes up to so many bytes, and those of the calls under way.
+    /// Uses up to `bytes` of memory, and that of the calls in flight.
     pub(crate) fn new(bytes: usize) -> Identities {
         let hashers = [RandomState::new(), RandomState::new()];
-        Identities { hashers, most: bytes / ENTRY_BYTES, known: Mutex::default() }
+        Identities { hashers, capacity: bytes / ENTRY_BYTES, known: Mutex::default() }
     }
 
-    /// The identity of a message whose request_id the caller named; `None` where the server does not use the id.
+    /// The identity of a message whose `request_id` the caller set; `None` where the server does not use the id.
     pub(crate) fn of(&self, message: &impl Identified) -> Option<Identity> {
         let (namespace, request_id) = message.identity()?;
         let namespace = if namespace.is_empty() { DEFAULT_NAMESPACE } else { namespace };
@@ -120,18 +121,18 @@ impl Identities {
         Some(Identity { key, request: self.hashers[0].hash_one(message.request()) })
     }
 
-    /// Begins a call. Without an identity it is one that this client made, which nobody else has.
+    /// Begins a call. `None` stands for an id that this client made, which is unique.
     pub(crate) fn claim(self: &Arc<Self>, identity: Option<Identity>) -> Result<Claim, RpcError> {
         let Some(Identity { key, request }) = identity else { return Ok(Claim(None)) };
         let mut known = self.known();
-        let entry = known.entries.entry(key).or_insert(Entry { request, under_way: 0, is_kept: false });
+        let entry = known.entries.entry(key).or_insert(Entry { request, in_flight: 0, is_kept: false });
         if entry.request != request {
             return Err(RpcError::refused_here(
                 Reason::RequestIdReused,
                 "this client has sent the request_id already, for another request",
             ));
         }
-        entry.under_way += 1;
+        entry.in_flight += 1;
         drop(known);
         Ok(Claim(Some((Arc::clone(self), key))))
     }
@@ -140,18 +141,18 @@ impl Identities {
         let mut known = self.known();
         let Known { entries, kept } = &mut *known;
         let Some(entry) = entries.get_mut(&key) else { return };
-        entry.under_way -= 1;
+        entry.in_flight -= 1;
         if may_have_effect && !entry.is_kept {
             entry.is_kept = true;
             kept.push_back(key);
         }
-        forget_unused(entries, key);
-        while kept.len() > self.most {
+        remove_unused(entries, key);
+        while kept.len() > self.capacity {
             let Some(oldest) = kept.pop_front() else { return };
             if let Some(entry) = entries.get_mut(&oldest) {
                 entry.is_kept = false;
             }
-            forget_unused(entries, oldest);
+            remove_unused(entries, oldest);
         }
     }
 
@@ -160,29 +161,29 @@ impl Identities {
     }
 }
 
-fn forget_unused(entries: &mut HashMap<Key, Entry>, key: Key) {
-    if entries.get(&key).is_some_and(|entry| entry.under_way == 0 && !entry.is_kept) {
+fn remove_unused(entries: &mut HashMap<Key, Entry>, key: Key) {
+    if entries.get(&key).is_some_and(|entry| entry.in_flight == 0 && !entry.is_kept) {
         entries.remove(&key);
     }
 }
 
 impl Claim {
-    /// The end of a call. After a refusal, or an answer of which `had_effect` is not true, the id stands for nothing,
-    /// as in the server.
+    /// Ends a call. After a refusal, or a response for which `had_effect` is false, the id stands for nothing, as in the
+    /// server.
     pub(crate) fn end<T>(
         mut self,
-        answer: Result<T, RpcError>,
+        result: Result<T, RpcError>,
         had_effect: impl FnOnce(&T) -> bool,
     ) -> Result<T, RpcError> {
-        let may_have_effect = match &answer {
-            Ok(answer) => had_effect(answer),
+        let may_have_effect = match &result {
+            Ok(value) => had_effect(value),
             Err(error) => error.outcome_unknown(),
         };
         self.close(may_have_effect);
-        answer
+        result
     }
 
-    /// The end of a call that was certainly not applied.
+    /// Ends a call that was certainly not applied.
     pub(crate) fn end_without_effect(mut self) {
         self.close(false);
     }
@@ -198,6 +199,11 @@ impl Drop for Claim {
     fn drop(&mut self) {
         self.close(true);
     }
+}
+
+/// A new identity for one change.
+pub(crate) fn new_request_id() -> String {
+    Uuid::now_v7().to_string()
 }
 
 #[cfg(test)]

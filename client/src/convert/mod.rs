@@ -1,9 +1,12 @@
-//! Generated messages to plain types and back. The only place that knows both; no I/O. Rules and
-//! settings are in `rules`.
+//! Generated messages to the client's types and back. The only place that imports both; no I/O.
+//!
+//! - here: reservations, stock, audits. `events`: events. `lists`: pages and bulk outcomes. `rules`: rules and settings.
+//! - `server`: server state and settlements.
 
 mod events;
 mod lists;
 mod rules;
+mod server;
 
 use std::time::{Duration, SystemTime};
 
@@ -16,15 +19,16 @@ pub(crate) use self::{
 use crate::{
     rpc_error::RpcError,
     types::{
-        Audit, Extended, Finding, FindingKind, Line, Receipt, Reservation, ReservationLine, ShortLine, Snapshot, State,
+        Applied, Audit, Extended, Finding, FindingKind, Line, Reservation, ReservationLine, ShortLine, Snapshot, State,
         Stock,
     },
 };
 
-/// Turns an answer into plain types, or says which part of it is missing.
-pub(crate) trait Answer {
-    type Plain;
-    fn plain(self) -> Result<Self::Plain, RpcError>;
+/// Decodes a response into the client's types, or returns which part of it is missing. Not `TryFrom`: some of the types,
+/// such as `Vec` and `bool`, are foreign, and each response has exactly one.
+pub(crate) trait Decode {
+    type Value;
+    fn decode(self) -> Result<Self::Value, RpcError>;
 }
 
 /// A duration on the wire. One too long for the wire becomes the longest, which the server refuses.
@@ -39,24 +43,23 @@ pub(crate) fn line(line: Line) -> v1::Line {
     v1::Line { sku: line.sku, quantity: line.quantity }
 }
 
-/// What Reserve answers: a hold, the lines that fell short, or a reservation that is no longer held.
+/// The response to Reserve: a hold, the short lines, or an earlier reservation that is no longer held.
 pub(crate) enum Reserved {
-    Held(Receipt<Reservation>),
+    Held(Applied<Reservation>),
     Short(Vec<ShortLine>),
-    Purchased(Receipt<Reservation>),
-    Released(Receipt<Reservation>),
+    Purchased(Applied<Reservation>),
+    Released(Applied<Reservation>),
 }
 
-impl Answer for v1::ReserveResponse {
-    type Plain = Reserved;
-    fn plain(self) -> Result<Reserved, RpcError> {
+impl Decode for v1::ReserveResponse {
+    type Value = Reserved;
+    fn decode(self) -> Result<Reserved, RpcError> {
         use v1::reserve_response::Result as Outcome;
-        let receipt =
-            |made| Ok(Receipt { value: reservation(Some(made))?, replayed: self.replayed, sequence: self.sequence });
+        let applied = |message| applied(reservation(Some(message)), self.replayed, self.sequence);
         match self.result {
-            Some(Outcome::Reservation(held)) => receipt(held).map(Reserved::Held),
-            Some(Outcome::AlreadyPurchased(bought)) => receipt(bought).map(Reserved::Purchased),
-            Some(Outcome::AlreadyReleased(over)) => receipt(over).map(Reserved::Released),
+            Some(Outcome::Reservation(held)) => applied(held).map(Reserved::Held),
+            Some(Outcome::AlreadyPurchased(purchased)) => applied(purchased).map(Reserved::Purchased),
+            Some(Outcome::AlreadyReleased(released)) => applied(released).map(Reserved::Released),
             Some(Outcome::Shortage(shortage)) => {
                 Ok(Reserved::Short(shortage.lines.into_iter().map(short_line).collect()))
             }
@@ -65,83 +68,93 @@ impl Answer for v1::ReserveResponse {
     }
 }
 
-macro_rules! receipt {
-    ($($message:ident . $field:ident: $convert:ident -> $plain:ty;)+) => { $(
-        impl Answer for v1::$message {
-            type Plain = Receipt<$plain>;
-            fn plain(self) -> Result<Self::Plain, RpcError> {
-                Ok(Receipt {
-                    value: $convert(self.$field)?,
-                    replayed: self.replayed,
-                    sequence: self.sequence,
-                })
-            }
-        }
-    )+ };
+fn applied<T>(value: Result<T, RpcError>, replayed: bool, sequence: i64) -> Result<Applied<T>, RpcError> {
+    Ok(Applied { value: value?, replayed, sequence })
 }
 
-receipt! {
-    CommitResponse.reservation: reservation -> Reservation;
-    RollbackResponse.reservation: reservation -> Reservation;
-    SetStockResponse.stock: stock -> Stock;
-    AdjustStockResponse.stock: stock -> Stock;
+impl Decode for v1::CommitResponse {
+    type Value = Applied<Reservation>;
+    fn decode(self) -> Result<Self::Value, RpcError> {
+        applied(reservation(self.reservation), self.replayed, self.sequence)
+    }
 }
 
-impl Answer for v1::GetReservationResponse {
-    type Plain = Snapshot<Reservation>;
-    fn plain(self) -> Result<Self::Plain, RpcError> {
+impl Decode for v1::RollbackResponse {
+    type Value = Applied<Reservation>;
+    fn decode(self) -> Result<Self::Value, RpcError> {
+        applied(reservation(self.reservation), self.replayed, self.sequence)
+    }
+}
+
+impl Decode for v1::SetStockResponse {
+    type Value = Applied<Stock>;
+    fn decode(self) -> Result<Self::Value, RpcError> {
+        applied(stock(self.stock), self.replayed, self.sequence)
+    }
+}
+
+impl Decode for v1::AdjustStockResponse {
+    type Value = Applied<Stock>;
+    fn decode(self) -> Result<Self::Value, RpcError> {
+        applied(stock(self.stock), self.replayed, self.sequence)
+    }
+}
+
+impl Decode for v1::GetReservationResponse {
+    type Value = Snapshot<Reservation>;
+    fn decode(self) -> Result<Self::Value, RpcError> {
         Ok(Snapshot { value: reservation(self.reservation)?, sequence: self.sequence })
     }
 }
 
-impl Answer for v1::GetStockResponse {
-    type Plain = Snapshot<Stock>;
-    fn plain(self) -> Result<Self::Plain, RpcError> {
+impl Decode for v1::GetStockResponse {
+    type Value = Snapshot<Stock>;
+    fn decode(self) -> Result<Self::Value, RpcError> {
         Ok(Snapshot { value: stock(self.stock)?, sequence: self.sequence })
     }
 }
 
-/// What a read of many SKUs found, each in the order of the request.
+/// The result of a read of many SKUs; both lists are in the order of the request.
 pub(crate) struct StockRead {
     pub(crate) found: Vec<Snapshot<Stock>>,
     pub(crate) unknown: Vec<String>,
 }
 
-impl Answer for v1::BatchGetStockResponse {
-    type Plain = StockRead;
-    fn plain(self) -> Result<StockRead, RpcError> {
-        let found = self.found.into_iter().map(Answer::plain).collect::<Result<_, _>>()?;
+impl Decode for v1::BatchGetStockResponse {
+    type Value = StockRead;
+    fn decode(self) -> Result<StockRead, RpcError> {
+        let found = self.found.into_iter().map(Decode::decode).collect::<Result<_, _>>()?;
         Ok(StockRead { found, unknown: self.unknown_skus })
     }
 }
 
-impl Answer for v1::IsProtectedResponse {
-    type Plain = bool;
-    fn plain(self) -> Result<bool, RpcError> {
+impl Decode for v1::IsProtectedResponse {
+    type Value = bool;
+    fn decode(self) -> Result<bool, RpcError> {
         Ok(self.is_protected)
     }
 }
 
-impl Answer for v1::ExtendResponse {
-    type Plain = Receipt<Extended>;
-    fn plain(self) -> Result<Self::Plain, RpcError> {
+impl Decode for v1::ExtendResponse {
+    type Value = Applied<Extended>;
+    fn decode(self) -> Result<Self::Value, RpcError> {
         let extendable = span(self.extendable.ok_or_else(|| RpcError::malformed("no extendable"))?)?;
         let reservation = reservation(self.reservation)?;
-        Ok(Receipt { value: Extended { reservation, extendable }, replayed: self.replayed, sequence: self.sequence })
+        applied(Ok(Extended { reservation, extendable }), self.replayed, self.sequence)
     }
 }
 
-impl Answer for v1::DeleteSkuResponse {
-    type Plain = Snapshot<Option<Stock>>;
-    fn plain(self) -> Result<Self::Plain, RpcError> {
+impl Decode for v1::DeleteSkuResponse {
+    type Value = Snapshot<Option<Stock>>;
+    fn decode(self) -> Result<Self::Value, RpcError> {
         let value = self.stock.map(|last| stock(Some(last))).transpose()?;
         Ok(Snapshot { value, sequence: self.sequence })
     }
 }
 
-impl Answer for v1::AuditResponse {
-    type Plain = Audit;
-    fn plain(self) -> Result<Audit, RpcError> {
+impl Decode for v1::AuditResponse {
+    type Value = Audit;
+    fn decode(self) -> Result<Audit, RpcError> {
         Ok(Audit {
             clean: self.clean,
             findings: self.findings.into_iter().map(finding).collect(),
@@ -300,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_missing_part_is_an_error_and_not_a_panic() {
-        let error = v1::ReserveResponse::default().plain().err().unwrap();
+        let error = v1::ReserveResponse::default().decode().err().unwrap();
         assert!(error.message().contains("neither reservation nor shortage"));
         let mut no_deadline = message();
         no_deadline.expires_at = None;
@@ -309,7 +322,7 @@ mod tests {
         beyond.created_at = Some(prost_types::Timestamp { seconds: i64::MIN, nanos: 0 });
         assert!(reservation(Some(beyond)).is_err());
         let no_extendable = v1::ExtendResponse { reservation: Some(message()), ..v1::ExtendResponse::default() };
-        assert!(no_extendable.plain().is_err());
+        assert!(no_extendable.decode().is_err());
         assert!(span(prost_types::Duration { seconds: -1, nanos: 0 }).is_err());
     }
 

@@ -1,9 +1,9 @@
 //! The connections of one client: which one a call uses, and when another is opened. Counts the calls in flight on each.
-//! Opens connections; knows no call.
+//! It imports limits only.
 //!
-//! A call uses the first connection that has room, so that a client with few calls needs few connections. Those that were
-//! opened at the start take turns. Where none has room, one more is opened in the background, and meanwhile the call uses
-//! the connection with the fewest calls: no call waits for a connection to open.
+//! A call uses the first connection that has room: a client with few calls needs few connections. The connections that
+//! were opened at the start take turns. If none has room, one more is opened in the background; meanwhile the call uses
+//! the connection with the fewest calls. No call waits for a connection to open.
 
 use std::{
     error::Error as _,
@@ -20,14 +20,14 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::connection::{CALLS_PER_CONNECTION, MAX_CONNECTIONS};
+use crate::limits::{CALLS_PER_CONNECTION, MAX_CONNECTIONS};
 
 /// Pause after the first failure to connect. It doubles with each further failure.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
 /// The longest pause between two attempts to open another connection.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// How long calls avoid a connection that has failed, while another has room.
-const REST: Duration = Duration::from_secs(1);
+const COOLDOWN: Duration = Duration::from_secs(1);
 
 /// One connection.
 #[derive(Debug, Default)]
@@ -35,8 +35,8 @@ struct Slot {
     channel: OnceLock<Channel>,
     /// Calls and streams in flight.
     calls: AtomicUsize,
-    /// Until when calls avoid it, in milliseconds from the start of the client; 0: they do not.
-    rests_until: AtomicU64,
+    /// The end of its cooldown, in milliseconds from the start of the client; 0: none.
+    cools_until: AtomicU64,
 }
 
 /// The connections of one client.
@@ -47,9 +47,9 @@ pub(crate) struct Channels {
     first: usize,
     open: AtomicUsize,
     turn: AtomicUsize,
-    /// Opens another one; `None`: there are no others.
+    /// Opens further connections; `None`: there are none.
     endpoint: Option<Endpoint>,
-    /// Where the connections are: a caller's own runtime may end.
+    /// The runtime of the connections. That of a caller may end.
     runtime: Handle,
     start: Instant,
     is_growing: AtomicBool,
@@ -58,7 +58,7 @@ pub(crate) struct Channels {
     grows_after: AtomicU64,
 }
 
-/// The place of a call on a connection. The call is in flight until this is dropped.
+/// The use of a connection by one call, which is in flight until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
     channels: Arc<Channels>,
@@ -80,14 +80,14 @@ impl Lease {
         self.slot().channel.get().expect("a connection is counted as open after it is there").clone()
     }
 
-    /// Notes how the call has failed. Calls avoid a connection that is lost, and no other is opened for a while: the
-    /// server may refuse connections.
-    pub(crate) fn note(&self, status: &Status) {
+    /// Records the failure of the call. If the connection is lost, calls avoid it for a while, and no other is opened:
+    /// the server may refuse connections.
+    pub(crate) fn record_failure(&self, status: &Status) {
         let is_lost = matches!(status.code(), Code::Unavailable | Code::Unknown) && status.source().is_some();
         if is_lost {
             let channels = &self.channels;
-            self.slot().rests_until.store(channels.millis() + millis(REST), Ordering::Relaxed);
-            channels.grows_after.fetch_max(channels.millis() + millis(REST), Ordering::Relaxed);
+            self.slot().cools_until.store(channels.millis() + millis(COOLDOWN), Ordering::Relaxed);
+            channels.grows_after.fetch_max(channels.millis() + millis(COOLDOWN), Ordering::Relaxed);
         }
     }
 }
@@ -116,24 +116,24 @@ impl Channels {
     }
 
     /// A connection for one call.
-    pub(crate) fn take(self: &Arc<Self>) -> Lease {
+    pub(crate) fn acquire(self: &Arc<Self>) -> Lease {
         let open = self.open.load(Ordering::Acquire);
-        // Also lets a retry use another connection than the attempt before it.
+        // So a retry also uses another connection than the attempt before it.
         let turn = match self.first {
             1 => 0,
             several => self.turn.fetch_add(1, Ordering::Relaxed) % several,
         };
         let in_turn = (turn..self.first).chain(0..turn).chain(self.first..open);
-        let index = in_turn.into_iter().find(|&index| self.has_taken(index)).unwrap_or_else(|| {
+        let index = in_turn.into_iter().find(|&index| self.try_acquire(index)).unwrap_or_else(|| {
             self.grow();
-            self.take_least_loaded(open)
+            self.acquire_least_loaded(open)
         });
         Lease { channels: Arc::clone(self), index }
     }
 
-    /// Takes a place on this connection if it has room and does not rest.
-    fn has_taken(&self, index: usize) -> bool {
-        if self.rests(index) {
+    /// Counts a call on this connection if it has room and no cooldown.
+    fn try_acquire(&self, index: usize) -> bool {
+        if self.is_cooling(index) {
             return false;
         }
         let calls = &self.slots[index].calls;
@@ -144,26 +144,26 @@ impl Channels {
         has_room
     }
 
-    /// Takes a place on the connection with the fewest calls; one that rests comes last.
-    fn take_least_loaded(&self, open: usize) -> usize {
-        let load = |&index: &usize| (self.rests(index), self.slots[index].calls.load(Ordering::Relaxed));
+    /// Counts a call on the connection with the fewest calls, preferring those without a cooldown.
+    fn acquire_least_loaded(&self, open: usize) -> usize {
+        let load = |&index: &usize| (self.is_cooling(index), self.slots[index].calls.load(Ordering::Relaxed));
         let index = (0..open).min_by_key(load).unwrap_or_default();
         self.slots[index].calls.fetch_add(1, Ordering::Relaxed);
         index
     }
 
-    fn rests(&self, index: usize) -> bool {
-        let rests_until = &self.slots[index].rests_until;
-        let until = rests_until.load(Ordering::Relaxed);
-        // The clock is read for as long as it rests, and once more.
+    fn is_cooling(&self, index: usize) -> bool {
+        let cools_until = &self.slots[index].cools_until;
+        let until = cools_until.load(Ordering::Relaxed);
+        // The clock is read only during a cooldown, and once after it.
         if until == 0 || until > self.millis() {
             return until != 0;
         }
-        let _ = rests_until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = cools_until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed);
         false
     }
 
-    /// Opens another connection in the background, unless there are enough, one is on its way, or the last attempt has
+    /// Opens another connection in the background, unless the limit is reached, one is being opened, or the last attempt
     /// failed a short time ago.
     fn grow(self: &Arc<Self>) {
         let Some(endpoint) = &self.endpoint else { return };
@@ -172,7 +172,7 @@ impl Channels {
         if !may_grow || self.is_growing.swap(true, Ordering::AcqRel) {
             return;
         }
-        let growth = Growth(Arc::clone(self));
+        let growth = GrowthGuard(Arc::clone(self));
         let endpoint = endpoint.clone();
         self.runtime.spawn(async move {
             match endpoint.connect().await {
@@ -194,7 +194,7 @@ impl Channels {
 
     fn back_off(&self, error: &tonic::transport::Error) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed);
-        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
+        let pause = MIN_BACKOFF.saturating_mul(1 << failures.min(10)).min(MAX_BACKOFF);
         self.grows_after.fetch_max(self.millis() + millis(pause), Ordering::Relaxed);
         tracing::debug!(?pause, %error, "no other connection can be opened");
     }
@@ -209,10 +209,10 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A connection that is being opened; when this is dropped, the next may be.
-struct Growth(Arc<Channels>);
+/// Marks that a connection is being opened. Dropping it allows the next.
+struct GrowthGuard(Arc<Channels>);
 
-impl Drop for Growth {
+impl Drop for GrowthGuard {
     fn drop(&mut self) {
         self.0.is_growing.store(false, Ordering::Release);
     }
@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn take(channels: &Arc<Channels>, calls: usize) -> Vec<Lease> {
-        (0..calls).map(|_| channels.take()).collect()
+        (0..calls).map(|_| channels.acquire()).collect()
     }
 
     fn calls(channels: &Channels) -> Vec<usize> {
@@ -301,7 +301,7 @@ mod tests {
         let _calls = take(&channels, CALLS_PER_CONNECTION + 1);
         until(|| !channels.is_growing.load(Ordering::Acquire)).await;
         assert_eq!(channels.failures.load(Ordering::Relaxed), 1);
-        assert!(channels.grows_after.load(Ordering::Relaxed) >= millis(FIRST_PAUSE));
+        assert!(channels.grows_after.load(Ordering::Relaxed) >= millis(MIN_BACKOFF));
         assert_eq!(calls(&channels), [CALLS_PER_CONNECTION + 1], "the old one stays");
     }
 
@@ -309,11 +309,12 @@ mod tests {
     async fn a_lost_connection_rests_while_another_has_room() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let channels = channels(&listener, 2).await;
-        let lease = channels.take();
-        lease.note(&Status::unavailable("by the server"));
-        assert!(!channels.rests(lease.index));
-        lease.note(&Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionRefused))));
-        assert!(channels.rests(lease.index));
+        let lease = channels.acquire();
+        lease.record_failure(&Status::unavailable("by the server"));
+        assert!(!channels.is_cooling(lease.index));
+        lease
+            .record_failure(&Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionRefused))));
+        assert!(channels.is_cooling(lease.index));
         drop(lease);
         let _calls = take(&channels, 4);
         assert_eq!(calls(&channels), [0, 4]);
