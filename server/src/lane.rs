@@ -371,7 +371,7 @@ impl Worker {
         match result {
             Ok(Sent { reply, knowledge, at }) => match batch.decode(&reply, to.partition, operations) {
                 Ok(reply) => self.answer(reply, &knowledge, callers, at).await,
-                Err(error) => self.fail(&error, callers),
+                Err(error) => self.fail(&error.into(), callers),
             },
             Err(StoreError::Full) if mode == Mode::Plain => {
                 let (full, rest): (Vec<_>, Vec<_>) =
@@ -478,7 +478,7 @@ impl Worker {
             if matches!(error, StoreError::Closed) {
                 self.view.closed.store(true, Ordering::Release);
             }
-            batch.set_repeated();
+            batch.clear_first_attempt();
             resends.pause_after(error).await?;
         }
     }

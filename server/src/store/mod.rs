@@ -22,12 +22,11 @@ pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod fitness;
 pub(crate) mod identity;
-pub(crate) mod keys;
 pub(crate) mod lists;
 pub(crate) mod permissions;
 pub(crate) mod pool;
-pub(crate) mod script;
-pub(crate) mod wire;
+
+pub(crate) use inventory_sentinel_script::{self as wire, keys, script};
 
 use self::{
     error::StoreError,
@@ -86,7 +85,7 @@ impl Store {
     pub(crate) async fn find(&self, namespace: &NamespaceName) -> Result<Found, StoreError> {
         let keys = PartitionKeys::new(namespace, 0);
         let reply = self.send(cmd("HMGET").arg(keys.meta()).arg(&FOUND_FIELDS)).await?;
-        wire::decode_found(&reply)
+        Ok(wire::decode_found(&reply)?)
     }
 
     /// The same of these namespaces in their order, read at once.
@@ -100,7 +99,7 @@ impl Store {
             pipeline.cmd("HMGET").arg(PartitionKeys::new(namespace, 0).meta()).arg(&FOUND_FIELDS);
         }
         let replies = connection.send_all(&pipeline).await?;
-        Ok(replies.into_iter().map(|reply| reply.and_then(|reply| wire::decode_found(&reply))).collect())
+        Ok(replies.into_iter().map(|reply| Ok(wire::decode_found(&reply?)?)).collect())
     }
 
     /// Names a namespace among all, so that every server sweeps it. Before its first record. False: there are as many as there
@@ -139,7 +138,7 @@ impl Store {
     ) -> Result<Stepped, StoreError> {
         // At the memory limit too: it frees memory.
         let command = |script: &Script| wire::deletion_command(&script.sha, keys, step, token);
-        wire::decode_step(&self.run_known(&self.resolving, identity, command).await?)
+        Ok(wire::decode_step(&self.run_known(&self.resolving, identity, command).await?)?)
     }
 
     /// One page of the namespaces there are.
@@ -176,7 +175,7 @@ impl Store {
             }
             opened => opened,
         };
-        wire::decode_opened(&opened?)
+        Ok(wire::decode_opened(&opened?)?)
     }
 
     /// Runs a script whose claims may be of other epochs than those of the store, and whose reply is remembered: so this
@@ -208,7 +207,7 @@ impl Store {
             Err(StoreError::Full) => self.run_known(&self.resolving, identity, command).await,
             configured => configured,
         };
-        wire::decode_configured(&configured?)
+        Ok(wire::decode_configured(&configured?)?)
     }
 
     /// Whether all of these partitions are there.
