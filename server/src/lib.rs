@@ -45,7 +45,6 @@ mod allocator;
 mod catch;
 pub mod config;
 mod direct;
-mod domain;
 mod health;
 mod lane;
 mod namespaces;
@@ -63,9 +62,11 @@ mod transport;
 mod watch;
 mod witness;
 
+pub(crate) use inventory_sentinel_script::domain;
+pub use inventory_sentinel_script::script::script_source;
+pub use store::embedded::EmbeddedError;
 #[doc(hidden)]
 pub use store::permissions::least_acl;
-pub use store::{embedded::EmbeddedError, script::script_source};
 #[doc(hidden)]
 pub use tasks::Faults;
 pub use transport::accept::bind;
