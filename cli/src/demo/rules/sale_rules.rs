@@ -1,4 +1,4 @@
-//! The rules of the sale, and what its buyers show of them. Checks each refusal against the terms; sends nothing.
+//! The rules of the sale, and the refusals and events that it must produce. Checks each refusal; sends nothing.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,21 +6,21 @@ use inventory_sentinel_client::{ReserveError, RulesChange};
 
 use crate::demo::ledger::Ledger;
 
-/// Units that one buyer may have of a product.
+/// Units of a product that one buyer may hold and buy.
 pub(crate) const BUYER_LIMIT: u32 = 2;
 /// Units of a product in one reservation.
 pub(crate) const MAX_QUANTITY: u32 = 2;
 /// Longest ttl of a product.
 pub(crate) const MAX_TTL: Duration = Duration::from_secs(60);
-/// How long the holds of those who stay last: never the reason for a loss in the demo.
+/// Ttl of the holds that are not abandoned: long enough never to expire.
 pub(crate) const STAY_TTL: Duration = Duration::from_secs(50);
-/// The namespace's own longest ttl, and the longest life of a hold.
+/// The longest ttl of the namespace, and the longest life of a hold.
 pub(crate) const MAX_LIFE: Duration = Duration::from_secs(120);
 
-/// How far the clocks of two processes may be apart for who asks at the edge of the window.
+/// Tolerated clock difference between two processes at the edges of the window.
 pub(crate) const CLOCK_GRACE: Duration = Duration::from_millis(100);
 
-/// What must refuse someone, by reason.
+/// The reasons that must refuse at least one call.
 pub(crate) const REFUSALS: &[&str] = &[
     "BUYER_LIMIT",
     "BUYER_REQUIRED",
@@ -35,10 +35,10 @@ pub(crate) const REFUSALS: &[&str] = &[
     "TTL_LIMIT",
 ];
 
-/// What must happen besides.
+/// The events that must happen at least once.
 pub(crate) const PLAYED: &[&str] = &[
-    "asked_after_closing",
-    "asked_before_opening",
+    "attempted_after_closing",
+    "attempted_before_opening",
     "repurchased",
     "carts",
     "extended",
@@ -49,30 +49,30 @@ pub(crate) const PLAYED: &[&str] = &[
     "rest_kept",
 ];
 
-/// What was agreed on before the sale.
+/// The rules of one sale.
 #[derive(Clone, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct SaleRules {
     pub(crate) opens_at: SystemTime,
     /// The product that is not protected for a while.
     pub(crate) drained: usize,
 }
 
-impl Terms {
-    /// As the operator sets them for every product.
-    pub(crate) fn rules(&self) -> RulesChange {
-        let rules = RulesChange::new().buyer_limit(BUYER_LIMIT as i32).max_quantity(MAX_QUANTITY as i32);
-        rules.max_ttl(MAX_TTL).opens_at(self.opens_at)
+impl SaleRules {
+    /// The change that sets them for a product.
+    pub(crate) fn as_change(&self) -> RulesChange {
+        let change = RulesChange::new().buyer_limit(BUYER_LIMIT as i32).max_quantity(MAX_QUANTITY as i32);
+        change.max_ttl(MAX_TTL).opens_at(self.opens_at)
     }
 
-    /// Books a refusal of a Reserve that was sent at this time; false if it is none that the terms can lead to.
-    pub(crate) fn refused(&self, ledger: &Ledger, skus: &[String], asked_at: SystemTime, error: &ReserveError) -> bool {
-        let as_agreed = match error {
+    /// Counts a refusal of a Reserve that was sent at this time; false if no rule can cause it.
+    pub(crate) fn refused(&self, ledger: &Ledger, skus: &[String], sent_at: SystemTime, error: &ReserveError) -> bool {
+        let is_expected = match error {
             ReserveError::SaleNotOpen { opens_at, .. } => {
-                ledger.played("asked_before_opening");
-                *opens_at == Some(self.opens_at) && asked_at < self.opens_at + CLOCK_GRACE
+                ledger.played("attempted_before_opening");
+                *opens_at == Some(self.opens_at) && sent_at < self.opens_at + CLOCK_GRACE
             }
             ReserveError::SaleClosed { closes_at, .. } => {
-                ledger.played("asked_after_closing");
+                ledger.played("attempted_after_closing");
                 closes_at.is_some_and(|at| at <= SystemTime::now() + CLOCK_GRACE)
             }
             ReserveError::BuyerLimit { has, limit, .. } => {
@@ -86,27 +86,27 @@ impl Terms {
         };
         let Some(reason) = error.rpc().and_then(|rpc| rpc.reason()) else { return false };
         ledger.refusal(reason.as_str());
-        if !as_agreed {
-            ledger.broken(format!("Reserve was refused by other terms than were agreed on: {error:?}"));
+        if !is_expected {
+            ledger.violation(format!("Reserve was refused against the rules of the sale: {error:?}"));
         }
         true
     }
 }
 
-/// An instant from now, as the server keeps it: in whole milliseconds.
+/// An instant from now, in whole milliseconds like those of the server.
 pub(crate) fn from_now(lead: Duration) -> SystemTime {
     let millis = (SystemTime::now() + lead).duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     UNIX_EPOCH + Duration::from_millis(millis as u64)
 }
 
-/// Fails the sale for each rule that refused nobody, and for what never happened.
+/// Records a violation for each reason that refused no call, and for each event that never happened.
 pub(crate) fn check_coverage(ledger: &Ledger) {
     let (refusals, played) = ledger.tallies();
     for (reason, _) in refusals.iter().filter(|(_, count)| **count == 0) {
-        ledger.broken(format!("{reason} never refused anyone, and this scenario is built to meet it"));
+        ledger.violation(format!("{reason} refused no call, and this scenario must produce it"));
     }
     for (what, _) in played.iter().filter(|(_, count)| **count == 0) {
-        ledger.broken(format!("{what} never happened, and this scenario is built to show it"));
+        ledger.violation(format!("{what} never happened, and this scenario must produce it"));
     }
 }
 
@@ -122,10 +122,10 @@ mod tests {
         ledger.refusal("TTL_LIMIT");
         ledger.played("carts");
         check_coverage(&ledger);
-        assert_eq!(ledger.counts().broken, 1);
-        assert!(ledger.broken_words()[0].starts_with("BUYER_LIMIT never refused anyone"));
+        assert_eq!(ledger.counts().violation, 1);
+        assert!(ledger.violation_texts()[0].starts_with("BUYER_LIMIT refused no call"));
         ledger.refusal("BUYER_LIMIT");
         check_coverage(&ledger);
-        assert_eq!(ledger.counts().broken, 1, "nothing more is missing");
+        assert_eq!(ledger.counts().violation, 1, "nothing more is missing");
     }
 }

@@ -1,4 +1,4 @@
-//! The ledger against the server's books: stock, audit, and every reservation that was acknowledged.
+//! Compares the ledger with the server's counters, its audit, and every acknowledged reservation.
 
 use std::{
     collections::HashSet,
@@ -21,7 +21,7 @@ use crate::failure::Failure;
 /// Reservations read at the same time.
 const READERS: usize = 256;
 
-/// What the count came to.
+/// The result of the comparison.
 #[derive(Debug)]
 pub(crate) struct Verdict {
     pub(crate) committed: u64,
@@ -29,44 +29,44 @@ pub(crate) struct Verdict {
     pub(crate) expired: u64,
     /// Units sold or acknowledged beyond the supply.
     pub(crate) oversold: u64,
-    /// Units that are nowhere, and acknowledged reservations that the server has otherwise or not.
+    /// Units that no counter contains, and acknowledged reservations that are missing or different on the server.
     pub(crate) lost: u64,
     pub(crate) products: Vec<Product>,
-    pub(crate) audit: Audited,
-    /// Everything that is not as it must be; empty if the sale was exact.
+    pub(crate) audit: AuditResult,
+    /// Every difference; empty if the sale was exact.
     pub(crate) problems: Vec<String>,
 }
 
-/// One product in both books.
+/// One product: the ledger and the server's counters.
 #[derive(Debug)]
 pub(crate) struct Product {
     pub(crate) sku: String,
-    /// Units that the demo put there.
+    /// Units that the demo supplied.
     pub(crate) supply: i64,
-    /// Units that the ledger has as committed.
+    /// Committed units in the ledger.
     pub(crate) ledger: i64,
-    pub(crate) books: Books,
+    pub(crate) counters: Counters,
 }
 
 /// The server's counters of a product, or of all, in units.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Books {
+pub(crate) struct Counters {
     pub(crate) supplied: i64,
     pub(crate) available: i64,
     pub(crate) held: i64,
     pub(crate) sold: i64,
 }
 
-/// The server's own audit.
+/// The server's audit.
 #[derive(Debug)]
-pub(crate) struct Audited {
+pub(crate) struct AuditResult {
     pub(crate) clean: bool,
-    pub(crate) books: Books,
+    pub(crate) counters: Counters,
     findings: Vec<String>,
     pending: i64,
 }
 
-/// What the server has of one acknowledged reservation.
+/// An acknowledged reservation on the server.
 #[derive(Clone, Debug)]
 struct Found {
     state: State,
@@ -74,31 +74,31 @@ struct Found {
     sold: Vec<(String, i32)>,
 }
 
-/// What was put on the shelves in all, by product, and whether every unit of it must have been sold.
+/// The units supplied by product, and whether every unit must be sold.
 #[derive(Debug)]
-pub(crate) struct Shelves {
+pub(crate) struct Expected {
     pub(crate) supplies: Vec<u32>,
     pub(crate) sold_out: bool,
 }
 
-/// Reads the server's books and compares.
-pub(crate) async fn reach(shop: &Shop, plan: &Plan, ledger: &Ledger, shelves: &Shelves) -> Result<Verdict, Failure> {
+/// Reads the counters, the audit and the reservations, and compares them with the ledger.
+pub(crate) async fn run(shop: &Shop, plan: &Plan, ledger: &Ledger, expected: &Expected) -> Result<Verdict, Failure> {
     let entries = ledger.entries();
     let found = read_all(shop, &entries).await?;
     let mut products = Vec::with_capacity(plan.skus.len());
-    for (index, (sku, &supply)) in plan.skus.iter().zip(&shelves.supplies).enumerate() {
+    for (index, (sku, &supply)) in plan.skus.iter().zip(&expected.supplies).enumerate() {
         let parts = entries.iter().flat_map(|entry| &entry.parts).filter(|part| part.product == index);
         products.push(Product {
             sku: sku.clone(),
             supply: supply.into(),
             ledger: parts.map(|part| i64::from(part.sold)).sum(),
-            books: shop.stock(sku).await?.into(),
+            counters: shop.stock(sku).await?.into(),
         });
     }
     let audit = shop.audit().await?.into();
-    let mut verdict = compare(&entries, &found, products, audit, shelves.sold_out);
-    // What buyers were told comes first: the rest often follows from it.
-    verdict.problems.splice(0..0, ledger.broken_words());
+    let mut verdict = compare(&entries, &found, products, audit, expected.sold_out);
+    // Violations seen by buyers come first: the rest often follows from them.
+    verdict.problems.splice(0..0, ledger.violation_texts());
     Ok(verdict)
 }
 
@@ -131,12 +131,12 @@ async fn read_all(shop: &Shop, entries: &[Entry]) -> Result<Vec<Option<Found>>, 
     Ok(found)
 }
 
-/// The judgement itself, over what was read.
+/// The comparison. Pure.
 fn compare(
     entries: &[Entry],
     found: &[Option<Found>],
     products: Vec<Product>,
-    audit: Audited,
+    audit: AuditResult,
     sold_out: bool,
 ) -> Verdict {
     let left = |supply: i64, sold: i64| if sold_out { 0 } else { supply - sold };
@@ -148,33 +148,33 @@ fn compare(
     for (entry, found) in entries.iter().zip(found) {
         if !ids.insert(&entry.id) {
             oversold += 1;
-            problems.push(format!("{} was given to two buyers", entry.id));
+            problems.push(format!("{} was reserved for two buyers", entry.id));
         }
         if let Some(problem) = difference(entry, found.as_ref(), &products) {
             lost += 1;
             problems.push(problem);
         }
     }
-    for Product { sku, supply, ledger, books } in &products {
-        oversold += positive(books.sold.max(*ledger) - supply);
-        lost += positive(supply - (books.available + books.held + books.sold));
+    for Product { sku, supply, ledger, counters } in &products {
+        oversold += positive(counters.sold.max(*ledger) - supply);
+        lost += positive(supply - (counters.available + counters.held + counters.sold));
         let must = [
-            ("supplied", books.supplied, *supply),
-            ("sold", books.sold, *ledger),
-            ("available", books.available, left(*supply, *ledger)),
-            ("held", books.held, 0),
+            ("supplied", counters.supplied, *supply),
+            ("sold", counters.sold, *ledger),
+            ("available", counters.available, left(*supply, *ledger)),
+            ("held", counters.held, 0),
         ];
-        unless_equal(&mut problems, sku, &must);
+        require_equal(&mut problems, sku, &must);
     }
     let (supply, sold) = (sum(&products, |p| p.supply), sum(&products, |p| p.ledger));
     let must = [
-        ("supplied", audit.books.supplied, supply),
-        ("sold", audit.books.sold, sold),
-        ("available", audit.books.available, left(supply, sold)),
-        ("held", audit.books.held, 0),
+        ("supplied", audit.counters.supplied, supply),
+        ("sold", audit.counters.sold, sold),
+        ("available", audit.counters.available, left(supply, sold)),
+        ("held", audit.counters.held, 0),
         ("pending reservations", audit.pending, 0),
     ];
-    unless_equal(&mut problems, "audit", &must);
+    require_equal(&mut problems, "audit", &must);
     problems.extend(audit.findings.iter().cloned());
     if !audit.clean && audit.findings.is_empty() {
         problems.push("audit: not clean".to_owned());
@@ -193,25 +193,25 @@ fn compare(
     }
 }
 
-/// How the server's reservation differs from what its buyer was told, if it does.
+/// The difference between a reservation on the server and in the ledger, if any.
 fn difference(entry: &Entry, found: Option<&Found>, products: &[Product]) -> Option<String> {
     let id = &entry.id;
     let Some(found) = found else {
-        return Some(format!("{id}, acknowledged, is not known"));
+        return Some(format!("{id} was acknowledged and does not exist"));
     };
     let state = match entry.end {
         End::Committed => State::Committed,
         End::RolledBack => State::RolledBack,
         End::Expired => State::Expired,
-        End::Lost => return Some(format!("{id}, acknowledged, could not be resolved")),
+        End::Lost => return Some(format!("{id} was acknowledged and could not be resolved")),
     };
     let is = found.sold.iter().map(|(sku, sold)| (sku.as_str(), i64::from(*sold)));
-    let told = entry.parts.iter().map(|part| (products[part.product].sku.as_str(), i64::from(part.sold)));
-    (found.state != state || !is.eq(told))
-        .then(|| format!("{id} is {:?} with {:?} sold; its buyer was told {entry:?}", found.state, found.sold))
+    let expected = entry.parts.iter().map(|part| (products[part.product].sku.as_str(), i64::from(part.sold)));
+    (found.state != state || !is.eq(expected))
+        .then(|| format!("{id} is {:?} with {:?} sold; the ledger has {entry:?}", found.state, found.sold))
 }
 
-fn unless_equal(problems: &mut Vec<String>, whose: &str, must: &[(&str, i64, i64)]) {
+fn require_equal(problems: &mut Vec<String>, whose: &str, must: &[(&str, i64, i64)]) {
     for (what, is, must) in must {
         if is != must {
             problems.push(format!("{whose}: {what} is {is}, not {must}"));
@@ -236,18 +236,23 @@ impl From<Reservation> for Found {
     }
 }
 
-impl From<Stock> for Books {
-    fn from(stock: Stock) -> Books {
-        Books { supplied: stock.supplied, available: stock.available, held: stock.held, sold: stock.sold }
+impl From<Stock> for Counters {
+    fn from(stock: Stock) -> Counters {
+        Counters { supplied: stock.supplied, available: stock.available, held: stock.held, sold: stock.sold }
     }
 }
 
-impl From<Audit> for Audited {
-    fn from(audit: Audit) -> Audited {
+impl From<Audit> for AuditResult {
+    fn from(audit: Audit) -> AuditResult {
         let findings = audit.findings.iter();
-        Audited {
+        AuditResult {
             clean: audit.clean,
-            books: Books { supplied: audit.supplied, available: audit.available, held: audit.held, sold: audit.sold },
+            counters: Counters {
+                supplied: audit.supplied,
+                available: audit.available,
+                held: audit.held,
+                sold: audit.sold,
+            },
             findings: findings.map(|finding| format!("audit: {finding:?}")).collect(),
             pending: audit.pending_reservations,
         }
@@ -263,9 +268,9 @@ mod tests {
     struct Sale {
         entries: Vec<Entry>,
         found: Vec<Option<Found>>,
-        books: Books,
+        counters: Counters,
         ledger: i64,
-        audit: Audited,
+        audit: AuditResult,
         sold_out: bool,
     }
 
@@ -286,21 +291,21 @@ mod tests {
             (End::Expired, State::Expired),
             (End::Committed, State::Committed),
         ];
-        let books = Books { supplied: 3, available: 0, held: 0, sold: 3 };
+        let counters = Counters { supplied: 3, available: 0, held: 0, sold: 3 };
         Sale {
             entries: (0..).zip(ends).map(|(n, (end, _))| entry(n, end)).collect(),
             found: ends.iter().map(|&(end, state)| Some(found(state, i32::from(end == End::Committed)))).collect(),
-            books,
+            counters,
             ledger: 3,
-            audit: Audited { clean: true, books, findings: Vec::new(), pending: 0 },
+            audit: AuditResult { clean: true, counters, findings: Vec::new(), pending: 0 },
             sold_out: true,
         }
     }
 
     impl Sale {
         /// Oversold, lost, and whether anything is wrong.
-        fn judged(self) -> (u64, u64, bool) {
-            let product = Product { sku: "p".into(), supply: 3, ledger: self.ledger, books: self.books };
+        fn compared(self) -> (u64, u64, bool) {
+            let product = Product { sku: "p".into(), supply: 3, ledger: self.ledger, counters: self.counters };
             let verdict = compare(&self.entries, &self.found, vec![product], self.audit, self.sold_out);
             (verdict.oversold, verdict.lost, !verdict.problems.is_empty())
         }
@@ -308,57 +313,57 @@ mod tests {
 
     #[test]
     fn an_exact_sale_is_exact() {
-        assert_eq!(sale().judged(), (0, 0, false));
+        assert_eq!(sale().compared(), (0, 0, false));
     }
 
     #[test]
     fn a_unit_sold_beyond_the_supply_is_oversold() {
         let mut server_says = sale();
-        server_says.books.sold = 4;
-        assert_eq!(server_says.judged(), (1, 0, true));
+        server_says.counters.sold = 4;
+        assert_eq!(server_says.compared(), (1, 0, true));
         let mut buyers_say = sale();
         buyers_say.ledger = 4;
-        assert_eq!(buyers_say.judged(), (1, 0, true));
+        assert_eq!(buyers_say.compared(), (1, 0, true));
         let mut two_buyers = sale();
         two_buyers.entries[2].id = "r0".into();
-        assert_eq!(two_buyers.judged(), (1, 0, true));
+        assert_eq!(two_buyers.compared(), (1, 0, true));
     }
 
     #[test]
     fn a_unit_that_is_nowhere_is_lost() {
         let mut sale = sale();
-        sale.books.sold = 2;
-        assert_eq!(sale.judged(), (0, 1, true));
+        sale.counters.sold = 2;
+        assert_eq!(sale.compared(), (0, 1, true));
     }
 
     #[test]
     fn an_acknowledged_reservation_must_be_as_told() {
         let mut unknown = sale();
         unknown.found[0] = None;
-        assert_eq!(unknown.judged(), (0, 1, true));
+        assert_eq!(unknown.compared(), (0, 1, true));
         for (index, state, sold) in
             [(0, State::Expired, 0), (0, State::Committed, 2), (1, State::Committed, 1), (3, State::Pending, 0)]
         {
             let mut other = sale();
             other.found[index] = Some(found(state, sold));
-            assert_eq!(other.judged(), (0, 1, true), "{index}");
+            assert_eq!(other.compared(), (0, 1, true), "{index}");
         }
         let mut refused = sale();
         refused.entries[0].end = End::Lost;
-        assert_eq!(refused.judged(), (0, 1, true));
+        assert_eq!(refused.compared(), (0, 1, true));
     }
 
     #[test]
     fn what_is_left_over_or_pending_or_found_is_a_problem() {
         let mut left = sale();
-        left.books = Books { available: 1, sold: 2, ..left.books };
-        assert_eq!(left.judged(), (0, 0, true));
+        left.counters = Counters { available: 1, sold: 2, ..left.counters };
+        assert_eq!(left.compared(), (0, 0, true));
         let mut pending = sale();
         pending.audit.pending = 1;
-        assert_eq!(pending.judged(), (0, 0, true));
+        assert_eq!(pending.compared(), (0, 0, true));
         let mut unclean = sale();
         unclean.audit.clean = false;
-        assert_eq!(unclean.judged(), (0, 0, true));
+        assert_eq!(unclean.compared(), (0, 0, true));
     }
 
     #[test]
@@ -370,9 +375,9 @@ mod tests {
             rest.entries[4] = entry(4, End::RolledBack);
             rest.found[4] = Some(found(State::RolledBack, 0));
             rest.ledger = 2;
-            rest.books = Books { available, sold: 2, ..rest.books };
-            rest.audit.books = rest.books;
-            rest.judged()
+            rest.counters = Counters { available, sold: 2, ..rest.counters };
+            rest.audit.counters = rest.counters;
+            rest.compared()
         };
         assert_eq!(rest(1), (0, 0, false));
         assert_eq!(rest(0), (0, 1, true));
@@ -382,6 +387,6 @@ mod tests {
     fn units_of_another_line_than_was_told_are_lost() {
         let mut other = sale();
         other.found[0] = Some(Found { state: State::Committed, sold: vec![("q".into(), 1)] });
-        assert_eq!(other.judged(), (0, 1, true));
+        assert_eq!(other.compared(), (0, 1, true));
     }
 }
