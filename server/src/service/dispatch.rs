@@ -310,6 +310,6 @@ mod tests {
         let finish = |(context, at, submitted): (&'static ServiceContext, Instant, Submitted)| {
             finish::<crate::service::rpc::checkout::Reserve>(context, at, submitted)
         };
-        assert!(size(finish) <= 296, "{} bytes", size(finish));
+        assert!(size(finish) <= 256, "{} bytes", size(finish));
     }
 }
