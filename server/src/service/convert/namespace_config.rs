@@ -1,17 +1,17 @@
-//! The settings of a namespace, from messages and to messages. No I/O.
+//! The settings of a namespace, to and from messages. No I/O.
 
 use std::time::Duration;
 
 use inventory_sentinel::{Reason, v1};
 
-use super::convert;
+use super as convert;
 use crate::{
     domain::{Invalid, NamespaceChange, whole_millis},
     store::wire::NamespaceConfig,
 };
 
 /// What to change; at least one setting. Ranges are checked where the whole is known.
-pub(super) fn change(config: Option<v1::NamespaceConfig>) -> Result<NamespaceChange, Invalid> {
+pub(in crate::service) fn decode_change(config: Option<v1::NamespaceConfig>) -> Result<NamespaceChange, Invalid> {
     let v1::NamespaceConfig {
         partitions,
         default_ttl,
@@ -50,7 +50,7 @@ fn duration(span: prost_types::Duration, field: &str) -> Result<Duration, Invali
 }
 
 /// The whole config.
-pub(super) fn message(config: &NamespaceConfig) -> v1::NamespaceConfig {
+pub(in crate::service) fn encode(config: &NamespaceConfig) -> v1::NamespaceConfig {
     v1::NamespaceConfig {
         partitions: Some(config.partitions.into()),
         default_ttl: Some(convert::duration(config.default_ttl)),

@@ -34,7 +34,7 @@ impl Caller {
     }
 
     /// Writes the line of one change.
-    pub(super) fn changed(&self, call: &'static str, namespace: &NamespaceName, change: Change<'_>) {
+    pub(super) fn log(&self, call: &'static str, namespace: &NamespaceName, change: Change<'_>) {
         let Change { sku, request_id, before, after } = change;
         tracing::info!(
             target: RECORD,

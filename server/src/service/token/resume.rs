@@ -6,10 +6,10 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use inventory_sentinel::Reason;
 use sha2::{Digest as _, Sha256};
 
-use super::status::Failure;
 use crate::{
     domain::{HistoryPoint, Id, Invalid, Term},
     namespaces::Namespace,
+    service::status::Failure,
 };
 
 /// The version of the format.
@@ -21,16 +21,16 @@ const PARTITION_BYTES: usize = 6 + Term::LENGTH / 2 + 6 + 6;
 
 /// What a token says, for each partition.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ResumeToken {
+pub(in crate::service) struct ResumeToken {
     /// A place in the history.
-    pub(super) claims: Vec<HistoryPoint>,
+    pub(in crate::service) claims: Vec<HistoryPoint>,
     /// The sequence behind which the stream goes on; not after the claim.
-    pub(super) positions: Vec<u64>,
+    pub(in crate::service) positions: Vec<u64>,
 }
 
 /// What a request says about resuming.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Resume {
+pub(in crate::service) enum Resume {
     /// There is no token.
     No,
     At(ResumeToken),
@@ -39,13 +39,13 @@ pub(super) enum Resume {
 }
 
 /// The token of a stream that goes on behind these claims.
-pub(super) fn of_claims(namespace: &Namespace, claims: &[HistoryPoint]) -> String {
+pub(in crate::service) fn of_claims(namespace: &Namespace, claims: &[HistoryPoint]) -> String {
     let positions: Vec<u64> = claims.iter().map(|claim| claim.sequence).collect();
-    write(namespace, claims, &positions)
+    encode(namespace, claims, &positions)
 }
 
 /// The token of a stream that goes on behind these positions, in the history of these claims.
-pub(super) fn write(namespace: &Namespace, claims: &[HistoryPoint], positions: &[u64]) -> String {
+pub(in crate::service) fn encode(namespace: &Namespace, claims: &[HistoryPoint], positions: &[u64]) -> String {
     let mut bytes = vec![VERSION];
     for (claim, position) in claims.iter().zip(positions) {
         bytes.extend_from_slice(&claim.epoch.to_be_bytes()[2..]);
@@ -60,7 +60,7 @@ pub(super) fn write(namespace: &Namespace, claims: &[HistoryPoint], positions: &
 }
 
 /// Reads the token of a request.
-pub(super) fn read(namespace: &Namespace, token: &str) -> Result<Resume, Failure> {
+pub(in crate::service) fn decode(namespace: &Namespace, token: &str) -> Result<Resume, Failure> {
     if token.is_empty() {
         return Ok(Resume::No);
     }

@@ -2,7 +2,7 @@
 
 use inventory_sentinel::v1;
 
-use super::{convert, rules};
+use super::{self as convert, sku_rules};
 use crate::{
     domain::{Happened, Line, ReservationId, Sku, State},
     namespaces::Namespace,
@@ -11,14 +11,14 @@ use crate::{
 
 /// Where one change of an entry stands: its sequence, its run, and its place in the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) sequence: u64,
+pub(in crate::service) struct Place {
+    pub(in crate::service) sequence: u64,
     run: u32,
     change: u32,
 }
 
 /// The changes of an entry behind this sequence, in the order in which they happened. Runs are by kind.
-pub(super) fn in_order(entry: &Entry, after: u64) -> Vec<Place> {
+pub(in crate::service) fn in_order(entry: &Entry, after: u64) -> Vec<Place> {
     let mut places = Vec::new();
     for (run, changes) in (0..).zip(entry.runs.iter().map(|run| &run.changes)) {
         for (change, sequence) in (0..).zip(changes.iter().map(|change| change.sequence)) {
@@ -32,7 +32,7 @@ pub(super) fn in_order(entry: &Entry, after: u64) -> Vec<Place> {
 }
 
 /// What happened there, as a message.
-pub(super) fn message_at(namespace: &Namespace, partition: u16, entry: &Entry, place: Place) -> v1::Event {
+pub(in crate::service) fn message_at(namespace: &Namespace, partition: u16, entry: &Entry, place: Place) -> v1::Event {
     let run = &entry.runs[place.run as usize];
     message(namespace, partition, entry, run, &run.changes[place.change as usize])
 }
@@ -79,7 +79,7 @@ fn message(namespace: &Namespace, partition: u16, entry: &Entry, run: &Run, chan
         withdrawn: run.withdrawn.iter().map(line).collect(),
         lost,
         kept_sequence: kept as i64,
-        rules: configured.map(|configured| rules::message(&configured)),
+        rules: configured.map(|configured| sku_rules::encode(&configured)),
         rules_version: configured.map_or(0, |configured| configured.rules.revision as i64),
     }
 }

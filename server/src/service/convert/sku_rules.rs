@@ -1,12 +1,12 @@
-//! The rules of a SKU, from messages and to messages. No I/O.
+//! The rules of a SKU, to and from messages. No I/O.
 
 use std::time::Duration as StdDuration;
 
 use inventory_sentinel::{Reason, v1};
 use prost_types::{Duration, Timestamp};
 
-use super::convert::{duration, timestamp};
-use crate::domain::{Configured, Invalid, MAX_QUANTITY, Millis, RulesChange, Stock, whole_millis};
+use super::{duration, timestamp};
+use crate::domain::{Configured, Invalid, MAX_QUANTITY, Millis, RulesChange, Sku, Stock, whole_millis};
 
 /// The latest instant of a sale window, ms since 1970: the year 9999, the last that Timestamp has.
 const LATEST: u64 = 253_402_300_799_999;
@@ -14,7 +14,7 @@ const LATEST: u64 = 253_402_300_799_999;
 const LONGEST_TTL: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// What to change; at least one rule.
-pub(super) fn change(rules: Option<v1::SkuRules>) -> Result<RulesChange, Invalid> {
+pub(in crate::service) fn decode_change(rules: Option<v1::SkuRules>) -> Result<RulesChange, Invalid> {
     let v1::SkuRules { is_protected, max_quantity, max_ttl, buyer_limit, opens_at, closes_at, is_paused } =
         rules.unwrap_or_default();
     let change = RulesChange {
@@ -49,14 +49,24 @@ fn instant(at: Timestamp, field: &str) -> Result<Millis, Invalid> {
     millis.filter(|millis| *millis <= LATEST).map(Millis).ok_or_else(|| Invalid::new(Reason::InvalidRule, field))
 }
 
-/// All rules of a SKU as they are.
-pub(super) fn message_of(stock: &Stock) -> v1::SkuRules {
-    let Stock { is_protected, is_paused, rules, .. } = *stock;
-    message(&Configured { is_protected, is_paused, rules })
+/// The fields that every response with a whole SKU has.
+pub(in crate::service) struct SkuView {
+    pub(in crate::service) stock: Option<v1::Stock>,
+    pub(in crate::service) rules: Option<v1::SkuRules>,
+    pub(in crate::service) rules_version: i64,
 }
 
-/// The same of rules that stand alone.
-pub(super) fn message(configured: &Configured) -> v1::SkuRules {
+pub(in crate::service) fn sku_view(sku: Sku, stock: Stock) -> SkuView {
+    let Stock { is_protected, is_paused, rules, .. } = stock;
+    SkuView {
+        rules: Some(encode(&Configured { is_protected, is_paused, rules })),
+        rules_version: rules.revision as i64,
+        stock: Some(super::stock(sku, stock)),
+    }
+}
+
+/// All rules of a SKU.
+pub(in crate::service) fn encode(configured: &Configured) -> v1::SkuRules {
     let rules = &configured.rules;
     let set = |at: Millis| (at.0 > 0).then(|| timestamp(at));
     v1::SkuRules {
@@ -76,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_rule_out_of_range_is_named() {
-        let refused = |rules| change(Some(rules)).map_err(|invalid| (invalid.reason, invalid.field));
+        let refused = |rules| decode_change(Some(rules)).map_err(|invalid| (invalid.reason, invalid.field));
         assert_eq!(refused(v1::SkuRules::default()), Err((Reason::NoRules, "rules".into())));
         let rules = v1::SkuRules { max_quantity: Some(-1), ..Default::default() };
         assert_eq!(refused(rules), Err((Reason::InvalidRule, "rules.max_quantity".into())));
