@@ -45,7 +45,6 @@ mod allocator;
 mod catch;
 pub mod config;
 mod direct;
-mod domain;
 mod health;
 mod lane;
 mod namespaces;
@@ -63,9 +62,11 @@ mod transport;
 mod watch;
 mod witness;
 
+pub(crate) use inventory_sentinel_script::domain;
+pub use inventory_sentinel_script::script::script_source;
+pub use store::embedded::EmbeddedError;
 #[doc(hidden)]
 pub use store::permissions::least_acl;
-pub use store::{embedded::EmbeddedError, script::script_source};
 #[doc(hidden)]
 pub use tasks::Faults;
 pub use transport::accept::bind;
@@ -79,7 +80,7 @@ use crate::{
     namespaces::{Namespaces, NewNamespaces},
     promises::{LastPass, Promises},
     random::Random,
-    service::{Desk, admin::Admin, checkout::Checkout, watch::Events},
+    service::{Admin, Checkout, Events, ServiceContext},
     store::{
         Store,
         embedded::{Embedded, Trouble},
@@ -279,16 +280,17 @@ async fn serve(
     let closing = if config.drain_delay.is_zero() { shutdown.clone() } else { CancellationToken::new() };
     // Connections end, and the watch of the health, which says before that it has turned.
     let ending = CancellationToken::new();
-    let desk = Desk::new(namespaces, gate, metrics, tasks.clone(), closing.clone());
+    let context = ServiceContext::new(namespaces, gate, metrics, tasks.clone(), closing.clone());
     log_address("grpc", &listener);
     let max_request = config.max_request_bytes;
-    let checkout =
-        InventorySentinelServer::new(Checkout(desk.clone(), Arc::clone(&hub))).max_decoding_message_size(max_request);
+    let checkout = InventorySentinelServer::new(Checkout { context: context.clone(), hub: Arc::clone(&hub) })
+        .max_decoding_message_size(max_request);
     let routes = Routes::new(
-        InventoryEventsServer::new(Events { desk: desk.clone(), hub }).max_decoding_message_size(max_request),
+        InventoryEventsServer::new(Events { context: context.clone(), hub }).max_decoding_message_size(max_request),
     )
     .add_service(
-        InventoryAdminServer::new(Admin::new(desk, listing, promises, &config)).max_decoding_message_size(max_request),
+        InventoryAdminServer::new(Admin::new(context, listing, promises, &config))
+            .max_decoding_message_size(max_request),
     )
     .add_service(health_service)
     .add_service(reflection().build_v1()?)

@@ -15,7 +15,6 @@ use super::{
 use crate::domain::{HistoryPoint, Id, Knowledge, NamespaceName, Operation};
 
 /// One attempt to run a batch.
-#[cfg_attr(not(test), expect(dead_code, reason = "a simulated store reads the operations"))]
 pub(crate) struct BatchCall<'a> {
     pub(crate) keys: &'a PartitionKeys,
     /// The epoch of the partition at the time of opening.

@@ -9,18 +9,18 @@ use super::{
 };
 use crate::{demo::ledger::End, failure::Failure};
 
-/// Pays late, where nothing is said about it: refused.
+/// Pays late with the default policy, which refuses.
 pub(crate) async fn pay_by_default(sale: &Sale, hold: Hold) -> Result<(), Failure> {
     match sale.shop.commit(&sale.ledger, |namespace| namespace.commit(&hold.id)).await? {
         Err(CommitError::Expired(_)) => sale.ledger.refusal("RESERVATION_EXPIRED"),
-        answer => sale.ledger.broken(format!("late Commit of {}: {answer:?}", hold.id)),
+        answer => sale.ledger.violation(format!("late Commit of {}: {answer:?}", hold.id)),
     }
-    sale.enter(hold, End::Expired);
+    sale.record(hold, End::Expired);
     Ok(())
 }
 
 /// Pays late, with a commit that may repurchase.
-pub(crate) async fn pay_late_and_repurchase(sale: &Sale, hold: Hold, dice: &mut StdRng) -> Result<(), Failure> {
+pub(crate) async fn pay_late_and_repurchase(sale: &Sale, hold: Hold, rng: &mut StdRng) -> Result<(), Failure> {
     let send = || sale.shop.commit(&sale.ledger, |namespace| namespace.commit(&hold.id).repurchase_if_late());
     match send().await? {
         Ok(sold) => {
@@ -28,25 +28,25 @@ pub(crate) async fn pay_late_and_repurchase(sale: &Sale, hold: Hold, dice: &mut 
             purchase.bought(Units::All);
             purchase.check(&sale.ledger, "late Commit", &sold);
             if sold.state != State::Committed || sold.origin.as_deref() != Some(&hold.id) {
-                sale.ledger.broken(format!("late Commit of {} answered {:?}", hold.id, sold.value));
+                sale.ledger.violation(format!("late Commit of {} returned {:?}", hold.id, sold.value));
             }
-            if repeats(dice) {
+            if repeats(rng) {
                 match send().await? {
                     Ok(again) => sale.replayed(&sold, &again),
-                    Err(error) => sale.ledger.broken(format!("late Commit of {} again: {error}", hold.id)),
+                    Err(error) => sale.ledger.violation(format!("late Commit of {} again: {error}", hold.id)),
                 }
             }
             sale.ledger.repurchased();
             sale.ledger.played("repurchased");
-            sale.enter(purchase, End::Committed);
+            sale.record(purchase, End::Committed);
         }
         Err(CommitError::LateSoldOut { lines, .. }) if !lines.is_empty() => {
             sale.ledger.refusal("LATE_COMMIT_SOLD_OUT");
         }
-        // He has bought as much meanwhile.
+        // The buyer has bought up to the limit meanwhile.
         Err(CommitError::BuyerLimit { .. }) => sale.ledger.refusal("BUYER_LIMIT"),
-        Err(error) => sale.ledger.broken(format!("late Commit of {}: {error}", hold.id)),
+        Err(error) => sale.ledger.violation(format!("late Commit of {}: {error}", hold.id)),
     }
-    sale.enter(hold, End::Expired);
+    sale.record(hold, End::Expired);
     Ok(())
 }
