@@ -29,8 +29,8 @@ mod report;
 mod wire;
 
 use crate::{
+    fixture::{Shop, TTL},
     process::{Durability, Redis, Server},
-    shop::{Shop, TTL},
     usage,
 };
 use attacker::{Attacker, Outcome, Target};

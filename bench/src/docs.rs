@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    figures::{Run, Spread, p50, p99, p999, rate, store_cpu},
-    lab::{Asked, Better, Ratio, Row},
     plot::{self, Label, Target},
     report::{self, Report},
+    runner::{Asked, Better, Ratio, Row},
+    stats::{Run, Spread, p50, p99, p999, rate, store_cpu},
 };
 
 const HEAD: &str =

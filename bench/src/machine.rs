@@ -6,7 +6,7 @@ use std::{ffi::OsStr, fs, io::Write as _, process::Command, time::Instant};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::{figures::Spread, peers::sql};
+use crate::{baselines::sql, stats::Spread};
 
 /// Writes that are timed.
 const SYNCS: usize = 200;

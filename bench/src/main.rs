@@ -20,26 +20,26 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand, value_parser};
 
 mod abuse;
-mod callers;
+mod baselines;
+mod clients;
 mod count;
+#[cfg(test)]
+mod doc_tests;
 mod docs;
-mod figures;
-mod lab;
+mod fixture;
 mod load;
 mod machine;
-#[cfg(test)]
-mod pages;
-mod peers;
 mod plot;
 mod process;
 mod report;
+mod runner;
 mod scale;
-mod shop;
-mod stop;
+mod scenarios;
+mod signals;
+mod stats;
 mod storm;
-mod table;
 mod usage;
-mod ways;
+mod workloads;
 
 use machine::Machine;
 use report::Report;
@@ -105,7 +105,7 @@ enum Other {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    stop::unless_told_to_stop(measure(Args::parse())).await
+    signals::unless_told_to_stop(measure(Args::parse())).await
 }
 
 async fn measure(args: Args) -> Result<()> {
@@ -121,17 +121,17 @@ async fn measure(args: Args) -> Result<()> {
     let server = args.programs.join("sentinel-server");
     let mut scale = None;
     let (mut rows, mut absent, wanted) = match &args.against {
-        Some(before) => (table::builds(&server, before).await?, Vec::new(), table::BUILD_RATIOS.to_vec()),
+        Some(before) => (scenarios::builds(&server, before).await?, Vec::new(), scenarios::BUILD_RATIOS.to_vec()),
         None => {
             let no_op = args.programs.join("sentinel-noop");
-            let programs = table::Programs { server, no_op, direct: args.direct };
-            let (mut rows, absent) = table::rows(&programs).await?;
-            let mut wanted = table::RATIOS.to_vec();
+            let programs = scenarios::Programs { server, no_op, direct: args.direct };
+            let (mut rows, absent) = scenarios::rows(&programs).await?;
+            let mut wanted = scenarios::RATIOS.to_vec();
             if args.full {
-                let (more, figures) = table::rows_of_scale(&programs.server).await?;
+                let (more, figures) = scenarios::rows_of_scale(&programs.server).await?;
                 // The first row is what the new ones are compared with: beside it.
                 rows.splice(1..1, more);
-                wanted.extend_from_slice(table::RATIOS_OF_SCALE);
+                wanted.extend_from_slice(scenarios::RATIOS_OF_SCALE);
                 scale = Some(figures);
             }
             (rows, absent, wanted)
@@ -141,7 +141,7 @@ async fn measure(args: Args) -> Result<()> {
         rows.retain(|row| row.name.text.contains(text));
     }
     let machine = Machine::look()?;
-    let rows = lab::measure(rows, args.rounds.into(), Duration::from_secs(args.seconds)).await?;
+    let rows = runner::measure(rows, args.rounds.into(), Duration::from_secs(args.seconds)).await?;
     let mut ratios: Vec<_> = wanted.iter().filter_map(|wanted| wanted.take(&rows)).collect();
     let mut failed = Vec::new();
     if let Some(scale) = scale {

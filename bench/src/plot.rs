@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::figures::Spread;
+use crate::stats::Spread;
 
 /// Pixels: of the picture, above the first line and below the last, of a line, and of what stands in it.
 const WIDTH: f64 = 960.0;

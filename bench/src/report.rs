@@ -7,9 +7,9 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::{
-    figures::{Run, client_cpu, operations_per_batch, p50, p99, p999, rate, server_cpu, store_cpu},
-    lab::{Asked, Better, Ratio, Row},
     machine::Machine,
+    runner::{Asked, Better, Ratio, Row},
+    stats::{Run, client_cpu, operations_per_batch, p50, p99, p999, rate, server_cpu, store_cpu},
 };
 
 /// All of one measurement.
@@ -160,9 +160,9 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        figures::{Cpu, Latency, Spread},
-        lab::Name,
         process::Durability,
+        runner::Name,
+        stats::{Cpu, Latency, Spread},
     };
 
     fn run(rate: f64, server: Option<f64>, operations_per_batch: Option<f64>) -> Run {

@@ -9,11 +9,11 @@ use hdrhistogram::Histogram;
 use inventory_sentinel::v1::{self, inventory_events_client::InventoryEventsClient};
 
 use crate::{
-    callers::Unary,
-    figures::{Latency, Spread},
+    clients::Unary,
+    fixture::{Shop, TTL},
     load,
     process::Server,
-    shop::{Shop, TTL},
+    stats::{Latency, Spread},
 };
 
 pub(crate) const MILLION: usize = 1_000_000;
@@ -108,7 +108,7 @@ pub(crate) async fn storm(server: &Server, round: usize, rate: f64) -> Result<St
             tokio::time::sleep(LOOK).await;
         }
     };
-    let callers = Unary::callers(server, &shop, crate::ways::TURNS, true).await?;
+    let callers = Unary::callers(server, &shop, crate::workloads::TURNS, true).await?;
     let is_over = ended.clone();
     let answers = load::open(callers, rate, move |_| is_over.borrow().is_none());
     let (answers, left) = tokio::try_join!(answers, looker)?;
@@ -151,7 +151,7 @@ pub(crate) async fn drain(server: &Server, shop: &Shop) -> Result<f64> {
 pub(crate) async fn memory_growth(server: &Server, length: Duration) -> Result<f64> {
     let shop = Shop::new("memory", 1, true);
     shop.open(server).await?;
-    let callers = Unary::callers(server, &shop, crate::ways::TURNS, true).await?;
+    let callers = Unary::callers(server, &shop, crate::workloads::TURNS, true).await?;
     let rate = LONG_RATE.min(LONG_RECORDS / length.as_secs_f64());
     let watched = async {
         let mut samples = Vec::new();

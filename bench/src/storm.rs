@@ -25,8 +25,8 @@ use tokio::{
 use tonic::{Code, Status, transport::Channel};
 
 use crate::{
+    fixture::{Shop, TTL},
     process::{Durability, Server},
-    shop::{Shop, TTL},
 };
 
 /// Measures calls beside an expiry storm; ends with 1 where one kind is slower than the ratio allows.

@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::figures::Cpu;
+use crate::stats::Cpu;
 
 /// `USER_HZ`, the unit of CPU time in /proc on every Linux that we know.
 const TICKS_PER_SECOND: f64 = 100.0;

@@ -25,7 +25,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::shop::Shop;
+use crate::fixture::Shop;
 
 /// Calls per second.
 const RATE: f64 = 300.0;

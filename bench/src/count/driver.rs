@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use crate::{
+    fixture::{Shop, TTL},
     process::Server,
-    shop::{Shop, TTL},
 };
 
 /// What a call does.

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::{figures::Spread, process::Redis};
+use crate::{process::Redis, stats::Spread};
 
 const ABOUT: &str = "What an operation may cost, counted by `make guard`: redis_calls are commands per script call, \
                      script_calls are script calls per message, the others are instructions per operation. \

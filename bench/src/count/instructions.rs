@@ -18,8 +18,8 @@ use super::{
     server, start,
 };
 use crate::{
-    figures::Spread,
     process::{Durability, Redis, Server},
+    stats::Spread,
 };
 
 /// How often everything is counted, each time in new processes.

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use crate::{
-    figures::{Cpu, Latency, Run},
     process::Redis,
+    stats::{Cpu, Latency, Run},
 };
 
 /// How much longer than its run the program may take.

@@ -7,8 +7,8 @@ use deadpool_redis::redis;
 use tokio::process::Command;
 
 use crate::{
-    figures::{Latency, Run},
     process::Redis,
+    stats::{Latency, Run},
     usage::{Usage, ended_cpu},
 };
 

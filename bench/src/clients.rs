@@ -11,9 +11,9 @@ use inventory_sentinel_client::{CALLS_PER_CONNECTION, Namespace, Sentinel};
 use tonic::transport::Channel;
 
 use crate::{
+    fixture::{Shop, TTL},
     load::Caller,
     process::Server,
-    shop::{Shop, TTL},
 };
 
 /// Connections that callers share at least, if there are as many callers.

@@ -9,17 +9,17 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    figures::{Run, Spread, p50, p99, rate, server_cpu, store_cpu},
-    lab::{Asked, Better, Contender, Name, Ratio, Row, Wanted},
-    peers::{
+    baselines::{
         direct::Direct,
         redis_benchmark::RedisBenchmark,
         sql::{Form, Postgres},
     },
+    fixture::Shop,
     process::{Durability, Redis, Server},
+    runner::{Asked, Better, Contender, Name, Ratio, Row, Wanted},
     scale,
-    shop::Shop,
-    ways::Way,
+    stats::{Run, Spread, p50, p99, rate, server_cpu, store_cpu},
+    workloads::Way,
 };
 
 /// Callers at once where the machine is to be full.
@@ -114,7 +114,7 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Contender>, Vec<Str
     let mut absent = Vec::new();
     let has_direct = programs.direct.is_file();
     if !has_direct {
-        absent.push("the direct library: its program was not built, as bench/set-up has said".to_owned());
+        absent.push("the direct library: its program was not built, as bench/setup.sh has said".to_owned());
     }
     let benchmark = RedisBenchmark::of(Arc::clone(&redis)).map(Way::RedisBenchmark);
     if benchmark.is_none() {

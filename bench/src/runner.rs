@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    figures::{Run, Spread},
     process::Durability,
-    ways::Way,
+    stats::{Run, Spread},
+    workloads::Way,
 };
 
 /// Length of the first run of each row, which is not counted.
@@ -143,7 +143,7 @@ impl Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::{Cpu, Latency, rate};
+    use crate::stats::{Cpu, Latency, rate};
 
     const THIS: Name = Name { text: "this", durability: None, is_peer: false };
     const THAT: Name = Name { text: "that", durability: None, is_peer: true };
