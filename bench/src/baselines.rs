@@ -1,4 +1,4 @@
-//! What else one could use, measured beside our server; and what gRPC and Redis cost at least.
+//! The alternatives, measured beside our server; and the least cost of gRPC and Redis.
 
 pub(crate) mod direct;
 pub(crate) mod redis_benchmark;

@@ -1,15 +1,15 @@
-//! The measuring lab: this server beside everything one would use instead, side by side in one run; or beside
+//! The benchmarks: this server beside its alternatives, side by side in one run; or beside
 //! another build of itself. Prints Markdown; writes JSON.
 //!
 //! # Layout
-//! - `table`: which rows, which ratios; `lab`: how rows take turns and ratios are taken.
-//! - `ways`, `callers`, `load`, `shop`: how units are reserved, by whom, how they come, and what is there.
-//! - `scale`: what size costs. `peers`: what is not ours.
-//! - `process`, `usage`, `stop`: processes, what they have used, and their end before time.
+//! - `scenarios`: which rows, which ratios; `runner`: how rows take turns and ratios are taken.
+//! - `workloads`, `clients`, `load`, `fixture`: kinds of calls, callers, their rate, and the stock.
+//! - `scale`: the cost of size. `baselines`: the alternatives.
+//! - `process`, `usage`, `signals`: processes, the resources that they have used, and their early end.
 //! - `abuse`: attacks on the bounds of the server beside an honest caller.
 //! - `storm`: calls beside many holds that fall due at once.
-//! - `count`: what an operation costs in commands and instructions, guarded against growth.
-//! - `figures`, `machine`, `report`, `docs`, `plot`: numbers, the machine, and how both are told.
+//! - `count`: the cost of an operation in commands and instructions, guarded against growth.
+//! - `stats`, `machine`, `report`, `docs`, `plot`: numbers, the machine, and their reports.
 
 use std::{
     path::{Path, PathBuf},
@@ -48,7 +48,7 @@ use report::Report;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Where data goes, unless TMPDIR says otherwise: a disk. /tmp is often memory, where an fsync costs nothing.
+/// The folder of data, unless TMPDIR sets another folder: a disk. /tmp is often memory, where an fsync costs nothing.
 const DISK: &str = "/var/tmp";
 
 /// Rounds of the figures of the full run, each a minute or two.
@@ -84,7 +84,7 @@ struct Args {
     /// Measure only the rows whose name contains this, and the ratios between them.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Where the JSON goes.
+    /// The file of the JSON.
     #[arg(long, default_value = "target/bench/report.json", value_name = "FILE")]
     report: PathBuf,
     /// Also write a page and its plots into this folder.
@@ -95,7 +95,7 @@ struct Args {
     readme: Option<PathBuf>,
 }
 
-/// What there is to do instead.
+/// The other commands.
 #[derive(Subcommand)]
 enum Other {
     Count(count::Args),
@@ -105,7 +105,7 @@ enum Other {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    signals::unless_told_to_stop(measure(Args::parse())).await
+    signals::until_signal(measure(Args::parse())).await
 }
 
 async fn measure(args: Args) -> Result<()> {
@@ -140,7 +140,7 @@ async fn measure(args: Args) -> Result<()> {
     if let Some(text) = &args.only {
         rows.retain(|row| row.name.text.contains(text));
     }
-    let machine = Machine::look()?;
+    let machine = Machine::read()?;
     let rows = runner::measure(rows, args.rounds.into(), Duration::from_secs(args.seconds)).await?;
     let mut ratios: Vec<_> = wanted.iter().filter_map(|wanted| wanted.take(&rows)).collect();
     let mut failed = Vec::new();
