@@ -314,7 +314,8 @@ async fn a_sku_that_has_no_due_hold_is_answered_beside_one_that_has() {
         let reserve = |lines: &[(u32, &str)], n: u8, buyer: &[u8]| {
             ("reserve", lasting(60_000, lines), vec![n; 16], [&u48(60_000)[..], buyer].concat())
         };
-        let adjust = |sku: &str| ("adjust_stock", [&(-1i64).to_be_bytes()[..], sku.as_bytes()].concat(), vec![23; 16], none());
+        let adjust =
+            |sku: &str| ("adjust_stock", [&(-1i64).to_be_bytes()[..], sku.as_bytes()].concat(), vec![23; 16], none());
         let groups = [
             ("get_stock", b"other".to_vec(), none(), none()),
             ("get_stock", b"empty".to_vec(), none(), none()),
@@ -528,7 +529,9 @@ async fn no_hold_has_an_earlier_deadline_than_the_record_of_its_sku() {
                 ("reserve", shape, id, extra)
             }
             (5, Some(target)) => ("extend", [&target[..], &u48(ttl)].concat(), new_id(), Vec::new()),
-            (6, Some(target)) => ("commit_lines", [&target[..], &[1], &lasting(0, &[(1, sku)])].concat(), new_id(), Vec::new()),
+            (6, Some(target)) => {
+                ("commit_lines", [&target[..], &[1], &lasting(0, &[(1, sku)])].concat(), new_id(), Vec::new())
+            }
             (7, Some(target)) => ("rollback", Vec::new(), target, Vec::new()),
             (8, Some(target)) => ("commit", Vec::new(), target, Vec::new()),
             (_, Some(target)) => {

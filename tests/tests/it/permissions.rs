@@ -503,7 +503,12 @@ async fn no_batch_is_half_done_for_want_of_a_permission() {
     alone.needs("Extend", &holds, extend).await;
     let swap = async || {
         let target = held("ps5", "").await;
-        alone.batch(&[("reserve_replacing", shape(1, "ps5", 60_000), alone.id(), [&u48(0)[..], &[0], &target].concat())])
+        alone.batch(&[(
+            "reserve_replacing",
+            shape(1, "ps5", 60_000),
+            alone.id(),
+            [&u48(0)[..], &[0], &target].concat(),
+        )])
     };
     alone.needs("a swap", &holds, swap).await;
     let adjusted = async || alone.batch(&[("adjust_stock", adjust("ps5"), alone.id(), none())]);
@@ -628,7 +633,8 @@ async fn a_batch_that_crosses_the_memory_limit_is_whole() {
     let (mut whole, mut crossed, mut refused) = (0, 0, 0);
     for step in 0..40 {
         let skus = (0..500).map(|n| format!("{step}-{n}-{}", "x".repeat(90)));
-        let groups = skus.map(|sku| ("adjust_stock", [&1i64.to_be_bytes()[..], sku.as_bytes()].concat(), alone.id(), Vec::new()));
+        let groups = skus
+            .map(|sku| ("adjust_stock", [&1i64.to_be_bytes()[..], sku.as_bytes()].concat(), alone.id(), Vec::new()));
         let command = alone.batch(&groups.collect::<Vec<_>>());
         let used = async || {
             let info: String = alone.redis.ask("INFO memory").await;
