@@ -63,7 +63,6 @@ mod watch;
 mod witness;
 
 pub(crate) use inventory_sentinel_script::domain;
-pub use inventory_sentinel_script::script::script_source;
 pub use store::embedded::EmbeddedError;
 #[doc(hidden)]
 pub use store::permissions::least_acl;
