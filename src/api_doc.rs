@@ -1,5 +1,5 @@
-//! `docs/api.md`, made from the comments of proto/, and the test that holds them together. Test code:
-//! reads proto/, writes docs/api.md when told to.
+//! `docs/reference/api.md`, made from the comments of proto/, and the test that holds them together. Test code:
+//! reads proto/, writes docs/reference/api.md when told to.
 
 use std::{collections::HashMap, fmt::Write as _};
 
@@ -127,7 +127,7 @@ fn markdown() -> String {
     let mut out = String::from(
         "<!-- Every call, field and value of the API. Made by `make docs` from the comments of proto/; do not edit. -->\n\
          # API\n\n\
-         Package `inventory_sentinel.v1`. Refusals are explained in [errors.md](errors.md), rules in [rules.md](rules.md).\n",
+         Package `inventory_sentinel.v1`. Refusals are explained in [errors.md](errors.md), rules in [rules.md](../concepts/rules.md).\n",
     );
     let set = descriptors();
     let page = |file: &FileDescriptorProto, write: fn(&mut Page<'_>)| {
@@ -153,11 +153,11 @@ fn markdown() -> String {
 
 #[test]
 fn the_documentation_is_the_proto() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/api.md");
     let expected = markdown();
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(path, &expected).expect("docs/api.md is writable");
+        std::fs::write(path, &expected).expect("docs/reference/api.md is writable");
     }
-    let written = std::fs::read_to_string(path).expect("docs/api.md exists");
-    assert!(written == expected, "docs/api.md is not what proto/ says: run `make docs`");
+    let written = std::fs::read_to_string(path).expect("docs/reference/api.md exists");
+    assert!(written == expected, "docs/reference/api.md is not what proto/ says: run `make docs`");
 }

@@ -1,7 +1,7 @@
 //! The error catalogue: every reason for which a call can be refused. Pure data, no I/O.
 //!
 //! A refused call is a `google.rpc.Status` whose `ErrorInfo.reason` is [`Reason::as_str`] and whose
-//! `ErrorInfo.domain` is [`DOMAIN`]. `docs/errors.md` is [`markdown`], and a test holds them together.
+//! `ErrorInfo.domain` is [`DOMAIN`]. `docs/reference/errors.md` is [`markdown`], and a test holds them together.
 
 use std::fmt::Write as _;
 
@@ -162,7 +162,7 @@ catalogue! {
     Internal "INTERNAL" Internal Repeat "a defect of this service: please report it";
 }
 
-/// The catalogue as the Markdown of `docs/errors.md`.
+/// The catalogue as the Markdown of `docs/reference/errors.md`.
 pub fn markdown() -> String {
     let mut out = String::from(
         "<!-- Every reason for which a call can be refused. Made by `make docs` from src/reason.rs; do not edit. -->\n\
@@ -219,12 +219,12 @@ mod tests {
 
     #[test]
     fn the_documentation_is_the_catalogue() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/errors.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/errors.md");
         let expected = markdown();
         if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(path, &expected).expect("docs/errors.md is writable");
+            std::fs::write(path, &expected).expect("docs/reference/errors.md is writable");
         }
-        let written = std::fs::read_to_string(path).expect("docs/errors.md exists");
+        let written = std::fs::read_to_string(path).expect("docs/reference/errors.md exists");
         assert_eq!(written, expected, "run `make docs`");
     }
 }

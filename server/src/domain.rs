@@ -79,7 +79,7 @@ impl Invalid {
 }
 
 /// One sale or tenant.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NamespaceName(String);
 
 impl NamespaceName {

@@ -11,6 +11,7 @@
 //! - `lane`: the queue of one partition; commits operations in groups.
 //! - `allocator`: returns unused memory to the system.
 //! - `tasks`: background tasks, each with a name and a reaction to its end.
+//! - `random`: the source of randomness.
 //! - `resend`: how long a change whose reply was lost is sent again.
 //! - `witness`: what this server knows of each partition's history, so that it notices a store that lost changes.
 //! - `store`: Redis: keys, bytes, script, connections, the embedded child.
@@ -49,8 +50,11 @@ mod health;
 mod lane;
 mod namespaces;
 mod promises;
+mod random;
 mod resend;
 mod service;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod sweeper;
 mod tasks;
@@ -71,9 +75,10 @@ use crate::{
     config::{Config, Durability},
     direct::DirectLayer,
     health::{Health, StoreGate},
-    lane::LaneLimits,
+    lane::{LaneContext, LaneLimits},
     namespaces::{Namespaces, NewNamespaces},
     promises::{LastPass, Promises},
+    random::Random,
     service::{Admin, Checkout, Events, ServiceContext},
     store::{
         Store,
@@ -216,15 +221,16 @@ async fn serve(
         in_flight: config.batches_in_flight,
         resend_for: config.resend_for,
     };
-    let namespaces = Arc::new(Namespaces::new(
-        Arc::clone(&control),
-        checkout,
-        Arc::clone(&metrics),
-        tasks.clone(),
+    let random = Random::System;
+    let lanes = LaneContext {
         limits,
-        NewNamespaces::from(&*config),
-        Arc::clone(&witnesses),
-    ));
+        store: checkout,
+        metrics: Arc::clone(&metrics),
+        tasks: tasks.clone(),
+        random: random.clone(),
+    };
+    let namespaces =
+        Arc::new(Namespaces::new(Arc::clone(&control), lanes, NewNamespaces::from(&*config), Arc::clone(&witnesses)));
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health::new(reporter, served()?).await;
     let gate = Arc::new(StoreGate::new());
@@ -248,7 +254,8 @@ async fn serve(
         let (interval, stop) = (config.sweep_interval, tasks.stopping());
         move || {
             let (namespaces, store) = (Arc::clone(&namespaces), Arc::clone(&control));
-            sweeper::run(namespaces, store, Arc::clone(&identity), Arc::clone(&metrics), interval, stop.clone())
+            let random = random.clone();
+            sweeper::run(namespaces, store, Arc::clone(&identity), Arc::clone(&metrics), random, interval, stop.clone())
         }
     });
     if witnesses.path().is_some() {

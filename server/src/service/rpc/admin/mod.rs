@@ -47,7 +47,7 @@ use crate::{
         dispatch::{AsyncRpc, dispatch_async, rpc_methods},
         status::Failure,
     },
-    store::Store,
+    store::{NamespaceStore as _, Store},
 };
 
 /// Audits that may run at once: each reads every pending reservation.

@@ -3,7 +3,7 @@
 # `sentinelctl demo "$@"` and stops it. Standard output is sentinelctl's alone, and so is the exit code.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. deploy/server.sh
+. scripts/server.sh
 
 bin=${CARGO_TARGET_DIR:-target}/release
 cargo build --release --locked --package inventory-sentinel-server --package sentinelctl >&2

@@ -3,7 +3,7 @@
 # the first calls to paste. Touches ./sentinel-data, unless told otherwise.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. deploy/server.sh
+. scripts/server.sh
 
 # Together with sentinelctl, as for the demo: so that what the one has built the other need not build again.
 cargo build --release --locked --package inventory-sentinel-server --package sentinelctl >&2

@@ -1,5 +1,5 @@
-# Runs a server for a script: picks ports, starts it, waits until it is ready, stops it. Sourced by deploy/demo.sh,
-# deploy/run.sh and tests/polyglot/run; touches only the data folder it is given and the process that it started.
+# Runs a server for a script: picks ports, starts it, waits until it is ready, stops it. Sourced by scripts/demo.sh,
+# scripts/run.sh and tests/polyglot/run; touches only the data folder it is given and the process that it started.
 # shellcheck shell=bash
 
 READY_SECONDS=30 # Longest wait for a server to become ready.
