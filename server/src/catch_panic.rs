@@ -21,30 +21,30 @@ use crate::{
 
 /// Catches the panics of the services behind it.
 #[derive(Clone)]
-pub(crate) struct CatchLayer(pub(crate) Tasks);
+pub(crate) struct CatchPanicLayer(pub(crate) Tasks);
 
-impl<S> Layer<S> for CatchLayer {
-    type Service = Catch<S>;
+impl<S> Layer<S> for CatchPanicLayer {
+    type Service = CatchPanic<S>;
 
-    fn layer(&self, inner: S) -> Catch<S> {
-        Catch { inner, tasks: self.0.clone() }
+    fn layer(&self, inner: S) -> CatchPanic<S> {
+        CatchPanic { inner, tasks: self.0.clone() }
     }
 }
 
-/// The service that [`CatchLayer`] makes.
+/// The service that [`CatchPanicLayer`] makes.
 #[derive(Clone)]
-pub(crate) struct Catch<S> {
+pub(crate) struct CatchPanic<S> {
     inner: S,
     tasks: Tasks,
 }
 
-impl<S> Service<Request<Body>> for Catch<S>
+impl<S> Service<Request<Body>> for CatchPanic<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Caught<S::Future>;
+    type Future = CatchPanicFuture<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -54,20 +54,20 @@ where
         // A call that waits for nothing is handled here already.
         let _named = panics::name(Task::Call.label());
         let inner = catch_unwind(AssertUnwindSafe(|| self.inner.call(request))).ok();
-        Caught { inner, tasks: self.tasks.clone() }
+        CatchPanicFuture { inner, tasks: self.tasks.clone() }
     }
 }
 
 pin_project! {
     /// A call whose panic is an answer.
-    pub(crate) struct Caught<F> {
+    pub(crate) struct CatchPanicFuture<F> {
         #[pin]
         inner: Option<F>,
         tasks: Tasks,
     }
 }
 
-impl<F, E> Future for Caught<F>
+impl<F, E> Future for CatchPanicFuture<F>
 where
     F: Future<Output = Result<Response<Body>, E>>,
 {

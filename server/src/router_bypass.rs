@@ -15,24 +15,24 @@ use tower_service::Service;
 
 /// Puts a service before the others.
 #[derive(Clone, Debug)]
-pub(crate) struct DirectLayer<D>(pub(crate) D);
+pub(crate) struct RouterBypassLayer<D>(pub(crate) D);
 
-impl<D: Clone, S> Layer<S> for DirectLayer<D> {
-    type Service = Direct<D, S>;
+impl<D: Clone, S> Layer<S> for RouterBypassLayer<D> {
+    type Service = RouterBypass<D, S>;
 
-    fn layer(&self, others: S) -> Direct<D, S> {
-        Direct { direct: self.0.clone(), others }
+    fn layer(&self, others: S) -> RouterBypass<D, S> {
+        RouterBypass { service: self.0.clone(), others }
     }
 }
 
-/// The service that [`DirectLayer`] makes.
+/// The service that [`RouterBypassLayer`] makes.
 #[derive(Clone, Debug)]
-pub(crate) struct Direct<D, S> {
-    direct: D,
+pub(crate) struct RouterBypass<D, S> {
+    service: D,
     others: S,
 }
 
-impl<D, S> Service<Request<Body>> for Direct<D, S>
+impl<D, S> Service<Request<Body>> for RouterBypass<D, S>
 where
     D: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + NamedService,
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
@@ -47,8 +47,8 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if names(request.uri().path(), D::NAME) {
-            Either::Left(self.direct.call(request))
+        if is_method_of(request.uri().path(), D::NAME) {
+            Either::Left(self.service.call(request))
         } else {
             Either::Right(self.others.call(request))
         }
@@ -56,7 +56,7 @@ where
 }
 
 /// Whether a path is that of a method of this service.
-fn names(path: &str, service: &str) -> bool {
+fn is_method_of(path: &str, service: &str) -> bool {
     let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(service));
     method.is_some_and(|method| method.starts_with('/'))
 }
@@ -67,9 +67,9 @@ mod tests {
 
     #[test]
     fn only_methods_of_the_service_go_to_it() {
-        assert!(names("/shop.v1.Checkout/Reserve", "shop.v1.Checkout"));
+        assert!(is_method_of("/shop.v1.Checkout/Reserve", "shop.v1.Checkout"));
         for path in ["/shop.v1.CheckoutAdmin/Reserve", "/shop.v1.Checkout", "shop.v1.Checkout/Reserve", "/", ""] {
-            assert!(!names(path, "shop.v1.Checkout"), "{path}");
+            assert!(!is_method_of(path, "shop.v1.Checkout"), "{path}");
         }
     }
 }
