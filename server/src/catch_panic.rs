@@ -1,4 +1,4 @@
-//! A tower layer that answers INTERNAL where the handler of a call panics. Counts the panic, and touches nothing else.
+//! A tower layer that responds with INTERNAL if the handler of a call panics, and counts the panic.
 
 use std::{
     future::Future,
@@ -51,7 +51,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // A call that waits for nothing is handled here already.
+        // A call that does not wait is handled here.
         let _named = panics::name(Task::Call.label());
         let inner = catch_unwind(AssertUnwindSafe(|| self.inner.call(request))).ok();
         CatchPanicFuture { inner, tasks: self.tasks.clone() }
@@ -59,7 +59,7 @@ where
 }
 
 pin_project! {
-    /// A call whose panic is an answer.
+    /// A call whose panic becomes a response.
     pub(crate) struct CatchPanicFuture<F> {
         #[pin]
         inner: Option<F>,
@@ -77,7 +77,7 @@ where
         let mut this = self.project();
         let polled = match this.inner.as_mut().as_pin_mut() {
             Some(inner) => this.tasks.catch(Task::Call, || inner.poll(context)),
-            // It has panicked before it was a future.
+            // The handler panicked before it returned a future.
             None => {
                 this.tasks.note_panic(Task::Call);
                 None

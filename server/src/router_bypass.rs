@@ -1,6 +1,5 @@
-//! A tower layer that hands the calls of one service to it past the router. The router clones a boxed service
-//! for each call and boxes its future and its body once more; a name that is compared first is enough for the
-//! service that almost all calls are for. Touches nothing else.
+//! A tower layer that routes the calls of one service directly. Tonic's router clones a boxed service for each
+//! call, and boxes its future and its body again. One comparison of the path covers almost all calls.
 
 use std::{
     convert::Infallible,
@@ -13,7 +12,7 @@ use tonic::{body::Body, server::NamedService};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Puts a service before the others.
+/// Routes calls of one service past the router.
 #[derive(Clone, Debug)]
 pub(crate) struct RouterBypassLayer<D>(pub(crate) D);
 

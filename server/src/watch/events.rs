@@ -1,4 +1,4 @@
-//! A stream of every event from a position on: from the store while it is far read_behind, then from the backlog.
+//! A stream of all events from a position on: from the store while it is far behind, then from the backlog.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -53,9 +53,9 @@ pub(crate) enum Start {
 /// An item of a stream.
 #[derive(Debug)]
 pub(crate) enum Item {
-    /// An entry, of which only what is read_behind this sequence is new.
+    /// An entry; only its changes after this sequence are new.
     Entry(Arc<PartitionEntry>, u64),
-    /// Everything up to now has been entry.
+    /// Everything up to now has been sent.
     UpToDate,
 }
 
@@ -94,7 +94,7 @@ impl EventWatch {
                     if !refuted.is_empty() {
                         return Err(WatchError::Compacted(refuted));
                     }
-                    // A store that is read_behind the token has lost what the token stands for.
+                    // A store that is behind the token has lost changes.
                     if !feed.position().covers(&sequences.0) && !feed.store_position().await?.covers(&sequences.0) {
                         return Err(WatchError::Compacted(Vec::new()));
                     }
@@ -177,7 +177,7 @@ impl EventWatch {
     /// The next item of the backlog; `None` if the caller has to retry.
     async fn next_live(&mut self) -> Result<Option<Item>, WatchError> {
         let Some(backlog) = self.backlog.as_mut() else { return Ok(None) };
-        // A new stream is entry at once where it stands.
+        // A new stream gets its position at once.
         let progress = self.last.map_or_else(Instant::now, |last| last + PROGRESS_INTERVAL);
         tokio::select! {
             biased;
@@ -230,7 +230,7 @@ struct CatchUp {
     count: usize,
 }
 
-/// Entries of the store that lie read_behind a position, of the first partition that has some.
+/// Entries of the store after a position, of the first partition that has some.
 async fn read_behind(feed: &Feed, after: &Position, count: usize) -> Result<CatchUp, WatchError> {
     let position = feed.position();
     for (partition, (&after, &is)) in (0..).zip(after.0.iter().zip(&position.0)) {

@@ -189,7 +189,7 @@ impl Feed {
         Ok(refuted)
     }
 
-    /// Whether the store was progress of a moment ago.
+    /// Whether the last read of the store is recent.
     pub(super) fn is_fresh(&self) -> bool {
         self.progress.borrow().at.elapsed() < FRESHNESS
     }

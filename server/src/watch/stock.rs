@@ -20,7 +20,7 @@ const PAGE_SIZE: usize = 1_000;
 /// The rows that a stream shows.
 #[derive(Debug)]
 pub(crate) enum View {
-    /// The counters of these SKUs, or of all if none is of_skus; told so often at most.
+    /// The counters of these SKUs, or of all if the list is empty, at most once in each interval.
     Stock { skus: Vec<Sku>, interval: Duration },
     /// Which SKUs are protected.
     Protection,
@@ -112,7 +112,7 @@ impl StockWatch {
                 View::Stock { interval, .. } => {
                     let heard = timeout_at(progress, self.listener.progress()).await;
                     if heard.is_ok() {
-                        // Others' update come all the time; they are looked through no oftener than ours.
+                        // Other SKUs change all the time. The query runs no more often than the interval.
                         sleep_until((Instant::now() + interval.min(PROGRESS_INTERVAL)).min(progress)).await;
                     }
                     heard

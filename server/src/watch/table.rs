@@ -1,7 +1,7 @@
-//! Every SKU of a namespace as it is now, ordered by when it changed last. Pure: no I/O, no waiting.
+//! The current state of every SKU of a namespace, ordered by its last change. Pure: no I/O, no waiting.
 //!
-//! What has changed since a position is a look-up, so that nothing is kept for anybody who watches. SKUs that
-//! are gone are kept for a while, so that this can be from too.
+//! The changes since a position are one lookup, so the table keeps no state for a stream. Deleted SKUs stay for
+//! a while, so that streams can report them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -62,7 +62,7 @@ pub(super) struct Table {
     gone: VecDeque<(Sku, u64)>,
     /// The table contains everything up to this position.
     position: Position,
-    /// What has changed since a position before this can't be from.
+    /// The changes since a position before this are not complete.
     horizon: Position,
 }
 
@@ -88,7 +88,7 @@ impl Table {
         self.rows.len()
     }
 
-    /// Whether it can be from what has changed since.
+    /// Whether the changes since this position are complete.
     pub(super) fn reaches(&self, position: &Position) -> bool {
         position.covers(&self.horizon.0) && self.position.covers(&position.0)
     }

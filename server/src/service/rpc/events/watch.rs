@@ -45,7 +45,7 @@ pub(super) async fn open(
     Ok(Response::new(events(context, namespace, watch)))
 }
 
-/// A stream of events, as messages. Each is made when it is asked for: a stream that is not read holds no others.
+/// A stream of events. A response is made when the stream is polled, so an unread stream holds only one.
 fn events(context: &ServiceContext, namespace: Arc<Namespace>, watch: EventWatch) -> ResponseStream<v1::WatchResponse> {
     let state = (StreamEnd::new(context), namespace, watch, None::<SplitEntry>);
     Box::pin(stream::try_unfold(state, |(ending, namespace, mut watch, mut entry)| async move {
@@ -69,14 +69,14 @@ fn events(context: &ServiceContext, namespace: Arc<Namespace>, watch: EventWatch
 /// An entry that is sent in messages which are not too large.
 struct SplitEntry {
     entry: Arc<PartitionEntry>,
-    /// What is still to be sent, the last first.
+    /// The changes that are not sent yet, the last first.
     places: Vec<event::Place>,
-    /// What has been sent, of each partition.
+    /// The point in the history of each partition up to which all is sent.
     claims: Vec<HistoryPoint>,
 }
 
 impl SplitEntry {
-    /// Of an entry of which what is behind this sequence is new.
+    /// Splits the changes of an entry after this sequence.
     fn new(entry: Arc<PartitionEntry>, after: u64, claims: Vec<HistoryPoint>) -> Self {
         let mut places = event::in_order(&entry.entry, after);
         places.reverse();
