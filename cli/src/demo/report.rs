@@ -151,7 +151,7 @@ impl<'a> Report<'a> {
             ("repurchased by late payers", s.repurchased),
             ("sold out", s.sold_out),
             ("attempts refused by a rule", s.refused_attempts),
-            ("repeats recognised", s.replays),
+            ("repeats recognized", s.replays),
             ("calls shed, retried", s.shed),
             ("other transient errors, retried", s.sent_again),
             ("oversold", s.oversold),
