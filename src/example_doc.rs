@@ -1,4 +1,4 @@
-//! A test that keeps the code in `docs/first-checkout.md` equal to that of `examples/`. Reads both; writes the page if
+//! A test that keeps the code in `docs/start/first-checkout.md` equal to that of `examples/`. Reads both; writes the page if
 //! UPDATE_DOCS is set.
 //!
 //! The page names a part of a file in a line such as `<!-- examples/go/checkout.go: call -->`, and the fenced block after it
@@ -6,7 +6,7 @@
 
 use std::{fs, path::Path};
 
-const PAGE: &str = "docs/first-checkout.md";
+const PAGE: &str = "docs/start/first-checkout.md";
 const FENCE: &str = "```";
 
 /// The lines of a file between its two comments, without their common indentation.

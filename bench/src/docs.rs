@@ -1,7 +1,7 @@
 //! What was measured, as pages: `docs/benchmarks/README.md` and its plots, and the table that README.md shows. Makes
 //! them of a report and writes them to where it is told, nothing else.
 
-use std::{ops::Range, path::Path};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
@@ -28,26 +28,59 @@ pub(crate) fn write(report: &Report, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts the ratios, and where they were measured, in place of those that a page shows.
-pub(crate) fn show(report: &Report, page: &Path) -> Result<()> {
-    let mut text = std::fs::read_to_string(page)?;
-    for shown in [report.measured(), report.ratios_table()] {
-        text = with_part(&text, shown.trim_end()).with_context(|| format!("{}: no such table", page.display()))?;
+/// The ratios that README.md shows, each as a sentence with its median.
+const README_FIGURES: [(&str, &str); 3] = [
+    ("unary_vs_noop", "times the rate of a gRPC handler that responds at once, for unary Reserves of one hot SKU"),
+    ("unary_vs_per_request", "times the rate of the same server with one script call for each request"),
+    ("batched_vs_sql", "times the rate of PostgreSQL with the usual transaction, for the Rust client"),
+];
+const FIGURES_START: &str = "<!-- figures: written by `make bench` -->\n";
+const FIGURES_END: &str = "\n<!-- end of figures -->";
+const LINE_COLUMNS: usize = 100;
+
+/// The lines of README.md for the ratios that a run has measured.
+pub(crate) fn figures(median: impl Fn(&str) -> Option<f64>) -> String {
+    let mut lines = String::new();
+    for (name, meaning) in README_FIGURES {
+        if let Some(median) = median(name) {
+            lines += &wrapped(&format!("- **{median:.2}** {meaning} (`{name}`)"));
+        }
     }
+    lines
+}
+
+/// A list item with lines of bounded length.
+fn wrapped(item: &str) -> String {
+    let (mut out, mut column) = (String::new(), 0);
+    for word in item.split(' ') {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width > LINE_COLUMNS {
+            out += "\n ";
+            column = 1;
+        }
+        if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out += word;
+        column += width;
+    }
+    out + "\n"
+}
+
+/// Replaces the figures that README.md shows.
+pub(crate) fn show(report: &Report, page: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(page)?;
+    let median = |name: &str| Some(report.ratios.iter().find(|ratio| ratio.name == name)?.spread.median);
+    let text = with_figures(&text, &figures(median)).with_context(|| format!("{}: no figures", page.display()))?;
     report::write(page, &text)
 }
 
-/// The text with this part in place of the one that begins alike and ends before an empty line.
-fn with_part(text: &str, part: &str) -> Option<String> {
-    const ALIKE: usize = 9; // "Measured ", "| ratio |"
-    let place = place_of(text, part.get(..ALIKE)?)?;
-    Some(format!("{}{part}{}", &text[..place.start], &text[place.end..]))
-}
-
-/// Where the part of a text is whose first line begins so, up to an empty line.
-pub(crate) fn place_of(text: &str, first: &str) -> Option<Range<usize>> {
-    let start = text.find(&format!("\n{first}"))? + 1;
-    Some(start..text[start..].find("\n\n")? + start)
+/// The text with these lines between the markers.
+fn with_figures(text: &str, lines: &str) -> Option<String> {
+    let (before, rest) = text.split_once(FIGURES_START)?;
+    let (_, after) = rest.split_once(FIGURES_END)?;
+    Some(format!("{before}{FIGURES_START}\n{lines}{FIGURES_END}{after}"))
 }
 
 fn page(report: &Report) -> String {
@@ -149,9 +182,18 @@ mod tests {
 
     #[test]
     fn a_page_shows_the_last_run() {
-        let text = "head\n\n| ratio | a |\n| old |\n\ntail\n";
-        assert_eq!(with_part(text, "| ratio | b |\n| new |").unwrap(), "head\n\n| ratio | b |\n| new |\n\ntail\n");
-        assert_eq!(with_part(text, "Measured on a day"), None);
+        let text = format!("head\n{FIGURES_START}\nold\n{FIGURES_END}\ntail\n");
+        let shown = with_figures(&text, "- new\n").unwrap();
+        assert_eq!(shown, format!("head\n{FIGURES_START}\n- new\n{FIGURES_END}\ntail\n"));
+        assert_eq!(with_figures("no markers", "- new\n"), None);
+    }
+
+    #[test]
+    fn a_long_figure_is_wrapped() {
+        let item = wrapped(&format!("- {}end", "word ".repeat(30)));
+        assert!(item.lines().all(|line| line.len() <= LINE_COLUMNS), "{item}");
+        assert_eq!(item.split_whitespace().count(), 32);
+        assert!(item.lines().skip(1).all(|line| line.starts_with("  ")), "{item}");
     }
 
     #[test]

@@ -9,23 +9,26 @@ use inventory_sentinel::v1::{
 use prost::Message as _;
 use prost_types::{Duration, Timestamp};
 
-use crate::docs::place_of;
+use crate::docs::figures;
 
 fn page(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn part<'a>(page: &'a str, first: &str) -> &'a str {
-    &page[place_of(page, first).unwrap_or_else(|| panic!("no line {first:?}"))]
+/// The median of a ratio in the page of benchmarks.
+fn median(page: &str, name: &str) -> Option<f64> {
+    let prefix = format!("| `{name}` | ");
+    let row = page.lines().find_map(|line| line.strip_prefix(&prefix))?;
+    row.split(' ').next()?.parse().ok()
 }
 
 #[test]
 fn the_readme_shows_the_ratios_of_the_last_run() {
     let (readme, benchmarks) = (page("README.md"), page("docs/benchmarks/README.md"));
-    for first in ["Measured on ", "| ratio |"] {
-        assert_eq!(part(&readme, first), part(&benchmarks, first), "README.md is not of docs/benchmarks");
-    }
+    let figures = figures(|name| median(&benchmarks, name));
+    assert_eq!(figures.matches("- **").count(), 3, "{figures}");
+    assert!(readme.contains(&figures), "README.md has other figures than docs/benchmarks:\n{figures}");
 }
 
 #[test]
@@ -41,7 +44,7 @@ fn the_page_on_capacity_has_the_counts_of_sold_out_answers() {
     for (row, name) in [("in a batch of 256", "batch_sold_out"), ("alone", "sold_out")] {
         let [claimed, looked_up] = ["", "_looked_up"].map(|end| count(&format!("redis_instructions_{name}{end}")));
         let says = format!("| sold out, {row} | {looked_up} | {claimed} |");
-        assert!(page("docs/capacity.md").contains(&says), "docs/capacity.md does not say: {says}");
+        assert!(page("docs/operate/capacity.md").contains(&says), "docs/operate/capacity.md does not say: {says}");
     }
 }
 
@@ -91,5 +94,5 @@ fn sizes() -> [usize; 3] {
 fn the_page_on_capacity_has_the_sizes_of_the_messages() {
     let [asked, held, short] = sizes();
     let says = format!("{asked} bytes there; {held} back with a reservation, {short} with a shortage");
-    assert!(page("docs/capacity.md").contains(&says), "docs/capacity.md does not say: {says}");
+    assert!(page("docs/operate/capacity.md").contains(&says), "docs/operate/capacity.md does not say: {says}");
 }

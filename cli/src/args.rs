@@ -47,7 +47,7 @@ pub(crate) enum Command {
     Events(EventsCommand),
     /// Check the books of the namespace against its records, exactly and under full traffic; exit 1 if they differ.
     Audit,
-    /// Open a partition that is fenced because its store lost changes (docs/lost-changes.md). Needs --yes.
+    /// Open a partition that is fenced because its store lost changes (docs/concepts/lost-changes.md). Needs --yes.
     Settle(SettleArgs),
     /// Show what the server is, which store it uses, and which partitions are fenced.
     Info,

@@ -174,7 +174,7 @@ fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
         Reason::SkuExists => "leave --if-absent out to set the units of a known SKU".to_owned(),
         Reason::RequestIdReused => "name another --request-id, or none".to_owned(),
         Reason::StoreFenced | Reason::FenceChanged => {
-            "look at the fenced partitions with `sentinelctl info`, and settle them: docs/lost-changes.md".to_owned()
+            "look at the fenced partitions with `sentinelctl info`, and settle them: docs/concepts/lost-changes.md".to_owned()
         }
         Reason::NotFenced => "there is nothing to settle".to_owned(),
         Reason::EventsCompacted => "compare your records with the lists, and begin with --from-oldest".to_owned(),
@@ -189,8 +189,8 @@ fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
             "raise the format with `sentinelctl namespace configure {namespace} --format 5`, once no older server uses this store"
         ),
         Reason::StoreDenied => match rpc.metadata().get("missing") {
-            Some(missing) => format!("grant {missing} to the Redis user of the service: docs/permissions.md"),
-            None => "grant what `sentinelctl doctor` names: docs/permissions.md".to_owned(),
+            Some(missing) => format!("grant {missing} to the Redis user of the service: docs/operate/permissions.md"),
+            None => "grant what `sentinelctl doctor` names: docs/operate/permissions.md".to_owned(),
         },
         _ => match reason.advice() {
             Advice::Fix => "correct the arguments".to_owned(),

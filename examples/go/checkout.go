@@ -5,7 +5,7 @@
 //	protoc -I ../../proto --go_out=. --go_opt=paths=source_relative \
 //	  --go-grpc_out=. --go-grpc_opt=paths=source_relative ../../proto/inventory_sentinel/v1/*.proto
 //
-// Calls the server that its caller names. docs/first-checkout.md explains it; main.go plays it.
+// Calls the server that its caller names. docs/start/first-checkout.md explains it; main.go plays it.
 package main
 
 import (

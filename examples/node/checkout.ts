@@ -2,7 +2,7 @@
 //
 // `npm install && npm run generate && npm run build` generates the types from ../../proto (or the folder PROTO) and
 // compiles to dist/. The proto files are read at run time too. Calls the server that its caller names.
-// docs/first-checkout.md explains it; play.ts plays it.
+// docs/start/first-checkout.md explains it; play.ts plays it.
 import { setTimeout as sleep } from "node:timers/promises";
 import * as grpc from "@grpc/grpc-js";
 import * as loader from "@grpc/proto-loader";

@@ -2,7 +2,7 @@
 
 Needs the packages of requirements.txt and the code that this line generates, from the root of the repository:
     python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. proto/inventory_sentinel/v1/*.proto
-Calls the server that its caller names. docs/first-checkout.md explains it; play.py plays it.
+Calls the server that its caller names. docs/start/first-checkout.md explains it; play.py plays it.
 """
 import random
 import time

@@ -15,6 +15,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use crate::domain;
 
+#[cfg(test)]
+mod doc;
 mod redis_url;
 
 pub use redis_url::RedisUrl;

@@ -83,7 +83,7 @@ impl Versions {
             machine: std::env::consts::ARCH.to_owned(),
             rustc: version_of("rustc")?,
             redis: version_of(Redis::program()?)?,
-            valgrind: version_of("valgrind").context("`deploy/bootstrap valgrind` installs it")?,
+            valgrind: version_of("valgrind").context("`scripts/bootstrap valgrind` installs it")?,
         })
     }
 

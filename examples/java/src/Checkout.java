@@ -1,7 +1,7 @@
 // A checkout that never charges twice. Reserves, takes the payment, commits; safe to run again after any error.
 //
 // `mvn compile` generates the client from ../../proto and compiles it, see pom.xml. Calls the server that its caller
-// names. docs/first-checkout.md explains it; Play.java plays it.
+// names. docs/start/first-checkout.md explains it; Play.java plays it.
 import com.google.protobuf.Any;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.Message;

@@ -1,7 +1,7 @@
 //! A checkout that never charges twice. Reserves, takes the payment, commits; safe to run again after any error.
 //!
 //! Uses the client crate, so there is nothing to generate. Calls the server that its caller names.
-//! docs/first-checkout.md explains it; main.rs plays it.
+//! docs/start/first-checkout.md explains it; main.rs plays it.
 
 use std::{
     error::Error,

@@ -14,6 +14,7 @@ use inventory_sentinel::{
 use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::convert::is_short;
 use crate::{
     domain::{Fence, Invalid, Line, Millis, NamespaceName, Refusal, Sku},
     health::Shut,
@@ -269,7 +270,7 @@ fn store_fenced(partition: u16, fence: Option<Fence>) -> Failure {
 fn late_commit_sold_out(lines: &[(Line, u64)]) -> Failure {
     let short: Vec<String> = lines
         .iter()
-        .filter(|(line, available)| u64::from(line.quantity.get()) > *available)
+        .filter(|line| is_short(line))
         .map(|(line, available)| format!("{}: {} of {}", line.sku.as_str(), available, line.quantity.get()))
         .collect();
     Failure::new(Reason::LateCommitSoldOut).with("available", short.join(", "))

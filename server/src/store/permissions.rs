@@ -141,15 +141,15 @@ mod tests {
     use super::*;
 
     /// The page for operators with the permissions that the service needs.
-    const PAGE: &str = include_str!("../../../docs/permissions.md");
+    const PAGE: &str = include_str!("../../../docs/operate/permissions.md");
 
     #[test]
     fn the_documented_rules_are_those_of_the_code() {
         let line = format!("ACL SETUSER sentinel reset on >PASSWORD {}", least_acl());
-        assert!(PAGE.lines().any(|documented| documented == line), "docs/permissions.md has no line\n{line}");
+        assert!(PAGE.lines().any(|documented| documented == line), "docs/operate/permissions.md has no line\n{line}");
     }
 
-    /// Every command that stands in a file of `lua/` or of this room.
+    /// Every command that stands in the scripts or in this module.
     #[test]
     fn no_command_is_missing() {
         let sent = |source: &str, before: &str| -> Vec<String> {
@@ -159,12 +159,12 @@ mod tests {
         };
         let mut found: Vec<String> = Vec::new();
         let folder = |path: &str| std::fs::read_dir(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-        for file in folder("../lua") {
-            let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for script in [Script::plain(), Script::register()] {
+            let source = script.source();
             found.extend(sent(&source, "call('"));
             found.extend(sent(&source, "call_with('"));
         }
-        for path in ["src/store", "src/store/wire"] {
+        for path in ["src/store", "../lua/src"] {
             for file in folder(path).map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
                 let source = std::fs::read_to_string(file).unwrap();
                 found.extend(sent(&source, "cmd(\""));

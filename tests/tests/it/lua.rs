@@ -45,7 +45,7 @@ fn call(script: &str, epoch: impl ToRedisArgs, groups: &[Group]) -> Cmd {
 fn malformed() -> Vec<Group> {
     let (id, ids) = (|| vec![7; 16], |n: usize| vec![7; 16 * n]);
     let ttl = || u48(0).to_vec();
-    let reserve = |shape: Vec<u8>| ("R", shape, id(), ttl());
+    let reserve = |shape: Vec<u8>| ("reserve", shape, id(), ttl());
     let good = || shape(&[(1, "ps5")]);
     let adjust = |delta: i64, sku: &str| [&delta.to_be_bytes()[..], sku.as_bytes()].concat();
     let set = |on_hand: u64, sku: &str| [&u48(on_hand)[..], &[0], &u48(0), sku.as_bytes()].concat();
@@ -71,52 +71,52 @@ fn malformed() -> Vec<Group> {
         reserve(Vec::new()),
         reserve(lasting(0, &[(1, "ps5")])),
         reserve(lasting((1 << 48) - 1, &[(1, "ps5")])),
-        ("R", good(), id(), vec![1]),
+        ("reserve", good(), id(), vec![1]),
         // A buyer field for the first of two only.
-        ("R", good(), ids(2), [ttl(), vec![1, b'x']].concat()),
-        ("R", good(), Vec::new(), ttl()),
-        ("R", good(), vec![7; 15], ttl()),
-        ("N", good(), Vec::new(), ttl()),
-        ("N", good(), vec![7; 15], ttl()),
-        ("N", good(), ids(513), ttl()),
-        ("N", lasting(0, &[(1, "ps5")]), id(), ttl()),
-        ("N", shape(&[(0, "ps5")]), id(), ttl()),
-        ("C", Vec::new(), vec![7; 17], Vec::new()),
-        ("C", Vec::new(), Vec::new(), Vec::new()),
-        ("G", Vec::new(), ids(513), Vec::new()),
-        ("S", set(1_000_000_001, "ps5"), id(), Vec::new()),
-        ("S", set(1, ""), id(), Vec::new()),
-        ("S", set(1, "ps5"), ids(2), Vec::new()),
-        ("A", adjust(0, "ps5"), id(), Vec::new()),
-        ("A", adjust(1_000_000_001, "ps5"), id(), Vec::new()),
-        ("A", adjust(i64::MIN, "ps5"), id(), Vec::new()),
-        ("A", adjust(1, ""), id(), Vec::new()),
-        ("S", [&u48(1)[..], &[3], &u48(0), b"ps5"].concat(), id(), Vec::new()),
-        ("F", rules(0, 1, 0, 0), id(), Vec::new()),
-        ("F", rules(1, 2, 0, 0), id(), Vec::new()),
-        ("F", rules(2, 1, 1_000_001, 0), id(), Vec::new()),
-        ("F", rules(8, 1, 0, 1_000_001), id(), Vec::new()),
-        ("F", rules(1, 1, 0, 0), Vec::new(), Vec::new()),
-        ("F", rules(1, 1, 0, 0), ids(2), Vec::new()),
-        ("F", rules(1, 1, 0, 0)[..34].to_vec(), id(), Vec::new()),
-        ("r", good(), ids(2), [ttl(), vec![0, 0], target()].concat()),
-        ("r", good(), id(), ttl()),
-        ("L", Vec::new(), ids(2), target()),
-        ("c", [target(), vec![1]].concat(), id(), Vec::new()),
-        ("c", [target(), vec![1], shape(&[(0, "ps5")])].concat(), id(), Vec::new()),
-        ("b", shape(&[(1, "ps5")]), id(), Vec::new()),
-        ("E", target(), id(), Vec::new()),
-        ("E", [target(), u48(0).to_vec()].concat(), id(), Vec::new()),
-        ("D", Vec::new(), id(), Vec::new()),
-        ("D", b"ps5".to_vec(), Vec::new(), Vec::new()),
-        ("D", b"ps5".to_vec(), ids(2), Vec::new()),
-        ("T", Vec::new(), Vec::new(), Vec::new()),
+        ("reserve", good(), ids(2), [ttl(), vec![1, b'x']].concat()),
+        ("reserve", good(), Vec::new(), ttl()),
+        ("reserve", good(), vec![7; 15], ttl()),
+        ("reserve_first", good(), Vec::new(), ttl()),
+        ("reserve_first", good(), vec![7; 15], ttl()),
+        ("reserve_first", good(), ids(513), ttl()),
+        ("reserve_first", lasting(0, &[(1, "ps5")]), id(), ttl()),
+        ("reserve_first", shape(&[(0, "ps5")]), id(), ttl()),
+        ("commit", Vec::new(), vec![7; 17], Vec::new()),
+        ("commit", Vec::new(), Vec::new(), Vec::new()),
+        ("get_reservation", Vec::new(), ids(513), Vec::new()),
+        ("set_stock", set(1_000_000_001, "ps5"), id(), Vec::new()),
+        ("set_stock", set(1, ""), id(), Vec::new()),
+        ("set_stock", set(1, "ps5"), ids(2), Vec::new()),
+        ("adjust_stock", adjust(0, "ps5"), id(), Vec::new()),
+        ("adjust_stock", adjust(1_000_000_001, "ps5"), id(), Vec::new()),
+        ("adjust_stock", adjust(i64::MIN, "ps5"), id(), Vec::new()),
+        ("adjust_stock", adjust(1, ""), id(), Vec::new()),
+        ("set_stock", [&u48(1)[..], &[3], &u48(0), b"ps5"].concat(), id(), Vec::new()),
+        ("configure_sku", rules(0, 1, 0, 0), id(), Vec::new()),
+        ("configure_sku", rules(1, 2, 0, 0), id(), Vec::new()),
+        ("configure_sku", rules(2, 1, 1_000_001, 0), id(), Vec::new()),
+        ("configure_sku", rules(8, 1, 0, 1_000_001), id(), Vec::new()),
+        ("configure_sku", rules(1, 1, 0, 0), Vec::new(), Vec::new()),
+        ("configure_sku", rules(1, 1, 0, 0), ids(2), Vec::new()),
+        ("configure_sku", rules(1, 1, 0, 0)[..34].to_vec(), id(), Vec::new()),
+        ("reserve_replacing", good(), ids(2), [ttl(), vec![0, 0], target()].concat()),
+        ("reserve_replacing", good(), id(), ttl()),
+        ("commit_late", Vec::new(), ids(2), target()),
+        ("commit_lines", [target(), vec![1]].concat(), id(), Vec::new()),
+        ("commit_lines", [target(), vec![1], shape(&[(0, "ps5")])].concat(), id(), Vec::new()),
+        ("rollback_lines", shape(&[(1, "ps5")]), id(), Vec::new()),
+        ("extend", target(), id(), Vec::new()),
+        ("extend", [target(), u48(0).to_vec()].concat(), id(), Vec::new()),
+        ("delete_sku", Vec::new(), id(), Vec::new()),
+        ("delete_sku", b"ps5".to_vec(), Vec::new(), Vec::new()),
+        ("delete_sku", b"ps5".to_vec(), ids(2), Vec::new()),
+        ("get_stock", Vec::new(), Vec::new(), Vec::new()),
         ("Z", Vec::new(), id(), Vec::new()),
-        ("U", [&[4][..], &u48(1), b"ps5"].concat(), id(), Vec::new()),
-        ("U", [&[0][..], &u48(1_000_000_001), b"ps5"].concat(), id(), Vec::new()),
-        ("U", [&[0][..], &u48(1)].concat(), id(), Vec::new()),
-        ("I", vec![1; 15], id(), Vec::new()),
-        ("O", vec![1; 17], id(), Vec::new()),
+        ("settle_sku", [&[4][..], &u48(1), b"ps5"].concat(), id(), Vec::new()),
+        ("settle_sku", [&[0][..], &u48(1_000_000_001), b"ps5"].concat(), id(), Vec::new()),
+        ("settle_sku", [&[0][..], &u48(1)].concat(), id(), Vec::new()),
+        ("begin_settlement", vec![1; 15], id(), Vec::new()),
+        ("end_settlement", vec![1; 17], id(), Vec::new()),
         ("", Vec::new(), Vec::new(), Vec::new()),
     ]
 }
@@ -144,16 +144,16 @@ async fn each_group_of_a_batch_sees_what_those_before_it_have_done() {
     let (script, epoch) = (script_source(), epoch(&redis).await);
     let ask = async |groups: &[Group]| codes(&redis.query(&call(&script, epoch, groups)).await);
     let id = |n: u8| vec![n; 16];
-    let reserve = |sku: &str, n: u8, ttl: u64| ("R", lasting(ttl, &[(1, sku)]), id(n), u48(ttl).to_vec());
-    let extend = |of: u8, n: u8, ttl: u64| ("E", [id(of), u48(ttl).to_vec()].concat(), id(n), Vec::new());
+    let reserve = |sku: &str, n: u8, ttl: u64| ("reserve", lasting(ttl, &[(1, sku)]), id(n), u48(ttl).to_vec());
+    let extend = |of: u8, n: u8, ttl: u64| ("extend", [id(of), u48(ttl).to_vec()].concat(), id(n), Vec::new());
 
     // A SKU that goes, one that comes, a reservation that is committed at once.
-    let gone = [("D", b"vita".to_vec(), id(20), Vec::new()), reserve("vita", 1, 60_000)];
+    let gone = [("delete_sku", b"vita".to_vec(), id(20), Vec::new()), reserve("vita", 1, 60_000)];
     assert_eq!(ask(&gone).await, ["K", "N"]);
     let set = [&u48(3)[..], &[0], &u48(0), b"cable"].concat();
-    assert_eq!(ask(&[("S", set, id(2), Vec::new()), reserve("cable", 3, 60_000)]).await, ["K", "K"]);
+    assert_eq!(ask(&[("set_stock", set, id(2), Vec::new()), reserve("cable", 3, 60_000)]).await, ["K", "K"]);
     assert_eq!(shop.counts("cable").await, (2, 1, 0));
-    let bought = [reserve("ps5", 4, 60_000), ("C", Vec::new(), id(4), Vec::new())];
+    let bought = [reserve("ps5", 4, 60_000), ("commit", Vec::new(), id(4), Vec::new())];
     assert_eq!(ask(&bought).await, ["K", "K"]);
     assert_eq!(shop.counts("ps5").await, (99, 0, 1));
 
@@ -197,7 +197,7 @@ async fn a_call_takes_one_request_in_several_words_for_one() {
     for (n, other, buyer) in [(1, "vita", &[][..]), (2, "limited", &[3, b'a', b'd', b'a'][..])] {
         let reserve = |ttl: u64, lines: &[(u32, &str)]| {
             let in_force = if ttl == 0 { 60_000 } else { ttl };
-            ("R", lasting(in_force, lines), id(n), [&u48(ttl)[..], buyer].concat())
+            ("reserve", lasting(in_force, lines), id(n), [&u48(ttl)[..], buyer].concat())
         };
         let (one, two) = ([(1, "ps5"), (2, other)], [(2, other), (1, "ps5")]);
         let groups = [
@@ -206,25 +206,25 @@ async fn a_call_takes_one_request_in_several_words_for_one() {
             reserve(60_000, &two),
             reserve(60_001, &two),
             reserve(0, &[(2, "ps5"), (1, other)]),
-            ("b", [id(n), shape(&[(1, other), (1, "ps5")])].concat(), id(100 + n), Vec::new()),
-            ("b", [id(n), shape(&[(1, "ps5"), (1, other)])].concat(), id(100 + n), Vec::new()),
+            ("rollback_lines", [id(n), shape(&[(1, other), (1, "ps5")])].concat(), id(100 + n), Vec::new()),
+            ("rollback_lines", [id(n), shape(&[(1, "ps5"), (1, other)])].concat(), id(100 + n), Vec::new()),
             reserve(60_000, &one),
-            ("C", Vec::new(), id(n), Vec::new()),
+            ("commit", Vec::new(), id(n), Vec::new()),
             reserve(0, &two),
         ];
         assert_eq!(ask(&groups).await, ["K", "Y", "Y", "D", "D", "K", "Y", "Y", "K", "Y"], "{other}");
         assert_eq!(shop.counts(other).await, (99, 0, 1), "{other}");
     }
     // The same words twice in a group.
-    let twice = ("R", shape(&[(1, "ps5")]), [id(9), id(9)].concat(), u48(60_000).to_vec());
+    let twice = ("reserve", shape(&[(1, "ps5")]), [id(9), id(9)].concat(), u48(60_000).to_vec());
     assert_eq!(ask(&[twice]).await, ["KY"]);
     // Late commits of one call.
-    let short = ("R", lasting(1, &[(1, "ps5"), (1, "vita")]), [id(20), id(21)].concat(), u48(1).to_vec());
+    let short = ("reserve", lasting(1, &[(1, "ps5"), (1, "vita")]), [id(20), id(21)].concat(), u48(1).to_vec());
     assert_eq!(ask(&[short]).await, ["KK"]);
-    let late = ("L", Vec::new(), [id(20), id(21), id(20)].concat(), [id(120), id(121), id(120)].concat());
+    let late = ("commit_late", Vec::new(), [id(20), id(21), id(20)].concat(), [id(120), id(121), id(120)].concat());
     let made = redis.now().await;
     eventually("they are due", async || (redis.now().await > made + 1).then_some(())).await;
-    let back = ("B", Vec::new(), [id(20), id(21)].concat(), Vec::new());
+    let back = ("rollback", Vec::new(), [id(20), id(21)].concat(), Vec::new());
     assert_eq!(ask(&[late.clone(), back, late]).await, ["JJj", "YY", "jjj"]);
     assert_eq!(shop.counts("vita").await, (97, 0, 3));
     shop.audit().await;
@@ -240,7 +240,7 @@ async fn what_is_malformed_is_refused_again_before_the_first_write() {
     let script = script_source();
     let epoch = epoch(&redis).await;
     let mut connection = redis.connection().await;
-    let good = ("R", shape(&[(1, "ps5")]), vec![9; 16], u48(60_000).to_vec());
+    let good = ("reserve", shape(&[(1, "ps5")]), vec![9; 16], u48(60_000).to_vec());
     // Called this way it works, so what is refused below is refused for its own sake.
     let answer: Value = redis.query(&call(&script, epoch, std::slice::from_ref(&good))).await;
     assert!(matches!(answer, Value::Array(_)), "{answer:?}");
@@ -268,7 +268,7 @@ async fn what_is_malformed_is_refused_again_before_the_first_write() {
 /// An expired hold and one that lasts of `late`, and holds of `other` and `limited` that last: nothing is available.
 async fn hold_all(ask: &impl AsyncFn(&[Group]) -> Vec<String>, redis: &Redis) {
     let reserve = |sku: &str, n: u8, ttl: u64, extra: &[u8]| {
-        ("R", lasting(ttl, &[(1, sku)]), vec![n; 16], [&u48(ttl)[..], extra].concat())
+        ("reserve", lasting(ttl, &[(1, sku)]), vec![n; 16], [&u48(ttl)[..], extra].concat())
     };
     assert_eq!(ask(&[reserve("late", 1, 1, &[])]).await, ["K"]);
     let made = redis.now().await;
@@ -286,7 +286,7 @@ const STORM: usize = 512;
 /// A partition that has more due holds than a call gives back.
 async fn storm_of(ask: &impl AsyncFn(&[Group]) -> Vec<String>, redis: &Redis, first: u16) {
     let ids: Vec<u8> = (0..STORM as u16).flat_map(|i| [&(first + i).to_be_bytes()[..], &[0xEE; 14]].concat()).collect();
-    let hold = ("R", lasting(1, &[(1, "storm")]), ids, u48(1).to_vec());
+    let hold = ("reserve", lasting(1, &[(1, "storm")]), ids, u48(1).to_vec());
     assert_eq!(ask(&[hold]).await, ["K".repeat(STORM)]);
     let made = redis.now().await;
     eventually("all are due", async || (redis.now().await > made + 1).then_some(())).await;
@@ -312,25 +312,26 @@ async fn a_sku_that_has_no_due_hold_is_answered_beside_one_that_has() {
 
         let none = Vec::new;
         let reserve = |lines: &[(u32, &str)], n: u8, buyer: &[u8]| {
-            ("R", lasting(60_000, lines), vec![n; 16], [&u48(60_000)[..], buyer].concat())
+            ("reserve", lasting(60_000, lines), vec![n; 16], [&u48(60_000)[..], buyer].concat())
         };
-        let adjust = |sku: &str| ("A", [&(-1i64).to_be_bytes()[..], sku.as_bytes()].concat(), vec![23; 16], none());
+        let adjust =
+            |sku: &str| ("adjust_stock", [&(-1i64).to_be_bytes()[..], sku.as_bytes()].concat(), vec![23; 16], none());
         let groups = [
-            ("T", b"other".to_vec(), none(), none()),
-            ("T", b"empty".to_vec(), none(), none()),
+            ("get_stock", b"other".to_vec(), none(), none()),
+            ("get_stock", b"empty".to_vec(), none(), none()),
             reserve(&[(1, "other")], 20, &[]),
             adjust("other"),
-            ("D", b"other".to_vec(), vec![22; 16], none()),
-            ("L", none(), vec![1; 16], vec![21; 16]),
+            ("delete_sku", b"other".to_vec(), vec![22; 16], none()),
+            ("commit_late", none(), vec![1; 16], vec![21; 16]),
             reserve(&[(1, "limited")], 24, &ADA),
-            ("H", b"other".to_vec(), none(), none()),
+            ("is_protected", b"other".to_vec(), none(), none()),
         ];
         let codes = ask(&groups).await;
         assert_eq!(codes.concat(), answers, "format {format}");
         // What has due holds waits, and so does a cart with a line of it; nothing that is there waits.
         let groups = [
-            ("T", b"storm".to_vec(), none(), none()),
-            ("D", b"storm".to_vec(), vec![25; 16], none()),
+            ("get_stock", b"storm".to_vec(), none(), none()),
+            ("delete_sku", b"storm".to_vec(), vec![25; 16], none()),
             reserve(&[(STORM as u32, "storm")], 26, &[]),
             reserve(&[(1, "other"), (1, "storm")], 27, &[]),
             reserve(&[(1, "empty")], 28, &[]),
@@ -350,13 +351,13 @@ async fn a_limit_counts_from_its_place_in_the_batch() {
     shop.supply("ps5", 100).await;
     let (script, epoch) = (script_source(), epoch(&redis).await);
     let ask = async |groups: &[Group]| codes(&redis.query(&call(&script, epoch, groups)).await).concat();
-    let reserve = |n: u8| ("R", lasting(60_000, &[(1, "ps5")]), vec![n; 16], [&u48(60_000)[..], &ADA].concat());
+    let reserve = |n: u8| ("reserve", lasting(60_000, &[(1, "ps5")]), vec![n; 16], [&u48(60_000)[..], &ADA].concat());
     let limit = |units: u32, n: u8| {
         let any_revision = [0xFF; 6];
         let args = [&[8, 0][..], &[0; 4], &[0; 6], &units.to_be_bytes(), &[0; 12], &any_revision, b"ps5"].concat();
-        ("F", args, vec![n; 16], Vec::new())
+        ("configure_sku", args, vec![n; 16], Vec::new())
     };
-    let roll_back = |n: u8| ("B", Vec::new(), vec![n; 16], Vec::new());
+    let roll_back = |n: u8| ("rollback", Vec::new(), vec![n; 16], Vec::new());
     assert_eq!(ask(&[reserve(1), limit(1, 2), reserve(3), reserve(4)]).await, "KKKI");
     assert_eq!(ask(&[roll_back(1), reserve(5), roll_back(3), reserve(6), reserve(7)]).await, "KIKKI");
     // Lifted and set again: from nothing, twice.
@@ -378,7 +379,7 @@ async fn limits_do_not_move_the_clock_far() {
         .map(|n| {
             let units = u32::from(n % 2 == 0);
             let args = [&[8, 0][..], &[0; 10], &units.to_be_bytes(), &[0; 12], &[0xFF; 6], b"ps5"].concat();
-            ("F", args, [&[1; 14][..], &n.to_be_bytes()].concat(), Vec::new())
+            ("configure_sku", args, [&[1; 14][..], &n.to_be_bytes()].concat(), Vec::new())
         })
         .collect();
     let reply: Value = redis.query(&call(&script, epoch, &limits)).await;
@@ -411,8 +412,8 @@ async fn a_call_for_other_skus_leaves_a_storm_to_the_sweeps() {
     let (script, epoch) = (script_source(), epoch(&redis).await);
     let query = async |groups: &[Group]| redis.query(&call(&script, epoch, groups)).await;
     let ask = async |groups: &[Group]| codes(&query(groups).await);
-    let read = |sku: &str| ("T", sku.as_bytes().to_vec(), Vec::new(), Vec::new());
-    let hold = |sku: &str, n: u8, ttl: u64| ("R", lasting(ttl, &[(1, sku)]), vec![n; 16], u48(ttl).to_vec());
+    let read = |sku: &str| ("get_stock", sku.as_bytes().to_vec(), Vec::new(), Vec::new());
+    let hold = |sku: &str, n: u8, ttl: u64| ("reserve", lasting(ttl, &[(1, sku)]), vec![n; 16], u48(ttl).to_vec());
 
     assert_eq!(ask(&[hold("other", 1, 60_000), hold("few", 2, 1)]).await, ["K", "K"]);
     let made = redis.now().await;
@@ -449,8 +450,8 @@ async fn a_raised_namespace_learns_the_earliest_deadlines() {
     let (script, epoch) = (script_source(), epoch(&redis).await);
     let ask = async |groups: &[Group]| codes(&redis.query(&call(&script, epoch, groups)).await);
     let record = async |sku: &str| redis.query::<Vec<u8>>(&Cmd::hget("is:{sale/0}:stock", sku)).await;
-    let read = |sku: &str| ("T", sku.as_bytes().to_vec(), Vec::new(), Vec::new());
-    let hold = |n: u8, ttl: u64| ("R", lasting(ttl, &[(1, "other")]), vec![n; 16], u48(ttl).to_vec());
+    let read = |sku: &str| ("get_stock", sku.as_bytes().to_vec(), Vec::new(), Vec::new());
+    let hold = |n: u8, ttl: u64| ("reserve", lasting(ttl, &[(1, "other")]), vec![n; 16], u48(ttl).to_vec());
     assert_eq!(ask(&[hold(1, 60_000)]).await, ["K"]);
     assert_eq!(record("other").await.len(), 31);
 
@@ -473,7 +474,7 @@ async fn a_raised_namespace_learns_the_earliest_deadlines() {
     for _ in 0..4 {
         ask(&[]).await;
     }
-    let back = ("B", Vec::new(), [[1; 16], [2; 16]].concat(), Vec::new());
+    let back = ("rollback", Vec::new(), [[1; 16], [2; 16]].concat(), Vec::new());
     assert_eq!(ask(&[back]).await, ["KK"]);
     assert_eq!((record("other").await.len(), record("storm").await.len()), (31, 31));
     shop.audit().await;
@@ -525,16 +526,18 @@ async fn no_hold_has_an_earlier_deadline_than_the_record_of_its_sku() {
             (0..=4, _) | (_, None) => {
                 let id = new_id();
                 held.push(id.clone());
-                ("R", shape, id, extra)
+                ("reserve", shape, id, extra)
             }
-            (5, Some(target)) => ("E", [&target[..], &u48(ttl)].concat(), new_id(), Vec::new()),
-            (6, Some(target)) => ("c", [&target[..], &[1], &lasting(0, &[(1, sku)])].concat(), new_id(), Vec::new()),
-            (7, Some(target)) => ("B", Vec::new(), target, Vec::new()),
-            (8, Some(target)) => ("C", Vec::new(), target, Vec::new()),
+            (5, Some(target)) => ("extend", [&target[..], &u48(ttl)].concat(), new_id(), Vec::new()),
+            (6, Some(target)) => {
+                ("commit_lines", [&target[..], &[1], &lasting(0, &[(1, sku)])].concat(), new_id(), Vec::new())
+            }
+            (7, Some(target)) => ("rollback", Vec::new(), target, Vec::new()),
+            (8, Some(target)) => ("commit", Vec::new(), target, Vec::new()),
             (_, Some(target)) => {
                 let id = new_id();
                 held.push(id.clone());
-                ("r", shape, id, [&extra[..], &target].concat())
+                ("reserve_replacing", shape, id, [&extra[..], &target].concat())
             }
         };
         let what = format!("step {step}: {group:?}");

@@ -117,8 +117,9 @@ mod tests {
 
     #[test]
     fn the_fix_that_the_server_names_is_what_to_do_next() {
-        let denied = "store: the Redis user of the service lacks permissions: grant +zrem ~is:* (docs/permissions.md)";
-        assert_eq!(fixes(denied), ["grant +zrem ~is:* (docs/permissions.md)"]);
+        let denied =
+            "store: the Redis user of the service lacks permissions: grant +zrem ~is:* (docs/operate/permissions.md)";
+        assert_eq!(fixes(denied), ["grant +zrem ~is:* (docs/operate/permissions.md)"]);
         let faults = "store: the store evicts (maxmemory-policy allkeys-lru), which loses stock: set maxmemory-policy \
                       noeviction; the store is a \"slave\" and not the primary: name the primary";
         assert_eq!(fixes(faults), ["set maxmemory-policy noeviction", "name the primary"]);

@@ -84,7 +84,7 @@ fn state(info: &ServerInfo) -> Check {
         return Check::fail("state file", format!("{state} can't be written: {state_error}"), next);
     }
     if state == MEMORY_ONLY {
-        let next = "start the server with --state-dir (docs/lost-changes.md)";
+        let next = "start the server with --state-dir (docs/concepts/lost-changes.md)";
         return Check::warn(
             "state file",
             "none: after a restart the server can't notice a store that lost changes",
@@ -110,7 +110,7 @@ fn clocks(info: &ServerInfo) -> Check {
         true => Check::warn(
             "clocks",
             found,
-            "check NTP on the store's machine (docs/clock.md); a lasting clock offset costs nothing",
+            "check NTP on the store's machine (docs/concepts/clock.md); a lasting clock offset costs nothing",
         ),
     }
 }
@@ -120,7 +120,7 @@ fn partition(settings: &Settings, fenced: &FencedPartition) -> Check {
     let lost = fenced.seen_sequence.saturating_sub(fenced.kept_sequence);
     let found = format!("partition {partition} of namespace {namespace} is fenced: its store lost {lost} changes");
     let next = format!(
-        "compute the figures from the books of the shop (docs/lost-changes.md), then `sentinelctl --server {} -n \
+        "compute the figures from the books of the shop (docs/concepts/lost-changes.md), then `sentinelctl --server {} -n \
          {namespace} settle --partition {partition} --fence {fence} --file figures.csv`",
         settings.server
     );

@@ -1,0 +1,46 @@
+//! What an OK of the service depends on, thing by thing, as the last look at it has found it. Plain data, no I/O.
+
+use std::fmt;
+
+/// Whether something that an OK depends on holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PromiseState {
+    Kept,
+    Broken,
+    /// It could not be checked, or does not belong to what this server promises.
+    NotChecked,
+}
+
+/// One thing that an OK depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    pub name: &'static str,
+    pub state: PromiseState,
+    /// For people: what was found, or why it was not checked, and the remedy.
+    pub detail: String,
+}
+
+impl Promise {
+    pub fn kept(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, state: PromiseState::Kept, detail: detail.into() }
+    }
+
+    pub fn broken(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, state: PromiseState::Broken, detail: detail.into() }
+    }
+
+    pub fn not_checked(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, state: PromiseState::NotChecked, detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            PromiseState::Kept => "kept",
+            PromiseState::Broken => "broken",
+            PromiseState::NotChecked => "not checked",
+        };
+        write!(f, "{}: {state}: {}", self.name, self.detail)
+    }
+}
