@@ -26,7 +26,7 @@ macro_rules! catalogue {
                 match self { $(Reason::$variant => $name,)+ }
             }
 
-            /// The gRPC code that goes with it.
+            /// Its gRPC code.
             pub const fn code(self) -> Code {
                 match self { $(Reason::$variant => Code::$code,)+ }
             }

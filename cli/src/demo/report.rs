@@ -122,7 +122,7 @@ impl<'a> Report<'a> {
         Report { server: shop.server(), verdict, summary }
     }
 
-    /// True if each product sold exactly what the ledger says, and nothing is oversold or lost.
+    /// True if each product sold exactly the units of the ledger, and none are oversold or lost.
     pub(crate) fn exact(&self) -> bool {
         self.summary.exact
     }

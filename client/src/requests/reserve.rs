@@ -99,7 +99,7 @@ impl Reserve {
     }
 }
 
-/// Whether the call made a reservation, so that its identity stands for it.
+/// Whether the call made a reservation, which its identity then identifies.
 pub(crate) fn is_made(reserved: &Reserved) -> bool {
     !matches!(reserved, Reserved::Short(_))
 }

@@ -86,7 +86,7 @@ impl Core {
         if is_named { self.identities.of(message) } else { None }
     }
 
-    /// Begins a call under this identity; refused if the identity stands for another request.
+    /// Begins a call under this identity; refused if the identity belongs to another request.
     pub(crate) fn claim(&self, identity: Option<Identity>) -> Result<Claim, RpcError> {
         self.identities.claim(identity)
     }
