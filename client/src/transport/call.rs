@@ -91,6 +91,11 @@ impl Core {
         self.identities.claim(identity)
     }
 
+    /// Begins the call of a message. `is_named`: the caller set its `request_id`.
+    pub(crate) fn claim_for(&self, message: &impl Identified, is_named: bool) -> Result<Claim, RpcError> {
+        self.claim(self.identity(message, is_named))
+    }
+
     pub(crate) fn retry(&self) -> &RetryPolicy {
         &self.retry
     }
