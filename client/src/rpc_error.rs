@@ -202,7 +202,7 @@ impl RpcError {
     }
 
     /// A read changes nothing, so its outcome is not unknown.
-    pub(crate) fn as_read(mut self) -> RpcError {
+    pub(crate) fn into_read(mut self) -> RpcError {
         self.0.outcome_unknown = false;
         self
     }

@@ -62,7 +62,7 @@ impl Scope {
         R: Decode,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        self.call(message, send).await.map_err(RpcError::as_read)
+        self.call(message, send).await.map_err(RpcError::into_read)
     }
 
     /// As `call`, for a change that its `request_id` identifies.
