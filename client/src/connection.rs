@@ -135,7 +135,7 @@ impl Builder {
         self
     }
 
-    /// Bytes of memory for the `request_id`s that callers set and the request that each stands for. Default
+    /// Bytes of memory for the `request_id`s that callers set and their requests. Default
     /// [`DEFAULT_IDENTITY_MEMORY`]; an id takes 128 bytes at most. Beyond the limit the oldest are dropped.
     ///
     /// One `request_id` has one effect in a namespace. The server compares a repeat with the first request only if both

@@ -188,7 +188,7 @@ impl RpcError {
     }
 
     /// The error of the whole call. `earlier_unknown`: an earlier attempt may have been applied. A final refusal of a
-    /// retry settles that, since the server looks the identity up before it refuses. A transient error such as
+    /// retry settles that, since the server does the lookup of the identity first. A transient error such as
     /// OVERLOADED settles nothing, nor does a reason of `is_refused_before_lookup`.
     pub(crate) fn after(mut self, attempts: u32, earlier_unknown: bool) -> RpcError {
         let settled = self.reason().is_some_and(|reason| {
@@ -202,7 +202,7 @@ impl RpcError {
     }
 
     /// A read changes nothing, so its outcome is not unknown.
-    pub(crate) fn as_read(mut self) -> RpcError {
+    pub(crate) fn into_read(mut self) -> RpcError {
         self.0.outcome_unknown = false;
         self
     }

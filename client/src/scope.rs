@@ -10,7 +10,7 @@ use crate::{
     rpc_error::RpcError,
     transport::{
         call::Core,
-        identities::{Claim, Identified, new_request_id},
+        identities::{Identified, new_request_id},
     },
 };
 
@@ -35,11 +35,6 @@ impl Scope {
     /// The namespace, as messages name it.
     pub(crate) fn namespace_id(&self) -> String {
         self.name.to_string()
-    }
-
-    /// Claims the identity of a message. `is_named`: the caller set its `request_id`.
-    pub(crate) fn claim(&self, message: &impl Identified, is_named: bool) -> Result<Claim, RpcError> {
-        self.core.claim(self.core.identity(message, is_named))
     }
 
     /// Sends a message that is safe to repeat until it gets a final response.
@@ -67,7 +62,7 @@ impl Scope {
         R: Decode,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        self.call(message, send).await.map_err(RpcError::as_read)
+        self.call(message, send).await.map_err(RpcError::into_read)
     }
 
     /// As `call`, for a change that its `request_id` identifies.
@@ -82,7 +77,7 @@ impl Scope {
         R: Decode,
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let claim = self.claim(&message, is_named)?;
+        let claim = self.core.claim_for(&message, is_named)?;
         claim.end(self.call(message, send).await, |_| true)
     }
 }

@@ -209,7 +209,7 @@ impl Ledger {
         (lock(&self.refusals).clone(), lock(&self.played).clone())
     }
 
-    /// Counts a repeat that the server recognised.
+    /// Counts a repeat that the server recognized.
     pub(crate) fn replayed(&self) {
         self.replays.fetch_add(1, Relaxed);
     }

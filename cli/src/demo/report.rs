@@ -122,7 +122,7 @@ impl<'a> Report<'a> {
         Report { server: shop.server(), verdict, summary }
     }
 
-    /// True if each product sold exactly what the ledger says, and nothing is oversold or lost.
+    /// True if each product sold exactly the units of the ledger, and none are oversold or lost.
     pub(crate) fn exact(&self) -> bool {
         self.summary.exact
     }
@@ -151,7 +151,7 @@ impl<'a> Report<'a> {
             ("repurchased by late payers", s.repurchased),
             ("sold out", s.sold_out),
             ("attempts refused by a rule", s.refused_attempts),
-            ("repeats recognised", s.replays),
+            ("repeats recognized", s.replays),
             ("calls shed, retried", s.shed),
             ("other transient errors, retried", s.sent_again),
             ("oversold", s.oversold),

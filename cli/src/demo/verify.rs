@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_sale_that_need_not_sell_out_keeps_exactly_the_rest() {
-        // The server has every unit of one reservation back, as its buyer knows.
+        // One reservation was rolled back, in the ledger and on the server.
         let rest = |available| {
             let mut rest = sale();
             rest.sold_out = false;

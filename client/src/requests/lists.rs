@@ -53,7 +53,7 @@ impl ListNamespaces {
         let PageRequest { size: page_size, token: page_token } = self.page;
         let message = v1::ListNamespacesRequest { page_size, page_token };
         let send = |channel, request| async { admin_client(channel).list_namespaces(request).await };
-        Ok(self.core.call(self.deadline, message, send).await.map_err(RpcError::as_read)?)
+        Ok(self.core.call(self.deadline, message, send).await.map_err(RpcError::into_read)?)
     }
 }
 

@@ -51,7 +51,7 @@ pub(crate) async fn stock_of(
         let message = v1::BatchGetStockRequest { namespace_id: scope.namespace_id(), skus: skus.to_vec() };
         let send = |channel, request| async { checkout_client(channel).batch_get_stock(request).await };
         let read = scope.read(message, send).await?;
-        stocks.extend(in_order(skus, read).map_err(RpcError::as_read)?);
+        stocks.extend(in_order(skus, read).map_err(RpcError::into_read)?);
     }
     Ok(stocks)
 }

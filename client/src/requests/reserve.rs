@@ -90,16 +90,15 @@ impl Reserve {
 
     async fn send(self) -> Result<Applied<Reservation>, ReserveError> {
         let is_named = self.is_named();
-        let (scope, mut message) = self.into_parts();
-        message.first_attempt = !is_named && scope.core.is_direct();
-        let claim = scope.claim(&message, is_named)?;
-        let Scope { core, deadline, .. } = scope;
+        let (Scope { core, deadline, .. }, mut message) = self.into_parts();
+        message.first_attempt = !is_named && core.is_direct();
+        let claim = core.claim_for(&message, is_named)?;
         let send = |channel, request| async { checkout_client(channel).reserve(request).await };
         held(claim.end(core.call_batched(deadline, message, send).await, is_made)?)
     }
 }
 
-/// Whether the call made a reservation, so that its identity stands for it.
+/// Whether the call made a reservation, which its identity then identifies.
 pub(crate) fn is_made(reserved: &Reserved) -> bool {
     !matches!(reserved, Reserved::Short(_))
 }

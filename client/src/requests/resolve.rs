@@ -94,9 +94,8 @@ impl Commit {
 
     async fn send(self) -> Result<Applied<Reservation>, CommitError> {
         let is_named = self.is_named();
-        let (scope, message) = self.into_parts();
-        let claim = scope.claim(&message, is_named)?;
-        let Scope { core, deadline, .. } = scope;
+        let (Scope { core, deadline, .. }, message) = self.into_parts();
+        let claim = core.claim_for(&message, is_named)?;
         let send = |channel, request| async { checkout_client(channel).commit(request).await };
         Ok(claim.end(core.call_batched(deadline, message, send).await, |_| true)?)
     }
@@ -154,9 +153,8 @@ impl Rollback {
 
     async fn send(self) -> Result<Applied<Reservation>, RollbackError> {
         let is_named = self.is_named();
-        let (scope, message) = self.into_parts();
-        let claim = scope.claim(&message, is_named)?;
-        let Scope { core, deadline, .. } = scope;
+        let (Scope { core, deadline, .. }, message) = self.into_parts();
+        let claim = core.claim_for(&message, is_named)?;
         let send = |channel, request| async { checkout_client(channel).rollback(request).await };
         Ok(claim.end(core.call_batched(deadline, message, send).await, |_| true)?)
     }

@@ -1,5 +1,4 @@
-//! How calls that are made at the same time travel together, against the scripted server: single calls
-//! there get no answer, batches do.
+//! Concurrent calls that share messages, against the scripted server: it responds to batches, and not to single calls.
 
 use std::{
     future::poll_fn,
@@ -32,7 +31,7 @@ pub(super) fn answer(server: &Scripted, request: v1::BatchRequest) -> Result<Res
         return Err(status);
     }
     let results = request.operations.into_iter().map(|entry| {
-        let told = match (server.answers.lock().unwrap().pop_front(), entry.operation) {
+        let result = match (server.answers.lock().unwrap().pop_front(), entry.operation) {
             (Some(status), _) => OperationResult::Failure(v1::Failure {
                 code: status.code().into(),
                 reason: reason(&status).as_str().into(),
@@ -45,10 +44,10 @@ pub(super) fn answer(server: &Scripted, request: v1::BatchRequest) -> Result<Res
                 result: Some(v1::reserve_response::Result::Reservation(pending())),
                 ..Default::default()
             }),
-            // Not what was asked for.
+            // A result of another kind.
             (None, _) => OperationResult::GetStock(v1::GetStockResponse::default()),
         };
-        v1::BatchResult { result: Some(told) }
+        v1::BatchResult { result: Some(result) }
     });
     Ok(Response::new(v1::BatchResponse { results: results.collect() }))
 }
@@ -148,7 +147,7 @@ async fn a_caller_who_has_gone_is_not_sent() {
     let sale = sale(&server, quick()).await;
     let stuck = stuck(&server, &sale).await;
     let gone = tokio::time::timeout(Duration::ZERO, sale.reserve("gone", 1).into_future()).await;
-    assert!(gone.is_err(), "he is gone before his call is");
+    assert!(gone.is_err(), "the caller is gone before the call is sent");
     sale.reserve("ps5", 1).await.unwrap();
     let batches = server.batches.lock().unwrap();
     assert_eq!((batches.len(), batches[0].operations.len()), (1, 1));
@@ -215,8 +214,8 @@ fn who_waits_is_cut_off_where_the_runtime_of_the_connections_ends() {
     drop(first);
     let late = batcher.submit(v1::RollbackRequest::default(), far);
     for call in [call, pin!(late)] {
-        let miss = second.block_on(async { tokio::time::timeout(Duration::from_secs(60), call).await });
-        let error = miss.expect("he hears of it").unwrap_err().error;
+        let result = second.block_on(async { tokio::time::timeout(Duration::from_secs(60), call).await });
+        let error = result.expect("an error in time").unwrap_err().error;
         assert_eq!((error.code(), error.outcome_unknown()), (Code::Unavailable, false));
     }
 }

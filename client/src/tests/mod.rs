@@ -1,5 +1,5 @@
-//! The way of a call, against a scripted server of this process on a real socket. What each request
-//! puts on the wire is in `requests`, how calls travel together in `batcher`, and what a caller puts together in `batch`.
+//! Calls against a scripted server of this process on a real socket. `requests`: the message of each request; `batcher`:
+//! calls that share messages; `batch`: batches of the caller.
 
 mod batch;
 mod batcher;
@@ -32,21 +32,20 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{CommitError, ConnectError, Namespace, ReserveError, RetryBudget, RetryPolicy, Sentinel, State};
 
-/// Answers the changes of a reservation from a script and writes down what it was asked; silent when the
-/// script has come to its end.
+/// Responds to changes of a reservation from a script, and records the calls. After the script it responds with OK.
 #[derive(Clone, Default)]
 struct Scripted {
     answers: Arc<Mutex<VecDeque<Status>>>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    received: Arc<Mutex<Vec<ReceivedCall>>>,
     silent: bool,
     silent_batches: bool,
     short: bool,
     batches: Arc<Mutex<Vec<v1::BatchRequest>>>,
-    /// Refusals of whole batches, before any operation is looked at.
+    /// Refusals of whole batches.
     refused_batches: Arc<Mutex<VecDeque<Status>>>,
 }
 
-struct Asked {
+struct ReceivedCall {
     request_id: String,
     /// Of a Reserve.
     first_attempt: bool,
@@ -75,7 +74,7 @@ impl Scripted {
         let micros = timeout.to_str().unwrap().strip_suffix('u').unwrap().parse().unwrap();
         let trace_parent = request.metadata().get("traceparent");
         let reserve = (request.get_ref() as &dyn Any).downcast_ref::<v1::ReserveRequest>();
-        self.asked.lock().unwrap().push(Asked {
+        self.received.lock().unwrap().push(ReceivedCall {
             request_id: request_id.to_owned(),
             first_attempt: reserve.is_some_and(|reserve| reserve.first_attempt),
             timeout: Duration::from_micros(micros),
@@ -90,7 +89,7 @@ impl Scripted {
     }
 
     fn calls(&self) -> usize {
-        self.asked.lock().unwrap().len()
+        self.received.lock().unwrap().len()
     }
 }
 
@@ -213,14 +212,14 @@ async fn a_retry_is_the_same_request_with_less_time() {
     let held = sale.reserve("ps5", 1).await.unwrap();
     assert_eq!((held.state, held.sequence), (State::Pending, 9));
     assert!(held.replayed);
-    let asked = server.asked.lock().unwrap();
-    assert_eq!(asked.len(), 3);
-    let id = uuid::Uuid::parse_str(&asked[0].request_id).unwrap();
+    let received = server.received.lock().unwrap();
+    assert_eq!(received.len(), 3);
+    let id = uuid::Uuid::parse_str(&received[0].request_id).unwrap();
     assert_eq!(id.get_version_num(), 7);
-    assert!(asked.iter().all(|call| call.request_id == asked[0].request_id));
-    assert!(asked.iter().all(|call| !call.first_attempt), "the caller has not called direct()");
-    assert!(asked[0].timeout <= crate::DEFAULT_DEADLINE);
-    assert!(asked[0].timeout > asked[1].timeout && asked[1].timeout > asked[2].timeout);
+    assert!(received.iter().all(|call| call.request_id == received[0].request_id));
+    assert!(received.iter().all(|call| !call.first_attempt), "the caller has not called direct()");
+    assert!(received[0].timeout <= crate::DEFAULT_DEADLINE);
+    assert!(received[0].timeout > received[1].timeout && received[1].timeout > received[2].timeout);
 }
 
 #[tokio::test]
@@ -230,9 +229,9 @@ async fn two_calls_are_two_requests_unless_the_caller_says_otherwise() {
     sale.reserve("ps5", 1).await.unwrap();
     sale.reserve("ps5", 1).await.unwrap();
     sale.reserve("ps5", 1).request_id("mine").await.unwrap();
-    let asked = server.asked.lock().unwrap();
-    assert_ne!(asked[0].request_id, asked[1].request_id);
-    assert_eq!(asked[2].request_id, "mine");
+    let received = server.received.lock().unwrap();
+    assert_ne!(received[0].request_id, received[1].request_id);
+    assert_eq!(received[2].request_id, "mine");
 }
 
 #[tokio::test]
@@ -242,8 +241,8 @@ async fn a_direct_connection_says_first_attempt_once_and_only_of_its_own_identit
     sale.reserve("ps5", 1).await.unwrap();
     sale.reserve("ps5", 1).await.unwrap();
     sale.reserve("ps5", 1).request_id("mine").await.unwrap();
-    let asked = server.asked.lock().unwrap();
-    let first: Vec<_> = asked.iter().map(|call| call.first_attempt).collect();
+    let received = server.received.lock().unwrap();
+    let first: Vec<_> = received.iter().map(|call| call.first_attempt).collect();
     // Three attempts of the first call; the last one's identity can be that of an earlier call.
     assert_eq!(first, [true, false, false, true, false]);
 }
@@ -294,7 +293,7 @@ async fn an_identity_whose_outcome_is_unknown_is_not_free() {
     assert_eq!(server.calls(), 1);
 }
 
-/// What the server refuses before it looks the identity up does not say that an earlier attempt was not applied.
+/// A refusal before the lookup of the identity does not prove that an earlier attempt was not applied.
 #[tokio::test]
 async fn a_repeat_that_is_refused_before_the_look_up_leaves_the_outcome_unknown() {
     for reason in [Reason::RequestTooOld, Reason::InvalidTtl, Reason::ReservationNotFound] {
@@ -311,7 +310,7 @@ async fn a_repeat_that_is_refused_before_the_look_up_leaves_the_outcome_unknown(
 async fn a_change_in_part_has_an_identity_that_a_retry_keeps() {
     let server = Scripted::refusing([1, 2, 3].map(|_| refusal(Reason::StoreUnavailable)));
     let sale = sale(&server, quick()).await;
-    // The script's answers are empty; what was asked is what counts.
+    // The responses are empty: the test checks the received calls.
     sale.commit("r1").line("ps5", 1).keep_rest().await.unwrap_err();
     sale.commit("r1").line("ps5", 1).await.unwrap_err();
     sale.rollback("r1").line("ps5", 1).await.unwrap_err();
@@ -319,8 +318,8 @@ async fn a_change_in_part_has_an_identity_that_a_retry_keeps() {
     sale.extend("r1", Duration::from_secs(9)).request_id("mine").await.unwrap_err();
     sale.commit("r1").await.unwrap_err();
     sale.rollback("r1").await.unwrap_err();
-    let asked = server.asked.lock().unwrap();
-    let ids: Vec<_> = asked.iter().map(|call| call.request_id.as_str()).collect();
+    let received = server.received.lock().unwrap();
+    let ids: Vec<_> = received.iter().map(|call| call.request_id.as_str()).collect();
     assert_eq!(ids.len(), 10);
     let made: HashSet<_> = [ids[0], ids[4], ids[5], ids[6]].into();
     assert_eq!(made.len(), 4, "each call has its own");
@@ -337,8 +336,8 @@ async fn the_callers_trace_travels_with_each_attempt() {
     let context = opentelemetry::Context::new().with_remote_span_context(trace);
     sale.reserve("ps5", 1).into_future().with_context(context).await.unwrap();
     sale.reserve("ps5", 1).await.unwrap();
-    let asked = server.asked.lock().unwrap();
-    let parents: Vec<_> = asked.iter().map(|call| call.trace_parent.as_deref()).collect();
+    let received = server.received.lock().unwrap();
+    let parents: Vec<_> = received.iter().map(|call| call.trace_parent.as_deref()).collect();
     let parent = Some("00-00000000000000000000000000000007-0000000000000009-01");
     assert_eq!(parents, [parent, parent, None]);
 }
@@ -351,8 +350,8 @@ async fn calls_take_turns_on_the_connections() {
     for _ in 0..6 {
         sentinel.namespace("sale").reserve("ps5", 1).await.unwrap();
     }
-    let asked = server.asked.lock().unwrap();
-    let connections: HashSet<_> = asked.iter().map(|call| call.from.unwrap()).collect();
+    let received = server.received.lock().unwrap();
+    let connections: HashSet<_> = received.iter().map(|call| call.from.unwrap()).collect();
     assert_eq!(connections.len(), 3);
 }
 

@@ -86,9 +86,14 @@ impl Core {
         if is_named { self.identities.of(message) } else { None }
     }
 
-    /// Begins a call under this identity; refused if the identity stands for another request.
+    /// Begins a call under this identity; refused if the identity belongs to another request.
     pub(crate) fn claim(&self, identity: Option<Identity>) -> Result<Claim, RpcError> {
         self.identities.claim(identity)
+    }
+
+    /// Begins the call of a message. `is_named`: the caller set its `request_id`.
+    pub(crate) fn claim_for(&self, message: &impl Identified, is_named: bool) -> Result<Claim, RpcError> {
+        self.claim(self.identity(message, is_named))
     }
 
     pub(crate) fn retry(&self) -> &RetryPolicy {

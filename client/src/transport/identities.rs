@@ -1,4 +1,4 @@
-//! The request that each `request_id` of a caller stands for: one id has one effect in a namespace. The server compares a
+//! The request of each `request_id` that a caller set: one id has one effect in a namespace. The server compares a
 //! repeat with the first request only if both name the same partition. So this client refuses an id that it has sent for
 //! another request, before anything is sent. It reads the messages; it sends nothing, and it drops the oldest ids first.
 
@@ -18,7 +18,7 @@ const ENTRY_BYTES: usize = 128;
 /// The namespace that an empty name means.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// A message with a request_id, and the request that the id stands for.
+/// A message with a `request_id`, and the request that the id identifies.
 pub(crate) trait Identified {
     /// The namespace and the request_id; `None` where the server does not use the id.
     fn identity(&self) -> Option<(&str, &str)>;
@@ -94,7 +94,7 @@ struct Entry {
     is_kept: bool,
 }
 
-/// The id of a message and the request that it stands for. Clones of a message share it.
+/// The id of a message and the request that it identifies. Clones of a message share it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Identity {
     key: Key,
@@ -121,7 +121,7 @@ impl Identities {
         Some(Identity { key, request: self.hashers[0].hash_one(message.request()) })
     }
 
-    /// Begins a call. `None` stands for an id that this client made, which is unique.
+    /// Begins a call. `None`: an id that this client made, which is unique.
     pub(crate) fn claim(self: &Arc<Self>, identity: Option<Identity>) -> Result<Claim, RpcError> {
         let Some(Identity { key, request }) = identity else { return Ok(Claim(None)) };
         let mut known = self.known();
@@ -168,7 +168,7 @@ fn remove_unused(entries: &mut HashMap<Key, Entry>, key: Key) {
 }
 
 impl Claim {
-    /// Ends a call. After a refusal, or a response for which `had_effect` is false, the id stands for nothing, as in the
+    /// Ends a call. After a refusal, or a response for which `had_effect` is false, the id is free again, as in the
     /// server.
     pub(crate) fn end<T>(
         mut self,

@@ -3,7 +3,7 @@
 //!
 //! - `call`: [`Core`](call::Core), the state that all handles of a client share, and the retry loop.
 //! - `batcher`: concurrent calls in one message. `channels`: the connections. `stubs`: the generated clients.
-//! - `identities`: the request that each `request_id` of a caller stands for.
+//! - `identities`: the request of each `request_id` that a caller set.
 //! - `retry`: retry policy and budget. `trace`: the trace context as metadata.
 
 pub(crate) mod batcher;

@@ -82,7 +82,7 @@ impl<T: ResumableResponse> ResumingStream<T> {
                     let is_first = std::mem::take(&mut self.is_new);
                     return Ok(StreamItem { response, is_first });
                 }
-                Err(error) => error.as_read(),
+                Err(error) => error.into_read(),
             };
             (self.stream, self.is_new) = (None, true);
             let is_resumable = matches!(error.code(), Code::Unavailable | Code::DeadlineExceeded)

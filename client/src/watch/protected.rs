@@ -1,4 +1,4 @@
-//! The set of protected SKUs, cached so that `is_protected` needs no call.
+//! The set of protected SKUs, cached: `is_protected` needs no call.
 
 use std::{
     collections::HashSet,

@@ -197,7 +197,7 @@ async fn extend(sale: &Sale, hold: &Hold) -> Result<(), Failure> {
 /// Extends by the longest life, which exceeds the limit at any time after the Reserve.
 async fn extend_too_far(sale: &Sale, hold: &Hold) -> Result<(), Failure> {
     let request_id = Uuid::now_v7().to_string();
-    // Redis counts milliseconds: let one pass, so that the sum exceeds the limit.
+    // Redis counts milliseconds: after one more the sum exceeds the limit.
     sleep(Duration::from_millis(2)).await;
     let send =
         || sale.shop.extend(&sale.ledger, |namespace| namespace.extend(&hold.id, MAX_LIFE).request_id(&request_id));

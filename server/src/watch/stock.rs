@@ -1,55 +1,55 @@
-//! A stream of what the table says: first everything, then what has changed. Keeps a position and nothing else.
+//! A stream of the table: first all rows, then those that change. Its only state is a position.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{
-    Hub, PROGRESS, Position, WatchError, Watcher,
+    Hub, PROGRESS_INTERVAL, Position, WatchError, Watcher,
     feed::Listener,
-    table::{Kind, Rows, Table},
+    table::{IndexKind, Rows, Table},
 };
 use crate::{
     domain::{HistoryPoint, Sku, Stock},
     namespaces::Namespace,
 };
 
-/// SKUs told at a time.
-const PAGE: usize = 1_000;
+/// SKUs of one update.
+const PAGE_SIZE: usize = 1_000;
 
-/// What is watched.
+/// The rows that a stream shows.
 #[derive(Debug)]
 pub(crate) enum View {
-    /// The counters of these SKUs, or of all if none is named; told so often at most.
+    /// The counters of these SKUs, or of all if the list is empty, at most once in each interval.
     Stock { skus: Vec<Sku>, interval: Duration },
     /// Which SKUs are protected.
     Protection,
 }
 
-/// Some SKUs as they are.
+/// The current state of some SKUs.
 #[derive(Debug)]
-pub(crate) struct News {
-    /// `None`: there is no such SKU, or not any more.
+pub(crate) struct StockUpdate {
+    /// `None`: the SKU does not exist.
     pub(crate) rows: Vec<(Sku, Option<Stock>)>,
-    /// These are not what has changed, but what there is.
+    /// Part of the first full list, not of the changes after it.
     pub(crate) is_snapshot: bool,
     pub(crate) position: Position,
-    /// Where the history of each partition stands.
+    /// The point in the history of each partition.
     pub(crate) claims: Vec<HistoryPoint>,
 }
 
-/// How far a stream is.
+/// The progress of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Not everything has been told yet.
+    /// Some rows have not been sent yet.
     Snapshot,
-    /// Everything has, but not that it was everything.
+    /// All rows have been sent, but not the end of the snapshot.
     Complete,
     Live,
 }
 
 /// One stream.
-pub(crate) struct NumbersWatch {
+pub(crate) struct StockWatch {
     watcher: Watcher,
     listener: Listener,
     view: View,
@@ -58,8 +58,8 @@ pub(crate) struct NumbersWatch {
     last: Option<Instant>,
 }
 
-impl NumbersWatch {
-    /// From the start, or from where an earlier stream was if that can be told from here.
+impl StockWatch {
+    /// From the start, or from the position of an earlier stream if the table still reaches it.
     pub(crate) async fn open(
         hub: &Hub,
         namespace: &Namespace,
@@ -72,48 +72,48 @@ impl NumbersWatch {
             Some((position, claims)) if watcher.feed.refuted(&claims).await?.is_empty() => Some(position),
             _ => None,
         };
-        let resumed = resume.filter(|position| watcher.feed.look(|table| table.reaches(position)).unwrap_or(false));
+        let resumed = resume.filter(|position| watcher.feed.query(|table| table.reaches(position)).unwrap_or(false));
         let stage = if resumed.is_none() { Stage::Snapshot } else { Stage::Live };
         let after = resumed.unwrap_or_else(|| Position::zero(watcher.feed.partitions()));
         Ok(Self { listener: watcher.feed.listen(), watcher, view, after, stage, last: None })
     }
 
-    /// What is to be told next, as soon as there is something; at least that nothing has changed.
-    pub(crate) async fn next(&mut self) -> Result<News, WatchError> {
-        let mut progress = self.last.map_or_else(Instant::now, |last| last + PROGRESS);
+    /// The next update; an empty one if nothing has changed for a while.
+    pub(crate) async fn next(&mut self) -> Result<StockUpdate, WatchError> {
+        let mut progress = self.last.map_or_else(Instant::now, |last| last + PROGRESS_INTERVAL);
         loop {
             match self.stage {
                 Stage::Snapshot => {
-                    let rows = self.look()?;
+                    let rows = self.next_rows()?;
                     if !rows.is_empty() {
-                        // Named ones come all at once.
+                        // A list of SKUs is sent in one update.
                         self.stage = if self.is_named() { Stage::Complete } else { Stage::Snapshot };
-                        return Ok(self.news(rows, true));
+                        return Ok(self.update(rows, true));
                     }
                     self.stage = Stage::Complete;
                 }
                 Stage::Complete => {
                     self.stage = Stage::Live;
-                    return Ok(self.news(Rows::new(), false));
+                    return Ok(self.update(Rows::new(), false));
                 }
                 Stage::Live => {}
             }
             if let (View::Stock { interval, .. }, Some(last)) = (&self.view, self.last) {
                 sleep_until(last + *interval).await;
             }
-            let rows = self.look()?;
+            let rows = self.next_rows()?;
             if !rows.is_empty() {
-                return Ok(self.news(rows, false));
+                return Ok(self.update(rows, false));
             }
             if self.stage != Stage::Live {
                 continue;
             }
             let heard = match self.view {
                 View::Stock { interval, .. } => {
-                    let heard = timeout_at(progress, self.listener.anything()).await;
+                    let heard = timeout_at(progress, self.listener.progress()).await;
                     if heard.is_ok() {
-                        // Others' news come all the time; they are looked through no oftener than ours.
-                        sleep_until((Instant::now() + interval.min(PROGRESS)).min(progress)).await;
+                        // Other SKUs change all the time. The query runs no more often than the interval.
+                        sleep_until((Instant::now() + interval.min(PROGRESS_INTERVAL)).min(progress)).await;
                     }
                     heard
                 }
@@ -121,57 +121,57 @@ impl NumbersWatch {
             };
             if heard.is_err() || Instant::now() >= progress {
                 if self.watcher.feed.is_fresh() {
-                    let rows = self.look()?;
-                    return Ok(self.news(rows, false));
+                    let rows = self.next_rows()?;
+                    return Ok(self.update(rows, false));
                 }
-                progress = Instant::now() + PROGRESS;
+                progress = Instant::now() + PROGRESS_INTERVAL;
             }
         }
     }
 
-    fn news(&mut self, rows: Rows, is_snapshot: bool) -> News {
+    fn update(&mut self, rows: Rows, is_snapshot: bool) -> StockUpdate {
         self.last = Some(Instant::now());
-        News { rows, is_snapshot, position: self.after.clone(), claims: self.watcher.feed.claims() }
+        StockUpdate { rows, is_snapshot, position: self.after.clone(), claims: self.watcher.feed.claims() }
     }
 
     fn is_named(&self) -> bool {
         matches!(&self.view, View::Stock { skus, .. } if !skus.is_empty())
     }
 
-    /// The next rows behind the position. Of everything, those that are gone are no part.
-    fn look(&mut self) -> Result<Rows, WatchError> {
+    /// The next rows after the position. A snapshot of all SKUs skips deleted ones.
+    fn next_rows(&mut self) -> Result<Rows, WatchError> {
         let Self { watcher, view, after, stage, .. } = self;
         if let Some(loss) = watcher.feed.loss() {
             return Err(loss);
         }
         if let (View::Protection, Some(partition)) = (&*view, watcher.feed.fenced()) {
-            // What is protected may be among the lost changes.
+            // The lost changes can concern protection.
             return Err(WatchError::Fenced { partition, fence: None });
         }
-        let whole = *stage == Stage::Snapshot;
-        let look = |table: &Table| {
-            if !whole && !table.reaches(after) {
-                // Too slow for what is remembered of SKUs that are gone: once more from the start.
+        let is_snapshot = *stage == Stage::Snapshot;
+        let query = |table: &Table| {
+            if !is_snapshot && !table.reaches(after) {
+                // Too slow: the table has dropped deleted SKUs since. Starts over.
                 *after = Position::zero(after.0.len());
                 *stage = Stage::Snapshot;
                 return Rows::new();
             }
             match view {
-                View::Stock { skus, .. } if !skus.is_empty() => table.named(skus, after, whole),
-                View::Stock { .. } => page(table, Kind::Any, after, |stock| !whole || stock.is_some()),
-                View::Protection => {
-                    page(table, Kind::Protection, after, |stock| !whole || stock.is_some_and(|s| s.is_protected))
-                }
+                View::Stock { skus, .. } if !skus.is_empty() => table.of_skus(skus, after, is_snapshot),
+                View::Stock { .. } => page(table, IndexKind::Any, after, |stock| !is_snapshot || stock.is_some()),
+                View::Protection => page(table, IndexKind::Protection, after, |stock| {
+                    !is_snapshot || stock.is_some_and(|s| s.is_protected)
+                }),
             }
         };
-        watcher.feed.look(look)
+        watcher.feed.query(query)
     }
 }
 
 /// A page of rows that pass, if there is one.
-fn page(table: &Table, kind: Kind, after: &mut Position, passes: impl Fn(Option<Stock>) -> bool) -> Rows {
+fn page(table: &Table, kind: IndexKind, after: &mut Position, passes: impl Fn(Option<Stock>) -> bool) -> Rows {
     loop {
-        let mut rows = table.since(kind, after, PAGE);
+        let mut rows = table.since(kind, after, PAGE_SIZE);
         if rows.is_empty() {
             return rows;
         }

@@ -1,6 +1,5 @@
-//! A tower layer that hands the calls of one service to it past the router. The router clones a boxed service
-//! for each call and boxes its future and its body once more; a name that is compared first is enough for the
-//! service that almost all calls are for. Touches nothing else.
+//! A tower layer that routes the calls of one service directly. Tonic's router clones a boxed service for each
+//! call, and boxes its future and its body again. One comparison of the path covers almost all calls.
 
 use std::{
     convert::Infallible,
@@ -13,26 +12,26 @@ use tonic::{body::Body, server::NamedService};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Puts a service before the others.
+/// Routes calls of one service past the router.
 #[derive(Clone, Debug)]
-pub(crate) struct DirectLayer<D>(pub(crate) D);
+pub(crate) struct RouterBypassLayer<D>(pub(crate) D);
 
-impl<D: Clone, S> Layer<S> for DirectLayer<D> {
-    type Service = Direct<D, S>;
+impl<D: Clone, S> Layer<S> for RouterBypassLayer<D> {
+    type Service = RouterBypass<D, S>;
 
-    fn layer(&self, others: S) -> Direct<D, S> {
-        Direct { direct: self.0.clone(), others }
+    fn layer(&self, others: S) -> RouterBypass<D, S> {
+        RouterBypass { service: self.0.clone(), others }
     }
 }
 
-/// The service that [`DirectLayer`] makes.
+/// The service that [`RouterBypassLayer`] makes.
 #[derive(Clone, Debug)]
-pub(crate) struct Direct<D, S> {
-    direct: D,
+pub(crate) struct RouterBypass<D, S> {
+    service: D,
     others: S,
 }
 
-impl<D, S> Service<Request<Body>> for Direct<D, S>
+impl<D, S> Service<Request<Body>> for RouterBypass<D, S>
 where
     D: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + NamedService,
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
@@ -47,8 +46,8 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if names(request.uri().path(), D::NAME) {
-            Either::Left(self.direct.call(request))
+        if is_method_of(request.uri().path(), D::NAME) {
+            Either::Left(self.service.call(request))
         } else {
             Either::Right(self.others.call(request))
         }
@@ -56,7 +55,7 @@ where
 }
 
 /// Whether a path is that of a method of this service.
-fn names(path: &str, service: &str) -> bool {
+fn is_method_of(path: &str, service: &str) -> bool {
     let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(service));
     method.is_some_and(|method| method.starts_with('/'))
 }
@@ -67,9 +66,9 @@ mod tests {
 
     #[test]
     fn only_methods_of_the_service_go_to_it() {
-        assert!(names("/shop.v1.Checkout/Reserve", "shop.v1.Checkout"));
+        assert!(is_method_of("/shop.v1.Checkout/Reserve", "shop.v1.Checkout"));
         for path in ["/shop.v1.CheckoutAdmin/Reserve", "/shop.v1.Checkout", "shop.v1.Checkout/Reserve", "/", ""] {
-            assert!(!names(path, "shop.v1.Checkout"), "{path}");
+            assert!(!is_method_of(path, "shop.v1.Checkout"), "{path}");
         }
     }
 }

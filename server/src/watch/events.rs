@@ -1,44 +1,44 @@
-//! A stream of every event from a position on: from the store while it is far behind, then from the ring.
+//! A stream of all events from a position on: from the store while it is far behind, then from the backlog.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Hub, PROGRESS, Position, Reading, WatchError, Watcher,
+    Hub, PROGRESS_INTERVAL, Position, Reading, WatchError, Watcher,
+    backlog::{BacklogReader, Overtaken},
     feed::{Feed, Listener},
-    ring::{Overtaken, RingReader},
 };
 
-pub(crate) use super::feed::Told;
+pub(crate) use super::feed::PartitionEntry;
 use crate::{
     domain::{HistoryPoint, Term},
     namespaces::Namespace,
 };
 
-/// Bytes of memory that entries may take which a stream has read from the store and not handed on, beyond one entry.
+/// Most memory, in bytes, of the entries that a stream has read from the store and not sent. One entry may be larger.
 const READ_BYTES: usize = 32 * 1_024;
-/// Entries that one read asks for: the first, and most. An entry has up to 512 changes.
+/// Entries of the first read, and most of one read. An entry has up to 512 changes.
 const READ_COUNT: (usize, usize) = (4, 64);
 
 /// One stream.
-pub(crate) struct ChangesWatch {
+pub(crate) struct EventWatch {
     watcher: Watcher,
     listener: Listener,
-    /// Up to here everything has been handed on, which these terms have written.
+    /// The stream has sent everything up to this position, which these terms wrote.
     after: Position,
     terms: Box<[Term]>,
-    /// Read from the store, and not handed on yet.
-    read: VecDeque<Arc<Told>>,
-    /// Entries that the next read asks for.
+    /// Read from the store, and not sent yet.
+    read: VecDeque<Arc<PartitionEntry>>,
+    /// Entries of the next read.
     count: usize,
-    /// The read of the store that is under way.
-    reading: Option<Reading<Batch>>,
-    /// The question to the store whether this stream has lost its place.
+    /// The read in flight.
+    reading: Option<Reading<CatchUp>>,
+    /// The check in flight whether the position of this stream was lost.
     refuting: Option<Reading<Vec<u16>>>,
-    /// The ring, once the stream is near enough.
-    ring: Option<RingReader<Arc<Told>>>,
-    /// When something was handed on last.
+    /// The backlog, once the stream has caught up.
+    backlog: Option<BacklogReader<Arc<PartitionEntry>>>,
+    /// When the stream last sent something.
     last: Option<Instant>,
 }
 
@@ -50,16 +50,16 @@ pub(crate) enum Start {
     Behind(Vec<HistoryPoint>),
 }
 
-/// What a stream says.
+/// An item of a stream.
 #[derive(Debug)]
-pub(crate) enum Heard {
-    /// An entry, of which only what is behind this sequence is new.
-    Entry(Arc<Told>, u64),
-    /// Everything up to now has been told.
-    Nothing,
+pub(crate) enum Item {
+    /// An entry; only its changes after this sequence are new.
+    Entry(Arc<PartitionEntry>, u64),
+    /// Everything up to now has been sent.
+    UpToDate,
 }
 
-impl ChangesWatch {
+impl EventWatch {
     pub(crate) async fn open(hub: &Hub, namespace: &Namespace, start: Start) -> Result<Self, WatchError> {
         let watcher = hub.watcher(namespace).await?;
         let feed = &watcher.feed;
@@ -67,7 +67,7 @@ impl ChangesWatch {
         let after = match start {
             Start::Now => feed.position(),
             Start::Oldest => {
-                // Where nothing is kept, from now on.
+                // A partition without entries starts from now.
                 let mut oldest = feed.position();
                 let mut firsts = watcher.read(async |feed| {
                     let mut firsts = Vec::new();
@@ -79,7 +79,7 @@ impl ChangesWatch {
                 for ((after, term), first) in oldest.0.iter_mut().zip(&mut terms).zip(firsts.result().await?) {
                     if let Some(first) = first {
                         *after = first;
-                        // Which term wrote what came before is not known.
+                        // The term of the entry before it is not known.
                         *term = Term::NONE;
                     }
                 }
@@ -94,8 +94,8 @@ impl ChangesWatch {
                     if !refuted.is_empty() {
                         return Err(WatchError::Compacted(refuted));
                     }
-                    // A store that is behind the token has lost what the token stands for.
-                    if !feed.position().covers(&sequences.0) && !feed.ask().await?.covers(&sequences.0) {
+                    // A store that is behind the token has lost changes.
+                    if !feed.position().covers(&sequences.0) && !feed.store_position().await?.covers(&sequences.0) {
                         return Err(WatchError::Compacted(Vec::new()));
                     }
                     Ok(())
@@ -104,25 +104,24 @@ impl ChangesWatch {
                 position
             }
         };
-        let mut batch = Batch { read: VecDeque::new(), count: READ_COUNT.0 };
+        let mut batch = CatchUp { read: VecDeque::new(), count: READ_COUNT.0 };
         if !after.covers(&feed.position().0) {
             let after = after.clone();
-            batch = watcher.read(async move |feed| behind(&feed, &after, READ_COUNT.0).await).result().await?;
+            batch = watcher.read(async move |feed| read_behind(&feed, &after, READ_COUNT.0).await).result().await?;
         }
-        let Batch { read, count } = batch;
+        let CatchUp { read, count } = batch;
         let listener = watcher.feed.listen();
         let (reading, refuting) = (None, None);
-        Ok(Self { watcher, listener, after, terms, read, count, reading, refuting, ring: None, last: None })
+        Ok(Self { watcher, listener, after, terms, read, count, reading, refuting, backlog: None, last: None })
     }
 
-    /// Up to here everything has been handed on: a place in the history of each partition.
+    /// Everything up to these points in the history of each partition has been sent.
     pub(crate) fn claims(&self) -> Vec<HistoryPoint> {
         self.watcher.feed.claims_at(&self.after, &self.terms)
     }
 
-    /// The next entry, as soon as there is one, or that there is none. Where the reader has lost its place, the store
-    /// decides whether the stream has lost it too.
-    pub(crate) async fn next(&mut self) -> Result<Heard, WatchError> {
+    /// The next item. If the reader has lost its position, the store decides whether the stream has lost it too.
+    pub(crate) async fn next(&mut self) -> Result<Item, WatchError> {
         if self.refuting.is_none() {
             match self.next_entry().await {
                 Err(WatchError::Lost) => {}
@@ -139,57 +138,57 @@ impl ChangesWatch {
         Err(if refuted.is_empty() { WatchError::Lost } else { WatchError::Compacted(refuted) })
     }
 
-    async fn next_entry(&mut self) -> Result<Heard, WatchError> {
+    async fn next_entry(&mut self) -> Result<Item, WatchError> {
         loop {
-            if let Some(told) = self.read.pop_front() {
-                if let Some(heard) = self.hand_on(told)? {
+            if let Some(entry) = self.read.pop_front() {
+                if let Some(heard) = self.accept(entry)? {
                     return Ok(heard);
                 }
-            } else if self.ring.is_none() {
+            } else if self.backlog.is_none() {
                 self.catch_up().await?;
-            } else if let Some(heard) = self.live().await? {
+            } else if let Some(heard) = self.next_live().await? {
                 return Ok(heard);
             }
         }
     }
 
-    /// Reads on from the store, or joins the ring if that is near.
+    /// Reads the store, or subscribes to the backlog if that is near.
     async fn catch_up(&mut self) -> Result<(), WatchError> {
         if let Some(reading) = &mut self.reading {
             let batch = reading.result().await;
             self.reading = None;
-            Batch { read: self.read, count: self.count } = batch?;
+            CatchUp { read: self.read, count: self.count } = batch?;
             return Ok(());
         }
-        let ring = self.watcher.feed.subscribe();
-        // Whatever is not up to here comes by the ring.
+        let backlog = self.watcher.feed.subscribe();
+        // Later entries arrive through the backlog.
         if self.after.covers(&self.watcher.feed.position().0) {
-            self.ring = Some(ring);
+            self.backlog = Some(backlog);
             return Ok(());
         }
         if self.watcher.feed.is_lost() {
             return Err(WatchError::Lost);
         }
         let (after, count) = (self.after.clone(), self.count);
-        self.reading = Some(self.watcher.read(async move |feed| behind(&feed, &after, count).await));
+        self.reading = Some(self.watcher.read(async move |feed| read_behind(&feed, &after, count).await));
         Ok(())
     }
 
-    /// The next of the ring; nothing if it has to be tried again.
-    async fn live(&mut self) -> Result<Option<Heard>, WatchError> {
-        let Some(ring) = self.ring.as_mut() else { return Ok(None) };
-        // A new stream is told at once where it stands.
-        let progress = self.last.map_or_else(Instant::now, |last| last + PROGRESS);
+    /// The next item of the backlog; `None` if the caller has to retry.
+    async fn next_live(&mut self) -> Result<Option<Item>, WatchError> {
+        let Some(backlog) = self.backlog.as_mut() else { return Ok(None) };
+        // A new stream gets its position at once.
+        let progress = self.last.map_or_else(Instant::now, |last| last + PROGRESS_INTERVAL);
         tokio::select! {
             biased;
-            told = ring.next() => match told {
-                Ok(told) => self.hand_on(told),
+            entry = backlog.next() => match entry {
+                Ok(entry) => self.accept(entry),
                 Err(Overtaken) => {
                     self.watcher.metrics.inc_cut_off();
                     Err(WatchError::TooSlow)
                 }
             },
-            _ = timeout_at(progress, self.listener.anything()) => {
+            _ = timeout_at(progress, self.listener.progress()) => {
                 if self.watcher.feed.is_lost() {
                     return Err(WatchError::Lost);
                 }
@@ -198,46 +197,46 @@ impl ChangesWatch {
                 }
                 let is_fresh = self.watcher.feed.is_fresh();
                 self.last = Some(Instant::now());
-                Ok(is_fresh.then_some(Heard::Nothing))
+                Ok(is_fresh.then_some(Item::UpToDate))
             }
         }
     }
 
-    fn hand_on(&mut self, told: Arc<Told>) -> Result<Option<Heard>, WatchError> {
-        let after = &mut self.after.0[usize::from(told.partition)];
+    fn accept(&mut self, entry: Arc<PartitionEntry>) -> Result<Option<Item>, WatchError> {
+        let after = &mut self.after.0[usize::from(entry.partition)];
         let before = *after;
-        if told.entry.last <= before {
+        if entry.entry.last <= before {
             return Ok(None);
         }
-        if told.entry.first > before {
+        if entry.entry.first > before {
             return Err(WatchError::Compacted(Vec::new()));
         }
-        *after = told.entry.last;
-        if let Some((term, first)) = told.entry.term {
-            let its = &mut self.terms[usize::from(told.partition)];
+        *after = entry.entry.last;
+        if let Some((term, first)) = entry.entry.term {
+            let its = &mut self.terms[usize::from(entry.partition)];
             if *its != term && *its != Term::NONE && first <= before {
-                return Err(WatchError::Compacted(vec![told.partition]));
+                return Err(WatchError::Compacted(vec![entry.partition]));
             }
             *its = term;
         }
         self.last = Some(Instant::now());
-        Ok(Some(Heard::Entry(told, before)))
+        Ok(Some(Item::Entry(entry, before)))
     }
 }
 
-/// Entries of the store, and how many the next read should ask for.
-struct Batch {
-    read: VecDeque<Arc<Told>>,
+/// Entries of the store, and the size of the next read.
+struct CatchUp {
+    read: VecDeque<Arc<PartitionEntry>>,
     count: usize,
 }
 
-/// Entries of the store that lie behind a position, of the first partition that has some.
-async fn behind(feed: &Feed, after: &Position, count: usize) -> Result<Batch, WatchError> {
+/// Entries of the store after a position, of the first partition that has some.
+async fn read_behind(feed: &Feed, after: &Position, count: usize) -> Result<CatchUp, WatchError> {
     let position = feed.position();
     for (partition, (&after, &is)) in (0..).zip(after.0.iter().zip(&position.0)) {
         if after < is {
             let mut entries = feed.read(partition, after, count).await?;
-            // What the reader has had is there, or was trimmed.
+            // The reader has read them, so they were trimmed.
             if entries.is_empty() {
                 return Err(WatchError::Compacted(Vec::new()));
             }
@@ -249,9 +248,9 @@ async fn behind(feed: &Feed, after: &Position, count: usize) -> Result<Batch, Wa
             let fitting = fitting.count().max(1);
             let count = if memory > READ_BYTES { fitting } else { (count * 2).min(READ_COUNT.1) };
             entries.truncate(fitting);
-            let read = entries.into_iter().map(|entry| Arc::new(Told { partition, entry })).collect();
-            return Ok(Batch { read, count });
+            let read = entries.into_iter().map(|entry| Arc::new(PartitionEntry { partition, entry })).collect();
+            return Ok(CatchUp { read, count });
         }
     }
-    Ok(Batch { read: VecDeque::new(), count })
+    Ok(CatchUp { read: VecDeque::new(), count })
 }

@@ -16,41 +16,41 @@ struct State<T> {
     bytes: usize,
 }
 
-/// Keeps the last entries. A reader that falls behind the oldest has lost its place.
+/// Keeps the last entries. A reader that falls behind the oldest is overtaken.
 #[derive(Debug)]
-pub(super) struct Ring<T> {
-    most_entries: usize,
-    most_bytes: usize,
+pub(super) struct Backlog<T> {
+    max_entries: usize,
+    max_bytes: usize,
     state: Mutex<State<T>>,
     /// The number of the next entry.
     next: watch::Sender<u64>,
 }
 
-/// One reader of a ring.
+/// One reader of a backlog.
 #[derive(Debug)]
-pub(super) struct RingReader<T> {
-    ring: Arc<Ring<T>>,
-    news: watch::Receiver<u64>,
+pub(super) struct BacklogReader<T> {
+    backlog: Arc<Backlog<T>>,
+    pushed: watch::Receiver<u64>,
     next: u64,
 }
 
-/// The next entry is not kept any more.
+/// The next entry was dropped.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Overtaken;
 
-impl<T: Clone> Ring<T> {
-    /// One that keeps so many entries, and so many bytes of them; the newest entry is kept whatever its size.
-    pub(super) fn new(most_entries: usize, most_bytes: usize) -> Arc<Self> {
+impl<T: Clone> Backlog<T> {
+    /// A backlog with these limits. The newest entry is kept whatever its size.
+    pub(super) fn new(max_entries: usize, max_bytes: usize) -> Arc<Self> {
         let state = State { entries: VecDeque::new(), first: 0, bytes: 0 };
-        Arc::new(Self { most_entries, most_bytes, state: Mutex::new(state), next: watch::channel(0).0 })
+        Arc::new(Self { max_entries, max_bytes, state: Mutex::new(state), next: watch::channel(0).0 })
     }
 
-    /// Adds an entry of so many bytes.
+    /// Adds an entry of this size.
     pub(super) fn push(&self, entry: T, bytes: usize) {
         let mut state = self.state();
         state.entries.push_back((entry, bytes));
         state.bytes += bytes;
-        while state.entries.len() > self.most_entries || (state.bytes > self.most_bytes && state.entries.len() > 1) {
+        while state.entries.len() > self.max_entries || (state.bytes > self.max_bytes && state.entries.len() > 1) {
             if let Some((_, bytes)) = state.entries.pop_front() {
                 state.bytes -= bytes;
                 state.first += 1;
@@ -61,13 +61,13 @@ impl<T: Clone> Ring<T> {
         self.next.send_replace(next);
     }
 
-    /// A reader of what is pushed from now on.
-    pub(super) fn subscribe(self: &Arc<Self>) -> RingReader<T> {
-        let news = self.next.subscribe();
+    /// A reader of the entries that are pushed from now on.
+    pub(super) fn subscribe(self: &Arc<Self>) -> BacklogReader<T> {
+        let pushed = self.next.subscribe();
         let state = self.state();
         let next = state.first + state.entries.len() as u64;
         drop(state);
-        RingReader { ring: Arc::clone(self), news, next }
+        BacklogReader { backlog: Arc::clone(self), pushed, next }
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -75,20 +75,20 @@ impl<T: Clone> Ring<T> {
     }
 }
 
-impl<T: Clone> RingReader<T> {
-    /// The next entry, as soon as there is one. Can be dropped and called again.
+impl<T: Clone> BacklogReader<T> {
+    /// The next entry. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<T, Overtaken> {
         loop {
             {
-                let state = self.ring.state();
+                let state = self.backlog.state();
                 let at = self.next.checked_sub(state.first).ok_or(Overtaken)?;
                 if let Some((entry, _)) = state.entries.get(at as usize) {
                     self.next += 1;
                     return Ok(entry.clone());
                 }
             }
-            // The ring lives as long as its reader.
-            let _ = self.news.changed().await;
+            // The backlog lives as long as its reader.
+            let _ = self.pushed.changed().await;
         }
     }
 }
@@ -101,24 +101,24 @@ mod tests {
 
     #[test]
     fn it_is_bounded_in_entries_and_in_bytes_and_keeps_the_newest() {
-        let ring = Ring::new(3, 100);
-        let mut reader = ring.subscribe();
+        let backlog = Backlog::new(3, 100);
+        let mut reader = backlog.subscribe();
         let mut next = || reader.next().now_or_never();
         assert_eq!(next(), None);
-        ring.push('a', 40);
-        ring.push('b', 40);
+        backlog.push('a', 40);
+        backlog.push('b', 40);
         assert_eq!((next(), next(), next()), (Some(Ok('a')), Some(Ok('b')), None));
-        ring.push('c', 40);
-        let mut late = ring.subscribe();
-        ring.push('d', 1_000);
-        assert_eq!(ring.state().bytes, 1_000);
+        backlog.push('c', 40);
+        let mut late = backlog.subscribe();
+        backlog.push('d', 1_000);
+        assert_eq!(backlog.state().bytes, 1_000);
         assert_eq!(next(), Some(Err(Overtaken)));
         assert_eq!(late.next().now_or_never(), Some(Ok('d')));
         for letter in ['e', 'f', 'g', 'h'] {
-            ring.push(letter, 1);
+            backlog.push(letter, 1);
         }
         let kept = {
-            let state = ring.state();
+            let state = backlog.state();
             (state.entries.len(), state.bytes)
         };
         assert_eq!(kept, (3, 3));
@@ -127,11 +127,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_waits_is_woken() {
-        let ring = Ring::new(3, 100);
-        let mut reader = ring.subscribe();
+        let backlog = Backlog::new(3, 100);
+        let mut reader = backlog.subscribe();
         let waiting = tokio::spawn(async move { reader.next().await });
         tokio::task::yield_now().await;
-        ring.push('a', 1);
+        backlog.push('a', 1);
         assert_eq!(waiting.await.unwrap(), Ok('a'));
     }
 }

@@ -1,4 +1,4 @@
-//! A tower layer that answers INTERNAL where the handler of a call panics. Counts the panic, and touches nothing else.
+//! A tower layer that responds with INTERNAL if the handler of a call panics, and counts the panic.
 
 use std::{
     future::Future,
@@ -21,53 +21,53 @@ use crate::{
 
 /// Catches the panics of the services behind it.
 #[derive(Clone)]
-pub(crate) struct CatchLayer(pub(crate) Tasks);
+pub(crate) struct CatchPanicLayer(pub(crate) Tasks);
 
-impl<S> Layer<S> for CatchLayer {
-    type Service = Catch<S>;
+impl<S> Layer<S> for CatchPanicLayer {
+    type Service = CatchPanic<S>;
 
-    fn layer(&self, inner: S) -> Catch<S> {
-        Catch { inner, tasks: self.0.clone() }
+    fn layer(&self, inner: S) -> CatchPanic<S> {
+        CatchPanic { inner, tasks: self.0.clone() }
     }
 }
 
-/// The service that [`CatchLayer`] makes.
+/// The service that [`CatchPanicLayer`] makes.
 #[derive(Clone)]
-pub(crate) struct Catch<S> {
+pub(crate) struct CatchPanic<S> {
     inner: S,
     tasks: Tasks,
 }
 
-impl<S> Service<Request<Body>> for Catch<S>
+impl<S> Service<Request<Body>> for CatchPanic<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Caught<S::Future>;
+    type Future = CatchPanicFuture<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // A call that waits for nothing is handled here already.
+        // A call that does not wait is handled here.
         let _named = panics::name(Task::Call.label());
         let inner = catch_unwind(AssertUnwindSafe(|| self.inner.call(request))).ok();
-        Caught { inner, tasks: self.tasks.clone() }
+        CatchPanicFuture { inner, tasks: self.tasks.clone() }
     }
 }
 
 pin_project! {
-    /// A call whose panic is an answer.
-    pub(crate) struct Caught<F> {
+    /// A call whose panic becomes a response.
+    pub(crate) struct CatchPanicFuture<F> {
         #[pin]
         inner: Option<F>,
         tasks: Tasks,
     }
 }
 
-impl<F, E> Future for Caught<F>
+impl<F, E> Future for CatchPanicFuture<F>
 where
     F: Future<Output = Result<Response<Body>, E>>,
 {
@@ -77,7 +77,7 @@ where
         let mut this = self.project();
         let polled = match this.inner.as_mut().as_pin_mut() {
             Some(inner) => this.tasks.catch(Task::Call, || inner.poll(context)),
-            // It has panicked before it was a future.
+            // The handler panicked before it returned a future.
             None => {
                 this.tasks.note_panic(Task::Call);
                 None
