@@ -6,7 +6,7 @@ use inventory_sentinel::{Reason, v1};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use crate::{assert_refused, eventually, model::ask::may_repeat, reason};
+use crate::{assert_refused, eventually, model::execute::may_repeat, reason};
 
 /// What the metadata of STORE_FENCED says.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
-use crate::{Redis, eventually, http_get, shop::Shop};
+use crate::{Redis, eventually, http_get, test_client::TestClient};
 
 /// One server; stopped when dropped.
 #[derive(Debug)]
@@ -56,9 +56,9 @@ impl HostedSentinel {
     }
 
     /// All raw clients, for one namespace.
-    pub fn shop(&self, namespace: &str) -> Shop {
+    pub fn shop(&self, namespace: &str) -> TestClient {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).expect("an address");
-        Shop::new(endpoint.connect_lazy(), namespace)
+        TestClient::new(endpoint.connect_lazy(), namespace)
     }
 
     /// The value of one series, as it stands in the text: `name{label="value"}`; `None` where the port is silent.

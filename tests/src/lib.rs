@@ -4,9 +4,9 @@
 //! - [`StoreFiles`]: its data files, copied, put back, removed or cut off.
 //! - [`SentinelProcess`]: the real binary, on its embedded Redis or on one of the above.
 //! - [`HostedSentinel`]: the same server as a library in the process of the test.
-//! - [`Shop`]: the raw generated clients of one namespace, with short words for common calls.
-//! - [`Proxy`]: stands between the server and Redis and can lose replies.
-//! - [`Door`]: stands between clients and servers, and can lead elsewhere.
+//! - [`TestClient`]: the raw generated clients of one namespace, with short words for common calls.
+//! - [`LossyProxy`]: stands between the server and Redis and can lose replies.
+//! - [`TcpForwarder`]: stands between clients and servers, and can lead elsewhere.
 //! - [`sentinelctl`], [`Ctl`]: the real command line, run to its end.
 //! - [`Collector`]: an OTLP receiver.
 //! - [`script_call`]: a call of the script by itself.
@@ -30,34 +30,34 @@ use tonic_types::StatusExt as _;
 
 mod cli;
 mod collector;
-mod door;
 mod fence;
 mod files;
 mod history;
 mod hosted;
 mod http;
+mod lossy_proxy;
 pub mod model;
 mod process;
-mod proxy;
 mod redis;
 mod script;
 mod sentinel;
-mod shop;
+mod tcp_forwarder;
+mod test_client;
 
 pub use self::{
     cli::{Ctl, Ran, sentinelctl, shell},
     collector::Collector,
-    door::Door,
     fence::{Fence, assert_fenced, assert_point, until_fenced},
     files::{StoreCopy, StoreFiles},
     history::{Event, History},
     hosted::HostedSentinel,
     http::http_get,
-    proxy::Proxy,
+    lossy_proxy::LossyProxy,
     redis::Redis,
     script::{epoch, partition_keys, script_call},
-    sentinel::{Launch, SentinelProcess},
-    shop::{Shop, figure, order},
+    sentinel::{SentinelProcess, ServerBuilder},
+    tcp_forwarder::TcpForwarder,
+    test_client::{TestClient, figure, reserve_request},
 };
 
 /// How long a test waits for something that must come: generous, as machines may be slow.

@@ -14,8 +14,8 @@ use inventory_sentinel::{
 use prost_types::Timestamp;
 use tonic::Code;
 
-pub mod ask;
 mod check;
+pub mod execute;
 pub mod history;
 mod refusals;
 mod units;
@@ -118,7 +118,7 @@ pub enum Condition {
     IfVersion(i64),
 }
 
-/// What came of it. Sequence and version of the response stand in [`ask::Told`].
+/// What came of it. Sequence and version of the response stand in [`execute::Received`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// Reserve, Commit, Rollback, GetReservation.

@@ -99,11 +99,11 @@ impl Redis {
 
     /// Gives a user of Redis these ACL rules, on top of those that it has. Its password is its name.
     pub async fn permit(&self, user: &str, rules: &str) {
-        self.ask::<()>(&format!("ACL SETUSER {user} on >{user} {rules}")).await;
+        self.execute::<()>(&format!("ACL SETUSER {user} on >{user} {rules}")).await;
     }
 
     /// Sends one command, its words separated by spaces.
-    pub async fn ask<T: FromRedisValue>(&self, command: &str) -> T {
+    pub async fn execute<T: FromRedisValue>(&self, command: &str) -> T {
         self.query(&words(command)).await
     }
 
@@ -134,7 +134,7 @@ impl Redis {
 
     /// Its clock, in milliseconds since 1970.
     pub async fn now(&self) -> i64 {
-        let (seconds, micros): (i64, i64) = self.ask("TIME").await;
+        let (seconds, micros): (i64, i64) = self.execute("TIME").await;
         seconds * 1_000 + micros / 1_000
     }
 

@@ -20,7 +20,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::{
     Redis, StoreFiles, eventually, http_get,
     process::{self, Owned},
-    shop::Shop,
+    test_client::TestClient,
 };
 
 /// Bytes of answers under way on a connection: room for those of 65,536 calls that nobody has read yet.
@@ -28,14 +28,14 @@ const ANSWERS_WINDOW: u32 = 32 * 1024 * 1024;
 
 /// How a server is to be started.
 #[derive(Clone, Debug, Default)]
-pub struct Launch {
+pub struct ServerBuilder {
     flags: Vec<String>,
     variables: Vec<(String, String)>,
     /// Descriptors that the server may have.
     descriptors: Option<u32>,
 }
 
-impl Launch {
+impl ServerBuilder {
     /// Adds flags as on the command line, separated by spaces.
     #[must_use]
     pub fn flags(mut self, flags: &str) -> Self {
@@ -138,25 +138,25 @@ pub struct SentinelProcess {
     grpc: SocketAddr,
     admin: SocketAddr,
     channel: Channel,
-    launch: Launch,
+    launch: ServerBuilder,
     starts: usize,
     folder: TempDir,
 }
 
 impl SentinelProcess {
     /// What can be said before the start.
-    pub fn launch() -> Launch {
-        Launch::default()
+    pub fn launch() -> ServerBuilder {
+        ServerBuilder::default()
     }
 
     /// One with an embedded Redis, ready.
     pub async fn start() -> SentinelProcess {
-        Launch::default().start().await
+        ServerBuilder::default().start().await
     }
 
     /// One on this Redis, ready.
     pub async fn on(redis: &Redis) -> SentinelProcess {
-        Launch::default().on(redis).start().await
+        ServerBuilder::default().on(redis).start().await
     }
 
     /// Its process id.
@@ -195,14 +195,14 @@ impl SentinelProcess {
     }
 
     /// All raw clients, for one namespace.
-    pub fn shop(&self, namespace: &str) -> Shop {
-        Shop::new(self.channel(), namespace)
+    pub fn shop(&self, namespace: &str) -> TestClient {
+        TestClient::new(self.channel(), namespace)
     }
 
     /// All raw clients for one namespace, on a connection of their own.
-    pub async fn shop_apart(&self, namespace: &str) -> Shop {
+    pub async fn shop_apart(&self, namespace: &str) -> TestClient {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).expect("an address");
-        Shop::new(endpoint.connect().await.expect("a connection"), namespace)
+        TestClient::new(endpoint.connect().await.expect("a connection"), namespace)
     }
 
     /// GetServerInfo.

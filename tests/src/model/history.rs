@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use super::{Answer, Model, Op, ask::Told, millis};
+use super::{Answer, Model, Op, execute::Received, millis};
 
 /// One call of a history.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub struct Call {
     /// After it was answered.
     pub end: Instant,
     /// What was answered.
-    pub told: Told,
+    pub told: Received,
 }
 
 impl Call {
@@ -80,7 +80,7 @@ pub fn replay(mut model: Model, calls: &[Call]) -> Result<Model, String> {
     let mut open = Unnumbered::of(calls, model.sequence());
     open.look(&model);
     for (sequence, call) in numbered {
-        let Told { answer, .. } = &call.told;
+        let Received { answer, .. } = &call.told;
         let before = model.sequence();
         let expected = model.expect(&call.op, instant_of(&call.op, answer).unwrap_or(0), new_id_of(&call.op, answer));
         if expected != *answer || model.sequence() != sequence {
