@@ -1,4 +1,4 @@
-//! Stands between the server and Redis: forwards bytes, and loses replies when told to.
+//! A proxy between the server and Redis: forwards bytes, and drops replies on request.
 
 use std::{
     net::SocketAddr,

@@ -19,7 +19,7 @@ use crate::{
 
 /// The folder of what it has synced, in its own folder (tests/disk).
 const SYNCED: &str = "synced";
-/// The file of a clock of its own, in its folder (tests/clock).
+/// The file of a separate clock, in its folder (tests/clock).
 const CLOCK: &str = "clock";
 
 /// One redis-server or valkey-server; killed when dropped.
@@ -116,7 +116,7 @@ impl Redis {
 
     /// Sends one command.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> T {
-        command.query_async(&mut self.connection().await).await.expect("redis does as it is told")
+        command.query_async(&mut self.connection().await).await.expect("redis obeys")
     }
 
     /// Everything that is stored under keys with this part in their name, each as a digest of what it holds,
@@ -139,10 +139,10 @@ impl Redis {
     }
 
     /// Sets its time of day so many milliseconds ahead of this machine's, or behind it. Only for one
-    /// that was started with a clock of its own.
+    /// that was started with a separate clock.
     pub fn step_clock(&self, milliseconds: i64) {
         let file = self.folder.path().join(CLOCK);
-        let mut file = fs::OpenOptions::new().write(true).open(file).expect("a Redis with a clock of its own");
+        let mut file = fs::OpenOptions::new().write(true).open(file).expect("a Redis with a separate clock");
         // One write, so that no half of it is read.
         std::io::Write::write_all(&mut file, &milliseconds.to_ne_bytes()).expect("a step");
     }

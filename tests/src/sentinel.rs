@@ -55,7 +55,7 @@ impl ServerBuilder {
         self.flags(&format!("--redis-url {}", redis.url_as(user)))
     }
 
-    /// Keeps what it knows of the store's history in this folder.
+    /// Stores its claims of the store's history in this folder.
     #[must_use]
     pub fn state_dir(self, folder: &Path) -> Self {
         self.flags(&format!("--state-dir {}", folder.display()))
@@ -92,7 +92,7 @@ impl ServerBuilder {
         server
     }
 
-    /// Runs the server to its end, for what makes it end by itself: its exit code and its log.
+    /// Runs the server to its end, for a server that ends on startup: its exit code and its log.
     pub async fn run(self) -> (Option<i32>, String) {
         let folder = TempDir::with_prefix("sentinel-").expect("a temporary folder");
         let mut child = self.spawn(&folder, 0);
@@ -144,7 +144,7 @@ pub struct SentinelProcess {
 }
 
 impl SentinelProcess {
-    /// What can be said before the start.
+    /// The settings before the start.
     pub fn launch() -> ServerBuilder {
         ServerBuilder::default()
     }
@@ -208,10 +208,10 @@ impl SentinelProcess {
     /// GetServerInfo.
     pub async fn info(&self) -> v1::GetServerInfoResponse {
         let answer = self.admin().get_server_info(v1::GetServerInfoRequest {}).await;
-        answer.expect("what the server says of itself").into_inner()
+        answer.expect("the information of the server").into_inner()
     }
 
-    /// Whether it says that it is ready, and what it says.
+    /// Whether it reports that it is ready, and its report.
     pub async fn readyz(&self) -> (bool, String) {
         match http_get(self.admin, "/readyz").await {
             Ok((status, body)) => (status == 200, body),
@@ -229,7 +229,7 @@ impl SentinelProcess {
         http_get(self.admin, "/metrics").await.expect("metrics").1
     }
 
-    /// The value of one series, as it stands in the text: `name{label="value"}`.
+    /// The value of one series, as it is in the text: `name{label="value"}`.
     pub async fn metric(&self, series: &str) -> f64 {
         let text = self.metrics().await;
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
@@ -252,7 +252,7 @@ impl SentinelProcess {
         let _ = self.child.0.wait();
     }
 
-    /// Suspends it: it does nothing until [`SentinelProcess::cont`]. An embedded Redis goes on.
+    /// Suspends it: it does nothing until [`SentinelProcess::cont`]. An embedded Redis continues.
     pub fn stop(&self) {
         self.child.signal(Signal::STOP);
     }
@@ -277,7 +277,7 @@ impl SentinelProcess {
         self.child.signal(Signal::TERM);
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended.
     pub async fn exit(&mut self) -> ExitStatus {
         exit(&mut self.child).await
     }
@@ -341,10 +341,10 @@ impl Drop for SentinelProcess {
 }
 
 async fn exit(child: &mut Owned) -> ExitStatus {
-    eventually("the server ends", async || child.0.try_wait().expect("a child of ours")).await
+    eventually("the server ends", async || child.0.try_wait().expect("a child of this process")).await
 }
 
-/// What the log says about where a port is, in either of its forms.
+/// The address of a port in the log, in either of its forms.
 fn address(log: &str, port: &str) -> Option<SocketAddr> {
     let is_it = |line: &&str| {
         line.contains("listening")

@@ -1,4 +1,4 @@
-//! Asks a real server what the model is asked: operations as calls, responses as answers. Speaks
+//! Runs the operations of the model on a real server: operations as calls, responses as answers. Speaks
 //! gRPC over a channel that it is given.
 
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::{Answer, Condition, Counters, Op, Replayed, about, millis_of};
 /// Longest that one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// What a server answered.
+/// The answer of a server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {
     /// The answer.
@@ -33,13 +33,13 @@ pub struct Received {
 }
 
 impl Op {
-    /// Makes this call once; a Reserve says that it is a first attempt where it is told so.
+    /// Makes this call once. `first_attempt` is the claim of a Reserve.
     ///
     /// # Errors
     /// Where there is no answer: the server or its store is away, shed the call, or has a defect.
     pub async fn execute(&self, channel: &Channel, namespace: &str, first_attempt: bool) -> Result<Received, Status> {
         match self.call(channel, namespace, first_attempt).await {
-            Ok(told) => Ok(told),
+            Ok(received) => Ok(received),
             Err(status) => {
                 refused(&status).map(|answer| Received { answer, sequence: None, version: None }).ok_or(status)
             }
@@ -215,7 +215,7 @@ fn reservation(reservation: Option<Reservation>, replayed: Replayed, sequence: i
     Received { answer, sequence: Some(sequence), version: None }
 }
 
-/// A status as a refusal; `None` if it is none, but says that there is no answer.
+/// A status as a refusal; `None` if it is none, but means that there is no answer.
 fn refused(status: &Status) -> Option<Answer> {
     let info = status.get_details_error_info()?;
     let reason = Reason::from_name(&info.reason)?;
@@ -225,7 +225,7 @@ fn refused(status: &Status) -> Option<Answer> {
         return None;
     }
     let field = status.get_details_bad_request().and_then(|bad| bad.field_violations.into_iter().next());
-    // Which namespace it was asked of is the test's to know.
+    // The test has the namespace.
     let named = info.metadata.into_iter().filter(|(name, _)| name != "namespace");
     let what = field.map_or_else(|| about(named), |violation| violation.field);
     Some(Answer::Refused(reason, what))
