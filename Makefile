@@ -71,7 +71,7 @@ bench-quick: ## measure this service beside its alternatives, in under eight min
 	@bench/run $(ARGS)
 
 bench-against: bootstrap ## measure this server beside that of another commit (ARGS=COMMIT)
-	@bench/against $(ARGS)
+	@bench/compare $(ARGS)
 
 clean: ## remove everything that was built; ./sentinel-data stays
 	cargo clean

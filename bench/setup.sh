@@ -11,7 +11,7 @@ direct=$(realpath -m "${CARGO_TARGET_DIR:-target}")/bench/direct
 mkdir -p "${direct%/*}"
 rm -f "$direct" # That of another day is no peer.
 if ! command -v go >/dev/null; then
-    echo "set-up: go is missing: the rows of the direct library are left out" >&2
+    echo "setup: go is missing: the rows of the direct library are left out" >&2
 elif ! (cd bench/direct && go build -o "$direct" .); then
-    echo "set-up: the Go program could not be built: the rows of the direct library are left out" >&2
+    echo "setup: the Go program could not be built: the rows of the direct library are left out" >&2
 fi
