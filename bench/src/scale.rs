@@ -57,7 +57,7 @@ fn redis_of(server: &Server) -> Result<MultiplexedConnection> {
 pub(crate) async fn bytes_per_hold(server: &Server, shop: &Shop) -> Result<f64> {
     let mut redis = redis_of(server)?;
     let mut bytes = 0.0;
-    for key in [shop.records(), shop.key("deadlines")] {
+    for key in [shop.records(), shop.keys().deadlines().to_owned()] {
         bytes +=
             redis::cmd("MEMORY").arg("USAGE").arg(key).arg("SAMPLES").arg(0).query_async::<f64>(&mut redis).await?;
     }
@@ -88,7 +88,7 @@ pub(crate) async fn storm(server: &Server, round: usize, rate: f64) -> Result<St
     tokio::time::sleep(calm).await;
 
     let mut redis = redis_of(server)?;
-    let deadlines = shop.key("deadlines");
+    let deadlines = shop.keys().deadlines().to_owned();
     let (end, ended) = tokio::sync::watch::channel(None);
     let start = Instant::now();
     let looker = async move {

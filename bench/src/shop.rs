@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use inventory_sentinel_client::{BatchOutcome, Namespace, Sentinel};
+use inventory_sentinel_script::{domain::NamespaceName, keys::PartitionKeys, limits::MAX_OPERATIONS};
 use tokio::task::JoinSet;
 
 use crate::process::Server;
@@ -18,8 +19,8 @@ pub(crate) const TTL: Duration = Duration::from_secs(3600);
 const PLENTY: i64 = 1_000_000_000;
 /// Units of each SKU that is sold out: all of them held.
 const SOLD_OUT: i64 = 1_000;
-/// Operations of one message, as the server has it at most.
-const MESSAGE: usize = 512;
+/// Operations of one message.
+const MESSAGE: usize = MAX_OPERATIONS;
 /// Messages under way while a shop is filled.
 const FILLERS: usize = 8;
 /// Longest wait for one of them, and until a message of rows is on the shelves.
@@ -35,14 +36,14 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    /// A key of it in Redis, of which each has one partition.
-    pub(crate) fn key(&self, name: &str) -> String {
-        format!("is:{{{}/0}}:{name}", self.namespace)
+    /// Its keys in Redis; a shop has one partition.
+    pub(crate) fn keys(&self) -> PartitionKeys {
+        PartitionKeys::new(&NamespaceName::parse(self.namespace.clone()).expect("a valid name"), 0)
     }
 
     /// The generation of records in which everything is that was made within the first retention.
     pub(crate) fn records(&self) -> String {
-        self.key("records:a")
+        self.keys().records()[0].to_owned()
     }
 
     /// A shop of so many SKUs.

@@ -141,7 +141,7 @@ impl Caller {
                 let request = v1::CommitRequest {
                     namespace_id,
                     reservation_id: self.lapsed.to_string(),
-                    late_policy: v1::LatePolicy::BuyAnew.into(),
+                    late_policy: v1::LatePolicy::Repurchase.into(),
                     ..Default::default()
                 };
                 refused(self.checkout.commit(request).await)?;

@@ -44,7 +44,6 @@ mod admin_http;
 mod allocator;
 mod catch_panic;
 pub mod config;
-mod domain;
 mod health;
 mod lane;
 mod namespaces;
@@ -63,9 +62,10 @@ mod transport;
 mod watch;
 mod witness;
 
+pub(crate) use inventory_sentinel_script::domain;
+pub use store::embedded::EmbeddedError;
 #[doc(hidden)]
 pub use store::permissions::least_acl;
-pub use store::{embedded::EmbeddedError, script::script_source};
 #[doc(hidden)]
 pub use tasks::Faults;
 pub use transport::accept::bind;

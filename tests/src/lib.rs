@@ -55,7 +55,7 @@ pub use self::{
     http::http_get,
     proxy::Proxy,
     redis::Redis,
-    script::{epoch, script_call},
+    script::{epoch, partition_keys, script_call},
     sentinel::{Launch, SentinelProcess},
     shop::{Shop, figure, order},
 };

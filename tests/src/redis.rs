@@ -14,6 +14,7 @@ use crate::{
     BOUND, eventually,
     files::{StoreCopy, StoreFiles},
     process::{self, Owned},
+    script::partition_keys,
 };
 
 /// The folder of what it has synced, in its own folder (tests/disk).
@@ -108,7 +109,9 @@ impl Redis {
 
     /// Fields of both generations of records of the first partition of `sale`; each has one that is no record.
     pub async fn records(&self) -> [i64; 2] {
-        [self.ask("HLEN is:{sale/0}:records:a").await, self.ask("HLEN is:{sale/0}:records:b").await]
+        let keys = partition_keys("sale", 0);
+        let [a, b] = keys.records().map(Cmd::hlen);
+        [self.query(&a).await, self.query(&b).await]
     }
 
     /// Sends one command.

@@ -17,7 +17,7 @@ use crate::{figures::Spread, process::Redis};
 const ABOUT: &str = "What an operation may cost, counted by `make guard`: redis_calls are commands per script call, \
                      script_calls are script calls per message, the others are instructions per operation. \
                      Sold-out answers are counted with first_attempt, looked_up ones without it. \
-                     Written anew by `make guard ARGS=--update`; say in the commit why a number grew.";
+                     Rewritten by `make guard ARGS=--update`; say in the commit why a number grew.";
 
 /// What is counted, and so how well it repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

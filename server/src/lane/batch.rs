@@ -146,7 +146,7 @@ impl<S: BatchStore> Worker<S> {
             if matches!(error, StoreError::Closed) {
                 self.shared.close();
             }
-            batch.set_repeated();
+            batch.clear_first_attempt();
             resends.pause_after(error).await?;
         }
     }

@@ -81,8 +81,8 @@ fn reserved_line(line: ReservedLine) -> v1::ReservationLine {
         held: line.held() as i32,
         sold: line.sold as i32,
         released: line.released as i32,
-        quantity: line.line.quantity.get() as i32,
-        sku: line.line.sku.into_string(),
+        quantity: line.quantity.get() as i32,
+        sku: line.sku.into_string(),
     }
 }
 

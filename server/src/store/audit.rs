@@ -368,7 +368,7 @@ impl Audit {
                     }
                     let lines = reservation.lines.into_iter().map(|line| {
                         let held = line.held();
-                        (line.line.sku, held)
+                        (line.sku, held)
                     });
                     let (units, deadline) = (self.books.units(lines), reservation.expires_at.0);
                     holds.insert(id, Hold { units, deadline, seen_from_start: true, is_indexed: false })?;

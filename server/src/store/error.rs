@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use deadpool_redis::redis::{RedisError, ServerErrorKind};
 
+use inventory_sentinel_script::DecodeError;
+
 use super::permissions;
 
 /// Most characters of Redis's own words that are kept.
@@ -69,6 +71,15 @@ pub(crate) enum StoreError {
     /// Nothing was applied: the partition is not there, or not the one that was opened.
     #[error("the partition was replaced")]
     Closed,
+}
+
+impl From<DecodeError> for StoreError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Malformed(what) => StoreError::corrupt(what),
+            DecodeError::Newer(what) => StoreError::Newer { why: (*what).into() },
+        }
+    }
 }
 
 impl StoreError {

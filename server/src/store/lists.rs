@@ -105,8 +105,7 @@ pub(crate) struct Filter {
 impl Filter {
     fn passes(&self, reservation: &Reservation) -> bool {
         let is_pending = reservation.state == State::Pending;
-        let has =
-            |sku: &Sku| reservation.lines.iter().any(|line| line.line.sku == *sku && (!is_pending || line.held() > 0));
+        let has = |sku: &Sku| reservation.lines.iter().any(|line| line.sku == *sku && (!is_pending || line.held() > 0));
         (self.buyer.as_str().is_empty() || self.buyer == reservation.buyer)
             && self.states.contains(&reservation.state)
             && self.sku.as_ref().is_none_or(has)

@@ -22,15 +22,14 @@ pub(crate) mod error;
 pub(crate) mod events;
 pub(crate) mod fitness;
 pub(crate) mod identity;
-pub(crate) mod keys;
 pub(crate) mod lists;
 pub(crate) mod permissions;
 pub(crate) mod pool;
-pub(crate) mod script;
 #[cfg(test)]
 pub(crate) mod simulated;
 mod traits;
-pub(crate) mod wire;
+
+pub(crate) use inventory_sentinel_script::{self as wire, keys, script};
 
 pub(crate) use self::traits::{BatchCall, BatchStore, NamespaceStore};
 use self::{
@@ -139,7 +138,7 @@ impl BatchStore for Store {
         reply: RawReply,
         operations: Vec<Operation>,
     ) -> Result<Reply, StoreError> {
-        batch.decode(&reply, partition, operations)
+        Ok(batch.decode(&reply, partition, operations)?)
     }
 }
 
@@ -147,7 +146,7 @@ impl NamespaceStore for Store {
     async fn find(&self, namespace: &NamespaceName) -> Result<Found, StoreError> {
         let keys = PartitionKeys::new(namespace, 0);
         let reply = self.send(cmd("HMGET").arg(keys.meta()).arg(&FOUND_FIELDS)).await?;
-        wire::decode_found(&reply)
+        Ok(wire::decode_found(&reply)?)
     }
 
     async fn find_all(&self, namespaces: &[NamespaceName]) -> Result<Vec<Result<Found, StoreError>>, StoreError> {
@@ -157,7 +156,7 @@ impl NamespaceStore for Store {
             pipeline.cmd("HMGET").arg(PartitionKeys::new(namespace, 0).meta()).arg(&FOUND_FIELDS);
         }
         let replies = connection.send_all(&pipeline).await?;
-        Ok(replies.into_iter().map(|reply| reply.and_then(|reply| wire::decode_found(&reply))).collect())
+        Ok(replies.into_iter().map(|reply| Ok(wire::decode_found(&reply?)?)).collect())
     }
 
     async fn register(&self, namespace: &NamespaceName, most: usize) -> Result<bool, StoreError> {
@@ -190,7 +189,7 @@ impl NamespaceStore for Store {
     ) -> Result<Stepped, StoreError> {
         // At the memory limit too: it frees memory.
         let command = |script: &Script| wire::deletion_command(&script.sha, keys, step, token);
-        wire::decode_step(&self.run_known(&self.resolving, identity, command).await?)
+        Ok(wire::decode_step(&self.run_known(&self.resolving, identity, command).await?)?)
     }
 
     async fn namespaces(&self, cursor: u64) -> Result<NamesPage, StoreError> {
@@ -224,7 +223,7 @@ impl NamespaceStore for Store {
             }
             opened => opened,
         };
-        wire::decode_opened(&opened?)
+        Ok(wire::decode_opened(&opened?)?)
     }
 
     async fn configure(
@@ -242,7 +241,7 @@ impl NamespaceStore for Store {
             Err(StoreError::Full) => self.run_known(&self.resolving, identity, command).await,
             configured => configured,
         };
-        wire::decode_configured(&configured?)
+        Ok(wire::decode_configured(&configured?)?)
     }
 
     async fn has_all(&self, partitions: &[PartitionKeys]) -> Result<bool, StoreError> {

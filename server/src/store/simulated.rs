@@ -143,8 +143,8 @@ impl Partition {
         (held.state, held.resolved_at) = (state, Some(now));
         self.sequence += 1;
         for line in &held.lines {
-            let stock = self.stock.get_mut(line.line.sku.as_str()).expect("a known SKU");
-            let units = u64::from(line.line.quantity.get());
+            let stock = self.stock.get_mut(line.sku.as_str()).expect("a known SKU");
+            let units = u64::from(line.quantity.get());
             stock.held -= units;
             if state == State::Committed {
                 stock.sold += units
@@ -207,7 +207,8 @@ impl Partition {
             stock.held += u64::from(line.quantity.get());
             stock.version = self.sequence;
         }
-        let reserved = |line: &Line| ReservedLine { line: line.clone(), sold: 0, released: 0 };
+        let reserved =
+            |line: &Line| ReservedLine { sku: line.sku.clone(), quantity: line.quantity, sold: 0, released: 0 };
         let reservation = Reservation {
             id,
             state: State::Pending,

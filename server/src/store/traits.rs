@@ -15,12 +15,12 @@ use super::{
 use crate::domain::{HistoryPoint, Id, Knowledge, NamespaceName, Operation};
 
 /// One attempt to run a batch.
-#[cfg_attr(not(test), expect(dead_code, reason = "a simulated store reads the operations"))]
 pub(crate) struct BatchCall<'a> {
     pub(crate) keys: &'a PartitionKeys,
     /// The epoch of the partition at the time of opening.
     pub(crate) epoch: u64,
     pub(crate) knowledge: &'a Knowledge,
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by the simulated store alone"))]
     pub(crate) operations: &'a [Operation],
     /// The same operations, encoded.
     pub(crate) batch: &'a Batch,

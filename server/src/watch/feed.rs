@@ -178,7 +178,7 @@ impl Feed {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let reply = batch.decode(&reply, partition, Vec::new())?;
+            let reply = batch.decode(&reply, partition, Vec::new()).map_err(StoreError::from)?;
             let at_end = HistoryPoint { epoch: self.epochs[at], term: reply.term, sequence: reply.sequence };
             let observed = Observed { at: at_end, fence: reply.fence, verdicts: &reply.verdicts };
             self.witnesses[at].confirm(&Knowledge { claims: Vec::new(), ..knowledge }, observed);

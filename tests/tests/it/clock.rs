@@ -7,7 +7,7 @@ use inventory_sentinel::{
     Reason,
     v1::{ConfigureNamespaceRequest, NamespaceConfig, ReservationState as State, ReserveRequest, SkuRules},
 };
-use sentinel_server::script_source;
+use inventory_sentinel_script::script::script_source;
 use sentinel_tests::{
     Redis, SentinelProcess, Shop, epoch, eventually, millis, new_id, number_in, order, reason, script_call,
 };
@@ -228,7 +228,7 @@ struct Said {
 /// The script of the partition `sale/0`, called as a server that expects this instant, or none.
 struct Script {
     source: String,
-    epoch: i64,
+    epoch: u64,
     redis: Redis,
 }
 
@@ -279,7 +279,7 @@ async fn left_alone(flags: &str) -> Script {
 }
 
 /// A reservation of one unit for ten seconds, as the script reads it.
-const RESERVE: [&[u8]; 4] = [b"R", b"\0\0\0\0\x27\x10\x01\0\0\0\x01\x03ps5", &[7; 16], &[0; 6]];
+const RESERVE: [&[u8]; 4] = [b"reserve", b"\0\0\0\0\x27\x10\x01\0\0\0\x01\x03ps5", &[7; 16], &[0; 6]];
 
 #[tokio::test]
 async fn the_time_of_day_follows_a_step_that_has_stood_for_five_minutes() {
@@ -557,7 +557,7 @@ async fn the_end_of_a_doubt_goes_together_with_other_operations() {
     script.redis.step_clock(MINUTE);
     script.call(None, &[RESERVE]).await;
     let [reserve, args, _, extra] = RESERVE;
-    let said = script.call(Some(mark), &[[reserve, args, &[8; 16], extra], [b"C", b"", &[8; 16], b""]]).await;
+    let said = script.call(Some(mark), &[[reserve, args, &[8; 16], extra], [b"commit", b"", &[8; 16], b""]]).await;
     assert!(said.doubt == 0 && about(said.now, mark), "{said:?}");
     let stock: Vec<u8> = script.redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await;
     assert_eq!((number_in(&stock[6..12]), number_in(&stock[12..18])), (1, 1), "held and sold");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use deadpool_redis::redis::{Cmd, Value};
 use inventory_sentinel::{Reason, v1};
 use inventory_sentinel_client::DeleteNamespaceError;
-use sentinel_server::script_source;
+use inventory_sentinel_script::script::script_source;
 use sentinel_tests::{
     Redis, SentinelProcess, Shop, assert_refused, eventually, figure, new_id, order, reason, script_call, until_fenced,
 };
@@ -202,11 +202,11 @@ async fn other_servers_forget_a_deleted_namespace_and_take_the_next_one_for_anot
 }
 
 /// The steps of a deletion, as a server sends them that dies behind any of them. Of a namespace of one partition.
-fn steps(epoch: i64) -> Vec<Cmd> {
+fn steps(epoch: u64) -> Vec<Cmd> {
     let (token, request) = ([7_u8; 16], [8_u8; 16]);
     let closing = [&[1][..], &token, &request].concat();
     let mut close = script_call(&script_source());
-    close.arg(epoch).arg("g").arg("X").arg(closing).arg(&[9_u8; 16][..]).arg("");
+    close.arg(epoch).arg("g").arg("close_partition").arg(closing).arg(&[9_u8; 16][..]).arg("");
     let mut steps = vec![close];
     let mut add = |step: &str, number: usize| {
         let mut command = script_call(&script_source());

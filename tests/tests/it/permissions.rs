@@ -8,7 +8,8 @@ use std::{
 
 use deadpool_redis::redis::{Cmd, RedisError, Value, aio::MultiplexedConnection, cmd};
 use inventory_sentinel::{Reason, v1};
-use sentinel_server::{least_acl, script_source};
+use inventory_sentinel_script::script::script_source;
+use sentinel_server::least_acl;
 use sentinel_tests::{
     Proxy, Redis, SentinelProcess, Shop, assert_refused, epoch, eventually, figure, new_id, number_in, order,
     script_call, until_fenced,
@@ -96,7 +97,7 @@ async fn everything_works_under_the_documented_permissions() {
     shop.commit(&parts).await.expect("the rest");
     let late = shop.hold_for("ps5", 1, Duration::from_millis(1)).await.reservation_id;
     shop.expired(&late).await;
-    shop.commit_late(&late).await.expect("bought anew");
+    shop.commit_late(&late).await.expect("repurchased");
 
     // Rules.
     let limit = v1::SkuRules { buyer_limit: Some(2), ..Default::default() };
@@ -372,7 +373,7 @@ struct Alone {
     redis: Redis,
     user: MultiplexedConnection,
     script: String,
-    epoch: i64,
+    epoch: u64,
     used: std::cell::Cell<u64>,
 }
 
@@ -426,11 +427,11 @@ impl Alone {
 
     fn reserve(&self, sku: &str, id: &[u8], buyer: &str, ttl: u64) -> Group {
         let buyer = if buyer.is_empty() { Vec::new() } else { [&[buyer.len() as u8][..], buyer.as_bytes()].concat() };
-        ("R", shape(2, sku, ttl), id.to_vec(), [&u48(0)[..], &buyer].concat())
+        ("reserve", shape(2, sku, ttl), id.to_vec(), [&u48(0)[..], &buyer].concat())
     }
 
     /// Calls it under each user that lacks one of these commands, and checks that exactly these are needed. `call` makes
-    /// it anew each time.
+    /// it again each time.
     async fn needs_of(&self, what: &str, commands: &[&str], needed: &[&str], mut call: impl AsyncFnMut() -> Cmd) {
         let mut refused = Vec::new();
         for command in commands {
@@ -485,35 +486,40 @@ async fn no_batch_is_half_done_for_want_of_a_permission() {
             alone.batch(&[alone.reserve("few", &alone.id(), &alone.name(), 60_000)])
         })
         .await;
-    for kind in ["C", "B"] {
+    for kind in ["commit", "rollback"] {
         let resolved = async || alone.batch(&[(kind, none(), held("ps5", "").await, none())]);
         alone.needs("Commit or Rollback", &["hset", "xadd"], resolved).await;
     }
-    let back = async || alone.batch(&[("B", none(), held("few", &alone.name()).await, none())]);
+    let back = async || alone.batch(&[("rollback", none(), held("few", &alone.name()).await, none())]);
     alone.needs("Rollback, and the buyer has none left", &["hdel", "hset", "xadd"], back).await;
     let part = async || {
         let target = held("ps5", "").await;
-        alone.batch(&[("c", [&target[..], &[1], &shape(1, "ps5", 0)].concat(), alone.id(), none())])
+        alone.batch(&[("commit_lines", [&target[..], &[1], &shape(1, "ps5", 0)].concat(), alone.id(), none())])
     };
     alone.needs("Commit of a part", &["hset", "xadd"], part).await;
     let extend = async || {
         let target = held("ps5", "").await;
-        alone.batch(&[("E", [&target[..], &u48(3_000_000)].concat(), alone.id(), none())])
+        alone.batch(&[("extend", [&target[..], &u48(3_000_000)].concat(), alone.id(), none())])
     };
     alone.needs("Extend", &holds, extend).await;
     let swap = async || {
         let target = held("ps5", "").await;
-        alone.batch(&[("r", shape(1, "ps5", 60_000), alone.id(), [&u48(0)[..], &[0], &target].concat())])
+        alone.batch(&[(
+            "reserve_replacing",
+            shape(1, "ps5", 60_000),
+            alone.id(),
+            [&u48(0)[..], &[0], &target].concat(),
+        )])
     };
     alone.needs("a swap", &holds, swap).await;
-    let adjusted = async || alone.batch(&[("A", adjust("ps5"), alone.id(), none())]);
+    let adjusted = async || alone.batch(&[("adjust_stock", adjust("ps5"), alone.id(), none())]);
     alone.needs("AdjustStock", &["hset", "xadd"], adjusted).await;
-    let made = async || alone.batch(&[("A", adjust(&alone.name()), alone.id(), none())]);
+    let made = async || alone.batch(&[("adjust_stock", adjust(&alone.name()), alone.id(), none())]);
     alone.needs("a new SKU", &["hset", "xadd"], made).await;
     let deleted = async || {
         let sku = alone.name();
-        alone.make(&[("A", adjust(&sku), alone.id(), none())]).await;
-        alone.batch(&[("D", sku.into_bytes(), alone.id(), none())])
+        alone.make(&[("adjust_stock", adjust(&sku), alone.id(), none())]).await;
+        alone.batch(&[("delete_sku", sku.into_bytes(), alone.id(), none())])
     };
     alone.needs("DeleteSku", &["hdel", "hset", "xadd"], deleted).await;
 
@@ -533,7 +539,7 @@ async fn no_batch_is_half_done_for_want_of_a_permission() {
     let stale = async || {
         let id = alone.id();
         alone.make(&[alone.reserve("ps5", &id, "", 50)]).await;
-        alone.make(&[("C", none(), id, none())]).await;
+        alone.make(&[("commit", none(), id, none())]).await;
         let until = alone.redis.now().await + 50;
         eventually("its entry is looked at", async || (alone.redis.now().await > until).then_some(())).await;
         alone.batch(&[])
@@ -549,7 +555,7 @@ async fn no_batch_is_half_done_for_want_of_a_permission() {
 async fn no_generation_goes_half_way_for_want_of_a_permission() {
     let alone = Alone::start("--sweep-interval 1m --retention 1s").await;
     let over = async || {
-        alone.make(&[("A", [&1i64.to_be_bytes()[..], b"ps5"].concat(), alone.id(), Vec::new())]).await;
+        alone.make(&[("adjust_stock", [&1i64.to_be_bytes()[..], b"ps5"].concat(), alone.id(), Vec::new())]).await;
         let until = alone.redis.now().await + 1_050;
         eventually("its time is over", async || (alone.redis.now().await > until).then_some(())).await;
         alone.batch(&[])
@@ -601,19 +607,19 @@ async fn no_partition_is_made_configured_or_settled_half_way_for_want_of_a_permi
 
     let begun = async || {
         let key = alone.id();
-        alone.batch(&[("I", [&key[..], &fence].concat(), alone.id(), Vec::new())])
+        alone.batch(&[("begin_settlement", [&key[..], &fence].concat(), alone.id(), Vec::new())])
     };
     alone.needs("the begin of a settlement", &["hset", "xrevrange"], begun).await;
     let key = alone.id();
-    alone.make(&[("I", [&key[..], &fence].concat(), alone.id(), Vec::new())]).await;
+    alone.make(&[("begin_settlement", [&key[..], &fence].concat(), alone.id(), Vec::new())]).await;
     let set = async || {
         let sku = alone.name();
-        alone.batch(&[("U", [&[0][..], &u48(5), sku.as_bytes()].concat(), key.clone(), Vec::new())])
+        alone.batch(&[("settle_sku", [&[0][..], &u48(5), sku.as_bytes()].concat(), key.clone(), Vec::new())])
     };
     alone.needs("a figure of a settlement", &["hset", "xadd"], set).await;
     // There is one end only.
     let needed = [&LOADS[..], &["hset", "xadd"]].concat();
-    let end = || alone.batch(&[("O", key.clone(), vec![9; 16], Vec::new())]);
+    let end = || alone.batch(&[("end_settlement", key.clone(), vec![9; 16], Vec::new())]);
     alone.needs_of("the end of a settlement", &needed, &needed, async || end()).await;
     alone.redis.query::<Value>(&end()).await;
 
@@ -628,7 +634,8 @@ async fn a_batch_that_crosses_the_memory_limit_is_whole() {
     let (mut whole, mut crossed, mut refused) = (0, 0, 0);
     for step in 0..40 {
         let skus = (0..500).map(|n| format!("{step}-{n}-{}", "x".repeat(90)));
-        let groups = skus.map(|sku| ("A", [&1i64.to_be_bytes()[..], sku.as_bytes()].concat(), alone.id(), Vec::new()));
+        let groups = skus
+            .map(|sku| ("adjust_stock", [&1i64.to_be_bytes()[..], sku.as_bytes()].concat(), alone.id(), Vec::new()));
         let command = alone.batch(&groups.collect::<Vec<_>>());
         let used = async || {
             let info: String = alone.redis.ask("INFO memory").await;
@@ -714,7 +721,7 @@ async fn holds_that_were_left_without_a_deadline_expire_after_the_settlement() {
         .make(&[
             alone.reserve("few", &named, "amy", 1_500),
             alone.reserve("ps5", &other, "", 3_600_000),
-            ("C", Vec::new(), sold, Vec::new()),
+            ("commit", Vec::new(), sold, Vec::new()),
         ])
         .await;
     alone.redis.query::<()>(&Cmd::hset(&meta, "state", state)).await;
@@ -735,10 +742,10 @@ async fn holds_that_were_left_without_a_deadline_expire_after_the_settlement() {
 async fn a_deletion_that_was_left_half_done_is_settled() {
     let alone = Alone::start("--sweep-interval 1m").await;
     let adjusted = [&1i64.to_be_bytes()[..], b"old"].concat();
-    alone.make(&[("A", adjusted, alone.id(), Vec::new())]).await;
+    alone.make(&[("adjust_stock", adjusted, alone.id(), Vec::new())]).await;
     let meta = format!("{KEYS}meta");
     let state: Vec<u8> = alone.redis.query(&Cmd::hget(&meta, "state")).await;
-    alone.make(&[("D", b"old".to_vec(), alone.id(), Vec::new())]).await;
+    alone.make(&[("delete_sku", b"old".to_vec(), alone.id(), Vec::new())]).await;
     alone.redis.query::<()>(&Cmd::hset(&meta, "state", state)).await;
 
     let server = SentinelProcess::on(&alone.redis).await;

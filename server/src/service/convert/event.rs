@@ -93,7 +93,7 @@ fn happened(happened: &Happened) -> (v1::EventKind, &[Line], Option<(&Sku, i64)>
         Happened::RolledBack(lines) => (Kind::RolledBack, lines, None),
         Happened::Expired(lines) => (Kind::Expired, lines, None),
         Happened::Extended(lines) => (Kind::Extended, lines, None),
-        Happened::BoughtLate(lines) => (Kind::BoughtLate, lines, None),
+        Happened::BoughtLate(lines) => (Kind::Repurchased, lines, None),
         Happened::StockSet(sku, delta) => (Kind::StockSet, &[], Some((sku, *delta))),
         Happened::StockAdjusted(sku, delta) => (Kind::StockAdjusted, &[], Some((sku, *delta))),
         Happened::Configured(sku, _) => (Kind::SkuConfigured, &[], Some((sku, 0))),

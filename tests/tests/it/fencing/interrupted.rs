@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use deadpool_redis::redis::{Cmd, Value};
 use inventory_sentinel::{Reason, v1};
-use sentinel_server::script_source;
+use inventory_sentinel_script::script::script_source;
 use sentinel_tests::{
     Redis, SentinelProcess, assert_refused, epoch, figure, new_id, number_in, reason, script_call, until_fenced,
 };
@@ -207,15 +207,15 @@ async fn a_settlement_sets_the_figures_that_it_was_begun_with() {
     let figure = |available: u64| [&[0][..], &available.to_be_bytes()[2..], b"ps5"].concat();
     let fence = says_fenced(&lost.server, 0).await.fence;
     let begin = |key: u8| [&[key; 16][..], fence.as_bytes()].concat();
-    assert_eq!(call("I", &[&[1; 16][..], b"0123456789abcdef"].concat(), 7).await, "e");
-    assert_eq!(call("I", &begin(1), 7).await, "V");
-    assert_eq!(call("I", &begin(2), 7).await, "V");
-    assert_eq!(call("U", &figure(30), 2).await, "K");
-    assert_eq!(call("U", &figure(60), 1).await, "o", "a late figure of the first");
-    assert_eq!(call("O", &[1; 16], 7).await, "o", "a late end of the first");
-    assert_eq!(call("O", &[2; 16], 7).await, "K");
-    assert_eq!(call("I", &begin(2), 7).await, "Y");
-    assert_eq!(call("I", &begin(1), 7).await, "D");
+    assert_eq!(call("begin_settlement", &[&[1; 16][..], b"0123456789abcdef"].concat(), 7).await, "e");
+    assert_eq!(call("begin_settlement", &begin(1), 7).await, "V");
+    assert_eq!(call("begin_settlement", &begin(2), 7).await, "V");
+    assert_eq!(call("settle_sku", &figure(30), 2).await, "K");
+    assert_eq!(call("settle_sku", &figure(60), 1).await, "o", "a late figure of the first");
+    assert_eq!(call("end_settlement", &[1; 16], 7).await, "o", "a late end of the first");
+    assert_eq!(call("end_settlement", &[2; 16], 7).await, "K");
+    assert_eq!(call("begin_settlement", &begin(2), 7).await, "Y");
+    assert_eq!(call("begin_settlement", &begin(1), 7).await, "D");
     assert_eq!(lost.shop.counts("ps5").await.0, 30);
 }
 

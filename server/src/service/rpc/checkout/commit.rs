@@ -60,7 +60,7 @@ impl LaneRpc for Commit {
 
 fn repurchases(policy: i32, in_part: bool) -> Result<bool, Invalid> {
     match v1::LatePolicy::try_from(policy) {
-        Ok(v1::LatePolicy::BuyAnew) if !in_part => Ok(true),
+        Ok(v1::LatePolicy::Repurchase) if !in_part => Ok(true),
         Ok(v1::LatePolicy::Unspecified | v1::LatePolicy::Refuse) => Ok(false),
         _ => Err(Invalid::new(Reason::InvalidPolicy, "late_policy")),
     }

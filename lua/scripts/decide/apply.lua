@@ -1,0 +1,38 @@
+-- Applies the batch to what was loaded: reports a loss, gives back what is due, and then does the groups in their
+-- order. Reads the replication id of the store where something changed.
+
+if history and history.lost then
+  advance(1)
+  local lost = history.lost
+  enter(run_of(EVENT_HISTORY_LOST, NO_STATE, NO_DEADLINE, false, pack('>I6c40I6I6', lost[1], lost[2], lost[3], lost[4]), ''), NO_ORIGIN, 1)
+  ctx.unreported = false
+end
+
+local i = 1
+while i <= #due do
+  local record, last = known[due[i]], i
+  if alike[record] then
+    last = settle_stretch(due, nil, i, STATE_EXPIRED)
+    expired = expired + last - i + 1
+  elseif is_pending(record) then -- not twice, should two entries name it
+    settle_extended(due[i], STATE_EXPIRED)
+    expired = expired + 1
+  end
+  i = last + 1
+end
+
+reply, reply_sequence = { '' }, ctx.sequence
+for g = 1, #groups do
+  local group = groups[g]
+  reply[1 + g] = apply[group.kind](group)
+end
+
+-- The first change under another replication id begins a new term (term.lua). The id is read where the caller does not know
+-- that the process is still the same, and once a second.
+moved, replid = ctx.sequence > ctx.first_sequence, state_run
+if moved and ctx.format > 1 and (not is_same_run or ctx.now - ctx.now % 1000 ~= clock_mark - clock_mark % 1000) then
+  local info = call('INFO', 'replication')
+  local _, at = find(info, 'master_replid:', 1, true)
+  if not at then fail(CORRUPT, 'the replication id of the store') end
+  replid = sub(info, at + 1, at + 40)
+end

@@ -1,0 +1,190 @@
+-- The ledger of extended records: reservations that a limit per buyer counts, that were resolved in
+-- part, or that come from another one. Runs where a batch has or makes one. No redis.call.
+
+-- Lines as the bytes of a shape without a ttl; a line of no unit is left out.
+function shape_of(lines, amounts)
+  local parts = {}
+  for i = 1, lines.n do
+    if amounts[i] > 0 then
+      parts[#parts + 1] = pack('>I4B', amounts[i], #lines.skus[i]) .. lines.skus[i]
+    end
+  end
+  return '\0\0\0\0\0\0' .. char(#parts) .. concat(parts)
+end
+
+-- A digest of a request for a reservation in its canonical form: the buyer, the replaced reservation, and the lines in
+-- the order of their bytes, without the ttl. `<` would compare texts by the locale of Redis.
+function digest_of(buyer, shape, origin)
+  local lines, at = {}, 8
+  while at <= #shape do
+    local length = 5 + byte(shape, at + 4)
+    lines[#lines + 1] = sub(shape, at, at + length - 1)
+    at = at + length
+  end
+  if lines[2] then
+    table.sort(lines, function(a, b)
+      for i = 1, min(#a, #b) do
+        local left, right = byte(a, i), byte(b, i)
+        if left ~= right then return left < right end
+      end
+      return #a < #b
+    end)
+  end
+  return sub(redis.sha1hex(buyer .. origin .. concat(lines)), 1, 16)
+end
+
+-- What an extended record has behind the plain one, or what a plain one stands for: which lines count
+-- for the buyer, the origin, in format 3 the digest of the request and the purchase, and of each line the units
+-- sold and released. Of an expired one these are the units as they were before the deadline: what was held still
+-- is what can be bought anew.
+function extension_of(record, lines)
+  local state, is_extended = state_of(record)
+  local n, sold, released = lines.n, {}, {}
+  if is_extended then
+    local changed = changes_length(record)
+    local at, digest, purchase = #record - changed - 8 * n - 19, nil, nil
+    for i = 1, n do sold[i], released[i] = unpack_bytes('>I4I4', record, at + 12 + 8 * i) end
+    if byte(record, 1) >= FIRST_DIGESTED then
+      digest, purchase, at = sub(record, at - 12, at + 3), sub(record, at + 4, at + 19), at - 32
+    end
+    local counted, origin = unpack_bytes('>I4', record, at), sub(record, at + 4, at + 19)
+    local changes = changed > 0 and sub(record, 1 - changed, -2) or nil
+    return { counted = counted, origin = origin, digest = digest, purchase = purchase, sold = sold, released = released,
+      changes = changes }
+  end
+  for i = 1, n do
+    sold[i] = state == STATE_COMMITTED and lines.quantities[i] or 0
+    released[i] = state == STATE_ROLLED_BACK and lines.quantities[i] or 0
+  end
+  return { counted = 0, origin = NO_ORIGIN, sold = sold, released = released }
+end
+
+-- An extended record in the form of the namespace's format. Its digest is that of the request for good, whatever
+-- becomes of the record.
+local function extended(state, resolved_at, deadline_and_created, buyer, shape, extension)
+  local is_digested = ctx.format > 2
+  local changes = extension.changes
+  local above = changes and 128 or is_digested and 160 or 32
+  local parts = { char(PENDING + above), deadline_and_created, buyer, shape, pack('>I4', extension.counted), extension.origin }
+  if state ~= STATE_PENDING then parts[1] = char(byte(state) + above) .. resolved_at .. parts[1] end
+  if is_digested then
+    parts[7] = extension.digest or digest_of(buyer, shape, extension.origin)
+    parts[8] = extension.purchase or NO_ORIGIN
+  end
+  for i = 1, #extension.sold do
+    parts[#parts + 1] = pack('>I4I4', extension.sold[i], extension.released[i])
+  end
+  if changes then
+    local number = char(#changes / CHANGE_LENGTH)
+    parts[#parts + 1] = number .. changes .. number
+  end
+  return concat(parts)
+end
+
+-- Units of a pending reservation that are held still, or of an expired one that were held at its deadline,
+-- by line, and their sum.
+function held_amounts(lines, extension)
+  local amounts, total = {}, 0
+  for i = 1, lines.n do
+    amounts[i] = lines.quantities[i] - extension.sold[i] - extension.released[i]
+    total = total + amounts[i]
+  end
+  return amounts, total
+end
+
+-- The extension of a new reservation, all of whose units are held or `sold`; counts them for the buyer.
+local function new_extension(lines, buyer, origin, sold)
+  local extension = { counted = 0, origin = origin, sold = {}, released = {} }
+  for i = 1, lines.n do
+    extension.sold[i], extension.released[i] = sold and lines.quantities[i] or 0, 0
+  end
+  if lines.limited then
+    extension.counted = limited_lines(lines)
+    count(lines, extension.counted, buyer, lines.quantities, 1)
+  end
+  return extension
+end
+
+-- available -> held: as `hold`, of a reservation that is counted, or replaces another. `head` is its
+-- deadline and its creation; `earliest` is as the `deadline` of `move`.
+function hold_extended(id, head, buyer, shape, origin, earliest)
+  local lines = lines_of(shape)
+  move(lines, lines.quantities, 1, AVAILABLE, HELD, earliest)
+  ctx.pending = ctx.pending + 1
+  put(id, extended(STATE_PENDING, nil, head, buyer, shape, new_extension(lines, buyer, origin)))
+  enter(run_of(EVENT_HELD, STATE_PENDING, sub(head, 1, 6), buyer ~= NO_BUYER, shape, ''), id, 1, buyer)
+end
+
+-- available -> sold: what an expired reservation held, bought anew; the expired one names the purchase.
+function buy(id, origin, buyer, shape, lines)
+  -- It is found again by its origin, which is known for as long.
+  if in_older[origin] then older_written = ctx.now end
+  move(lines, lines.quantities, 1, AVAILABLE, SOLD)
+  local at = ctx.now_bytes
+  put(id, extended(STATE_COMMITTED, at, at .. at, buyer, shape, new_extension(lines, buyer, origin, true)))
+  if ctx.format > 2 then
+    local expired = known[origin]
+    local _, its_shape = buyer_and_shape(expired)
+    local extension = extension_of(expired, lines_of(its_shape))
+    extension.purchase = id
+    put(origin, extended(STATE_EXPIRED, sub(expired, 2, 7), sub(expired, 9, RESOLVED_TAIL - 1), buyer, its_shape, extension))
+  end
+  enter(run_of(EVENT_REPURCHASED, STATE_COMMITTED, NO_DEADLINE, buyer ~= NO_BUYER, shape, ''), id, 1, buyer)
+end
+
+-- The whole way of what is not plain: some units, or a record that has an extension already. `change` is what the
+-- reservation remembers of it, if anything.
+function settle_extended(id, to, amounts, change)
+  local record = known[id]
+  local buyer, shape = buyer_and_shape(record)
+  local lines = lines_of(shape)
+  local extension = extension_of(record, lines)
+  if change then extension.changes = (extension.changes or '') .. change end
+  amounts = amounts or held_amounts(lines, extension)
+  local withdrawn
+  if to ~= STATE_COMMITTED and ctx.settled_at and is_old(record) then
+    withdrawn = release_old(lines, amounts, 1)
+  else
+    move(lines, amounts, 1, HELD, to == STATE_COMMITTED and SOLD or AVAILABLE)
+  end
+  local sold = 0
+  for i = 1, lines.n do
+    local share = to == STATE_COMMITTED and extension.sold or extension.released
+    share[i] = share[i] + amounts[i]
+    sold = sold + extension.sold[i]
+  end
+  if to ~= STATE_COMMITTED and extension.counted ~= 0 then
+    count(lines, still_counted(lines, extension.counted, unpack_bytes('>I6', record, 8)), buyer, amounts, -1)
+  end
+  local rest, total = held_amounts(lines, extension)
+  local after = total > 0 and STATE_PENDING or sold > 0 and STATE_COMMITTED or to
+  if after ~= STATE_PENDING then ctx.pending = ctx.pending - 1 end
+  if after == STATE_EXPIRED then
+    for i = 1, lines.n do extension.released[i] = extension.released[i] - amounts[i] end
+  end
+  local at = to == STATE_EXPIRED and sub(record, 2, 7) or ctx.now_bytes
+  put(id, extended(after, at, sub(record, 2, TAIL - 1), buyer, shape, extension))
+  enter(run_of(to, after, after == STATE_PENDING and sub(record, 2, 7) or NO_DEADLINE, buyer ~= NO_BUYER,
+    shape_of(lines, amounts), after == STATE_PENDING and shape_of(lines, rest) or '', withdrawn), id, 1, buyer)
+end
+
+-- Another deadline; no unit moves. `change` is what the reservation remembers of it, if anything.
+function extend_deadline(id, deadline, change)
+  local record = known[id]
+  local buyer, shape = buyer_and_shape(record)
+  local lines, held = lines_from(shape), shape
+  if byte(record, 1) >= FIRST_EXTENDED then
+    held = shape_of(lines, (held_amounts(lines, extension_of(record, lines))))
+  end
+  advance(1)
+  local bytes = pack('>I6', deadline)
+  if change then
+    local extension = extension_of(record, lines)
+    extension.changes = (extension.changes or '') .. change
+    put(id, extended(STATE_PENDING, nil, bytes .. sub(record, 8, 13), buyer, shape, extension))
+  else
+    put(id, sub(record, 1, 1) .. bytes .. sub(record, 8))
+  end
+  watch_deadline(deadline, id)
+  enter(run_of(EVENT_EXTENDED, STATE_PENDING, bytes, buyer ~= NO_BUYER, held, ''), id, 1, buyer)
+end

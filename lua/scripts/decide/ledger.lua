@@ -1,0 +1,84 @@
+-- The ledger: with settling.lua, extended.lua and supply.lua the only place that changes a counter, and with it the
+-- sequence, the record and the event. Works on the tables that were loaded; no redis.call.
+
+-- Everything is loaded: which of the files that follow are needed.
+ctx.any_counted = ctx.any_limited or ctx.any_extended
+ctx.any_extended = ctx.any_counted or ctx.doubt_lag or kinds.reserve_replacing or kinds.commit_late or kinds.commit_lines or kinds.rollback_lines or kinds.extend
+
+local MAX_DOUBTED = 1024 -- holds made while the clock is in doubt that are corrected if it was wrong; later ones end late
+
+local runs = {} -- the same as run_list, by their heads
+
+-- A run of events: what happened (kind), what the reservation is after it, until when it is held, whether
+-- buyers are named, which units moved (shape), which are held still where that is not the same (rest), and which
+-- were withdrawn (a shape, or nothing).
+function run_of(kind, after, deadline, is_named, shape, rest, withdrawn)
+  local head = kind .. after .. deadline .. (is_named and '\1' or '\0') .. pack('>I2', #shape) .. shape
+    .. (rest == '' and '\0\0' or pack('>I2', #rest) .. rest)
+    .. (ctx.format == 1 and '' or withdrawn and pack('>I2', #withdrawn) .. withdrawn or '\0\0')
+  local run = runs[head]
+  if not run then
+    -- In [1], [2], ...: ids. `last`: the last of its numbers, counted from the first of this call.
+    run = { head = head, n = 0, ranges = {}, last = -1, buyers = is_named and {} }
+    runs[head] = run
+    run_list[#run_list + 1] = run
+  end
+  return run
+end
+
+-- It happened to n reservations, by the last n numbers of the sequence; their ids, and the buyer fields of a
+-- run with names, stand one behind the other.
+function enter(run, ids, n, buyers)
+  local last = ctx.sequence - ctx.first_sequence
+  if run.last ~= last - n then
+    run.range = { last - n + 1, 0 }
+    run.ranges[#run.ranges + 1] = run.range
+  end
+  run.range[2] = run.range[2] + n
+  run.last, run.n = last, run.n + n
+  run[#run + 1] = ids
+  if run.buyers then run.buyers[#run] = buyers end
+end
+
+-- Moves the units of n reservations from one counter to another: each is one change, with one number. `deadline`, where units are
+-- held from now on: they are not due before (0: not known).
+function move(lines, amounts, n, from, to, deadline)
+  local sequence = advance(n)
+  for i = 1, lines.n do
+    local units = n * amounts[i]
+    if units > 0 then
+      local stock = lines.stocks[i]
+      if not stock then fail(CORRUPT, 'a reservation of an unknown SKU') end
+      local left = stock[from] - units
+      if left < 0 then fail(CORRUPT, 'a counter below zero') end
+      if deadline and (stock[HELD] == 0 or deadline < stock[EARLIEST]) then stock[EARLIEST] = deadline end
+      stock[from], stock[to], stock[VERSION] = left, stock[to] + units, sequence
+      changed_stock[lines.skus[i]] = true
+    end
+  end
+end
+
+-- Takes the next n numbers of the sequence; returns the last of them.
+function advance(n)
+  local sequence = ctx.sequence + n
+  ctx.sequence = sequence
+  return sequence
+end
+
+function put(id, record)
+  known[id] = record
+  new_records[#new_records + 1] = id
+  new_records[#new_records + 1] = record
+end
+
+-- For the deadline index: these ids are looked at then.
+function watch_deadline(deadline, ids)
+  if ctx.doubted and #ctx.doubted < 16 * MAX_DOUBTED then ctx.doubted = ctx.doubted .. ids end
+  local at_once = new_deadlines[deadline]
+  if at_once then
+    at_once[#at_once + 1] = ids
+  else
+    new_deadlines[deadline] = { ids }
+  end
+  if ctx.next_due == 0 or deadline < ctx.next_due then ctx.next_due = deadline end
+end

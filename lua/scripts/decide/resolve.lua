@@ -1,0 +1,63 @@
+-- Commit, Rollback and the reading of a reservation. What is due was given back before, so a record that
+-- is pending here is before its deadline. Works on loaded tables through the ledger; no redis.call.
+
+-- By the state of a resolved record: what the answer is. The same again is a replay; Rollback of what the
+-- deadline gave back is one too, and Rollback of what was bought only in part, for then it has been here.
+local function answer_of(kind, record)
+  local state, is_extended = state_of(record)
+  if state == STATE_MEMO then return (ctx.missing or NO_SUCH_RESERVATION) end
+  if kind == 'commit' then
+    return state == STATE_COMMITTED and REPLAYED or state == STATE_ROLLED_BACK and RESERVATION_ROLLED_BACK
+      or RESERVATION_EXPIRED
+  end
+  if state ~= STATE_COMMITTED then return REPLAYED end
+  local _, shape = buyer_and_shape(record)
+  local released = is_extended and extension_of(record, lines_from(shape)).released or {}
+  for i = 1, #released do
+    if released[i] > 0 then return REPLAYED end
+  end
+  return RESERVATION_COMMITTED
+end
+
+local function resolve_group(group)
+  local ids, kind, codes, details, i = group.ids, group.kind, {}, {}, 1
+  local to = kind == 'commit' and STATE_COMMITTED or STATE_ROLLED_BACK
+  while i <= #ids do
+    local id = ids[i]
+    local record = known[id]
+    -- Made by this batch.
+    if record and alike[record] == nil and is_pending(record) then touch(record) end
+    if record and alike[record] then
+      i = settle_stretch(ids, group.packed, i, to, codes, details)
+    else
+      local code = (ctx.missing or NO_SUCH_RESERVATION) -- unknown, or a remembered request
+      if record and is_pending(record) then
+        settle_extended(id, to)
+        code = APPLIED
+      elseif record then
+        code = answer_of(kind, record)
+      end
+      codes[#codes + 1] = code
+      if code == APPLIED or code == REPLAYED then details[#details + 1] = known[id] end
+    end
+    i = i + 1
+  end
+  return { concat(codes), '', concat(details) }
+end
+
+apply.commit, apply.rollback = resolve_group, resolve_group
+
+if kinds.get_reservation then
+  function apply.get_reservation(group)
+    local codes, details = {}, {}
+    for i = 1, #group.ids do
+      local record = known[group.ids[i]]
+      codes[i] = (ctx.missing or NO_SUCH_RESERVATION)
+      if record and byte(record, 1) ~= MEMO then
+        codes[i] = VALUE
+        details[#details + 1] = record
+      end
+    end
+    return { concat(codes), '', concat(details) }
+  end
+end

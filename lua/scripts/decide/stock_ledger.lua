@@ -1,0 +1,80 @@
+-- The ledger of stock itself: units that come in or go out, the rules of a SKU, and its end. Runs with
+-- stock.lua and settle.lua; no redis.call. And the memory of requests that change it.
+
+-- The SKU is this from now on, also to the lines of the batch; false: there is none.
+local function become(sku, stock)
+  stocks[sku] = stock
+  for _, lines in pairs(shapes) do
+    local i = lines.index[sku]
+    if i then lines.stocks[i] = stock end
+  end
+end
+
+-- Remembers a request of an administrator, which no quota refuses. Also one that changed nothing: its delayed duplicate
+-- must not undo a later change.
+local function remember(id, memo)
+  put(id, STATE_MEMO .. ctx.now_bytes .. memo)
+  if ctx.format < FIRST_WITH_STATE_3 then
+    ctx.record_count = ctx.record_count + 1
+  else
+    admin_records = admin_records + 1
+  end
+end
+
+-- The only change of `supplied`.
+local function supply(sku, delta, kind, id)
+  local stock = stocks[sku]
+  local sequence = advance(1)
+  stock[AVAILABLE] = stock[AVAILABLE] + delta
+  stock[SUPPLIED] = stock[SUPPLIED] + delta
+  if stock[AVAILABLE] < 0 or stock[SUPPLIED] < 0 then fail(CORRUPT, 'a counter below zero') end
+  stock[VERSION] = sequence
+  changed_stock[sku] = true
+  enter(run_of(kind, NO_STATE, NO_DEADLINE, false, pack('>i8', delta) .. sku, ''), id, 1)
+end
+
+-- The rules of a SKU; no unit moves. The event has them since format 5, and a flag says so.
+local function configure(sku, flags, rules)
+  local stock = stocks[sku]
+  stock[FLAGS], stock[VERSION], stock.rules = flags + stock[FLAGS] - stock[FLAGS] % 4, advance(1), rules
+  changed_stock[sku] = true
+  local values = char(flags)
+  if ctx.format >= FIRST_WITH_PAUSE then
+    values = char(flags + (stock.paused and PAUSED or 0) + HAS_VALUES) .. pack('>I6I4I6I4I6I6', unpack(rules))
+  end
+  enter(run_of(EVENT_CONFIGURED, NO_STATE, NO_DEADLINE, false, values .. sku, ''), NO_ORIGIN, 1)
+end
+
+-- Counts of buyers have lost their limit: they are dropped in steps (purge.lua), from the first field on.
+local function purge_counts()
+  ctx.purging, ctx.purge, ctx.purge_at = true, '', ctx.now
+end
+
+-- Another limit per buyer counts from now on, or none does. Holds and counts that were made before this instant do not count.
+local function start_limit(sku, is_set)
+  ctx.now = ctx.now + 1
+  ctx.now_bytes = pack('>I6', ctx.now)
+  stocks[sku].limit_since = is_set and ctx.now or nil
+  purge_counts()
+  for field in pairs(counts or {}) do
+    if sub(field, 1, #sku + 1) == sku .. '\0' then counts[field] = 0 end
+  end
+end
+
+-- The counters of a SKU after a settlement, with the flags that say what becomes of its old holds.
+local function set_settled(sku, available, flags)
+  local stock = stocks[sku]
+  local supplied = available + stock[HELD] + stock[SOLD]
+  local delta = supplied - stock[SUPPLIED]
+  stock[AVAILABLE], stock[SUPPLIED], stock[VERSION], stock[FLAGS] = available, supplied, advance(1), flags
+  changed_stock[sku] = true
+  enter(run_of(EVENT_SKU_SETTLED, NO_STATE, NO_DEADLINE, false, pack('>i8', delta) .. sku, ''), NO_ORIGIN, 1)
+end
+
+-- A SKU that nobody holds goes.
+local function delete(sku)
+  advance(1)
+  become(sku, false)
+  changed_stock[sku] = true
+  enter(run_of(EVENT_DELETED, NO_STATE, NO_DEADLINE, false, sku, ''), NO_ORIGIN, 1)
+end
