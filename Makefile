@@ -1,10 +1,10 @@
-# The commands of this repository, each one a word; `make` alone lists them. Recipes of more than a few lines are scripts in
-# scripts/, bench/, tests/ and .ci/. Everything that is built or downloaded is in target/.
+# The commands of this repository, each one a word; `make` alone lists them. Recipes of more than a few lines are
+# scripts in scripts/, bench/, tests/ and .ci/. Everything that is built or downloaded is in target/.
 
 .DEFAULT_GOAL := help
 .PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs guard abuse bench bench-quick bench-against clean
 
-# What is passed on to `sentinelctl demo` and to the server, as in: make demo ARGS=--json
+# Arguments for `sentinelctl demo` and the server, as in: make demo ARGS=--json
 ARGS ?=
 
 help: ## list these targets

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Brings and builds all that the benchmarks run: the programs that `scripts/bootstrap bench` finds or installs, this repository's programs
-# for release, and the Go program of bench/direct. Writes to target/ only. Without Go its rows are left out.
+# Brings and builds all that the benchmarks run: the programs that `scripts/bootstrap bench` finds or installs, this
+# repository's programs for release, and the Go program of bench/direct. Writes to target/ only. Without Go its rows
+# are left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

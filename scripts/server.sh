@@ -45,8 +45,8 @@ wait_until_ready() {
     done
 }
 
-# start_server BINARY FOLDER [PORT ADMIN_PORT]: a server with its embedded Redis and all its data in FOLDER, on these ports
-# where they are free. Sets SERVER_PID, SERVER_ADDRESS and SERVER_ADMIN; returns once it is ready.
+# start_server BINARY FOLDER [PORT ADMIN_PORT]: a server with its embedded Redis and all its data in FOLDER, on these
+# ports where they are free. Sets SERVER_PID, SERVER_ADDRESS and SERVER_ADMIN; returns once it is ready.
 start_server() {
     local binary=$1 folder=$2 port admin_port
     port=$(free_port "${3:-}") && admin_port=$(free_port "${4:-}") || return 1

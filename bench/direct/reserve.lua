@@ -1,5 +1,6 @@
--- What a library does inside each service: take units if there are enough, and note the hold with a time to live.
--- KEYS: stock of the SKU, the hold. ARGV: quantity, ttl in seconds. Returns 1, or 0 if there are too few.
+-- A library inside each service: takes units if there are enough, and records the hold with a time
+-- to live. KEYS: stock of the SKU, the hold. ARGV: quantity, ttl in seconds. Returns 1, or 0 if there are
+-- too few.
 local quantity = tonumber(ARGV[1])
 local available = tonumber(redis.call('GET', KEYS[1]) or '0')
 if available < quantity then

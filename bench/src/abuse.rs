@@ -109,8 +109,8 @@ const ATTACK_MARGIN: Duration = Duration::from_secs(12);
 const SAMPLE: Duration = Duration::from_millis(20);
 /// An attack ends as soon as the server has so many bytes more than before: the machine must not run out of memory.
 const MACHINE_LIMIT: u64 = 2 << 30;
-/// How much later than others the operating system gives time to attackers. On a network their machine is another one, so
-/// that here they take what the server, its Redis and the honest caller leave.
+/// How much later than others the operating system gives time to attackers. On a network their machine is another
+/// one, so that here they take what the server, its Redis and the honest caller leave.
 const NICE: i32 = 10;
 /// The namespace of the honest caller and of the attackers.
 const NAMESPACE: &str = "abuse";

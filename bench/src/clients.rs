@@ -19,8 +19,8 @@ use crate::{
 /// Connections that callers share at least, if there are as many callers.
 const CONNECTIONS: usize = 4;
 
-/// Connections of so many callers of the generated client: none has more calls in flight than one of the Rust client, whose
-/// rule this is. The same for each server that is measured, whatever it would let a connection have.
+/// Connections of so many callers of the generated client: none has more calls in flight than one of the Rust
+/// client, whose rule this is. The same for each server that is measured, whatever it would let a connection have.
 fn connections(callers: usize) -> usize {
     CONNECTIONS.max(callers.div_ceil(CALLS_PER_CONNECTION)).min(callers)
 }

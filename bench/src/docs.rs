@@ -1,4 +1,5 @@
-//! The results as pages: `docs/benchmarks/README.md` and its plots, and the table that README.md shows. Makes them of a report and writes them to the given folder, nothing else.
+//! The results as pages: `docs/benchmarks/README.md` and its plots, and the table that README.md shows. Makes them
+//! of a report and writes them to the given folder, nothing else.
 
 use std::path::Path;
 
@@ -83,7 +84,7 @@ fn with_figures(text: &str, lines: &str) -> Option<String> {
 }
 
 fn page(report: &Report) -> String {
-    let picture = |file: &str, says: &str| format!("![{says}]({file})\n");
+    let picture = |file: &str, caption: &str| format!("![{caption}]({file})\n");
     [
         HEAD,
         &format!("{}\n\n{}\n", report.measured(), report.method),
@@ -132,7 +133,8 @@ fn plots(report: &Report) -> [(&'static str, String); 4] {
             RATIOS,
             plot::targets(
                 "Ratios, as times better than they must be",
-                "point: median of the rounds; whiskers: lowest and highest; black line: what it must be; grey bar: what is aimed at",
+                "point: median of the rounds; whiskers: lowest and highest; black line: what it must be; \
+                 grey bar: what is aimed at",
                 &targets,
             ),
         ),

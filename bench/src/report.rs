@@ -28,11 +28,12 @@ pub(crate) fn method(rounds: u16, seconds: u64) -> String {
     format!(
         "Callers, server and store share the machine. {rounds} interleaved rounds of {seconds} s: in each every row \
          has its turn; figures are medians of the rounds, and a ratio is taken within each. 512 callers at once in a \
-         closed loop, unless the row states another number; in an open loop calls come at random at a rate, are started \
-         within a millisecond of when they are due, and their latency counts from then. CPU is in microseconds per \
-         answer: that of callers, server and PostgreSQL from /proc, that of Redis from its INFO (used_cpu_user + used_cpu_sys, which has to agree with /proc; a child \
-         that rewrites its log is not in it). Durability: a `fast` answer is in memory and synced within a second, a \
-         `durable` one is synced before it is given; `none` keeps nothing."
+         closed loop, unless the row states another number; in an open loop calls come at random at a rate, are \
+         started within a millisecond of when they are due, and their latency counts from then. CPU is in \
+         microseconds per answer: that of callers, server and PostgreSQL from /proc, that of Redis from its INFO \
+         (used_cpu_user + used_cpu_sys, which has to agree with /proc; a child that rewrites its log is not in it). \
+         Durability: a `fast` answer is in memory and synced within a second, a `durable` one is synced before it is \
+         given; `none` keeps nothing."
     )
 }
 
@@ -55,7 +56,8 @@ impl Report {
     pub(crate) fn measured(&self) -> String {
         let Machine { processor, cores, memory_gib, kernel, store, sql, go, rust, fdatasync_us } = &self.machine;
         format!(
-            "Measured on {} on {processor} ({cores} cores, {memory_gib:.0} GiB), {kernel}; {store}; {sql}; {go}; {rust}; \
+            "Measured on {} on {processor} ({cores} cores, {memory_gib:.0} GiB), {kernel}; {store}; {sql}; {go}; \
+             {rust}; \
              an fdatasync takes {:.0} us (median; {:.0} to {:.0}).",
             self.date, fdatasync_us.median, fdatasync_us.lowest, fdatasync_us.highest,
         )
@@ -119,7 +121,8 @@ impl Report {
         let ratios = self.ratios.iter().map(|ratio| {
             let figures = json!({
                 "median": ratio.spread.median, "lowest": ratio.spread.lowest, "highest": ratio.spread.highest,
-                "must": ratio.requirement.map(|requirement| requirement.must), "aim": ratio.requirement.map(|requirement| requirement.aim),
+                "must": ratio.requirement.map(|requirement| requirement.must),
+                "aim": ratio.requirement.map(|requirement| requirement.aim),
                 "less_is_better": ratio.better == Better::Less, "holds": ratio.holds(),
             });
             (ratio.name.to_owned(), figures)

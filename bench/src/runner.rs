@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     process::Durability,
     stats::{Run, Spread},
-    workloads::Way,
+    workloads::Workload,
 };
 
 /// Length of the first run of each row, which is not counted.
@@ -34,7 +34,7 @@ impl Name {
 /// A way that takes part, under its name.
 pub(crate) struct Contender {
     pub(crate) name: Name,
-    pub(crate) way: Way,
+    pub(crate) way: Workload,
 }
 
 impl Contender {

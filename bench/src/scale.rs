@@ -25,7 +25,7 @@ const UNTIL_DUE: Duration = Duration::from_secs(60);
 const CALM: Duration = Duration::from_secs(8);
 const STORM_LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two reads of the due holds.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(50);
 /// Calls per second while memory is watched, and all of them together: a namespace has room for ten million records.
 const LONG_RATE: f64 = 10_000.0;
 const LONG_RECORDS: f64 = 9_000_000.0;
@@ -105,7 +105,7 @@ pub(crate) async fn storm(server: &Server, round: usize, rate: f64) -> Result<St
                 end.send_replace(Some(start.elapsed()));
                 return anyhow::Ok(due);
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
     };
     let callers = Unary::callers(server, &shop, crate::workloads::TURNS, true).await?;

@@ -19,7 +19,7 @@ use crate::{
     runner::{Better, Contender, Name, Ratio, Requirement, Row, Wanted},
     scale,
     stats::{Run, Spread, p50, p99, rate, server_cpu, store_cpu},
-    workloads::Way,
+    workloads::Workload,
 };
 
 /// Callers at once where the machine is to be full.
@@ -96,7 +96,7 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Contender>, Vec<Str
     let no_op_all_cores = Arc::new(Server::start_no_op(&programs.no_op, Some(cores)).await?);
     let redis = Arc::new(Redis::start(Durability::Fast).await?);
 
-    let unary = |server: &Arc<Server>, skus, is_full, callers| Way::Unary {
+    let unary = |server: &Arc<Server>, skus, is_full, callers| Workload::Unary {
         server: Arc::clone(server),
         skus,
         is_full,
@@ -104,19 +104,20 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Contender>, Vec<Str
         first_attempt: true,
     };
     let looked_up =
-        Way::Unary { server: Arc::clone(&fast), skus: 1, is_full: false, callers: MANY, first_attempt: false };
-    let gathered = |server: &Arc<Server>, sells, callers| Way::Gathered { server: Arc::clone(server), sells, callers };
-    let half = |server: &Arc<Server>| Way::HalfRate { server: Arc::clone(server) };
+        Workload::Unary { server: Arc::clone(&fast), skus: 1, is_full: false, callers: MANY, first_attempt: false };
+    let gathered =
+        |server: &Arc<Server>, sells, callers| Workload::Gathered { server: Arc::clone(server), sells, callers };
+    let half = |server: &Arc<Server>| Workload::HalfRate { server: Arc::clone(server) };
     let direct = |sells, callers| {
         let (program, redis) = (programs.direct.clone(), Arc::clone(&redis));
-        Way::Direct(Direct { program, redis, callers, sells })
+        Workload::Direct(Direct { program, redis, callers, sells })
     };
     let mut absent = Vec::new();
     let has_direct = programs.direct.is_file();
     if !has_direct {
         absent.push("the direct library: its program was not built, as bench/setup.sh has reported".to_owned());
     }
-    let benchmark = RedisBenchmark::of(Arc::clone(&redis)).map(Way::RedisBenchmark);
+    let benchmark = RedisBenchmark::of(Arc::clone(&redis)).map(Workload::RedisBenchmark);
     if benchmark.is_none() {
         absent.push("redis-benchmark: not installed".to_owned());
     }
@@ -129,7 +130,7 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Contender>, Vec<Str
     };
     let sql = |form, skus| {
         let postgres = postgres.as_ref().map(Arc::clone)?;
-        Some(Way::Sql { postgres, form, skus, callers: MANY })
+        Some(Workload::Sql { postgres, form, skus, callers: MANY })
     };
     // Those that are compared are near each other. The first has the rate that the rows at half of it take.
     let rows = [
@@ -187,7 +188,7 @@ pub(crate) async fn rows_of_scale(server: &Path) -> Result<(Vec<Contender>, Scal
     let holds = scale::shop_with_holds(&server, "holds", scale::MILLION).await?;
     let one_of_many = Shop { skus: many_skus.skus[..1].into(), ..many_skus.clone() };
     let row = |name, shop| {
-        let way = Way::Standing { server: Arc::clone(&server), shop, callers: MANY };
+        let way = Workload::Standing { server: Arc::clone(&server), shop, callers: MANY };
         Contender { name, way }
     };
     let rows = vec![row(AMONG_SKUS, one_of_many), row(OVER_SKUS, many_skus), row(AMONG_HOLDS, holds)];
@@ -290,13 +291,13 @@ const SOLD_OUT_AFTER: Name = fast("sold out, after");
 const UNCLAIMED_BEFORE: Name = fast("sold out, looked up, before");
 const UNCLAIMED_AFTER: Name = fast("sold out, looked up, after");
 
-/// The rows of two builds of the server, and what is compared. The callers are of this build on both sides, and send both
-/// servers the same bytes: what an older build does not know of them, it ignores.
+/// The rows of two builds of the server, and what is compared. The callers are of this build on both sides, and send
+/// both servers the same bytes: what an older build does not know of them, it ignores.
 pub(crate) async fn builds(after: &Path, before: &Path) -> Result<Vec<Contender>> {
     let server = |binary| Server::start(binary, Durability::Fast, &[]);
     let (before, after) = (Arc::new(server(before).await?), Arc::new(server(after).await?));
     let row = |name, server: &Arc<Server>, is_full, callers, first_attempt| {
-        let way = Way::Unary { server: Arc::clone(server), skus: 1, is_full, callers, first_attempt };
+        let way = Workload::Unary { server: Arc::clone(server), skus: 1, is_full, callers, first_attempt };
         Contender { name, way }
     };
     Ok(vec![

@@ -1,6 +1,6 @@
-//! An expiry storm: many holds of one SKU fall due in the same instant, beside calls for other SKUs of the same partition. Starts
-//! a separate server, measures the calls before the storm and during it, and prints a table. Writes nothing but temporary
-//! folders.
+//! An expiry storm: many holds of one SKU fall due in the same instant, beside calls for other SKUs of the same
+//! partition. Starts a separate server, measures the calls before the storm and during it, and prints a table.
+//! Writes nothing but temporary folders.
 
 use std::{
     fmt::Display,

@@ -1,5 +1,5 @@
-//! The resources that processes have used so far: CPU time and memory from /proc, Redis's CPU time from its INFO, batches from the
-//! server's /metrics. Reads and changes nothing.
+//! The resources that processes have used so far: CPU time and memory from /proc, Redis's CPU time from its INFO,
+//! batches from the server's /metrics. Reads and changes nothing.
 
 use std::{fs, net::SocketAddr, time::Duration};
 

@@ -18,10 +18,10 @@ use crate::{
     usage::Usage,
 };
 
-/// One way.
-pub(crate) enum Way {
-    /// Through the generated client, one call a message, in a new shop in each round. All ways but this one say
-    /// `first_attempt` where it is true.
+/// One workload.
+pub(crate) enum Workload {
+    /// Through the generated client, one call a message, in a new shop in each round.
+    /// All other workloads set `first_attempt` if it is true.
     Unary { server: Arc<Server>, skus: usize, is_full: bool, callers: usize, first_attempt: bool },
     /// The same in a shop that is there already.
     Standing { server: Arc<Server>, shop: Shop, callers: usize },
@@ -40,21 +40,21 @@ pub(crate) enum Way {
 /// Callers who take turns on an open loop's connections.
 pub(crate) const TURNS: usize = 64;
 
-impl Way {
+impl Workload {
     /// Runs for so long. `saturation` is the rate that the first row has reached in this round.
     pub(crate) async fn run(&self, round: usize, length: Duration, saturation: Option<f64>) -> Result<Run> {
         match self {
-            &Way::Unary { ref server, skus, is_full, callers, first_attempt } => {
+            &Workload::Unary { ref server, skus, is_full, callers, first_attempt } => {
                 let namespace = format!("unary-{skus}-{is_full}-{callers}-{first_attempt}-{round}");
                 let shop = open(server, &namespace, skus, is_full).await?;
                 let callers = Unary::callers(server, &shop, callers, first_attempt).await?;
                 closed(callers, length, async || server.usage().await).await
             }
-            Way::Standing { server, shop, callers } => {
+            Workload::Standing { server, shop, callers } => {
                 let callers = Unary::callers(server, shop, *callers, true).await?;
                 closed(callers, length, async || server.usage().await).await
             }
-            Way::HalfRate { server } => {
+            Workload::HalfRate { server } => {
                 let shop = open(server, &format!("half-{round}"), 1, true).await?;
                 let callers = Unary::callers(server, &shop, TURNS, true).await?;
                 let rate = saturation.unwrap_or(DEFAULT_RATE) / 2.0;
@@ -72,18 +72,18 @@ impl Way {
                     operations_per_batch: after.operations_per_batch(&before),
                 })
             }
-            Way::Gathered { server, sells, callers } => {
+            Workload::Gathered { server, sells, callers } => {
                 let shop = open(server, &format!("gathered-{sells}-{callers}-{round}"), 1, true).await?;
                 let callers = Gathered::callers(server, &shop, *sells, *callers).await?;
                 closed(callers, length, async || server.usage().await).await
             }
-            Way::Direct(direct) => direct.run(round, length).await,
-            Way::RedisBenchmark(benchmark) => benchmark.run(round, length).await,
-            Way::Sql { postgres, form: Form::Transaction, skus, callers } => {
+            Workload::Direct(direct) => direct.run(round, length).await,
+            Workload::RedisBenchmark(benchmark) => benchmark.run(round, length).await,
+            Workload::Sql { postgres, form: Form::Transaction, skus, callers } => {
                 let callers = postgres.transactions(*skus, *callers).await?;
                 closed(callers, length, async || postgres.usage()).await
             }
-            Way::Sql { postgres, form: Form::OneStatement, skus, callers } => {
+            Workload::Sql { postgres, form: Form::OneStatement, skus, callers } => {
                 let callers = postgres.one_statements(*skus, *callers).await?;
                 closed(callers, length, async || postgres.usage()).await
             }

@@ -170,8 +170,8 @@ impl Ran {
     }
 }
 
-/// Runs a shell script in this folder, which is its home too, with `sentinelctl` in PATH and this server in the environment.
-/// The script ends at the first command that fails.
+/// Runs a shell script in this folder, which is its home too, with `sentinelctl` in PATH and this server in the
+/// environment. The script ends at the first command that fails.
 pub async fn shell(script: &str, folder: &Path, server: &SentinelProcess) -> Ran {
     let programs = process::built("sentinelctl").parent().expect("a folder").to_owned();
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The server as a library in the process of the test: for settings that only the library has, such as a task that panics.
+//! The server as a library in the process of the test: for settings that only the library has, such as a task that
+//! panics.
 
 use std::net::SocketAddr;
 

@@ -72,8 +72,8 @@ impl LossyProxy {
         self.to_lose.store(number, Ordering::SeqCst);
     }
 
-    /// From now on: the next script call reaches Redis, its reply is lost, and from then on nothing gets through in either
-    /// direction until [`LossyProxy::come_back`].
+    /// From now on: the next script call reaches Redis, its reply is lost, and from then on nothing gets through in
+    /// either direction until [`LossyProxy::come_back`].
     pub fn lose_a_reply_and_go_away(&self) {
         self.away.after_loss.store(true, Ordering::SeqCst);
         self.lose_replies(1);

@@ -236,7 +236,7 @@ impl Model {
         self.versions.get(sku).copied().flatten()
     }
 
-    /// Tells the version of a SKU.
+    /// Sets the version of a SKU.
     pub fn learn_version(&mut self, sku: &str, version: i64) {
         self.versions.insert(sku.into(), Some(version));
     }
@@ -321,7 +321,7 @@ impl Model {
         self.apply(op, now, new_id)
     }
 
-    /// Carries out what is not refused and no replay of a request.
+    /// Applies a request that is neither refused nor a replay.
     fn apply(&mut self, op: &Op, now: i64, new_id: &str) -> Answer {
         match op {
             Op::SetStock { sku, on_hand, .. } => {

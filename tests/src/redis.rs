@@ -153,8 +153,8 @@ impl Redis {
         let _ = self.child.0.wait();
     }
 
-    /// Kills it together with its machine: of its append-only files only what was synced to disk is left. Only for one that was
-    /// started with a disk.
+    /// Kills it together with its machine: of its append-only files only what was synced to disk is left. Only for
+    /// one that was started with a disk.
     pub fn lose_power(&mut self) {
         self.kill9();
         self.files().keep_synced(&self.folder.path().join(SYNCED));

@@ -272,7 +272,7 @@ impl SentinelProcess {
         StoreFiles::of(&self.folder.path().join("data"))
     }
 
-    /// Asks it to stop, once.
+    /// Sends one signal to stop.
     pub fn terminate(&self) {
         self.child.signal(Signal::TERM);
     }

@@ -1,4 +1,4 @@
-//! What all attacks share: the address of the server, the connections that they open, and their notes. Opens
+//! The shared parts of all attacks: the address of the server, the connections that they open, and their notes. Opens
 //! connections to the server under test only.
 
 use std::{
@@ -171,8 +171,8 @@ impl Attacker {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Runs this for each of so many members at once, until all have ended or the attack is over. What one fails at ends
-    /// that one only: a server that defends itself makes attackers fail.
+    /// Runs this for each of so many members at once, until all have ended or the attack is over. A failure of one
+    /// ends that one only: a server that defends itself makes attackers fail.
     pub(super) async fn crowd<F>(self: &Arc<Self>, members: usize, act: impl Fn(Arc<Self>, usize) -> F)
     where
         F: Future<Output = Result<()>> + Send + 'static,
@@ -232,8 +232,8 @@ impl Attacker {
         }
     }
 
-    /// Closes the connections that the server has ended: an attacker that connects again and again has no more files than
-    /// it needs.
+    /// Closes the connections that the server has ended: an attacker that connects again and again has no more files
+    /// than it needs.
     pub(super) fn forget_ended(&self) {
         let noted = &mut *self.noted();
         while noted.readers.try_join_next().is_some() {}

@@ -1,5 +1,5 @@
-//! The list of attacks, each against one bound of the server. An attack uses what [`Attacker`] offers and nothing else of
-//! the machine.
+//! The list of attacks, each against one bound of the server. An attack uses what [`Attacker`] offers and nothing
+//! else of the machine.
 //!
 //! # Layout
 //! - `bodies`: messages that are promised, unfinished, slow or larger once they are decoded.

@@ -1,5 +1,5 @@
-//! A connection of an attacker: writes what it is given, and notes what the server sends and how it ends the connection.
-//! Touches its own socket only.
+//! A connection of an attacker: writes what it is given, and notes what the server sends and how it ends the
+//! connection. Touches its own socket only.
 
 use std::{
     collections::{BTreeMap, HashMap},

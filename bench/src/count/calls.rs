@@ -27,15 +27,16 @@ const ROWS: [(&str, Work, usize); 8] = [
     ("batch_sold_out", Work::SoldOut, BATCH),
 ];
 
-/// The commands that the server sends beside its scripts, once a second and as a connection opens. No script may call these, or ours
-/// have no use for them; whatever else there is counts as the script's.
+/// The commands that the server sends beside its scripts, once a second and as a connection opens. No script may
+/// call these, or ours have no use for them; whatever else there is counts as the script's.
 const ASIDES: [&str; 3] = ["config", "client", "get"];
 /// INFO commands between two readings that are no script's: the first reading, which does not count itself.
 const OWN_INFO: u64 = 1;
 /// How a script is called.
 const SCRIPT_CALLS: [&str; 2] = ["evalsha", "eval"];
 
-/// Counts all rows on one server. The median over the calls is what counts, which leaves out what comes up now and then.
+/// Counts all rows on one server. The median over the calls is what counts, which leaves out what comes up now and
+/// then.
 pub(crate) async fn count(programs: &Path) -> Result<Vec<Count>> {
     let redis = Redis::start(Durability::Fast).await?;
     let server = super::start(Command::new(super::server(programs)), redis).await?;
@@ -108,11 +109,14 @@ mod tests {
 
     #[test]
     fn commands_of_scripts_are_told_from_asides() {
-        let before = "# Commandstats\r\ncmdstat_evalsha:calls=3,usec=90,usec_per_call=30.00,rejected_calls=0,failed_calls=0\r\n\
+        let before = "# Commandstats\r\ncmdstat_evalsha:calls=3,usec=90,usec_per_call=30.00,rejected_calls=0,\
+                      failed_calls=0\r\n\
                       cmdstat_hset:calls=5,usec=9,usec_per_call=1.80,rejected_calls=0,failed_calls=0\r\n\
                       cmdstat_info:calls=1,usec=50,usec_per_call=50.00,rejected_calls=0,failed_calls=0\r\n";
-        let after = "cmdstat_evalsha:calls=5,usec=150\r\ncmdstat_hset:calls=9,usec=16\r\ncmdstat_xadd:calls=2,usec=8\r\n\
-                     cmdstat_info:calls=4,usec=200\r\ncmdstat_config|get:calls=1,usec=9\r\ncmdstat_client|setinfo:calls=2,usec=2\r\n\
+        let after = "cmdstat_evalsha:calls=5,usec=150\r\ncmdstat_hset:calls=9,usec=16\r\n\
+                     cmdstat_xadd:calls=2,usec=8\r\n\
+                     cmdstat_info:calls=4,usec=200\r\ncmdstat_config|get:calls=1,usec=9\r\n\
+                     cmdstat_client|setinfo:calls=2,usec=2\r\n\
                      cmdstat_ping:calls=2,usec=2\r\n";
         let (before, after) = (Stats::parse(before).unwrap(), Stats::parse(after).unwrap());
         assert_eq!(after.since(&before), Made { script_calls: 2, commands: 10 });

@@ -21,7 +21,7 @@ pub(crate) enum Work {
     /// A Reserve that gets nothing, and claims to be a first attempt.
     SoldOut,
     /// A Reserve that gets nothing, whose id the store reads.
-    SoldOutLookedUp,
+    SoldOutUnclaimed,
     Commit,
     Rollback,
 }
@@ -107,7 +107,7 @@ impl Driver {
     }
 
     fn operation(&mut self, work: Work) -> Result<Sent> {
-        if matches!(work, Work::Reserve | Work::SoldOut | Work::SoldOutLookedUp) {
+        if matches!(work, Work::Reserve | Work::SoldOut | Work::SoldOutUnclaimed) {
             return Ok(Sent::Reserve(self.reserve(work)));
         }
         let reservation_id = self.held.pop().context("nothing is held")?;
@@ -127,7 +127,7 @@ impl Driver {
             request_id: format!("count-{:010}", self.requests),
             lines: vec![v1::Line { sku: shop.skus[0].clone(), quantity: 1 }],
             ttl: Some(prost_types::Duration { seconds: TTL.as_secs() as i64, nanos: 0 }),
-            first_attempt: work != Work::SoldOutLookedUp,
+            first_attempt: work != Work::SoldOutUnclaimed,
             ..Default::default()
         }
     }
@@ -142,7 +142,7 @@ impl Driver {
                 self.held.push(made.reservation_id);
             }
             (
-                Work::SoldOut | Work::SoldOutLookedUp,
+                Work::SoldOut | Work::SoldOutUnclaimed,
                 Received::Reserve(v1::ReserveResponse { result: Some(Outcome::Shortage(_)), .. }),
             ) => {}
             (Work::Commit, Received::Commit(response)) => ensure!(response.reservation.is_some()),

@@ -45,8 +45,8 @@ const REDIS_ROWS: [(&str, Work, usize, usize); 7] = [
     ("redis_instructions_batch_commit", Work::Commit, BATCH, BATCH_CALLS),
     ("redis_instructions_batch_sold_out", Work::SoldOut, BATCH, SHORT_BATCH_CALLS),
     // Last, so that the rows above are counted as they were without these.
-    (SOLD_OUT_UNCLAIMED, Work::SoldOutLookedUp, 1, LONE_CALLS),
-    (BATCH_SOLD_OUT_UNCLAIMED, Work::SoldOutLookedUp, BATCH, SHORT_BATCH_CALLS),
+    (SOLD_OUT_UNCLAIMED, Work::SoldOutUnclaimed, 1, LONE_CALLS),
+    (BATCH_SOLD_OUT_UNCLAIMED, Work::SoldOutUnclaimed, BATCH, SHORT_BATCH_CALLS),
 ];
 
 /// A sold-out answer without `first_attempt`.

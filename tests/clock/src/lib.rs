@@ -1,6 +1,7 @@
-//! Replaces the functions of the C library that read the time of day. The file that the variable `SENTINEL_TEST_CLOCK` names has
-//! eight bytes: the milliseconds, in the byte order of the machine, that are added to the real time. A test writes them while the
-//! process runs. Reads that file and the clock of the kernel, and nothing else. Monotonic clocks are not touched.
+//! Replaces the functions of the C library that read the time of day. The file that the variable
+//! `SENTINEL_TEST_CLOCK` names has eight bytes: the milliseconds, in the byte order of the machine, that are added
+//! to the real time. A test writes them while the process runs. Reads that file and the clock of the kernel, and
+//! nothing else. Monotonic clocks are not touched.
 
 use std::{
     fs::File,
@@ -40,8 +41,8 @@ fn map() -> Option<&'static AtomicI64> {
     if file.metadata().ok()?.len() != size_of::<AtomicI64>() as u64 {
         return None;
     }
-    // SAFETY: the mapping is new, has the size of the file, starts at a page and is never removed; the test only ever replaces
-    // the eight bytes, with one write.
+    // SAFETY: the mapping is new, has the size of the file, starts at a page and is never removed; the test only
+    // ever replaces the eight bytes, with one write.
     unsafe {
         let memory =
             rustix::mm::mmap(ptr::null_mut(), size_of::<AtomicI64>(), ProtFlags::READ, MapFlags::SHARED, &file, 0);

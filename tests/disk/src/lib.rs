@@ -1,6 +1,6 @@
-//! Replaces the functions of the C library that sync a file to disk. After each sync the file `INODE` in the folder that the
-//! variable `SENTINEL_TEST_SYNCED` names has the length that the file had before it: so much is on disk. Writes to that folder, and
-//! touches nothing else.
+//! Replaces the functions of the C library that sync a file to disk. After each sync the file `INODE` in the folder
+//! that the variable `SENTINEL_TEST_SYNCED` names has the length that the file had before it: so much is on disk.
+//! Writes to that folder, and touches nothing else.
 
 use std::{fs, os::fd::BorrowedFd, path::PathBuf};
 

@@ -210,7 +210,8 @@ impl Model {
     }
 }
 
-/// Whether a reservation of a namespace of the newest format shows its request id: a UUID in its usual form, or few bytes.
+/// Whether a reservation of a namespace of the newest format shows its request id: a UUID in its usual form, or few
+/// bytes.
 fn shows(request_id: &str) -> bool {
     let is_uuid = request_id.len() == 36
         && request_id.bytes().enumerate().all(|(at, byte)| match at {

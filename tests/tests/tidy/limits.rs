@@ -1,5 +1,6 @@
-//! Each limit has one definition: a constant `MAX_…` or `MIN_…` with a number, in one file. Other files use it by name.
-//! Covers Rust and Lua outside of tests and benchmarks, which state the limits of their subject a second time on purpose.
+//! Each limit has one definition: a constant `MAX_…` or `MIN_…` with a number, in one file. Other files use its name.
+//! Covers Rust and Lua outside of tests and benchmarks, which state the limits of their subject a second time on
+//! purpose.
 
 use std::collections::HashMap;
 

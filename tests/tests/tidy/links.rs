@@ -1,5 +1,5 @@
-//! Links of the Markdown pages: each relative link leads to a file, each anchor to a heading, and each page of docs/ can be
-//! reached from its index. Reads the tree and opens no connection.
+//! Links of the Markdown pages: each relative link leads to a file, each anchor to a heading, and each page of docs/
+//! can be reached from its index. Reads the tree and opens no connection.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

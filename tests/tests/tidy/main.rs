@@ -1,4 +1,5 @@
-//! Checks of the source text: words, line lengths, file sizes, headers, limits and links. Reads the tree, starts nothing.
+//! Checks of the source text: words, line lengths, file sizes, headers, limits and links. Reads the tree, starts
+//! nothing.
 //!
 //! - `tree`: the files of the repository.
 //! - `words`: banned words in prose and names.
@@ -21,48 +22,24 @@ const NOT_YET: &[(&str, &[&str])] = &[
     (
         "words",
         &[
-            ".ci/",
-            "CHANGELOG.md",
-            "CONTRIBUTING.md",
-            "README.md",
-            "SECURITY.md",
-            "bench/",
             "cli/",
             "client/",
-            "docs/",
+            "docs/reference/",
+            "docs/start/first-checkout.md",
             "examples/",
             "lua/",
             "proto/",
-            "scripts/",
             "server/",
             "src/",
-            "tests/clock/",
             "tests/polyglot/",
-            "tests/src/",
             "tests/tests/it/",
         ],
     ),
     (
         "line length",
-        &[
-            "CHANGELOG.md",
-            "CONTRIBUTING.md",
-            "README.md",
-            "SECURITY.md",
-            "bench/",
-            "cli/",
-            "client/",
-            "docs/",
-            "examples/",
-            "lua/",
-            "proto/",
-            "scripts/",
-            "server/",
-            "src/",
-            "tests/",
-        ],
+        &["cli/", "client/", "examples/", "lua/", "proto/", "server/", "src/", "tests/polyglot/", "tests/tests/it/"],
     ),
-    ("file size", &["cli/", "client/", "lua/", "proto/", "server/", "src/", "tests/"]),
+    ("file size", &["cli/", "client/", "lua/", "proto/", "server/", "src/", "tests/src/model.rs", "tests/tests/it/"]),
     ("header", &["client/", "lua/", "server/"]),
     ("limits", &["cli/", "client/", "lua/", "server/", "src/"]),
 ];
@@ -77,6 +54,8 @@ struct Finding {
 /// Panics with all findings of a rule in the files that it covers.
 fn hold(rule: &str, check: impl Fn(&File) -> Vec<Finding>) {
     let exempt = NOT_YET.iter().find(|(name, _)| *name == rule).map_or(&[][..], |(_, folders)| folders);
+    // With TIDY_ALL set, the findings of exempt folders are shown too.
+    let exempt = if std::env::var_os("TIDY_ALL").is_some() { &[] } else { exempt };
     let files = tree::files();
     assert!(files.len() > 100, "only {} files", files.len());
     let covered = files.iter().filter(|file| !exempt.iter().any(|folder| file.path.starts_with(folder)));

@@ -1,8 +1,8 @@
-//! Words that the project does not use. They make prose hard to read: verbs of speech for data, vague verbs for processing
-//! steps, and phrases that are not idiomatic English.
+//! Words that the project does not use. They make prose hard to read: verbs of speech for data, vague verbs for
+//! processing steps, and phrases that are not idiomatic English.
 //!
 //! Every text is checked: prose, strings and identifiers. Identifiers are split at `_` and at case boundaries.
-//! Names of test functions are exempt.
+//! Names of test functions are exempt. Every exception has a reason.
 
 use std::collections::HashSet;
 
@@ -62,19 +62,21 @@ const PHRASES: &[(&str, &str)] = &[
 /// Openings of a clause that is the subject of a sentence: "What is malformed is refused".
 const SUBJECTS: &[&str] = &["Who ", "What "];
 
-/// Files and identifiers that keep a banned word, each with the reason.
-const ALLOWED: &[(&str, &str, &str)] = &[
-    ("", "LATE_POLICY_BUY_ANEW", "a name of the published API"),
-    ("", "BuyAnew", "the same name as prost generates it"),
-    ("", "bought_anew", "a key of the published JSON of `sentinelctl demo`"),
-    ("tests/tests/tidy/", "", "lists the words"),
+/// Texts that keep a banned word, each with the reason.
+const ALLOWED: &[(&str, &str)] = &[
+    ("sold out, looked up", "the name of a row of the benchmarks, which reports of other builds have too"),
+    ("soldout_looked_up", "the same"),
+    ("sold_out_looked_up", "the same"),
+    ("batch_look_up_only", "the same"),
+    ("looked_up", "the end of these names"),
+    ("looked up*", "the same row, in the page of the benchmarks"),
+    ("LATE_POLICY_BUY_ANEW", "a former name, in the list of changes"),
+    ("bought_anew", "the same"),
+    ("asked_", "the same"),
 ];
 
-fn is_allowed(path: &str, identifier: &str) -> bool {
-    ALLOWED.iter().any(|(folder, allowed, _)| {
-        path.starts_with(folder) && (allowed.is_empty() && !folder.is_empty() || *allowed == identifier)
-    })
-}
+/// This folder lists the words.
+const LISTS: &str = "tests/tests/tidy/";
 
 /// The names of all test functions: they may be whole sentences.
 pub(crate) fn test_names(files: &[File]) -> HashSet<String> {
@@ -122,6 +124,12 @@ fn prose(line: &str) -> &str {
 
 /// Whether the line opens a sentence whose subject is a clause. A question may: it ends with a question mark.
 fn has_clause_as_subject(line: &str) -> bool {
+    // The title of a page, a heading or a label is no sentence.
+    if ["<!--", "#", "**"].iter().any(|title| line.starts_with(title) && line.contains("hat "))
+        && !line.starts_with("# W")
+    {
+        return false;
+    }
     let text = prose(line);
     let opens = |text: &str| SUBJECTS.iter().any(|subject| text.starts_with(subject)) && !text.contains('?');
     let is_prose = text.len() < line.len() && text.split(' ').count() > 3;
@@ -131,10 +139,14 @@ fn has_clause_as_subject(line: &str) -> bool {
 
 pub(crate) fn check(file: &File, test_names: &HashSet<String>) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if file.path.starts_with(LISTS) {
+        return findings;
+    }
     for (line, text) in (1..).zip(file.text.lines()) {
+        let text = &ALLOWED.iter().fold(text.to_owned(), |text, (allowed, _)| text.replace(allowed, " "));
         let mut found = |text: String| findings.push(Finding { line, text });
         for identifier in identifiers(text) {
-            if test_names.contains(identifier) || is_allowed(&file.path, identifier) {
+            if test_names.contains(identifier) {
                 continue;
             }
             for word in words(identifier) {
@@ -142,9 +154,6 @@ pub(crate) fn check(file: &File, test_names: &HashSet<String>) -> Vec<Finding> {
                     found(format!("`{word}` in `{identifier}`: write {instead}"));
                 }
             }
-        }
-        if is_allowed(&file.path, "") {
-            continue;
         }
         let lower = text.to_lowercase();
         for (phrase, instead) in PHRASES.iter().filter(|(phrase, _)| has_phrase(&lower, phrase)) {
@@ -189,13 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn names_of_tests_and_of_the_api_are_exempt() {
+    fn names_of_tests_and_of_rows_are_exempt() {
         assert_eq!(lines("#[tokio::test]\nasync fn a_caller_is_told_once() {}\nfn is_told() {}"), [3]);
-        assert_eq!(lines("a.late_policy = LATE_POLICY_BUY_ANEW"), [0; 0]);
+        assert_eq!(lines("fast(\"unary, sold out, looked up\")"), [0; 0]);
     }
 
     #[test]
     fn every_exception_has_a_reason() {
-        assert!(ALLOWED.iter().all(|(_, _, reason)| !reason.is_empty()));
+        assert!(ALLOWED.iter().all(|(_, reason)| !reason.is_empty()));
     }
 }

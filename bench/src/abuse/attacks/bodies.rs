@@ -91,7 +91,8 @@ pub(super) async fn promised_by_many(attacker: Arc<Attacker>) -> Result<()> {
     attacker.crowd_and_hold(connections, act).await
 }
 
-/// Calls that are refused for the length of their messages, without a pause, on connections that had an honest answer before.
+/// Calls that are refused for the length of their messages, without a pause, on connections that had an honest
+/// answer before.
 pub(super) async fn refused(attacker: Arc<Attacker>) -> Result<()> {
     let act = |attacker: Arc<Attacker>, _| async move {
         let wire = attacker.open(Opening::default()).await?;
@@ -108,8 +109,8 @@ pub(super) async fn refused(attacker: Arc<Attacker>) -> Result<()> {
     attacker.crowd_and_hold(attacker.scaled(REFUSED_CONNECTIONS), act).await
 }
 
-/// Batches of a few KiB that unpack to far more than a request may have, without a pause, on connections that had an honest
-/// answer before.
+/// Batches of a few KiB that unpack to far more than a request may have, without a pause, on connections that had an
+/// honest answer before.
 pub(super) async fn gzip_bombs(attacker: Arc<Attacker>) -> Result<()> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(&vec![0; BOMB_BYTES])?;

@@ -1,5 +1,5 @@
-//! No attack: an honest client whose calls pass their deadlines while the server is suspended. Its connection must stay.
-//! Stops and continues the server's process.
+//! No attack: an honest client whose calls pass their deadlines while the server is suspended. Its connection must
+//! stay. Stops and continues the server's process.
 
 use std::{sync::Arc, time::Duration};
 
