@@ -1,5 +1,5 @@
 # The commands of this repository, each one a word; `make` alone lists them. Recipes of more than a few lines are scripts in
-# deploy/, tests/ and .ci/. Everything that is built or downloaded lies in target/.
+# scripts/, bench/, tests/ and .ci/. Everything that is built or downloaded is in target/.
 
 .DEFAULT_GOAL := help
 .PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs guard abuse bench bench-quick bench-against clean
@@ -11,13 +11,13 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 bootstrap: ## install what is missing on this machine: redis-server or valkey-server, a C compiler
-	@deploy/bootstrap
+	@scripts/bootstrap
 
 demo: bootstrap ## play a flash sale of 200,000 attempts against a real server (ARGS="--scenario rules" for one with every rule, --json for one line of JSON)
-	@deploy/demo.sh $(ARGS)
+	@scripts/demo.sh $(ARGS)
 
 run: bootstrap ## serve on 127.0.0.1:50051 until stopped, data in ./sentinel-data (ARGS go to the server)
-	@deploy/run.sh $(ARGS)
+	@scripts/run.sh $(ARGS)
 
 build: bootstrap ## build the server and sentinelctl for release
 	cargo build --release --locked --package inventory-sentinel-server --package sentinelctl
@@ -51,12 +51,12 @@ fmt: ## format the Rust code and proto/
 	cargo fmt --all
 	.ci/tools/buf format --write proto
 
-docs: bootstrap ## write the generated pages of docs/ and the code in docs/first-checkout.md, and the Rust documentation to target/doc
+docs: bootstrap ## write the generated pages of docs/ and the code in docs/start/first-checkout.md, and the Rust documentation to target/doc
 	UPDATE_DOCS=1 cargo test --workspace --lib --locked the_documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 guard: ## fail where an operation costs more commands or instructions than bench/guards.json expects (ARGS=--update: expect what is counted)
-	@deploy/bootstrap guard
+	@scripts/bootstrap guard
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
 	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench count --programs $${CARGO_TARGET_DIR:-target}/release $(ARGS)
 
@@ -64,14 +64,14 @@ abuse: bootstrap ## attack each bound of the server beside an honest caller, in 
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
 	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench abuse --server $${CARGO_TARGET_DIR:-target}/release/sentinel-server $(ARGS)
 
-bench: ## measure this service beside its alternatives, and what size costs, in half an hour; writes docs/benchmarks and the table in README.md (ARGS go to the lab)
+bench: ## measure this service beside its alternatives, and what size costs, in half an hour; writes docs/benchmarks and the figures in README.md (ARGS are passed to the runner)
 	@bench/run --full --seconds 3 --docs docs/benchmarks --readme README.md $(ARGS)
 
-bench-quick: ## measure this service beside its alternatives, in under eight minutes after the build (ARGS go to the lab)
+bench-quick: ## measure this service beside its alternatives, in under eight minutes after the build (ARGS are passed to the runner)
 	@bench/run $(ARGS)
 
 bench-against: bootstrap ## measure this server beside that of another commit (ARGS=COMMIT)
-	@bench/against $(ARGS)
+	@bench/compare $(ARGS)
 
 clean: ## remove everything that was built; ./sentinel-data stays
 	cargo clean

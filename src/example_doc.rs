@@ -1,12 +1,12 @@
-//! A test that keeps the code in `docs/first-checkout.md` equal to that of `examples/`. Reads both; writes the page where
+//! A test that keeps the code in `docs/start/first-checkout.md` equal to that of `examples/`. Reads both; writes the page if
 //! UPDATE_DOCS is set.
 //!
 //! The page names a part of a file in a line such as `<!-- examples/go/checkout.go: call -->`, and the fenced block after it
-//! has what stands in the file between the comments `region call` and `endregion call`.
+//! contains the lines of the file between the comments `region call` and `endregion call`.
 
 use std::{fs, path::Path};
 
-const PAGE: &str = "docs/first-checkout.md";
+const PAGE: &str = "docs/start/first-checkout.md";
 const FENCE: &str = "```";
 
 /// The lines of a file between its two comments, without their common indentation.
@@ -27,7 +27,7 @@ fn region(file: &str, name: &str) -> Vec<String> {
     text.trim_matches('\n').lines().map(str::to_owned).collect()
 }
 
-/// The page with the code as it is in the files, and how many parts of files it has.
+/// The page with the code of the files, and the number of parts.
 fn with_code(page: &str) -> (String, usize) {
     let (mut out, mut parts, mut lines) = (Vec::new(), 0, page.lines());
     while let Some(line) = lines.next() {
@@ -60,5 +60,5 @@ fn the_documentation_has_the_code_of_the_examples() {
         fs::write(&path, &expected).expect("the page is writable");
     }
     let written = fs::read_to_string(&path).expect("the page");
-    assert!(written == expected, "{PAGE} has other code than examples/: run `make docs`");
+    assert!(written == expected, "{PAGE} differs from examples/: run `make docs`");
 }

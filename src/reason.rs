@@ -1,7 +1,7 @@
-//! The error catalogue: every reason for which a call can be refused. Pure data, no I/O.
+//! The error catalogue: every reason for which a call can be refused. Data only.
 //!
 //! A refused call is a `google.rpc.Status` whose `ErrorInfo.reason` is [`Reason::as_str`] and whose
-//! `ErrorInfo.domain` is [`DOMAIN`]. `docs/errors.md` is [`markdown`], and a test holds them together.
+//! `ErrorInfo.domain` is [`DOMAIN`]. `docs/reference/errors.md` is [`markdown`], and a test compares them.
 
 use std::fmt::Write as _;
 
@@ -26,17 +26,17 @@ macro_rules! catalogue {
                 match self { $(Reason::$variant => $name,)+ }
             }
 
-            /// The gRPC code that goes with it.
+            /// Its gRPC code.
             pub const fn code(self) -> Code {
                 match self { $(Reason::$variant => Code::$code,)+ }
             }
 
-            /// What the caller should do about it.
+            /// The action of the caller.
             pub const fn advice(self) -> Advice {
                 match self { $(Reason::$variant => Advice::$advice,)+ }
             }
 
-            /// One sentence for people.
+            /// One sentence for humans.
             pub const fn meaning(self) -> &'static str {
                 match self { $(Reason::$variant => $meaning,)+ }
             }
@@ -49,18 +49,18 @@ macro_rules! catalogue {
     };
 }
 
-/// What a caller should do about a refusal.
+/// The action of a caller after a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
     /// The call itself is wrong: correct it.
     Fix,
-    /// The answer is final for this call as things stand.
+    /// The refusal is final while the state stays the same.
     Decide,
-    /// Nothing was applied: repeat after a pause.
+    /// Nothing was applied: retry after a pause.
     Retry,
     /// It may have been applied: repeat with the same identity.
     Repeat,
-    /// Nothing was applied, and repeating does not help before an operator has acted.
+    /// Nothing was applied, and a retry fails until an operator acts.
     Operator,
 }
 
@@ -69,8 +69,8 @@ impl Advice {
     pub const fn as_str(self) -> &'static str {
         match self {
             Advice::Fix => "correct the call",
-            Advice::Decide => "final as things stand",
-            Advice::Retry => "nothing was applied: repeat after a pause",
+            Advice::Decide => "final while the state stays the same",
+            Advice::Retry => "nothing was applied: retry after a pause",
             Advice::Repeat => "may have been applied: repeat with the same identity",
             Advice::Operator => "nothing was applied: an operator must act first",
         }
@@ -85,94 +85,94 @@ catalogue! {
     InvalidTtl "INVALID_TTL" InvalidArgument Fix "the ttl is not between 1 ms and the longest ttl of the namespace";
     NoLines "NO_LINES" InvalidArgument Fix "the request has no line";
     TooManyLines "TOO_MANY_LINES" InvalidArgument Fix "the request has more than 32 lines";
-    DuplicateSku "DUPLICATE_SKU" InvalidArgument Fix "a SKU stands in more than one line";
-    NoOperations "NO_OPERATIONS" InvalidArgument Fix "the batch is empty, or an entry of it names no operation";
+    DuplicateSku "DUPLICATE_SKU" InvalidArgument Fix "a SKU is in more than one line";
+    NoOperations "NO_OPERATIONS" InvalidArgument Fix "the batch is empty, or one of its entries has no operation";
     TooManyOperations "TOO_MANY_OPERATIONS" InvalidArgument Fix "the batch has more than 512 entries";
     InvalidStock "INVALID_STOCK" InvalidArgument Fix "the units on hand are not between 0 and 1,000,000,000";
     InvalidDelta "INVALID_DELTA" InvalidArgument Fix "the delta is 0 or not between -1,000,000,000 and 1,000,000,000";
     InvalidRule "INVALID_RULE" InvalidArgument Fix "a rule is out of its range, or the sale would close before it opens";
-    InvalidPolicy "INVALID_POLICY" InvalidArgument Fix "the policy is not known, or does not go together with the rest of the request";
-    InvalidConfig "INVALID_CONFIG" InvalidArgument Fix "a setting of the namespace is out of its range, or does not go together with the others";
+    InvalidPolicy "INVALID_POLICY" InvalidArgument Fix "the policy is unknown, or cannot be combined with the rest of the request";
+    InvalidConfig "INVALID_CONFIG" InvalidArgument Fix "a setting of the namespace is out of its range, or contradicts another one";
     NoRules "NO_RULES" InvalidArgument Fix "the request changes nothing";
     TooManyRows "TOO_MANY_ROWS" InvalidArgument Fix "the message has more than 1,000 rows or SKUs";
     InvalidPageSize "INVALID_PAGE_SIZE" InvalidArgument Fix "the page size is not between 0 and 1,000";
-    InvalidPageToken "INVALID_PAGE_TOKEN" InvalidArgument Fix "the page token is not one that this list has made";
-    InvalidState "INVALID_STATE" InvalidArgument Fix "the state is not one that a reservation can have";
-    InvalidResumeToken "INVALID_RESUME_TOKEN" InvalidArgument Fix "the resume token is not one that a stream has made";
+    InvalidPageToken "INVALID_PAGE_TOKEN" InvalidArgument Fix "the page token is not one of this list";
+    InvalidState "INVALID_STATE" InvalidArgument Fix "the state is not a reservation state";
+    InvalidResumeToken "INVALID_RESUME_TOKEN" InvalidArgument Fix "the resume token is not one of a stream";
     InvalidInterval "INVALID_INTERVAL" InvalidArgument Fix "the interval is not between 10 ms and 1 hour";
-    RequestIdRequired "REQUEST_ID_REQUIRED" InvalidArgument Fix "a change that does not repeat harmlessly needs a request_id";
+    RequestIdRequired "REQUEST_ID_REQUIRED" InvalidArgument Fix "a change that is not idempotent needs a request_id";
     InvalidRequestId "INVALID_REQUEST_ID" InvalidArgument Fix "the request_id is longer than 128 bytes, has a space or a character outside printable ASCII, or is a UUIDv7 from the future";
-    RequestTooOld "REQUEST_TOO_OLD" InvalidArgument Fix "the request_id is a UUIDv7 older than the retention, so it can't be told whether it was applied";
-    InvalidReservationId "INVALID_RESERVATION_ID" InvalidArgument Fix "the reservation id is not one that Reserve can have returned";
+    RequestTooOld "REQUEST_TOO_OLD" InvalidArgument Fix "the request_id is a UUIDv7 older than the retention, so the server cannot determine whether it was applied";
+    InvalidReservationId "INVALID_RESERVATION_ID" InvalidArgument Fix "the reservation id does not have the form of those that Reserve returns";
     InvalidBuyerId "INVALID_BUYER_ID" InvalidArgument Fix "the buyer id is longer than 128 bytes of UTF-8, or has a control character, a line break or an invisible character";
-    SkuNotFound "SKU_NOT_FOUND" NotFound Decide "the SKU is not known in this namespace";
-    ReservationNotFound "RESERVATION_NOT_FOUND" NotFound Decide "the reservation is not known in this namespace, or was resolved longer ago than the retention";
-    NamespaceNotFound "NAMESPACE_NOT_FOUND" NotFound Decide "the namespace is not known";
-    SkuNotProtected "SKU_NOT_PROTECTED" FailedPrecondition Decide "the SKU's units are not governed here: take the shop's ordinary path";
-    ReservationExpired "RESERVATION_EXPIRED" FailedPrecondition Decide "the deadline has passed and the units were given back";
-    ReservationRolledBack "RESERVATION_ROLLED_BACK" FailedPrecondition Decide "the units were given back by a call";
+    SkuNotFound "SKU_NOT_FOUND" NotFound Decide "the SKU does not exist in this namespace";
+    ReservationNotFound "RESERVATION_NOT_FOUND" NotFound Decide "the reservation does not exist in this namespace, or was resolved longer ago than the retention";
+    NamespaceNotFound "NAMESPACE_NOT_FOUND" NotFound Decide "the namespace does not exist";
+    SkuNotProtected "SKU_NOT_PROTECTED" FailedPrecondition Decide "this service does not govern the SKU's units: use the shop's ordinary path";
+    ReservationExpired "RESERVATION_EXPIRED" FailedPrecondition Decide "the deadline has passed and the units were released";
+    ReservationRolledBack "RESERVATION_ROLLED_BACK" FailedPrecondition Decide "the units were released by a call";
     ReservationAlreadyCommitted "RESERVATION_ALREADY_COMMITTED" FailedPrecondition Decide "the sale is final";
     SaleNotOpen "SALE_NOT_OPEN" FailedPrecondition Decide "the sale of the SKU has not opened yet";
     SaleClosed "SALE_CLOSED" FailedPrecondition Decide "the sale of the SKU is over";
-    SalePaused "SALE_PAUSED" FailedPrecondition Decide "the sale of the SKU, or of its whole namespace, is paused: what is held can still be committed";
-    QuantityLimit "QUANTITY_LIMIT" FailedPrecondition Fix "more units than the SKU allows in one reservation";
+    SalePaused "SALE_PAUSED" FailedPrecondition Decide "the sale of the SKU, or of its whole namespace, is paused: held units can still be committed";
+    QuantityLimit "QUANTITY_LIMIT" FailedPrecondition Fix "the line has the line has more units than the SKU allows in one reservation";
     TtlLimit "TTL_LIMIT" FailedPrecondition Fix "the ttl is longer than the SKU allows";
-    BuyerRequired "BUYER_REQUIRED" FailedPrecondition Fix "the SKU has a limit per buyer, and the request, or the hold that a late Commit would buy, names no buyer";
-    BuyerLimit "BUYER_LIMIT" FailedPrecondition Decide "the buyer would hold and have bought more units of the SKU than one buyer may";
-    TooManyChanges "TOO_MANY_CHANGES" FailedPrecondition Decide "the reservation was extended, or changed in part, 32 times";
-    LineNotHeld "LINE_NOT_HELD" FailedPrecondition Decide "more units of a line are named than the reservation holds";
-    LateCommitSoldOut "LATE_COMMIT_SOLD_OUT" FailedPrecondition Decide "the reservation has expired, and the stock can't cover it any more: refund the buyer";
+    BuyerRequired "BUYER_REQUIRED" FailedPrecondition Fix "the SKU has a buyer limit, and the request, or the hold that a late Commit would repurchase, has no buyer";
+    BuyerLimit "BUYER_LIMIT" FailedPrecondition Decide "the buyer would hold and have bought more units of the SKU than its buyer limit";
+    TooManyChanges "TOO_MANY_CHANGES" FailedPrecondition Decide "the reservation was extended, or partially changed, 32 times";
+    LineNotHeld "LINE_NOT_HELD" FailedPrecondition Decide "the line has more units than the reservation holds";
+    LateCommitSoldOut "LATE_COMMIT_SOLD_OUT" FailedPrecondition Decide "the reservation has expired, and the stock does not cover it any more: refund the buyer";
     ExtendLimit "EXTEND_LIMIT" FailedPrecondition Decide "the reservation would live longer than its namespace allows";
-    PartitionsFixed "PARTITIONS_FIXED" FailedPrecondition Decide "the number of partitions is fixed when a namespace is made";
-    SkuExists "SKU_EXISTS" FailedPrecondition Decide "the SKU is known already, and the change was asked for only if it were not";
+    PartitionsFixed "PARTITIONS_FIXED" FailedPrecondition Decide "the number of partitions is fixed when a namespace is created";
+    SkuExists "SKU_EXISTS" FailedPrecondition Decide "the SKU exists, and the change has the condition that it does not";
     SkuHasHolds "SKU_HAS_HOLDS" FailedPrecondition Decide "units of the SKU are held";
     NamespaceHasHolds "NAMESPACE_HAS_HOLDS" FailedPrecondition Decide "reservations of the namespace are pending";
-    RequestIdReused "REQUEST_ID_REUSED" FailedPrecondition Fix "the request_id was used before, with other arguments";
+    RequestIdReused "REQUEST_ID_REUSED" FailedPrecondition Fix "the request_id was used before with other arguments";
     StockBelowHeld "STOCK_BELOW_HELD" FailedPrecondition Decide "fewer units would be on hand than are held";
     StockLimit "STOCK_LIMIT" FailedPrecondition Decide "more than 1,000,000,000 units would be on hand";
-    CrossPartitionCart "CROSS_PARTITION_CART" FailedPrecondition Decide "the lines, or the reservation to replace, lie in different partitions: give SKUs that are sold together one group, as in `group~sku`";
-    VersionMismatch "VERSION_MISMATCH" Aborted Decide "it has changed since the version that the caller has seen";
+    CrossPartitionCart "CROSS_PARTITION_CART" FailedPrecondition Decide "the lines, or the reservation to replace, are in different partitions: give SKUs that are sold together one group, as in `group~sku`";
+    VersionMismatch "VERSION_MISMATCH" Aborted Decide "the current version is not the expected one: read the current state and decide again";
     AuditOvertaken "AUDIT_OVERTAKEN" Aborted Retry "the event stream was trimmed past the start of the audit while it ran";
-    EventsCompacted "EVENTS_COMPACTED" OutOfRange Decide "changes behind the resume token are not kept any more, or it is of another namespace: compare with the lists and begin anew";
-    NamespaceQuota "NAMESPACE_QUOTA" ResourceExhausted Retry "the namespace holds as many records or SKUs as it may";
-    TooManyNamespaces "TOO_MANY_NAMESPACES" ResourceExhausted Operator "there are as many namespaces as --max-namespaces allows";
-    StoreFull "STORE_FULL" ResourceExhausted Retry "the store is at its memory limit: nothing new is held, and no SKU is made";
+    EventsCompacted "EVENTS_COMPACTED" OutOfRange Decide "changes after the resume token are no longer stored, or it is of another namespace: compare with the lists and start without a token";
+    NamespaceQuota "NAMESPACE_QUOTA" ResourceExhausted Retry "the namespace has reached its quota of records or SKUs";
+    TooManyNamespaces "TOO_MANY_NAMESPACES" ResourceExhausted Operator "the number of namespaces has reached --max-namespaces";
+    StoreFull "STORE_FULL" ResourceExhausted Retry "the store is at its memory limit: it accepts no new holds, SKUs or namespaces";
     RequestTooLarge "REQUEST_TOO_LARGE" ResourceExhausted Fix "the request has more bytes than its method allows: 262,144, or --max-request-bytes for Batch and ImportStock; or far more entries";
     RequestTooSlow "REQUEST_TOO_SLOW" ResourceExhausted Retry "the request did not arrive in full in time";
     MalformedRequest "MALFORMED_REQUEST" InvalidArgument Fix "the request is not one gRPC message";
     UnknownMethod "UNKNOWN_METHOD" Unimplemented Fix "the server has no such method";
-    UnknownEncoding "UNKNOWN_ENCODING" Unimplemented Fix "the request is compressed in a way that the server does not know: it takes gzip, or no compression";
-    UnknownService "UNKNOWN_SERVICE" NotFound Fix "the health service or reflection does not know the name that it was given";
-    Overloaded "OVERLOADED" ResourceExhausted Retry "shed before execution: too many calls wait";
-    TooManyWatches "TOO_MANY_WATCHES" ResourceExhausted Retry "this server has as many streams, or watches as many namespaces or SKUs, as it may";
+    UnknownEncoding "UNKNOWN_ENCODING" Unimplemented Fix "the compression of the request is unknown: the server accepts gzip, or no compression";
+    UnknownService "UNKNOWN_SERVICE" NotFound Fix "the name in the request to the health service or to reflection is unknown";
+    Overloaded "OVERLOADED" ResourceExhausted Retry "shed before execution: too many calls are queued";
+    TooManyWatches "TOO_MANY_WATCHES" ResourceExhausted Retry "this server has reached its limit of streams, watched namespaces or watched SKUs";
     WatchTooSlow "WATCH_TOO_SLOW" ResourceExhausted Retry "the stream was not read fast enough: call again with the last resume token";
-    InvalidPartition "INVALID_PARTITION" InvalidArgument Fix "the namespace has no such partition, or the SKU lies in another one";
+    InvalidPartition "INVALID_PARTITION" InvalidArgument Fix "the namespace has no such partition, or the SKU is in another one";
     NotFenced "NOT_FENCED" FailedPrecondition Decide "the partition is not fenced, so there is nothing to settle";
-    FenceChanged "FENCE_CHANGED" FailedPrecondition Decide "the partition is fenced for other losses than those that the figures are for: look at it and compute them again";
-    InvalidFence "INVALID_FENCE" InvalidArgument Fix "the fence is not one that a server has named";
-    SettlementSuperseded "SETTLEMENT_SUPERSEDED" Aborted Decide "another settlement of the partition has begun or ended since, or another loss is known";
-    StoreUnavailable "STORE_UNAVAILABLE" Unavailable Retry "the store can't be used";
-    StoreFenced "STORE_FENCED" Unavailable Operator "the store has lost changes of this partition, which takes and adds no units until an operator settles it";
-    StoreNewer "STORE_NEWER" Unavailable Operator "the store holds a record of a newer version than this server knows; nothing was changed";
+    FenceChanged "FENCE_CHANGED" FailedPrecondition Decide "the partition is fenced for other losses than those of the figures: inspect it and compute them again";
+    InvalidFence "INVALID_FENCE" InvalidArgument Fix "the fence does not have the form of those that a server returns";
+    SettlementSuperseded "SETTLEMENT_SUPERSEDED" Aborted Decide "another settlement of the partition began or ended, or another loss was detected";
+    StoreUnavailable "STORE_UNAVAILABLE" Unavailable Retry "the store is unavailable";
+    StoreFenced "STORE_FENCED" Unavailable Operator "the store lost changes of this partition, which refuses to reserve and to add units until an operator settles it";
+    StoreNewer "STORE_NEWER" Unavailable Operator "the store contains a record of a newer release than this server; nothing was changed";
     StoreDenied "STORE_DENIED" FailedPrecondition Operator "the Redis user of the service lacks a permission; nothing was changed";
     Draining "DRAINING" Unavailable Retry "the server is stopping";
     DeadlineExceeded "DEADLINE_EXCEEDED" DeadlineExceeded Retry "the caller's deadline passed before the call was sent to the store";
-    OutcomeUnknown "OUTCOME_UNKNOWN" Unavailable Repeat "the store did not answer in time";
-    StoreCorrupt "STORE_CORRUPT" Internal Decide "the store holds something that this service did not write; nothing was changed";
+    OutcomeUnknown "OUTCOME_UNKNOWN" Unavailable Repeat "the store did not respond in time";
+    StoreCorrupt "STORE_CORRUPT" Internal Decide "the store contains data that this service did not write; nothing was changed";
     Internal "INTERNAL" Internal Repeat "a defect of this service: please report it";
 }
 
-/// The catalogue as the Markdown of `docs/errors.md`.
+/// The catalogue as the Markdown of `docs/reference/errors.md`.
 pub fn markdown() -> String {
     let mut out = String::from(
-        "<!-- Every reason for which a call can be refused. Made by `make docs` from src/reason.rs; do not edit. -->\n\
+        "<!-- Every reason for which a call can be refused. Generated by `make docs` from src/reason.rs; do not edit. -->\n\
          # Errors\n\n\
          A refused call is a `google.rpc.Status` with a `google.rpc.ErrorInfo`: `domain` is `inventory-sentinel`, `reason` is one of\n\
-         the names below, `metadata` has the numbers. A malformed field adds `google.rpc.BadRequest`; a refusal worth repeating adds\n\
-         `google.rpc.RetryInfo`. Too little stock is not an error: `ReserveResponse.shortage` says it.\n\n\
-         **An error without an `ErrorInfo` of this domain is an unknown outcome.** The client library makes such errors by itself, as\n\
-         `DEADLINE_EXCEEDED` when the time of the call is over or `UNAVAILABLE` when the connection breaks. The call may have been applied:\n\
-         repeat it with the same identity. What this page says of a code holds only for errors of this service. Headers of more than 16,384\n\
+         the names below, `metadata` contains the details. A malformed field adds `google.rpc.BadRequest`; a refusal that permits a retry adds\n\
+         `google.rpc.RetryInfo`. Too little stock is not an error: see `ReserveResponse.shortage`.\n\n\
+         **An error without an `ErrorInfo` of this domain is an unknown outcome.** Client libraries make such errors, for example\n\
+         `DEADLINE_EXCEEDED` after the deadline of the call, or `UNAVAILABLE` after a broken connection. The call may have been applied:\n\
+         repeat it with the same identity. This page applies to errors of this service only. Headers of more than 16,384\n\
          bytes are refused with HTTP status 431 and without an `ErrorInfo`; such a call was not applied.\n\n\
          | reason | gRPC code | meaning | what to do |\n|---|---|---|---|\n",
     );
@@ -185,7 +185,7 @@ pub fn markdown() -> String {
             reason.meaning(),
             reason.advice().as_str()
         )
-        .expect("a String takes every write");
+        .expect("writing to a String never fails");
     }
     out
 }
@@ -219,12 +219,12 @@ mod tests {
 
     #[test]
     fn the_documentation_is_the_catalogue() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/errors.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/errors.md");
         let expected = markdown();
         if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(path, &expected).expect("docs/errors.md is writable");
+            std::fs::write(path, &expected).expect("docs/reference/errors.md is writable");
         }
-        let written = std::fs::read_to_string(path).expect("docs/errors.md exists");
+        let written = std::fs::read_to_string(path).expect("docs/reference/errors.md exists");
         assert_eq!(written, expected, "run `make docs`");
     }
 }

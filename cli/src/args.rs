@@ -1,4 +1,4 @@
-//! The commands and their help. Each group has its arguments in its own file. No I/O.
+//! The commands and their help. The arguments of each group are in its file. No I/O.
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
@@ -13,7 +13,7 @@ use crate::{
     output::OutputArgs,
 };
 
-/// The command line of Inventory Sentinel, for the people who operate a flash sale.
+/// The command line of Inventory Sentinel, for operators of a flash sale.
 #[derive(Debug, Parser)]
 #[command(version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
@@ -25,7 +25,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What can be done.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// The counters of SKUs: list, get, set, adjust, import from CSV.
@@ -34,7 +34,7 @@ pub(crate) enum Command {
     /// The rules of SKUs: show, change, pause, resume, protect, unprotect, delete.
     #[command(subcommand)]
     Sku(SkuCommand),
-    /// What buyers hold and have bought: list, show, roll back, extend.
+    /// Reservations of buyers: list, show, roll back, extend.
     #[command(subcommand)]
     Reservations(ReservationsCommand),
     /// The namespaces: list, show, configure, pause, resume, delete.
@@ -45,15 +45,15 @@ pub(crate) enum Command {
     /// The feed of every change.
     #[command(subcommand)]
     Events(EventsCommand),
-    /// Check the books of the namespace against its records, exactly and under full traffic; exit 1 if they differ.
+    /// Compare the counters of the namespace with its records, exactly and under full traffic; exit 1 if they differ.
     Audit,
-    /// Open a partition that is fenced because its store lost changes (docs/lost-changes.md). Needs --yes.
+    /// Open a partition that is fenced because its store lost changes (docs/concepts/lost-changes.md). Needs --yes.
     Settle(SettleArgs),
-    /// Show what the server is, which store it uses, and which partitions are fenced.
+    /// Show the version of the server, its store, its promises, and the fenced partitions.
     Info,
-    /// Check everything between here and the store, one line a check; exit 1 if something fails.
+    /// Check everything between this machine and the store, one line per check; exit 1 if a check fails.
     Doctor(DoctorArgs),
-    /// Play a flash sale against the running server, and count whether it was exact.
+    /// Run a flash sale against a running server, and verify that it was exact.
     #[command(after_long_help = demo::JSON_HELP)]
     Demo(DemoArgs),
     /// Print the completions for a shell: `source <(sentinelctl completions bash)`.
@@ -64,22 +64,21 @@ pub(crate) enum Command {
 }
 
 const AFTER_HELP: &str = "\
-Server, namespace and timeout: a flag goes before the environment, the environment before the config file. An empty
+Server, namespace and timeout: a flag overrides the environment, and the environment overrides the config file. An empty
 variable is an unset one.
 
-JSON: the keys are the names of the fields in proto/ (snake_case), all of them always there; instants are RFC 3339,
-durations are seconds as in \"300s\", enums are without the prefix of their type. A SKU that begins with a dash
-stands behind `--`, as in `sentinelctl stock get -- -x`.
+JSON: the keys are the names of the fields in proto/ (snake_case); every object has all of them. Instants are RFC 3339,
+durations are seconds such as \"300s\", enum values have no prefix of their type. Write a SKU that begins with a dash
+after `--`, as in `sentinelctl stock get -- -x`.
 
 Exit codes:
    0  done
-   1  something wrong was found: the audit is not clean, doctor has a FAIL, rows of an import failed, the demo is not
-      exact
+   1  a problem was found: the audit is not clean, doctor has a FAIL, rows of an import failed, the demo is not exact
   64  bad usage, or a malformed file
-  65  the server refused the call for a reason that lasts; the reason is on standard error
-  69  no server answers, or it refused for a reason that passes: repeat the command
-  75  the outcome of a change is not known: repeat it as the second line on standard error says
-  77  not confirmed: what loses units needs --yes, or a yes at the terminal";
+  65  the server refused the call; the reason is on standard error
+  69  no server responds, or it refused the call for a transient reason: retry the command
+  75  the outcome of a change is unknown: repeat it as described in the second line on standard error
+  77  not confirmed: commands that lose units need --yes, or a yes at the terminal";
 
 #[cfg(test)]
 mod tests {

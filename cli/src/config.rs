@@ -1,5 +1,5 @@
-//! Where the server is, which namespace is meant and how long a call may take: from flags, the environment, the config
-//! file and defaults, in this order. Reads the environment and one file; opens no connection.
+//! Server, namespace and timeout: from flags, the environment, the config file and defaults, in this order. Reads the
+//! environment and one file; opens no connection.
 
 use std::{
     ffi::OsString,
@@ -14,28 +14,28 @@ use serde::Deserialize;
 
 use crate::{failure::Failure, table::shown, values};
 
-/// The server where none is named.
+/// The default server.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
-/// The namespace where none is named.
+/// The default namespace.
 const DEFAULT_NAMESPACE: &str = "default";
-/// How long a call may take where nothing is said.
+/// The default timeout of a call.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest config file that is read, in bytes.
 const MAX_CONFIG_BYTES: u64 = 64 * 1024;
 
-/// The options that every command takes, and that the config file can set.
+/// The options of every command, which the config file can set too.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ConfigArgs {
-    /// Where the server listens [env: SENTINEL_SERVER; default: http://127.0.0.1:50051].
+    /// The URI of the server [env: SENTINEL_SERVER; default: http://127.0.0.1:50051].
     #[arg(long, global = true, value_name = "URI", help_heading = "Global options")]
     pub(crate) server: Option<String>,
     /// The namespace: a sale or tenant [env: SENTINEL_NAMESPACE; default: default].
     #[arg(long, short = 'n', global = true, value_name = "NAME", help_heading = "Global options")]
     pub(crate) namespace: Option<String>,
-    /// Make no namespace: a mistyped name is refused as NAMESPACE_NOT_FOUND.
+    /// Never create a namespace: a mistyped name is refused as NAMESPACE_NOT_FOUND.
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) existing_namespace: bool,
-    /// How long a call may take with its retries, up to 1h [default: 5s; 30s for audit and settle].
+    /// Timeout of a call with its retries, up to 1h [default: 5s; 30s for audit and settle].
     #[arg(long, global = true, value_name = "DURATION", value_parser = timeout, help_heading = "Global options")]
     pub(crate) timeout: Option<Duration>,
     /// The config file in TOML, with the keys server, namespace, existing_namespace and timeout [env: SENTINEL_CONFIG; default:
@@ -44,26 +44,26 @@ pub(crate) struct ConfigArgs {
     pub(crate) config: Option<PathBuf>,
 }
 
-/// What holds for a command.
+/// The settings of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// The URI of the server.
     pub(crate) server: String,
     /// The namespace.
     pub(crate) namespace: String,
-    /// Whether a change may not make the namespace.
+    /// Whether a change must not create the namespace.
     pub(crate) existing_namespace: bool,
-    /// How long a call may take; `None` where nobody named it.
+    /// The timeout of a call; `None` if it is not set.
     timeout: Option<Duration>,
 }
 
 impl Settings {
-    /// How long a call may take.
+    /// The timeout of a call.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout.unwrap_or(DEFAULT_TIMEOUT)
     }
 
-    /// The same for a call that takes longer by its nature, unless somebody named a time.
+    /// The timeout of a slow call, with another default.
     pub(crate) fn timeout_of_long_call(&self, default: Duration) -> Duration {
         self.timeout.unwrap_or(default)
     }
@@ -79,7 +79,7 @@ struct File {
     timeout: Option<toml::Spanned<String>>,
 }
 
-/// Finds what holds; `variable` reads the environment.
+/// Resolves the settings; `variable` reads the environment.
 pub(crate) fn resolve(flags: &ConfigArgs, variable: impl Fn(&str) -> Option<OsString>) -> Result<Settings, Failure> {
     let of_environment = |name: &str| match variable(name).filter(|value| !value.is_empty()) {
         None => Ok(None),
@@ -118,7 +118,7 @@ fn read(flags: &ConfigArgs, variable: &impl Fn(&str) -> Option<OsString>) -> Res
     let variable = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let named = flags.config.clone().or_else(|| variable("SENTINEL_CONFIG"));
     let is_named = named.is_some();
-    // A relative XDG_CONFIG_HOME counts for nothing, as its specification says.
+    // A relative XDG_CONFIG_HOME is ignored, as its specification demands.
     let home = || {
         variable("XDG_CONFIG_HOME")
             .filter(|path| path.is_absolute())
@@ -134,10 +134,7 @@ fn read(flags: &ConfigArgs, variable: &impl Fn(&str) -> Option<OsString>) -> Res
         }
         Err(error) => {
             let what = shown(&format!("can't read the config file {}: {error}", path.display()));
-            return Err(Failure::usage(
-                what,
-                "name a file that is there and can be read with --config, or leave it out",
-            ));
+            return Err(Failure::usage(what, "set --config to a readable file, or omit it"));
         }
     };
     match toml::from_str(&text) {
@@ -239,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_malformed_file_is_named_with_its_line() {
-        for (text, line, says) in [
+        for (text, line, expected) in [
             ("server = 'x'\nnamespac = 'y'\n", 2, "namespac"),
             ("server =\n", 1, ""),
             ("\n\nnamespace = 3\n", 3, "string"),
@@ -251,7 +248,7 @@ mod tests {
             let error = resolve(&flags(Some(&path)), |_| None).expect_err(text);
             let (code, error) = (error.code(), error.to_string());
             assert_eq!(code, Failure::USAGE, "{error}");
-            assert!(error.contains(&format!("config.toml, line {line}: ")) && error.contains(says), "{error}");
+            assert!(error.contains(&format!("config.toml, line {line}: ")) && error.contains(expected), "{error}");
             assert!(!error.contains('\n'), "{error}");
         }
     }

@@ -1,4 +1,4 @@
-//! The confirmation of what destroys or loses units: `--yes`, or an answer at the terminal. Reads standard input there.
+//! The confirmation of commands that destroy or lose units: `--yes`, or a yes at the terminal. Reads standard input.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -9,13 +9,13 @@ use crate::{failure::Failure, table::shown};
 /// The option of every command that destroys or loses units.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct ConfirmArgs {
-    /// Do it without a question.
+    /// Do it without a confirmation prompt.
     #[arg(long, short)]
     pub(crate) yes: bool,
 }
 
 impl ConfirmArgs {
-    /// Goes on only if the operator wants `what` to happen. Without a terminal nobody can be asked, and nothing happens.
+    /// Returns only if the operator confirms `what`. Fails without a terminal.
     pub(crate) fn confirm(self, what: &str) -> Result<(), Failure> {
         if self.yes {
             return Ok(());
@@ -26,13 +26,13 @@ impl ConfirmArgs {
             next: "repeat the command with --yes to do it".to_owned(),
         };
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-            return Err(aborted("this needs --yes, because there is no terminal for a question"));
+            return Err(aborted("this needs --yes, because there is no terminal for a confirmation"));
         }
         let mut answer = String::new();
-        let asked = write!(io::stderr(), "{}. Go on? [y/N] ", shown(what))
+        let prompted = write!(io::stderr(), "{}. Continue? [y/N] ", shown(what))
             .and_then(|()| io::stderr().flush())
             .and_then(|()| io::stdin().read_line(&mut answer));
-        match (asked, answer.trim().to_ascii_lowercase().as_str()) {
+        match (prompted, answer.trim().to_ascii_lowercase().as_str()) {
             (Ok(_), "y" | "yes") => Ok(()),
             _ => Err(aborted("not confirmed")),
         }

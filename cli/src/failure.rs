@@ -1,44 +1,44 @@
-//! What ends a command early, and its exit code (sysexits). No I/O.
+//! The failures of a command and their exit codes (sysexits). No I/O.
 
 use std::io;
 
-/// Why a command ended before its work was done. One line for people each; `Advised` has a second one.
+/// Why a command failed, in one line for humans; `Advised` has a second one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The arguments parse, and make no sense together.
+    /// The arguments contradict each other.
     #[error("{0}")]
     Usage(String),
-    /// There is no server, or it does not answer.
+    /// No server responds.
     #[error("{0}")]
     Unavailable(String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),
-    /// One of the above or another code, and what to do next.
+    /// A failure with any exit code, and the next step.
     #[error("{what}")]
     Advised {
         /// The exit code.
         code: u8,
-        /// What was wrong, in one line.
+        /// The error, in one line.
         what: String,
-        /// What to do about it, in one line.
+        /// The next step, in one line.
         next: String,
     },
-    /// The reader of standard output has gone, as `head` does: no fault of the command.
+    /// The reader of standard output has closed it, as `head` does. Not an error of the command.
     #[error("the output is not read any more")]
     OutputClosed,
 }
 
 impl Failure {
-    /// Something wrong was found, or a failure without another code.
+    /// A problem was found, or a failure without another code.
     pub(crate) const FAILED: u8 = 1;
     /// The arguments, the environment or the config file.
     pub(crate) const USAGE: u8 = 64;
     /// The server refused the call.
     pub(crate) const REFUSED: u8 = 65;
-    /// No server answers.
+    /// No server responds.
     pub(crate) const UNAVAILABLE: u8 = 69;
-    /// The outcome of a change is not known.
+    /// The outcome of a change is unknown.
     pub(crate) const UNKNOWN: u8 = 75;
     /// The operator did not confirm.
     pub(crate) const ABORTED: u8 = 77;
@@ -53,7 +53,7 @@ impl Failure {
         }
     }
 
-    /// What to do next, if there is something to say.
+    /// The next step, if any.
     pub(crate) fn next(&self) -> Option<&str> {
         match self {
             Failure::Advised { next, .. } => Some(next),
@@ -61,7 +61,7 @@ impl Failure {
         }
     }
 
-    /// Bad usage, with what to do about it.
+    /// Bad usage, with the next step.
     pub(crate) fn usage(what: impl Into<String>, next: impl Into<String>) -> Failure {
         Failure::Advised { code: Failure::USAGE, what: what.into(), next: next.into() }
     }

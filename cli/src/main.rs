@@ -1,12 +1,12 @@
-//! `sentinelctl`: the command line of Inventory Sentinel. Talks to a running server by the client crate.
+//! `sentinelctl`: the command line of Inventory Sentinel. Calls a running server by the client crate.
 //!
 //! # Layout
 //! - `main`: dispatch and exit codes; `args`: the commands.
 //! - `config`: server, namespace and timeout, from flags, environment and config file; `session`: the connection.
-//! - `commands`: a file for each group of commands; `demo`: `sentinelctl demo`, a flash sale that counts its own units.
-//! - `output`, `table`, `views`: what is printed; `values`, `rows`: what is read.
-//! - `confirm`: the question before what loses units; `stop`: Ctrl-C.
-//! - `failure`: what ends a command early, and the exit code that goes with it; `refusal`: failed calls as failures.
+//! - `commands`: a file for each group of commands; `demo`: `sentinelctl demo`, a flash sale that verifies itself.
+//! - `output`, `table`, `views`: output; `values`, `rows`: input.
+//! - `confirm`: the confirmation of commands that lose units; `stop`: Ctrl-C.
+//! - `failure`: failures and exit codes; `refusal`: failed calls as failures.
 
 mod args;
 mod commands;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version come this way too, and are no error.
+            // Help and version are returned as errors too.
             let code = if error.use_stderr() { Failure::USAGE } else { 0 };
             let _ = error.print();
             return code.into();
@@ -58,12 +58,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line with what was wrong, and one with what to do next.
+/// Prints one line with the error, and one with the next step.
 fn report(failure: &Failure) {
     if matches!(failure, Failure::OutputClosed) {
         return;
     }
-    // Where standard error is gone, the exit code is all that is left.
+    // Without a standard error only the exit code remains.
     let mut error = io::stderr().lock();
     let _ = writeln!(error, "sentinelctl: {failure}");
     if let Some(next) = failure.next() {
@@ -71,7 +71,7 @@ fn report(failure: &Failure) {
     }
 }
 
-/// Runs the command; false if it ran to its end and found something wrong.
+/// Runs the command; false if it found a problem.
 fn run(cli: Cli) -> Result<bool, Failure> {
     if let Command::Completions { shell } = cli.command {
         return completions(shell);
@@ -81,7 +81,7 @@ fn run(cli: Cli) -> Result<bool, Failure> {
         .build()
         .map_err(|error| Failure::Failed(format!("no runtime: {error}")))?;
     let done = runtime.block_on(dispatch(cli));
-    // A read of standard input can't be taken back, and nobody waits for it.
+    // A read of standard input can't be cancelled, so it is not awaited.
     runtime.shutdown_background();
     done
 }
@@ -115,7 +115,7 @@ async fn dispatch(cli: Cli) -> Result<bool, Failure> {
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<bool, Failure> {
-    // Into memory first: clap_complete panics where the reader has gone.
+    // Into memory first: clap_complete panics if the output is closed.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "sentinelctl", &mut script);
     io::stdout().write_all(&script)?;

@@ -1,4 +1,4 @@
-//! What a command prints: aligned tables for people, one JSON object a line for programs. Writes to standard output.
+//! The output of commands: aligned tables for humans, one JSON object a line for programs. Writes to standard output.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::table::{Column, Table, shown};
 
-/// Which form the output has.
+/// The form of the output.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct OutputArgs {
     /// Print one JSON object a line; the default where standard output is no terminal.
@@ -18,7 +18,7 @@ pub(crate) struct OutputArgs {
     pub(crate) table: bool,
 }
 
-/// Where a command prints its results.
+/// The standard output of a command.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     is_json: bool,
@@ -30,7 +30,7 @@ pub(crate) trait Row: Serialize {
     /// The columns of the table.
     const COLUMNS: &'static [Column];
 
-    /// What stands in them.
+    /// The cells of the columns.
     fn cells(&self) -> Vec<String>;
 }
 
@@ -78,7 +78,7 @@ impl Output {
         Listing { output: self, table: None }
     }
 
-    /// A sentence beside the results, where no program reads them.
+    /// A sentence beside the table; not printed with JSON.
     pub(crate) fn remark(self, text: &str) -> io::Result<()> {
         if self.is_json { Ok(()) } else { write(&format!("{}\n", shown(text))) }
     }
@@ -119,8 +119,8 @@ fn write(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// A sentence for people on standard error, beside whatever is printed.
+/// A sentence for humans on standard error.
 pub(crate) fn note(text: &str) {
-    // Where standard error is gone, nobody reads the note.
+    // Without a standard error the note is dropped.
     let _ = writeln!(io::stderr(), "note: {}", shown(text));
 }

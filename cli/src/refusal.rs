@@ -1,4 +1,4 @@
-//! Failed calls as failures of the command: exit code, one line with the reason, one line with what to do next. Pure.
+//! Failed calls as failures of the command: exit code, one line with the reason, one line with the next step. Pure.
 
 use inventory_sentinel::reason::Advice;
 use inventory_sentinel_client::{
@@ -12,12 +12,12 @@ use crate::{config::Settings, failure::Failure, table::shown};
 
 /// An error of the client crate.
 pub(crate) trait Refusal: std::error::Error {
-    /// What the server said, if it said something.
-    fn said(&self) -> Option<&RpcError>;
+    /// The error of the call, if the server or the connection made one.
+    fn rpc_error(&self) -> Option<&RpcError>;
 }
 
 impl Refusal for RpcError {
-    fn said(&self) -> Option<&RpcError> {
+    fn rpc_error(&self) -> Option<&RpcError> {
         Some(self)
     }
 }
@@ -25,7 +25,7 @@ impl Refusal for RpcError {
 macro_rules! refusals {
     ($($error:ident,)+) => { $(
         impl Refusal for $error {
-            fn said(&self) -> Option<&RpcError> {
+            fn rpc_error(&self) -> Option<&RpcError> {
                 self.rpc()
             }
         }
@@ -39,14 +39,14 @@ refusals! {
     WatchError, WatchStockError,
 }
 
-/// What a call was about, for the sentences.
+/// The subject of a call, for the sentences.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Subject<'a> {
     /// The SKU.
     sku: Option<&'a str>,
-    /// The identity of the change; `None` for a call that repeats harmlessly.
+    /// The identity of the change; `None` for an idempotent call.
     request_id: Option<&'a str>,
-    /// Whether the call changes rules, which have a version beside that of the counters.
+    /// Whether the call changes rules, which have a separate version.
     is_of_rules: bool,
 }
 
@@ -66,9 +66,9 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// The failure that a failed call is.
+/// The failure of the command for a failed call.
 pub(crate) fn failure(settings: &Settings, subject: Subject<'_>, error: &impl Refusal) -> Failure {
-    let Some(rpc) = error.said() else { return Failure::Failed(shown(&error.to_string())) };
+    let Some(rpc) = error.rpc_error() else { return Failure::Failed(shown(&error.to_string())) };
     let name = rpc.reason().map_or_else(|| format!("{:?}", rpc.code()), |reason| reason.as_str().to_owned());
     let what = format!("{} ({name})", shown(&sentence(subject, rpc)));
     if rpc.outcome_unknown() {
@@ -93,7 +93,7 @@ pub(crate) fn failure(settings: &Settings, subject: Subject<'_>, error: &impl Re
     Failure::Advised { code, what, next: shown(&next(settings, subject, rpc)) }
 }
 
-/// What was wrong, in one sentence with its numbers.
+/// The error in one sentence, with its details.
 fn sentence(subject: Subject<'_>, rpc: &RpcError) -> String {
     let metadata = |key: &str| rpc.metadata().get(key).map(String::as_str);
     let of_sku = subject.sku.map(|sku| format!(" of SKU {sku:?}")).unwrap_or_default();
@@ -107,13 +107,13 @@ fn sentence(subject: Subject<'_>, rpc: &RpcError) -> String {
             None => rpc.message().to_owned(),
         },
         Some(Reason::SkuNotFound) => match subject.sku {
-            Some(sku) => format!("SKU {sku:?} is not known in this namespace"),
+            Some(sku) => format!("SKU {sku:?} does not exist in this namespace"),
             None => rpc.message().to_owned(),
         },
         Some(Reason::VersionMismatch) => {
             let version = metadata(if subject.is_of_rules { "rules_version" } else { "version" });
             match version {
-                Some(version) => format!("{}; the version is {version} now", rpc.message()),
+                Some(version) => format!("{}; the current version is {version}", rpc.message()),
                 None => rpc.message().to_owned(),
             }
         }
@@ -127,12 +127,18 @@ fn sentence(subject: Subject<'_>, rpc: &RpcError) -> String {
     }
 }
 
-/// Whether a pause was refused: the namespace has a format that knows none.
+/// Whether a pause was refused because the format of the namespace has none.
 fn is_of_pause(rpc: &RpcError) -> bool {
     rpc.field_violations().iter().any(|violation| violation.field.ends_with(".is_paused"))
 }
 
-/// What to do next.
+/// Whether the ttls of a namespace are out of range or contradict each other.
+fn has_ttl_violation(rpc: &RpcError) -> bool {
+    let is_ttl = |field: &str| ["default_ttl", "max_ttl", "max_life"].iter().any(|name| field.ends_with(name));
+    rpc.field_violations().iter().any(|violation| is_ttl(&violation.field))
+}
+
+/// The next step.
 fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
     let Settings { namespace, server, .. } = settings;
     let list = format!("list the SKUs with `sentinelctl -n {namespace} stock list`");
@@ -143,9 +149,9 @@ fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
             ),
             Code::Unimplemented => "the server has no such call: compare versions with `sentinelctl doctor`".to_owned(),
             Code::PermissionDenied | Code::Unauthenticated => {
-                "a proxy in front of the server refused the call: look at its configuration".to_owned()
+                "a proxy in front of the server refused the call: check its configuration".to_owned()
             }
-            _ => "look at the log of the server, or run `sentinelctl doctor`".to_owned(),
+            _ => "read the log of the server, or run `sentinelctl doctor`".to_owned(),
         };
     };
     match reason {
@@ -153,12 +159,12 @@ fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
         Reason::SkuNotFound => list,
         Reason::ReservationNotFound => {
             format!(
-                "list the reservations with `sentinelctl -n {namespace} reservations list`; resolved ones are known for the retention of the namespace"
+                "list the reservations with `sentinelctl -n {namespace} reservations list`; resolved ones are stored for the retention of the namespace"
             )
         }
         Reason::StockBelowHeld => match (rpc.metadata().get("held"), subject.sku) {
-            (Some(held), Some(_)) => format!("leave at least {held} units on hand, or roll the holds back first"),
-            _ => "leave at least as many units as are held, or roll the holds back first".to_owned(),
+            (Some(held), Some(_)) => format!("leave at least {held} units on hand, or roll back the holds first"),
+            _ => "leave at least as many units as are held, or roll back the holds first".to_owned(),
         },
         Reason::SkuHasHolds => {
             "take the SKU out of the sale with `sku unprotect`, and wait until its holds have ended, or roll them back"
@@ -168,35 +174,41 @@ fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
             "stop the sales with `sentinelctl namespace pause {namespace}`, and wait until its holds have ended, or roll them back"
         ),
         Reason::TooManyNamespaces => {
-            "delete namespaces that are over with `sentinelctl namespace delete`, or raise --max-namespaces of the server".to_owned()
+            "delete unused namespaces with `sentinelctl namespace delete`, or raise --max-namespaces of the server"
+                .to_owned()
         }
-        Reason::VersionMismatch => "look at what it is now, and decide again".to_owned(),
-        Reason::SkuExists => "leave --if-absent out to set the units of a known SKU".to_owned(),
-        Reason::RequestIdReused => "name another --request-id, or none".to_owned(),
+        Reason::VersionMismatch => "read the current state, and decide again".to_owned(),
+        Reason::SkuExists => "omit --if-absent to set the units of an existing SKU".to_owned(),
+        Reason::RequestIdReused => "set another --request-id, or none".to_owned(),
         Reason::StoreFenced | Reason::FenceChanged => {
-            "look at the fenced partitions with `sentinelctl info`, and settle them: docs/lost-changes.md".to_owned()
+            "list the fenced partitions with `sentinelctl info`, and settle them: docs/concepts/lost-changes.md"
+                .to_owned()
         }
         Reason::NotFenced => "there is nothing to settle".to_owned(),
-        Reason::EventsCompacted => "compare your records with the lists, and begin with --from-oldest".to_owned(),
+        Reason::EventsCompacted => "compare your records with the lists, and start with --from-oldest".to_owned(),
         Reason::ReservationExpired | Reason::ReservationRolledBack | Reason::ReservationAlreadyCommitted => {
-            "the reservation is resolved for good: look at it with `sentinelctl reservations show`".to_owned()
+            "the reservation is final: show it with `sentinelctl reservations show`".to_owned()
         }
         Reason::ExtendLimit => {
             format!("extend by less, or raise max_life with `sentinelctl namespace configure {namespace}`")
         }
-        Reason::PartitionsFixed => "leave --partitions out; another number needs another namespace".to_owned(),
+        Reason::PartitionsFixed => "omit --partitions; another number needs another namespace".to_owned(),
         Reason::InvalidConfig | Reason::InvalidRule if is_of_pause(rpc) => format!(
             "raise the format with `sentinelctl namespace configure {namespace} --format 5`, once no older server uses this store"
         ),
+        Reason::InvalidConfig if has_ttl_violation(rpc) => {
+            "keep --default-ttl <= --max-ttl <= --max-life: set them in one command, or lower them in this order"
+                .to_owned()
+        }
         Reason::StoreDenied => match rpc.metadata().get("missing") {
-            Some(missing) => format!("grant {missing} to the Redis user of the service: docs/permissions.md"),
-            None => "grant what `sentinelctl doctor` names: docs/permissions.md".to_owned(),
+            Some(missing) => format!("grant {missing} to the Redis user of the service: docs/operate/permissions.md"),
+            None => "grant what `sentinelctl doctor` names: docs/operate/permissions.md".to_owned(),
         },
         _ => match reason.advice() {
             Advice::Fix => "correct the arguments".to_owned(),
-            Advice::Decide => "the answer is final as things stand".to_owned(),
+            Advice::Decide => "the refusal is final while the state stays the same".to_owned(),
             Advice::Retry => {
-                "nothing was applied: repeat the command after a pause, or run `sentinelctl doctor`".to_owned()
+                "nothing was applied: retry the command after a pause, or run `sentinelctl doctor`".to_owned()
             }
             Advice::Repeat => "repeat the same command".to_owned(),
             Advice::Operator => "nothing was applied: run `sentinelctl doctor`".to_owned(),

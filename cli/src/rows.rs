@@ -1,5 +1,5 @@
-//! Rows of CSV files: a SKU and its units, with or without a line of names. Reads one file or standard input, whole, so
-//! that a malformed row is found before anything is sent.
+//! Rows of CSV files: a SKU and its units, with or without a line of names. Reads the whole
+//! file or standard input first: a malformed row is found before anything is sent.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ const MAX_ROWS: usize = 1_000_000;
 pub(crate) struct StockRow {
     /// Its line in the file, from 1.
     pub(crate) line: u64,
-    /// The SKU, as it stands in the file.
+    /// The SKU, unchanged.
     pub(crate) sku: String,
     /// The units.
     pub(crate) units: i64,
@@ -33,7 +33,7 @@ pub(crate) struct StockRow {
 pub(crate) struct Figure {
     /// The SKU.
     pub(crate) sku: String,
-    /// Units that can be reserved from now on.
+    /// Units available after the settlement.
     pub(crate) available: i64,
     /// Whether units of older holds return.
     pub(crate) old_holds_return: bool,
@@ -93,7 +93,7 @@ fn parse(name: &str, bytes: &[u8], columns: &[&str], required: usize) -> Result<
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
     let (mut rows, mut seen) = (Vec::new(), HashMap::new());
-    // Where each column stands.
+    // The position of each column.
     let mut places: Vec<usize> = (0..columns.len()).collect();
     for (i, record) in reader.records().enumerate() {
         let record = record.map_err(|error| {
@@ -116,7 +116,7 @@ fn parse(name: &str, bytes: &[u8], columns: &[&str], required: usize) -> Result<
             ));
         }
         if let Some(first) = seen.insert(fields[0].clone(), line) {
-            return Err(malformed(name, line, &format!("SKU {:?} stands in line {first} too", fields[0])));
+            return Err(malformed(name, line, &format!("SKU {:?} is in line {first} too", fields[0])));
         }
         rows.push((line, fields));
         if rows.len() > MAX_ROWS {
@@ -136,7 +136,7 @@ fn line_of(bytes: &[u8], position: &csv::Position) -> u64 {
     position.line() + skipped.filter(|&&byte| byte == b'\n').count() as u64
 }
 
-/// Where each column stands, if this line names them.
+/// The position of each column, if this line is a header.
 fn header(record: &StringRecord, columns: &[&str], required: usize) -> Option<Vec<usize>> {
     let place = |column: &&str| record.iter().position(|field| field.trim().eq_ignore_ascii_case(column));
     let places: Vec<usize> = columns.iter().map_while(place).collect();
@@ -176,15 +176,15 @@ mod tests {
 
     #[test]
     fn a_malformed_row_is_named_by_its_line() {
-        for (text, says) in [
+        for (text, expected) in [
             ("a,1\nb\n", "line 2: 1 fields"),
             ("a,1,2\n", "line 1: 3 fields"),
-            ("a,1\n\nb,2\na,3\n", "line 4: SKU \"a\" stands in line 1 too"),
+            ("a,1\n\nb,2\na,3\n", "line 4: SKU \"a\" is in line 1 too"),
             ("", "line 1: no row"),
             ("sku,on_hand\n", "no row"),
         ] {
             let failure = rows(text).expect_err(text);
-            assert!(failure.to_string().contains(says), "{failure}");
+            assert!(failure.to_string().contains(expected), "{failure}");
             assert_eq!(failure.code(), Failure::USAGE);
         }
         let failure = parse("f.csv", b"a,1\n\xff,2\n", &["sku", "on_hand"], 2).expect_err("no text");

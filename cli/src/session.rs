@@ -1,5 +1,5 @@
-//! The server as a command sees it: connected, with the namespace, the deadline and the form of the output. The only
-//! place that connects for the operators' commands.
+//! The connection of a command, with namespace, deadline and form of the output. The only file that connects for the
+//! operators' commands.
 
 use std::{error::Error, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     table::shown,
 };
 
-/// One connection, and what the global options say.
+/// One connection and the global options.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) settings: Settings,
@@ -38,30 +38,30 @@ impl Session {
 
     /// The operators' operations on the namespace.
     pub(crate) fn admin(&self) -> Admin {
-        self.operators(self.namespace())
+        self.with_options(self.namespace())
     }
 
-    /// The same for calls that take longer by their nature.
+    /// The same for slow calls.
     pub(crate) fn patient_admin(&self, default: Duration) -> Admin {
-        self.operators(self.namespace().with_deadline(self.settings.timeout_of_long_call(default)))
+        self.with_options(self.namespace().with_deadline(self.settings.timeout_of_long_call(default)))
     }
 
-    fn operators(&self, namespace: Namespace) -> Admin {
+    fn with_options(&self, namespace: Namespace) -> Admin {
         let admin = namespace.admin();
         if self.settings.existing_namespace { admin.existing_namespace_only() } else { admin }
     }
 
-    /// The failure that a failed call is.
+    /// The failure of the command for a failed call.
     pub(crate) fn refused(&self, subject: Subject<'_>, error: &impl Refusal) -> Failure {
         refusal::failure(&self.settings, subject, error)
     }
 
-    /// The failure that a failed read is, which is about no SKU.
+    /// The failure of the command for a failed read without a SKU.
     pub(crate) fn unread(&self, error: &impl Refusal) -> Failure {
         self.refused(Subject::default(), error)
     }
 
-    /// Whether the namespace is known, for a note where a change makes it.
+    /// Whether the namespace does not exist yet.
     pub(crate) async fn is_namespace_new(&self) -> Result<bool, Failure> {
         match self.admin().namespace_config().await {
             Ok(_) => Ok(false),
@@ -70,38 +70,37 @@ impl Session {
         }
     }
 
-    /// Says that nothing of the namespace can be reserved, where it is paused as a whole: its SKUs do not say it.
+    /// Notes that the whole namespace is paused, which its SKUs do not show.
     pub(crate) async fn note_paused_namespace(&self) {
         if self.admin().namespace_config().await.is_ok_and(|config| config.is_paused) {
             note(&format!("namespace {} is paused: none of its SKUs can be reserved", self.settings.namespace));
         }
     }
 
-    /// Says that the namespace was made.
+    /// Notes that the namespace was created.
     pub(crate) fn note_new_namespace(&self, is_new: bool) {
         if is_new {
-            note(&format!("namespace {} was made", self.settings.namespace));
+            note(&format!("namespace {} was created", self.settings.namespace));
         }
     }
 }
 
-/// The identity of a change: the one that was named, or a new one.
+/// The identity of a change: the given one, or a new one.
 pub(crate) fn identity(named: Option<&str>) -> String {
     named.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// Why there is no connection, with what to do about it.
+/// The failure to connect, with the next step.
 pub(crate) fn unreachable(server: &str, error: &ConnectError) -> Failure {
     match error {
         ConnectError::InvalidUri { .. } => {
-            Failure::usage(shown(&error.to_string()), "name the server as in --server http://127.0.0.1:50051")
+            Failure::usage(shown(&error.to_string()), "set --server, for example http://127.0.0.1:50051")
         }
         _ => Failure::Advised {
             code: Failure::UNAVAILABLE,
-            what: shown(&format!("no server answers at {server}: {}", causes(error))),
-            next:
-                "start one with `make run` or `sentinel-server`, or name another one with --server or SENTINEL_SERVER"
-                    .to_owned(),
+            what: shown(&format!("no server responds at {server}: {}", causes(error))),
+            next: "start one with `make run` or `sentinel-server`, or set another one with --server or SENTINEL_SERVER"
+                .to_owned(),
         },
     }
 }

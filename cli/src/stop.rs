@@ -1,5 +1,4 @@
-//! The end of a command that goes on until it is stopped: Ctrl-C, or a time that was named; and what does not end it,
-//! as a server that restarts.
+//! The end of a continuous command: Ctrl-C, or a time limit. A server that restarts does not end it.
 
 use std::time::Duration;
 
@@ -13,17 +12,17 @@ use inventory_sentinel_client::Code;
 
 use crate::{failure::Failure, output::note, refusal::Refusal, session::Session};
 
-/// Pause before a stream that broke is opened again.
-const AGAIN: Duration = Duration::from_millis(500);
+/// Pause before a broken stream is opened again.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// When a command is to end.
+/// When a command ends.
 pub(crate) struct Stop {
     interrupt: Signal,
     at: Option<Instant>,
 }
 
 impl Stop {
-    /// Ctrl-C, or the end of this time.
+    /// At Ctrl-C, or after this time.
     pub(crate) fn new(length: Option<Duration>) -> Result<Stop, Failure> {
         let interrupt = signal(SignalKind::interrupt())
             .map_err(|error| Failure::Failed(format!("can't listen for Ctrl-C: {error}")))?;
@@ -43,33 +42,33 @@ impl Stop {
     }
 }
 
-/// The breaks of a stream: servers come and go, and the command goes on.
+/// The interruptions of a stream, which the command survives.
 #[derive(Default)]
 pub(crate) struct Breaks {
-    was_heard: bool,
+    had_response: bool,
     is_noted: bool,
 }
 
 impl Breaks {
-    /// Something was heard.
+    /// Records a response.
     pub(crate) fn end(&mut self) {
-        *self = Breaks { was_heard: true, is_noted: false };
+        *self = Breaks { had_response: true, is_noted: false };
     }
 
-    /// Waits until the stream should be opened again; false if the command is to end instead. A stream that never
-    /// began, and one that was refused for good, is a failure.
+    /// Waits before the stream is opened again; false if the command ends instead. It fails if the stream never had a
+    /// response, or if the error is final.
     pub(crate) async fn survive(
         &mut self,
         session: &Session,
         error: &impl Refusal,
         stop: &mut Stop,
     ) -> Result<bool, Failure> {
-        let passes = error.said().is_some_and(|rpc| {
-            let comes_and_goes = matches!(rpc.code(), Code::Unavailable | Code::DeadlineExceeded);
-            comes_and_goes && rpc.reason().is_none_or(|reason| reason.advice() == Advice::Retry)
+        let is_transient = error.rpc_error().is_some_and(|rpc| {
+            let is_unavailable = matches!(rpc.code(), Code::Unavailable | Code::DeadlineExceeded);
+            is_unavailable && rpc.reason().is_none_or(|reason| reason.advice() == Advice::Retry)
         });
         let failure = session.unread(error);
-        if !self.was_heard || !passes {
+        if !self.had_response || !is_transient {
             return Err(failure);
         }
         if !std::mem::replace(&mut self.is_noted, true) {
@@ -77,7 +76,7 @@ impl Breaks {
         }
         tokio::select! {
             () = stop.wait() => Ok(false),
-            () = tokio::time::sleep(AGAIN) => Ok(true),
+            () = tokio::time::sleep(RETRY_DELAY) => Ok(true),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Aligned tables of text, and text as it may stand in them. Pure.
+//! Aligned tables of text, and the escaping of their cells. Pure.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr as _;
 /// The gap between two columns.
 const GAP: usize = 2;
 
-/// A column: its name, and on which side its cells stand.
+/// A column: its name and alignment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Column {
     /// Text.

@@ -1,11 +1,11 @@
-//! Values of the command line and of the config file: durations, instants, limits that `none` takes away. Pure.
+//! Values of the command line and of the config file: durations, instants, limits that `none` removes. Pure.
 
 use std::{
     str::FromStr,
     time::{Duration, SystemTime},
 };
 
-/// The word that takes a rule away.
+/// The word that removes a rule.
 const NONE: &str = "none";
 
 /// A value, or `none`.
@@ -14,7 +14,7 @@ pub(crate) struct OrNone<T>(pub(crate) Option<T>);
 
 /// Reads a duration such as `5m` or `1h 30m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as in 90s, 5m or 1h30m"))
+    humantime::parse_duration(text).map_err(|error| format!("{error}; examples: 90s, 5m, 1h30m"))
 }
 
 /// Reads a duration above zero.
@@ -27,12 +27,11 @@ pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
 
 /// Reads an instant in RFC 3339: UTC, or with an offset.
 pub(crate) fn instant(text: &str) -> Result<SystemTime, String> {
-    let wrong =
-        || "not an instant of RFC 3339; write it as in 2026-11-27T18:00:00Z or 2026-11-27T19:00:00+01:00".to_owned();
+    let wrong = || "not an instant of RFC 3339; examples: 2026-11-27T18:00:00Z, 2026-11-27T19:00:00+01:00".to_owned();
     if text.ends_with(['Z', 'z']) {
         return humantime::parse_rfc3339(&text.to_uppercase()).map_err(|_| wrong());
     }
-    // Nothing but ASCII is split, so that no character is cut.
+    // Only ASCII is split: no character is cut.
     let (naive, offset) = match text.len().checked_sub(6) {
         Some(at) if text.is_ascii() => text.split_at(at),
         _ => return Err(wrong()),

@@ -1,88 +1,80 @@
-//! The operators' operations on one namespace. Makes messages and sends them by `call`; keeps no state.
+//! [`Admin`]: the operators' operations on one namespace. Keeps no state.
 
-use inventory_sentinel::v1::{self, inventory_admin_client::InventoryAdminClient};
-use tonic::transport::Channel;
+use inventory_sentinel::v1;
 
 use crate::{
-    bulk::{self, ImportStock},
-    call::new_request_id,
-    configure::{ConfigureNamespace, ConfigureSku, SetStock},
-    connection::{MAX_ANSWER_BYTES, MAX_REQUEST_BYTES},
-    lists::{ListReservations, ListStock},
-    namespace::Namespace,
     operation_errors::{
         AdjustStockError, AuditError, DeleteNamespaceError, DeleteSkuError, GetNamespaceError, GetSkuError,
         SetProtectionError,
     },
+    requests::{
+        bulk::{self, ImportStock},
+        configure::{ConfigureNamespace, ConfigureSku, SetStock},
+        lists::{ListReservations, ListStock},
+        settle::{self, SettlePartition},
+    },
     rpc_error::RpcError,
     rules::{NamespaceChange, NamespaceConfig, RulesChange, SkuConfiguration},
-    settle::{self, ServerInfo, SettlePartition},
-    types::{Audit, Protection, Receipt, Snapshot, Stock},
+    scope::{AdminScope, Scope},
+    transport::stubs::admin_client,
+    types::{Applied, Audit, Protection, Snapshot, Stock, server::ServerInfo},
 };
 
-/// The operators' operations on one namespace. Made by [`Namespace::admin`]; cheap to clone.
+/// The operators' operations on one namespace. Made by [`Namespace::admin`](crate::Namespace::admin); cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Admin {
-    pub(crate) namespace: Namespace,
-    pub(crate) request_id: Option<String>,
-    pub(crate) only_existing: bool,
-}
+pub struct Admin(AdminScope);
 
 impl Admin {
-    pub(crate) fn new(namespace: Namespace) -> Admin {
-        Admin { namespace, request_id: None, only_existing: false }
+    pub(crate) fn new(scope: Scope) -> Admin {
+        Admin(AdminScope { scope, request_id: None, existing_namespace_only: false })
     }
 
-    /// The same operations under an identity that the caller keeps, such as the id of a transfer:
-    /// `sale.admin().request_id("transfer-17").adjust_stock("ps5", 100).await`. Without it a new one is
-    /// made for each call.
+    /// The same operations under an identity that the caller stores, such as the id of a transfer:
+    /// `sale.admin().request_id("transfer-17").adjust_stock("ps5", 100).await`. By default each call gets a new one.
     #[must_use]
     pub fn request_id(mut self, request_id: impl Into<String>) -> Self {
-        self.request_id = Some(request_id.into());
+        self.0.request_id = Some(request_id.into());
         self
     }
 
-    /// The same operations, of which [`set_stock`](Self::set_stock), [`adjust_stock`](Self::adjust_stock) and
-    /// [`import_stock`](Self::import_stock) do not make the namespace: where it is not known they are refused, so that a mistyped
-    /// name does not become one.
+    /// The same operations, but [`set_stock`](Self::set_stock), [`adjust_stock`](Self::adjust_stock) and
+    /// [`import_stock`](Self::import_stock) do not create the namespace. If it does not exist they are refused, so a
+    /// mistyped name creates nothing.
     #[must_use]
     pub fn existing_namespace_only(mut self) -> Self {
-        self.only_existing = true;
+        self.0.existing_namespace_only = true;
         self
     }
 
-    /// Sets the units on hand, that is available and held ones; sold ones stay. An unknown SKU is
-    /// made, protected, and so is an unknown namespace. Await it, or say more first:
-    /// `admin.set_stock("ps5", 100).if_absent().await`. It can be refused as
-    /// [`SetStockError`](crate::SetStockError) says.
+    /// Sets the units on hand, which are the available and the held ones; sold ones stay. Creates a missing SKU, protected,
+    /// and a missing namespace. Await it, or set parameters first: `admin.set_stock("ps5", 100).if_absent().await`.
+    /// Refusals: [`SetStockError`](crate::SetStockError).
     pub fn set_stock(&self, sku: &str, on_hand: i64) -> SetStock {
-        SetStock::new(self.clone(), sku, on_hand)
+        SetStock::new(self.0.clone(), sku, on_hand)
     }
 
-    /// Adds `delta` units, or takes units away if it is negative. A positive one makes an unknown SKU,
-    /// protected, and an unknown namespace.
+    /// Adds `delta` units, or removes units if it is negative. A positive delta creates a missing SKU, protected, and a
+    /// missing namespace.
     ///
     /// # Errors
     /// See [`AdjustStockError`].
-    pub async fn adjust_stock(&self, sku: &str, delta: i64) -> Result<Receipt<Stock>, AdjustStockError> {
+    pub async fn adjust_stock(&self, sku: &str, delta: i64) -> Result<Applied<Stock>, AdjustStockError> {
         let message = v1::AdjustStockRequest {
-            namespace_id: self.namespace.name.to_string(),
+            namespace_id: self.0.namespace_id(),
             sku: sku.to_owned(),
             delta,
-            request_id: self.request_id.clone().unwrap_or_else(new_request_id),
-            existing_namespace_only: self.only_existing,
+            request_id: self.0.request_id(),
+            existing_namespace_only: self.0.existing_namespace_only,
         };
-        let send = |channel, request| async { operators(channel).adjust_stock(request).await };
-        let Namespace { core, deadline, .. } = &self.namespace;
-        let claim = core.claim(core.identity(&message, self.request_id.is_some()))?;
-        Ok(claim.end(core.call(*deadline, message, send).await, |_| true)?)
+        let send = |channel, request| async { admin_client(channel).adjust_stock(request).await };
+        Ok(self.0.change(message, send).await?)
     }
 
-    /// Changes the rules of a SKU. Await it, or say more first:
-    /// `admin.configure_sku("ps5", RulesChange::new().buyer_limit(2)).if_version(3).await`. It can be
-    /// refused as [`ConfigureSkuError`](crate::ConfigureSkuError) says.
+    /// Changes the rules of a SKU. Await it, or set parameters first:
+    /// `admin.configure_sku("ps5", RulesChange::new().buyer_limit(2)).if_version(3).await`. Refusals:
+    /// [`ConfigureSkuError`](crate::ConfigureSkuError).
     pub fn configure_sku(&self, sku: &str, change: RulesChange) -> ConfigureSku {
-        ConfigureSku::new(self.clone(), sku, change)
+        ConfigureSku::new(self.0.clone(), sku, change)
     }
 
     /// Reads the rules and the counters of a SKU.
@@ -90,91 +82,79 @@ impl Admin {
     /// # Errors
     /// See [`GetSkuError`].
     pub async fn sku(&self, sku: &str) -> Result<Snapshot<SkuConfiguration>, GetSkuError> {
-        let message = v1::GetSkuRequest { namespace_id: self.namespace.name.to_string(), sku: sku.to_owned() };
-        let send = |channel, request| async { operators(channel).get_sku(request).await };
-        let Namespace { core, deadline, .. } = &self.namespace;
-        let answer = core.call(*deadline, message, send).await;
-        Ok(answer.map_err(RpcError::of_read)?)
+        let message = v1::GetSkuRequest { namespace_id: self.0.namespace_id(), sku: sku.to_owned() };
+        let send = |channel, request| async { admin_client(channel).get_sku(request).await };
+        Ok(self.0.read(message, send).await?)
     }
 
-    /// Forgets a SKU, its counters and its rules, and tells its last counters; `None` if it was not
-    /// known. Where an attempt was lost and repeated, its counters as they are now, which there are only if
-    /// it was made again.
+    /// Deletes a SKU with its counters and rules, and returns its last counters; `None` if it did not exist. A retry after
+    /// a lost response returns the current counters, which exist only if the SKU was created again.
     ///
     /// # Errors
     /// See [`DeleteSkuError`].
     pub async fn delete_sku(&self, sku: &str) -> Result<Snapshot<Option<Stock>>, DeleteSkuError> {
         let message = v1::DeleteSkuRequest {
-            namespace_id: self.namespace.name.to_string(),
+            namespace_id: self.0.namespace_id(),
             sku: sku.to_owned(),
-            request_id: self.request_id.clone().unwrap_or_else(new_request_id),
+            request_id: self.0.request_id(),
         };
-        let send = |channel, request| async { operators(channel).delete_sku(request).await };
-        let Namespace { core, deadline, .. } = &self.namespace;
-        let claim = core.claim(core.identity(&message, self.request_id.is_some()))?;
-        Ok(claim.end(core.call(*deadline, message, send).await, |_| true)?)
+        let send = |channel, request| async { admin_client(channel).delete_sku(request).await };
+        Ok(self.0.change(message, send).await?)
     }
 
-    /// Changes what holds for the namespace, or makes it. Await it, or say more
-    /// first: `admin.configure_namespace(NamespaceChange::new().partitions(8)).if_version(0).await`. It
-    /// can be refused as [`ConfigureNamespaceError`](crate::ConfigureNamespaceError) says.
+    /// Changes the settings of the namespace, or creates it. Await it, or set parameters first:
+    /// `admin.configure_namespace(NamespaceChange::new().partitions(8)).if_version(0).await`. Refusals:
+    /// [`ConfigureNamespaceError`](crate::ConfigureNamespaceError).
     pub fn configure_namespace(&self, change: NamespaceChange) -> ConfigureNamespace {
-        ConfigureNamespace::new(self.clone(), change)
+        ConfigureNamespace::new(self.0.clone(), change)
     }
 
-    /// Deletes the namespace with all that it has; true if this identity has deleted it before. Refused while anything is
-    /// held. Where a call failed half-way, repeat it with the same [identity](Self::request_id): it goes on.
+    /// Deletes the namespace with all its data; true if this identity deleted it before. Refused while any unit is held. If
+    /// a call fails half-way, repeat it with the same [identity](Self::request_id): it continues.
     ///
     /// # Errors
     /// See [`DeleteNamespaceError`].
     pub async fn delete_namespace(&self) -> Result<bool, DeleteNamespaceError> {
-        let message = v1::DeleteNamespaceRequest {
-            namespace_id: self.namespace.name.to_string(),
-            request_id: self.request_id.clone().unwrap_or_else(new_request_id),
-        };
-        let send = |channel, request| async { operators(channel).delete_namespace(request).await };
-        let Namespace { core, deadline, .. } = &self.namespace;
-        let claim = core.claim(core.identity(&message, self.request_id.is_some()))?;
-        Ok(claim.end(core.call(*deadline, message, send).await, |_| true)?)
+        let message =
+            v1::DeleteNamespaceRequest { namespace_id: self.0.namespace_id(), request_id: self.0.request_id() };
+        let send = |channel, request| async { admin_client(channel).delete_namespace(request).await };
+        Ok(self.0.change(message, send).await?)
     }
 
-    /// Reads what holds for the namespace.
+    /// Reads the settings of the namespace.
     ///
     /// # Errors
     /// See [`GetNamespaceError`].
     pub async fn namespace_config(&self) -> Result<NamespaceConfig, GetNamespaceError> {
-        let message = v1::GetNamespaceRequest { namespace_id: self.namespace.name.to_string() };
-        let send = |channel, request| async { operators(channel).get_namespace(request).await };
-        let Namespace { core, deadline, .. } = &self.namespace;
-        let answer = core.call(*deadline, message, send).await;
-        Ok(answer.map_err(RpcError::of_read)?)
+        let message = v1::GetNamespaceRequest { namespace_id: self.0.namespace_id() };
+        let send = |channel, request| async { admin_client(channel).get_namespace(request).await };
+        Ok(self.0.read(message, send).await?)
     }
 
-    /// A page of the SKUs with their counters and rules. Await it, or say more first:
-    /// `admin.list_stock().size(1_000).after(next).await`. It can be refused as
-    /// [`ListStockError`](crate::ListStockError) says.
+    /// A page of the SKUs with their counters and rules. Await it, or set parameters first:
+    /// `admin.list_stock().size(1_000).after(next).await`. Refusals: [`ListStockError`](crate::ListStockError).
     pub fn list_stock(&self) -> ListStock {
-        ListStock::new(self.clone())
+        ListStock::new(self.0.clone())
     }
 
-    /// A page of the pending reservations. Await it, or say more first:
-    /// `admin.list_reservations().buyer("amy").after(next).await`. It can be refused as
-    /// [`ListReservationsError`](crate::ListReservationsError) says.
+    /// A page of the pending reservations. Await it, or set parameters first:
+    /// `admin.list_reservations().buyer("amy").after(next).await`. Refusals:
+    /// [`ListReservationsError`](crate::ListReservationsError).
     pub fn list_reservations(&self) -> ListReservations {
-        ListReservations::new(self.clone())
+        ListReservations::new(self.0.clone())
     }
 
-    /// Sets the units on hand of many SKUs: `admin.import_stock([("ps5", 100), ("pad", 500)]).await`; SKUs that
-    /// are known already only where [`overwrite`](ImportStock::overwrite) is said, so that it may be run again in the
-    /// middle of a sale. The answer has an outcome for each row, in order. Sent by the thousand, each with the
-    /// namespace's deadline. It can fail as [`ImportStockError`](crate::ImportStockError) says.
+    /// Sets the units on hand of many SKUs: `admin.import_stock([("ps5", 100), ("pad", 500)]).await`. Existing SKUs change
+    /// only with [`overwrite`](ImportStock::overwrite), so an import may run again during a sale. Returns one outcome per
+    /// row, in order. Sends 1,000 rows per message, each with the namespace's deadline. Failures:
+    /// [`ImportStockError`](crate::ImportStockError).
     pub fn import_stock(&self, rows: impl IntoIterator<Item = (impl Into<String>, i64)>) -> ImportStock {
-        ImportStock::new(self.clone(), rows)
+        ImportStock::new(self.0.clone(), rows)
     }
 
-    /// Puts many SKUs under protection or takes it away, and tells of each what became of it, in order. Sent
-    /// by the thousand, each with the namespace's deadline. A repeat with the same [identity](Self::request_id)
-    /// changes nothing and says [`Protection::Unchanged`].
+    /// Sets or removes the protection of many SKUs, and returns one outcome per SKU, in order. Sends 1,000 SKUs per
+    /// message, each with the namespace's deadline. A repeat with the same [identity](Self::request_id) changes nothing
+    /// and returns [`Protection::Unchanged`].
     ///
     /// # Errors
     /// See [`SetProtectionError`].
@@ -183,44 +163,34 @@ impl Admin {
         skus: impl IntoIterator<Item = impl Into<String>>,
         is_protected: bool,
     ) -> Result<Vec<Protection>, SetProtectionError> {
-        bulk::set_protection(self, skus.into_iter().map(Into::into).collect(), is_protected).await
+        bulk::set_protection(&self.0, skus.into_iter().map(Into::into).collect(), is_protected).await
     }
 
-    /// Opens a partition that is fenced because its store lost changes: sets what is available of each SKU to the
-    /// figure that is given, or to 0. The figures come from the books of the shop, and are for one loss, which
-    /// [`FencedPartition::fence`](crate::FencedPartition) names. Await it, or say more first:
-    /// `admin.settle_partition(0, fence).available("ps5", 30).await`. It can be refused as
-    /// [`SettlePartitionError`](crate::SettlePartitionError) says.
+    /// Opens a partition that is fenced because its store lost changes. Sets the available units of each SKU to the given
+    /// figure, or to 0. The figures come from the caller's records and apply to one loss, which
+    /// [`FencedPartition::fence`](crate::FencedPartition) names. Await it, or set parameters first:
+    /// `admin.settle_partition(0, fence).available("ps5", 30).await`. Refusals:
+    /// [`SettlePartitionError`](crate::SettlePartitionError).
     pub fn settle_partition(&self, partition: i32, fence: &str) -> SettlePartition {
-        SettlePartition::new(self.clone(), partition, fence)
+        SettlePartition::new(self.0.clone(), partition, fence)
     }
 
-    /// Says what the server is, which store it uses, and which partitions it knows to be fenced.
+    /// Reads the version of the server, its store, and the partitions that it has found fenced.
     ///
     /// # Errors
     /// See [`RpcError`].
     pub async fn server_info(&self) -> Result<ServerInfo, RpcError> {
-        settle::server_info(self).await
+        settle::server_info(&self.0.scope).await
     }
 
-    /// Checks the books of the namespace against its records, exactly and under full traffic. Reads
-    /// every pending reservation: give it a longer [deadline](Namespace::with_deadline) where there are
-    /// many.
+    /// Compares the counters of the namespace with its records, exactly and under full traffic. It reads every pending
+    /// reservation: use a longer [deadline](crate::Namespace::with_deadline) if there are many.
     ///
     /// # Errors
     /// See [`AuditError`].
     pub async fn audit(&self) -> Result<Audit, AuditError> {
-        let message = v1::AuditRequest { namespace_id: self.namespace.name.to_string() };
-        let send = |channel, request| async { operators(channel).audit(request).await };
-        let Namespace { core, deadline, .. } = &self.namespace;
-        let answer = core.call(*deadline, message, send).await;
-        Ok(answer.map_err(RpcError::of_read)?)
+        let message = v1::AuditRequest { namespace_id: self.0.namespace_id() };
+        let send = |channel, request| async { admin_client(channel).audit(request).await };
+        Ok(self.0.read(message, send).await?)
     }
-}
-
-/// The generated client of the operators' service, within this client's limits.
-pub(crate) fn operators(channel: Channel) -> InventoryAdminClient<Channel> {
-    InventoryAdminClient::new(channel)
-        .max_decoding_message_size(MAX_ANSWER_BYTES)
-        .max_encoding_message_size(MAX_REQUEST_BYTES)
 }

@@ -1,4 +1,4 @@
-//! Connecting: endpoints, keepalive, limits. The only place that opens connections.
+//! [`Sentinel`] and its [`Builder`]: endpoint, keepalive, windows, settings.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,42 +6,24 @@ use http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    call::{Core, Settings},
-    channels::Channels,
-    lists::ListNamespaces,
+    limits::{DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEADLINE, DEFAULT_IDENTITY_MEMORY, MAX_CONNECTIONS},
     namespace::Namespace,
-    retry::RetryPolicy,
+    requests::lists::ListNamespaces,
+    transport::{
+        call::{Core, Settings},
+        channels::Channels,
+        retry::RetryPolicy,
+    },
 };
 
-/// How long connecting may take unless told otherwise: 5 s.
-pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a call may take, with all its attempts, unless told otherwise: 5 s.
-pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
-/// The longest deadline of a call, 1 hour; a longer one is shortened to it.
-pub const MAX_DEADLINE: Duration = Duration::from_secs(3600);
-/// The most connections of one client; a larger number is lowered to it.
-pub const MAX_CONNECTIONS: usize = 64;
-/// Calls in flight on each connection from which on the client opens another one: below the 256 calls that a server lets a
-/// connection have by default. Calls that share a message count as one; a stream counts for as long as it is open.
-pub const CALLS_PER_CONNECTION: usize = 192;
-
-/// Bytes of memory for the request_ids that callers named, unless set otherwise: 16 MiB, which is room for 131,072.
-pub const DEFAULT_IDENTITY_MEMORY: usize = 16 * 1024 * 1024;
-
-/// The largest answer that is read, in bytes: far above an audit's 1,000 findings.
-pub(crate) const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
-/// The largest request that is sent, in bytes: a batch of 512 carts of 32 lines with the longest names fits.
-pub(crate) const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
-
-/// Bytes of answers that may be under way on a connection before their callers have read them: the windows of the 256 calls
-/// that a connection has at most, 64 KiB each. So a stream that nobody reads does not hold up the others. The HTTP/2 library
-/// counts a small answer as 256 bytes, and closes a connection on which these come to more than half of its window: this is
-/// room for 32,768 of them.
+/// Bytes of unread responses that a connection may have in flight: the windows of its 256 calls, 64 KiB each. So a stream
+/// that is not read does not block the others. The HTTP/2 library counts a small response as 256 bytes, and closes a
+/// connection on which these exceed half of its window: this is room for 32,768 of them.
 const CONNECTION_WINDOW: u32 = 256 * 64 * 1024;
 
-/// How often a connection is pinged, also while idle, so that a dead peer is noticed.
+/// Interval of pings, also on an idle connection, which detect a dead peer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// How long the answer to a ping may take before the connection is given up.
+/// How long a ping may remain unanswered before the connection is closed.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client of one Inventory Sentinel. Cheap to clone; clones share connections, retry budget and the memory of
@@ -56,12 +38,12 @@ impl Sentinel {
     /// Connects with the defaults. `uri` is like `http://127.0.0.1:50051`.
     ///
     /// # Errors
-    /// If the URI is not one, or nobody answers within [`DEFAULT_CONNECT_TIMEOUT`].
+    /// If the URI is invalid, or no server accepts the connection within [`DEFAULT_CONNECT_TIMEOUT`].
     pub async fn connect(uri: impl Into<String>) -> Result<Sentinel, ConnectError> {
         Sentinel::builder(uri).connect().await
     }
 
-    /// Everything that can be set before connecting.
+    /// The settings of a client, before it connects.
     pub fn builder(uri: impl Into<String>) -> Builder {
         Builder {
             uri: uri.into(),
@@ -82,15 +64,15 @@ impl Sentinel {
         Namespace::new(Arc::clone(&self.core), name.into(), self.deadline)
     }
 
-    /// A page of the namespaces there are, by name. Await it, or say more first:
-    /// `sentinel.list_namespaces().size(1_000).after(next).await`. It can be refused as
-    /// [`ListNamespacesError`](crate::ListNamespacesError) says.
+    /// A page of the names of all namespaces. Pages, and the names in them, have no order. Await it, or set parameters
+    /// first: `sentinel.list_namespaces().size(1_000).after(next).await`. Refusals:
+    /// [`ListNamespacesError`](crate::ListNamespacesError).
     pub fn list_namespaces(&self) -> ListNamespaces {
         ListNamespaces::new(Arc::clone(&self.core), self.deadline)
     }
 }
 
-/// What can be set before connecting. Made by [`Sentinel::builder`].
+/// The settings of a client. Made by [`Sentinel::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "nothing is connected before connect() or connect_lazy()"]
 pub struct Builder {
@@ -102,65 +84,64 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// How long connecting may take, each time. Default [`DEFAULT_CONNECT_TIMEOUT`].
+    /// How long an attempt to connect may take. Default [`DEFAULT_CONNECT_TIMEOUT`].
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
     /// How long a call may take, all its attempts together. Default [`DEFAULT_DEADLINE`], at most
-    /// [`MAX_DEADLINE`]. [`Namespace::with_deadline`] sets it for some calls only.
+    /// [`MAX_DEADLINE`](crate::MAX_DEADLINE). [`Namespace::with_deadline`] sets it for some calls only.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// How calls are repeated. Default [`RetryPolicy::default`].
+    /// How calls are retried. Default [`RetryPolicy::default`].
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.settings.retry = policy;
         self
     }
 
-    /// How many HTTP/2 connections are opened at the start, 1 to [`MAX_CONNECTIONS`]. Calls take turns on them.
-    /// Default 1; more help where one core of the client or server is the limit.
+    /// How many HTTP/2 connections are opened at the start, 1 to [`MAX_CONNECTIONS`]. Calls take turns on them. Default 1;
+    /// more help if one core of the client or server is the limit.
     ///
-    /// While each has [`CALLS_PER_CONNECTION`] calls in flight, the client opens further ones in the background, up to
-    /// [`MAX_CONNECTIONS`] in all. They stay open, and calls use them while the first ones have no room. A call never waits for
-    /// a connection to open. Where another connection cannot be opened, calls share those that there are, and the client
-    /// tries again after a pause.
+    /// While each has [`CALLS_PER_CONNECTION`](crate::CALLS_PER_CONNECTION) calls in flight, the client opens further ones
+    /// in the background, up to [`MAX_CONNECTIONS`]. They stay open, and calls use them while the first ones have no room.
+    /// A call never waits for a connection to open. If no further connection can be opened, calls share the open ones, and
+    /// the client tries again after a pause.
     pub fn connections(mut self, number: usize) -> Self {
         self.connections = number;
         self
     }
 
-    /// Whether Reserve, Commit and Rollback calls that are made at the same time travel together. Default
-    /// true. While few calls are under way each is sent at once and alone; further ones wait for one of
-    /// those to end, 10 to 15 ms at most, and share a message then. They keep their own identity, deadline,
-    /// retries and errors, but hear about 5 ms later that a deadline has passed; a shared message carries the
-    /// trace context of the first of them. They are sent, and their deadlines kept, on the runtime on which the
-    /// client was connected, which has to go on.
+    /// Whether concurrent Reserve, Commit and Rollback calls share messages. Default true. While few calls are in flight,
+    /// each is sent at once and alone. Further ones wait until one of those ends, 10 to 15 ms at most, and then share a
+    /// message. Each keeps its identity, deadline, retries and errors, but may report a passed deadline about 5 ms late. A
+    /// shared message has the trace context of its first call. The runtime on which the client was connected sends these
+    /// messages and has to keep running.
     pub fn batching(mut self, batching: bool) -> Self {
         self.settings.batching = batching;
         self
     }
 
-    /// Declares that nothing between this client and the server repeats calls: no proxy, no service mesh with
-    /// retries. The first attempt of a Reserve whose `request_id` this client makes then sets `first_attempt`, so
-    /// that the store can answer a shortage without looking the id up. By default no call sets it. If a proxy
-    /// repeats such a call nevertheless, the caller can be answered with a shortage while the first copy of the call
-    /// has made a reservation, whose units come back at its deadline.
+    /// Declares that nothing between this client and the server repeats calls: no proxy and no service mesh with retries.
+    /// The first attempt of a Reserve whose `request_id` this client makes then sets `first_attempt`, and the store can
+    /// report a shortage without a lookup of the id. By default no call sets it. If a proxy repeats such a call
+    /// nevertheless, the caller can get a shortage although the first copy of the call made a reservation, whose units
+    /// return at its deadline.
     pub fn direct(mut self) -> Self {
         self.settings.is_direct = true;
         self
     }
 
-    /// Bytes of memory for the request_ids that callers named and the request that each stands for. Default
-    /// [`DEFAULT_IDENTITY_MEMORY`]; an id takes 128 bytes at most. Beyond the limit the oldest are forgotten.
+    /// Bytes of memory for the `request_id`s that callers set and their requests. Default
+    /// [`DEFAULT_IDENTITY_MEMORY`]; an id takes 128 bytes at most. Beyond the limit the oldest are dropped.
     ///
-    /// One `request_id` has one effect in a namespace. The server compares a repeat with the first request only
-    /// where both name SKUs of the same partition, so in a namespace of several partitions this client is what
-    /// refuses the second use of an id for another request (`REQUEST_ID_REUSED`, nothing is sent). It knows the ids
-    /// of its own process only. Ids of calls that had no effect, such as a shortage, are forgotten at once.
+    /// One `request_id` has one effect in a namespace. The server compares a repeat with the first request only if both
+    /// name SKUs of the same partition. So in a namespace of several partitions this client refuses the second use of an
+    /// id for another request (`REQUEST_ID_REUSED`, nothing is sent). It has only the ids of its process. Ids of calls
+    /// without an effect, such as a shortage, are dropped at once.
     pub fn identity_memory(mut self, bytes: usize) -> Self {
         self.settings.identity_memory = bytes;
         self
@@ -169,7 +150,7 @@ impl Builder {
     /// Connects.
     ///
     /// # Errors
-    /// If the URI is not one, or nobody answers in time.
+    /// If the URI is invalid, or no server accepts the connection in time.
     pub async fn connect(self) -> Result<Sentinel, ConnectError> {
         let endpoint = self.endpoint()?;
         let mut channels = Vec::with_capacity(self.channels());
@@ -183,11 +164,11 @@ impl Builder {
         Ok(self.sentinel(channels, endpoint))
     }
 
-    /// Connects at the first call; until the server is there, calls fail with `UNAVAILABLE`. Needs a
-    /// Tokio runtime around it.
+    /// Connects at the first call; until the server is reachable, calls fail with `UNAVAILABLE`. Must be called in a Tokio
+    /// runtime.
     ///
     /// # Errors
-    /// If the URI is not one.
+    /// If the URI is invalid.
     pub fn connect_lazy(self) -> Result<Sentinel, ConnectError> {
         let endpoint = self.endpoint()?;
         let channels = (0..self.channels()).map(|_| endpoint.connect_lazy()).collect();
@@ -223,20 +204,20 @@ impl Builder {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URI is not one that this client can connect to.
+    /// This client cannot connect to such a URI.
     #[error("invalid uri {uri:?}: {problem}")]
     InvalidUri {
-        /// What was given.
+        /// The URI.
         uri: String,
-        /// What is wrong with it.
+        /// Why it is invalid.
         problem: String,
     },
-    /// Nobody answered at the URI in time.
+    /// No server accepted the connection in time.
     #[error("no connection to {uri}")]
     Unreachable {
-        /// Where.
+        /// The URI.
         uri: String,
-        /// What happened.
+        /// The cause.
         source: tonic::transport::Error,
     },
 }

@@ -22,60 +22,45 @@
 //! # }
 //! ```
 //!
-//! # What it does for its caller
-//! - **Identity.** Every change but a Commit or Rollback of a whole reservation, which is its own identity,
-//!   gets a `request_id` (UUIDv7) unless the caller names one. Each retry of a call has the same one, so that a
-//!   change is never applied twice. An id that a caller named is refused for another request
-//!   (see [`Builder::identity_memory`]).
-//! - **Deadline.** Each call has one (5 s unless told otherwise) for all of its attempts together;
-//!   what is left of it travels as `grpc-timeout`.
-//! - **Retries** on `UNAVAILABLE` only, as the [`RetryPolicy`] says. Everything else is for the caller.
-//! - **Errors** by operation: what can go wrong with a commit is a [`CommitError`], and so on.
-//!   [`RpcError`] is what they fall through to, and it can tell whether the
-//!   [outcome is unknown](RpcError::outcome_unknown).
-//! - **Batches.** Reserve, Commit and Rollback calls that are made at the same time share messages, see
-//!   [`Builder::batching`]. Who has many at once can say so: [`Namespace::batch`].
-//! - **Streams** that go on by themselves; with [`Namespace::watch_protected`] the question whether a SKU is
-//!   protected needs no call.
-//! - **Traces.** The W3C trace context of the current `tracing` span is sent along.
+//! # Features
+//! - **Identity.** Every change gets a `request_id` (UUIDv7) unless the caller sets one, except a Commit or Rollback of a
+//!   whole reservation, which is idempotent. All attempts of a call have the same id, so a change is never applied twice.
+//!   An id that a caller set is refused for another request (see [`Builder::identity_memory`]).
+//! - **Deadline.** Each call has one for all its attempts together (5 s by default). The remaining time is sent as
+//!   `grpc-timeout`.
+//! - **Retries** on `UNAVAILABLE` only, by the [`RetryPolicy`]. The caller handles all other errors.
+//! - **Errors** by operation: a commit fails with a [`CommitError`], and so on. [`RpcError`] is their common part; it
+//!   reports whether the [outcome is unknown](RpcError::outcome_unknown).
+//! - **Batches.** Concurrent Reserve, Commit and Rollback calls share messages, see [`Builder::batching`]. Callers with many
+//!   operations at hand use [`Namespace::batch`].
+//! - **Streams** that resume after failures. [`Namespace::watch_protected`] caches which SKUs are protected.
+//! - **Traces.** Calls propagate the W3C trace context of the current `tracing` span.
 //!
-//! Dropping a call's future gives up waiting; it does not take the call back.
+//! Dropping a call's future stops waiting; it does not revoke the call.
 //!
 //! # Layout
-//! - `connection`: [`Sentinel`] and its [`Builder`]: endpoints, keepalive, connections.
-//! - `namespace`: [`Namespace`], the checkout operations; `reserve`, `resolve`: their requests, such as
-//!   [`Reserve`] and [`Commit`]; `batch`: many of them in one call, and the stock of many SKUs.
-//! - `admin`: [`Admin`], the operators' operations; `configure`: their requests, such as [`SetStock`];
-//!   `lists`, `bulk`: what there is in pages, and many SKUs in a call.
-//! - `call`: the way of every call: identity, deadline, attempts. Knows neither operation nor message.
-//! - `identities`: the request that each id stands for that a caller named.
-//! - `gather`: calls made at the same time in one message.
-//! - `watch`: streams that go on by themselves: [`Events`], [`WatchStock`], [`ProtectedSkus`].
-//! - `retry`: [`RetryPolicy`] and [`RetryBudget`]: pure decisions, no waiting.
-//! - `trace`: the trace context as metadata.
-//! - `types`, `rules`: the plain types; `convert`: the only place where they meet the generated ones.
-//! - `rpc_error`: [`RpcError`], read from a gRPC status; `operation_errors`: the errors by operation.
+//! From top to bottom; a module imports only those below it.
+//! - `connection`: [`Sentinel`] and its [`Builder`].
+//! - `namespace`: [`Namespace`], the checkout operations; `admin`: [`Admin`], the operators' operations.
+//! - `watch`: the streams [`Events`], [`WatchStock`], [`ProtectedSkus`].
+//! - `requests`: the awaitable requests, such as [`Reserve`] and [`SetStock`].
+//! - `scope`: the target of a request: shared state, namespace name, deadline.
+//! - `transport`: deadline, retries, identities, batching, connections, traces.
+//! - `convert`: the generated messages to the types and back.
+//! - `operation_errors`: the errors by operation; `rpc_error`: [`RpcError`], decoded from a gRPC status.
+//! - `types`, `rules`, `limits`: data.
 
 mod admin;
-mod batch;
-mod bulk;
-mod call;
-mod channels;
-mod configure;
 mod connection;
 mod convert;
-mod gather;
-mod identities;
-mod lists;
+mod limits;
 mod namespace;
 mod operation_errors;
-mod reserve;
-mod resolve;
-mod retry;
+mod requests;
 mod rpc_error;
 mod rules;
-mod settle;
-mod trace;
+mod scope;
+mod transport;
 mod types;
 mod watch;
 
@@ -83,15 +68,12 @@ mod watch;
 mod tests;
 
 pub use admin::Admin;
-pub use batch::{Batch, BatchOutcome};
-pub use bulk::ImportStock;
-pub use configure::{ConfigureNamespace, ConfigureSku, SetStock};
-pub use connection::{
-    Builder, CALLS_PER_CONNECTION, ConnectError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEADLINE, DEFAULT_IDENTITY_MEMORY,
-    MAX_CONNECTIONS, MAX_DEADLINE, Sentinel,
-};
+pub use connection::{Builder, ConnectError, Sentinel};
 pub use inventory_sentinel::Reason;
-pub use lists::{ListNamespaces, ListReservations, ListStock};
+pub use limits::{
+    CALLS_PER_CONNECTION, DEFAULT_CONNECT_TIMEOUT, DEFAULT_DEADLINE, DEFAULT_IDENTITY_MEMORY, MAX_CONNECTIONS,
+    MAX_DEADLINE,
+};
 pub use namespace::Namespace;
 pub use operation_errors::{
     AdjustStockError, AuditError, BatchError, BatchGetStockError, CommitError, ConfigureNamespaceError,
@@ -100,19 +82,27 @@ pub use operation_errors::{
     ListStockError, ReserveError, RollbackError, SetProtectionError, SetStockError, SettlePartitionError, WatchError,
     WatchStockError,
 };
-pub use reserve::Reserve;
-pub use resolve::{Commit, Extend, Rollback};
-pub use retry::{RetryBudget, RetryPolicy};
+pub use requests::{
+    batch::{Batch, BatchOutcome},
+    bulk::ImportStock,
+    configure::{ConfigureNamespace, ConfigureSku, SetStock},
+    lists::{ListNamespaces, ListReservations, ListStock},
+    reserve::Reserve,
+    resolve::{Commit, Extend, Rollback},
+    settle::SettlePartition,
+};
 pub use rpc_error::{FieldViolation, RpcError};
 pub use rules::{NamespaceChange, NamespaceConfig, RulesChange, SkuConfiguration, SkuRules};
-pub use settle::{FencedPartition, Promise, PromiseState, ServerInfo, SettlePartition, Settlement};
 pub use tonic::Code;
+pub use transport::retry::{RetryBudget, RetryPolicy};
 pub use types::{
-    Audit, Extended, Finding, FindingKind, Imported, Line, Page, Protection, Receipt, Reservation, ReservationLine,
+    Applied, Audit, Extended, Finding, FindingKind, Imported, Line, Page, Protection, Reservation, ReservationLine,
     ShortLine, Snapshot, State, Stock,
+    event::{Event, EventKind, LostHistory},
+    server::{FencedPartition, Promise, PromiseState, ServerInfo, Settlement},
 };
 pub use watch::{
-    events::{Changes, Event, EventKind, Events, LostHistory},
+    events::{Changes, Events},
     protected::{DEFAULT_MAX_AGE, ProtectedSkus},
-    stock::{StockNews, WatchStock},
+    stock::{StockUpdate, WatchStock},
 };

@@ -1,4 +1,4 @@
-//! What a failed call says, read from its gRPC status. Knows tonic's `Status`; no operation, no I/O.
+//! A failed call, decoded from its gRPC status. It imports tonic's `Status`; no operation, no I/O.
 
 use std::{collections::HashMap, error::Error as _, fmt, time::Duration};
 
@@ -10,9 +10,9 @@ use inventory_sentinel::{
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
-/// A failed call: gRPC code, reason of the catalogue, and what the server added to them.
+/// A failed call: gRPC code, reason of the catalogue, and details of the server.
 ///
-/// Cheap to move; every operation's own error carries one.
+/// Cheap to move; every operation's error contains one.
 pub struct RpcError(Box<Inner>);
 
 #[derive(Debug)]
@@ -43,18 +43,18 @@ impl RpcError {
         self.0.code
     }
 
-    /// The reason of the catalogue; `None` where something other than the service refused, such as a
-    /// proxy or this client, or where the service is newer than this client.
+    /// The reason of the catalogue; `None` if something other than the service failed the call, such as a proxy or this
+    /// client, or if the service is newer than this client.
     pub fn reason(&self) -> Option<Reason> {
         self.0.reason
     }
 
-    /// One sentence for people.
+    /// One sentence for humans.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The numbers and names that go with the reason.
+    /// The details of the reason, such as the SKU.
     pub fn metadata(&self) -> &HashMap<String, String> {
         &self.0.metadata
     }
@@ -64,7 +64,7 @@ impl RpcError {
         &self.0.field_violations
     }
 
-    /// How long the server asks to wait before the call is repeated.
+    /// How long the caller has to wait before a retry.
     pub fn retry_delay(&self) -> Option<Duration> {
         self.0.retry_delay
     }
@@ -75,7 +75,7 @@ impl RpcError {
         self.0.outcome_unknown
     }
 
-    /// How many times the call was sent, or tried to be; 0 where this client refused it.
+    /// Attempts to send the call; 0 if this client refused it.
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }
@@ -109,7 +109,7 @@ impl RpcError {
         }))
     }
 
-    /// What a status would say, of a call that was carried together with others.
+    /// As `from_status`, for an operation of a Batch.
     pub(crate) fn from_failure(failure: v1::Failure) -> RpcError {
         let (code, reason) = (Code::from(failure.code), Reason::from_name(&failure.reason));
         let violation = FieldViolation { field: failure.field, description: failure.message.clone() };
@@ -120,12 +120,12 @@ impl RpcError {
             metadata: failure.metadata,
             field_violations: Some(violation).filter(|violation| !violation.field.is_empty()).into_iter().collect(),
             retry_delay: failure.retry_after.and_then(|pause| Duration::try_from(pause).ok()),
-            outcome_unknown: reason.map_or(!refused_unseen(code), |reason| reason.advice() == Advice::Repeat),
+            outcome_unknown: reason.map_or(!is_refused_unapplied(code), |reason| reason.advice() == Advice::Repeat),
             attempts: 1,
         }))
     }
 
-    /// This client refuses the call by itself; nothing was sent.
+    /// This client refuses the call; nothing was sent.
     pub(crate) fn refused_here(reason: Reason, message: &str) -> RpcError {
         RpcError(Box::new(Inner {
             code: reason.code(),
@@ -139,12 +139,12 @@ impl RpcError {
         }))
     }
 
-    /// The call came to no end: what was to send it, or to read its answer, is gone.
-    pub(crate) fn cut_off() -> RpcError {
+    /// The task or stream of the call ended without a response.
+    pub(crate) fn disconnected() -> RpcError {
         RpcError(Box::new(Inner {
             code: Code::Unavailable,
             reason: None,
-            message: "what carried the call was given up".into(),
+            message: "the connection of the call was closed".into(),
             metadata: HashMap::new(),
             field_violations: Vec::new(),
             retry_delay: None,
@@ -153,18 +153,18 @@ impl RpcError {
         }))
     }
 
-    /// The same error of a call that was certainly not sent.
+    /// The same error, for a call that was certainly not sent.
     pub(crate) fn unsent(mut self) -> RpcError {
         self.0.outcome_unknown = false;
         self
     }
 
-    /// The call's own deadline passed while this client waited for the answer.
+    /// The deadline of the call passed while this client awaited the response.
     pub(crate) fn deadline_exceeded() -> RpcError {
         RpcError(Box::new(Inner {
             code: Code::DeadlineExceeded,
             reason: None,
-            message: "no answer before the deadline of the call".into(),
+            message: "no response before the deadline of the call".into(),
             metadata: HashMap::new(),
             field_violations: Vec::new(),
             retry_delay: None,
@@ -173,12 +173,12 @@ impl RpcError {
         }))
     }
 
-    /// The server said OK, and its answer lacks what it must have.
+    /// The response is OK but lacks a required part.
     pub(crate) fn malformed(what: &str) -> RpcError {
         RpcError(Box::new(Inner {
             code: Code::Internal,
             reason: None,
-            message: format!("the server's answer is malformed: {what}"),
+            message: format!("the server's response is malformed: {what}"),
             metadata: HashMap::new(),
             field_violations: Vec::new(),
             retry_delay: None,
@@ -187,14 +187,13 @@ impl RpcError {
         }))
     }
 
-    /// Tells what the whole call came to, where `earlier_unknown` says that an earlier attempt may
-    /// have been applied. A final refusal of a repeat settles that, since the server looks the
-    /// identity up before it refuses; an answer such as "shed" or "store away" settles nothing, and
-    /// neither do those of `is_refused_before_the_look_up`.
+    /// The error of the whole call. `earlier_unknown`: an earlier attempt may have been applied. A final refusal of a
+    /// retry settles that, since the server does the lookup of the identity first. A transient error such as
+    /// OVERLOADED settles nothing, nor does a reason of `is_refused_before_lookup`.
     pub(crate) fn after(mut self, attempts: u32, earlier_unknown: bool) -> RpcError {
         let settled = self.reason().is_some_and(|reason| {
             matches!(reason.advice(), Advice::Fix | Advice::Decide)
-                && !is_refused_before_the_look_up(reason)
+                && !is_refused_before_lookup(reason)
                 && self.code() != Code::Internal
         });
         self.0.attempts = attempts;
@@ -202,16 +201,16 @@ impl RpcError {
         self
     }
 
-    /// A read changes nothing, so nothing is unknown about it.
-    pub(crate) fn of_read(mut self) -> RpcError {
+    /// A read changes nothing, so its outcome is not unknown.
+    pub(crate) fn into_read(mut self) -> RpcError {
         self.0.outcome_unknown = false;
         self
     }
 }
 
-/// Whether a repeat can be refused for this although an earlier attempt was applied: a change in between, or the time that
-/// has passed, is reason enough.
-fn is_refused_before_the_look_up(reason: Reason) -> bool {
+/// Whether a retry can be refused for this reason although an earlier attempt was applied, because of a change or of time
+/// that passed in between.
+fn is_refused_before_lookup(reason: Reason) -> bool {
     matches!(
         reason,
         // The id, or the reservation, was forgotten between two attempts.
@@ -222,8 +221,8 @@ fn is_refused_before_the_look_up(reason: Reason) -> bool {
     )
 }
 
-/// Code and "may have been applied" of a status that the service itself did not write: it comes from
-/// a proxy, from tonic's server, or was made in this process because the connection failed.
+/// Code and "may have been applied" of a status that the service did not write: a proxy, tonic's server, or this process
+/// made it, the latter after a connection failure.
 fn without_reason(status: &Status) -> (Code, bool) {
     if caused_by::<TimeoutExpired>(status) {
         // Tonic reports its own timeout as CANCELLED.
@@ -233,14 +232,14 @@ fn without_reason(status: &Status) -> (Code, bool) {
         return (Code::Unavailable, false);
     }
     if status.source().is_some() {
-        // A connection that broke; tonic calls it UNKNOWN, INTERNAL or CANCELLED as it happens.
+        // A broken connection, which tonic reports as UNKNOWN, INTERNAL or CANCELLED.
         return (Code::Unavailable, true);
     }
-    (status.code(), !refused_unseen(status.code()))
+    (status.code(), !is_refused_unapplied(status.code()))
 }
 
-/// Whether a code says by itself that nothing was applied.
-fn refused_unseen(code: Code) -> bool {
+/// Whether the code alone implies that nothing was applied.
+fn is_refused_unapplied(code: Code) -> bool {
     matches!(
         code,
         Code::InvalidArgument
@@ -264,7 +263,7 @@ fn caused_by<E: std::error::Error + 'static>(status: &Status) -> bool {
     false
 }
 
-/// The status's message; for a failed connection also what the layers below said.
+/// The status's message; for a failed connection with the messages of its causes.
 fn message(status: &Status) -> String {
     let mut text = status.message().to_owned();
     let mut cause = status.source();

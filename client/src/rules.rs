@@ -1,44 +1,43 @@
-//! The rules of a SKU and the settings of a namespace: as they are, and what to change of them. Data
-//! only: they know neither the wire nor a connection.
+//! The rules of a SKU and the settings of a namespace: current values and changes. Data only; it imports no message.
 
 use std::time::{Duration, SystemTime};
 
 use crate::types::Stock;
 
-/// The rules of a SKU as they are.
+/// The current rules of a SKU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SkuRules {
-    /// Whether the units are governed here.
+    /// Whether this service governs the units.
     pub is_protected: bool,
-    /// Most units of one reservation; `None`: no limit of its own.
+    /// Most units of one reservation; `None`: no limit.
     pub max_quantity: Option<i32>,
-    /// Longest ttl of one reservation; `None`: no limit of its own.
+    /// Longest ttl of one reservation; `None`: no limit.
     pub max_ttl: Option<Duration>,
-    /// Most units that one buyer may hold and have bought; `None`: no limit.
+    /// Most units that one buyer may hold and have bought in all; `None`: no limit.
     pub buyer_limit: Option<i32>,
     /// When the sale opens; `None`: always open.
     pub opens_at: Option<SystemTime>,
     /// When the sale closes; `None`: never.
     pub closes_at: Option<SystemTime>,
-    /// Whether the sale is paused: nothing is reserved, and what is held can be committed.
+    /// Whether the sale is paused: no units can be reserved, but held units can be committed.
     pub is_paused: bool,
 }
 
-/// The rules and the counters of a SKU as they are.
+/// The current rules and counters of a SKU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SkuConfiguration {
     /// All rules.
     pub rules: SkuRules,
-    /// Grows with every change of the rules; 0 while they never changed.
+    /// Grows with every change of the rules, from 0.
     pub rules_version: i64,
     /// The counters.
     pub stock: Stock,
 }
 
-/// What to change of the rules of a SKU; what is not said stays as it is, and `None` takes a limit
-/// away: `RulesChange::new().buyer_limit(2).closes_at(None)`.
+/// A change of the rules of a SKU. Rules that are not set stay unchanged; `None` removes a limit:
+/// `RulesChange::new().buyer_limit(2).closes_at(None)`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "nothing is changed before it is sent"]
 pub struct RulesChange {
@@ -52,18 +51,18 @@ pub struct RulesChange {
 }
 
 impl RulesChange {
-    /// No change yet; the server refuses to change nothing.
+    /// An empty change, which the server refuses.
     pub fn new() -> Self {
         RulesChange::default()
     }
 
-    /// Whether the sale is paused. Nothing is reserved then; what is held can be committed, extended and rolled back.
+    /// Whether the sale is paused: no units can be reserved; held units can be committed, extended and rolled back.
     pub fn paused(mut self, yes: bool) -> Self {
         self.is_paused = Some(yes);
         self
     }
 
-    /// Whether the units are governed here. To stop a sale use [`paused`](Self::paused): without protection the shop
+    /// Whether this service governs the units. To stop a sale use [`paused`](Self::paused): without protection the shop
     /// sells the same units on its ordinary path.
     pub fn protected(mut self, yes: bool) -> Self {
         self.is_protected = Some(yes);
@@ -82,39 +81,39 @@ impl RulesChange {
         self
     }
 
-    /// Most units that one buyer may hold and have bought, 1 to 1,000,000. Counted from the moment that
-    /// a limit is set until it is lifted.
+    /// Most units that one buyer may hold and have bought in all, 1 to 1,000,000. Units count from the moment that a limit
+    /// is set until it is removed.
     pub fn buyer_limit(mut self, units: impl Into<Option<i32>>) -> Self {
         self.buyer_limit = Some(units.into());
         self
     }
 
-    /// When the sale opens, on the time of day of the partition; cut to the millisecond.
+    /// When the sale opens, on the time of day of the partition; rounded up to the millisecond.
     pub fn opens_at(mut self, at: impl Into<Option<SystemTime>>) -> Self {
         self.opens_at = Some(at.into());
         self
     }
 
-    /// When the sale closes, on the time of day of the partition; cut to the millisecond.
+    /// When the sale closes, on the time of day of the partition; rounded up to the millisecond.
     pub fn closes_at(mut self, at: impl Into<Option<SystemTime>>) -> Self {
         self.closes_at = Some(at.into());
         self
     }
 }
 
-/// What holds for a namespace.
+/// The settings of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NamespaceConfig {
-    /// Partitions: each is a Redis hash tag of its own.
+    /// Partitions; each has its Redis hash tag.
     pub partitions: i32,
-    /// Life of a hold that names none.
+    /// The ttl of a hold that sets none.
     pub default_ttl: Duration,
     /// Longest ttl of a hold.
     pub max_ttl: Duration,
     /// Longest life of a hold, however often it is extended.
     pub max_life: Duration,
-    /// How long resolved reservations and request ids are known.
+    /// How long resolved reservations and request ids are stored.
     pub retention: Duration,
     /// Records (reservations and remembered requests) that the namespace may hold.
     pub quota_records: i64,
@@ -128,8 +127,8 @@ pub struct NamespaceConfig {
     pub version: i64,
 }
 
-/// What to change of a namespace; what is not said stays as it is, or is the server's default where
-/// the namespace is made: `NamespaceChange::new().partitions(8)`.
+/// A change of the settings of a namespace. Settings that are not set stay unchanged, or get the server's default if the
+/// namespace is created: `NamespaceChange::new().partitions(8)`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "nothing is changed before it is sent"]
 pub struct NamespaceChange {
@@ -145,18 +144,18 @@ pub struct NamespaceChange {
 }
 
 impl NamespaceChange {
-    /// No change yet; the server refuses to change nothing.
+    /// An empty change, which the server refuses.
     pub fn new() -> Self {
         NamespaceChange::default()
     }
 
-    /// Partitions, 1 to 64; fixed once the namespace is made.
+    /// Partitions, 1 to 64; fixed once the namespace exists.
     pub fn partitions(mut self, number: i32) -> Self {
         self.partitions = Some(number);
         self
     }
 
-    /// Life of a hold that names none, from 1 ms to the longest ttl, in steps of 1 ms.
+    /// The ttl of a hold that sets none, from 1 ms to the longest ttl, in steps of 1 ms.
     pub fn default_ttl(mut self, ttl: Duration) -> Self {
         self.default_ttl = Some(ttl);
         self
@@ -175,7 +174,7 @@ impl NamespaceChange {
         self
     }
 
-    /// How long resolved reservations and request ids are known, 1 s to 30 days, in steps of 1 ms.
+    /// How long resolved reservations and request ids are stored, 1 s to 30 days, in steps of 1 ms.
     pub fn retention(mut self, retention: Duration) -> Self {
         self.retention = Some(retention);
         self

@@ -5,7 +5,7 @@
 //	protoc -I ../../proto --go_out=. --go_opt=paths=source_relative \
 //	  --go-grpc_out=. --go-grpc_opt=paths=source_relative ../../proto/inventory_sentinel/v1/*.proto
 //
-// Calls the server that its caller names. docs/first-checkout.md explains it; main.go plays it.
+// Calls the server that its caller names. docs/start/first-checkout.md explains it; main.go plays it.
 package main
 
 import (
@@ -33,7 +33,7 @@ const (
 	firstPause   = 100 * time.Millisecond // Before the first repeat; doubles with each.
 )
 
-// connect makes one connection for the whole process: it is safe to share, and reconnects by itself.
+// connect makes one connection for the whole process: it is safe to share, and reconnects automatically.
 func connect(address string) (*grpc.ClientConn, error) {
 	return grpc.NewClient(address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -86,8 +86,8 @@ func call[Request, Response any](
 		if info.GetDomain() == "inventory-sentinel" && retry == nil {
 			return nil, Refused{info}
 		}
-		// Either the service says that a repeat helps, or it said nothing: then the outcome is unknown. The repeat has
-		// the same request_id, so it can't have a second effect.
+		// The service permits a retry, or the outcome is unknown because it did not respond. The
+		// retry has the same request_id, so it can't have a second effect.
 		pause := retry.GetRetryDelay().AsDuration() + rand.N(firstPause<<attempt)
 		select {
 		case <-ctx.Done():
@@ -123,7 +123,7 @@ const (
 	AlreadyBought Outcome = "bought before, not charged again"
 	SoldOut       Outcome = "sold out"
 	Declined      Outcome = "payment declined: another payment is attempt + 1"
-	Over          Outcome = "this attempt is over and did not charge: go on with attempt + 1"
+	Over          Outcome = "this attempt is over and did not charge: continue with attempt + 1"
 	Refunded      Outcome = "paid too late and sold out: refunded"
 )
 
@@ -191,7 +191,7 @@ func checkout(
 	_, err = call(ctx, sentinel.Commit, &pb.CommitRequest{
 		NamespaceId:   sale,
 		ReservationId: held.GetReservationId(),
-		LatePolicy:    pb.LatePolicy_LATE_POLICY_BUY_ANEW,
+		LatePolicy:    pb.LatePolicy_LATE_POLICY_REPURCHASE,
 	})
 	if refused := (Refused{}); errors.As(err, &refused) {
 		switch refused.Reason {

@@ -145,11 +145,11 @@ func main() {
 		bank(true, func() error { return errors.Join(outlastTheHold(), sellTheLast()) }), Refunded, 1, 1)
 
 	stranger := order("order-8", "hal", "nothing", usual)
-	_, err = play(sentinel, "a product that nobody knows", stranger, 1, accepts)
+	_, err = play(sentinel, "a product that does not exist", stranger, 1, accepts)
 	if refused := (Refused{}); !errors.As(err, &refused) || refused.Reason != "SKU_NOT_FOUND" {
 		must(fmt.Errorf("not refused: %v", err))
 	}
-	booked("a product that nobody knows", stranger, 0, 0)
+	booked("a product that does not exist", stranger, 0, 0)
 
 	twice := order("order-13", "max", "phone", usual)
 	buyInAnotherRun := func() error {
@@ -192,7 +192,7 @@ func main() {
 	counters, err := call(ctx, sentinel.GetStock, &pb.GetStockRequest{NamespaceId: sale, Sku: "phone"})
 	must(err)
 	if stock := counters.GetStock(); stock.GetAvailable() != 3 || stock.GetHeld() != 0 || stock.GetSold() != 7 {
-		must(fmt.Errorf("seven buyers have bought a phone each, and the stock says %v", stock))
+		must(fmt.Errorf("seven buyers have bought a phone each, and the stock is %v", stock))
 	}
 }
 

@@ -2,7 +2,7 @@
 //
 // `npm install && npm run generate && npm run build` generates the types from ../../proto (or the folder PROTO) and
 // compiles to dist/. The proto files are read at run time too. Calls the server that its caller names.
-// docs/first-checkout.md explains it; play.ts plays it.
+// docs/start/first-checkout.md explains it; play.ts plays it.
 import { setTimeout as sleep } from "node:timers/promises";
 import * as grpc from "@grpc/grpc-js";
 import * as loader from "@grpc/proto-loader";
@@ -92,10 +92,10 @@ export async function call<Response>(send: Send<Response>): Promise<Response> {
     last = error;
     const { ErrorInfo: info, RetryInfo: retry } = detailsOf(error);
     if (info?.domain === "inventory-sentinel" && !retry) throw new Refused(info.reason, info.metadata ?? {});
-    // Either the service says that a repeat helps, or it said nothing: then the outcome is unknown. The repeat has the
-    // same request_id, so it can't have a second effect.
-    const asked = Number(retry?.retryDelay?.seconds ?? 0) * 1_000 + (retry?.retryDelay?.nanos ?? 0) / 1_000_000;
-    await sleep(asked + FIRST_PAUSE_MILLISECONDS * 2 ** attempt * Math.random());
+    // The service permits a retry, or the outcome is unknown because it did not respond. The
+    // retry has the same request_id, so it can't have a second effect.
+    const serverDelay = Number(retry?.retryDelay?.seconds ?? 0) * 1_000 + (retry?.retryDelay?.nanos ?? 0) / 1_000_000;
+    await sleep(serverDelay + FIRST_PAUSE_MILLISECONDS * 2 ** attempt * Math.random());
   }
   throw new Unknown(last?.message);
 }
@@ -123,7 +123,7 @@ export type Outcome =
   | "bought before, not charged again"
   | "sold out"
   | "payment declined: another payment is attempt + 1"
-  | "this attempt is over and did not charge: go on with attempt + 1"
+  | "this attempt is over and did not charge: continue with attempt + 1"
   | "paid too late and sold out: refunded";
 
 // region checkout
@@ -180,7 +180,7 @@ export async function checkout(
     case "alreadyReleased":
       reservationId = answer.alreadyReleased!.reservationId;
       if (!(await payments.isPaid(order, attempt))) {
-        return "this attempt is over and did not charge: go on with attempt + 1";
+        return "this attempt is over and did not charge: continue with attempt + 1";
       }
       // The process stopped between payment and Commit, and the hold ran out: the Commit below is a late one.
       break;
@@ -193,7 +193,7 @@ export async function checkout(
       throw new Error(`a later server answers ${answer.result}: charge nothing`);
   }
   try {
-    const purchase = { namespaceId: sale, reservationId, latePolicy: "LATE_POLICY_BUY_ANEW" } as const;
+    const purchase = { namespaceId: sale, reservationId, latePolicy: "LATE_POLICY_REPURCHASE" } as const;
     await call((options, done) => sentinel.commit(purchase, options, done));
   } catch (error) {
     if (!(error instanceof Refused)) throw error;

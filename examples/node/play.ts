@@ -14,7 +14,7 @@ const charges: string[] = [];
 const refunds: string[] = [];
 // The attempt that has charged an order.
 const paid = new Map<string, number>();
-const count = (books: string[], order: Order) => books.filter((id) => id === order.id).length;
+const count = (entries: string[], order: Order) => entries.filter((id) => id === order.id).length;
 
 class Crash extends Error {}
 
@@ -73,7 +73,7 @@ await step("the same order again", amy, 1, bank(), "bought before, not charged a
 const bob = order("order-2", "bob", "phone");
 const declined = "payment declined: another payment is attempt + 1";
 await step("a declined payment", bob, 1, bank({ accept: false }), declined, 0);
-const over = "this attempt is over and did not charge: go on with attempt + 1";
+const over = "this attempt is over and did not charge: continue with attempt + 1";
 await step("the same attempt again", bob, 1, bank(), over, 0);
 await step("the next attempt", bob, 2, bank(), "bought", 1);
 await step("the attempt before by mistake", bob, 1, bank(), over, 1);
@@ -96,7 +96,7 @@ const sellTheLast = async () => {
 };
 await step("a payment too late for the last unit", order("order-6", "flo", "last", 100), 1,
   bank({ meanwhile: sellTheLast }), "paid too late and sold out: refunded", 1, { refunded: 1 });
-await step("a product that nobody knows", order("order-8", "hal", "nothing"), 1, bank(), Refused, 0);
+await step("a product that does not exist", order("order-8", "hal", "nothing"), 1, bank(), Refused, 0);
 
 const twice = order("order-13", "max", "phone");
 const buyInAnotherRun = () => step("  another run of the order meanwhile", twice, 1, bank(), "bought", 1);
@@ -137,7 +137,7 @@ const { stock } = await call<GetStockResponse__Output>((options, done) =>
   sentinel.getStock({ namespaceId: sale, sku: "phone" }, options, done),
 );
 if (stock?.available !== "3" || stock.held !== "0" || stock.sold !== "7") {
-  console.error("node: seven buyers have bought a phone each, and the stock says", stock);
+  console.error("node: seven buyers have bought a phone each, and the stock is", stock);
   process.exit(1);
 }
 process.exit(0);

@@ -2,7 +2,7 @@
 
 Needs the packages of requirements.txt and the code that this line generates, from the root of the repository:
     python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. proto/inventory_sentinel/v1/*.proto
-Calls the server that its caller names. docs/first-checkout.md explains it; play.py plays it.
+Calls the server that its caller names. docs/start/first-checkout.md explains it; play.py plays it.
 """
 import random
 import time
@@ -23,7 +23,7 @@ FIRST_PAUSE_SECONDS = 0.1  # Before the first repeat; doubles with each.
 
 
 def connect(address: str) -> grpc.Channel:
-    """One channel for the whole process: it is safe to share, and reconnects by itself."""
+    """One channel for the whole process: it is safe to share, and reconnects automatically."""
     keepalive = {"time_ms": 30_000, "timeout_ms": 10_000, "permit_without_calls": 1}
     return grpc.insecure_channel(address, [(f"grpc.keepalive_{name}", value) for name, value in keepalive.items()])
 
@@ -58,8 +58,8 @@ def call(method, request):
                 detail.Unpack(info) or detail.Unpack(retry)
         if info.domain == "inventory-sentinel" and not retry.HasField("retry_delay"):
             raise Refused(info)
-        # Either the service says that a repeat helps, or it said nothing: then the outcome is unknown. The repeat has
-        # the same request_id, so it can't have a second effect.
+        # The service permits a retry, or the outcome is unknown because it did not respond. The
+        # retry has the same request_id, so it can't have a second effect.
         pause = FIRST_PAUSE_SECONDS * 2**attempt * random.random()
         time.sleep(retry.retry_delay.ToMilliseconds() / 1000 + pause)
     raise Unknown(failure)
@@ -89,7 +89,7 @@ class Outcome(Enum):
     ALREADY_BOUGHT = "bought before, not charged again"
     SOLD_OUT = "sold out"
     DECLINED = "payment declined: another payment is attempt + 1"
-    OVER = "this attempt is over and did not charge: go on with attempt + 1"
+    OVER = "this attempt is over and did not charge: continue with attempt + 1"
     REFUNDED = "paid too late and sold out: refunded"
 
 
@@ -153,7 +153,7 @@ def checkout(
     commit = inventory_sentinel_pb2.CommitRequest(
         namespace_id=sale,
         reservation_id=held.reservation_id,
-        late_policy=inventory_sentinel_pb2.LATE_POLICY_BUY_ANEW,
+        late_policy=inventory_sentinel_pb2.LATE_POLICY_REPURCHASE,
     )
     try:
         call(sentinel.Commit, commit)

@@ -95,7 +95,7 @@ def sell_the_last():
 
 loser = Order("order-6", "flo", "last", hold=timedelta(milliseconds=100))
 step("a payment too late for the last unit", loser, 1, payments(meanwhile=sell_the_last), Outcome.REFUNDED, 1, 1)
-step("a product that nobody knows", Order("order-8", "hal", "nothing"), 1, payments(), Refused, 0)
+step("a product that does not exist", Order("order-8", "hal", "nothing"), 1, payments(), Refused, 0)
 twice = Order("order-13", "max", "phone")
 
 
@@ -154,4 +154,4 @@ with connect("127.0.0.1:1") as nowhere:
 
 stock = call(sentinel.GetStock, inventory_sentinel_pb2.GetStockRequest(namespace_id=sale, sku="phone")).stock
 if (stock.available, stock.held, stock.sold) != (3, 0, 7):
-    sys.exit(f"python: seven buyers have bought a phone each, and the stock says {stock}")
+    sys.exit(f"python: seven buyers have bought a phone each, and the stock is {stock}")

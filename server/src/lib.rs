@@ -11,12 +11,13 @@
 //! - `lane`: the queue of one partition; commits operations in groups.
 //! - `allocator`: returns unused memory to the system.
 //! - `tasks`: background tasks, each with a name and a reaction to its end.
+//! - `random`: the source of randomness.
 //! - `resend`: how long a change whose reply was lost is sent again.
 //! - `witness`: what this server knows of each partition's history, so that it notices a store that lost changes.
 //! - `store`: Redis: keys, bytes, script, connections, the embedded child.
 //! - `domain`: SKU, quantity, operation, outcome, refusal; parsed once, no I/O.
 //! - `transport`: the gRPC port: connections, and what a stranger can take of the machine.
-//! - `direct`: the way of checkout calls past the router; `catch`: the answer to a call whose handler panics.
+//! - `router_bypass`: the way of checkout calls past the router; `catch_panic`: the answer to a call whose handler panics.
 //! - [`config`], [`telemetry`]: what an operator sets, and what he sees.
 //!
 //! The way of a request: `service` parses it into a `domain` operation, `namespaces` finds the lane,
@@ -41,15 +42,18 @@ use tower_layer::Layer as _;
 
 mod admin_http;
 mod allocator;
-mod catch;
+mod catch_panic;
 pub mod config;
-mod direct;
 mod health;
 mod lane;
 mod namespaces;
 mod promises;
+mod random;
 mod resend;
+mod router_bypass;
 mod service;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod sweeper;
 mod tasks;
@@ -67,14 +71,15 @@ pub use tasks::Faults;
 pub use transport::accept::bind;
 
 use crate::{
-    catch::CatchLayer,
+    catch_panic::CatchPanicLayer,
     config::{Config, Durability},
-    direct::DirectLayer,
     health::{Health, StoreGate},
-    lane::LaneLimits,
+    lane::{LaneContext, LaneLimits},
     namespaces::{Namespaces, NewNamespaces},
     promises::{LastPass, Promises},
-    service::{Desk, admin::Admin, checkout::Checkout, watch::Events},
+    random::Random,
+    router_bypass::RouterBypassLayer,
+    service::{Admin, Checkout, Events, ServiceContext},
     store::{
         Store,
         embedded::{Embedded, Trouble},
@@ -216,15 +221,16 @@ async fn serve(
         in_flight: config.batches_in_flight,
         resend_for: config.resend_for,
     };
-    let namespaces = Arc::new(Namespaces::new(
-        Arc::clone(&control),
-        checkout,
-        Arc::clone(&metrics),
-        tasks.clone(),
+    let random = Random::System;
+    let lanes = LaneContext {
         limits,
-        NewNamespaces::from(&*config),
-        Arc::clone(&witnesses),
-    ));
+        store: checkout,
+        metrics: Arc::clone(&metrics),
+        tasks: tasks.clone(),
+        random: random.clone(),
+    };
+    let namespaces =
+        Arc::new(Namespaces::new(Arc::clone(&control), lanes, NewNamespaces::from(&*config), Arc::clone(&witnesses)));
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health::new(reporter, served()?).await;
     let gate = Arc::new(StoreGate::new());
@@ -248,7 +254,8 @@ async fn serve(
         let (interval, stop) = (config.sweep_interval, tasks.stopping());
         move || {
             let (namespaces, store) = (Arc::clone(&namespaces), Arc::clone(&control));
-            sweeper::run(namespaces, store, Arc::clone(&identity), Arc::clone(&metrics), interval, stop.clone())
+            let random = random.clone();
+            sweeper::run(namespaces, store, Arc::clone(&identity), Arc::clone(&metrics), random, interval, stop.clone())
         }
     });
     if witnesses.path().is_some() {
@@ -272,22 +279,23 @@ async fn serve(
     let closing = if config.drain_delay.is_zero() { shutdown.clone() } else { CancellationToken::new() };
     // Connections end, and the watch of the health, which says before that it has turned.
     let ending = CancellationToken::new();
-    let desk = Desk::new(namespaces, gate, metrics, tasks.clone(), closing.clone());
+    let context = ServiceContext::new(namespaces, gate, metrics, tasks.clone(), closing.clone());
     log_address("grpc", &listener);
     let max_request = config.max_request_bytes;
-    let checkout =
-        InventorySentinelServer::new(Checkout(desk.clone(), Arc::clone(&hub))).max_decoding_message_size(max_request);
+    let checkout = InventorySentinelServer::new(Checkout { context: context.clone(), hub: Arc::clone(&hub) })
+        .max_decoding_message_size(max_request);
     let routes = Routes::new(
-        InventoryEventsServer::new(Events { desk: desk.clone(), hub }).max_decoding_message_size(max_request),
+        InventoryEventsServer::new(Events { context: context.clone(), hub }).max_decoding_message_size(max_request),
     )
     .add_service(
-        InventoryAdminServer::new(Admin::new(desk, listing, promises, &config)).max_decoding_message_size(max_request),
+        InventoryAdminServer::new(Admin::new(context, listing, promises, &config))
+            .max_decoding_message_size(max_request),
     )
     .add_service(health_service)
     .add_service(reflection().build_v1()?)
     .add_service(reflection().build_v1alpha()?)
     .prepare();
-    let services = TraceLayer.layer(CatchLayer(tasks.clone()).layer(DirectLayer(checkout).layer(routes)));
+    let services = TraceLayer.layer(CatchPanicLayer(tasks.clone()).layer(RouterBypassLayer(checkout).layer(routes)));
     let limits = TransportLimits::from(&*config);
     let server = transport::serve(listener, services, limits, port_metrics, tasks, ending.clone());
 

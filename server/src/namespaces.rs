@@ -25,16 +25,15 @@ use self::{deletion::UnendedDeletions, identity::Identities, searches::Searches}
 use crate::{
     config::{Config, CreateNamespaces},
     domain::{ClockOffsets, Id, NamespaceChange, NamespaceName, RequestId, ReservationId, Sku},
-    lane::{Destination, Lane, LaneLimits},
+    lane::{Lane, LaneContext, PartitionRef},
+    random::Random,
     resend::Resends,
     store::{
-        Store,
+        NamespaceStore, Store,
         error::StoreError,
         keys::PartitionKeys,
         wire::{ConfigMemo, Configured, NamespaceConfig, Opened, Presence, encode_change},
     },
-    tasks::Tasks,
-    telemetry::metrics::Metrics,
     witness::{Witness, Witnesses},
 };
 
@@ -116,7 +115,7 @@ pub(crate) struct ConfigureRequest {
 
 impl ConfigureRequest {
     pub(crate) fn new(change: NamespaceChange, if_revision: Option<u64>, request_id: Option<RequestId>) -> Self {
-        Self { change, if_revision, request_id, made: new_identity() }
+        Self { change, if_revision, request_id, made: new_identity(&Random::System) }
     }
 
     /// As the first partition of a namespace with this config remembers it.
@@ -135,6 +134,7 @@ pub(crate) struct Namespace {
     pub(crate) name: NamespaceName,
     pub(crate) config: NamespaceConfig,
     identities: Identities,
+    random: Random,
     lanes: Vec<Lane>,
     /// Of each partition, by which it is told from one that takes its place.
     pub(crate) epochs: Box<[u64]>,
@@ -143,7 +143,7 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// What stands for this request in the store.
+    /// The identity of this request in the store.
     pub(crate) fn identity(&self, request: &RequestId) -> Id {
         self.identities.of_request(request)
     }
@@ -155,7 +155,7 @@ impl Namespace {
 
     /// The same where the caller may have given none: then it is new, and protects what this server sends again.
     pub(crate) fn identity_or_new(&self, request: Option<&RequestId>) -> Id {
-        request.map_or_else(new_identity, |request| self.identity(request))
+        request.map_or_else(|| new_identity(&self.random), |request| self.identity(request))
     }
 
     /// What stands for one row of an import; it can be no request's either.
@@ -167,7 +167,7 @@ impl Namespace {
     pub(crate) fn protection_identity(&self, request: Option<&RequestId>, sku: &Sku) -> Id {
         let derived =
             |request: &RequestId| self.digest(&[request.as_str().as_bytes(), b"\0protection", sku.as_str().as_bytes()]);
-        request.map_or_else(new_identity, derived)
+        request.map_or_else(|| new_identity(&self.random), derived)
     }
 
     /// A tag that only a server with the namespace's secret can make of these bytes.
@@ -227,6 +227,22 @@ impl Namespace {
         ReservationId { id: self.identity(request), partition }
     }
 
+    /// A second lane of a partition, on another store.
+    #[cfg(test)]
+    pub(crate) fn lane_on<S: NamespaceStore>(&self, partition: u16, context: &LaneContext<S>) -> Lane {
+        let to = PartitionRef {
+            namespace: self.name.clone(),
+            partition,
+            keys: self.keys(partition),
+            epoch: self.epochs[usize::from(partition)],
+            config_revision: self.config.revision,
+            default_ttl: self.config.default_ttl,
+            retention: self.config.retention,
+            witness: Arc::clone(&self.witnesses[usize::from(partition)]),
+        };
+        Lane::start(&to, Default::default(), Default::default(), context)
+    }
+
     fn is_closed(&self) -> bool {
         self.lanes.iter().any(Lane::is_closed)
     }
@@ -255,8 +271,8 @@ async fn send_until_known<T, F: Future<Output = Result<T, StoreError>>>(
 }
 
 /// An identity that no other request has.
-fn new_identity() -> Id {
-    rand::rng().random()
+fn new_identity(mut random: &Random) -> Id {
+    random.random()
 }
 
 /// How namespaces are made.
@@ -279,14 +295,10 @@ impl From<&Config> for NewNamespaces {
 }
 
 /// All namespaces that this server has opened.
-pub(crate) struct Namespaces {
-    /// With connections that the lanes do not use.
-    store: Arc<Store>,
-    /// For the lanes, and for nothing else.
-    checkout: Arc<Store>,
-    metrics: Arc<Metrics>,
-    tasks: Tasks,
-    limits: LaneLimits,
+pub(crate) struct Namespaces<S = Store> {
+    /// Its connections do not serve lanes.
+    store: Arc<S>,
+    lanes: LaneContext<S>,
     new: NewNamespaces,
     /// What this server knows of every namespace that it has opened.
     witnesses: Arc<Witnesses>,
@@ -297,22 +309,11 @@ pub(crate) struct Namespaces {
     openings: Arc<Semaphore>,
 }
 
-impl Namespaces {
-    pub(crate) fn new(
-        store: Arc<Store>,
-        checkout: Arc<Store>,
-        metrics: Arc<Metrics>,
-        tasks: Tasks,
-        limits: LaneLimits,
-        new: NewNamespaces,
-        witnesses: Arc<Witnesses>,
-    ) -> Self {
+impl<S: NamespaceStore> Namespaces<S> {
+    pub(crate) fn new(store: Arc<S>, lanes: LaneContext<S>, new: NewNamespaces, witnesses: Arc<Witnesses>) -> Self {
         Self {
             store,
-            checkout,
-            metrics,
-            tasks,
-            limits,
+            lanes,
             new,
             witnesses,
             open: RwLock::default(),
@@ -359,7 +360,7 @@ impl Namespaces {
             return Err(NotMade::Unknown(name.clone()));
         }
         self.admit_new(name).await?;
-        let namespace = self.open(name, &self.new.defaults.propose(None)).await?;
+        let namespace = self.open(name, &self.new.defaults.propose(None, self.random())).await?;
         tracing::info!(namespace = name.as_str(), partitions = namespace.config.partitions, "made a namespace");
         Ok(namespace)
     }
@@ -402,13 +403,18 @@ impl Namespaces {
         in_doubt: &AtomicBool,
     ) -> Result<(NamespaceConfig, bool), Unchanged> {
         let keys = PartitionKeys::new(name, 0);
-        let resends = |retention| Resends::new(Instant::now(), self.limits.resend_for, retention).until(deadline);
+        let resends = |retention| {
+            Resends::new(Instant::now(), self.lanes.limits.resend_for, retention, self.random()).until(deadline)
+        };
         for _ in 0..CONFIGURE_ATTEMPTS {
             let Some(current) = self.config(name).await? else {
                 if request.if_revision.is_some_and(|expected| expected != 0) {
                     return Err(Unchanged::VersionMismatch(0));
                 }
-                let next = settings::changed(&self.new.defaults.propose(request.change.partitions), request.change)?;
+                let next = settings::changed(
+                    &self.new.defaults.propose(request.change.partitions, self.random()),
+                    request.change,
+                )?;
                 let memo = request.memo(&next)?;
                 self.admit_new(name).await?;
                 let make = || self.open_partition(name, 0, &next, Some(&memo));
@@ -482,9 +488,15 @@ impl Namespaces {
         Ok(current)
     }
 
-    /// All that are open.
+    fn random(&self) -> &Random {
+        &self.lanes.random
+    }
+
+    /// All open namespaces, sorted by name.
     pub(crate) fn all(&self) -> Vec<Arc<Namespace>> {
-        self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        let mut all: Vec<_> = self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        all
     }
 
     /// How far the clocks of all open partitions are from the store's.
@@ -519,7 +531,7 @@ impl Namespaces {
         let epochs: Vec<u64> = opened.iter().map(|opened| opened.epoch).collect();
         let witnesses = self.witnesses.opened(name, &config, &epochs);
         let start = |(partition, (opened, witness)): (u16, (Opened, Arc<Witness>))| {
-            let destination = Destination {
+            let to = PartitionRef {
                 namespace: name.clone(),
                 partition,
                 keys: PartitionKeys::new(name, partition),
@@ -529,15 +541,7 @@ impl Namespaces {
                 retention: opened.config.retention,
                 witness,
             };
-            Lane::start(
-                destination,
-                opened.now,
-                opened.clock,
-                self.limits,
-                Arc::clone(&self.checkout),
-                Arc::clone(&self.metrics),
-                &self.tasks,
-            )
+            Lane::start(&to, opened.now, opened.clock, &self.lanes)
         };
         let lanes = (0..).zip(opened.into_iter().zip(witnesses.clone())).map(start).collect();
         if config.format == 1 {
@@ -551,6 +555,7 @@ impl Namespaces {
             name: name.clone(),
             config,
             identities,
+            random: self.random().clone(),
             lanes,
             epochs: epochs.into(),
             witnesses: witnesses.into(),
@@ -576,7 +581,7 @@ impl Namespaces {
     ) -> Result<Opened, StoreError> {
         let keys = PartitionKeys::new(name, partition);
         let (knowledge, identity) = (self.witnesses.opening_knowledge(name, partition), self.witnesses.identity());
-        let mut opened = self.store.open(&keys, &knowledge, identity, proposal, new_epoch(), memo).await?;
+        let mut opened = self.store.open(&keys, &knowledge, identity, proposal, new_epoch(self.random()), memo).await?;
         if partition > 0 {
             opened.config = self.catch_up(&keys, opened.config, proposal).await?;
         }
@@ -584,7 +589,7 @@ impl Namespaces {
     }
 }
 
-/// A random epoch, by which a partition is told from one that takes its place.
-fn new_epoch() -> u64 {
-    rand::rng().random_range(1..EPOCHS)
+/// A random epoch. It distinguishes a partition from a later one under the same keys.
+fn new_epoch(mut random: &Random) -> u64 {
+    random.random_range(1..EPOCHS)
 }

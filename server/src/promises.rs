@@ -94,7 +94,7 @@ fn clocks(read: &[Clock], is_answering: bool) -> Promise {
         return Promise::not_checked(
             CLOCKS,
             format!(
-                "the store's clock has moved by {doubt} ms, and no server knows yet whether time has passed (docs/clock.md)"
+                "the store's clock has moved by {doubt} ms, and no server knows yet whether time has passed (docs/concepts/clock.md)"
             ),
         );
     }
@@ -121,12 +121,12 @@ fn partitions(fenced: &[FencedPartition]) -> Promise {
     let more = if of_kind.count() > NAMED { " and others" } else { "" };
     let names = names.join(", ");
     if is_gated {
-        let detail = format!("lost changes and are fenced: {names}{more}: settle them (docs/lost-changes.md)");
+        let detail = format!("lost changes and are fenced: {names}{more}: settle them (docs/concepts/lost-changes.md)");
         return Promise::broken(PARTITIONS, detail);
     }
     Promise::not_checked(
         PARTITIONS,
-        format!("were emptied and go on, as fast allows: {names}{more}: settle them (docs/lost-changes.md)"),
+        format!("were emptied and go on, as fast allows: {names}{more}: settle them (docs/concepts/lost-changes.md)"),
     )
 }
 

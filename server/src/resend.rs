@@ -1,23 +1,26 @@
-//! How long a change whose reply was lost is sent again, with which pauses, and which errors end that. Uses the errors of the
-//! store; what is sent is the caller's.
+//! The resend policy: for how long and with which pauses a change whose reply was lost is resent, and
+//! which errors end that. Uses the errors of the store. Does not know the change.
 
 use std::time::Duration;
 
 use rand::Rng as _;
 use tokio::time::Instant;
 
-use crate::store::error::StoreError;
+use crate::{random::Random, store::error::StoreError};
 
-/// The first pause before a change whose reply was lost is sent again.
+/// The first pause before a resend.
 const BACKOFF: Duration = Duration::from_millis(10);
 /// The longest such pause.
 const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
-/// The attempts of one change, whose first begins when this is made. The change has an identity, so that it means the same
-/// however often it arrives.
+/// The attempts of one change; the first begins when this is made. The change has an identity, so it
+/// has one effect however often it arrives.
 #[derive(Debug)]
 pub(crate) struct Resends {
+    random: Random,
+    /// No resend begins after this instant.
     give_up: Instant,
+    /// The store may have forgotten the identity after this instant.
     forgotten: Instant,
     backoff: Duration,
     /// The last error of an attempt that may have been applied.
@@ -25,19 +28,20 @@ pub(crate) struct Resends {
 }
 
 impl Resends {
-    /// For so long, and for half of the retention at most: later the store may have forgotten the identity, and
-    /// would apply the change a second time.
-    pub(crate) fn new(now: Instant, resend_for: Duration, retention: Duration) -> Self {
+    /// Resends for this long, and for half of the retention at most. Later the store may have forgotten
+    /// the identity, and would apply the change a second time.
+    pub(crate) fn new(now: Instant, resend_for: Duration, retention: Duration, random: &Random) -> Self {
         let forgotten = now + retention / 2;
-        Self { give_up: forgotten.min(now + resend_for), forgotten, backoff: BACKOFF, doubt: None }
+        let give_up = forgotten.min(now + resend_for);
+        Self { random: random.clone(), give_up, forgotten, backoff: BACKOFF, doubt: None }
     }
 
-    /// And not after this instant.
+    /// The same, but no resend begins after this instant.
     pub(crate) fn until(self, deadline: Instant) -> Self {
         Self { give_up: self.give_up.min(deadline), ..self }
     }
 
-    /// Makes one attempt. One that sends the change again is given up in time: it may wait for a connection before it does.
+    /// Makes one attempt. A resend is given up in time, because it may wait for a connection first.
     pub(crate) async fn attempt<T>(
         &self,
         attempt: impl Future<Output = Result<T, StoreError>>,
@@ -49,15 +53,16 @@ impl Resends {
         tokio::time::timeout_at(self.forgotten, attempt).await.unwrap_or_else(late)
     }
 
-    /// Waits until the next attempt, after one that has failed.
+    /// Waits until the next attempt, after an attempt has failed.
     ///
     /// # Errors
-    /// There is none. [`StoreError::Unknown`] if an attempt may have been applied; otherwise the error of the only attempt.
+    /// If there is no next attempt: [`StoreError::Unknown`] if an attempt may have been applied,
+    /// otherwise the error of the only attempt.
     pub(crate) async fn pause_after(&mut self, error: StoreError) -> Result<(), StoreError> {
         match (error, &self.doubt) {
             (error @ StoreError::Unknown { .. }, _) => self.doubt = Some(error),
             (error, None) => return Err(error),
-            // What an earlier attempt did stays unknown.
+            // The effect of the earlier attempt stays unknown.
             (error, Some(doubt)) if is_final(&error) => return Err(doubt.clone()),
             // This attempt was not applied. An earlier one may have been, and the next one can show it.
             (_, Some(_)) => {}
@@ -74,13 +79,13 @@ impl Resends {
         if now + self.backoff >= self.give_up {
             return None;
         }
-        let pause = self.backoff.mul_f64(rand::rng().random_range(0.5..1.0));
+        let pause = self.backoff.mul_f64({ &self.random }.random_range(0.5..1.0));
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
         Some(pause)
     }
 }
 
-/// Whether the next attempt would end with the same error. What earlier attempts did stays unknown.
+/// Whether the next attempt would end with the same error.
 fn is_final(error: &StoreError) -> bool {
     match error {
         StoreError::Closed
@@ -100,7 +105,7 @@ fn is_final(error: &StoreError) -> bool {
 mod tests {
     use super::*;
 
-    /// How long a change is sent again, if every attempt fails at once.
+    /// How long a change is resent if every attempt fails at once.
     fn last_after(resends: impl Fn(Instant) -> Resends) -> Duration {
         let start = Instant::now();
         let (mut resends, mut now) = (resends(start), start);
@@ -119,18 +124,24 @@ mod tests {
     fn a_change_is_sent_again_for_as_long_as_the_shortest_limit_allows() {
         let seconds = Duration::from_secs;
         let near = |limit: Duration, last: Duration| last < limit && last > limit - 2 * MAX_BACKOFF;
-        assert!(near(seconds(5), last_after(|now| Resends::new(now, seconds(5), seconds(86_400)))));
+        assert!(near(seconds(5), last_after(|now| Resends::new(now, seconds(5), seconds(86_400), &Random::System))));
         // Half of the retention, whatever the flag says.
-        assert!(near(seconds(5), last_after(|now| Resends::new(now, seconds(300), seconds(10)))));
-        assert!(last_after(|now| Resends::new(now, seconds(300), seconds(1))) < Duration::from_millis(500));
-        assert!(near(seconds(2), last_after(|now| Resends::new(now, seconds(5), seconds(60)).until(now + seconds(2)))));
+        assert!(near(seconds(5), last_after(|now| Resends::new(now, seconds(300), seconds(10), &Random::System))));
+        assert!(
+            last_after(|now| Resends::new(now, seconds(300), seconds(1), &Random::System)) < Duration::from_millis(500)
+        );
+        assert!(near(
+            seconds(2),
+            last_after(|now| Resends::new(now, seconds(5), seconds(60), &Random::System).until(now + seconds(2)))
+        ));
         let now = Instant::now();
-        assert_eq!(Resends::new(now, Duration::ZERO, seconds(60)).pause(now), None);
+        assert_eq!(Resends::new(now, Duration::ZERO, seconds(60), &Random::System).pause(now), None);
     }
 
     /// What comes of these results, one attempt each, and how many attempts there were.
     async fn sent(results: impl IntoIterator<Item = Result<(), StoreError>>) -> (Result<(), StoreError>, usize) {
-        let mut resends = Resends::new(Instant::now(), Duration::from_secs(5), Duration::from_secs(60));
+        let mut resends =
+            Resends::new(Instant::now(), Duration::from_secs(5), Duration::from_secs(60), &Random::System);
         let mut attempts = 0;
         for result in results {
             attempts += 1;

@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     fmt::Display,
     future::Future,
-    hash::{BuildHasher as _, RandomState},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -27,7 +27,8 @@ use crate::{
     domain::{ClockOffsets, NamespaceName, Operation},
     lane::{Lane, LaneError},
     namespaces::{Namespace, Namespaces, Undeleted},
-    store::{Store, error::StoreError, identity::Identity},
+    random::Random,
+    store::{NamespaceStore, error::StoreError, identity::Identity},
     telemetry::metrics::Metrics,
 };
 
@@ -42,11 +43,11 @@ const LAST_RESORT: Duration = Duration::from_secs(1);
 /// Longest time that one namespace may take to open.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// Longest time between two readings of the list of all namespaces.
-const LOOK_AROUND: Duration = Duration::from_secs(5);
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest time between two sweeps of a partition that nobody calls: the holds of another server are ours when it dies,
 /// and a new server has to learn within `DOUBT_STANDS` (lua/clock.lua) what time it is.
-const UNHEARD: Duration = Duration::from_secs(3);
-/// A server takes at least this share of [`UNHEARD`] and of [`LOOK_AROUND`], and each server another one for each
+const STALE_AFTER: Duration = Duration::from_secs(3);
+/// A server takes at least this share of [`STALE_AFTER`] and of [`DISCOVERY_INTERVAL`], and each server another one for each
 /// partition: servers that were started together do not sweep together for ever.
 const LEAST_SHARE: f64 = 0.75;
 /// First and longest pause before a partition or a namespace is tried again that is broken by itself.
@@ -59,29 +60,33 @@ const REPORTED_OFFSET: u64 = 1_000;
 
 /// Sweeps until the stop. A store that has restarted or was emptied is swept at once and whole: each sweep compares
 /// what this server knows with what is there.
-pub(crate) async fn run(
-    namespaces: Arc<Namespaces>,
-    store: Arc<Store>,
+pub(crate) async fn run<S: NamespaceStore>(
+    namespaces: Arc<Namespaces<S>>,
+    store: Arc<S>,
     identity: Arc<Identity>,
     metrics: Arc<Metrics>,
+    random: Random,
     interval: Duration,
     stop: CancellationToken,
 ) {
-    let shares = RandomState::new();
-    let mut sweeper = Sweeper { namespaces, store, metrics, shares, work: Work::default(), failing: HashMap::new() };
+    let seed = { &random }.random();
+    let mut sweeper =
+        Sweeper { namespaces, store, metrics, random, seed, work: Work::default(), failing: HashMap::new() };
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut look_around_at, mut presence_at, mut next_present) = (Instant::now(), Instant::now(), 0);
-    let (mut is_looking_around, mut is_checking) = (false, false);
+    let (mut discover_namespaces_at, mut presence_at, mut next_present) = (Instant::now(), Instant::now(), 0);
+    let (mut is_discovering, mut is_checking) = (false, false);
     let mut unopened = HashSet::new();
     let mut bad_names = BTreeSet::new();
     let mut reported = ClockOffsets::default();
     loop {
         tokio::select! {
+            // In this order: a simulation repeats a run exactly.
+            biased;
             () = stop.cancelled() => return,
             () = identity.replaced() => {
                 sweeper.add_all();
-                look_around_at = Instant::now();
+                discover_namespaces_at = Instant::now();
             }
             Some(done) = sweeper.work.running.next() => match done {
                 Done::Swept(place, result) => sweeper.swept(place, &result),
@@ -91,12 +96,12 @@ pub(crate) async fn run(
                     presence_at = Instant::now() + PRESENCE_INTERVAL;
                     if !lost.is_empty() {
                         lost.into_iter().for_each(|place| sweeper.work.add(Item::Partition(place)));
-                        look_around_at = Instant::now();
+                        discover_namespaces_at = Instant::now();
                     }
                 }
-                Done::LookedAround(found) => {
-                    is_looking_around = false;
-                    look_around_at = Instant::now() + if found.is_whole { jittered(LOOK_AROUND) } else { interval };
+                Done::Discovered(found) => {
+                    is_discovering = false;
+                    discover_namespaces_at = Instant::now() + if found.is_whole { sweeper.jittered(DISCOVERY_INTERVAL) } else { interval };
                     sweeper.report_bad_names(&mut bad_names, &found);
                     unopened = sweeper.report_unopened(&unopened, found);
                 }
@@ -111,19 +116,14 @@ pub(crate) async fn run(
                 }
             }
         }
-        if !is_looking_around && Instant::now() >= look_around_at {
-            is_looking_around = true;
+        if !is_discovering && Instant::now() >= discover_namespaces_at {
+            is_discovering = true;
             let (namespaces, store) = (Arc::clone(&sweeper.namespaces), Arc::clone(&sweeper.store));
             let metrics = Arc::clone(&sweeper.metrics);
-            sweeper.work.running.push(Box::pin(look_around(namespaces, store, metrics)));
+            sweeper.work.running.push(Box::pin(discover_namespaces(namespaces, store, metrics)));
         }
         sweeper.start();
     }
-}
-
-/// A duration, or a little less of it.
-fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(rand::rng().random_range(LEAST_SHARE..1.0))
 }
 
 /// One partition of an open namespace.
@@ -167,11 +167,11 @@ enum Done {
     Opened(NamespaceName, Result<(), StoreError>),
     /// The partitions that were checked, where one of them is gone; else none.
     Checked(Vec<Place>),
-    LookedAround(LookedAround),
+    Discovered(Discovered),
 }
 
 /// What a reading of the list of all namespaces has found.
-struct LookedAround {
+struct Discovered {
     /// The store answered to the end.
     is_whole: bool,
     /// Namespaces that can't be opened, and why.
@@ -210,18 +210,24 @@ struct Failing {
     retry_at: Instant,
 }
 
-struct Sweeper {
-    namespaces: Arc<Namespaces>,
-    store: Arc<Store>,
+struct Sweeper<S> {
+    namespaces: Arc<Namespaces<S>>,
+    store: Arc<S>,
     metrics: Arc<Metrics>,
-    /// By which each partition has its own share of [`UNHEARD`] on this server.
-    shares: RandomState,
+    random: Random,
+    /// Gives each partition a different share of [`STALE_AFTER`] on each server.
+    seed: u64,
     work: Work,
     /// What is broken by itself. An entry goes when it works again, or when its namespace is not open any more.
     failing: HashMap<Key, Failing>,
 }
 
-impl Sweeper {
+impl<S: NamespaceStore> Sweeper<S> {
+    /// A duration between [`LEAST_SHARE`] of this and the whole.
+    fn jittered(&self, duration: Duration) -> Duration {
+        duration.mul_f64({ &self.random }.random_range(LEAST_SHARE..1.0))
+    }
+
     /// Adds every partition.
     fn add_all(&mut self) {
         for namespace in self.namespaces.all() {
@@ -248,7 +254,7 @@ impl Sweeper {
                 continue;
             }
             for (partition, lane) in (0..).zip(namespace.lanes()) {
-                if lane.wants_sweep(self.unheard(&namespace.name, partition)) {
+                if lane.needs_sweep(self.stale_after(&namespace.name, partition)) {
                     let place = Place { namespace: Arc::clone(&namespace), partition };
                     if !waits(&place.key()) {
                         self.work.add(Item::Partition(place));
@@ -259,9 +265,11 @@ impl Sweeper {
     }
 
     /// After which silence this server sweeps a partition.
-    fn unheard(&self, name: &NamespaceName, partition: u16) -> Duration {
-        let part = self.shares.hash_one((name.as_str(), partition)) as f64 / u64::MAX as f64;
-        UNHEARD.mul_f64(LEAST_SHARE + (1.0 - LEAST_SHARE) * part)
+    fn stale_after(&self, name: &NamespaceName, partition: u16) -> Duration {
+        let mut hasher = DefaultHasher::new();
+        (self.seed, name.as_str(), partition).hash(&mut hasher);
+        let part = hasher.finish() as f64 / u64::MAX as f64;
+        STALE_AFTER.mul_f64(LEAST_SHARE + (1.0 - LEAST_SHARE) * part)
     }
 
     /// Starts what waits, as far as there is room.
@@ -272,8 +280,8 @@ impl Sweeper {
             self.work.sweeps += 1;
             self.work.running.push(match item {
                 Item::Partition(place) => {
-                    let unheard = self.unheard(&place.namespace.name, place.partition);
-                    Box::pin(sweep(place, unheard))
+                    let stale_after = self.stale_after(&place.namespace.name, place.partition);
+                    Box::pin(sweep(place, stale_after))
                 }
                 Item::Closed(name) => Box::pin(open(Arc::clone(&self.namespaces), name)),
             });
@@ -331,7 +339,7 @@ impl Sweeper {
 
     /// Counts the namespaces that could not be opened, and logs each once until it can. Returns those that can't be
     /// opened now.
-    fn report_unopened(&self, before: &HashSet<NamespaceName>, found: LookedAround) -> HashSet<NamespaceName> {
+    fn report_unopened(&self, before: &HashSet<NamespaceName>, found: Discovered) -> HashSet<NamespaceName> {
         let mut now = HashSet::new();
         for (name, error) in found.failed {
             self.metrics.inc_sweep_failure();
@@ -354,7 +362,7 @@ impl Sweeper {
     }
 
     /// Counts the entries of the list of namespaces that are no names, and logs them where they have changed.
-    fn report_bad_names(&self, before: &mut BTreeSet<String>, found: &LookedAround) {
+    fn report_bad_names(&self, before: &mut BTreeSet<String>, found: &Discovered) {
         if !found.is_whole || found.bad == *before {
             return;
         }
@@ -372,8 +380,7 @@ impl Sweeper {
 
     /// The partitions that are checked next.
     fn next_places(&self, next: &mut usize) -> Vec<Place> {
-        let mut all = self.namespaces.all();
-        all.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
+        let all = self.namespaces.all();
         let places = all.iter().flat_map(|namespace| {
             let place = |partition| Place { namespace: Arc::clone(namespace), partition };
             (0..namespace.config.partitions).map(place)
@@ -403,15 +410,15 @@ fn is_broken(error: &StoreError) -> bool {
 }
 
 /// Gives back what is due, in bounded steps, until nothing is or the time is over.
-async fn sweep(place: Place, unheard: Duration) -> Done {
+async fn sweep(place: Place, stale_after: Duration) -> Done {
     let result = match place.lane() {
-        Some(lane) => sweep_lane(lane, unheard).await,
+        Some(lane) => sweep_lane(lane, stale_after).await,
         None => Ok(()),
     };
     Done::Swept(place, result)
 }
 
-async fn sweep_lane(lane: &Lane, unheard: Duration) -> Result<(), LaneError> {
+async fn sweep_lane(lane: &Lane, stale_after: Duration) -> Result<(), LaneError> {
     let deadline = Instant::now() + SWEEP_LIMIT;
     loop {
         let pending = lane.submit(Operation::Sweep, deadline)?;
@@ -419,14 +426,14 @@ async fn sweep_lane(lane: &Lane, unheard: Duration) -> Result<(), LaneError> {
         let answer = timeout_at(deadline + LAST_RESORT, pending.wait()).await;
         answer.unwrap_or(Err(LaneError::DeadlinePassed))?;
         // What is due then still waits for its next turn.
-        if lane.is_closed() || !lane.wants_sweep(unheard) || Instant::now() >= deadline {
+        if lane.is_closed() || !lane.needs_sweep(stale_after) || Instant::now() >= deadline {
             return Ok(());
         }
     }
 }
 
 /// Opens a namespace again that is closed.
-async fn open(namespaces: Arc<Namespaces>, name: NamespaceName) -> Done {
+async fn open<S: NamespaceStore>(namespaces: Arc<Namespaces<S>>, name: NamespaceName) -> Done {
     let result = match timeout(OPEN_LIMIT, namespaces.get(&name)).await {
         Ok(Ok(Some(_))) => Ok(()),
         // It was deleted: what only the store has lost is made again.
@@ -441,7 +448,7 @@ async fn open(namespaces: Arc<Namespaces>, name: NamespaceName) -> Done {
 }
 
 /// Ends a deletion that its caller has left, or gives it up where something is held. What fails is tried again later.
-async fn resume_deletion(namespaces: &Namespaces, name: &NamespaceName, metrics: &Metrics) {
+async fn resume_deletion<S: NamespaceStore>(namespaces: &Namespaces<S>, name: &NamespaceName, metrics: &Metrics) {
     let result = timeout(OPEN_LIMIT, namespaces.resume_deletion(name)).await;
     let name = name.as_str();
     match result {
@@ -472,7 +479,7 @@ async fn resume_deletion(namespaces: &Namespaces, name: &NamespaceName, metrics:
 }
 
 /// Looks whether these partitions are there. Gives them back where one is gone: their sweeps close the lane of that one.
-async fn check(store: Arc<Store>, places: Vec<Place>) -> Done {
+async fn check<S: NamespaceStore>(store: Arc<S>, places: Vec<Place>) -> Done {
     let keys: Vec<_> = places.iter().map(|place| place.namespace.keys(place.partition)).collect();
     // A store that does not answer is the health check's to report.
     let is_complete = keys.is_empty() || store.has_all(&keys).await.unwrap_or(true);
@@ -481,8 +488,12 @@ async fn check(store: Arc<Store>, places: Vec<Place>) -> Done {
 
 /// Opens the namespaces that other servers have made, and those that this server knows, and goes on past each that
 /// can't be opened. Then ends the deletions that were left.
-async fn look_around(namespaces: Arc<Namespaces>, store: Arc<Store>, metrics: Arc<Metrics>) -> Done {
-    let mut found = LookedAround { is_whole: true, failed: Vec::new(), bad: BTreeSet::new() };
+async fn discover_namespaces<S: NamespaceStore>(
+    namespaces: Arc<Namespaces<S>>,
+    store: Arc<S>,
+    metrics: Arc<Metrics>,
+) -> Done {
+    let mut found = Discovered { is_whole: true, failed: Vec::new(), bad: BTreeSet::new() };
     let mut names = namespaces.known();
     let mut cursor = Some(0);
     loop {
@@ -512,5 +523,5 @@ async fn look_around(namespaces: Arc<Namespaces>, store: Arc<Store>, metrics: Ar
     // A name can be known here, and stand in the list more than once.
     let mut seen = HashSet::new();
     found.failed.retain(|(name, _)| seen.insert(name.clone()));
-    Done::LookedAround(found)
+    Done::Discovered(found)
 }

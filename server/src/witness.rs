@@ -7,7 +7,7 @@
 //! - [`file`]: the file, its lock and its format.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     io,
     path::Path,
     sync::{
@@ -75,7 +75,7 @@ pub(crate) struct Witnesses {
     gates: bool,
     metrics: Arc<Metrics>,
     identity: Arc<Identity>,
-    namespaces: Mutex<HashMap<NamespaceName, KnownNamespace>>,
+    namespaces: Mutex<BTreeMap<NamespaceName, KnownNamespace>>,
     changes: Arc<AtomicU64>,
     folder: Option<StateDir>,
     written: Mutex<Written>,
@@ -365,7 +365,7 @@ impl Witnesses {
         Document { version, checksum: String::new(), store_id, namespaces: entries }
     }
 
-    fn namespaces(&self) -> MutexGuard<'_, HashMap<NamespaceName, KnownNamespace>> {
+    fn namespaces(&self) -> MutexGuard<'_, BTreeMap<NamespaceName, KnownNamespace>> {
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -382,7 +382,8 @@ mod tests {
     fn what_is_known_outlives_the_server() {
         let folder = tempfile::tempdir().unwrap();
         let (name, metrics) = (NamespaceName::parse("sale".into()).unwrap(), Arc::new(Metrics::new()));
-        let config = crate::namespaces::Defaults::from(&crate::config::Config::default()).propose(Some(2));
+        let config = crate::namespaces::Defaults::from(&crate::config::Config::default())
+            .propose(Some(2), &crate::random::Random::System);
         let open = || Witnesses::open(Some(folder.path()), true, Arc::clone(&metrics)).unwrap();
         {
             let witnesses = open();

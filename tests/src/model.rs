@@ -72,7 +72,7 @@ pub enum Op {
         buyer_id: String,
         replaces: String,
     },
-    /// `late`: buys anew after the deadline.
+    /// `late`: repurchases after the deadline.
     Commit {
         reservation_id: String,
         late: bool,
@@ -181,7 +181,7 @@ pub struct Model {
     counts: BTreeMap<(String, String), i64>,
     /// Expired reservation -> the units that it held at its deadline.
     lapsed: BTreeMap<String, Vec<(String, i32)>>,
-    /// Expired reservation -> what was bought anew.
+    /// Expired reservation -> its purchase.
     purchases: BTreeMap<String, String>,
     /// Identity -> the call that it was used for, and the reservation that it made or changed.
     remembered: BTreeMap<String, (Op, String)>,
@@ -341,7 +341,7 @@ impl Model {
                 self.hold(new_id, lines, now, ttl, (buyer_id, replaces, request_id))
             }
             Op::Commit { reservation_id: id, .. } if self.reservations[id].state() == State::Expired => {
-                self.buy_anew(id, now, new_id)
+                self.repurchase(id, now, new_id)
             }
             Op::Commit { reservation_id: id, .. } => self.end(id, State::Committed, now),
             Op::Rollback { reservation_id: id } => self.end(id, State::RolledBack, now),

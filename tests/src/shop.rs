@@ -285,7 +285,7 @@ impl Shop {
         self.checkout.clone().rollback(request).await.map(tonic::Response::into_inner)
     }
 
-    /// Commit that buys anew after the deadline.
+    /// Commit that repurchases after the deadline.
     ///
     /// # Errors
     /// The refusal.
@@ -293,7 +293,7 @@ impl Shop {
         let request = v1::CommitRequest {
             namespace_id: self.namespace.clone(),
             reservation_id: reservation_id.into(),
-            late_policy: v1::LatePolicy::BuyAnew.into(),
+            late_policy: v1::LatePolicy::Repurchase.into(),
             ..Default::default()
         };
         self.checkout.clone().commit(request).await.map(tonic::Response::into_inner)

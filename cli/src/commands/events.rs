@@ -11,7 +11,7 @@ use crate::{
     views::event::EventView,
 };
 
-/// Columns of a table that is printed as the events come: an instant, a partition, a sequence, the longest kind, an id.
+/// Widths of the columns, since rows are printed as events arrive: an instant, a partition, a sequence, the longest kind, an id.
 const WIDTHS: &[usize] = &[24, 9, 10, 17, 24];
 
 /// `sentinelctl events ...`.
@@ -24,13 +24,13 @@ pub(crate) enum EventsCommand {
 /// `sentinelctl events tail`.
 #[derive(Debug, Args)]
 pub(crate) struct TailArgs {
-    /// Begin with the oldest event that is kept, instead of with the next one.
+    /// Start with the oldest stored event, instead of the next one.
     #[arg(long)]
     from_oldest: bool,
-    /// Go on behind this resume token, which an earlier run has printed.
+    /// Continue after this resume token, which an earlier run printed.
     #[arg(long, value_name = "TOKEN", conflicts_with = "from_oldest", allow_hyphen_values = true)]
     resume: Option<String>,
-    /// End as soon as everything up to now is printed.
+    /// End when all events up to now are printed.
     #[arg(long)]
     until_now: bool,
 }
@@ -38,7 +38,7 @@ pub(crate) struct TailArgs {
 pub(crate) async fn run(session: &Session, command: EventsCommand) -> Result<bool, Failure> {
     let EventsCommand::Tail(TailArgs { from_oldest, resume, until_now }) = command;
     if resume.as_deref() == Some("") {
-        return Err(Failure::usage("--resume is empty", "name a resume token, or leave the option out"));
+        return Err(Failure::usage("--resume is empty", "give a resume token, or omit the option"));
     }
     let mut stop = Stop::new(None)?;
     let mut stream = session.namespace().events().after(resume.unwrap_or_default());
@@ -66,7 +66,7 @@ pub(crate) async fn run(session: &Session, command: EventsCommand) -> Result<boo
         let is_caught_up = changes.events.is_empty();
         let last = changes.events.len().saturating_sub(1);
         for (i, event) in changes.events.into_iter().enumerate() {
-            // Behind an earlier event of a response the token would skip the rest of it.
+            // Only the last event gets the token: after an earlier one it would skip the rest of the response.
             let view = EventView::new(event, (i == last).then(|| changes.resume_token.clone()));
             match session.output.is_json() {
                 true => session.output.json(&view)?,
@@ -79,7 +79,7 @@ pub(crate) async fn run(session: &Session, command: EventsCommand) -> Result<boo
         }
     }
     if let Some(token) = token {
-        note(&format!("go on behind this with --resume {token}"));
+        note(&format!("continue after these events with --resume {token}"));
     }
     Ok(true)
 }

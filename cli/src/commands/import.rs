@@ -1,4 +1,4 @@
-//! `sentinelctl stock import`: many SKUs from a CSV file, by an identity that follows from the rows. Reads one file or
+//! `sentinelctl stock import`: many SKUs from a CSV file, with an identity derived from the rows. Reads one file or
 //! standard input.
 
 use std::path::PathBuf;
@@ -20,15 +20,15 @@ use crate::{
     table::{Column, shown},
 };
 
-/// Rows of one call: the most that the server takes in a message.
+/// Rows of one call: the server's limit of a message.
 const CALL_ROWS: usize = 1_000;
 
 pub(crate) const AFTER_HELP: &str = "\
-The file has the columns sku and on_hand, separated by commas, with or without a first line that names them. A field
-with a comma or a quote in it stands in double quotes. A file with a malformed row changes nothing (exit 64).
+The file has the columns sku and on_hand, separated by commas, with or without a header line. A field that contains a
+comma or a quote is in double quotes. A file with a malformed row changes nothing (exit 64).
 
-The identity of the import follows from its rows, so that the same command can be repeated after a break. Rows that it
-has applied before count as kept. To import the same rows as another change, name another --request-id.
+The identity of the import is derived from its rows: the same command can be repeated after a failure. Rows that it
+applied before count as kept. To import the same rows as another change, set another --request-id.
 
 Exit 1 if the server refused rows; each is printed with its line in the file and the reason.";
 
@@ -37,7 +37,7 @@ Exit 1 if the server refused rows; each is printed with its line in the file and
 pub(crate) struct ImportArgs {
     /// The CSV file, or - for standard input.
     file: PathBuf,
-    /// Also set SKUs that are known already. Units on hand may get fewer, so this needs --yes.
+    /// Also set existing SKUs. This may lower the units on hand and needs --yes.
     #[arg(long)]
     overwrite: bool,
     /// Print every row, not only those that failed.
@@ -49,7 +49,7 @@ pub(crate) struct ImportArgs {
     confirm: ConfirmArgs,
 }
 
-/// What became of a row.
+/// The outcome of a row.
 #[derive(Debug, Serialize)]
 struct RowView<'a> {
     row: u64,
@@ -79,7 +79,7 @@ impl Row for RowView<'_> {
     }
 }
 
-/// What became of all rows: the last line.
+/// The outcome of all rows: the last line.
 #[derive(Debug, Default, Serialize)]
 struct Summary {
     rows: usize,
@@ -87,10 +87,10 @@ struct Summary {
     kept: usize,
     failed: usize,
     request_id: String,
-    /// Failed rows for a reason that passes, or whose outcome is not known.
+    /// Rows that failed for a transient reason, or whose outcome is unknown.
     #[serde(skip)]
-    passing: usize,
-    /// Failed rows of SKUs that this import has made before.
+    transient: usize,
+    /// Failed rows of SKUs that this import created before.
     #[serde(skip)]
     deleted_since: usize,
 }
@@ -100,7 +100,7 @@ pub(crate) async fn run(session: &Session, args: &ImportArgs) -> Result<bool, Fa
     let namespace = &session.settings.namespace;
     if args.overwrite {
         let what = format!(
-            "this sets the units on hand of {} SKUs in namespace {namespace:?}, also of known ones",
+            "this sets the units on hand of {} SKUs in namespace {namespace:?}, also of existing ones",
             rows.len()
         );
         args.confirm.confirm(&what)?;
@@ -140,11 +140,11 @@ pub(crate) async fn run(session: &Session, args: &ImportArgs) -> Result<bool, Fa
     if is_listed {
         listing.end()?;
     }
-    // What failed before the import broke is printed first.
+    // Rows that failed before the import broke are printed first.
     end?;
     summary.print(session.output, args.overwrite)?;
-    if summary.passing > 0 {
-        note(&format!("{} of the failed rows may pass: repeat the same command", summary.passing));
+    if summary.transient > 0 {
+        note(&format!("{} of the failed rows may pass: repeat the same command", summary.transient));
     }
     if args.overwrite && summary.kept > 0 {
         note(&format!(
@@ -180,10 +180,10 @@ impl Summary {
                 self.failed += 1;
                 let advice = reason.map(|reason| reason.advice());
                 self.deleted_since += usize::from(*reason == Some(Reason::SkuNotFound));
-                self.passing += usize::from(matches!(advice, Some(Advice::Retry | Advice::Repeat)));
+                self.transient += usize::from(matches!(advice, Some(Advice::Retry | Advice::Repeat)));
                 (FAILED, reason.map(|reason| reason.as_str().to_owned()), Some(message.clone()))
             }
-            // An outcome that this version does not know is none that it can vouch for.
+            // An outcome of a newer server is not known to be a success.
             other => {
                 self.failed += 1;
                 (FAILED, None, Some(format!("{other:?}")))
@@ -202,7 +202,7 @@ impl Summary {
     }
 }
 
-/// An import that ended in the middle is run again as it was, whatever ended it.
+/// The failure of an import that ended early. It can be run again unchanged.
 fn broken(failure: Failure, done: usize, rows: usize) -> Failure {
     match failure {
         Failure::Advised { code, what, .. } if code != Failure::REFUSED => Failure::Advised {

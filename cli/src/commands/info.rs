@@ -1,4 +1,4 @@
-//! `sentinelctl info`: what the server says of itself, and each promise with its state.
+//! `sentinelctl info`: the state of the server, and each promise with its state.
 
 use crate::{
     failure::Failure,
@@ -18,7 +18,7 @@ pub(crate) async fn run(session: &Session) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// One table, behind an empty line; nothing where there are no rows.
+/// One table after an empty line; nothing if there are no rows.
 fn table<R: Row>(output: Output, rows: &[R]) -> Result<(), Failure> {
     if rows.is_empty() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! The operators' commands, a file for each group. Each connects by `session`, prints by `output`, and ends with true,
-//! with false where it found something wrong, or with a `Failure`.
+//! The operators' commands, a file for each group. Each connects by `session`, prints by `output`, and returns
+//! true, false if it found a problem, or a `Failure`.
 
 pub(crate) mod audit;
 pub(crate) mod doctor;
@@ -17,16 +17,16 @@ use std::time::Duration;
 
 use clap::Args;
 
-/// How long a call may take that reads every record or every SKU, where nobody named a time.
+/// The default timeout of a call that reads every record or every SKU.
 const LONG_CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Items that a page of a list should have.
+/// Items per page of a list.
 const PAGE: i32 = 1_000;
 
 /// The option of every change.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ChangeArgs {
-    /// The identity of the change, up to 128 characters: a repeat with the same one is applied once. Without it one is
-    /// made, and printed where the outcome is not known.
+    /// The identity of the change, up to 128 characters: a repeat with the same id is applied once. By default a new one,
+    /// which is printed if the outcome is unknown.
     #[arg(long, value_name = "ID")]
     pub(crate) request_id: Option<String>,
 }

@@ -1,6 +1,6 @@
-//! `sentinelctl namespace`: the namespaces and what holds for each.
+//! `sentinelctl namespace`: the namespaces and their settings.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use clap::{Args, Subcommand};
 use inventory_sentinel_client::NamespaceChange;
@@ -15,28 +15,28 @@ use crate::{
     views::namespace::{ListedNamespace, NamespaceView},
 };
 
-/// `sentinelctl namespace ...`. All but `list` are about `--namespace`, or the NAME that follows them.
+/// `sentinelctl namespace ...`. All but `list` use `--namespace`, or the NAME after the command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NamespaceCommand {
-    /// List the namespaces.
+    /// List the namespaces, sorted by name.
     List,
-    /// Show what holds for a namespace.
+    /// Show the settings of a namespace.
     Show {
-        /// The namespace; --namespace where it is left out.
+        /// The namespace; default: --namespace.
         name: Option<String>,
     },
-    /// Change what holds for a namespace, or make it; a setting that is not named stays.
+    /// Change the settings of a namespace, or create it; other settings stay unchanged.
     Configure(ConfigureArgs),
-    /// Pause all sales of a namespace: nothing is reserved, and holds that are out can be resolved.
+    /// Pause all sales of a namespace: no units can be reserved, and existing holds can be resolved.
     Pause(PauseArgs),
-    /// Let the sales of a paused namespace go on; SKUs that are paused by themselves stay so.
+    /// Resume the sales of a paused namespace; SKUs with their pause stay paused.
     Resume(PauseArgs),
-    /// Delete a namespace with all that it has, for good. Refused while units are held.
+    /// Delete a namespace with all its data. Refused while units are held.
     Delete(DeleteArgs),
 }
 
 impl NamespaceCommand {
-    /// The namespace that is named behind the command.
+    /// The NAME after the command.
     pub(crate) fn name(&self) -> Option<&str> {
         match self {
             NamespaceCommand::List => None,
@@ -51,21 +51,21 @@ impl NamespaceCommand {
 /// `sentinelctl namespace configure`.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigureArgs {
-    /// The namespace; --namespace where it is left out.
+    /// The namespace; default: --namespace.
     name: Option<String>,
-    /// Partitions, 1 to 64; only when the namespace is made.
+    /// Partitions, 1 to 64; fixed once the namespace exists.
     #[arg(long, value_name = "NUMBER")]
     partitions: Option<i32>,
-    /// Life of a hold that names none, as in 5m.
+    /// Ttl of a hold that sets none, for example 5m; at most --max-ttl.
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     default_ttl: Option<Duration>,
-    /// Longest ttl of a hold, up to 30 days.
+    /// Longest ttl of a hold, up to 30 days; at least --default-ttl.
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     max_ttl: Option<Duration>,
     /// Longest life of a hold, however often it is extended, up to 60 days.
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     max_life: Option<Duration>,
-    /// How long resolved reservations and request ids are known, 1s to 30 days.
+    /// How long resolved reservations and request ids are stored, 1s to 30 days.
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     retention: Option<Duration>,
     /// Records that the namespace may hold, 1 to 1,000,000,000.
@@ -80,7 +80,7 @@ pub(crate) struct ConfigureArgs {
     /// Whether all sales are paused, true or false; needs format 5.
     #[arg(long, value_name = "BOOL")]
     is_paused: Option<bool>,
-    /// Only if the config has this version; 0: only if the namespace is not known yet.
+    /// Only if the config has this version; 0: only if the namespace does not exist.
     #[arg(long, value_name = "VERSION")]
     if_version: Option<i64>,
     #[command(flatten)]
@@ -90,7 +90,7 @@ pub(crate) struct ConfigureArgs {
 /// `sentinelctl namespace pause` and `resume`.
 #[derive(Debug, Args)]
 pub(crate) struct PauseArgs {
-    /// The namespace; --namespace where it is left out.
+    /// The namespace; default: --namespace.
     name: Option<String>,
     #[command(flatten)]
     change: ChangeArgs,
@@ -99,7 +99,7 @@ pub(crate) struct PauseArgs {
 /// `sentinelctl namespace delete`.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
-    /// The namespace; --namespace where it is left out.
+    /// The namespace; default: --namespace.
     name: Option<String>,
     #[command(flatten)]
     change: ChangeArgs,
@@ -124,21 +124,22 @@ pub(crate) async fn run(session: &Session, command: NamespaceCommand) -> Result<
 }
 
 async fn list(session: &Session) -> Result<(), Failure> {
-    let (mut listing, mut listed, mut next) = (session.output.listing(), HashSet::new(), String::new());
+    let (mut names, mut next) = (BTreeSet::new(), String::new());
     loop {
         let request = session.sentinel.list_namespaces().size(PAGE).after(next);
         let page = request.await.map_err(|error| session.unread(&error))?;
-        for namespace_id in page.items {
-            // A list may name a namespace more than once.
-            if listed.insert(namespace_id.clone()) {
-                listing.push(&ListedNamespace { namespace_id })?;
-            }
-        }
+        // The server's list is unsorted, and may contain a name more than once.
+        names.extend(page.items);
         match page.next {
             Some(token) => next = token,
-            None => return Ok(listing.end()?),
+            None => break,
         }
     }
+    let mut listing = session.output.listing();
+    for namespace_id in names {
+        listing.push(&ListedNamespace { namespace_id })?;
+    }
+    Ok(listing.end()?)
 }
 
 async fn configure(session: &Session, args: ConfigureArgs) -> Result<(), Failure> {
@@ -171,11 +172,8 @@ async fn configure(session: &Session, args: ConfigureArgs) -> Result<(), Failure
         change = change.paused(is_paused);
     }
     if change == NamespaceChange::new() {
-        let what = "no setting is named, so there is nothing to change";
-        return Err(Failure::usage(
-            what,
-            "name a setting, as in --default-ttl 5m, or look at them with `namespace show`",
-        ));
+        let what = "no setting is given, so nothing would change";
+        return Err(Failure::usage(what, "give a setting, for example --default-ttl 5m; `namespace show` prints all"));
     }
     let is_new = session.is_namespace_new().await?;
     let request_id = identity(args.change.named());
@@ -190,7 +188,7 @@ async fn configure(session: &Session, args: ConfigureArgs) -> Result<(), Failure
     Ok(session.output.details(&view, view.details())?)
 }
 
-/// ConfigureNamespace makes an unknown namespace. A pause is for one that sells, so one with a wrong name is refused.
+/// ConfigureNamespace creates a missing namespace. So a pause first reads it, and refuses a wrong name.
 async fn pause(session: &Session, args: &PauseArgs, is_paused: bool) -> Result<(), Failure> {
     session.admin().namespace_config().await.map_err(|error| session.unread(&error))?;
     let request_id = identity(args.change.named());
@@ -202,12 +200,12 @@ async fn pause(session: &Session, args: &PauseArgs, is_paused: bool) -> Result<(
     Ok(session.output.details(&view, view.details())?)
 }
 
-/// A deletion that failed half-way goes on when it is repeated with its request id, which the failure prints.
+/// A deletion that failed half-way continues if it is repeated with its request id, which the failure prints.
 async fn delete(session: &Session, args: &DeleteArgs) -> Result<(), Failure> {
     let DeleteArgs { change, confirm, .. } = args;
     let namespace = &session.settings.namespace;
     if change.named().is_none() {
-        // Read first, so that a name that is misspelt is no question.
+        // Read first: a misspelt name fails before the confirmation.
         session.admin().namespace_config().await.map_err(|error| session.unread(&error))?;
     }
     confirm.confirm(&format!("this deletes namespace {namespace} with all its SKUs, reservations and events"))?;

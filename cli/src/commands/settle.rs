@@ -20,13 +20,13 @@ pub(crate) struct SettleArgs {
     /// The partition, from 0; see `sentinelctl info`.
     #[arg(long, value_name = "NUMBER")]
     partition: i32,
-    /// The loss that the figures are for, 16 hexadecimal digits; see `sentinelctl info`. Empty only where none is named.
+    /// The loss that the figures are for, 16 hexadecimal digits; see `sentinelctl info`. Empty only for a partition without a fence.
     #[arg(long, value_name = "FENCE")]
     fence: String,
-    /// Units of a SKU that can be reserved from now on. A SKU that is not named gets 0.
+    /// Units of a SKU available after the settlement. Other SKUs get 0.
     #[arg(long, value_name = "SKU=UNITS", value_parser = figure)]
     available: Vec<(String, i64)>,
-    /// The same, and units of older holds return: only where the books show that none of these was sold.
+    /// The same, and units of older holds return. Only if your records show that none of these was sold.
     #[arg(long, value_name = "SKU=UNITS", value_parser = figure)]
     available_beside_old_holds: Vec<(String, i64)>,
     /// More figures: a CSV file with the columns sku, available and, if needed, old_holds_return (true or false); - for
@@ -39,7 +39,7 @@ pub(crate) struct SettleArgs {
     confirm: ConfirmArgs,
 }
 
-/// Reads `SKU=UNITS`; a SKU may have such a sign in it.
+/// Parses `SKU=UNITS`; a SKU may contain `=`.
 fn figure(text: &str) -> Result<(String, i64), String> {
     let (sku, units) = text.rsplit_once('=').ok_or("write it as in t-shirt=30")?;
     let units = units.parse().map_err(|_| format!("{units:?} is no whole number of units"))?;
@@ -63,7 +63,7 @@ pub(crate) async fn run(session: &Session, args: SettleArgs) -> Result<bool, Fai
     figures.extend(args.available.into_iter().map(named(false)));
     figures.extend(args.available_beside_old_holds.into_iter().map(named(true)));
     args.confirm.confirm(&format!(
-        "this settles partition {} of namespace {:?}: {} SKUs get the figures that are named, and all others get 0 available",
+        "this settles partition {} of namespace {:?}: {} SKUs get the given figures, and all others get 0 available",
         args.partition,
         session.settings.namespace,
         figures.len()

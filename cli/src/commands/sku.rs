@@ -26,17 +26,17 @@ pub(crate) enum SkuCommand {
         /// The SKU.
         sku: String,
     },
-    /// Change rules of a SKU; a rule that is not named stays, and `none` takes one away.
+    /// Change rules of a SKU; other rules stay unchanged, and `none` removes a rule.
     Rules(RulesArgs),
-    /// Pause the sale of SKUs: nothing is reserved, and holds that are out can be resolved.
+    /// Pause the sale of SKUs: no units can be reserved, and existing holds can be resolved.
     Pause(PauseArgs),
-    /// Let the sale of paused SKUs go on.
+    /// Resume the sale of paused SKUs.
     Resume(PauseArgs),
-    /// Put SKUs under protection: from now on their units are reserved here.
+    /// Protect SKUs: this service governs their units.
     Protect(ProtectArgs),
-    /// Take SKUs out of protection: no new holds, and those that are out can be resolved.
+    /// Remove the protection of SKUs: no new holds, and existing holds can be resolved.
     Unprotect(ProtectArgs),
-    /// Forget a SKU with its counters and rules. Needs --yes.
+    /// Delete a SKU with its counters and rules. Needs --yes.
     Delete(DeleteArgs),
 }
 
@@ -139,8 +139,8 @@ async fn rules(session: &Session, args: RulesArgs) -> Result<(), Failure> {
         rules = rules.closes_at(at);
     }
     if rules == RulesChange::new() {
-        let what = "no rule is named, so there is nothing to change";
-        return Err(Failure::usage(what, "name a rule, as in --buyer-limit 2, or look at them with `sku show`"));
+        let what = "no rule is given, so nothing would change";
+        return Err(Failure::usage(what, "give a rule, for example --buyer-limit 2; `sku show` prints all"));
     }
     let request_id = identity(change.named());
     let mut request = session.admin().request_id(request_id.as_str()).configure_sku(&sku, rules);
@@ -150,14 +150,14 @@ async fn rules(session: &Session, args: RulesArgs) -> Result<(), Failure> {
     let subject = Subject::of_sku(&sku).change(&request_id).of_rules();
     let done = request.await.map_err(|error| session.refused(subject, &error))?;
     if lifts_limit {
-        note("what buyers have is forgotten with the limit: a limit that is set later counts from nothing");
+        note("the counts per buyer are deleted with the limit: a later limit counts from zero");
     }
     let view = SkuView::from(&done.value);
     Ok(session.output.details(&view, view.details())?)
 }
 
-/// One call for each SKU, in their order; those before the first that is refused have changed. The identity of each call
-/// follows from that of the command and the place of the SKU.
+/// One call per SKU, in order; the SKUs before the first refusal are changed. The identity of each call is that of the
+/// command and the position of the SKU.
 async fn pause(session: &Session, args: &PauseArgs, is_paused: bool) -> Result<(), Failure> {
     let PauseArgs { skus, change } = args;
     let request_id = identity(change.named());
@@ -178,7 +178,7 @@ async fn pause(session: &Session, args: &PauseArgs, is_paused: bool) -> Result<(
     Ok(listing.end()?)
 }
 
-/// What became of the protection of a SKU.
+/// The outcome for a SKU.
 #[derive(Debug, Serialize)]
 struct ProtectionView {
     sku: String,
@@ -201,7 +201,7 @@ impl Row for ProtectionView {
 
 const NOT_FOUND: &str = "SKU_NOT_FOUND";
 
-/// True if every SKU was known.
+/// True if every SKU exists.
 async fn protect(session: &Session, args: ProtectArgs, is_protected: bool) -> Result<bool, Failure> {
     let request_id = identity(args.change.named());
     let admin = session.admin().request_id(request_id.as_str());
@@ -227,7 +227,7 @@ async fn protect(session: &Session, args: ProtectArgs, is_protected: bool) -> Re
         None => Ok(true),
         Some(sku) => Err(Failure::Advised {
             code: Failure::REFUSED,
-            what: format!("SKU {} is not known in this namespace (SKU_NOT_FOUND)", shown(&format!("{sku:?}"))),
+            what: format!("SKU {} does not exist in this namespace (SKU_NOT_FOUND)", shown(&format!("{sku:?}"))),
             next: format!("list the SKUs with `sentinelctl -n {} stock list`", session.settings.namespace),
         }),
     }
@@ -235,12 +235,12 @@ async fn protect(session: &Session, args: ProtectArgs, is_protected: bool) -> Re
 
 async fn delete(session: &Session, args: &DeleteArgs) -> Result<(), Failure> {
     let DeleteArgs { sku, change, confirm } = args;
-    // Read first, so that the question names the units that are forgotten.
+    // Read first: the confirmation shows the units that are deleted.
     let subject = Subject::of_sku(sku);
     let known = session.admin().sku(sku).await.map_err(|error| session.refused(subject, &error))?;
     let stock = &known.value.stock;
     let what = format!(
-        "this forgets SKU {sku:?} with {} units available, {} held and {} sold, and its rules",
+        "this deletes SKU {sku:?} with {} units available, {} held and {} sold, and its rules",
         stock.available, stock.held, stock.sold
     );
     confirm.confirm(&what)?;
@@ -250,6 +250,6 @@ async fn delete(session: &Session, args: &DeleteArgs) -> Result<(), Failure> {
     let last = admin.delete_sku(sku).await.map_err(|error| session.refused(subject, &error))?;
     match &last.value {
         Some(last) => Ok(session.output.row(&StockView::from(last))?),
-        None => Ok(session.output.remark("the SKU is not known any more")?),
+        None => Ok(session.output.remark("the SKU does not exist any more")?),
     }
 }

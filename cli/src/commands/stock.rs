@@ -24,12 +24,12 @@ pub(crate) enum StockCommand {
         /// The SKU.
         sku: String,
     },
-    /// Set the units on hand, that is available and held ones; sold ones stay. Makes an unknown SKU, protected, and an
-    /// unknown namespace. Needs --yes where units on hand would get fewer.
+    /// Set the units on hand, which are the available and the held ones; sold ones stay. Creates a missing SKU, protected,
+    /// and a missing namespace. Needs --yes to lower the units on hand.
     Set(SetArgs),
-    /// Add units, or take units away: `stock adjust t-shirt -5`. Units that are held can't be taken away.
+    /// Add units, or remove units: `stock adjust t-shirt -5`. Held units cannot be removed.
     Adjust(AdjustArgs),
-    /// Set the units on hand of many SKUs from a CSV file. SKUs that are known already are kept as they are.
+    /// Set the units on hand of many SKUs from a CSV file. Existing SKUs stay unchanged.
     #[command(after_help = super::import::AFTER_HELP)]
     Import(ImportArgs),
 }
@@ -37,7 +37,7 @@ pub(crate) enum StockCommand {
 /// `sentinelctl stock list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// End after so many SKUs.
+    /// End after this many SKUs.
     #[arg(long, value_name = "NUMBER")]
     limit: Option<usize>,
 }
@@ -50,7 +50,7 @@ pub(crate) struct SetArgs {
     /// Units on hand, 0 to 1,000,000,000.
     #[arg(allow_negative_numbers = true)]
     on_hand: i64,
-    /// Only if the SKU is not known yet.
+    /// Only if the SKU does not exist.
     #[arg(long, conflicts_with = "if_version")]
     if_absent: bool,
     /// Only if the counters have this version.
@@ -67,7 +67,7 @@ pub(crate) struct SetArgs {
 pub(crate) struct AdjustArgs {
     /// The SKU.
     sku: String,
-    /// Units to add, or to take away if negative.
+    /// Units to add, or to remove if negative.
     #[arg(allow_negative_numbers = true)]
     delta: i64,
     #[command(flatten)]
@@ -94,7 +94,7 @@ async fn list(session: &Session, args: &ListArgs) -> Result<(), Failure> {
             if args.limit.is_some_and(|limit| listed.len() >= limit) {
                 break 'pages;
             }
-            // A list may name a SKU more than once.
+            // A list may contain a SKU more than once.
             if listed.insert(sku.stock.sku.clone()) {
                 listing.push(&SkuView::from(sku))?;
             }
@@ -121,7 +121,7 @@ async fn set(session: &Session, args: &SetArgs) -> Result<(), Failure> {
     let SetArgs { sku, on_hand, if_absent, if_version, change, confirm } = args;
     if *on_hand < 0 {
         let what = format!("{on_hand} units can't be on hand");
-        return Err(Failure::usage(what, "name 0 or more, or take units away with `stock adjust`"));
+        return Err(Failure::usage(what, "give 0 or more, or remove units with `stock adjust`"));
     }
     let request_id = identity(change.named());
     let subject = Subject::of_sku(sku).change(&request_id);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use clap::Args;
-use inventory_sentinel_client::StockNews;
+use inventory_sentinel_client::StockUpdate;
 use serde::Serialize;
 
 use crate::{
@@ -16,16 +16,16 @@ use crate::{
     views::stock::StockView,
 };
 
-/// Clears the terminal, and goes to its first line.
+/// Clears the terminal and moves the cursor to the first line.
 const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
 
 /// `sentinelctl watch`.
 #[derive(Debug, Args)]
 pub(crate) struct WatchArgs {
-    /// The SKUs, up to 1,000; all of the namespace where none is named.
+    /// The SKUs, up to 1,000; default: all of the namespace.
     #[arg(value_name = "SKU")]
     skus: Vec<String>,
-    /// Shortest time between two changes of the picture, 10ms to 1h.
+    /// Shortest time between two updates, 10ms to 1h.
     #[arg(long, value_name = "DURATION", value_parser = positive_duration, default_value = "1s")]
     interval: Duration,
     /// End after this time.
@@ -37,68 +37,68 @@ pub(crate) struct WatchArgs {
 #[derive(Debug, Serialize)]
 struct WatchedView<'a> {
     sku: &'a str,
-    /// Null: there is no such SKU, or not any more.
+    /// Null: the SKU does not exist, or was deleted.
     stock: Option<&'a StockView>,
 }
 
 pub(crate) async fn run(session: &Session, args: WatchArgs) -> Result<bool, Failure> {
     let mut stop = Stop::new(args.length)?;
     let mut stream = session.namespace().watch_stock(args.skus).interval(args.interval);
-    let (mut picture, mut breaks) = (Picture::default(), Breaks::default());
+    let (mut table, mut breaks) = (StockTable::default(), Breaks::default());
     loop {
-        let news = tokio::select! {
+        let update = tokio::select! {
             () = stop.wait() => return Ok(true),
-            news = stream.next() => news,
+            update = stream.next() => update,
         };
-        let news = match news {
-            Ok(news) => news,
+        let update = match update {
+            Ok(update) => update,
             Err(error) => match breaks.survive(session, &error, &mut stop).await? {
                 true => continue,
                 false => return Ok(true),
             },
         };
         breaks.end();
-        let changed = picture.learn(news);
+        let changed = table.apply(update);
         if session.output.is_json() {
             for (sku, stock) in &changed {
                 session.output.json(&WatchedView { sku, stock: stock.as_ref() })?;
             }
-        } else if picture.is_due(!changed.is_empty()) {
-            picture.draw(session.output)?;
+        } else if table.is_due(!changed.is_empty()) {
+            table.draw(session.output)?;
         }
     }
 }
 
 type Counters = BTreeMap<String, Option<StockView>>;
 
-/// All counters as they were heard last.
+/// The latest counters.
 #[derive(Default)]
-struct Picture {
+struct StockTable {
     skus: Counters,
-    /// What a further snapshot has said so far: until it is complete the picture stays as it is.
+    /// The counters of an incomplete snapshot. Until it is complete, `skus` stay in force.
     building: Option<Counters>,
     is_drawn: bool,
 }
 
-impl Picture {
-    /// Takes in news; returns what is different from now on.
-    fn learn(&mut self, news: StockNews) -> Vec<(String, Option<StockView>)> {
-        let heard = news.skus.into_iter().map(|(sku, stock)| (sku, stock.as_ref().map(StockView::from)));
-        if news.begins_anew && !self.skus.is_empty() {
+impl StockTable {
+    /// Applies an update; returns the changed counters.
+    fn apply(&mut self, update: StockUpdate) -> Vec<(String, Option<StockView>)> {
+        let received = update.skus.into_iter().map(|(sku, stock)| (sku, stock.as_ref().map(StockView::from)));
+        if update.starts_over && !self.skus.is_empty() {
             self.building = Some(Counters::new());
         }
-        if let (true, Some(building)) = (news.is_snapshot, &mut self.building) {
-            building.extend(heard);
+        if let (true, Some(building)) = (update.is_snapshot, &mut self.building) {
+            building.extend(received);
             return Vec::new();
         }
-        // The first snapshot is shown as it comes, because there is no picture to keep meanwhile.
+        // The first snapshot is shown page by page: there are no earlier counters.
         let Some(mut complete) = self.building.take() else {
-            let mut changed: Vec<_> = heard.collect();
+            let mut changed: Vec<_> = received.collect();
             changed.retain(|(sku, stock)| self.skus.insert(sku.clone(), stock.clone()).as_ref() != Some(stock));
             return changed;
         };
-        complete.extend(heard);
-        // What was deleted while nobody heard of it is not part of the snapshot.
+        complete.extend(received);
+        // SKUs that were deleted during an interruption are not part of the snapshot.
         let gone = self.skus.iter().filter(|(sku, stock)| stock.is_some() && !complete.contains_key(*sku));
         let mut changed: Vec<_> = gone.map(|(sku, _)| (sku.clone(), None)).collect();
         let others = complete.iter().filter(|&(sku, stock)| self.skus.get(sku) != Some(stock));
@@ -107,7 +107,7 @@ impl Picture {
         changed
     }
 
-    /// Whether there is something to draw.
+    /// Whether to draw.
     fn is_due(&mut self, has_changed: bool) -> bool {
         let is_due = self.building.is_none() && (has_changed || !self.is_drawn);
         self.is_drawn |= is_due;

@@ -1,25 +1,25 @@
-//! The sizes of the sale and how its buyers behave, all from the arguments and a seed. Pure.
+//! The sizes of the sale and its random generators, from the arguments and a seed. Pure.
 
 use rand::{Rng as _, SeedableRng as _, distr::Alphanumeric, rngs::StdRng};
 
 use super::{DemoArgs, Scenario};
 use crate::failure::Failure;
 
-/// The most units, buyers or attempts of a demo: what one process can keep a ledger of.
+/// The most units, buyers or attempts of a demo: the ledger is kept in memory.
 const MAX_SIZE: u32 = 10_000_000;
-/// The most products: each gets its own stock and a line in the table.
+/// The most products: each has a stock and a line in the table.
 const MAX_PRODUCTS: u32 = 1_000;
-/// The most attempts under way at once.
+/// The most attempts in flight.
 const MAX_IN_FLIGHT: u32 = 65_536;
-/// Attempts of a lone caller after the rush, for his latency.
-const LONE_ATTEMPTS: u32 = 500;
+/// Attempts of a single caller after the concurrent phases, for the latency.
+const SEQUENTIAL_ATTEMPTS: u32 = 500;
 
-/// The smallest sale by the rules: below this not every rule is sure to meet a buyer.
-const LEAST_UNITS: u32 = 400;
-const LEAST_PRODUCTS: u32 = 4;
-const LEAST_BUYERS: u32 = 200;
+/// The smallest sale of the rules scenario. Smaller ones may not exercise every rule.
+const MIN_UNITS: u32 = 400;
+const MIN_PRODUCTS: u32 = 4;
+const MIN_BUYERS: u32 = 200;
 
-/// A sale, settled before it begins.
+/// The sizes of a sale.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) scenario: Scenario,
@@ -29,11 +29,11 @@ pub(crate) struct Plan {
     pub(crate) units: u32,
     pub(crate) buyers: u32,
     pub(crate) in_flight: u32,
-    /// All attempts: those of the opening, of the return, and the lone ones.
+    /// All attempts: of the opening, of the return, and the sequential ones.
     pub(crate) attempts: u32,
     pub(crate) opening_attempts: u32,
     pub(crate) return_attempts: u32,
-    pub(crate) lone_attempts: u32,
+    pub(crate) sequential_attempts: u32,
     pub(crate) skus: Vec<String>,
     /// Units of each product.
     pub(crate) supplies: Vec<u32>,
@@ -44,7 +44,7 @@ impl Plan {
         let &DemoArgs { scenario, units, products, buyers, attempts, in_flight, .. } = args;
         let (least_units, least_products, least_buyers) = match scenario {
             Scenario::Plain => (1, 1, 1),
-            Scenario::Rules => (LEAST_UNITS, LEAST_PRODUCTS, LEAST_BUYERS),
+            Scenario::Rules => (MIN_UNITS, MIN_PRODUCTS, MIN_BUYERS),
         };
         within("--products", products, least_products, MAX_PRODUCTS)?;
         within("--units", units, products.max(least_units), MAX_SIZE)?;
@@ -52,10 +52,10 @@ impl Plan {
         within("--attempts", attempts, buyers.max(units), MAX_SIZE)?;
         within("--in-flight", in_flight, 1, MAX_IN_FLIGHT)?;
 
-        // Three quarters come at the opening, and each buyer at least once.
+        // Three quarters are made at the opening, at least one per buyer.
         let opening_attempts = (attempts - attempts / 4).max(buyers);
         let later = attempts - opening_attempts;
-        let lone_attempts = LONE_ATTEMPTS.min(later / 10);
+        let sequential_attempts = SEQUENTIAL_ATTEMPTS.min(later / 10);
         Ok(Plan {
             scenario,
             namespace: format!("demo-{}", short_random()),
@@ -66,19 +66,19 @@ impl Plan {
             in_flight,
             attempts,
             opening_attempts,
-            return_attempts: later - lone_attempts,
-            lone_attempts,
+            return_attempts: later - sequential_attempts,
+            sequential_attempts,
             skus: (1..=products).map(|n| format!("product-{n}")).collect(),
             supplies: shares(units, products).collect(),
         })
     }
 
-    /// The dice of one buyer in one wave: the same for the same seed, whoever comes first.
-    pub(crate) fn dice(&self, wave: u8, buyer: u32) -> StdRng {
+    /// The random generator of one buyer in one phase. It depends on the seed only, not on the order of calls.
+    pub(crate) fn rng(&self, phase: u8, buyer: u32) -> StdRng {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.seed.to_le_bytes());
         seed[8..12].copy_from_slice(&buyer.to_le_bytes());
-        seed[12] = wave;
+        seed[12] = phase;
         StdRng::from_seed(seed)
     }
 }
@@ -117,7 +117,7 @@ pub(crate) mod tests {
             let plan = Plan::new(&args(units, products, buyers, attempts)).expect("a plan");
             assert_eq!(plan.supplies.iter().sum::<u32>(), units);
             assert!(plan.supplies.iter().all(|&supply| supply > 0));
-            let parts = [plan.opening_attempts, plan.return_attempts, plan.lone_attempts];
+            let parts = [plan.opening_attempts, plan.return_attempts, plan.sequential_attempts];
             assert_eq!(parts.iter().sum::<u32>(), attempts);
             assert!(plan.opening_attempts >= buyers);
         }

@@ -1,4 +1,4 @@
-//! How far the sale is: a bar on a terminal, plain lines elsewhere. Writes to standard error only.
+//! The progress of the sale: a bar on a terminal, plain lines elsewhere. Writes to standard error only.
 
 use std::{
     io::IsTerminal as _,
@@ -16,7 +16,7 @@ const BAR_PERIOD: Duration = Duration::from_millis(100);
 /// How often a plain line is written.
 const LINE_PERIOD: Duration = Duration::from_secs(2);
 
-/// Tells how far the sale is until it is dropped.
+/// Shows the progress until it is dropped.
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     phase: Arc<Mutex<&'static str>>,
@@ -44,7 +44,7 @@ impl Progress {
         Progress { bar, phase, ticker }
     }
 
-    /// What is going on now.
+    /// Sets the current phase.
     pub(crate) fn phase(&self, phase: &'static str) {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
     }

@@ -1,4 +1,4 @@
-//! The result of the sale: a table for people, an object for programs. Writes; judges nothing.
+//! The result of the sale: a table for humans, an object for programs. Writes only.
 
 use std::io::{self, Write};
 
@@ -6,14 +6,14 @@ use serde::Serialize;
 
 use super::{
     Scenario,
-    ledger::{Counts, Ledger, Pace, Tally},
+    ledger::{Counts, LatencyClass, Ledger, Tally},
     plan::Plan,
     shop::Shop,
-    verdict::Verdict,
+    verify::Verdict,
 };
 use crate::failure::Failure;
 
-/// How many problems are told in words.
+/// Problems that are printed.
 const MAX_PROBLEMS: usize = 20;
 
 /// The result of one sale.
@@ -23,7 +23,7 @@ pub(crate) struct Report<'a> {
     summary: Summary<'a>,
 }
 
-/// What `--json` prints; its units are told in the help.
+/// The object of `--json`, which the help describes.
 #[derive(Debug, Serialize)]
 struct Summary<'a> {
     scenario: Scenario,
@@ -38,7 +38,7 @@ struct Summary<'a> {
     committed: u64,
     rolled_back: u64,
     expired: u64,
-    bought_anew: u64,
+    repurchased: u64,
     sold_out: u64,
     refused_attempts: u64,
     replays: u64,
@@ -66,25 +66,25 @@ impl<'a> Report<'a> {
             attempts,
             rush_attempts,
             reserved,
-            bought_anew,
+            repurchased,
             refused,
             sold_out,
             replays,
             shed,
             troubled,
-            broken,
+            violation,
         } = ledger.counts();
         let (selling, at_units, reservations) = ledger.times();
         let (refusals, played) = ledger.tallies();
         let rate = |count: u64, seconds: f64| (count as f64 / seconds.max(1e-6)).round() as u64;
-        let (p50_us, p99_us) = ledger.quantiles(Pace::Rush);
-        let (lone_p50_us, lone_p99_us) = ledger.quantiles(Pace::Lone);
+        let (p50_us, p99_us) = ledger.quantiles(LatencyClass::Concurrent);
+        let (lone_p50_us, lone_p99_us) = ledger.quantiles(LatencyClass::Sequential);
         let exact = verdict.problems.is_empty()
-            && broken == 0
+            && violation == 0
             && verdict.oversold == 0
             && verdict.lost == 0
             && reserved == verdict.committed + verdict.rolled_back + verdict.expired
-            && attempts == reserved - bought_anew + sold_out + refused;
+            && attempts == reserved - repurchased + sold_out + refused;
         let summary = Summary {
             scenario: plan.scenario,
             namespace: &plan.namespace,
@@ -98,7 +98,7 @@ impl<'a> Report<'a> {
             committed: verdict.committed,
             rolled_back: verdict.rolled_back,
             expired: verdict.expired,
-            bought_anew,
+            repurchased,
             sold_out,
             refused_attempts: refused,
             replays,
@@ -122,7 +122,7 @@ impl<'a> Report<'a> {
         Report { server: shop.server(), verdict, summary }
     }
 
-    /// True if each product sold exactly what the ledger says, and nothing is oversold or lost.
+    /// True if each product sold exactly the units of the ledger, and none are oversold or lost.
     pub(crate) fn exact(&self) -> bool {
         self.summary.exact
     }
@@ -147,34 +147,34 @@ impl<'a> Report<'a> {
             ("reserved", s.reserved),
             ("  sold", s.committed),
             ("  rolled back", s.rolled_back),
-            ("  expired and given back", s.expired),
-            ("bought anew by late payers", s.bought_anew),
-            ("sold-out answers", s.sold_out),
+            ("  expired and released", s.expired),
+            ("repurchased by late payers", s.repurchased),
+            ("sold out", s.sold_out),
             ("attempts refused by a rule", s.refused_attempts),
-            ("repeats answered as replays", s.replays),
-            ("calls shed, sent again", s.shed),
-            ("calls in trouble, sent again", s.sent_again),
+            ("repeats recognized", s.replays),
+            ("calls shed, retried", s.shed),
+            ("other transient errors, retried", s.sent_again),
             ("oversold", s.oversold),
             ("lost", s.lost),
         ] {
-            writeln!(out, "  {label:<30} {:>11}", grouped(value))?;
+            writeln!(out, "  {label:<32} {:>11}", grouped(value))?;
         }
         for (title, tally) in [("refused, by reason", &s.refused), ("played", &s.played)] {
             if !tally.is_empty() {
                 writeln!(out, "\n  {title}")?;
             }
             for (name, count) in tally {
-                writeln!(out, "    {:<28} {:>11}", name, grouped(count))?;
+                writeln!(out, "    {:<30} {:>11}", name, grouped(count))?;
             }
         }
         writeln!(out)?;
-        let rush = format!("Reserve in the rush, up to {} under way, mostly queueing", grouped(s.in_flight));
+        let concurrent = format!("Reserve with up to {} in flight, mostly queueing", grouped(s.in_flight));
         for (label, value, unit, what) in [
             (
                 "throughput, successful",
                 s.reservations_per_second,
                 "/s",
-                "until as many units were reserved as there were at first, payments among them".to_owned(),
+                "until the initial supply was reserved, payments included".to_owned(),
             ),
             (
                 "throughput, all attempts",
@@ -182,15 +182,15 @@ impl<'a> Report<'a> {
                 "/s",
                 format!("over {:.1} s of selling", s.selling_seconds),
             ),
-            ("p50", s.p50_us, "us", rush.clone()),
-            ("p99", s.p99_us, "us", rush),
-            ("p50, lone caller", s.lone_p50_us, "us", "Reserve one at a time, after the rush".to_owned()),
+            ("p50", s.p50_us, "us", concurrent.clone()),
+            ("p99", s.p99_us, "us", concurrent),
+            ("p50, lone caller", s.lone_p50_us, "us", "Reserve one at a time, afterwards".to_owned()),
             ("p99, lone caller", s.lone_p99_us, "us", "the same".to_owned()),
         ] {
-            writeln!(out, "  {label:<30} {:>11} {unit:<2}  {what}", grouped(value))?;
+            writeln!(out, "  {label:<32} {:>11} {unit:<2}  {what}", grouped(value))?;
         }
         self.products(out)?;
-        self.judgement(out)
+        self.verdict_lines(out)
     }
 
     fn products(&self, out: &mut impl Write) -> io::Result<()> {
@@ -202,36 +202,36 @@ impl<'a> Report<'a> {
             "product", "supplied", "sold", "ledger", "available", "held"
         )?;
         for product in &self.verdict.products {
-            let books = product.books;
+            let counters = product.counters;
             writeln!(
                 out,
                 "  {:<width$} {:>10} {:>10} {:>10} {:>10} {:>10}",
                 product.sku,
-                grouped(books.supplied),
-                grouped(books.sold),
+                grouped(counters.supplied),
+                grouped(counters.sold),
                 grouped(product.ledger),
-                grouped(books.available),
-                grouped(books.held),
+                grouped(counters.available),
+                grouped(counters.held),
             )?;
         }
         Ok(())
     }
 
-    fn judgement(&self, out: &mut impl Write) -> io::Result<()> {
+    fn verdict_lines(&self, out: &mut impl Write) -> io::Result<()> {
         let audit = &self.verdict.audit;
         writeln!(
             out,
             "\n  audit    {}: {} supplied = {} available + {} held + {} sold",
             if audit.clean { "clean" } else { "NOT CLEAN" },
-            grouped(audit.books.supplied),
-            grouped(audit.books.available),
-            grouped(audit.books.held),
-            grouped(audit.books.sold),
+            grouped(audit.counters.supplied),
+            grouped(audit.counters.available),
+            grouped(audit.counters.held),
+            grouped(audit.counters.sold),
         )?;
         if self.exact() {
             return writeln!(
                 out,
-                "  verdict  exact: {}, and all {} acknowledged reservations are as told",
+                "  verdict  exact: {}, and all {} acknowledged reservations are as acknowledged",
                 match self.summary.scenario {
                     Scenario::Plain => "every product sold out",
                     Scenario::Rules => "every rule held",

@@ -1,29 +1,28 @@
-//! The server as a buyer sees it. The only place of the demo that sends calls; repeats what is worth
-//! repeating, with the same identity, for a bounded time.
+//! Sends the calls of the demo, which no other file does. Retries transient errors with the same identity for a bounded
+//! time.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
 use inventory_sentinel_client::{
-    Admin, Audit, Code, Commit, CommitError, ConnectError, Extend, ExtendError, Extended, GetReservationError, Line,
-    Namespace, Reason, Receipt, Reservation, ReserveError, Rollback, RollbackError, RpcError, Sentinel, Snapshot,
-    Stock,
+    Admin, Applied, Audit, Code, Commit, CommitError, ConnectError, Extend, ExtendError, Extended, GetReservationError,
+    Line, Namespace, Reason, Reservation, ReserveError, Rollback, RollbackError, RpcError, Sentinel, Snapshot, Stock,
 };
 use tokio::time::{Instant, sleep};
 
 use super::{ledger::Ledger, plan::Plan};
 use crate::failure::Failure;
 
-/// HTTP/2 connections: servers bound the streams of one (often to 200), the demo wants many.
+/// HTTP/2 connections. A server limits the calls of one; the demo has many in flight.
 const CONNECTIONS: usize = 8;
-/// How long one call may take, with the client's own retries.
+/// How long one call may take, including the client's retries.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the audit may take: it reads every pending reservation.
 const AUDIT_DEADLINE: Duration = Duration::from_secs(30);
-/// How long the first calls are repeated: a server that starts is waited for, another one is not.
+/// How long the first calls are retried, for a server that is starting.
 const OPENING_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a call is repeated that is shed or meets a server in trouble, before the demo gives up.
+/// How long a call is retried before the demo fails.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The pause between such repeats where the server names none, drawn from half of it to all.
+/// The mean pause before a retry if the server names none.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The sale on the server.
@@ -36,7 +35,7 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    /// Connects and puts the units there.
+    /// Connects and sets the stock.
     pub(crate) async fn open(server: &str, plan: &Plan) -> Result<Shop, Failure> {
         let sentinel =
             Sentinel::builder(server).deadline(CALL_DEADLINE).connections(CONNECTIONS).connect().await.map_err(
@@ -58,7 +57,7 @@ impl Shop {
             let identity = format!("{}-{sku}", plan.namespace);
             let admin = shop.sale.admin().request_id(identity);
             let set = || admin.set_stock(sku, supply.into());
-            let answer = shop.insist(None, set, |error| error.rpc()).await?;
+            let answer = shop.retry(None, set, |error| error.rpc()).await?;
             answer.map_err(|error| Failure::Unavailable(format!("{server} refuses to set the stock: {error}")))?;
         }
         shop.patience = PATIENCE;
@@ -73,56 +72,57 @@ impl Shop {
         &self.skus[product]
     }
 
-    /// Reserves, and writes down how long each final answer took.
+    /// Reserves, and reports the latency of each final response.
     pub(crate) async fn reserve(
         &self,
         ledger: &Ledger,
         latency: impl Fn(Duration),
-        order: &Order<'_>,
-    ) -> Result<Result<Receipt<Reservation>, ReserveError>, Failure> {
+        params: &ReserveParams<'_>,
+    ) -> Result<Result<Applied<Reservation>, ReserveError>, Failure> {
         let send = || async {
             let sent = Instant::now();
-            let mut request = self.sale.reserve_cart(order.lines.clone()).ttl(order.ttl).request_id(order.request_id);
-            if let Some(buyer) = order.buyer {
+            let mut request =
+                self.sale.reserve_cart(params.lines.clone()).ttl(params.ttl).request_id(params.request_id);
+            if let Some(buyer) = params.buyer {
                 request = request.buyer(buyer);
             }
-            if let Some(id) = order.replaces {
+            if let Some(id) = params.replaces {
                 request = request.replacing(id);
             }
             let answer = request.await;
-            if !answer.as_ref().err().and_then(ReserveError::rpc).is_some_and(passes) {
+            if !answer.as_ref().err().and_then(ReserveError::rpc).is_some_and(is_transient) {
                 latency(sent.elapsed());
             }
             answer
         };
-        self.insist(Some(ledger), send, ReserveError::rpc).await
+        self.retry(Some(ledger), send, ReserveError::rpc).await
     }
 
     pub(crate) async fn commit(
         &self,
         ledger: &Ledger,
         request: impl Fn(&Namespace) -> Commit,
-    ) -> Result<Result<Receipt<Reservation>, CommitError>, Failure> {
-        self.insist(Some(ledger), || request(&self.sale), CommitError::rpc).await
+    ) -> Result<Result<Applied<Reservation>, CommitError>, Failure> {
+        self.retry(Some(ledger), || request(&self.sale), CommitError::rpc).await
     }
 
     pub(crate) async fn rollback(
         &self,
         ledger: &Ledger,
         request: impl Fn(&Namespace) -> Rollback,
-    ) -> Result<Result<Receipt<Reservation>, RollbackError>, Failure> {
-        self.insist(Some(ledger), || request(&self.sale), RollbackError::rpc).await
+    ) -> Result<Result<Applied<Reservation>, RollbackError>, Failure> {
+        self.retry(Some(ledger), || request(&self.sale), RollbackError::rpc).await
     }
 
     pub(crate) async fn extend(
         &self,
         ledger: &Ledger,
         request: impl Fn(&Namespace) -> Extend,
-    ) -> Result<Result<Receipt<Extended>, ExtendError>, Failure> {
-        self.insist(Some(ledger), || request(&self.sale), ExtendError::rpc).await
+    ) -> Result<Result<Applied<Extended>, ExtendError>, Failure> {
+        self.retry(Some(ledger), || request(&self.sale), ExtendError::rpc).await
     }
 
-    /// What the operator does; it must not be refused.
+    /// A call of the operator, which must not be refused.
     pub(crate) async fn operate<T, E: Error, F>(
         &self,
         call: &str,
@@ -132,14 +132,14 @@ impl Shop {
     where
         F: IntoFuture<Output = Result<T, E>>,
     {
-        let answer = self.insist(None, || request(self.sale.admin()), rpc).await?;
+        let answer = self.retry(None, || request(self.sale.admin()), rpc).await?;
         answer.map_err(|error| self.unexpected(call, &error))
     }
 
-    /// Reads a reservation; `None` if the server does not know it.
+    /// Reads a reservation; `None` if it does not exist.
     pub(crate) async fn reservation(&self, id: &str) -> Result<Option<Snapshot<Reservation>>, Failure> {
         let send = || self.sale.reservation(id);
-        match self.insist(None, send, |error| error.rpc()).await? {
+        match self.retry(None, send, |error| error.rpc()).await? {
             Ok(found) => Ok(Some(found)),
             Err(GetReservationError::NotFound(_)) => Ok(None),
             Err(error) => Err(self.unexpected("GetReservation", &error)),
@@ -148,14 +148,14 @@ impl Shop {
 
     pub(crate) async fn stock(&self, sku: &str) -> Result<Stock, Failure> {
         let send = || self.sale.stock(sku);
-        let answer = self.insist(None, send, |error| error.rpc()).await?;
+        let answer = self.retry(None, send, |error| error.rpc()).await?;
         answer.map(|snapshot| snapshot.value).map_err(|error| self.unexpected("GetStock", &error))
     }
 
     pub(crate) async fn audit(&self) -> Result<Audit, Failure> {
         let admin = self.sale.with_deadline(AUDIT_DEADLINE).admin();
         let send = || admin.audit();
-        let answer = self.insist(None, send, |error| error.rpc()).await?;
+        let answer = self.retry(None, send, |error| error.rpc()).await?;
         answer.map_err(|error| self.unexpected("Audit", &error))
     }
 
@@ -163,8 +163,8 @@ impl Shop {
         Failure::Failed(format!("{call} was refused by {}: {error}", self.server))
     }
 
-    /// Repeats a call until it is answered for good.
-    async fn insist<T, E, F>(
+    /// Retries a call until it gets a final response.
+    async fn retry<T, E, F>(
         &self,
         ledger: Option<&Ledger>,
         send: impl Fn() -> F,
@@ -173,33 +173,33 @@ impl Shop {
     where
         F: IntoFuture<Output = Result<T, E>>,
     {
-        let give_up = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.patience;
         loop {
             let answer = send().await;
             let Err(error) = &answer else {
                 return Ok(answer);
             };
-            let Some(error) = rpc(error).filter(|error| passes(error)) else {
+            let Some(error) = rpc(error).filter(|error| is_transient(error)) else {
                 return Ok(answer);
             };
             if let Some(ledger) = ledger {
                 ledger.repeated(error.reason() == Some(Reason::Overloaded));
             }
             let pause = error.retry_delay().unwrap_or(PAUSE);
-            if Instant::now() + pause >= give_up {
+            if Instant::now() + pause >= deadline {
                 return Err(Failure::Unavailable(format!(
-                    "{} gave no final answer in {:?}: {error}",
+                    "{} gave no final response within {:?}: {error}",
                     self.server, self.patience
                 )));
             }
-            // Spread out, so that those who were shed together do not come back together.
+            // Jitter: calls that were shed together are not retried together.
             sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
         }
     }
 }
 
-/// One attempt's request to reserve.
-pub(crate) struct Order<'a> {
+/// The parameters of a Reserve.
+pub(crate) struct ReserveParams<'a> {
     pub(crate) request_id: &'a str,
     pub(crate) lines: Vec<Line>,
     pub(crate) ttl: Duration,
@@ -207,8 +207,8 @@ pub(crate) struct Order<'a> {
     pub(crate) replaces: Option<&'a str>,
 }
 
-/// Whether an error may go away by itself, or leaves the outcome unknown.
-fn passes(error: &RpcError) -> bool {
+/// Whether a retry can succeed, or has to find out the outcome.
+fn is_transient(error: &RpcError) -> bool {
     error.outcome_unknown()
         || matches!(error.code(), Code::Unavailable | Code::DeadlineExceeded)
         || matches!(error.reason(), Some(Reason::Overloaded | Reason::AuditOvertaken))

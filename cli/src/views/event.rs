@@ -115,7 +115,7 @@ fn kind(kind: EventKind) -> String {
         EventKind::RolledBack => "ROLLED_BACK",
         EventKind::Expired => "EXPIRED",
         EventKind::Extended => "EXTENDED",
-        EventKind::BoughtLate => "BOUGHT_LATE",
+        EventKind::Repurchased => "REPURCHASED",
         EventKind::StockSet => "STOCK_SET",
         EventKind::StockAdjusted => "STOCK_ADJUSTED",
         EventKind::SkuConfigured => "SKU_CONFIGURED",

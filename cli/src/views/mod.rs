@@ -1,5 +1,5 @@
-//! What the client crate answers, as it is printed: the keys are the names of the fields in proto/, and every key is
-//! always there. Data only.
+//! The printed forms of the client's types. The JSON keys are the names of the fields in proto/, and every object has all
+//! of them. Data only.
 //!
 //! - `stock`: counters and rules; `reservation`, `event`, `namespace`, `server`: the others.
 
@@ -13,12 +13,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use inventory_sentinel_client::State;
 
-/// What stands in a table where there is no value.
+/// The cell of a missing value.
 const NOTHING: &str = "-";
 
 /// An instant in RFC 3339, in UTC, with milliseconds.
 pub(crate) fn instant(at: SystemTime) -> String {
-    // Its formatter knows no instant before 1970, and no server names one.
+    // The formatter does not support instants before 1970, and no server returns one.
     humantime::format_rfc3339_millis(at.max(UNIX_EPOCH)).to_string()
 }
 

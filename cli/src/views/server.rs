@@ -1,4 +1,4 @@
-//! What a server says of itself, and what an audit found, as they are printed.
+//! The printed state of a server and result of an audit.
 
 use inventory_sentinel_client::{Audit, FencedPartition, Finding, FindingKind, Promise, PromiseState, ServerInfo};
 use serde::Serialize;
@@ -26,7 +26,7 @@ pub(crate) struct InfoView {
     pub(crate) fenced_partitions: Vec<FencedView>,
 }
 
-/// One thing that an OK depends on.
+/// One condition on which an OK depends.
 #[derive(Debug, Serialize)]
 pub(crate) struct PromiseView {
     name: String,
@@ -156,7 +156,7 @@ impl InfoView {
     }
 }
 
-/// What an audit found.
+/// The result of an audit.
 #[derive(Debug, Serialize)]
 pub(crate) struct AuditView {
     clean: bool,
@@ -169,7 +169,7 @@ pub(crate) struct AuditView {
     supplied: i64,
 }
 
-/// One thing that is wrong.
+/// A finding.
 #[derive(Debug, Serialize)]
 pub(crate) struct FindingView {
     kind: String,

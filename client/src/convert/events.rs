@@ -1,12 +1,14 @@
-//! What streams tell, as plain types. No I/O.
+//! Events and watched counters: messages to types; no I/O.
 
 use inventory_sentinel::v1;
 
 use super::{instant, required_instant, rules::sku_rules, some, state, stock};
 use crate::{
     rpc_error::RpcError,
-    types::{Line, Stock},
-    watch::events::{Event, EventKind, LostHistory},
+    types::{
+        Line, Stock,
+        event::{Event, EventKind, LostHistory},
+    },
 };
 
 pub(crate) fn event(event: v1::Event) -> Result<Event, RpcError> {
@@ -45,7 +47,7 @@ fn kind(number: i32) -> EventKind {
         Ok(Kind::RolledBack) => EventKind::RolledBack,
         Ok(Kind::Expired) => EventKind::Expired,
         Ok(Kind::Extended) => EventKind::Extended,
-        Ok(Kind::BoughtLate) => EventKind::BoughtLate,
+        Ok(Kind::Repurchased) => EventKind::Repurchased,
         Ok(Kind::StockSet) => EventKind::StockSet,
         Ok(Kind::StockAdjusted) => EventKind::StockAdjusted,
         Ok(Kind::SkuConfigured) => EventKind::SkuConfigured,

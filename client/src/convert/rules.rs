@@ -1,18 +1,18 @@
-//! Rules and settings to messages and back; no I/O.
+//! Rules and settings: types to messages and back; no I/O.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use inventory_sentinel::v1;
 
-use super::{Answer, duration, instant, span, stock};
+use super::{Decode, duration, instant, span, stock};
 use crate::{
     rpc_error::RpcError,
     rules::{NamespaceChange, NamespaceConfig, RulesChange, SkuConfiguration, SkuRules},
     types::Snapshot,
 };
 
-/// On the wire a zero takes a limit away, which in a change is `None`; a limit that *is* zero becomes
-/// one below zero, which the server refuses.
+/// On the wire a zero removes a limit, which a change expresses as `None`. A limit of zero is sent as -1, which the server
+/// refuses.
 pub(crate) fn rules_change(change: RulesChange) -> v1::SkuRules {
     let RulesChange { is_protected, max_quantity, max_ttl, buyer_limit, opens_at, closes_at, is_paused } = change;
     v1::SkuRules {
@@ -38,7 +38,7 @@ fn limit(units: Option<i32>) -> i32 {
     }
 }
 
-/// As it is: the server rounds it up to the millisecond.
+/// Sent unrounded: the server rounds it up to the millisecond.
 fn timestamp(at: Option<SystemTime>) -> prost_types::Timestamp {
     let Some(at) = at else {
         return prost_types::Timestamp::default();
@@ -48,7 +48,7 @@ fn timestamp(at: Option<SystemTime>) -> prost_types::Timestamp {
             seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
             nanos: i32::try_from(since.subsec_nanos()).unwrap_or(0),
         },
-        // 1970 itself would be "no instant": as all before it, it goes as one that is refused.
+        // 1970 itself means "no instant". It is sent as an instant before 1970, which the server refuses.
         _ => prost_types::Timestamp { seconds: -1, nanos: 0 },
     }
 }
@@ -78,26 +78,39 @@ pub(crate) fn namespace_change(change: NamespaceChange) -> v1::NamespaceConfig {
     }
 }
 
-macro_rules! answers {
-    ($($message:ident -> $plain:ty: |$answer:ident| $convert:expr;)+) => { $(
-        impl Answer for v1::$message {
-            type Plain = $plain;
-            fn plain(self) -> Result<Self::Plain, RpcError> {
-                let $answer = self;
-                $convert
-            }
-        }
-    )+ };
+impl Decode for v1::ConfigureSkuResponse {
+    type Value = Snapshot<SkuConfiguration>;
+    fn decode(self) -> Result<Self::Value, RpcError> {
+        configuration(self.rules, self.rules_version, self.stock, self.sequence)
+    }
 }
 
-answers! {
-    ConfigureSkuResponse -> Snapshot<SkuConfiguration>: |answer|
-        configuration(answer.rules, answer.rules_version, answer.stock, answer.sequence);
-    GetSkuResponse -> Snapshot<SkuConfiguration>: |answer|
-        configuration(answer.rules, answer.rules_version, answer.stock, answer.sequence);
-    ConfigureNamespaceResponse -> NamespaceConfig: |answer| namespace(answer.config, answer.version);
-    DeleteNamespaceResponse -> bool: |answer| Ok(answer.replayed);
-    GetNamespaceResponse -> NamespaceConfig: |answer| namespace(answer.config, answer.version);
+impl Decode for v1::GetSkuResponse {
+    type Value = Snapshot<SkuConfiguration>;
+    fn decode(self) -> Result<Self::Value, RpcError> {
+        configuration(self.rules, self.rules_version, self.stock, self.sequence)
+    }
+}
+
+impl Decode for v1::ConfigureNamespaceResponse {
+    type Value = NamespaceConfig;
+    fn decode(self) -> Result<Self::Value, RpcError> {
+        namespace(self.config, self.version)
+    }
+}
+
+impl Decode for v1::GetNamespaceResponse {
+    type Value = NamespaceConfig;
+    fn decode(self) -> Result<Self::Value, RpcError> {
+        namespace(self.config, self.version)
+    }
+}
+
+impl Decode for v1::DeleteNamespaceResponse {
+    type Value = bool;
+    fn decode(self) -> Result<Self::Value, RpcError> {
+        Ok(self.replayed)
+    }
 }
 
 fn configuration(
@@ -127,7 +140,7 @@ pub(super) fn sku_rules(rules: v1::SkuRules) -> Result<SkuRules, RpcError> {
         buyer_limit: rules.buyer_limit.filter(|units| *units != 0),
         opens_at: rules.opens_at.and_then(set).map(instant).transpose()?,
         closes_at: rules.closes_at.and_then(set).map(instant).transpose()?,
-        // Servers before format 5 do not name it.
+        // Absent from servers before format 5.
         is_paused: rules.is_paused.unwrap_or(false),
     })
 }
@@ -144,7 +157,7 @@ fn namespace(config: Option<v1::NamespaceConfig>, version: i64) -> Result<Namesp
         retention: length(config.retention)?,
         quota_records: config.quota_records.ok_or_else(required)?,
         quota_skus: config.quota_skus.ok_or_else(required)?,
-        // Servers before format 2 do not name it.
+        // Absent from servers before format 2.
         format: config.format.unwrap_or(1),
         is_paused: config.is_paused.unwrap_or(false),
         version,

@@ -26,14 +26,14 @@ operation_error! {
     }
     with {
         VersionMismatch => VersionMismatch {
-            /// The version of the counters; `None` if the SKU is not known.
+            /// The version of the counters; `None` if the SKU does not exist.
             version: Option<i64> = "version",
         },
     }
 }
 
 operation_error! {
-    /// Why units were neither added nor taken away.
+    /// Why units were neither added nor removed.
     AdjustStockError {
         EmptySku => EmptySku,
         InvalidSku => InvalidSku,
@@ -132,7 +132,7 @@ operation_error! {
     }
     with {
         NamespaceHasHolds => HasHolds {
-            /// Reservations that are pending in the partition.
+            /// Pending reservations of the partition.
             held: i64 = "held",
             /// The first partition that has some.
             partition: i64 = "partition",
@@ -224,7 +224,7 @@ operation_error! {
 }
 
 operation_error! {
-    /// Why the books could not be checked.
+    /// Why the audit failed.
     AuditError {
         NamespaceNotFound => NamespaceNotFound,
         AuditOvertaken => Overtaken,

@@ -7,7 +7,7 @@ use inventory_sentinel::Reason;
 use super::{metadata::Datum, operation_error};
 use crate::{
     rpc_error::RpcError,
-    types::{Receipt, Reservation, ShortLine},
+    types::{Applied, Reservation, ShortLine},
 };
 
 operation_error! {
@@ -52,7 +52,7 @@ operation_error! {
             closes_at: Option<SystemTime> = "closes_at_ms",
         },
         QuantityLimit => QuantityLimit {
-            /// The SKU that too many units were asked of.
+            /// The SKU with too many units.
             sku: String = "sku",
             /// Most units of it in one reservation.
             limit: i64 = "limit",
@@ -64,38 +64,38 @@ operation_error! {
             limit: Duration = "limit_ms",
         },
         BuyerRequired => BuyerRequired {
-            /// The SKU that has a limit per buyer.
+            /// The SKU with a buyer limit.
             sku: String = "sku",
         },
         BuyerLimit => BuyerLimit {
-            /// The SKU that the buyer wants too much of.
+            /// The SKU with the limit.
             sku: String = "sku",
             /// Units that the buyer holds and has bought.
             has: i64 = "has",
-            /// Most that one buyer may.
+            /// Most units of one buyer.
             limit: i64 = "limit",
         },
     }
     and {
-        /// The stock can't cover the lines; nothing was taken.
+        /// The stock does not cover the lines; nothing was held.
         #[error("insufficient stock: {}", shortage(lines))]
         InsufficientStock {
-            /// Every line that fell short, in the order of the request.
+            /// Every short line, in the order of the request.
             lines: Vec<ShortLine>,
         },
-        /// An earlier call with this `request_id` made the reservation, and it was bought since. Do not charge the
-        /// buyer again.
+        /// An earlier call with this `request_id` made the reservation, and its units were bought. Do not charge the buyer
+        /// again.
         #[error("the reservation {} of this request_id was bought already", reservation.id)]
         AlreadyPurchased {
             /// The reservation: committed, or expired and bought by a late commit ([`Reservation::purchase`]).
-            reservation: Box<Receipt<Reservation>>,
+            reservation: Box<Applied<Reservation>>,
         },
-        /// An earlier call with this `request_id` made the reservation, and it holds nothing any more: it was rolled
-        /// back or has expired. A new attempt needs another `request_id`.
-        #[error("the reservation {} of this request_id was given back already", reservation.id)]
+        /// An earlier call with this `request_id` made the reservation, and it holds nothing any more: it was rolled back
+        /// or it expired. A new attempt needs another `request_id`.
+        #[error("the reservation {} of this request_id was released already", reservation.id)]
         AlreadyReleased {
             /// The reservation as it is now.
-            reservation: Box<Receipt<Reservation>>,
+            reservation: Box<Applied<Reservation>>,
         },
     }
 }
@@ -124,32 +124,32 @@ operation_error! {
     }
     with {
         LineNotHeld => LineNotHeld {
-            /// The SKU that too many units were named of.
+            /// The SKU with too many units.
             sku: String = "sku",
             /// Units of it that the reservation holds.
             held: i64 = "held",
         },
         LateCommitSoldOut => LateSoldOut {
-            /// Every line that the stock can't cover any more: refund the buyer.
+            /// Every line that the stock does not cover any more: refund the buyer.
             lines: Vec<ShortLine> = "available",
         },
         BuyerRequired => BuyerRequired {
-            /// The SKU that has got a limit per buyer since the hold without a buyer was made.
+            /// The SKU whose buyer limit was set after the hold without a buyer was made.
             sku: String = "sku",
         },
         BuyerLimit => BuyerLimit {
-            /// The SKU that the buyer would have too much of.
+            /// The SKU with the limit.
             sku: String = "sku",
             /// Units that the buyer holds and has bought.
             has: i64 = "has",
-            /// Most that one buyer may.
+            /// Most units of one buyer.
             limit: i64 = "limit",
         },
     }
 }
 
 operation_error! {
-    /// Why units were not given back.
+    /// Why units were not released.
     RollbackError {
         InvalidReservationId => InvalidReservationId,
         EmptySku => EmptySku,
@@ -171,7 +171,7 @@ operation_error! {
     }
     with {
         LineNotHeld => LineNotHeld {
-            /// The SKU that too many units were named of.
+            /// The SKU with too many units.
             sku: String = "sku",
             /// Units of it that the reservation holds.
             held: i64 = "held",
@@ -236,7 +236,7 @@ operation_error! {
 }
 
 operation_error! {
-    /// Why a batch was not taken, as a whole. Each operation has its own errors.
+    /// Why a batch was refused as a whole. Each operation has its own error.
     BatchError {
         NoOperations => NoOperations,
         TooManyOperations => TooManyOperations,
@@ -244,7 +244,7 @@ operation_error! {
 }
 
 operation_error! {
-    /// Why it could not be told whether a SKU is protected.
+    /// Why the protection of a SKU could not be read.
     IsProtectedError {
         EmptySku => EmptySku,
         InvalidSku => InvalidSku,

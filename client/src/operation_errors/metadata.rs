@@ -1,12 +1,12 @@
-//! What the server adds to a reason, as typed values. Knows the wording of the metadata; no I/O.
+//! Decodes the metadata of a reason into typed values; no I/O.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::{rpc_error::RpcError, types::ShortLine};
 
-/// A number or a name that goes with a reason.
+/// A value in the metadata of a reason.
 pub(super) trait Datum: Sized {
-    /// The value under `key`; `None` if it is missing or of another kind.
+    /// The value under `key`; `None` if it is missing or malformed.
     fn read(error: &RpcError, key: &str) -> Option<Self>;
 }
 
@@ -22,7 +22,7 @@ impl Datum for i64 {
     }
 }
 
-/// A number that the server leaves out where there is none.
+/// A number that the server omits if there is none.
 impl Datum for Option<i64> {
     fn read(error: &RpcError, key: &str) -> Option<Option<i64>> {
         match error.metadata().get(key) {
@@ -49,7 +49,7 @@ impl Datum for Option<SystemTime> {
     }
 }
 
-/// As `ps5: 0 of 1, ps5-pad: 3 of 4`: what there was and what was asked for. A SKU has no such marks.
+/// As `ps5: 0 of 1, ps5-pad: 3 of 4`: available and requested units. A SKU cannot contain these separators.
 impl Datum for Vec<ShortLine> {
     fn read(error: &RpcError, key: &str) -> Option<Vec<ShortLine>> {
         let text = error.metadata().get(key)?;

@@ -6,7 +6,7 @@ use super::operation_error;
 use crate::rpc_error::RpcError;
 
 operation_error! {
-    /// Why a stream of events does not go on.
+    /// Why a stream of events ended.
     WatchError {
         InvalidResumeToken => InvalidResumeToken,
         NamespaceNotFound => NamespaceNotFound,
@@ -17,7 +17,7 @@ operation_error! {
 }
 
 operation_error! {
-    /// Why a stream of counters does not go on.
+    /// Why a stream of counters ended.
     WatchStockError {
         EmptySku => EmptySku,
         InvalidSku => InvalidSku,

@@ -206,21 +206,21 @@ async fn reserve_names_what_it_replaces() {
 async fn commit_says_what_becomes_of_the_rest_and_of_a_late_one() {
     let (server, sale) = shop().await;
     sale.commit("r1").line("ps5", 2).line("pad", 1).keep_rest().await.unwrap();
-    let asked = last!(server, Commit);
-    assert_eq!((asked.namespace_id.as_str(), asked.reservation_id.as_str()), ("sale", "r1"));
+    let received = last!(server, Commit);
+    assert_eq!((received.namespace_id.as_str(), received.reservation_id.as_str()), ("sale", "r1"));
     let line = |sku: &str, quantity| v1::Line { sku: sku.into(), quantity };
-    assert_eq!(asked.lines, [line("ps5", 2), line("pad", 1)]);
-    assert_eq!(asked.rest_policy(), v1::RestPolicy::Keep);
-    assert_eq!(asked.late_policy(), v1::LatePolicy::Unspecified);
+    assert_eq!(received.lines, [line("ps5", 2), line("pad", 1)]);
+    assert_eq!(received.rest_policy(), v1::RestPolicy::Keep);
+    assert_eq!(received.late_policy(), v1::LatePolicy::Unspecified);
 
     sale.commit("r1").line("ps5", 2).release_rest().await.unwrap();
     assert_eq!(last!(server, Commit).rest_policy(), v1::RestPolicy::Release);
 
-    let sold = sale.commit("r0").buy_anew_if_late().await.unwrap();
+    let sold = sale.commit("r0").repurchase_if_late().await.unwrap();
     assert_eq!(sold.origin.as_deref(), Some("r0"));
-    let asked = last!(server, Commit);
-    assert_eq!(asked.late_policy(), v1::LatePolicy::BuyAnew);
-    assert_eq!((asked.rest_policy(), asked.lines.len()), (v1::RestPolicy::Unspecified, 0));
+    let received = last!(server, Commit);
+    assert_eq!(received.late_policy(), v1::LatePolicy::Repurchase);
+    assert_eq!((received.rest_policy(), received.lines.len()), (v1::RestPolicy::Unspecified, 0));
 }
 
 #[tokio::test]
@@ -230,8 +230,8 @@ async fn rollback_names_its_lines_and_extend_its_ttl() {
     assert_eq!(last!(server, Rollback).lines, [v1::Line { sku: "ps5".into(), quantity: 2 }]);
     let held = sale.extend("r1", Duration::from_secs(60)).await.unwrap();
     assert_eq!((held.reservation.id.as_str(), held.extendable), ("r1", Duration::from_millis(2500)));
-    let asked = last!(server, Extend);
-    assert_eq!((asked.reservation_id.as_str(), asked.ttl.unwrap().seconds), ("r1", 60));
+    let received = last!(server, Extend);
+    assert_eq!((received.reservation_id.as_str(), received.ttl.unwrap().seconds), ("r1", 60));
 }
 
 #[tokio::test]
@@ -239,16 +239,16 @@ async fn set_stock_has_one_condition_at_most() {
     let (server, sale) = shop().await;
     let admin = sale.admin();
     admin.set_stock("ps5", 3).await.unwrap();
-    let asked = last!(server, SetStock);
-    assert_eq!((asked.on_hand, asked.if_absent, asked.if_version), (3, false, None));
-    assert!(!asked.request_id.is_empty());
+    let received = last!(server, SetStock);
+    assert_eq!((received.on_hand, received.if_absent, received.if_version), (3, false, None));
+    assert!(!received.request_id.is_empty());
     admin.set_stock("ps5", 3).if_version(7).if_absent().await.unwrap();
-    let asked = last!(server, SetStock);
-    assert_eq!((asked.if_absent, asked.if_version), (true, None));
+    let received = last!(server, SetStock);
+    assert_eq!((received.if_absent, received.if_version), (true, None));
     admin.request_id("mine").set_stock("ps5", 3).if_absent().if_version(0).await.unwrap();
-    let asked = last!(server, SetStock);
-    assert_eq!((asked.if_absent, asked.if_version), (false, Some(0)));
-    assert_eq!(asked.request_id, "mine");
+    let received = last!(server, SetStock);
+    assert_eq!((received.if_absent, received.if_version), (false, Some(0)));
+    assert_eq!(received.request_id, "mine");
 }
 
 #[tokio::test]
@@ -259,19 +259,19 @@ async fn configurations_say_only_what_changes() {
     let change = RulesChange::new().buyer_limit(2).max_quantity(None).opens_at(opens);
     let now = admin.configure_sku("ps5", change).if_version(3).await.unwrap();
     assert_eq!((now.rules_version, now.rules.buyer_limit, now.rules.max_quantity), (4, Some(2), None));
-    let asked = last!(server, ConfigureSku);
-    let rules = asked.rules.unwrap();
+    let received = last!(server, ConfigureSku);
+    let rules = received.rules.unwrap();
     assert_eq!((rules.buyer_limit, rules.max_quantity, rules.is_protected), (Some(2), Some(0), None));
-    assert!(!asked.request_id.is_empty());
+    assert!(!received.request_id.is_empty());
     assert_eq!((rules.opens_at.unwrap().seconds, rules.closes_at), (100, None));
-    assert_eq!(asked.if_version, Some(3));
+    assert_eq!(received.if_version, Some(3));
 
     let now = admin.configure_namespace(NamespaceChange::new().partitions(8)).if_version(0).await.unwrap();
     assert_eq!((now.partitions, now.version), (8, 1));
-    let asked = last!(server, ConfigureNamespace);
-    assert_eq!(asked.config, Some(v1::NamespaceConfig { partitions: Some(8), ..Default::default() }));
-    assert_eq!(asked.if_version, Some(0));
-    assert!(!asked.request_id.is_empty());
+    let received = last!(server, ConfigureNamespace);
+    assert_eq!(received.config, Some(v1::NamespaceConfig { partitions: Some(8), ..Default::default() }));
+    assert_eq!(received.if_version, Some(0));
+    assert!(!received.request_id.is_empty());
 }
 
 #[tokio::test]

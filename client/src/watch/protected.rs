@@ -1,4 +1,4 @@
-//! The set of protected SKUs, kept here so that `is_protected` needs no call.
+//! The set of protected SKUs, cached: `is_protected` needs no call.
 
 use std::{
     collections::HashSet,
@@ -9,36 +9,32 @@ use std::{
 use inventory_sentinel::{Reason, v1};
 use tokio::{task::AbortHandle, time::sleep};
 
-use super::{Follower, Heard, Told};
-use crate::{
-    namespace::{Namespace, checkout},
-    operation_errors::IsProtectedError,
-};
+use super::{ResumableResponse, ResumingStream, StreamItem};
+use crate::{operation_errors::IsProtectedError, requests::reads, scope::Scope, transport::stubs::checkout_client};
 
-/// How old the set may be unless told otherwise: 5 s. A server in touch with its store says once a second that
-/// nothing has changed.
+/// The default maximum age of the set: 5 s. A server that reaches its store confirms the set once a second.
 pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(5);
 
-/// Pause after a stream could not be opened.
-const AGAIN: Duration = Duration::from_millis(500);
+/// Pause after the stream failed.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// The protected SKUs of a namespace, kept up to date by a stream for as long as this lives. Made by
-/// [`Namespace::watch_protected`]; cheap to clone.
+/// The protected SKUs of a namespace, kept current by a stream until this is dropped. Made by
+/// [`Namespace::watch_protected`](crate::Namespace::watch_protected); cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ProtectedSkus {
-    namespace: Namespace,
+    scope: Scope,
     max_age: Duration,
-    known: Arc<RwLock<Known>>,
+    cache: Arc<RwLock<Cache>>,
     _task: Arc<Task>,
 }
 
-/// What the stream has told.
+/// The state of the stream.
 #[derive(Debug, Default)]
-struct Known {
+struct Cache {
     skus: HashSet<String>,
-    /// When it was last heard that they are these; `None`: they are not all known yet.
-    heard: Option<Instant>,
-    /// The set that a snapshot is building; until it is complete the one above stands, as old as it is.
+    /// When the server last confirmed `skus`; `None`: they are incomplete.
+    confirmed_at: Option<Instant>,
+    /// The set of an incomplete snapshot. Until it is complete, `skus` stays in force.
     building: Option<HashSet<String>>,
 }
 
@@ -52,95 +48,97 @@ impl Drop for Task {
 }
 
 impl ProtectedSkus {
-    /// Needs a Tokio runtime around it.
-    pub(crate) fn watch(namespace: Namespace) -> ProtectedSkus {
-        let known = Arc::default();
-        let task = tokio::spawn(keep(follow(&namespace), Arc::clone(&known)));
-        ProtectedSkus { namespace, max_age: DEFAULT_MAX_AGE, known, _task: Arc::new(Task(task.abort_handle())) }
+    /// Must be called in a Tokio runtime.
+    pub(crate) fn watch(scope: Scope) -> ProtectedSkus {
+        let cache = Arc::default();
+        let task = tokio::spawn(run(open(&scope), Arc::clone(&cache)));
+        ProtectedSkus { scope, max_age: DEFAULT_MAX_AGE, cache, _task: Arc::new(Task(task.abort_handle())) }
     }
 
-    /// The same set with another longest age.
+    /// The same set with another maximum age.
     #[must_use]
     pub fn max_age(&self, max_age: Duration) -> ProtectedSkus {
         ProtectedSkus { max_age, ..self.clone() }
     }
 
-    /// Whether the units of a SKU are governed here: from the set, or by a call where it is older than
-    /// [`max_age`](Self::max_age) allows.
+    /// Whether this service governs the units of a SKU: from the set, or by a call if the set is older than
+    /// [`max_age`](Self::max_age).
     ///
     /// # Errors
     /// Those of the call; see [`IsProtectedError`].
     pub async fn is_protected(&self, sku: &str) -> Result<bool, IsProtectedError> {
         match self.known(sku) {
-            Some(known) => Ok(known),
-            None => self.namespace.is_protected(sku).await,
+            Some(is_protected) => Ok(is_protected),
+            None => reads::is_protected(&self.scope, sku).await,
         }
     }
 
-    /// As [`is_protected`](Self::is_protected), from the set alone; `None` where that is too old to tell.
+    /// As [`is_protected`](Self::is_protected), from the set alone; `None` if it is too old.
     pub fn known(&self, sku: &str) -> Option<bool> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let heard = known.heard?;
-        (heard.elapsed() <= self.max_age).then(|| known.skus.contains(sku))
+        self.read(|skus| skus.contains(sku))
     }
 
-    /// All of the set, in no order; `None` where it is too old.
+    /// The whole set, unordered; `None` if it is too old.
     pub fn skus(&self) -> Option<Vec<String>> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let heard = known.heard?;
-        (heard.elapsed() <= self.max_age).then(|| known.skus.iter().cloned().collect())
+        self.read(|skus| skus.iter().cloned().collect())
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&HashSet<String>) -> T) -> Option<T> {
+        let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
+        let age = cache.confirmed_at?.elapsed();
+        (age <= self.max_age).then(|| read(&cache.skus))
     }
 }
 
-fn follow(namespace: &Namespace) -> Follower<v1::WatchProtectedResponse> {
-    let namespace_id = namespace.name().to_owned();
-    Follower::new(namespace.clone(), String::new(), move |channel, request, resume_token| {
+fn open(scope: &Scope) -> ResumingStream<v1::WatchProtectedResponse> {
+    let namespace_id = scope.namespace_id();
+    ResumingStream::new(scope.clone(), String::new(), move |channel, request, resume_token| {
         let message = v1::WatchProtectedRequest { namespace_id: namespace_id.clone(), resume_token };
-        let mut client = checkout(channel);
+        let mut client = checkout_client(channel);
         Box::pin(async move { client.watch_protected(request.map(|()| message)).await })
     })
 }
 
-impl Known {
-    /// Takes in a response; says whether the set is complete.
-    fn hear(&mut self, told: v1::WatchProtectedResponse, is_first: bool) -> bool {
-        if told.is_snapshot {
-            // What a stream that broke had told of its snapshot counts for nothing.
+impl Cache {
+    /// Applies a response; true if the set is complete.
+    fn apply(&mut self, response: v1::WatchProtectedResponse, is_first: bool) -> bool {
+        if response.is_snapshot {
+            // A new stream discards the incomplete snapshot of a broken one.
             let building = self.building.take().filter(|_| !is_first);
-            self.building.insert(building.unwrap_or_default()).extend(told.added_skus);
+            self.building.insert(building.unwrap_or_default()).extend(response.added_skus);
             return false;
         }
-        if let Some(whole) = self.building.take() {
-            self.skus = whole;
+        if let Some(complete) = self.building.take() {
+            self.skus = complete;
         }
-        self.skus.extend(told.added_skus);
-        for sku in &told.removed_skus {
+        self.skus.extend(response.added_skus);
+        for sku in &response.removed_skus {
             self.skus.remove(sku);
         }
-        self.heard = Some(Instant::now());
+        self.confirmed_at = Some(Instant::now());
         true
     }
 }
 
-/// Keeps the set until the task is ended.
-async fn keep(mut follower: Follower<v1::WatchProtectedResponse>, known: Arc<RwLock<Known>>) {
+/// Keeps the set current until the task is aborted.
+async fn run(mut stream: ResumingStream<v1::WatchProtectedResponse>, cache: Arc<RwLock<Cache>>) {
     loop {
-        match follower.next().await {
-            Ok(Heard { told, is_first }) => {
-                known.write().unwrap_or_else(PoisonError::into_inner).hear(told, is_first);
+        match stream.next().await {
+            Ok(StreamItem { response, is_first }) => {
+                cache.write().unwrap_or_else(PoisonError::into_inner).apply(response, is_first);
             }
             Err(error) => {
-                tracing::debug!(namespace = follower.namespace().name(), %error, "protected SKUs are not watched");
+                tracing::debug!(namespace = &*stream.scope().name, %error, "protected SKUs are not watched");
                 if error.reason() == Some(Reason::InvalidResumeToken) {
-                    follower.forget_place();
+                    stream.reset();
                 }
-                sleep(AGAIN).await;
+                sleep(RETRY_DELAY).await;
             }
         }
     }
 }
 
-impl Told for v1::WatchProtectedResponse {
+impl ResumableResponse for v1::WatchProtectedResponse {
     fn resume_token(&self) -> &str {
         &self.resume_token
     }
@@ -150,7 +148,7 @@ impl Told for v1::WatchProtectedResponse {
 mod tests {
     use super::*;
 
-    fn told(added: &[&str], removed: &[&str], is_snapshot: bool) -> v1::WatchProtectedResponse {
+    fn response(added: &[&str], removed: &[&str], is_snapshot: bool) -> v1::WatchProtectedResponse {
         let names = |skus: &[&str]| skus.iter().map(|&sku| sku.to_owned()).collect();
         v1::WatchProtectedResponse {
             added_skus: names(added),
@@ -160,42 +158,42 @@ mod tests {
         }
     }
 
-    fn set(known: &Known) -> Vec<&str> {
-        let mut skus: Vec<_> = known.skus.iter().map(String::as_str).collect();
+    fn set(cache: &Cache) -> Vec<&str> {
+        let mut skus: Vec<_> = cache.skus.iter().map(String::as_str).collect();
         skus.sort_unstable();
         skus
     }
 
     #[test]
     fn a_set_is_known_when_its_snapshot_is_complete() {
-        let mut known = Known::default();
-        assert!(!known.hear(told(&["a"], &[], true), true));
-        assert!(!known.hear(told(&["b"], &[], true), false));
-        assert!(known.heard.is_none() && known.skus.is_empty());
-        assert!(known.hear(told(&[], &[], false), false));
-        known.hear(told(&["c"], &["a"], false), false);
-        assert_eq!(set(&known), ["b", "c"]);
+        let mut cache = Cache::default();
+        assert!(!cache.apply(response(&["a"], &[], true), true));
+        assert!(!cache.apply(response(&["b"], &[], true), false));
+        assert!(cache.confirmed_at.is_none() && cache.skus.is_empty());
+        assert!(cache.apply(response(&[], &[], false), false));
+        cache.apply(response(&["c"], &["a"], false), false);
+        assert_eq!(set(&cache), ["b", "c"]);
     }
 
     #[test]
     fn a_snapshot_that_broke_off_leaves_nothing_behind() {
-        let mut known = Known::default();
-        known.hear(told(&["old"], &[], true), true);
-        known.hear(told(&[], &[], false), false);
-        known.hear(told(&["gone"], &[], true), true);
-        assert_eq!(set(&known), ["old"], "until the new one is complete");
-        known.hear(told(&["new"], &[], true), true);
-        known.hear(told(&[], &[], false), false);
-        assert_eq!(set(&known), ["new"]);
+        let mut cache = Cache::default();
+        cache.apply(response(&["old"], &[], true), true);
+        cache.apply(response(&[], &[], false), false);
+        cache.apply(response(&["gone"], &[], true), true);
+        assert_eq!(set(&cache), ["old"], "until the new one is complete");
+        cache.apply(response(&["new"], &[], true), true);
+        cache.apply(response(&[], &[], false), false);
+        assert_eq!(set(&cache), ["new"]);
     }
 
     #[test]
     fn a_stream_that_goes_on_keeps_the_set() {
-        let mut known = Known::default();
-        known.hear(told(&["a"], &[], true), true);
-        known.hear(told(&["b"], &[], false), true);
-        assert_eq!(set(&known), ["a", "b"], "it went on behind the first page");
-        known.hear(told(&[], &[], false), true);
-        assert_eq!(set(&known), ["a", "b"]);
+        let mut cache = Cache::default();
+        cache.apply(response(&["a"], &[], true), true);
+        cache.apply(response(&["b"], &[], false), true);
+        assert_eq!(set(&cache), ["a", "b"], "it went on behind the first page");
+        cache.apply(response(&[], &[], false), true);
+        assert_eq!(set(&cache), ["a", "b"]);
     }
 }

@@ -4,71 +4,71 @@ use std::time::Duration;
 
 use inventory_sentinel::v1;
 
-use super::{Follower, Heard, Told, events};
-use crate::{convert, namespace::Namespace, operation_errors::WatchStockError, types::Stock};
+use super::{ResumableResponse, ResumingStream, StreamItem};
+use crate::{convert, operation_errors::WatchStockError, scope::Scope, transport::stubs::events_client, types::Stock};
 
-/// A stream of counters. Made by [`Namespace::watch_stock`].
+/// A stream of counters. Made by [`Namespace::watch_stock`](crate::Namespace::watch_stock).
 #[derive(Debug)]
 #[must_use = "nothing is watched before next()"]
 pub struct WatchStock {
-    namespace: Namespace,
+    scope: Scope,
     skus: Vec<String>,
     interval: Option<Duration>,
-    follower: Option<Follower<v1::WatchStockResponse>>,
+    stream: Option<ResumingStream<v1::WatchStockResponse>>,
 }
 
-/// Counters as they are.
+/// Current counters of some SKUs.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct StockNews {
-    /// SKUs with their counters; `None`: there is no such SKU, or not any more.
+pub struct StockUpdate {
+    /// SKUs with their counters; `None`: the SKU does not exist, or was deleted.
     pub skus: Vec<(String, Option<Stock>)>,
-    /// True while the stream begins with everything; the first one that is none completes the picture.
+    /// True while the stream sends all counters; the first update with false completes them.
     pub is_snapshot: bool,
-    /// Forget what was told before this.
-    pub begins_anew: bool,
+    /// Discard all earlier updates.
+    pub starts_over: bool,
 }
 
 impl WatchStock {
-    pub(crate) fn new(namespace: Namespace, skus: Vec<String>) -> WatchStock {
-        WatchStock { namespace, skus, interval: None, follower: None }
+    pub(crate) fn new(scope: Scope, skus: Vec<String>) -> WatchStock {
+        WatchStock { scope, skus, interval: None, stream: None }
     }
 
-    /// Shortest time between two answers with changes, 10 ms to 1 hour. Default 1 s.
+    /// Shortest time between two updates with changes, 10 ms to 1 hour. Default 1 s.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = Some(interval);
         self
     }
 
-    /// First all counters, then those that have changed; at least once a second that none has. Goes on by
-    /// itself over lost connections and servers that stop.
+    /// First all counters, then the changed ones; at least once a second an empty update. Resumes after lost connections
+    /// and server restarts.
     ///
     /// # Errors
-    /// See [`WatchStockError`]. Asked again after an error, it tries again from where it stood.
-    pub async fn next(&mut self) -> Result<StockNews, WatchStockError> {
-        let WatchStock { namespace, skus, interval, follower } = self;
-        let follower = follower.get_or_insert_with(|| follow(namespace, skus, *interval));
-        let Heard { told, is_first } = follower.next().await?;
-        let skus = told.skus.into_iter().map(convert::watched).collect::<Result<_, _>>()?;
-        Ok(StockNews { skus, is_snapshot: told.is_snapshot, begins_anew: is_first && told.is_snapshot })
+    /// See [`WatchStockError`]. A call after an error resumes at the same position.
+    pub async fn next(&mut self) -> Result<StockUpdate, WatchStockError> {
+        let WatchStock { scope, skus, interval, stream } = self;
+        let stream = stream.get_or_insert_with(|| open(scope, skus, *interval));
+        let StreamItem { response, is_first } = stream.next().await?;
+        let skus = response.skus.into_iter().map(convert::watched).collect::<Result<_, _>>()?;
+        Ok(StockUpdate { skus, is_snapshot: response.is_snapshot, starts_over: is_first && response.is_snapshot })
     }
 }
 
-fn follow(namespace: &Namespace, skus: &[String], interval: Option<Duration>) -> Follower<v1::WatchStockResponse> {
-    let (namespace_id, skus) = (namespace.name().to_owned(), skus.to_owned());
-    Follower::new(namespace.clone(), String::new(), move |channel, request, resume_token| {
+fn open(scope: &Scope, skus: &[String], interval: Option<Duration>) -> ResumingStream<v1::WatchStockResponse> {
+    let (namespace_id, skus) = (scope.namespace_id(), skus.to_owned());
+    ResumingStream::new(scope.clone(), String::new(), move |channel, request, resume_token| {
         let message = v1::WatchStockRequest {
             namespace_id: namespace_id.clone(),
             skus: skus.clone(),
             min_interval: interval.map(convert::duration),
             resume_token,
         };
-        let mut client = events::client(channel);
+        let mut client = events_client(channel);
         Box::pin(async move { client.watch_stock(request.map(|()| message)).await })
     })
 }
 
-impl Told for v1::WatchStockResponse {
+impl ResumableResponse for v1::WatchStockResponse {
     fn resume_token(&self) -> &str {
         &self.resume_token
     }

@@ -1,7 +1,7 @@
 // A checkout that never charges twice. Reserves, takes the payment, commits; safe to run again after any error.
 //
 // `mvn compile` generates the client from ../../proto and compiles it, see pom.xml. Calls the server that its caller
-// names. docs/first-checkout.md explains it; Play.java plays it.
+// names. docs/start/first-checkout.md explains it; Play.java plays it.
 import com.google.protobuf.Any;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.Message;
@@ -35,7 +35,7 @@ final class Checkout {
     static final int CALL_ATTEMPTS = 5; // How often a call is sent at most.
     static final long FIRST_PAUSE_MILLIS = 100; // Before the first repeat; doubles with each.
 
-    /** One channel for the whole process: it is safe to share, and reconnects by itself. */
+    /** One channel for the whole process: it is safe to share, and reconnects automatically. */
     static ManagedChannel connect(String address) {
         return ManagedChannelBuilder.forTarget(address)
             .usePlaintext()
@@ -88,11 +88,11 @@ final class Checkout {
             if (info.getDomain().equals("inventory-sentinel") && retry == null) {
                 throw new Refused(info, last);
             }
-            // Either the service says that a repeat helps, or it said nothing: then the outcome is unknown. The repeat
-            // has the same request_id, so it can't have a second effect.
-            long asked = retry == null ? 0
+            // The service permits a retry, or the outcome is unknown because it did not respond. The
+            // retry has the same request_id, so it can't have a second effect.
+            long serverDelay = retry == null ? 0
                 : retry.getRetryDelay().getSeconds() * 1_000 + retry.getRetryDelay().getNanos() / 1_000_000;
-            Thread.sleep(asked + ThreadLocalRandom.current().nextLong(FIRST_PAUSE_MILLIS << attempt));
+            Thread.sleep(serverDelay + ThreadLocalRandom.current().nextLong(FIRST_PAUSE_MILLIS << attempt));
         }
         throw new Unknown(last);
     }
@@ -131,7 +131,7 @@ final class Checkout {
         ALREADY_BOUGHT("bought before, not charged again"),
         SOLD_OUT("sold out"),
         DECLINED("payment declined: another payment is attempt + 1"),
-        OVER("this attempt is over and did not charge: go on with attempt + 1"),
+        OVER("this attempt is over and did not charge: continue with attempt + 1"),
         REFUNDED("paid too late and sold out: refunded");
 
         final String text;
@@ -213,7 +213,7 @@ final class Checkout {
         var purchase = CommitRequest.newBuilder()
             .setNamespaceId(sale)
             .setReservationId(held.getReservationId())
-            .setLatePolicy(LatePolicy.LATE_POLICY_BUY_ANEW)
+            .setLatePolicy(LatePolicy.LATE_POLICY_REPURCHASE)
             .build();
         try {
             call(sentinel, stub -> stub.commit(purchase));

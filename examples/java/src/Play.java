@@ -162,7 +162,7 @@ final class Play {
         };
         play.step(sentinel, "a payment too late for the last unit", order("order-6", "flo", "last", brief), 1,
             play.bank(true, sellTheLast), Checkout.Outcome.REFUNDED, 1, 1);
-        play.step(sentinel, "a product that nobody knows", order("order-8", "hal", "nothing", usual), 1, play.bank(),
+        play.step(sentinel, "a product that does not exist", order("order-8", "hal", "nothing", usual), 1, play.bank(),
             Checkout.Refused.class, 0, 0);
 
         var twice = order("order-13", "max", "phone", usual);
@@ -192,7 +192,7 @@ final class Play {
         var query = GetStockRequest.newBuilder().setNamespaceId(play.sale).setSku("phone").build();
         var stock = Checkout.call(sentinel, stub -> stub.getStock(query)).getStock();
         if (stock.getAvailable() != 3 || stock.getHeld() != 0 || stock.getSold() != 7) {
-            System.err.println("java: seven buyers have bought a phone each, and the stock says " + stock);
+            System.err.println("java: seven buyers have bought a phone each, and the stock is " + stock);
             System.exit(1);
         }
         nowhere.shutdownNow();

@@ -1,7 +1,7 @@
 //! A checkout that never charges twice. Reserves, takes the payment, commits; safe to run again after any error.
 //!
 //! Uses the client crate, so there is nothing to generate. Calls the server that its caller names.
-//! docs/first-checkout.md explains it; main.rs plays it.
+//! docs/start/first-checkout.md explains it; main.rs plays it.
 
 use std::{
     error::Error,
@@ -22,7 +22,7 @@ const CALL_ATTEMPTS: u32 = 5;
 /// The longest pause before the first repeat; doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// One client for the whole process: it is cheap to clone, keeps its connections alive, and reconnects by itself.
+/// One client for the whole process: it is cheap to clone, keeps its connections alive, and reconnects automatically.
 pub fn connect(address: &str) -> Result<Sentinel, Failure> {
     Ok(Sentinel::builder(format!("http://{address}")).deadline(CALL_DEADLINE).connect_lazy()?)
 }
@@ -105,7 +105,7 @@ pub enum Outcome {
     SoldOut,
     /// The payment was declined; another payment is attempt + 1.
     Declined,
-    /// This attempt is over and did not charge; go on with attempt + 1.
+    /// This attempt is over and did not charge; continue with attempt + 1.
     Over,
     /// Paid too late and sold out.
     Refunded,
@@ -160,7 +160,7 @@ pub async fn checkout(
         Err(refused) if payments.is_paid(order, attempt).await? => return Err(PaidButRefused(refused.into()).into()),
         Err(refused) => return Err(refused.into()),
     };
-    match call(CommitError::rpc, || shop.commit(&reservation_id).buy_anew_if_late()).await? {
+    match call(CommitError::rpc, || shop.commit(&reservation_id).repurchase_if_late()).await? {
         Ok(_) => Ok(Outcome::Bought),
         // The buyer has paid and gets nothing. For any other reason the order stays open.
         Err(

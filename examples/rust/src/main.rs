@@ -20,19 +20,19 @@ struct Account {
     paid: Option<u32>,
 }
 
-type Books = Mutex<HashMap<String, Account>>;
+type Accounts = Mutex<HashMap<String, Account>>;
 type Meanwhile<'a> = dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>> + 'a;
 
 /// A bank that accepts or declines; `meanwhile` happens after it has done so.
 struct Bank<'a> {
-    books: &'a Books,
+    accounts: &'a Accounts,
     accepts: bool,
     meanwhile: &'a Meanwhile<'a>,
 }
 
 impl Bank<'_> {
     fn with_account<T>(&self, order: &Order, book: impl FnOnce(&mut Account) -> T) -> T {
-        book(self.books.lock().expect("the books").entry(order.id.clone()).or_default())
+        book(self.accounts.lock().expect("the accounts").entry(order.id.clone()).or_default())
     }
 
     /// Charges and refunds of an order.
@@ -101,9 +101,9 @@ async fn main() -> Result<(), Failure> {
     for (sku, units) in [("phone", 10), ("last", 1), ("none", 0)] {
         shop.admin().set_stock(sku, units).await?;
     }
-    let books = Books::default();
+    let accounts = Accounts::default();
     let nothing = || -> Pin<Box<dyn Future<Output = Result<(), Failure>>>> { Box::pin(async { Ok(()) }) };
-    let bank = &Bank { books: &books, accepts: true, meanwhile: &nothing };
+    let bank = &Bank { accounts: &accounts, accepts: true, meanwhile: &nothing };
 
     let amy = &order("order-1", "amy", "phone", USUAL);
     step(shop, ("a purchase", amy, 1), bank, Outcome::Bought, (1, 0)).await?;
@@ -159,7 +159,7 @@ async fn main() -> Result<(), Failure> {
     step(shop, ("a payment too late for the last unit", flo, 1), &overtaken, Outcome::Refunded, (1, 1)).await?;
 
     let hal = &order("order-8", "hal", "nothing", USUAL);
-    let refused = play(shop, "a product that nobody knows", hal, 1, bank).await.expect_err("a refusal");
+    let refused = play(shop, "a product that does not exist", hal, 1, bank).await.expect_err("a refusal");
     assert!(matches!(refused.downcast_ref(), Some(ReserveError::SkuNotFound(_))), "{refused:?}");
 
     let twice = &order("order-13", "max", "phone", USUAL);

@@ -8,7 +8,7 @@ use super::Invalid;
 use crate::limits::MAX_NAMESPACE_BYTES;
 
 /// The name of a namespace: one sale or tenant.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamespaceName(String);
 
 impl NamespaceName {

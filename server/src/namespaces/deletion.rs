@@ -5,7 +5,7 @@
 //! then on every partition is closed and holds nothing.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -21,7 +21,7 @@ use super::{Namespaces, new_identity, searches::ANY_NUMBER};
 use crate::{
     domain::{HistoryPoint, Id, Invalid, Knowledge, NamespaceName, Operation, Outcome, Refusal, RequestId, Term},
     store::{
-        Mode,
+        BatchCall, Mode, NamespaceStore,
         error::StoreError,
         keys::PartitionKeys,
         wire::{Batch, DeletionStep, Found, OperationResult, Presence, Stepped},
@@ -42,7 +42,7 @@ const ABANDONED: Duration = Duration::from_secs(15);
 /// The deletions that this server has met and that have not ended as far as it knows, since when. Bounded by the namespaces
 /// of the store.
 #[derive(Default)]
-pub(super) struct UnendedDeletions(Mutex<HashMap<NamespaceName, Instant>>);
+pub(super) struct UnendedDeletions(Mutex<BTreeMap<NamespaceName, Instant>>);
 
 impl UnendedDeletions {
     /// Notes whether a namespace is being deleted.
@@ -71,7 +71,7 @@ impl UnendedDeletions {
             .collect()
     }
 
-    fn since(&self) -> MutexGuard<'_, HashMap<NamespaceName, Instant>> {
+    fn since(&self) -> MutexGuard<'_, BTreeMap<NamespaceName, Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -107,8 +107,8 @@ impl From<StoreError> for Undeleted {
 }
 
 /// One call that deletes.
-struct Deletion<'a> {
-    namespaces: &'a Namespaces,
+struct Deletion<'a, S> {
+    namespaces: &'a Namespaces<S>,
     name: &'a NamespaceName,
     /// Stands for the request in the tombstone.
     request: Id,
@@ -126,7 +126,7 @@ enum Closing {
     HasHolds(u64),
 }
 
-impl Namespaces {
+impl<S: NamespaceStore> Namespaces<S> {
     /// Deletes a namespace; says whether this request has deleted it before.
     pub(crate) async fn delete(
         &self,
@@ -141,7 +141,7 @@ impl Namespaces {
                 match self.try_to_delete(name, request_id, &in_doubt).await {
                     // It goes on, unless the other ends it first.
                     Err(Undeleted::Overtaken) => {
-                        let pause = rand::rng().random_range(OVERTAKEN_PAUSE.0..OVERTAKEN_PAUSE.1);
+                        let pause = { self.random() }.random_range(OVERTAKEN_PAUSE.0..OVERTAKEN_PAUSE.1);
                         tokio::time::sleep(Duration::from_millis(pause)).await;
                     }
                     Err(Undeleted::NotFound) if in_doubt.load(Ordering::Relaxed) => return Ok(false),
@@ -167,13 +167,13 @@ impl Namespaces {
         request_id: Option<&RequestId>,
         in_doubt: &AtomicBool,
     ) -> Result<bool, Undeleted> {
-        let request = request_id.map_or_else(new_identity, |request_id| digest(name, request_id));
+        let request = request_id.map_or_else(|| new_identity(self.random()), |request_id| digest(name, request_id));
         let found = self.store.find(name).await?;
         if found.deleted.iter().any(|deleted| deleted.request == request) {
             self.forget_deleted(name, &found).await?;
             return Ok(true);
         }
-        let token = new_identity();
+        let token = new_identity(self.random());
         let (config, memo) = match found.presence {
             Presence::Deleting { config, .. } => (config, request),
             Presence::Live(_) | Presence::Absent => {
@@ -216,7 +216,7 @@ impl Namespaces {
         self.unended_deletions.note(name, &found.presence);
         let Presence::Deleting { config, deleting } = found.presence else { return Ok(false) };
         let request = deleting.request;
-        let deletion = Deletion { namespaces: self, name, request, token: new_identity(), memo: request };
+        let deletion = Deletion { namespaces: self, name, request, token: new_identity(self.random()), memo: request };
         deletion.complete(config.partitions, &AtomicBool::new(false)).await?;
         Ok(true)
     }
@@ -252,13 +252,13 @@ impl Namespaces {
     }
 }
 
-impl Deletion<'_> {
+impl<S: NamespaceStore> Deletion<'_, S> {
     fn keys(&self, partition: u16) -> PartitionKeys {
         PartitionKeys::new(self.name, partition)
     }
 
     async fn step(&self, partition: u16, step: DeletionStep) -> Result<Stepped, Undeleted> {
-        let Namespaces { store, witnesses, .. } = self.namespaces;
+        let Namespaces::<S> { store, witnesses, .. } = self.namespaces;
         let stepped = store.delete(&self.keys(partition), witnesses.identity(), step, &self.token).await?;
         if stepped == Stepped::Overtaken {
             return Err(Undeleted::Overtaken);
@@ -278,7 +278,7 @@ impl Deletion<'_> {
                 || Operation::ClosePartition { memo: self.memo, token: self.token, request: self.request, only_check };
             let batch = Batch::new([&operation()], Duration::ZERO);
             let knowledge = self.namespaces.witnesses.knowledge_of(self.name, partition, epoch);
-            match self.ask(&keys, partition, epoch, &knowledge, &batch, operation()).await? {
+            match self.close_once(&keys, partition, epoch, &knowledge, &batch, operation()).await? {
                 None => tokio::time::sleep(AGAIN).await,
                 Some(Ok(Outcome::Closed)) => return Ok(Closing::Closed),
                 Some(Err(Refusal::PartitionHasHolds { held })) => return Ok(Closing::HasHolds(held)),
@@ -288,8 +288,8 @@ impl Deletion<'_> {
         }
     }
 
-    /// What the partition says to the batch; `None`: it has to be sent again.
-    async fn ask(
+    /// The outcome of one attempt; `None` if it has to be repeated.
+    async fn close_once(
         &self,
         keys: &PartitionKeys,
         partition: u16,
@@ -298,8 +298,11 @@ impl Deletion<'_> {
         batch: &Batch,
         operation: Operation,
     ) -> Result<Option<Result<Outcome, Refusal>>, StoreError> {
-        let reply = match self.namespaces.store.apply(keys, epoch, knowledge, batch, Mode::Resolving).await {
-            Ok((reply, _)) => batch.decode(&reply, partition, vec![operation])?,
+        let (store, operations) = (&self.namespaces.store, vec![operation]);
+        let mode = Mode::Resolving;
+        let call = BatchCall { keys, epoch, knowledge, operations: &operations, batch, mode };
+        let reply = match store.run_batch(call).await {
+            Ok((reply, _)) => store.decode(partition, batch, reply, operations)?,
             // It was closed or replaced meanwhile, perhaps by an attempt of this call.
             Err(StoreError::Closed) => return Ok(None),
             Err(error) => return Err(error),
@@ -329,7 +332,7 @@ impl Deletion<'_> {
         }
         self.finish(partitions).await?;
         tracing::info!(namespace = self.name.as_str(), partitions, "a namespace was deleted");
-        let Namespaces { store, unended_deletions, .. } = self.namespaces;
+        let Namespaces::<S> { store, unended_deletions, .. } = self.namespaces;
         let found = store.find(self.name).await?;
         unended_deletions.note(self.name, &found.presence);
         self.namespaces.forget_deleted(self.name, &found).await?;

@@ -151,7 +151,7 @@ mod tests {
 
     fn identities(format: u8) -> Identities {
         let config = Config { format, ..Config::default() };
-        Identities::new(&Defaults::from(&config).propose(None)).expect("a secret")
+        Identities::new(&Defaults::from(&config).propose(None, &crate::random::Random::System)).expect("a secret")
     }
 
     fn request(text: &str) -> RequestId {

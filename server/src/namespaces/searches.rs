@@ -2,7 +2,7 @@
 //! namespace that is found is opened once. Uses the store and what this server knows; knows nothing of calls.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, MutexGuard, PoisonError},
 };
 
@@ -12,6 +12,7 @@ use super::{Namespace, Namespaces, being_deleted};
 use crate::{
     domain::NamespaceName,
     store::{
+        NamespaceStore,
         error::StoreError,
         wire::{Found as Stored, NamespaceConfig, Presence},
     },
@@ -34,10 +35,10 @@ pub(crate) type Found = Result<Option<Arc<Namespace>>, StoreError>;
 #[derive(Default)]
 pub(super) struct Searches {
     /// Names of the next read, which is not sent yet: what it finds answers all who wait.
-    next: HashMap<NamespaceName, watch::Sender<Option<Found>>>,
+    next: BTreeMap<NamespaceName, watch::Sender<Option<Found>>>,
     /// Names of reads that were sent, until they are answered. That one found nothing is no answer to a call that came
     /// after it was sent.
-    sent: HashMap<NamespaceName, watch::Sender<Option<Found>>>,
+    sent: BTreeMap<NamespaceName, watch::Sender<Option<Found>>>,
     is_reading: bool,
 }
 
@@ -84,12 +85,12 @@ impl Lookups {
 }
 
 /// Reads the store for all names that wait, one read after the other.
-struct Reader {
-    namespaces: Arc<Namespaces>,
+struct Reader<S> {
+    namespaces: Arc<Namespaces<S>>,
     has_ended: bool,
 }
 
-impl Reader {
+impl<S: NamespaceStore> Reader<S> {
     async fn read(mut self) {
         while let Some(searched) = self.next() {
             let names: Vec<_> = searched.iter().map(|searched| searched.name.clone()).collect();
@@ -101,7 +102,7 @@ impl Reader {
     }
 
     /// The names of the next read, which is sent from now on; `None`: no name waits, and the reader has ended.
-    fn next(&mut self) -> Option<Vec<Searched>> {
+    fn next(&mut self) -> Option<Vec<Searched<S>>> {
         let mut searches = self.namespaces.searches();
         let names: Vec<_> = searches.next.keys().take(NAMES_AT_ONCE).cloned().collect();
         if names.is_empty() {
@@ -121,7 +122,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl<S> Drop for Reader<S> {
     fn drop(&mut self) {
         if !self.has_ended {
             // After a panic. Those who wait start another one.
@@ -133,13 +134,13 @@ impl Drop for Reader {
 }
 
 /// A name whose read was sent. Its search ends with this, answered or not.
-struct Searched {
-    namespaces: Arc<Namespaces>,
+struct Searched<S> {
+    namespaces: Arc<Namespaces<S>>,
     name: NamespaceName,
     is_answered: bool,
 }
 
-impl Searched {
+impl<S: NamespaceStore> Searched<S> {
     /// Answers at once where there is nothing to open.
     fn go_on(self, found: Result<Stored, StoreError>) {
         match found {
@@ -148,7 +149,7 @@ impl Searched {
                 self.answer(Ok(None));
             }
             Ok(found) => {
-                let tasks = self.namespaces.tasks.clone();
+                let tasks = self.namespaces.lanes.tasks.clone();
                 tasks.spawn(Task::NamespaceSearch, async move {
                     // Each opening is limited in time by the store's limits, so a turn comes.
                     let _turn = Arc::clone(&self.namespaces.openings).acquire_owned().await;
@@ -169,7 +170,7 @@ impl Searched {
     }
 }
 
-impl Drop for Searched {
+impl<S> Drop for Searched<S> {
     fn drop(&mut self) {
         if !self.is_answered {
             self.namespaces.searches().sent.remove(&self.name);
@@ -177,7 +178,7 @@ impl Drop for Searched {
     }
 }
 
-impl Namespaces {
+impl<S: NamespaceStore> Namespaces<S> {
     /// The namespace, if there is one.
     pub(crate) async fn get(self: &Arc<Self>, name: &NamespaceName) -> Found {
         if let Some(namespace) = self.opened(name) {
@@ -231,11 +232,7 @@ impl Namespaces {
         drop(searches);
         let reader = Reader { namespaces: Arc::clone(self), has_ended: false };
         // A task of its own: the caller who came first may be the first to go.
-        self.tasks.spawn(Task::NamespaceSearch, reader.read());
-    }
-
-    fn searches(&self) -> MutexGuard<'_, Searches> {
-        self.searches.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lanes.tasks.spawn(Task::NamespaceSearch, reader.read());
     }
 
     /// Opens a namespace that was looked up, and makes it again where only this server knows it.
@@ -254,9 +251,15 @@ impl Namespaces {
                     let known = NamespaceConfig { format: FIRST_WITH_FENCE, revision: known.revision + 1, ..known };
                     self.witnesses.set_config(name, &known);
                 }
-                self.open(name, &self.new.defaults.propose(None)).await.map(Some)
+                self.open(name, &self.new.defaults.propose(None, self.random())).await.map(Some)
             }
             (Presence::Absent, None) => Ok(None),
         }
+    }
+}
+
+impl<S> Namespaces<S> {
+    fn searches(&self) -> MutexGuard<'_, Searches> {
+        self.searches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

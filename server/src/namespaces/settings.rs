@@ -11,6 +11,7 @@ use crate::{
         FIRST_WITH_PAUSE, FORMATS, MAX_LIFE, MAX_PARTITIONS, MAX_QUOTA_RECORDS, MAX_QUOTA_SKUS, MAX_TTL,
         NamespaceChange, RETENTION,
     },
+    random::Random,
     store::wire::NamespaceConfig,
 };
 
@@ -49,7 +50,7 @@ impl From<&Config> for Defaults {
 
 impl Defaults {
     /// The config of a new namespace, with a secret of its own.
-    pub(crate) fn propose(&self, partitions: Option<u16>) -> NamespaceConfig {
+    pub(crate) fn propose(&self, partitions: Option<u16>, mut random: &Random) -> NamespaceConfig {
         NamespaceConfig {
             revision: 1,
             retention: self.retention,
@@ -63,7 +64,7 @@ impl Defaults {
             format: self.format,
             is_paused: false,
             has_sealed_ids: self.format >= FIRST_WITH_PAUSE,
-            secret: rand::rng().random(),
+            secret: random.random(),
         }
     }
 }
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_change_is_valid_as_a_whole_or_changes_nothing() {
-        let config = Defaults::from(&Config::default()).propose(Some(2));
+        let config = Defaults::from(&Config::default()).propose(Some(2), &Random::System);
         let hours = |hours: u64| Some(Duration::from_secs(hours * 3_600));
         let change = |change| changed(&config, change).map(|next| (next.max_ttl, next.max_life));
         assert_eq!(
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_format_can_only_be_raised_to_one_that_is_known() {
-        let config = NamespaceConfig { format: 1, ..Defaults::from(&Config::default()).propose(None) };
+        let config = NamespaceConfig { format: 1, ..Defaults::from(&Config::default()).propose(None, &Random::System) };
         let to = |config: &NamespaceConfig, format| {
             changed(config, NamespaceChange { format: Some(format), ..Default::default() }).ok()
         };

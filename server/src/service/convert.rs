@@ -1,13 +1,20 @@
-//! Domain values as messages, and the parsing of the fields that requests share. No I/O.
+//! Domain values to messages, and the fields that several requests share to domain values. No I/O.
+//!
+//! - [`sku_rules`][], [`namespace_config`][]: rules and settings, both ways.
+//! - [`event`][]: events to messages.
 
 use std::{collections::HashSet, time::Duration};
 
 use inventory_sentinel::{Reason, v1};
 use prost_types::Timestamp;
 
+pub(super) mod event;
+pub(super) mod namespace_config;
+pub(super) mod sku_rules;
+
 use crate::domain::{
-    Finding, FindingKind, HistoryPoint, Invalid, Line, MAX_LINES, Millis, Promise, PromiseState, Quantity, Report,
-    Reservation, ReservationId, ReservedLine, Sku, State, Stock, Term,
+    HistoryPoint, Invalid, Line, MAX_LINES, Millis, Quantity, Reservation, ReservationId, ReservedLine, Sku, State,
+    Stock, Term,
 };
 use crate::namespaces::Namespace;
 
@@ -38,6 +45,11 @@ pub(super) fn lines(lines: Vec<v1::Line>) -> Result<Vec<Line>, Invalid> {
     Ok(parsed)
 }
 
+/// The SKUs of a request's field `skus`.
+pub(super) fn skus(skus: Vec<String>) -> Result<Vec<Sku>, Invalid> {
+    skus.into_iter().enumerate().map(|(i, sku)| Sku::parse(sku, &format!("skus[{i}]"))).collect()
+}
+
 fn within(line: usize, invalid: Invalid) -> Invalid {
     Invalid { field: format!("lines[{line}].{}", invalid.field), ..invalid }
 }
@@ -64,15 +76,6 @@ pub(super) fn reservation(namespace: &Namespace, reservation: Reservation) -> v1
     }
 }
 
-pub(super) fn promise(Promise { name, state, detail }: Promise) -> v1::Promise {
-    let state = match state {
-        PromiseState::Kept => v1::PromiseState::Kept,
-        PromiseState::Broken => v1::PromiseState::Broken,
-        PromiseState::NotChecked => v1::PromiseState::NotChecked,
-    };
-    v1::Promise { name: name.to_owned(), state: state.into(), detail }
-}
-
 fn reserved_line(line: ReservedLine) -> v1::ReservationLine {
     v1::ReservationLine {
         held: line.held() as i32,
@@ -84,9 +87,10 @@ fn reserved_line(line: ReservedLine) -> v1::ReservationLine {
 }
 
 pub(super) fn shortage(lines: Vec<(Line, u64)>) -> v1::Shortage {
-    let short = lines.into_iter().filter(|(line, available)| u64::from(line.quantity.get()) > *available);
     v1::Shortage {
-        lines: short
+        lines: lines
+            .into_iter()
+            .filter(is_short)
             .map(|(line, available)| v1::ShortLine {
                 requested: line.quantity.get() as i32,
                 sku: line.sku.into_string(),
@@ -94,6 +98,11 @@ pub(super) fn shortage(lines: Vec<(Line, u64)>) -> v1::Shortage {
             })
             .collect(),
     }
+}
+
+/// Whether fewer units are available than the line needs.
+pub(super) fn is_short((line, available): &(Line, u64)) -> bool {
+    u64::from(line.quantity.get()) > *available
 }
 
 pub(super) fn stock(sku: Sku, stock: Stock) -> v1::Stock {
@@ -113,35 +122,6 @@ pub(super) fn stock(sku: Sku, stock: Stock) -> v1::Stock {
 pub(super) fn history_point(at: HistoryPoint) -> v1::HistoryPoint {
     let term = if at.term == Term::NONE { String::new() } else { at.term.as_str().to_owned() };
     v1::HistoryPoint { epoch: at.epoch as i64, term, sequence: at.sequence as i64 }
-}
-
-pub(super) fn report(report: Report) -> v1::AuditResponse {
-    v1::AuditResponse {
-        clean: report.clean,
-        findings: report.findings.into_iter().map(finding).collect(),
-        skus: report.skus as i64,
-        pending_reservations: report.pending as i64,
-        available: report.available as i64,
-        held: report.held as i64,
-        sold: report.sold as i64,
-        supplied: report.supplied as i64,
-    }
-}
-
-fn finding(finding: Finding) -> v1::AuditFinding {
-    v1::AuditFinding {
-        kind: match finding.kind {
-            FindingKind::NotConserved => v1::AuditFindingKind::NotConserved,
-            FindingKind::Negative => v1::AuditFindingKind::Negative,
-            FindingKind::HeldMismatch => v1::AuditFindingKind::HeldMismatch,
-            FindingKind::NoDeadline => v1::AuditFindingKind::NoDeadline,
-        }
-        .into(),
-        sku: finding.sku,
-        reservation_id: finding.reservation.map(ReservationId::encode).unwrap_or_default(),
-        expected: finding.expected as i64,
-        actual: finding.actual as i64,
-    }
 }
 
 pub(super) fn duration(span: Duration) -> prost_types::Duration {

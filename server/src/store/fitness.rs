@@ -82,7 +82,7 @@ pub(crate) enum Unfit {
     #[error("{}", .0.join("; "))]
     Faults(Vec<String>),
     /// It answered, and its user may not do what the service needs: the ACL rules that grant it.
-    #[error("the Redis user of the service lacks permissions: grant {} (docs/permissions.md)", .0.join(" "))]
+    #[error("the Redis user of the service lacks permissions: grant {} (docs/operate/permissions.md)", .0.join(" "))]
     Denied(Vec<String>),
 }
 

@@ -25,9 +25,13 @@ pub(crate) mod identity;
 pub(crate) mod lists;
 pub(crate) mod permissions;
 pub(crate) mod pool;
+#[cfg(test)]
+pub(crate) mod simulated;
+mod traits;
 
 pub(crate) use inventory_sentinel_script::{self as wire, keys, script};
 
+pub(crate) use self::traits::{BatchCall, BatchStore, NamespaceStore};
 use self::{
     error::StoreError,
     identity::Identity,
@@ -35,10 +39,11 @@ use self::{
     pool::{Connection, Pool},
     script::Script,
     wire::{
-        Batch, ConfigMemo, Configured, DeletionStep, FOUND_FIELDS, Found, NamespaceConfig, Opened, RawReply, Stepped,
+        Batch, ConfigMemo, Configured, DeletionStep, FOUND_FIELDS, Found, NamespaceConfig, Opened, RawReply, Reply,
+        Stepped,
     },
 };
-use crate::domain::{HistoryPoint, Id, Knowledge, NamespaceName};
+use crate::domain::{HistoryPoint, Id, Knowledge, NamespaceName, Operation};
 
 /// Bytes that are shown of a name that this service did not write.
 const SHOWN_BYTES: usize = 64;
@@ -81,103 +86,6 @@ impl Store {
         self.pool.get().await
     }
 
-    /// What there is under the name of a namespace.
-    pub(crate) async fn find(&self, namespace: &NamespaceName) -> Result<Found, StoreError> {
-        let keys = PartitionKeys::new(namespace, 0);
-        let reply = self.send(cmd("HMGET").arg(keys.meta()).arg(&FOUND_FIELDS)).await?;
-        Ok(wire::decode_found(&reply)?)
-    }
-
-    /// The same of these namespaces in their order, read at once.
-    pub(crate) async fn find_all(
-        &self,
-        namespaces: &[NamespaceName],
-    ) -> Result<Vec<Result<Found, StoreError>>, StoreError> {
-        let mut connection = self.pool.get().await?;
-        let mut pipeline = Pipeline::with_capacity(namespaces.len());
-        for namespace in namespaces {
-            pipeline.cmd("HMGET").arg(PartitionKeys::new(namespace, 0).meta()).arg(&FOUND_FIELDS);
-        }
-        let replies = connection.send_all(&pipeline).await?;
-        Ok(replies.into_iter().map(|reply| Ok(wire::decode_found(&reply?)?)).collect())
-    }
-
-    /// Names a namespace among all, so that every server sweeps it. Before its first record. False: there are as many as there
-    /// may be.
-    pub(crate) async fn register(&self, namespace: &NamespaceName, most: usize) -> Result<bool, StoreError> {
-        let mut connection = self.pool.get().await?;
-        let mut command = cmd("EVALSHA");
-        command.arg(&self.register.sha).arg(1).arg(NAMESPACES).arg(namespace.as_str()).arg(most);
-        Ok(run_on(&mut connection, &self.register, command).await? == Value::Int(1))
-    }
-
-    /// Takes the name of a deleted namespace from the list.
-    pub(crate) async fn unregister(&self, namespace: &NamespaceName) -> Result<(), StoreError> {
-        self.send(cmd("SREM").arg(NAMESPACES).arg(namespace.as_str())).await.map(drop)
-    }
-
-    /// Where a partition stands; `None` if it is not there, or closed.
-    pub(crate) async fn place_of(&self, keys: &PartitionKeys) -> Result<Option<HistoryPoint>, StoreError> {
-        let state = events::state(&mut self.connection().await?, keys).await?;
-        Ok(state.map(|state| state.at))
-    }
-
-    /// The deletions of partitions that stood in this place, the newest last.
-    pub(crate) async fn deletions(&self, keys: &PartitionKeys) -> Result<Vec<HistoryPoint>, StoreError> {
-        let reply = self.send(cmd("HGET").arg(keys.meta()).arg("deleted")).await?;
-        Ok(wire::decode_deleted(&reply)?.into_iter().map(|deleted| deleted.at).collect())
-    }
-
-    /// Takes a step of the deletion of a closed partition.
-    pub(crate) async fn delete(
-        &self,
-        keys: &PartitionKeys,
-        identity: &Identity,
-        step: DeletionStep,
-        token: &Id,
-    ) -> Result<Stepped, StoreError> {
-        // At the memory limit too: it frees memory.
-        let command = |script: &Script| wire::deletion_command(&script.sha, keys, step, token);
-        Ok(wire::decode_step(&self.run_known(&self.resolving, identity, command).await?)?)
-    }
-
-    /// One page of the namespaces there are.
-    pub(crate) async fn namespaces(&self, cursor: u64) -> Result<NamesPage, StoreError> {
-        let reply = self.send(cmd("SSCAN").arg(NAMESPACES).arg(cursor).arg("COUNT").arg(SCAN_COUNT)).await?;
-        let (next, found): (u64, Vec<Vec<u8>>) =
-            deadpool_redis::redis::from_redis_value(reply).map_err(|error| StoreError::corrupt(error.to_string()))?;
-        let mut page = NamesPage { names: Vec::new(), bad: Vec::new(), next };
-        for bytes in found {
-            match NamespaceName::from_store(&bytes) {
-                Some(name) => page.names.push(name),
-                None => page.bad.push(bytes[..bytes.len().min(SHOWN_BYTES)].escape_ascii().to_string()),
-            }
-        }
-        Ok(page)
-    }
-
-    /// Opens a partition, and makes it as proposed if there is none. What is known of it is compared with what is
-    /// there, but only in the store that this server knows: another one is not changed.
-    pub(crate) async fn open(
-        &self,
-        keys: &PartitionKeys,
-        knowledge: &Knowledge,
-        identity: &Identity,
-        proposal: &NamespaceConfig,
-        epoch: u64,
-        memo: Option<&ConfigMemo>,
-    ) -> Result<Opened, StoreError> {
-        let command = |script: &Script| wire::open_command(&script.sha, keys, knowledge, proposal, epoch, memo);
-        let opened = match self.run_known(&self.plain, identity, command).await {
-            // One that is there takes no memory, and what it holds must be resolved.
-            Err(StoreError::Full) if self.has_all(std::slice::from_ref(keys)).await? => {
-                self.run_known(&self.resolving, identity, command).await
-            }
-            opened => opened,
-        };
-        Ok(wire::decode_opened(&opened?)?)
-    }
-
     /// Runs a script whose claims may be of other epochs than those of the store, and whose reply is remembered: so this
     /// must be the store that the server knows.
     async fn run_known(
@@ -189,37 +97,6 @@ impl Store {
         let mut connection = self.pool.get().await?;
         identity.verify(&mut connection).await?;
         run_on(&mut connection, script, command(script)).await
-    }
-
-    /// Replaces the config of a partition if it still has this revision; says what came of it, and what the config is now.
-    pub(crate) async fn configure(
-        &self,
-        keys: &PartitionKeys,
-        knowledge: &Knowledge,
-        identity: &Identity,
-        replaced: u64,
-        config: Option<&NamespaceConfig>,
-        memo: Option<&ConfigMemo>,
-    ) -> Result<(Configured, NamespaceConfig), StoreError> {
-        let command = |script: &Script| wire::configure_command(&script.sha, keys, knowledge, replaced, config, memo);
-        let configured = match self.run_known(&self.plain, identity, command).await {
-            // A partition that is there takes next to no memory.
-            Err(StoreError::Full) => self.run_known(&self.resolving, identity, command).await,
-            configured => configured,
-        };
-        Ok(wire::decode_configured(&configured?)?)
-    }
-
-    /// Whether all of these partitions are there.
-    pub(crate) async fn has_all(&self, partitions: &[PartitionKeys]) -> Result<bool, StoreError> {
-        let mut command = cmd("EXISTS");
-        partitions.iter().for_each(|keys| _ = command.arg(keys.meta()));
-        Ok(self.send(&command).await? == Value::Int(partitions.len() as i64))
-    }
-
-    /// Compares the store with the one that is known.
-    pub(crate) async fn verify(&self, identity: &Identity) -> Result<(), StoreError> {
-        identity.verify(&mut self.pool.get().await?).await.map(drop)
     }
 
     /// Runs a batch once. Returns the reply, and when the call was sent.
@@ -244,6 +121,137 @@ impl Store {
 
     async fn send(&self, command: &Cmd) -> Result<Value, StoreError> {
         self.pool.get().await?.send(command).await
+    }
+}
+
+impl BatchStore for Store {
+    type Reply = RawReply;
+
+    async fn run_batch(&self, call: BatchCall<'_>) -> Result<(RawReply, Instant), StoreError> {
+        self.apply(call.keys, call.epoch, call.knowledge, call.batch, call.mode).await
+    }
+
+    fn decode(
+        &self,
+        partition: u16,
+        batch: &Batch,
+        reply: RawReply,
+        operations: Vec<Operation>,
+    ) -> Result<Reply, StoreError> {
+        Ok(batch.decode(&reply, partition, operations)?)
+    }
+}
+
+impl NamespaceStore for Store {
+    async fn find(&self, namespace: &NamespaceName) -> Result<Found, StoreError> {
+        let keys = PartitionKeys::new(namespace, 0);
+        let reply = self.send(cmd("HMGET").arg(keys.meta()).arg(&FOUND_FIELDS)).await?;
+        Ok(wire::decode_found(&reply)?)
+    }
+
+    async fn find_all(&self, namespaces: &[NamespaceName]) -> Result<Vec<Result<Found, StoreError>>, StoreError> {
+        let mut connection = self.pool.get().await?;
+        let mut pipeline = Pipeline::with_capacity(namespaces.len());
+        for namespace in namespaces {
+            pipeline.cmd("HMGET").arg(PartitionKeys::new(namespace, 0).meta()).arg(&FOUND_FIELDS);
+        }
+        let replies = connection.send_all(&pipeline).await?;
+        Ok(replies.into_iter().map(|reply| Ok(wire::decode_found(&reply?)?)).collect())
+    }
+
+    async fn register(&self, namespace: &NamespaceName, most: usize) -> Result<bool, StoreError> {
+        let mut connection = self.pool.get().await?;
+        let mut command = cmd("EVALSHA");
+        command.arg(&self.register.sha).arg(1).arg(NAMESPACES).arg(namespace.as_str()).arg(most);
+        Ok(run_on(&mut connection, &self.register, command).await? == Value::Int(1))
+    }
+
+    async fn unregister(&self, namespace: &NamespaceName) -> Result<(), StoreError> {
+        self.send(cmd("SREM").arg(NAMESPACES).arg(namespace.as_str())).await.map(drop)
+    }
+
+    async fn place_of(&self, keys: &PartitionKeys) -> Result<Option<HistoryPoint>, StoreError> {
+        let state = events::state(&mut self.connection().await?, keys).await?;
+        Ok(state.map(|state| state.at))
+    }
+
+    async fn deletions(&self, keys: &PartitionKeys) -> Result<Vec<HistoryPoint>, StoreError> {
+        let reply = self.send(cmd("HGET").arg(keys.meta()).arg("deleted")).await?;
+        Ok(wire::decode_deleted(&reply)?.into_iter().map(|deleted| deleted.at).collect())
+    }
+
+    async fn delete(
+        &self,
+        keys: &PartitionKeys,
+        identity: &Identity,
+        step: DeletionStep,
+        token: &Id,
+    ) -> Result<Stepped, StoreError> {
+        // At the memory limit too: it frees memory.
+        let command = |script: &Script| wire::deletion_command(&script.sha, keys, step, token);
+        Ok(wire::decode_step(&self.run_known(&self.resolving, identity, command).await?)?)
+    }
+
+    async fn namespaces(&self, cursor: u64) -> Result<NamesPage, StoreError> {
+        let reply = self.send(cmd("SSCAN").arg(NAMESPACES).arg(cursor).arg("COUNT").arg(SCAN_COUNT)).await?;
+        let (next, found): (u64, Vec<Vec<u8>>) =
+            deadpool_redis::redis::from_redis_value(reply).map_err(|error| StoreError::corrupt(error.to_string()))?;
+        let mut page = NamesPage { names: Vec::new(), bad: Vec::new(), next };
+        for bytes in found {
+            match NamespaceName::from_store(&bytes) {
+                Some(name) => page.names.push(name),
+                None => page.bad.push(bytes[..bytes.len().min(SHOWN_BYTES)].escape_ascii().to_string()),
+            }
+        }
+        Ok(page)
+    }
+
+    async fn open(
+        &self,
+        keys: &PartitionKeys,
+        knowledge: &Knowledge,
+        identity: &Identity,
+        proposal: &NamespaceConfig,
+        epoch: u64,
+        memo: Option<&ConfigMemo>,
+    ) -> Result<Opened, StoreError> {
+        let command = |script: &Script| wire::open_command(&script.sha, keys, knowledge, proposal, epoch, memo);
+        let opened = match self.run_known(&self.plain, identity, command).await {
+            // One that is there takes no memory, and what it holds must be resolved.
+            Err(StoreError::Full) if self.has_all(std::slice::from_ref(keys)).await? => {
+                self.run_known(&self.resolving, identity, command).await
+            }
+            opened => opened,
+        };
+        Ok(wire::decode_opened(&opened?)?)
+    }
+
+    async fn configure(
+        &self,
+        keys: &PartitionKeys,
+        knowledge: &Knowledge,
+        identity: &Identity,
+        replaced: u64,
+        config: Option<&NamespaceConfig>,
+        memo: Option<&ConfigMemo>,
+    ) -> Result<(Configured, NamespaceConfig), StoreError> {
+        let command = |script: &Script| wire::configure_command(&script.sha, keys, knowledge, replaced, config, memo);
+        let configured = match self.run_known(&self.plain, identity, command).await {
+            // A partition that is there takes next to no memory.
+            Err(StoreError::Full) => self.run_known(&self.resolving, identity, command).await,
+            configured => configured,
+        };
+        Ok(wire::decode_configured(&configured?)?)
+    }
+
+    async fn has_all(&self, partitions: &[PartitionKeys]) -> Result<bool, StoreError> {
+        let mut command = cmd("EXISTS");
+        partitions.iter().for_each(|keys| _ = command.arg(keys.meta()));
+        Ok(self.send(&command).await? == Value::Int(partitions.len() as i64))
+    }
+
+    async fn verify(&self, identity: &Identity) -> Result<(), StoreError> {
+        identity.verify(&mut self.pool.get().await?).await.map(drop)
     }
 }
 

@@ -141,12 +141,12 @@ mod tests {
     use super::*;
 
     /// The page for operators with the permissions that the service needs.
-    const PAGE: &str = include_str!("../../../docs/permissions.md");
+    const PAGE: &str = include_str!("../../../docs/operate/permissions.md");
 
     #[test]
     fn the_documented_rules_are_those_of_the_code() {
         let line = format!("ACL SETUSER sentinel reset on >PASSWORD {}", least_acl());
-        assert!(PAGE.lines().any(|documented| documented == line), "docs/permissions.md has no line\n{line}");
+        assert!(PAGE.lines().any(|documented| documented == line), "docs/operate/permissions.md has no line\n{line}");
     }
 
     /// Every command that stands in the scripts or in this module.

@@ -40,8 +40,8 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What a call asks for.
-    Operation {
+    /// The RPCs.
+    RpcKind {
         Reserve = "reserve",
         Commit = "commit",
         Rollback = "rollback",
@@ -120,7 +120,7 @@ labels! {
 pub(crate) struct Metrics {
     registry: Registry,
     calls: [[IntCounter; CallStatus::ALL.len()]; COUNTED.len()],
-    durations: [Histogram; Operation::ALL.len()],
+    durations: [Histogram; RpcKind::ALL.len()],
     batch_operations: Histogram,
     lane_queue: IntGauge,
     expired: IntCounter,
@@ -141,8 +141,8 @@ pub(crate) struct Metrics {
     task_restarts: IntCounterVec,
 }
 
-/// The operations with a counter of their own, by their place in [`Operation`].
-const COUNTED: [Operation; 3] = [Operation::Reserve, Operation::Commit, Operation::Rollback];
+/// The operations with a counter of their own, by their place in [`RpcKind`].
+const COUNTED: [RpcKind; 3] = [RpcKind::Reserve, RpcKind::Commit, RpcKind::Rollback];
 
 impl Metrics {
     /// All series at zero.
@@ -251,9 +251,7 @@ impl Metrics {
                 let calls = &counted[operation as usize];
                 std::array::from_fn(|status| calls.with_label_values(&[CallStatus::ALL[status].label()]))
             }),
-            durations: std::array::from_fn(|operation| {
-                durations.with_label_values(&[Operation::ALL[operation].label()])
-            }),
+            durations: std::array::from_fn(|operation| durations.with_label_values(&[RpcKind::ALL[operation].label()])),
             batch_operations,
             lane_queue,
             expired: counter("inventory_sentinel_expired_total", "Holds given back because their deadline passed.")?,
@@ -297,7 +295,7 @@ impl Metrics {
     }
 
     /// A call has been answered.
-    pub(crate) fn observe(&self, operation: Operation, status: CallStatus, duration: Duration) {
+    pub(crate) fn observe(&self, operation: RpcKind, status: CallStatus, duration: Duration) {
         if let Some(calls) = self.calls.get(operation as usize) {
             calls[status as usize].inc();
         }
@@ -410,7 +408,7 @@ mod tests {
                 assert!(text.contains(&series), "no {series} in {text}");
             }
         }
-        for operation in Operation::ALL {
+        for operation in RpcKind::ALL {
             let label = operation.label();
             assert!(text.contains(&format!(
                 "inventory_sentinel_operation_duration_seconds_bucket{{operation=\"{label}\",le=\"0.00005\"}} 0\n"
@@ -427,8 +425,8 @@ mod tests {
     #[test]
     fn a_call_is_counted_under_its_name_and_servers_share_nothing() {
         let (one, other) = (Metrics::new(), Metrics::new());
-        one.observe(Operation::Rollback, CallStatus::Refused, Duration::from_micros(300));
-        one.observe(Operation::Audit, CallStatus::Success, Duration::from_secs(20));
+        one.observe(RpcKind::Rollback, CallStatus::Refused, Duration::from_micros(300));
+        one.observe(RpcKind::Audit, CallStatus::Success, Duration::from_secs(20));
         let text = one.encode();
         assert!(text.contains("inventory_sentinel_rollback_total{status=\"refused\"} 1\n"));
         assert!(text.contains("inventory_sentinel_operation_duration_seconds_count{operation=\"rollback\"} 1\n"));

@@ -34,7 +34,7 @@ use super::{
     rpc::{Asked, Rpc},
 };
 use crate::{
-    service::{self, trail::CallerAddress},
+    service::{self, change_log::CallerAddress},
     tasks::Tasks,
 };
 

@@ -78,7 +78,7 @@ func main() {
 	must(err, "Reserve of too many")
 	short, isShortage := reserved.GetResult().(*pb.ReserveResponse_Shortage)
 	expect(isShortage, true, "Reserve of too many is short")
-	expect(short.Shortage.GetLines()[0].GetRequested(), 100, "units asked for")
+	expect(short.Shortage.GetLines()[0].GetRequested(), 100, "units requested")
 	expect(short.Shortage.GetLines()[0].GetAvailable(), 3, "units there were")
 
 	commit := &pb.CommitRequest{NamespaceId: namespace, ReservationId: held.GetReservationId()}
@@ -103,7 +103,7 @@ func main() {
 	refused(err, codes.FailedPrecondition, "RESERVATION_ALREADY_COMMITTED")
 }
 
-// refused checks that a call was refused for this reason and returns what it says of the fields, possibly nothing.
+// refused checks that a call was refused for this reason and returns the field violations, possibly none.
 func refused(err error, code codes.Code, reason string) *errdetails.BadRequest {
 	answer := status.Convert(err)
 	expect(answer.Code(), code, "code of the refusal "+reason)

@@ -120,7 +120,7 @@ impl Op {
                 }
             }
             Op::Commit { reservation_id, late } => {
-                let late_policy = if late { LatePolicy::BuyAnew } else { LatePolicy::Unspecified }.into();
+                let late_policy = if late { LatePolicy::Repurchase } else { LatePolicy::Unspecified }.into();
                 let request = CommitRequest { namespace_id, reservation_id, late_policy, ..Default::default() };
                 let response = checkout.commit(limited(request)).await?.into_inner();
                 Ok(reservation(response.reservation, response.replayed, response.sequence))

@@ -199,7 +199,7 @@ impl Model {
         counted.map(|(line, _)| i64::from(line.held)).sum()
     }
 
-    /// Of a Commit that would buy anew what has expired.
+    /// Of a Commit that would repurchase an expired reservation.
     fn late_refusal(&self, expired: &Reservation) -> Option<Answer> {
         if self.purchases.contains_key(&expired.reservation_id) {
             return None;

@@ -119,7 +119,7 @@ impl Model {
     }
 
     /// What was held at the deadline, sold at once; or what was bought so before.
-    pub(super) fn buy_anew(&mut self, id: &str, now: i64, new_id: &str) -> Answer {
+    pub(super) fn repurchase(&mut self, id: &str, now: i64, new_id: &str) -> Answer {
         if let Some(purchase) = self.purchases.get(id) {
             return self.reservation(purchase, true);
         }

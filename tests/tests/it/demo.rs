@@ -36,7 +36,7 @@ fn number(summary: &Value, key: &str) -> i64 {
 async fn check_books(server: &SentinelProcess, summary: &Value) -> i64 {
     let n = |key| number(summary, key);
     assert_eq!(n("reserved"), n("committed") + n("rolled_back") + n("expired"), "{summary}");
-    assert_eq!(n("attempts"), n("reserved") - n("bought_anew") + n("sold_out") + n("refused_attempts"), "{summary}");
+    assert_eq!(n("attempts"), n("reserved") - n("repurchased") + n("sold_out") + n("refused_attempts"), "{summary}");
     assert_eq!((n("oversold"), n("lost"), n("problems")), (0, 0, 0), "{summary}");
     assert_eq!((summary["audit_clean"].as_bool(), summary["exact"].as_bool()), (Some(true), Some(true)));
     assert!(0 < n("p50_us") && n("p50_us") <= n("p99_us"), "{summary}");

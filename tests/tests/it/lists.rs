@@ -405,8 +405,8 @@ async fn an_import_run_again_in_the_middle_of_a_sale_resets_nothing() {
     // As a repeat after a lost answer, and as another day's run.
     let again = send(&shop, import(&shop, &rows, "warm-up")).await.expect("an import");
     assert_eq!(outcomes(&again)[&(ImportOutcome::AlreadyThere, "")], 9_996);
-    let anew = send(&shop, import(&shop, &rows, &new_id())).await.expect("an import");
-    assert_eq!(outcomes(&anew)[&(ImportOutcome::AlreadyThere, "")], 9_997);
+    let again = send(&shop, import(&shop, &rows, &new_id())).await.expect("an import");
+    assert_eq!(outcomes(&again)[&(ImportOutcome::AlreadyThere, "")], 9_997);
     assert_eq!(shop.counts("sku-1").await, (5, 4, 1));
     assert_eq!(shop.counts("sku-5000").await, (10, 0, 0));
 

@@ -94,7 +94,7 @@ async fn paid_late_it_is_bought_anew_or_refunded() {
     let id = shop.hold_for("ps5", 2, Duration::from_millis(50)).await.reservation_id;
     shop.expired(&id).await;
     assert_refused(shop.commit(&id).await, Reason::ReservationExpired, None);
-    let bought = shop.commit_late(&id).await.expect("bought anew");
+    let bought = shop.commit_late(&id).await.expect("repurchased");
     let purchase = bought.reservation.clone().expect("one");
     assert_eq!((purchase.state(), purchase.origin_reservation_id.as_str()), (State::Committed, id.as_str()));
     assert_ne!(purchase.reservation_id, id);
@@ -107,7 +107,7 @@ async fn paid_late_it_is_bought_anew_or_refunded() {
     shop.expired(&id).await;
     shop.hold("ps5", 1).await;
     assert_refused(shop.commit_late(&id).await, Reason::LateCommitSoldOut, None);
-    // What was given back before the deadline is not bought anew.
+    // Units given back before the deadline are not repurchased.
     for sku in ["pad", "cable"] {
         shop.supply(sku, 5).await;
     }
@@ -123,7 +123,7 @@ async fn paid_late_it_is_bought_anew_or_refunded() {
     let short = shop.commit_late(&id).await.expect_err("one is short");
     assert_eq!(short.get_error_details().error_info().expect("info").metadata["available"], "pad: 1 of 2");
     shop.supply("pad", 5).await;
-    let purchase = shop.commit_late(&id).await.expect("bought anew").reservation.expect("one");
+    let purchase = shop.commit_late(&id).await.expect("repurchased").reservation.expect("one");
     let bought: Vec<_> = purchase.lines.iter().map(|line| (line.sku.as_str(), line.quantity, line.sold)).collect();
     assert_eq!(bought, [("pad", 2, 2)]);
     assert_eq!((shop.counts("pad").await, shop.counts("cable").await), ((3, 0, 2), (5, 0, 0)));

@@ -97,7 +97,7 @@ async fn everything_works_under_the_documented_permissions() {
     shop.commit(&parts).await.expect("the rest");
     let late = shop.hold_for("ps5", 1, Duration::from_millis(1)).await.reservation_id;
     shop.expired(&late).await;
-    shop.commit_late(&late).await.expect("bought anew");
+    shop.commit_late(&late).await.expect("repurchased");
 
     // Rules.
     let limit = v1::SkuRules { buyer_limit: Some(2), ..Default::default() };
@@ -431,7 +431,7 @@ impl Alone {
     }
 
     /// Calls it under each user that lacks one of these commands, and checks that exactly these are needed. `call` makes
-    /// it anew each time.
+    /// it again each time.
     async fn needs_of(&self, what: &str, commands: &[&str], needed: &[&str], mut call: impl AsyncFnMut() -> Cmd) {
         let mut refused = Vec::new();
         for command in commands {

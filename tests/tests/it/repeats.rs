@@ -1,5 +1,5 @@
 //! When two requests with one request_id are the same: lines in any order, the ttl unset or named as it is in force;
-//! and a reservation that a late Commit bought anew names its purchase. In each format of a namespace, and in one that
+//! and a reservation that a late Commit repurchased names its purchase. In each format of a namespace, and in one that
 //! was raised since.
 
 use std::time::Duration;
@@ -104,7 +104,7 @@ async fn made(shop: &Shop, kind: Kind, ttl: Option<Duration>) -> (ReserveRequest
         Kind::Expired => shop.expired(&id).await,
         Kind::Bought => {
             shop.expired(&id).await;
-            shop.commit_late(&id).await.expect("bought anew");
+            shop.commit_late(&id).await.expect("repurchased");
         }
         _ => {}
     }
@@ -320,7 +320,7 @@ async fn a_part_that_is_named_in_another_order_is_the_same_part() {
     }
 }
 
-/// What is told of an expired reservation that was bought anew, wherever it is told.
+/// What is told of an expired reservation that was repurchased, wherever it is told.
 async fn assert_names_its_purchase(shop: &Shop, placed: &ReserveRequest, id: &str, purchase: &str) {
     let expired = shop.reservation(id).await.expect("known");
     assert_eq!((expired.state(), expired.purchase_reservation_id.as_str()), (State::Expired, purchase));
@@ -403,14 +403,14 @@ async fn an_expired_reservation_names_what_was_bought_of_it() {
     let id = shop.hold_order(placed.clone()).await.reservation_id;
     shop.rollback_lines(&id, &[("ps5", 1), ("vita", 2)], &new_id()).await.expect("given back");
     shop.expired(&id).await;
-    let bought = shop.commit_late(&id).await.expect("bought anew").reservation.expect("one");
+    let bought = shop.commit_late(&id).await.expect("repurchased").reservation.expect("one");
     assert_eq!((bought.lines.len(), bought.lines[0].sold), (1, 2));
     assert_names_its_purchase(&shop, &placed, &id, &bought.reservation_id).await;
     // A hold that comes of it has a purchase of its own when it is late in its turn.
     let next = ReserveRequest { replaces_reservation_id: id.clone(), ..lasting(&order(&[("pad", 1)]), ttl) };
     let second = shop.hold_order(next.clone()).await.reservation_id;
     shop.expired(&second).await;
-    let again = shop.commit_late(&second).await.expect("bought anew").reservation.expect("one").reservation_id;
+    let again = shop.commit_late(&second).await.expect("repurchased").reservation.expect("one").reservation_id;
     assert_names_its_purchase(&shop, &next, &second, &again).await;
     shop.audit().await;
 }
@@ -432,7 +432,7 @@ async fn an_older_format_names_no_purchase_until_it_is_raised() {
     assert!(shop.commit_late(&bought).await.expect("a replay").replayed);
     assert_eq!(shop.reservation(&bought).await.expect("known").purchase_reservation_id, "");
     for (placed, id) in expired {
-        let purchase = shop.commit_late(&id).await.expect("bought anew").reservation.expect("one").reservation_id;
+        let purchase = shop.commit_late(&id).await.expect("repurchased").reservation.expect("one").reservation_id;
         assert_names_its_purchase(&shop, &placed, &id, &purchase).await;
     }
     shop.audit().await;
@@ -474,7 +474,7 @@ async fn a_reservation_of_the_older_generation_names_its_purchase() {
         is_older.await.then_some((buyer, id))
     })
     .await;
-    let bought = shop.commit_late(&id).await.expect("bought anew").reservation.expect("one").reservation_id;
+    let bought = shop.commit_late(&id).await.expect("repurchased").reservation.expect("one").reservation_id;
     assert_eq!(generations_of(&buyer).await.len(), 2);
     let expired = shop.reservation(&id).await.expect("known");
     assert_eq!((expired.state(), expired.purchase_reservation_id), (State::Expired, bought.clone()));

@@ -346,9 +346,9 @@ async fn a_sku_is_deleted_when_nobody_holds_it_and_its_versions_go_on() {
     assert_refused(shop.try_stock("ps5").await, Reason::SkuNotFound, None);
     assert!(!shop.is_protected("ps5").await);
     shop.audit().await;
-    let anew = shop.supply("ps5", 5).await;
-    assert!(anew.version > last.version);
-    assert_eq!((anew.supplied, anew.sold), (5, 0));
+    let again = shop.supply("ps5", 5).await;
+    assert!(again.version > last.version);
+    assert_eq!((again.supplied, again.sold), (5, 0));
     assert_eq!(shop.reservation(&id).await.expect("what was is known still").reservation_id, id);
     shop.audit().await;
 }
@@ -366,7 +366,7 @@ async fn a_policy_that_does_not_fit_is_refused() {
     assert_refused(checkout.commit(request).await, Reason::InvalidPolicy, Some("rest_policy"));
     let request = v1::CommitRequest { late_policy: 77, ..good.clone() };
     assert_refused(checkout.commit(request).await, Reason::InvalidPolicy, Some("late_policy"));
-    let late_policy = v1::LatePolicy::BuyAnew.into();
+    let late_policy = v1::LatePolicy::Repurchase.into();
     let request = v1::CommitRequest { late_policy, lines: lines.clone(), request_id: new_id(), ..good.clone() };
     assert_refused(checkout.commit(request).await, Reason::InvalidPolicy, Some("late_policy"));
     let request = v1::CommitRequest { lines, ..good };

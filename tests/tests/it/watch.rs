@@ -67,7 +67,7 @@ fn replayed(events: &[v1::Event]) -> BTreeMap<String, (i64, i64, i64)> {
             EventKind::Reserved => (-1, 1, 0),
             EventKind::Committed => (0, -1, 1),
             EventKind::RolledBack | EventKind::Expired => (1, -1, 0),
-            EventKind::BoughtLate => (-1, 0, 1),
+            EventKind::Repurchased => (-1, 0, 1),
             _ => (0, 0, 0),
         };
         for line in &event.lines {
@@ -114,7 +114,7 @@ async fn an_event_tells_what_happened() {
     shop.expired(&short.reservation_id).await;
     shop.adjust_stock("ps5", -4, &new_id()).await.expect("fewer");
     shop.protect("ps5", false).await.expect("not protected");
-    let late = shop.commit_late(&short.reservation_id).await.expect("bought anew").reservation.expect("a reservation");
+    let late = shop.commit_late(&short.reservation_id).await.expect("repurchased").reservation.expect("a reservation");
     shop.supply("vita", 1).await;
     shop.delete_sku("vita").await.expect("deleted");
 
@@ -139,7 +139,7 @@ async fn an_event_tells_what_happened() {
             Expired,
             StockAdjusted,
             SkuConfigured,
-            BoughtLate,
+            Repurchased,
             StockSet,
             SkuDeleted
         ]

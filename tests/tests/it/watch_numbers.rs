@@ -171,7 +171,7 @@ async fn protection_is_told_whole_then_as_it_changes_and_over_a_restart() {
     shop.supply("d", 1).await;
     let mut stream = watch_protected(&shop, &token).await;
     let (mut set, mut whole) = (std::collections::BTreeSet::from(["a", "b", "c"].map(String::from)), false);
-    // This server was not there when the token was made, and begins anew.
+    // This server was not there when the token was made, and starts over.
     while set != ["b", "c", "d"].map(String::from).into() {
         let told = next(&mut stream).await.expect("a response");
         if told.is_snapshot && !whole {

@@ -51,12 +51,12 @@ async fn health(client: &mut HealthClient<Channel>, service: &str) -> (Check, Op
     let response = match response {
         Ok(response) => response,
         Err(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => {
-            let found = format!("{name}: the health service does not know it");
+            let found = format!("{name}: unknown to the health service");
             return (Check::warn("health", found, "compare the versions: it may be of another release"), None);
         }
         Err(status) => {
-            let found = format!("{name}: no answer ({:?}: {})", status.code(), status.message());
-            return (Check::fail("health", found, "look at the log of the server"), None);
+            let found = format!("{name}: no response ({:?}: {})", status.code(), status.message());
+            return (Check::fail("health", found, "read the log of the server"), None);
         }
     };
     let date = response.metadata().get("date").and_then(|date| date.to_str().ok()).and_then(http_date);
@@ -65,7 +65,7 @@ async fn health(client: &mut HealthClient<Channel>, service: &str) -> (Check, Op
         status => Check::fail(
             "health",
             format!("{name}: {}", status.as_str_name()),
-            "do what the line readyz names, or look at the log of the server",
+            "follow the line readyz, or read the log of the server",
         ),
     };
     (check, date.map(|date| (date, now)))

@@ -1,6 +1,6 @@
-//! `sentinelctl doctor`: everything between here and the store, one line a check. Changes nothing.
+//! `sentinelctl doctor`: checks everything between this machine and the store, one line per check. Changes nothing.
 //!
-//! - here: the order of the checks and the lines; `server`: what GetServerInfo says, judged; `health`: the health
+//! - here: the order of the checks and the lines; `server`: the checks of GetServerInfo; `health`: the health
 //!   service and the clock; `readyz`: the operator's HTTP port.
 
 mod health;
@@ -40,7 +40,7 @@ struct Check {
     status: Status,
     check: &'static str,
     found: String,
-    /// What to do next; null where there is nothing to do.
+    /// The next step; null if there is none.
     next: Option<String>,
 }
 
@@ -57,7 +57,7 @@ impl Check {
         Check { status: Status::Fail, check, found: found.into(), next: Some(next.into()) }
     }
 
-    /// The line for people.
+    /// The line for humans.
     fn line(&self) -> String {
         let status = match self.status {
             Status::Ok => "OK",
@@ -102,7 +102,7 @@ pub(crate) async fn run(settings: &Settings, output: Output, args: &DoctorArgs) 
             checks.print(&Check::fail("connection", failure.to_string(), failure.next().unwrap_or_default()))?;
         }
         Ok(sentinel) => {
-            checks.print(&Check::ok("connection", format!("{} answers", settings.server)))?;
+            checks.print(&Check::ok("connection", format!("{} responds", settings.server)))?;
             for check in health::checks(settings).await {
                 checks.print(&check)?;
             }
@@ -113,8 +113,8 @@ pub(crate) async fn run(settings: &Settings, output: Output, args: &DoctorArgs) 
                     }
                 }
                 Err(error) => {
-                    let error = error.said().map_or_else(String::new, ToString::to_string);
-                    let next = "look at the log of the server; an older one has no GetServerInfo";
+                    let error = error.rpc_error().map_or_else(String::new, ToString::to_string);
+                    let next = "read the log of the server; an older one has no GetServerInfo";
                     checks.print(&Check::fail("server", format!("GetServerInfo fails: {error}"), next))?;
                 }
             }

@@ -1,4 +1,4 @@
-//! `/readyz` of the operator's HTTP port: which component of the server is not well, and the fix that it names. One GET
+//! `/readyz` of the operator's HTTP port: the unhealthy components of the server, and their fixes. One GET
 //! over plain HTTP/1.1.
 
 use std::{io, time::Duration};
@@ -15,12 +15,12 @@ use crate::{failure::Failure, table::shown};
 
 /// The most bytes of an answer that are read.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
-/// The words with which the server begins a fix.
+/// The first words of the server's fixes.
 const FIXES: [&str; 9] = ["grant ", "set ", "settle ", "correct ", "name ", "wait ", "look ", "make ", "use "];
 /// The states of a promise.
 const STATES: [&str; 3] = ["kept: ", "broken: ", "not checked: "];
 
-/// Where the port is.
+/// The URL of the port.
 #[derive(Debug)]
 pub(super) struct AdminUrl {
     text: String,
@@ -48,10 +48,10 @@ pub(super) async fn check(url: &AdminUrl, limit: Duration) -> Check {
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
     };
     match answer {
-        // A server need not have this port, or need not have it where we are.
+        // A server may not have this port, or it may not be reachable from this machine.
         Err(error) => Check::warn(
             "readyz",
-            format!("not looked at: {}/readyz does not answer ({error})", url.text),
+            format!("not checked: {}/readyz does not respond ({error})", url.text),
             "name the operator's port with --admin-url if it can be reached from here",
         ),
         Ok((200, _)) => Check::ok("readyz", "every component is well"),
@@ -59,7 +59,7 @@ pub(super) async fn check(url: &AdminUrl, limit: Duration) -> Check {
             let faults: Vec<&str> = body.lines().filter(|line| !line.ends_with(": ok") && !is_promise(line)).collect();
             let fixes: Vec<String> = faults.iter().flat_map(|fault| fixes(fault)).collect();
             let next = match fixes.is_empty() {
-                true => "start the store, or look at the log of the server".to_owned(),
+                true => "start the store, or read the log of the server".to_owned(),
                 false => fixes.join("; "),
             };
             Check::fail("readyz", faults.join("; "), next)
@@ -117,8 +117,9 @@ mod tests {
 
     #[test]
     fn the_fix_that_the_server_names_is_what_to_do_next() {
-        let denied = "store: the Redis user of the service lacks permissions: grant +zrem ~is:* (docs/permissions.md)";
-        assert_eq!(fixes(denied), ["grant +zrem ~is:* (docs/permissions.md)"]);
+        let denied =
+            "store: the Redis user of the service lacks permissions: grant +zrem ~is:* (docs/operate/permissions.md)";
+        assert_eq!(fixes(denied), ["grant +zrem ~is:* (docs/operate/permissions.md)"]);
         let faults = "store: the store evicts (maxmemory-policy allkeys-lru), which loses stock: set maxmemory-policy \
                       noeviction; the store is a \"slave\" and not the primary: name the primary";
         assert_eq!(fixes(faults), ["set maxmemory-policy noeviction", "name the primary"]);

@@ -1,4 +1,4 @@
-//! What GetServerInfo says, judged: version, durability, store, state file, clocks, fenced partitions, and each other promise. Pure,
+//! The checks of GetServerInfo: version, durability, store, state file, clocks, fenced partitions, and each other promise. Pure,
 //! but for the time of this machine.
 
 use std::time::{Duration, SystemTime};
@@ -8,14 +8,14 @@ use inventory_sentinel_client::{FencedPartition, Promise, PromiseState, ServerIn
 use super::{Check, readyz};
 use crate::{config::Settings, views};
 
-/// What the server says of its state where it has no state folder.
+/// The `state` of a server without a state folder.
 const MEMORY_ONLY: &str = "memory only";
-/// What to do where `fast` is not enough.
+/// The next step if `fast` is not enough.
 const DURABLE_INSTEAD: &str = "start the server with --durability durable if that must not be";
-/// The offset of a clock from which on it is worth a line, in milliseconds.
+/// The smallest reported offset of a clock, in milliseconds.
 const CLOCK_OFFSET_MS: u64 = 1_000;
 
-/// Promises that a check of their own says more about.
+/// Promises with a separate, more detailed check.
 const COVERED: [&str; 3] = ["history", "clocks", "partitions"];
 
 pub(super) fn checks(settings: &Settings, info: &ServerInfo) -> Vec<Check> {
@@ -29,17 +29,17 @@ pub(super) fn checks(settings: &Settings, info: &ServerInfo) -> Vec<Check> {
     checks
 }
 
-/// The detail has the remedy, where there is one.
+/// The detail contains the remedy, if any.
 fn promise(promise: &Promise) -> Check {
     let Promise { name, state, detail, .. } = promise;
     let found = format!("{name}: {detail}");
     let fixes = readyz::fixes(detail).join("; ");
     match state {
         PromiseState::Kept => Check::ok("promise", found),
-        PromiseState::Broken if fixes.is_empty() => Check::fail("promise", found, "look at the log of the server"),
+        PromiseState::Broken if fixes.is_empty() => Check::fail("promise", found, "read the log of the server"),
         PromiseState::Broken => Check::fail("promise", found, fixes),
         _ if detail.starts_with("fast") => Check::warn("promise", found, DURABLE_INSTEAD),
-        _ if fixes.is_empty() => Check::warn("promise", found, "do what the other lines name, and look again"),
+        _ if fixes.is_empty() => Check::warn("promise", found, "follow the other lines, and check again"),
         _ => Check::warn("promise", found, fixes),
     }
 }
@@ -84,7 +84,7 @@ fn state(info: &ServerInfo) -> Check {
         return Check::fail("state file", format!("{state} can't be written: {state_error}"), next);
     }
     if state == MEMORY_ONLY {
-        let next = "start the server with --state-dir (docs/lost-changes.md)";
+        let next = "start the server with --state-dir (docs/concepts/lost-changes.md)";
         return Check::warn(
             "state file",
             "none: after a restart the server can't notice a store that lost changes",
@@ -92,7 +92,7 @@ fn state(info: &ServerInfo) -> Check {
         );
     }
     match state_written_at {
-        None => Check::warn("state file", format!("{state} was never written"), "look again after the first change"),
+        None => Check::warn("state file", format!("{state} was never written"), "check again after the first change"),
         Some(at) => {
             let age = SystemTime::now().duration_since(*at).unwrap_or_default();
             let age = views::length(Duration::from_secs(age.as_secs()));
@@ -110,7 +110,7 @@ fn clocks(info: &ServerInfo) -> Check {
         true => Check::warn(
             "clocks",
             found,
-            "check NTP on the store's machine (docs/clock.md); a lasting clock offset costs nothing",
+            "check NTP on the store's machine (docs/concepts/clock.md); a lasting clock offset costs nothing",
         ),
     }
 }
@@ -120,7 +120,7 @@ fn partition(settings: &Settings, fenced: &FencedPartition) -> Check {
     let lost = fenced.seen_sequence.saturating_sub(fenced.kept_sequence);
     let found = format!("partition {partition} of namespace {namespace} is fenced: its store lost {lost} changes");
     let next = format!(
-        "compute the figures from the books of the shop (docs/lost-changes.md), then `sentinelctl --server {} -n \
+        "compute the figures from the records of the shop (docs/concepts/lost-changes.md), then `sentinelctl --server {} -n \
          {namespace} settle --partition {partition} --fence {fence} --file figures.csv`",
         settings.server
     );

@@ -1,5 +1,4 @@
-//! One attempt of one buyer in the sale by the rules, from Reserve to its end, as his role has it. Checks each answer
-//! against what was promised.
+//! One attempt of one buyer in the rules scenario, from Reserve to its end, by its behavior. Checks each response.
 
 use std::time::Duration;
 
@@ -9,102 +8,114 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::{
+    behavior::{self, Behavior, CartLine},
     hold::{Hold, Units},
-    roles::{self, Role, Want},
-    sale::{Ask, Sale, repeats},
-    terms::{BUYER_LIMIT, MAX_LIFE, MAX_QUANTITY, MAX_TTL, STAY_TTL},
+    sale::{CartRequest, Sale, repeats},
+    sale_rules::{BUYER_LIMIT, MAX_LIFE, MAX_QUANTITY, MAX_TTL, STAY_TTL},
 };
 use crate::{
     demo::{
         SHORT_TTL,
-        ledger::{End, Pace},
+        ledger::{End, LatencyClass},
     },
     failure::Failure,
 };
 
-/// Plays one attempt to its end.
-pub(crate) async fn attempt(sale: &Sale, pace: Pace, buyer: u32, role: Role, dice: &mut StdRng) -> Result<(), Failure> {
-    let first = match role {
-        Role::AsksTooMany => MAX_QUANTITY + 1,
-        role if role.needs_two() => 2,
+/// Runs one attempt.
+pub(crate) async fn attempt(
+    sale: &Sale,
+    latency_class: LatencyClass,
+    buyer: u32,
+    behavior: Behavior,
+    rng: &mut StdRng,
+) -> Result<(), Failure> {
+    let first = match behavior {
+        Behavior::ExceedsQuantity => MAX_QUANTITY + 1,
+        behavior if behavior.needs_two() => 2,
         _ => 1,
     };
-    let cart = roles::cart(dice, sale.plan.skus.len(), first);
-    let ttl = match role {
-        Role::AsksTooLong => MAX_TTL * 2,
-        Role::WalksAway | Role::PaysLate => SHORT_TTL,
+    let cart = behavior::cart(rng, sale.plan.skus.len(), first);
+    let ttl = match behavior {
+        Behavior::ExceedsTtl => MAX_TTL * 2,
+        Behavior::WalksAway | Behavior::PaysLate => SHORT_TTL,
         _ => STAY_TTL,
     };
-    let ask = Ask { buyer, is_named: role != Role::HasNoName, cart: &cart, ttl, replaces: None };
-    let Some(hold) = sale.ask(pace, dice, &ask).await? else {
+    let request = CartRequest { buyer, is_named: behavior != Behavior::HasNoBuyerId, cart: &cart, ttl, replaces: None };
+    let Some(hold) = sale.reserve(latency_class, rng, &request).await? else {
         return Ok(());
     };
-    if let Role::AsksTooMany | Role::AsksTooLong | Role::HasNoName = role {
-        sale.ledger.broken(format!("{} was reserved, and a rule is against it: {role:?}", hold.id));
+    if let Behavior::ExceedsQuantity | Behavior::ExceedsTtl | Behavior::HasNoBuyerId = behavior {
+        sale.ledger.violation(format!("{} was reserved against a rule: {behavior:?}", hold.id));
     }
-    finish(sale, pace, role, hold, dice).await
+    finish(sale, latency_class, behavior, hold, rng).await
 }
 
-async fn finish(sale: &Sale, pace: Pace, role: Role, mut hold: Hold, dice: &mut StdRng) -> Result<(), Failure> {
-    match role {
-        Role::WalksAway => {
-            sale.enter(hold, End::Expired);
+async fn finish(
+    sale: &Sale,
+    latency_class: LatencyClass,
+    behavior: Behavior,
+    mut hold: Hold,
+    rng: &mut StdRng,
+) -> Result<(), Failure> {
+    match behavior {
+        Behavior::WalksAway => {
+            sale.record(hold, End::Expired);
             return Ok(());
         }
-        Role::PaysLate => {
+        Behavior::PaysLate => {
             sale.will_be_late(hold);
             return Ok(());
         }
-        Role::FailsToPay => return give_all_back(sale, hold, dice).await,
-        Role::PaysPart => {
-            let end = commit(sale, &mut hold, Units::One, false, dice).await?;
-            sale.enter(hold, end);
+        Behavior::FailsToPay => return roll_back_all(sale, hold, rng).await,
+        Behavior::PaysPart => {
+            let end = commit(sale, &mut hold, Units::One, false, rng).await?;
+            sale.record(hold, end);
             return Ok(());
         }
-        Role::PaysInParts => {
-            if commit(sale, &mut hold, Units::One, true, dice).await? != End::Committed {
-                sale.enter(hold, End::Lost);
+        Behavior::PaysInParts => {
+            if commit(sale, &mut hold, Units::One, true, rng).await? != End::Committed {
+                sale.record(hold, End::Lost);
                 return Ok(());
             }
         }
-        Role::GivesPartBack => {
-            if give_back(sale, &mut hold, Units::One, dice).await? != End::RolledBack {
-                sale.enter(hold, End::Lost);
+        Behavior::GivesPartBack => {
+            if roll_back(sale, &mut hold, Units::One, rng).await? != End::RolledBack {
+                sale.record(hold, End::Lost);
                 return Ok(());
             }
             sale.ledger.played("parts_given_back");
         }
-        Role::Extends => extend(sale, &hold).await?,
-        Role::ExtendsTooFar => extend_too_far(sale, &hold).await?,
-        Role::WantsMore => want_more(sale, pace, &hold, dice).await?,
-        Role::PaysTooMuch => pay_too_much(sale, &hold).await?,
-        Role::Swaps => hold = swap(sale, pace, hold, dice).await?,
-        Role::Pays | Role::AsksTooMany | Role::AsksTooLong | Role::HasNoName => {}
+        Behavior::Extends => extend(sale, &hold).await?,
+        Behavior::ExtendsTooFar => extend_too_far(sale, &hold).await?,
+        Behavior::ExceedsBuyerLimit => exceed_buyer_limit(sale, latency_class, &hold, rng).await?,
+        Behavior::ExceedsHeld => exceed_held(sale, &hold).await?,
+        Behavior::Swaps => hold = swap(sale, latency_class, hold, rng).await?,
+        Behavior::Pays | Behavior::ExceedsQuantity | Behavior::ExceedsTtl | Behavior::HasNoBuyerId => {}
     }
-    pay(sale, hold, dice).await
+    pay(sale, hold, rng).await
 }
 
-/// Pays for all that is held.
-pub(crate) async fn pay(sale: &Sale, mut hold: Hold, dice: &mut StdRng) -> Result<(), Failure> {
-    let end = commit(sale, &mut hold, Units::All, false, dice).await?;
-    sale.enter(hold, end);
+/// Pays for all held units.
+pub(crate) async fn pay(sale: &Sale, mut hold: Hold, rng: &mut StdRng) -> Result<(), Failure> {
+    let end = commit(sale, &mut hold, Units::All, false, rng).await?;
+    sale.record(hold, end);
     Ok(())
 }
 
-/// Gives back all that is held.
-pub(crate) async fn give_all_back(sale: &Sale, mut hold: Hold, dice: &mut StdRng) -> Result<(), Failure> {
-    let end = give_back(sale, &mut hold, Units::All, dice).await?;
-    sale.enter(hold, end);
+/// Rolls back all held units.
+pub(crate) async fn roll_back_all(sale: &Sale, mut hold: Hold, rng: &mut StdRng) -> Result<(), Failure> {
+    let end = roll_back(sale, &mut hold, Units::All, rng).await?;
+    sale.record(hold, end);
     Ok(())
 }
 
-/// Buys units; the rest is given back unless it is kept. Tells how it ended.
+/// Buys units; the rest is released unless it is kept. Returns the end of the hold.
 async fn commit(
     sale: &Sale,
     hold: &mut Hold,
     units: Units,
     keeps_rest: bool,
-    dice: &mut StdRng,
+    rng: &mut StdRng,
 ) -> Result<End, Failure> {
     let (request_id, id) = (Uuid::now_v7().to_string(), hold.id.clone());
     let sku = sale.shop.sku(hold.lines[0].product).to_owned();
@@ -121,7 +132,7 @@ async fn commit(
     let sold = match send().await? {
         Ok(sold) => sold,
         Err(error) => {
-            sale.ledger.broken(format!("Commit of {id}: {error}"));
+            sale.ledger.violation(format!("Commit of {id}: {error}"));
             return Ok(End::Lost);
         }
     };
@@ -130,22 +141,22 @@ async fn commit(
         (Units::One, true) => sale.ledger.played("rest_kept"),
         (Units::One, false) => {
             sale.ledger.played("parts_bought");
-            hold.gave_back(Units::All);
+            hold.released(Units::All);
         }
         (Units::All, _) => {}
     }
     hold.check(&sale.ledger, "Commit", &sold);
-    if repeats(dice) {
+    if repeats(rng) {
         match send().await? {
             Ok(again) => sale.replayed(&sold, &again),
-            Err(error) => sale.ledger.broken(format!("Commit of {id} again: {error}")),
+            Err(error) => sale.ledger.violation(format!("Commit of {id} again: {error}")),
         }
     }
     Ok(End::Committed)
 }
 
-/// Gives units back. Tells how it ended.
-async fn give_back(sale: &Sale, hold: &mut Hold, units: Units, dice: &mut StdRng) -> Result<End, Failure> {
+/// Releases units. Returns the end of the hold.
+async fn roll_back(sale: &Sale, hold: &mut Hold, units: Units, rng: &mut StdRng) -> Result<End, Failure> {
     let (request_id, id) = (Uuid::now_v7().to_string(), hold.id.clone());
     let sku = sale.shop.sku(hold.lines[0].product).to_owned();
     let send = || {
@@ -157,16 +168,16 @@ async fn give_back(sale: &Sale, hold: &mut Hold, units: Units, dice: &mut StdRng
     let back = match send().await? {
         Ok(back) => back,
         Err(error) => {
-            sale.ledger.broken(format!("Rollback of {id}: {error}"));
+            sale.ledger.violation(format!("Rollback of {id}: {error}"));
             return Ok(End::Lost);
         }
     };
-    hold.gave_back(units);
+    hold.released(units);
     hold.check(&sale.ledger, "Rollback", &back);
-    if repeats(dice) {
+    if repeats(rng) {
         match send().await? {
             Ok(again) => sale.replayed(&back, &again),
-            Err(error) => sale.ledger.broken(format!("Rollback of {id} again: {error}")),
+            Err(error) => sale.ledger.violation(format!("Rollback of {id} again: {error}")),
         }
     }
     Ok(End::RolledBack)
@@ -178,40 +189,45 @@ async fn extend(sale: &Sale, hold: &Hold) -> Result<(), Failure> {
         || sale.shop.extend(&sale.ledger, |namespace| namespace.extend(&hold.id, MAX_TTL).request_id(&request_id));
     match send().await? {
         Ok(longer) if longer.reservation.state == State::Pending => sale.ledger.played("extended"),
-        answer => sale.ledger.broken(format!("Extend of {}: {answer:?}", hold.id)),
+        answer => sale.ledger.violation(format!("Extend of {}: {answer:?}", hold.id)),
     }
     Ok(())
 }
 
-/// From any moment after the first, the longest life reaches beyond what the hold may live.
+/// Extends by the longest life, which exceeds the limit at any time after the Reserve.
 async fn extend_too_far(sale: &Sale, hold: &Hold) -> Result<(), Failure> {
     let request_id = Uuid::now_v7().to_string();
-    // Redis counts in milliseconds: let one pass, so that the sum is certainly beyond.
+    // Redis counts milliseconds: after one more the sum exceeds the limit.
     sleep(Duration::from_millis(2)).await;
     let send =
         || sale.shop.extend(&sale.ledger, |namespace| namespace.extend(&hold.id, MAX_LIFE).request_id(&request_id));
     match send().await? {
         Err(ExtendError::Limit { left, .. }) if left < MAX_LIFE => sale.ledger.refusal("EXTEND_LIMIT"),
-        answer => sale.ledger.broken(format!("Extend of {} beyond its life: {answer:?}", hold.id)),
+        answer => sale.ledger.violation(format!("Extend of {} beyond its life: {answer:?}", hold.id)),
     }
     Ok(())
 }
 
-/// Holds some of a product, and wants as many again as one buyer may have.
-async fn want_more(sale: &Sale, pace: Pace, hold: &Hold, dice: &mut StdRng) -> Result<(), Failure> {
-    let mut cart = vec![Want { product: hold.lines[0].product, units: BUYER_LIMIT }];
-    // Another product in the cart must not be taken either.
+/// With a hold of a product, reserves the whole buyer limit of it.
+async fn exceed_buyer_limit(
+    sale: &Sale,
+    latency_class: LatencyClass,
+    hold: &Hold,
+    rng: &mut StdRng,
+) -> Result<(), Failure> {
+    let mut cart = vec![CartLine { product: hold.lines[0].product, units: BUYER_LIMIT }];
+    // The other product of the cart must not be reserved either.
     let other = (cart[0].product + 1) % sale.plan.skus.len();
-    cart.push(Want { product: other, units: 1 });
-    let ask = Ask { buyer: hold.buyer, is_named: true, cart: &cart, ttl: STAY_TTL, replaces: None };
-    if let Some(second) = sale.ask(pace, dice, &ask).await? {
-        sale.ledger.broken(format!("{} was reserved beyond its buyer's limit", second.id));
-        give_all_back(sale, second, dice).await?;
+    cart.push(CartLine { product: other, units: 1 });
+    let request = CartRequest { buyer: hold.buyer, is_named: true, cart: &cart, ttl: STAY_TTL, replaces: None };
+    if let Some(second) = sale.reserve(latency_class, rng, &request).await? {
+        sale.ledger.violation(format!("{} was reserved beyond the buyer limit", second.id));
+        roll_back_all(sale, second, rng).await?;
     }
     Ok(())
 }
 
-async fn pay_too_much(sale: &Sale, hold: &Hold) -> Result<(), Failure> {
+async fn exceed_held(sale: &Sale, hold: &Hold) -> Result<(), Failure> {
     let line = hold.lines[0];
     let (request_id, sku) = (Uuid::now_v7().to_string(), sale.shop.sku(line.product));
     let request =
@@ -220,22 +236,22 @@ async fn pay_too_much(sale: &Sale, hold: &Hold) -> Result<(), Failure> {
         Err(CommitError::LineNotHeld { held, .. }) if held == i64::from(line.held) => {
             sale.ledger.refusal("LINE_NOT_HELD");
         }
-        answer => sale.ledger.broken(format!("Commit of more than {} holds: {answer:?}", hold.id)),
+        answer => sale.ledger.violation(format!("Commit of more than {} holds: {answer:?}", hold.id)),
     }
     Ok(())
 }
 
-/// Puts another cart in the place of the hold; what is held afterwards.
-async fn swap(sale: &Sale, pace: Pace, mut hold: Hold, dice: &mut StdRng) -> Result<Hold, Failure> {
-    let cart = roles::cart(dice, sale.plan.skus.len(), 1);
+/// Replaces the hold by another cart. Returns the hold that exists afterwards.
+async fn swap(sale: &Sale, latency_class: LatencyClass, mut hold: Hold, rng: &mut StdRng) -> Result<Hold, Failure> {
+    let cart = behavior::cart(rng, sale.plan.skus.len(), 1);
     let replaces = Some(hold.id.as_str());
-    let ask = Ask { buyer: hold.buyer, is_named: true, cart: &cart, ttl: STAY_TTL, replaces };
-    // On a shortage or a refusal the first stays as it is.
-    let Some(second) = sale.ask(pace, dice, &ask).await? else {
+    let request = CartRequest { buyer: hold.buyer, is_named: true, cart: &cart, ttl: STAY_TTL, replaces };
+    // On a shortage or a refusal the first hold stays unchanged.
+    let Some(second) = sale.reserve(latency_class, rng, &request).await? else {
         return Ok(hold);
     };
     sale.ledger.played("replaced");
-    hold.gave_back(Units::All);
-    sale.enter(hold, End::RolledBack);
+    hold.released(Units::All);
+    sale.record(hold, End::RolledBack);
     Ok(second)
 }

@@ -1,11 +1,11 @@
-//! A buyer's own book of one hold: what he was told, line by line. Sends nothing.
+//! A buyer's record of one hold, line by line. Sends nothing.
 
-use inventory_sentinel_client::{Receipt, Reservation, State};
+use inventory_sentinel_client::{Applied, Reservation, State};
 
-use super::roles::Want;
+use super::behavior::CartLine;
 use crate::demo::ledger::{End, Entry, Ledger, Part};
 
-/// A reservation as its buyer knows it.
+/// A reservation by the responses that its buyer got.
 #[derive(Clone, Debug)]
 pub(crate) struct Hold {
     pub(crate) id: String,
@@ -21,7 +21,7 @@ pub(crate) struct HeldLine {
     pub(crate) sold: u32,
 }
 
-/// Which units a call is about.
+/// The units of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Units {
     All,
@@ -30,12 +30,12 @@ pub(crate) enum Units {
 }
 
 impl Hold {
-    pub(crate) fn new(id: &str, buyer: u32, cart: &[Want]) -> Hold {
-        let line = |want: &Want| HeldLine { product: want.product, held: want.units, sold: 0 };
+    pub(crate) fn new(id: &str, buyer: u32, cart: &[CartLine]) -> Hold {
+        let line = |want: &CartLine| HeldLine { product: want.product, held: want.units, sold: 0 };
         Hold { id: id.to_owned(), buyer, lines: cart.iter().map(line).collect() }
     }
 
-    /// These units are his.
+    /// Records that units were sold.
     pub(crate) fn bought(&mut self, units: Units) {
         self.each(units, |line, units| {
             line.held -= units;
@@ -43,29 +43,29 @@ impl Hold {
         });
     }
 
-    /// These units are not held any more.
-    pub(crate) fn gave_back(&mut self, units: Units) {
+    /// Records that units were released.
+    pub(crate) fn released(&mut self, units: Units) {
         self.each(units, |line, units| line.held -= units);
     }
 
-    fn each(&mut self, units: Units, book: impl Fn(&mut HeldLine, u32)) {
+    fn each(&mut self, units: Units, change: impl Fn(&mut HeldLine, u32)) {
         match units {
-            Units::All => self.lines.iter_mut().for_each(|line| book(line, line.held)),
-            Units::One => book(&mut self.lines[0], 1),
+            Units::All => self.lines.iter_mut().for_each(|line| change(line, line.held)),
+            Units::One => change(&mut self.lines[0], 1),
         }
     }
 
-    /// Checks what an answer says of the hold against the book.
-    pub(crate) fn check(&self, ledger: &Ledger, call: &str, answer: &Receipt<Reservation>) {
+    /// Compares a response with the record.
+    pub(crate) fn check(&self, ledger: &Ledger, call: &str, answer: &Applied<Reservation>) {
         let counts = answer.lines.iter().map(|line| (i64::from(line.held), i64::from(line.sold)));
         let known = self.lines.iter().map(|line| (i64::from(line.held), i64::from(line.sold)));
         let holds = self.lines.iter().any(|line| line.held > 0);
         if answer.id != self.id || !counts.eq(known) || holds != (answer.state == State::Pending) {
-            ledger.broken(format!("{call} answered {:?}; its buyer knows {self:?}", answer.value));
+            ledger.violation(format!("{call} returned {:?}; the buyer has {self:?}", answer.value));
         }
     }
 
-    /// The end of it: if it sold nothing, as `otherwise` says.
+    /// The ledger entry of the hold; `otherwise` is its end if no unit was sold.
     pub(crate) fn entry(self, otherwise: End) -> Entry {
         let parts: Vec<Part> = self.lines.iter().map(|line| Part { product: line.product, sold: line.sold }).collect();
         let sold = parts.iter().any(|part| part.sold > 0);
@@ -80,8 +80,8 @@ mod tests {
 
     #[test]
     fn a_book_is_kept_by_line() {
-        let mut hold = Hold::new("r", 7, &[Want { product: 2, units: 2 }, Want { product: 0, units: 1 }]);
-        hold.gave_back(Units::One);
+        let mut hold = Hold::new("r", 7, &[CartLine { product: 2, units: 2 }, CartLine { product: 0, units: 1 }]);
+        hold.released(Units::One);
         let nothing_sold = hold.clone().entry(End::Expired);
         assert_eq!(nothing_sold.end, End::Expired);
         hold.bought(Units::All);

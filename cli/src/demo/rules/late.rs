@@ -1,4 +1,4 @@
-//! Those who pay after the deadline: refused and paid back, or sold the same anew if the stock still has it.
+//! Buyers that pay after the deadline: refused and refunded, or repurchased if the stock still has the units.
 
 use inventory_sentinel_client::{CommitError, State};
 use rand::rngs::StdRng;
@@ -9,44 +9,44 @@ use super::{
 };
 use crate::{demo::ledger::End, failure::Failure};
 
-/// Pays late, where nothing is said about it: refused.
+/// Pays late with the default policy, which refuses.
 pub(crate) async fn pay_by_default(sale: &Sale, hold: Hold) -> Result<(), Failure> {
     match sale.shop.commit(&sale.ledger, |namespace| namespace.commit(&hold.id)).await? {
         Err(CommitError::Expired(_)) => sale.ledger.refusal("RESERVATION_EXPIRED"),
-        answer => sale.ledger.broken(format!("late Commit of {}: {answer:?}", hold.id)),
+        answer => sale.ledger.violation(format!("late Commit of {}: {answer:?}", hold.id)),
     }
-    sale.enter(hold, End::Expired);
+    sale.record(hold, End::Expired);
     Ok(())
 }
 
-/// Pays late, and would buy the same anew.
-pub(crate) async fn pay_for_it_anew(sale: &Sale, hold: Hold, dice: &mut StdRng) -> Result<(), Failure> {
-    let send = || sale.shop.commit(&sale.ledger, |namespace| namespace.commit(&hold.id).buy_anew_if_late());
+/// Pays late, with a commit that may repurchase.
+pub(crate) async fn pay_late_and_repurchase(sale: &Sale, hold: Hold, rng: &mut StdRng) -> Result<(), Failure> {
+    let send = || sale.shop.commit(&sale.ledger, |namespace| namespace.commit(&hold.id).repurchase_if_late());
     match send().await? {
         Ok(sold) => {
             let mut purchase = Hold { id: sold.id.clone(), ..hold.clone() };
             purchase.bought(Units::All);
             purchase.check(&sale.ledger, "late Commit", &sold);
             if sold.state != State::Committed || sold.origin.as_deref() != Some(&hold.id) {
-                sale.ledger.broken(format!("late Commit of {} answered {:?}", hold.id, sold.value));
+                sale.ledger.violation(format!("late Commit of {} returned {:?}", hold.id, sold.value));
             }
-            if repeats(dice) {
+            if repeats(rng) {
                 match send().await? {
                     Ok(again) => sale.replayed(&sold, &again),
-                    Err(error) => sale.ledger.broken(format!("late Commit of {} again: {error}", hold.id)),
+                    Err(error) => sale.ledger.violation(format!("late Commit of {} again: {error}", hold.id)),
                 }
             }
-            sale.ledger.bought_anew();
-            sale.ledger.played("bought_anew");
-            sale.enter(purchase, End::Committed);
+            sale.ledger.repurchased();
+            sale.ledger.played("repurchased");
+            sale.record(purchase, End::Committed);
         }
         Err(CommitError::LateSoldOut { lines, .. }) if !lines.is_empty() => {
             sale.ledger.refusal("LATE_COMMIT_SOLD_OUT");
         }
-        // He has bought as much meanwhile.
+        // The buyer has bought up to the limit meanwhile.
         Err(CommitError::BuyerLimit { .. }) => sale.ledger.refusal("BUYER_LIMIT"),
-        Err(error) => sale.ledger.broken(format!("late Commit of {}: {error}", hold.id)),
+        Err(error) => sale.ledger.violation(format!("late Commit of {}: {error}", hold.id)),
     }
-    sale.enter(hold, End::Expired);
+    sale.record(hold, End::Expired);
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! What the operator of the sale by the rules does: sets the rules, delivers, takes a product out of protection and
-//! puts it back, and closes.
+//! The operator's calls in the rules scenario: sets the rules, delivers units, switches protection, and closes the sale.
 
 use std::time::SystemTime;
 
@@ -11,19 +10,19 @@ use uuid::Uuid;
 
 use super::{
     sale::Sale,
-    terms::{MAX_LIFE, STAY_TTL},
+    sale_rules::{MAX_LIFE, STAY_TTL},
 };
 use crate::failure::Failure;
 
 /// Sets the rules of the namespace and of every product.
-pub(crate) async fn set_the_terms(sale: &Sale) -> Result<(), Failure> {
+pub(crate) async fn set_rules(sale: &Sale) -> Result<(), Failure> {
     let change = NamespaceChange::new().default_ttl(STAY_TTL).max_ttl(MAX_LIFE).max_life(MAX_LIFE);
     let request = |admin: Admin| admin.configure_namespace(change.clone());
     sale.shop.operate("ConfigureNamespace", ConfigureNamespaceError::rpc, request).await?;
-    configure(sale, &sale.terms.rules()).await
+    configure(sale, &sale.rules.as_change()).await
 }
 
-/// Says when the sale ends.
+/// Sets the end of the sale.
 pub(crate) async fn announce_closing(sale: &Sale, closes_at: SystemTime) -> Result<(), Failure> {
     configure(sale, &RulesChange::new().closes_at(closes_at)).await
 }
@@ -36,15 +35,15 @@ async fn configure(sale: &Sale, change: &RulesChange) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes the drained product out of protection, or puts it back.
+/// Sets or removes the protection of the drained product.
 pub(crate) async fn protect(sale: &Sale, is_protected: bool) -> Result<(), Failure> {
-    let sku = sale.shop.sku(sale.terms.drained);
+    let sku = sale.shop.sku(sale.rules.drained);
     let request = |admin: Admin| async move { admin.set_protection([sku], is_protected).await };
     sale.shop.operate("SetProtection", SetProtectionError::rpc, request).await?;
     Ok(())
 }
 
-/// Puts more units on the shelf of every product, and into the books of what is there.
+/// Adds units to the stock of every product, and to `supplies`.
 pub(crate) async fn deliver(sale: &Sale, supplies: &mut [u32], share: u32) -> Result<(), Failure> {
     for (sku, supply) in sale.plan.skus.iter().zip(supplies) {
         let units = (*supply / share).max(1);

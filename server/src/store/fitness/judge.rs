@@ -58,7 +58,7 @@ pub(super) fn judge(info: &Fields, config: Option<&Fields>, durability: Durabili
         "" => Promise::not_checked(MEMORY_LIMIT, "INFO does not name maxmemory"),
         "0" => Promise::not_checked(
             MEMORY_LIMIT,
-            "there is no limit, so nobody knows whether the memory of the machine suffices: set maxmemory (docs/capacity.md)",
+            "there is no limit, so nobody knows whether the memory of the machine suffices: set maxmemory (docs/operate/capacity.md)",
         ),
         bytes => Promise::kept(MEMORY_LIMIT, format!("maxmemory {bytes} bytes: a full store refuses, and loses nothing")),
     });

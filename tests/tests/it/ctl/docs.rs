@@ -1,4 +1,4 @@
-//! The examples of docs/sentinelctl.md and docs/running-a-sale.md, run as they stand there, in order. Where an example
+//! The examples of docs/operate/sentinelctl.md and docs/operate/running-a-sale.md, run as they stand there, in order. Where an example
 //! needs a buyer or a loss, a comment in front of it says so: `<!-- test: hold NAMESPACE SKU UNITS BUYER [REQUEST_ID] -->`, `sell` with
 //! the same words, `<!-- test: fence NAMESPACE -->`. In a SKU `_` stands for a space.
 
@@ -8,8 +8,8 @@ use inventory_sentinel::v1;
 use sentinel_tests::{Ctl, Redis, SentinelProcess, new_id, order, shell, until_fenced};
 use tempfile::TempDir;
 
-const REFERENCE: &str = include_str!("../../../../docs/sentinelctl.md");
-const SALE: &str = include_str!("../../../../docs/running-a-sale.md");
+const REFERENCE: &str = include_str!("../../../../docs/operate/sentinelctl.md");
+const SALE: &str = include_str!("../../../../docs/operate/running-a-sale.md");
 
 /// What a page has the reader do, in order.
 #[derive(Debug)]

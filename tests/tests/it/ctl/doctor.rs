@@ -97,7 +97,7 @@ async fn a_store_that_is_not_fit_is_shown_with_its_fix() {
     let table = doctor(&server, &["--table"]).await.ends(1).out;
     let line = table.lines().find(|line| line.starts_with("FAIL  readyz")).unwrap_or_else(|| panic!("{table}"));
     assert!(
-        line.contains("lacks permissions") && line.ends_with("; next: grant +zrem (docs/permissions.md)"),
+        line.contains("lacks permissions") && line.ends_with("; next: grant +zrem (docs/operate/permissions.md)"),
         "{line}"
     );
     let denied = ctl(&server, &["stock", "adjust", "ps5", "1"]).await.ends(65);

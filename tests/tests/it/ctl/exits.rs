@@ -19,7 +19,7 @@ async fn no_server_is_named_with_what_to_do() {
     let nowhere = nowhere();
     let ran = Ctl::new(["stock", "list"]).at(&nowhere).run().await.ends(69);
     assert!(
-        ran.err.contains(&format!("no server answers at http://{nowhere}")) && ran.err.contains("--server"),
+        ran.err.contains(&format!("no server responds at http://{nowhere}")) && ran.err.contains("--server"),
         "{ran:?}"
     );
     assert_eq!(ran.out, "");

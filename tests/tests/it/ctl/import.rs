@@ -22,7 +22,7 @@ async fn an_import_can_be_repeated_and_resets_nothing() {
     fs::write(&file, format!("sku,on_hand\n{rows}")).expect("a file");
     let command = ["stock", "import", file.to_str().expect("a path")];
     let first = ctl(&server, &command).await.ends(0);
-    assert_eq!(first.err, "note: namespace sale was made\n");
+    assert_eq!(first.err, "note: namespace sale was created\n");
     let first = first.object();
     assert_eq!(
         [&first["rows"], &first["made"], &first["kept"], &first["failed"]].map(|n| n.as_i64().unwrap()),
@@ -101,7 +101,7 @@ async fn a_malformed_file_changes_nothing() {
         ("ps5,10\npad,many\n", "-, line 2: on_hand is \"many\""),
         ("ps5,10\npad\n", "line 2: 1 fields"),
         ("ps5,10\npad,1,2\n", "line 2: 3 fields"),
-        ("ps5,10\nps5,11\n", "line 2: SKU \"ps5\" stands in line 1 too"),
+        ("ps5,10\nps5,11\n", "line 2: SKU \"ps5\" is in line 1 too"),
         ("sku,on_hand\n", "no row"),
         ("", "no row"),
     ] {

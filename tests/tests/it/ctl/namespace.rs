@@ -10,7 +10,7 @@ async fn a_namespace_is_made_changed_shown_and_listed() {
     let server = SentinelProcess::start().await;
     let made =
         ctl(&server, &["namespace", "configure", "drop-7", "--partitions", "4", "--default-ttl", "3m"]).await.ends(0);
-    assert_eq!(made.err, "note: namespace drop-7 was made\n");
+    assert_eq!(made.err, "note: namespace drop-7 was created\n");
     let made = made.object();
     assert_eq!((&made["namespace_id"], &made["version"]), (&"drop-7".into(), &1.into()));
     assert_eq!((&made["config"]["partitions"], &made["config"]["default_ttl"]), (&4.into(), &"180s".into()));

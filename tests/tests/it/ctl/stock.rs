@@ -8,7 +8,7 @@ use super::{HOSTILE, ctl};
 async fn the_counters_are_set_adjusted_and_shown() {
     let server = SentinelProcess::start().await;
     let made = ctl(&server, &["stock", "set", "ps5", "100"]).await.ends(0);
-    assert_eq!(made.err, "note: namespace sale was made\n");
+    assert_eq!(made.err, "note: namespace sale was created\n");
     let made = made.object();
     assert_eq!((&made["sku"], &made["available"], &made["is_protected"]), (&"ps5".into(), &100.into(), &true.into()));
     let adjusted = ctl(&server, &["stock", "adjust", "ps5", "-10"]).await.ends(0);
@@ -63,7 +63,7 @@ async fn hostile_names_are_names() {
     assert!(forged.err.contains("(INVALID_SKU)"), "{forged:?}");
     assert!(!forged.err.contains(['\u{1b}', '\u{202e}']), "{forged:?}");
     let unknown = ctl(&server, &["stock", "adjust", "nothing", "-1"]).await.ends(65);
-    assert!(unknown.err.contains("SKU \"nothing\" is not known") && unknown.err.contains("(SKU_NOT_FOUND)"));
+    assert!(unknown.err.contains("SKU \"nothing\" does not exist") && unknown.err.contains("(SKU_NOT_FOUND)"));
     assert!(unknown.err.contains("sentinelctl -n sale stock list"), "{unknown:?}");
 }
 

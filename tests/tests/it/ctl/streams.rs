@@ -94,7 +94,7 @@ async fn the_feed_goes_on_where_it_ended() {
     assert_eq!((&events[0]["sku"], &events[0]["delta"]), (&"ps5".into(), &10.into()));
     assert_eq!(events[1]["lines"], serde_json::json!([{"sku": "ps5", "quantity": 3}]));
     let token = events[1]["resume_token"].as_str().expect("a token behind the last event").to_owned();
-    assert_eq!(oldest.err, format!("note: go on behind this with --resume {token}\n"));
+    assert_eq!(oldest.err, format!("note: continue after these events with --resume {token}\n"));
 
     let mut tail = Running::start(&server, &["events", "tail", "--resume", &token]);
     shop.commit(&held.reservation_id).await.expect("sold");

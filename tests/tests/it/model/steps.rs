@@ -27,7 +27,7 @@ pub(super) enum Step {
     Reserve(Vec<(usize, i32)>, Option<i64>, &'static str),
     /// A Reserve that replaces a reservation.
     Replace(usize, Box<Step>),
-    /// The second: buys anew after the deadline.
+    /// The second: repurchases after the deadline.
     Commit(usize, bool),
     /// The last: keeps the rest.
     CommitLines(usize, Part, bool),

@@ -1,0 +1,250 @@
+//! One batch from its operations to the responses: sends it until its result is known, and responds to
+//! its callers. Uses the store, the resend policy, the witness and the telemetry.
+
+use std::{pin::pin, time::Duration};
+
+use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
+
+use super::{
+    Job, LaneError, PartitionRef, Responder,
+    worker::{DeadlineChecks, Worker},
+};
+use crate::{
+    domain::{HistoryPoint, Knowledge, Operation},
+    resend::Resends,
+    store::{
+        BatchCall, BatchStore, Mode,
+        error::StoreError,
+        wire::{Batch, OperationResult, Reply},
+    },
+    telemetry::spans,
+    witness::Observed,
+};
+
+/// Responses delivered before the worker yields, so connections can flush while the rest are
+/// delivered.
+const RESPONSES_PER_YIELD: usize = 64;
+/// Pause before operations are resent that wait for the partition's clock to be certain (see the
+/// script's `clock.lua`).
+const DOUBT_PAUSE: Duration = Duration::from_millis(20);
+
+/// The outcome of one attempt to run a batch.
+enum BatchOutcome {
+    /// Every caller has its response.
+    Done,
+    /// These operations need due holds expired first. They are resent after the pause.
+    Again { jobs: Vec<Job>, pause: Duration },
+    /// The store is at its memory limit. These operations may still be applied in the other mode.
+    Full(Vec<Job>),
+}
+
+/// A batch that was answered.
+struct Answered<R> {
+    reply: R,
+    /// The knowledge that was sent with the batch.
+    knowledge: Knowledge,
+    sent_at: Instant,
+}
+
+impl<S: BatchStore> Worker<S> {
+    /// Sends these operations as one batch, and once more if the store is at its memory limit. Parks
+    /// operations that need due holds expired first, so the next batch has room for others.
+    pub(super) async fn run_batch(&self, mut jobs: Vec<Job>, checks: &mut DeadlineChecks) {
+        let mut mode = Mode::Plain;
+        loop {
+            let now = Instant::now();
+            jobs.retain_mut(|job| {
+                let is_wanted = job.responder.is_wanted(now);
+                if !is_wanted {
+                    job.responder.respond(Err(LaneError::DeadlinePassed));
+                }
+                is_wanted
+            });
+            if jobs.is_empty() {
+                return;
+            }
+            jobs = match self.attempt(jobs, mode, checks).await {
+                BatchOutcome::Done => return,
+                BatchOutcome::Again { jobs, pause } => {
+                    self.shared.metrics.add_queued(jobs.len() as i64);
+                    return self.shared.queue.park(jobs, Instant::now() + pause);
+                }
+                BatchOutcome::Full(jobs) => {
+                    mode = Mode::Resolving;
+                    jobs
+                }
+            };
+        }
+    }
+
+    async fn attempt(&self, jobs: Vec<Job>, mode: Mode, checks: &mut DeadlineChecks) -> BatchOutcome {
+        let PartitionRef { namespace, partition, default_ttl, .. } = &self.partition;
+        let (operations, mut responders): (Vec<_>, Vec<_>) =
+            jobs.into_iter().map(|Job { operation, responder }| (operation, responder)).unzip();
+        let mut batch = Batch::new(&operations, *default_ttl);
+        self.shared.metrics.observe_batch(operations.len());
+        let callers = responders.iter().map(|responder| &responder.span);
+        let span = spans::batch_span(namespace.as_str(), *partition, operations.len(), callers);
+        let result = {
+            let mut sending = pin!(self.send(&operations, &mut batch, mode, &span));
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut sending => break result,
+                    _ = checks.ticks.tick() => {
+                        let now = Instant::now();
+                        responders.iter_mut().for_each(|responder| responder.expire_in_flight(now));
+                        self.expire_queued(now, checks);
+                    }
+                }
+            }
+        };
+        match result {
+            Ok(Answered { reply, knowledge, sent_at }) => {
+                match self.context.store.decode(*partition, &batch, reply, operations) {
+                    Ok(reply) => self.respond(reply, &knowledge, responders, sent_at).await,
+                    Err(error) => self.fail(&error, responders),
+                }
+            }
+            Err(StoreError::Full) if mode == Mode::Plain => {
+                let jobs = operations.into_iter().zip(responders);
+                let (full, rest): (Vec<_>, Vec<_>) = jobs
+                    .map(|(operation, responder)| Job { operation, responder })
+                    .partition(|job| job.operation.grows());
+                for mut job in full {
+                    job.responder.respond(Err(LaneError::Full));
+                }
+                BatchOutcome::Full(rest)
+            }
+            Err(error) => self.fail(&error, responders),
+        }
+    }
+
+    /// Sends a batch until its result is known. Every change in it has an identity, so it has one
+    /// effect however often it arrives.
+    async fn send(
+        &self,
+        operations: &[Operation],
+        batch: &mut Batch,
+        mode: Mode,
+        span: &Span,
+    ) -> Result<Answered<S::Reply>, StoreError> {
+        let PartitionRef { keys, epoch, witness, retention, .. } = &self.partition;
+        let limits = &self.context.limits;
+        let mut resends = Resends::new(Instant::now(), limits.resend_for, *retention, &self.context.random);
+        loop {
+            let redis = spans::redis_span(span, "batch");
+            let knowledge = witness.knowledge();
+            let call = BatchCall { keys, epoch: *epoch, knowledge: &knowledge, operations, batch, mode };
+            let attempt = self.context.store.run_batch(call).instrument(redis);
+            let error = match resends.attempt(attempt).await {
+                Ok((reply, sent_at)) => return Ok(Answered { reply, knowledge, sent_at }),
+                Err(error) => error,
+            };
+            self.shared.metrics.inc_store_error(error.kind());
+            if matches!(error, StoreError::Closed) {
+                self.shared.close();
+            }
+            batch.clear_first_attempt();
+            resends.pause_after(error).await?;
+        }
+    }
+
+    /// Records what the reply shows of the partition, and responds to the callers.
+    async fn respond(
+        &self,
+        reply: Reply,
+        known: &Knowledge,
+        responders: Vec<Responder>,
+        sent_at: Instant,
+    ) -> BatchOutcome {
+        self.observe(&reply, known, sent_at);
+        let mut again = Vec::new();
+        for (done, (result, mut responder)) in reply.results.into_iter().zip(responders).enumerate() {
+            if done > 0 && done.is_multiple_of(RESPONSES_PER_YIELD) {
+                tokio::task::yield_now().await;
+            }
+            match result {
+                OperationResult::Answered(answer) => responder.respond(Ok(answer)),
+                OperationResult::Again(mut operation) => {
+                    // An attempt that was resent may still arrive, after the one that was answered.
+                    operation.set_repeated();
+                    again.push(Job { operation, responder });
+                }
+            }
+        }
+        if again.is_empty() {
+            return BatchOutcome::Done;
+        }
+        let pause = if reply.clock.doubt > 0 { DOUBT_PAUSE } else { Duration::ZERO };
+        BatchOutcome::Again { jobs: again, pause }
+    }
+
+    /// Records the history, the clock and the config revision of a reply.
+    fn observe(&self, reply: &Reply, known: &Knowledge, sent_at: Instant) {
+        let PartitionRef { namespace, partition, epoch, config_revision, witness, .. } = &self.partition;
+        let metrics = &self.shared.metrics;
+        let at = HistoryPoint { epoch: *epoch, term: reply.term, sequence: reply.sequence };
+        witness.confirm(known, Observed { at, fence: reply.fence, verdicts: &reply.verdicts });
+        let received_at = Instant::now();
+        witness.read_clock(reply.now, reply.clock, sent_at, received_at);
+        if let Some(step) = self.shared.clock.observe(reply, received_at) {
+            metrics.inc_clock_step();
+            tracing::debug!(
+                namespace = namespace.as_str(),
+                partition,
+                milliseconds = step,
+                "the store's clock made a step"
+            );
+        }
+        metrics.add_expired(reply.expired);
+        if reply.config_revision == *config_revision {
+            return;
+        }
+        if reply.config_revision < *config_revision {
+            tracing::error!(
+                namespace = namespace.as_str(),
+                partition,
+                version = config_revision,
+                "the store has lost a config, which this server writes back"
+            );
+        }
+        self.shared.close();
+    }
+
+    /// Responds to all callers of a batch that has failed.
+    fn fail(&self, error: &StoreError, responders: Vec<Responder>) -> BatchOutcome {
+        // The health check logs a missing permission, once and not for each batch.
+        if !matches!(error, StoreError::Denied { .. }) {
+            tracing::warn!(
+                namespace = self.partition.namespace.as_str(),
+                partition = self.partition.partition,
+                operations = responders.len(),
+                kind = error.kind(),
+                %error,
+                "a batch failed"
+            );
+        }
+        for mut responder in responders {
+            let is_read = responder.is_read();
+            responder.respond(Err(lane_error(error, is_read)));
+        }
+        BatchOutcome::Done
+    }
+}
+
+/// The error of one operation of a batch that has failed.
+fn lane_error(error: &StoreError, is_read: bool) -> LaneError {
+    match error {
+        StoreError::Unknown { why } if !is_read => LaneError::OutcomeUnknown { why: why.clone() },
+        StoreError::Unknown { why } | StoreError::NotApplied { why } => LaneError::Unavailable { why: why.clone() },
+        StoreError::Full => LaneError::Full,
+        StoreError::Corrupt { why } => LaneError::Corrupt { why: why.clone() },
+        StoreError::Newer { why } => LaneError::Newer { why: why.clone() },
+        StoreError::Denied { missing, .. } => LaneError::Denied { missing: missing.clone() },
+        StoreError::Busy | StoreError::NoScript | StoreError::Closed | StoreError::Foreign { .. } => {
+            LaneError::Unavailable { why: error.to_string().into() }
+        }
+    }
+}

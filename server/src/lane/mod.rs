@@ -1,0 +1,160 @@
+//! The lane: the queue in front of one partition, and the workers that run its operations in batches.
+//! Uses the store's traits, the resend policy, the witness and the telemetry. Does not know Redis.
+//!
+//! - [`handle`][]: [`Lane`] submits operations; [`Pending`] awaits an answer;
+//! - [`queue`][]: bounded, in order, with a second order for parked operations;
+//! - [`worker`][]: chooses the operations of the next batch;
+//! - [`batch`][]: sends one batch until its result is known, and responds to its callers;
+//! - [`responder`][]: the caller of one operation;
+//! - [`clock`][]: the partition's clock and next deadline, as the last reply had them.
+//!
+//! A worker sends whatever is queued when it is free. It never waits for a batch to fill.
+//!
+//! An operation is dropped only while it is queued: if its caller disconnected or its deadline passed.
+//! Once sent, it always runs to completion. The worker enforces deadlines for its batch and for the
+//! queue, so callers need no timers.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+mod batch;
+mod clock;
+mod handle;
+mod queue;
+mod responder;
+mod worker;
+
+pub(crate) use self::handle::{Lane, Pending};
+use self::{clock::PartitionClock, queue::Queue, responder::Responder};
+use crate::{
+    domain::{Answer, NamespaceName, Operation},
+    random::Random,
+    store::keys::PartitionKeys,
+    tasks::Tasks,
+    telemetry::metrics::Metrics,
+    witness::Witness,
+};
+
+/// Why an operation has no answer of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LaneError {
+    /// Not sent: the queue is full.
+    Overloaded,
+    /// Not sent: the caller's deadline passed in the queue.
+    DeadlinePassed,
+    /// Sent, and not answered in time.
+    OutcomeUnknown { why: Arc<str> },
+    /// Certainly not applied.
+    Unavailable { why: Arc<str> },
+    /// Not applied: the store is at its memory limit.
+    Full,
+    /// Not applied: the store contains a record that this service did not write.
+    Corrupt { why: Arc<str> },
+    /// Not applied: the store contains a record of a newer version.
+    Newer { why: Arc<str> },
+    /// Not applied: the Redis user of the service lacks permissions, which these ACL rules grant.
+    Denied { missing: Arc<str> },
+}
+
+/// The limits of every lane.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LaneLimits {
+    /// Operations in the queue.
+    pub(crate) queue: usize,
+    /// Operations in one batch.
+    pub(crate) batch: usize,
+    /// Batches in flight at once, which is the number of workers.
+    pub(crate) in_flight: usize,
+    /// A batch whose reply was lost is resent for this long, and for half of the namespace's
+    /// retention at most.
+    pub(crate) resend_for: Duration,
+}
+
+/// Everything that lanes share.
+#[derive(Debug)]
+pub(crate) struct LaneContext<S> {
+    pub(crate) limits: LaneLimits,
+    /// Its connections serve nothing but lanes.
+    pub(crate) store: Arc<S>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tasks: Tasks,
+    pub(crate) random: Random,
+}
+
+impl<S> Clone for LaneContext<S> {
+    fn clone(&self) -> Self {
+        Self {
+            limits: self.limits,
+            store: Arc::clone(&self.store),
+            metrics: Arc::clone(&self.metrics),
+            tasks: self.tasks.clone(),
+            random: self.random.clone(),
+        }
+    }
+}
+
+/// The partition behind a lane.
+#[derive(Clone, Debug)]
+pub(crate) struct PartitionRef {
+    pub(crate) namespace: NamespaceName,
+    pub(crate) partition: u16,
+    pub(crate) keys: PartitionKeys,
+    pub(crate) epoch: u64,
+    /// The revision of the namespace's config at the time of opening.
+    pub(crate) config_revision: u64,
+    pub(crate) default_ttl: Duration,
+    /// The store remembers requests for this long.
+    pub(crate) retention: Duration,
+    /// This server's knowledge of the partition's history.
+    pub(crate) witness: Arc<Witness>,
+}
+
+/// An operation and its caller.
+#[derive(Debug)]
+struct Job {
+    operation: Operation,
+    responder: Responder,
+}
+
+/// The state that the handle of a lane and its workers share.
+#[derive(Debug)]
+struct Shared {
+    queue: Queue<Job>,
+    clock: PartitionClock,
+    metrics: Arc<Metrics>,
+    /// The partition is gone, was replaced, or has another config: the namespace must be reopened.
+    is_closed: AtomicBool,
+    /// A worker ended before its queue did.
+    is_dead: AtomicBool,
+}
+
+impl Shared {
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    /// Closes the lane after a worker has ended. The namespace is reopened, and no caller waits for
+    /// a worker that is gone.
+    fn kill(&self) {
+        self.is_dead.store(true, Ordering::Release);
+        self.close();
+        self.queue.close();
+        self.refuse_queued();
+    }
+
+    /// Responds to every queued caller of a lane that has no worker. None of these was sent.
+    fn refuse_queued(&self) {
+        let queued = self.queue.take_if(|_| true);
+        self.metrics.add_queued(-(queued.len() as i64));
+        for mut job in queued {
+            job.responder.respond(Err(LaneError::Unavailable { why: WORKER_ENDED.into() }));
+        }
+    }
+}
+
+const WORKER_ENDED: &str = "the worker of the partition ended";

@@ -1,0 +1,315 @@
+//! The path of every unary call: decode, admit, bind, submit, await, encode, observe.
+//! An RPC implements one of two traits; its file contains its messages. Uses the lanes and the context.
+
+use std::{
+    future::{self, Future},
+    pin::{Pin, pin},
+    sync::Arc,
+};
+
+use inventory_sentinel::Reason;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use super::{
+    context::ServiceContext,
+    deadline::{deadline_after, is_retry},
+    status::Failure,
+};
+use crate::{
+    domain::{Answer, NamespaceName, Operation, Outcome, Refusal, RequestId, ReservationId},
+    lane::{Lane, Pending},
+    namespaces::{Lookups, Namespace},
+    telemetry::metrics::RpcKind,
+};
+
+/// The return type of a method of a generated service trait.
+pub(super) type ResponseFuture<'a, T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send + 'a>>;
+
+/// An RPC that is one operation for one lane.
+pub(crate) trait LaneRpc: Sized + Send {
+    type Request: Send;
+    type Response: Send;
+    const KIND: RpcKind;
+
+    /// The claim that this request is a first attempt, if the request can make it. A retry drops the claim.
+    fn first_attempt(_: &mut Self::Request) -> Option<&mut bool> {
+        None
+    }
+
+    /// Validates the message without its namespace.
+    fn decode(request: Self::Request) -> Result<(NamespaceName, Self), Failure>;
+
+    /// Makes the operation, and chooses its partition.
+    fn bind(self, namespace: &Namespace, arrived_at: Instant) -> Result<BoundOperation, Failure>;
+
+    fn encode(namespace: &Namespace, outcome: Outcome, sequence: i64) -> Result<Self::Response, Failure>;
+
+    /// The response to a failure, where the RPC has one.
+    fn recover(failure: Failure) -> Result<Self::Response, Failure> {
+        Err(failure)
+    }
+
+    /// Whether the response is a shortage, which is counted apart.
+    fn is_shortage(_: &Self::Response) -> bool {
+        false
+    }
+}
+
+/// An RPC that takes several steps.
+pub(crate) trait AsyncRpc: Sized + Send {
+    type Service: AsRef<ServiceContext> + Sync;
+    type Request: Send;
+    type Response: Send;
+    const KIND: RpcKind;
+
+    /// Validates the message.
+    fn decode(request: Request<Self::Request>) -> Result<Self, Failure>;
+
+    fn run(
+        self,
+        service: &Self::Service,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Self::Response, Failure>> + Send;
+}
+
+/// The methods of a generated service trait, one line each. They are not `async`: [`dispatch`] has to run before
+/// the future is boxed.
+macro_rules! rpc_methods {
+    ($kind:ident, $dispatch:ident: $($method:ident => $rpc:ty,)+) => {$(
+        fn $method<'a, 'b>(
+            &'a self,
+            request: tonic::Request<<$rpc as $kind>::Request>,
+        ) -> $crate::service::dispatch::ResponseFuture<'b, <$rpc as $kind>::Response>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            $dispatch::<$rpc>(self, request)
+        }
+    )+};
+}
+pub(super) use rpc_methods;
+
+/// A validated operation and the lane that it is for.
+pub(crate) struct BoundOperation {
+    pub(super) route: Route,
+    pub(super) operation: Operation,
+}
+
+/// The lanes that an operation is submitted to.
+pub(crate) enum Route {
+    Partition(u16),
+    /// GetReservation by its request id, whose reservation can be in any partition.
+    EveryPartition,
+}
+
+/// An operation in its lane.
+pub(super) struct Submitted {
+    namespace: Arc<Namespace>,
+    pending: Pending,
+    /// The same operation in the other partitions, for [`Route::EveryPartition`].
+    others: Option<Box<[Pending]>>,
+}
+
+/// Handles one unary call: submit, await, respond. If the namespace is open, the operation is submitted
+/// before the future is boxed. The box then holds only the state to await and encode: thousands of calls
+/// are pending at once, and most are out of the processor's cache when they complete.
+pub(super) fn dispatch<'a, R: LaneRpc + 'a>(
+    service: &'a impl AsRef<ServiceContext>,
+    request: Request<R::Request>,
+) -> ResponseFuture<'a, R::Response> {
+    let context = service.as_ref();
+    let arrived_at = Instant::now();
+    let deadline = deadline_after(arrived_at, request.metadata());
+    let (metadata, _, mut message) = request.into_parts();
+    if let Some(claim) = R::first_attempt(&mut message) {
+        *claim = *claim && !is_retry(&metadata);
+    }
+    let decoded = R::decode(message).and_then(|(name, rpc)| Ok((context.open_namespace(&name)?, name, rpc)));
+    let submitted = match decoded {
+        Ok((Some(namespace), _, rpc)) => submit(rpc, namespace, arrived_at, deadline),
+        Ok((None, name, rpc)) => {
+            return Box::pin(async move {
+                let (lookups, times) = (Lookups::default(), (arrived_at, deadline));
+                match find_and_submit(context, rpc, &name, times, &lookups).await {
+                    Ok(submitted) => finish::<R>(context, arrived_at, submitted).await,
+                    Err(failure) => respond::<R>(context, arrived_at, Err(failure)),
+                }
+            });
+        }
+        Err(failure) => Err(failure),
+    };
+    match submitted {
+        Ok(submitted) => Box::pin(finish::<R>(context, arrived_at, submitted)),
+        Err(failure) => Box::pin(future::ready(respond::<R>(context, arrived_at, Err(failure)))),
+    }
+}
+
+async fn finish<R: LaneRpc>(
+    context: &ServiceContext,
+    arrived_at: Instant,
+    submitted: Submitted,
+) -> Result<Response<R::Response>, Status> {
+    respond::<R>(context, arrived_at, submitted.response::<R>().await)
+}
+
+fn respond<R: LaneRpc>(
+    context: &ServiceContext,
+    arrived_at: Instant,
+    result: Result<R::Response, Failure>,
+) -> Result<Response<R::Response>, Status> {
+    let result = result.or_else(R::recover);
+    context.observe(R::KIND, arrived_at, &result, R::is_shortage);
+    Ok(Response::new(result?))
+}
+
+/// Submits a decoded request after its namespace is loaded.
+pub(super) async fn find_and_submit<R: LaneRpc>(
+    context: &ServiceContext,
+    rpc: R,
+    name: &NamespaceName,
+    (arrived_at, deadline): (Instant, Instant),
+    lookups: &Lookups,
+) -> Result<Submitted, Failure> {
+    match context.find_namespace_in(lookups, name, deadline).await? {
+        Some(namespace) => submit(rpc, namespace, arrived_at, deadline),
+        None => Err(Failure::new(Reason::NamespaceNotFound).within(name)),
+    }
+}
+
+fn submit<R: LaneRpc>(
+    rpc: R,
+    namespace: Arc<Namespace>,
+    arrived_at: Instant,
+    deadline: Instant,
+) -> Result<Submitted, Failure> {
+    let pending = rpc.bind(&namespace, arrived_at).and_then(|BoundOperation { route, operation }| {
+        let (partition, others) = match route {
+            Route::Partition(partition) => (partition, None),
+            Route::EveryPartition => (0, Some(submit_to_others(&namespace, &operation, deadline)?)),
+        };
+        Ok((lane_in(&namespace, partition)?.submit(operation, deadline)?, others))
+    });
+    match pending {
+        Ok((pending, others)) => Ok(Submitted { namespace, pending, others }),
+        Err(failure) => Err(failure.within(&namespace.name)),
+    }
+}
+
+/// Submits a GetReservation to every partition but the first.
+fn submit_to_others(
+    namespace: &Namespace,
+    operation: &Operation,
+    deadline: Instant,
+) -> Result<Box<[Pending]>, Failure> {
+    let Operation::GetReservation(ReservationId { id, .. }) = *operation else { return Ok(Box::default()) };
+    let submit = |(partition, lane): (u16, &Lane)| {
+        Ok(lane.submit(Operation::GetReservation(ReservationId { id, partition }), deadline)?)
+    };
+    (0..).zip(namespace.lanes()).skip(1).map(submit).collect()
+}
+
+impl Submitted {
+    /// Awaits the outcome, and encodes it.
+    pub(super) async fn response<R: LaneRpc>(self) -> Result<R::Response, Failure> {
+        // The search of all partitions is boxed, and adds nothing to the futures of other calls.
+        let outcome = match self.others {
+            None => await_outcome(self.pending).await,
+            Some(others) => Box::pin(newest(self.pending, others)).await,
+        };
+        match outcome {
+            Ok((outcome, sequence)) => R::encode(&self.namespace, outcome, sequence),
+            Err(failure) => Err(failure.within(&self.namespace.name)),
+        }
+    }
+}
+
+/// The reservation that was created last among these outcomes. If there is none, a failure that leaves
+/// open whether one exists takes precedence over RESERVATION_NOT_FOUND.
+async fn newest(first: Pending, others: Box<[Pending]>) -> Result<(Outcome, i64), Failure> {
+    let created_at = |found: &Result<(Outcome, i64), Failure>| match found {
+        Ok((Outcome::Reservation { reservation, .. }, _)) => Some(reservation.created_at),
+        _ => None,
+    };
+    let is_open = |found: &Result<(Outcome, i64), Failure>| {
+        found.as_ref().is_err_and(|failure| failure.reason() != Reason::ReservationNotFound)
+    };
+    let mut best = await_outcome(first).await;
+    for pending in others {
+        let found = await_outcome(pending).await;
+        if created_at(&found) > created_at(&best) || created_at(&best).is_none() && is_open(&found) {
+            best = found;
+        }
+    }
+    best
+}
+
+/// Handles one unary call of several steps.
+pub(super) fn dispatch_async<'a, R: AsyncRpc + 'a>(
+    service: &'a R::Service,
+    request: Request<R::Request>,
+) -> ResponseFuture<'a, R::Response> {
+    let arrived_at = Instant::now();
+    let deadline = deadline_after(arrived_at, request.metadata());
+    let decoded = R::decode(request);
+    Box::pin(async move {
+        let result = match decoded {
+            // Pinned: by value it would be moved at every step.
+            Ok(rpc) => pin!(rpc.run(service, deadline)).await,
+            Err(failure) => Err(failure),
+        };
+        service.as_ref().observe(R::KIND, arrived_at, &result, |_| false);
+        Ok(Response::new(result?))
+    })
+}
+
+/// Runs an operation in its lane. Returns its outcome and the sequence.
+pub(super) async fn execute(lane: &Lane, operation: Operation, deadline: Instant) -> Result<(Outcome, i64), Failure> {
+    await_outcome(lane.submit(operation, deadline)?).await
+}
+
+pub(super) async fn await_outcome(pending: Pending) -> Result<(Outcome, i64), Failure> {
+    let Answer { outcome, sequence } = pending.wait().await?;
+    Ok((outcome?, sequence as i64))
+}
+
+/// The lane of a reservation. An id of a partition that does not exist was not made by this service.
+pub(super) fn lane_of(namespace: &Namespace, id: ReservationId) -> Result<&Lane, Failure> {
+    lane_in(namespace, id.partition)
+}
+
+fn lane_in(namespace: &Namespace, partition: u16) -> Result<&Lane, Failure> {
+    namespace.lane(partition).ok_or_else(|| Refusal::ReservationNotFound.into())
+}
+
+/// Refuses an identity that the store could have forgotten when the call arrived.
+pub(super) fn check_age(
+    namespace: &Namespace,
+    lane: &Lane,
+    request: &RequestId,
+    arrived_at: Instant,
+) -> Result<(), Failure> {
+    Ok(request.check_age(lane.time_of_day(arrived_at), namespace.config.retention)?)
+}
+
+/// The failure for an outcome that the operation can't have: a defect.
+pub(super) fn unexpected(outcome: &Outcome) -> Failure {
+    Failure::new(Reason::Internal).because(&format!("unexpected outcome {outcome:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pending_future_is_small() {
+        fn size<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+            size_of::<F>()
+        }
+        let finish = |(context, at, submitted): (&'static ServiceContext, Instant, Submitted)| {
+            finish::<crate::service::rpc::checkout::Reserve>(context, at, submitted)
+        };
+        assert!(size(finish) <= 256, "{} bytes", size(finish));
+    }
+}

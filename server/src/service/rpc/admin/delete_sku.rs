@@ -1,0 +1,66 @@
+//! DeleteSku: deletes a SKU without holds.
+
+use inventory_sentinel::v1;
+use tokio::time::Instant;
+use tonic::Request;
+
+use super::{
+    Admin,
+    sku_change::{Changed, lane_and_identity},
+};
+use crate::{
+    domain::{NamespaceName, Operation, Outcome, RequestId, Sku},
+    service::{
+        change_log::{Caller, Change, text_of_stock},
+        convert,
+        dispatch::{AsyncRpc, execute},
+        status::Failure,
+    },
+    telemetry::metrics::RpcKind,
+};
+
+pub(crate) struct DeleteSku {
+    caller: Caller,
+    name: NamespaceName,
+    sku: Sku,
+    request_id: Option<RequestId>,
+}
+
+impl AsyncRpc for DeleteSku {
+    type Service = Admin;
+    type Request = v1::DeleteSkuRequest;
+    type Response = v1::DeleteSkuResponse;
+    const KIND: RpcKind = RpcKind::DeleteSku;
+
+    fn decode(request: Request<v1::DeleteSkuRequest>) -> Result<Self, Failure> {
+        let caller = Caller::of(&request);
+        let v1::DeleteSkuRequest { namespace_id, sku, request_id } = request.into_inner();
+        let name = NamespaceName::parse(namespace_id)?;
+        let sku = Sku::parse(sku, "sku")?;
+        let request_id = RequestId::parse_optional(request_id)?;
+        Ok(Self { caller, name, sku, request_id })
+    }
+
+    async fn run(self, admin: &Admin, deadline: Instant) -> Result<v1::DeleteSkuResponse, Failure> {
+        let Self { caller, name, sku, request_id } = self;
+        let Some(namespace) = admin.context.find_namespace(&name, deadline).await? else {
+            return Ok(v1::DeleteSkuResponse::default());
+        };
+        let (lane, memo) = lane_and_identity(&namespace, &sku, request_id.as_ref())?;
+        let (outcome, sequence) = execute(lane, Operation::DeleteSku { memo, sku }, deadline).await?;
+        if let Outcome::NothingToDelete { replayed } = outcome {
+            return Ok(v1::DeleteSkuResponse { stock: None, sequence, replayed });
+        }
+        let Changed { sku, stock, replayed, sequence } = Changed::decode(outcome, sequence)?;
+        if !replayed {
+            let change = Change {
+                sku: sku.as_str(),
+                request_id: request_id.as_ref().map_or("", RequestId::as_str),
+                before: text_of_stock(&stock),
+                after: "deleted".into(),
+            };
+            caller.log("DeleteSku", &name, change);
+        }
+        Ok(v1::DeleteSkuResponse { stock: Some(convert::stock(sku, stock)), sequence, replayed })
+    }
+}

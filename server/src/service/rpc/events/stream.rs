@@ -1,0 +1,79 @@
+//! Shared by the streaming RPCs: the stream type, the end of a stream, and streams over the stock table.
+//! Uses the watch hub.
+
+use std::pin::Pin;
+
+use futures_util::{Stream, stream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::{Response, Status};
+use tracing::{Instrument as _, Span};
+
+use crate::{
+    domain::NamespaceName,
+    service::{
+        context::ServiceContext,
+        deadline::by_deadline,
+        status::Failure,
+        token::resume::{self, Resume},
+    },
+    telemetry::spans,
+    watch::{
+        Hub, Position, WatchError,
+        stock::{StockUpdate, StockWatch, View},
+    },
+};
+use inventory_sentinel::Reason;
+
+/// The responses of a streaming call.
+pub(in crate::service) type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A stream of the changes of the stock table.
+pub(in crate::service) async fn stock_stream<T: Send + 'static>(
+    context: &ServiceContext,
+    hub: &Hub,
+    (namespace_id, resume_token): (String, String),
+    view: View,
+    deadline: Instant,
+    message: impl Fn(StockUpdate, String) -> T + Copy + Send + 'static,
+) -> Result<Response<ResponseStream<T>>, Status> {
+    let namespace = context.namespace(&NamespaceName::parse(namespace_id).map_err(Failure::from)?, deadline).await?;
+    let resume = match resume::decode(&namespace, &resume_token)? {
+        Resume::At(token) => Some((Position(token.positions.into()), token.claims)),
+        Resume::Elsewhere | Resume::No => None,
+    };
+    let watch = by_deadline(deadline, StockWatch::open(hub, &namespace, view, resume)).await?;
+    let state = (StreamEnd::new(context), namespace, watch);
+    Ok(Response::new(Box::pin(stream::try_unfold(state, move |(ending, namespace, mut watch)| async move {
+        let update = ending.next_or_end(watch.next()).await?;
+        let token = resume::encode(&namespace, &update.claims, &update.position.0);
+        Ok(Some((message(update, token), (ending, namespace, watch))))
+    }))))
+}
+
+/// Ends a stream when the server drains, and records its end in the call's span, which lasts as long.
+pub(super) struct StreamEnd {
+    draining: CancellationToken,
+    span: Span,
+}
+
+impl StreamEnd {
+    pub(super) fn new(context: &ServiceContext) -> Self {
+        Self { draining: context.draining.clone(), span: Span::current() }
+    }
+
+    /// The next item, unless the server drains first.
+    pub(super) async fn next_or_end<T>(&self, next: impl Future<Output = Result<T, WatchError>>) -> Result<T, Failure> {
+        let next = async {
+            tokio::select! {
+                biased;
+                () = self.draining.cancelled() => Err(Failure::new(Reason::Draining)),
+                result = next => result.map_err(Failure::from),
+            }
+        };
+        // A span ends when it was last entered, which is when this is dropped.
+        next.instrument(self.span.clone())
+            .await
+            .inspect_err(|failure| spans::set_status(&self.span, failure.reason().code()))
+    }
+}
