@@ -30,7 +30,7 @@ end
 -- The partition and its history.
 --@include "load/partition.lua"
 --@include "load/clock.lua"
---@include "load/terms.lua", "load/history.lua" if is_unproven
+--@include "load/terms.lua", "load/history.lua" only if is_unproven
 
 -- Opening one that exists, and configuring a namespace.
 if not is_batch then
@@ -69,7 +69,7 @@ if not reply then
 --@include "load/terms.lua", "decide/stock_ledger.lua", "decide/settle.lua" if kinds.begin_settlement or kinds.settle_sku or kinds.end_settlement
 --@include "decide/close.lua" if kinds.close_partition
 --@include "decide/doubt.lua" only if ctx.doubt_lag
---@include "decide/returning.lua" if ctx.backlog or ctx.is_doubtful
+--@include "decide/returning.lua" only if ctx.backlog or ctx.is_doubtful
 --@include "decide/apply.lua"
 --@include "load/terms.lua", "decide/term.lua" only if replid ~= state_run
 

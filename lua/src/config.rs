@@ -59,6 +59,7 @@ pub struct NamespaceConfig {
 }
 
 impl NamespaceConfig {
+    /// As the record of a partition.
     pub fn encode(&self) -> Vec<u8> {
         let version = match self.format {
             1 => 1,
@@ -89,6 +90,7 @@ impl NamespaceConfig {
         out
     }
 
+    /// From the record of a partition.
     pub fn decode(record: &[u8]) -> Result<Self, DecodeError> {
         let config = Self::read(record).ok_or_else(|| DecodeError::malformed("the config of a partition"))?;
         let newer = |what: &str| Err(DecodeError::newer(what));
@@ -132,13 +134,17 @@ impl NamespaceConfig {
 pub struct Opened {
     /// On the partition's clock.
     pub now: Millis,
+    /// The clock beside the store's.
     pub clock: Clock,
+    /// The config that is in force.
     pub config: NamespaceConfig,
+    /// The epoch of the partition.
     pub epoch: u64,
 }
 
 /// The identity of a request that changes the config of a namespace, as the first partition remembers it.
 pub struct ConfigMemo {
+    /// The identity.
     pub id: Id,
     /// The request itself.
     pub fingerprint: Vec<u8>,
@@ -151,6 +157,7 @@ pub struct ConfigMemo {
 pub enum Configured {
     /// Nothing: the config has another revision than the one that was to be replaced.
     Overtaken,
+    /// The config was replaced.
     Replaced,
     /// Nothing: the request was applied before.
     Replayed,
@@ -177,6 +184,7 @@ pub fn open_command(
     command
 }
 
+/// The reply to [`open_command`].
 pub fn decode_opened(reply: &Value) -> Result<Opened, DecodeError> {
     let opened = || {
         let [now, Value::BulkString(config), epoch, Value::BulkString(clock)] = array(reply)? else {

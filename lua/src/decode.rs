@@ -20,6 +20,7 @@ pub type RawReply = Value;
 
 /// What the script said about one operation.
 pub enum OperationResult {
+    /// The answer.
     Answered(Answer),
     /// Due holds wait to be given back: submit it once more.
     Again(Operation),
@@ -29,6 +30,7 @@ pub enum OperationResult {
 pub struct Reply {
     /// On the partition's clock.
     pub now: Millis,
+    /// The clock beside the store's.
     pub clock: Clock,
     /// Holds that this call gave back because their deadline had passed.
     pub expired: u64,
@@ -38,6 +40,7 @@ pub struct Reply {
     pub config_revision: u64,
     /// The last sequence of the partition, and its term.
     pub sequence: u64,
+    /// The term of that sequence.
     pub term: Term,
     /// Set where the partition has lost changes and is not settled.
     pub fence: Option<Fence>,

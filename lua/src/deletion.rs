@@ -18,6 +18,7 @@ pub const FIELDS: [&str; 4] = ["config", "deleting", "deleted", "closed_config"]
 
 /// What was found under a namespace's name.
 pub struct Found {
+    /// Whether there is a namespace.
     pub presence: Presence,
     /// The deletions of namespaces that had the name before, the newest last.
     pub deleted: Vec<Deleted>,
@@ -25,11 +26,15 @@ pub struct Found {
 
 /// Whether there is a namespace.
 pub enum Presence {
+    /// There is none.
     Absent,
+    /// There is one.
     Live(NamespaceConfig),
     /// Its deletion has begun and has not ended.
     Deleting {
+        /// Its config when it was closed.
         config: NamespaceConfig,
+        /// The deletion.
         deleting: Deleting,
     },
 }
@@ -47,6 +52,7 @@ impl Found {
 /// The deletion of a partition that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deleting {
+    /// A digest of the request.
     pub request: Id,
     /// It is not given up any more.
     pub is_final: bool,
@@ -57,7 +63,9 @@ pub struct Deleting {
 /// The deletion of a partition that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deleted {
+    /// The deletion as a change of the partition.
     pub at: HistoryPoint,
+    /// A digest of the request.
     pub request: Id,
 }
 
@@ -66,10 +74,13 @@ pub struct Deleted {
 pub enum DeletionStep {
     /// Goes on with what another call has begun.
     Take,
+    /// Decides that the deletion is not given up any more.
     Decide,
+    /// Gives the deletion up.
     Reopen,
     /// The key with this number.
     Unlink(usize),
+    /// Leaves only the record of the deletion.
     Bury,
 }
 
@@ -78,12 +89,15 @@ pub enum DeletionStep {
 pub enum Stepped {
     /// No deletion of the partition is under way.
     Nothing,
+    /// The step was taken.
     Done,
     /// Another call goes on with it.
     Overtaken,
+    /// This call goes on with the deletion.
     Taken(Deleting),
 }
 
+/// The call that takes a step.
 pub fn deletion_command(sha: &str, keys: &PartitionKeys, step: DeletionStep, token: &Id) -> Cmd {
     let mut command = script_call(sha, keys);
     let (name, number) = match step {
@@ -97,6 +111,7 @@ pub fn deletion_command(sha: &str, keys: &PartitionKeys, step: DeletionStep, tok
     command
 }
 
+/// The reply to [`deletion_command`].
 pub fn decode_step(reply: &Value) -> Result<Stepped, DecodeError> {
     let stepped = match reply {
         Value::Int(0) => Some(Stepped::Nothing),

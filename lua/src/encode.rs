@@ -50,6 +50,7 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Groups the operations; `default_ttl` is that of the namespace.
     pub fn new<'a>(operations: impl IntoIterator<Item = &'a Operation>, default_ttl: Duration) -> Self {
         let mut groups: Vec<Group> = Vec::new();
         let mut index: HashMap<(OpKind, u64, Vec<u8>), usize> = HashMap::new();

@@ -14,7 +14,12 @@ const VERSION: u8 = 3;
 #[derive(Debug, PartialEq, Eq)]
 pub enum After {
     /// They hold these units until this deadline.
-    Holding { lines: Vec<Line>, deadline: Millis },
+    Holding {
+        /// The units of each reservation.
+        lines: Vec<Line>,
+        /// The deadline.
+        deadline: Millis,
+    },
     /// They hold nothing any more, and stand like this for good.
     Resolved(State),
     /// No reservation is touched.
@@ -24,10 +29,13 @@ pub enum After {
 /// Changes of one batch that differ only by whom they happened to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Run {
+    /// What happened to each.
     pub happened: Happened,
+    /// The reservations after it.
     pub after: After,
     /// Of what was given back: the lines whose units left the stock, of each reservation.
     pub withdrawn: Vec<Line>,
+    /// The changes.
     pub changes: Vec<Change>,
 }
 
@@ -38,6 +46,7 @@ pub struct Change {
     pub id: Id,
     /// Its number within the partition.
     pub sequence: u64,
+    /// Its buyer; may be empty.
     pub buyer: BuyerId,
 }
 
@@ -48,10 +57,13 @@ pub struct Entry {
     pub at: Millis,
     /// Its correction for the time of day.
     pub clock: Clock,
+    /// The sequence before its first change.
     pub first: u64,
+    /// The sequence of its last change.
     pub last: u64,
     /// The term that wrote it, and the first sequence of that term; `None` in a namespace of format 1.
     pub term: Option<(Term, u64)>,
+    /// The runs, in their order.
     pub runs: Vec<Run>,
     /// The counters of every SKU that changed, as they were after the call; `None`: it is gone.
     pub stock: Vec<(Sku, Option<Stock>)>,

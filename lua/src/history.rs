@@ -63,6 +63,7 @@ pub(crate) fn verdicts_from(bytes: &[u8]) -> Option<Vec<Verdict>> {
 /// Where a partition stands, as its state record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionState {
+    /// Its last change.
     pub at: HistoryPoint,
     /// Whether it lost changes and was not settled.
     pub is_fenced: bool,

@@ -1,21 +1,22 @@
-//! The only place that knows the name of a Redis key.
+//! The name of every Redis key: the only place that has them. No I/O.
 //!
-//! A partition's keys share one hash tag, `{namespace/partition}`, and so lie in one cluster slot.
-//! A namespace has no brace, colon or slash in its name, so that no two partitions share a key.
+//! A partition's keys share one hash tag, `{namespace/partition}`, and are in one cluster slot.
+//! A namespace has no brace, colon or slash in its name, so no two partitions share a key.
 
 use crate::domain::NamespaceName;
 
-/// The set of all namespaces: what a server that has just started must sweep.
+/// The set of all namespaces: a server that starts sweeps them.
 pub const NAMESPACES: &str = "is:namespaces";
 
 /// The random id of the store, a string.
 pub const STORE_ID: &str = "is:store";
 
-/// The keys of one partition, in the order of `KEYS` in `lua/contract.lua`.
+/// The keys of one partition, in the order of `KEYS` in `scripts/contract.lua`.
 #[derive(Clone, Debug)]
 pub struct PartitionKeys([String; 7]);
 
 impl PartitionKeys {
+    /// The keys of this partition.
     pub fn new(namespace: &NamespaceName, partition: u16) -> Self {
         let key = |name: &str| format!("is:{{{namespace}/{partition}}}:{name}");
         Self([
@@ -29,14 +30,17 @@ impl PartitionKeys {
         ])
     }
 
+    /// All of them.
     pub fn all(&self) -> &[String; 7] {
         &self.0
     }
 
+    /// Config and state.
     pub fn meta(&self) -> &str {
         &self.0[0]
     }
 
+    /// The stock records.
     pub fn stock(&self) -> &str {
         &self.0[1]
     }
@@ -46,10 +50,12 @@ impl PartitionKeys {
         [&self.0[2], &self.0[3]]
     }
 
+    /// The deadline index.
     pub fn deadlines(&self) -> &str {
         &self.0[4]
     }
 
+    /// The event stream.
     pub fn events(&self) -> &str {
         &self.0[5]
     }

@@ -17,7 +17,7 @@
 //! - `store`: Redis: keys, bytes, script, connections, the embedded child.
 //! - `domain`: SKU, quantity, operation, outcome, refusal; parsed once, no I/O.
 //! - `transport`: the gRPC port: connections, and what a stranger can take of the machine.
-//! - `direct`: the way of checkout calls past the router; `catch`: the answer to a call whose handler panics.
+//! - `router_bypass`: the way of checkout calls past the router; `catch_panic`: the answer to a call whose handler panics.
 //! - [`config`], [`telemetry`]: what an operator sets, and what he sees.
 //!
 //! The way of a request: `service` parses it into a `domain` operation, `namespaces` finds the lane,
@@ -42,15 +42,15 @@ use tower_layer::Layer as _;
 
 mod admin_http;
 mod allocator;
-mod catch;
+mod catch_panic;
 pub mod config;
-mod direct;
 mod health;
 mod lane;
 mod namespaces;
 mod promises;
 mod random;
 mod resend;
+mod router_bypass;
 mod service;
 #[cfg(test)]
 mod simulation;
@@ -63,7 +63,6 @@ mod watch;
 mod witness;
 
 pub(crate) use inventory_sentinel_script::domain;
-pub use inventory_sentinel_script::script::script_source;
 pub use store::embedded::EmbeddedError;
 #[doc(hidden)]
 pub use store::permissions::least_acl;
@@ -72,14 +71,14 @@ pub use tasks::Faults;
 pub use transport::accept::bind;
 
 use crate::{
-    catch::CatchLayer,
+    catch_panic::CatchPanicLayer,
     config::{Config, Durability},
-    direct::DirectLayer,
     health::{Health, StoreGate},
     lane::{LaneContext, LaneLimits},
     namespaces::{Namespaces, NewNamespaces},
     promises::{LastPass, Promises},
     random::Random,
+    router_bypass::RouterBypassLayer,
     service::{Admin, Checkout, Events, ServiceContext},
     store::{
         Store,
@@ -296,7 +295,7 @@ async fn serve(
     .add_service(reflection().build_v1()?)
     .add_service(reflection().build_v1alpha()?)
     .prepare();
-    let services = TraceLayer.layer(CatchLayer(tasks.clone()).layer(DirectLayer(checkout).layer(routes)));
+    let services = TraceLayer.layer(CatchPanicLayer(tasks.clone()).layer(RouterBypassLayer(checkout).layer(routes)));
     let limits = TransportLimits::from(&*config);
     let server = transport::serve(listener, services, limits, port_metrics, tasks, ending.clone());
 

@@ -1,16 +1,15 @@
-//! The watch core: any number of streams about a namespace, from one reader of its event stream. Uses the
-//! store, and nothing above it.
+//! The watch hub: any number of streams of a namespace from one reader of its events. Part of the control
+//! plane: has connections of its own pool, and uses no lane. Uses the store, and nothing above it.
 //!
-//! - here: [`Hub`], which has the feed of each namespace that somebody watches, and bounds how many there are;
-//! - [`feed`]: the one reader of a namespace, and what it hands to all;
-//! - [`ring`]: the last entries;
-//! - [`table`]: every SKU as it is now, by when it changed: what has changed since is looked up, not kept for
-//!   each watcher;
-//! - [`numbers`]: a stream of what the table says; [`changes`]: a stream of every event.
+//! - here: [`Hub`], the feeds of all watched namespaces, and their limits;
+//! - [`feed`]: the shared state of one namespace; [`reader`]: the task that fills it;
+//! - [`backlog`]: the last entries;
+//! - [`table`]: the current state of every SKU, indexed by its last change. A stream of stock is a position in it;
+//! - [`stock`]: a stream of the table; [`events`]: a stream of all events.
 //!
-//! A watcher costs the store nothing: a slow one of the table gets the newest when it reads, a slow one of events is cut
-//! off. Only a stream that goes on from an old place reads the store by itself, a few at a time, each in a task of its
-//! own: no permit and no connection is held while a client is slow.
+//! Watchers add no load to Redis. A slow stream of stock skips to the latest state; a slow stream of events is
+//! ended. Only streams that resume from an old position read Redis themselves, a few at a time, each in a task.
+//! Such a task holds its permit and connection for a bounded time, however slow the client is.
 
 use std::{
     collections::HashMap,
@@ -24,10 +23,11 @@ use tokio::{
     time::timeout,
 };
 
-pub(crate) mod changes;
+mod backlog;
+pub(crate) mod events;
 mod feed;
-pub(crate) mod numbers;
-mod ring;
+mod reader;
+pub(crate) mod stock;
 mod table;
 
 use self::feed::Feed;
@@ -44,14 +44,14 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// How often a stream is told that it is up to date, while nothing happens.
-const PROGRESS: Duration = Duration::from_secs(1);
-/// Streams that read the store by themselves at the same time, to catch up.
-const CATCHING_UP: usize = 8;
-/// Longest time that one such read may take.
-const READ_LIMIT: Duration = Duration::from_secs(5);
+/// Interval of the responses of an idle stream, which state that it is up to date.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// Streams that may read the store at the same time, to catch up.
+const MAX_CATCH_UPS: usize = 8;
+/// Longest time of one such read.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many streams there may be.
+/// The limits of all streams.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WatchLimits {
     pub(crate) watches: usize,
@@ -69,22 +69,22 @@ impl From<&Config> for WatchLimits {
 /// Why a stream does not begin, or ends.
 #[derive(Debug)]
 pub(crate) enum WatchError {
-    /// There are as many as there may be.
+    /// The limit is reached.
     TooMany,
-    /// The namespace has more SKUs than the table may keep, which are so many.
+    /// The namespace has more SKUs than this limit of the table.
     TooLarge(usize),
-    /// It was not read fast enough.
+    /// The client did not read fast enough.
     TooSlow,
-    /// What comes next is not kept any more, or these partitions have lost what came before.
+    /// The next entries were trimmed, or these partitions have lost earlier ones.
     Compacted(Vec<u16>),
-    /// This partition has lost changes and is not settled.
+    /// This partition has lost events and is not settled.
     Fenced {
         partition: u16,
         fence: Option<Fence>,
     },
     /// The namespace was deleted.
     Gone,
-    /// The store is not the one that was read before, or it has lost something.
+    /// The store was replaced, or it has lost changes.
     Lost,
     Store(StoreError),
 }
@@ -95,7 +95,7 @@ impl From<StoreError> for WatchError {
     }
 }
 
-/// Where a stream stands: the sequence that has been told of each partition.
+/// The position of a stream: the last sequence that it has sent, for each partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Position(pub(crate) Box<[u64]>);
 
@@ -105,9 +105,9 @@ impl Position {
         Self(vec![0; partitions].into())
     }
 
-    /// Whether everything up to `other` has been told.
+    /// Whether everything up to `other` has been sent.
     fn covers(&self, other: &[u64]) -> bool {
-        self.0.iter().zip(other).all(|(told, other)| told >= other)
+        self.0.iter().zip(other).all(|(sent, other)| sent >= other)
     }
 }
 
@@ -118,25 +118,25 @@ pub(crate) struct Hub {
     metrics: Arc<Metrics>,
     tasks: Tasks,
     permits: Arc<Semaphore>,
-    catching_up: Arc<Semaphore>,
+    catch_ups: Arc<Semaphore>,
     feeds: Mutex<HashMap<NamespaceName, Weak<Feed>>>,
 }
 
-/// A feed, for as long as a stream needs it.
+/// The use of a feed by one stream.
 struct Watcher {
     feed: Arc<Feed>,
     metrics: Arc<Metrics>,
     tasks: Tasks,
-    catching_up: Arc<Semaphore>,
+    catch_ups: Arc<Semaphore>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// A read of the store for one stream, in a task of its own: a stream whose client reads nothing is not polled, and what
-/// its future held would be held for as long. The read ends with the stream.
+/// A read of the store for one stream, in a task. A stream is not polled while its client reads nothing: its future would
+/// keep the connection for as long. The read ends with the stream.
 struct Reading<T>(JoinHandle<Option<Result<T, WatchError>>>);
 
 impl<T> Reading<T> {
-    /// What was read. Can be dropped and called again.
+    /// The result of the read. Cancel safe.
     async fn result(&mut self) -> Result<T, WatchError> {
         match (&mut self.0).await {
             Ok(Some(result)) => result,
@@ -153,18 +153,18 @@ impl<T> Drop for Reading<T> {
 }
 
 impl Watcher {
-    /// Reads from the store when it is this stream's turn, for a limited time.
+    /// Starts a read of the store. It waits for its turn, and its time is limited.
     fn read<T, F>(&self, read: impl FnOnce(Arc<Feed>) -> F + Send + 'static) -> Reading<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, WatchError>> + Send,
     {
-        let (feed, turns) = (Arc::clone(&self.feed), Arc::clone(&self.catching_up));
+        let (feed, turns) = (Arc::clone(&self.feed), Arc::clone(&self.catch_ups));
         Reading(self.tasks.spawn(Task::CatchUp, async move {
-            // Each holder is limited in time, so a turn comes.
+            // Each holder has a time limit, so this ends.
             let _turn = turns.acquire().await;
             let late = |_| Err(StoreError::unknown("the store was not read in time").into());
-            timeout(READ_LIMIT, read(feed)).await.unwrap_or_else(late)
+            timeout(CATCH_UP_TIMEOUT, read(feed)).await.unwrap_or_else(late)
         }))
     }
 }
@@ -176,7 +176,7 @@ impl Drop for Watcher {
 }
 
 impl Hub {
-    /// With connections of its own: who watches takes none from who buys.
+    /// A hub with a pool of connections. Watchers take none from checkout.
     pub(crate) fn new(
         beside: &Pool,
         limits: Limits,
@@ -184,15 +184,16 @@ impl Hub {
         metrics: Arc<Metrics>,
         tasks: Tasks,
     ) -> Result<Self, StoreError> {
-        // The reader lets the store wait for news.
-        let limits = Limits { size: watches.namespaces + CATCHING_UP, reply: limits.reply + feed::WAIT, ..limits };
+        // A read blocks in the store until there is an event.
+        let limits =
+            Limits { size: watches.namespaces + MAX_CATCH_UPS, reply: limits.reply + reader::XREAD_BLOCK, ..limits };
         Ok(Self {
             store: Arc::new(Store::new(beside.beside(limits, Handout::Checked)?)),
             limits: watches,
             metrics,
             tasks,
             permits: Arc::new(Semaphore::new(watches.watches)),
-            catching_up: Arc::new(Semaphore::new(CATCHING_UP)),
+            catch_ups: Arc::new(Semaphore::new(MAX_CATCH_UPS)),
             feeds: Mutex::default(),
         })
     }
@@ -204,8 +205,8 @@ impl Hub {
             None => self.start(namespace).await?,
         };
         self.metrics.add_watches(1);
-        let (metrics, catching_up) = (Arc::clone(&self.metrics), Arc::clone(&self.catching_up));
-        Ok(Watcher { feed, metrics, tasks: self.tasks.clone(), catching_up, _permit: permit })
+        let (metrics, catch_ups) = (Arc::clone(&self.metrics), Arc::clone(&self.catch_ups));
+        Ok(Watcher { feed, metrics, tasks: self.tasks.clone(), catch_ups, _permit: permit })
     }
 
     fn running(&self, namespace: &Namespace) -> Option<Arc<Feed>> {
@@ -213,7 +214,7 @@ impl Hub {
         feeds.get(&namespace.name)?.upgrade().filter(|feed| feed.is_of(namespace))
     }
 
-    /// A feed from now on, unless somebody was faster.
+    /// Starts a feed, unless another stream has started it meanwhile.
     async fn start(&self, namespace: &Namespace) -> Result<Arc<Feed>, WatchError> {
         let feed = Arc::new(Feed::open(namespace, Arc::clone(&self.store), self.limits.skus).await?);
         let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
@@ -221,13 +222,13 @@ impl Hub {
         if let Some(running) = running.filter(|feed| feed.is_of(namespace)) {
             return Ok(running);
         }
-        // One that is lost makes room for the one that takes its place.
+        // Removes a lost feed, which the new one replaces.
         feeds.retain(|name, feed| feed.strong_count() > 0 && *name != namespace.name);
         if feeds.len() >= self.limits.namespaces {
             return Err(WatchError::TooMany);
         }
         feeds.insert(namespace.name.clone(), Arc::downgrade(&feed));
-        feed::run(&feed, &self.tasks);
+        reader::run(&feed, &self.tasks);
         Ok(feed)
     }
 }

@@ -6,25 +6,27 @@ use tokio::time::Instant;
 
 use super::Millis;
 
-/// How long an instant is expected from one reading: after that the two clocks may have drifted apart.
+/// How long a reading predicts the clock. After that the two clocks may have drifted apart.
 const READING_STANDS: Duration = Duration::from_secs(10 * 60);
 
 /// What the clock of a partition showed, and when the call was sent that read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
+    /// The instant that it showed.
     pub now: Millis,
+    /// When the call was sent.
     pub sent: Instant,
 }
 
 impl Reading {
-    /// What the clock must show at this time; `None` if that is not known any more.
+    /// The instant that the clock must show at this time; `None` if the reading is too old.
     pub fn expected(self, at: Instant) -> Option<Millis> {
         let since = at.saturating_duration_since(self.sent);
         (since < READING_STANDS).then(|| Millis(self.now.0 + since.as_millis() as u64))
     }
 }
 
-/// How the clock of a partition differs from the store's `TIME`, as a reply says it; all in milliseconds.
+/// How the clock of a partition differs from the store's `TIME`, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
     /// The partition's clock is so far ahead of `TIME`.
@@ -50,8 +52,9 @@ impl Clock {
 /// How far the clocks of partitions are ahead of the store's `TIME`, in milliseconds: of all partitions, where that is most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockOffsets {
-    /// Of the clock on which deadlines live.
+    /// The clock of the deadlines.
     pub clock: i64,
+    /// The time of day.
     pub time_of_day: i64,
 }
 
@@ -73,6 +76,8 @@ impl ClockOffsets {
 /// The time of day, between two instants where the clock is in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeOfDay {
+    /// The earlier one.
     pub earliest: Millis,
+    /// The later one.
     pub latest: Millis,
 }

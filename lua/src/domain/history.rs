@@ -14,15 +14,18 @@ impl Term {
     /// The term of a partition that has none yet.
     pub const NONE: Self = Self([b'0'; Self::LENGTH]);
 
+    /// Parses a name.
     pub fn parse(name: &[u8]) -> Option<Self> {
         let name: [u8; Self::LENGTH] = name.try_into().ok()?;
         name.iter().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte)).then_some(Self(name))
     }
 
+    /// Its name.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
+    /// Its name.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
@@ -37,19 +40,24 @@ impl fmt::Debug for Term {
 /// A change, by the history that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryPoint {
+    /// The epoch of the partition.
     pub epoch: u64,
+    /// The term that wrote it.
     pub term: Term,
+    /// Its sequence.
     pub sequence: u64,
 }
 
 /// A loss of changes that is not settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
+    /// When the loss was noticed.
     pub noticed_at: Millis,
     /// The newest acknowledged change that is lost.
     pub seen: HistoryPoint,
     /// The last sequence of its term that is still there.
     pub kept: u64,
+    /// Its name.
     pub id: FenceId,
     /// Whether the partition takes and adds no units. In `fast` one that was emptied goes on.
     pub is_gated: bool,
@@ -63,6 +71,7 @@ impl FenceId {
     /// Of a partition whose losses nobody knows.
     pub const NONE: Self = Self([b'0'; 16]);
 
+    /// Parses a name.
     pub fn parse(name: &[u8]) -> Option<Self> {
         let name: [u8; 16] = name.try_into().ok()?;
         name.iter().all(u8::is_ascii_hexdigit).then_some(Self(name))
@@ -83,20 +92,23 @@ impl fmt::Debug for FenceId {
 /// Whether a claim is part of the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// It is.
     Part,
     /// Lost, and an operator has settled it.
     Settled,
     /// Too old to be compared.
     Unproven,
+    /// Lost, and not settled.
     Lost,
 }
 
-/// What a caller of the script knows of a partition: changes that were acknowledged, one a term, and its clock.
+/// A caller's knowledge of a partition: changes that were acknowledged, one for each term, and its clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Knowledge {
     /// Whether a loss gates the partition.
     pub gates: bool,
+    /// Acknowledged changes.
     pub claims: Vec<HistoryPoint>,
-    /// Of the partition's clock; `None`: the caller does not know it.
+    /// The partition's clock; `None`: not known.
     pub reading: Option<Reading>,
 }

@@ -1,11 +1,13 @@
-//! What an OK of the service depends on, thing by thing, as the last look at it has found it. Plain data, no I/O.
+//! The promises that an OK of the service depends on, as the last check has found them. Plain data, no I/O.
 
 use std::fmt;
 
 /// Whether something that an OK depends on holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PromiseState {
+    /// It holds.
     Kept,
+    /// It does not hold.
     Broken,
     /// It could not be checked, or does not belong to what this server promises.
     NotChecked,
@@ -14,21 +16,26 @@ pub enum PromiseState {
 /// One thing that an OK depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Promise {
+    /// Its name.
     pub name: &'static str,
+    /// Whether it holds.
     pub state: PromiseState,
     /// For people: what was found, or why it was not checked, and the remedy.
     pub detail: String,
 }
 
 impl Promise {
+    /// It holds.
     pub fn kept(name: &'static str, detail: impl Into<String>) -> Self {
         Self { name, state: PromiseState::Kept, detail: detail.into() }
     }
 
+    /// It does not hold.
     pub fn broken(name: &'static str, detail: impl Into<String>) -> Self {
         Self { name, state: PromiseState::Broken, detail: detail.into() }
     }
 
+    /// It could not be checked, or does not apply.
     pub fn not_checked(name: &'static str, detail: impl Into<String>) -> Self {
         Self { name, state: PromiseState::NotChecked, detail: detail.into() }
     }

@@ -1,5 +1,5 @@
-//! A test that keeps `docs/reference/configuration.md` equal to the flags of the server. Reads the flags; writes the page
-//! where UPDATE_DOCS is set.
+//! A test that keeps `docs/reference/configuration.md` equal to the flags of the server. Reads the
+//! flags; writes the page where UPDATE_DOCS is set.
 
 use std::fmt::Write as _;
 

@@ -10,8 +10,8 @@ use deadpool_redis::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, 
 
 /// The URL of a Redis or Valkey. `Debug` and `Display` leave its secrets out.
 ///
-/// Any text is taken, so that a wrong one is never echoed by the argument parser;
-/// [`RedisUrl::connection_info`] says what is wrong with it.
+/// Any text is accepted: the argument parser would print a wrong one. [`RedisUrl::connection_info`]
+/// reports the error.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(String);
 
@@ -28,7 +28,7 @@ impl RedisUrl {
         RedisUrl(url)
     }
 
-    /// Whether it leads to no other machine.
+    /// Whether the URL is of this machine.
     pub(super) fn is_on_this_machine(&self) -> bool {
         let is_loopback = |host: &str| {
             let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -44,7 +44,7 @@ impl RedisUrl {
     /// How to connect. No part of the URL is ignored.
     ///
     /// # Errors
-    /// One line that says what is wrong with the URL. It quotes no part of it, because any part may be a secret.
+    /// One line with the error. It quotes no part of the URL, because any part may be a secret.
     pub fn connection_info(&self) -> Result<ConnectionInfo, String> {
         let scheme = self.0.split_once("://").map_or("", |(scheme, _)| scheme);
         let is_unix = match scheme {
@@ -96,7 +96,7 @@ impl FromStr for RedisUrl {
 }
 
 impl fmt::Display for RedisUrl {
-    /// Says where the URL leads, and leaves out its secrets. Nothing of a URL that can't be used is shown.
+    /// The target of the URL without its secrets. An unusable URL is hidden as a whole.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Ok(info), Some((scheme, _))) = (self.connection_info(), self.0.split_once("://")) else {
             return f.write_str("(hidden)");

@@ -1,5 +1,5 @@
-//! The trail of what operators change: one log line for each call that changed something, with the caller, the values before
-//! and after, and the request id. Repeats that changed nothing have none. Writes the log; reads nothing.
+//! The log of the changes that operators make: one line for each call that changed something. It contains the
+//! caller, the values before and after, and the request id. A replay has no line. Writes the log only.
 
 use std::{fmt::Write as _, net::SocketAddr};
 
@@ -11,14 +11,14 @@ use crate::{
     telemetry::limit::RECORD,
 };
 
-/// The longest text of one field of a line, in bytes; the rest is cut off.
+/// Longest text of one field of a line, in bytes; the rest is cut off.
 const MAX_FIELD: usize = 2_048;
 
 /// The address that a call comes from; the port sets it as an extension of the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallerAddress(pub(crate) SocketAddr);
 
-/// The caller of a change, as far as it is known.
+/// The caller of a change. Unknown parts are empty.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     address: String,
@@ -51,13 +51,13 @@ impl Caller {
     }
 }
 
-/// What was changed.
+/// A change.
 #[derive(Debug, Default)]
 pub(super) struct Change<'a> {
-    /// Empty where the call is about more than one SKU, or none.
+    /// Empty if the call concerns several SKUs, or none.
     pub(super) sku: &'a str,
     pub(super) request_id: &'a str,
-    /// Empty where it is not known.
+    /// Empty if unknown.
     pub(super) before: String,
     pub(super) after: String,
 }

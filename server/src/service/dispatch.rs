@@ -73,8 +73,8 @@ pub(crate) trait AsyncRpc: Sized + Send {
     ) -> impl Future<Output = Result<Self::Response, Failure>> + Send;
 }
 
-/// The methods of a generated service trait, one line each. They are written without `async`, so that
-/// [`dispatch`] runs before the future is boxed.
+/// The methods of a generated service trait, one line each. They are not `async`: [`dispatch`] has to run before
+/// the future is boxed.
 macro_rules! rpc_methods {
     ($kind:ident, $dispatch:ident: $($method:ident => $rpc:ty,)+) => {$(
         fn $method<'a, 'b>(
@@ -213,7 +213,7 @@ fn submit_to_others(
 impl Submitted {
     /// Awaits the outcome, and encodes it.
     pub(super) async fn response<R: LaneRpc>(self) -> Result<R::Response, Failure> {
-        // A search of all partitions has a box to itself, so that it adds nothing to other calls' futures.
+        // The search of all partitions is boxed, and adds nothing to the futures of other calls.
         let outcome = match self.others {
             None => await_outcome(self.pending).await,
             Some(others) => Box::pin(newest(self.pending, others)).await,
@@ -255,7 +255,7 @@ pub(super) fn dispatch_async<'a, R: AsyncRpc + 'a>(
     let decoded = R::decode(request);
     Box::pin(async move {
         let result = match decoded {
-            // Pinned, so that it is not moved at every step.
+            // Pinned: by value it would be moved at every step.
             Ok(rpc) => pin!(rpc.run(service, deadline)).await,
             Err(failure) => Err(failure),
         };

@@ -1,5 +1,5 @@
-//! Refusals as `google.rpc.Status`: the only place of the server that knows gRPC codes. The codes
-//! themselves stand in the catalogue, `inventory_sentinel::Reason`.
+//! Failures as `google.rpc.Status`: the only module of the server that uses gRPC codes. The code of each
+//! reason is in the catalogue, `inventory_sentinel::Reason`.
 
 use std::{
     collections::HashMap,
@@ -25,12 +25,12 @@ use crate::{
     watch::WatchError,
 };
 
-/// After which a call that was not applied is best repeated.
+/// The recommended pause before a retry.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// The trailer by which a server asks gRPC clients to wait before they retry by themselves.
+/// The trailer that delays the automatic retries of gRPC clients.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-/// Why a call is refused, with all that its caller should know.
+/// Why a call is refused, with details for its caller.
 #[derive(Debug)]
 pub(crate) struct Failure {
     reason: Reason,
@@ -44,13 +44,13 @@ impl Failure {
         Self { reason, message: reason.meaning().to_owned(), field: None, metadata: Vec::new() }
     }
 
-    /// Adds what is known beyond the reason's meaning.
+    /// Adds a detail to the reason's meaning.
     pub(crate) fn because(mut self, why: &str) -> Self {
         self.message = format!("{}: {why}", self.message);
         self
     }
 
-    /// Adds the namespace where something was not found in it: a mistyped name is a usual cause.
+    /// Adds the namespace to a not-found failure: a mistyped name is a common cause.
     pub(crate) fn within(self, name: &NamespaceName) -> Self {
         match self.reason {
             Reason::NamespaceNotFound | Reason::SkuNotFound | Reason::ReservationNotFound => {
@@ -67,7 +67,7 @@ impl Failure {
         self
     }
 
-    /// A refusal that is about a SKU, and what there is to say of it.
+    /// A refusal that concerns a SKU, with a detail.
     fn of_sku(reason: Reason, sku: &Sku, what: &str) -> Self {
         Self::new(reason).because(&format!("{}{what}", sku.as_str())).with("sku", sku.as_str())
     }
@@ -76,7 +76,7 @@ impl Failure {
         self.reason
     }
 
-    /// For people: the field, where one is malformed, and what is wrong.
+    /// For people: the malformed field, if there is one, and the error.
     pub(crate) fn message(&self) -> String {
         match &self.field {
             Some(field) => format!("{field}: {}", self.message),
@@ -84,7 +84,7 @@ impl Failure {
         }
     }
 
-    /// The pause after which repeating may help, if it may at all.
+    /// The pause before a retry, if a retry can help.
     fn retry_after(&self) -> Option<Duration> {
         matches!(self.reason.advice(), Advice::Retry | Advice::Repeat).then_some(RETRY_AFTER)
     }
@@ -93,7 +93,7 @@ impl Failure {
     pub(crate) fn call_status(&self) -> CallStatus {
         match self.reason.code() {
             Code::InvalidArgument => CallStatus::Invalid,
-            // The fault is not the caller's.
+            // Not the fault of the caller.
             _ if self.reason == Reason::StoreDenied => CallStatus::Unavailable,
             Code::NotFound | Code::FailedPrecondition => CallStatus::Refused,
             _ if matches!(
@@ -225,7 +225,7 @@ impl From<Undeleted> for Failure {
             }
             Undeleted::Refused(refusal) => refusal.into(),
             Undeleted::Invalid(invalid) => invalid.into(),
-            // The call goes on by itself.
+            // Another call continues the deletion.
             Undeleted::Overtaken => Self::new(Reason::OutcomeUnknown),
             Undeleted::DeadlinePassed => Self::new(Reason::DeadlineExceeded),
             Undeleted::OutcomeUnknown { why } => Self::new(Reason::OutcomeUnknown).because(&why),
@@ -239,7 +239,7 @@ fn time(at: Millis) -> humantime::Rfc3339Timestamp {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.0))
 }
 
-/// Says which ACL rules are missing, as far as the store says it.
+/// Names the missing ACL rules, if the store names them.
 fn store_denied(missing: &str) -> Failure {
     let failure = Failure::new(Reason::StoreDenied);
     if missing.is_empty() { failure } else { failure.because(&format!("grant {missing}")).with("missing", missing) }
@@ -254,7 +254,7 @@ impl From<Shut> for Failure {
     }
 }
 
-/// Says what was seen, and what is there.
+/// Adds the history that was seen, and the sequence that the store has.
 fn store_fenced(partition: u16, fence: Option<Fence>) -> Failure {
     let failure = Failure::new(Reason::StoreFenced).with("partition", partition);
     let Some(Fence { seen, kept, id, .. }) = fence else { return failure };
@@ -291,7 +291,7 @@ impl From<LaneError> for Failure {
     }
 }
 
-/// Of a command that opens or reads: repeated, it does no harm, so a lost reply leaves no doubt.
+/// For commands that open or read. A retry is harmless, so a lost reply leaves no doubt.
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {

@@ -20,6 +20,7 @@ pub(crate) struct BatchCall<'a> {
     /// The epoch of the partition at the time of opening.
     pub(crate) epoch: u64,
     pub(crate) knowledge: &'a Knowledge,
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by the simulated store alone"))]
     pub(crate) operations: &'a [Operation],
     /// The same operations, encoded.
     pub(crate) batch: &'a Batch,

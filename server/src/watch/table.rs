@@ -1,32 +1,32 @@
-//! Every SKU of a namespace as it is now, ordered by when it changed last. Pure: no I/O, no waiting.
+//! The current state of every SKU of a namespace, ordered by its last change. Pure: no I/O, no waiting.
 //!
-//! What has changed since a position is a look-up, so that nothing is kept for anybody who watches. SKUs that
-//! are gone are kept for a while, so that this can be told too.
+//! The changes since a position are one lookup, so the table keeps no state for a stream. Deleted SKUs stay for
+//! a while, so that streams can report them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::Position;
 use crate::domain::{Sku, Stock};
 
-/// SKUs that are gone and still remembered.
+/// Most deleted SKUs that are kept.
 pub(super) const MAX_GONE: usize = 100_000;
 
-/// Which changes are asked for.
+/// The index of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum IndexKind {
     Any,
-    /// Only those of protection.
+    /// Only changes of protection.
     Protection,
 }
 
 #[derive(Debug)]
 struct Row {
     partition: u16,
-    /// `None`: the SKU is gone.
+    /// `None`: the SKU was deleted.
     stock: Option<Stock>,
     changed: u64,
-    /// When its protection changed last, as far as is known; 0: never.
-    flipped: u64,
+    /// The last known change of its protection; 0: never.
+    protection_changed: u64,
 }
 
 impl Row {
@@ -35,7 +35,7 @@ impl Row {
     }
 }
 
-/// The SKUs of one partition by when they changed; those of one cart change together.
+/// The SKUs of one partition by their last change. The SKUs of one cart change together.
 #[derive(Debug, Default)]
 struct Index(BTreeMap<u64, Vec<Sku>>);
 
@@ -58,51 +58,52 @@ impl Index {
 pub(super) struct Table {
     rows: HashMap<Sku, Row>,
     changed: Vec<Index>,
-    flipped: Vec<Index>,
+    protection_changed: Vec<Index>,
     gone: VecDeque<(Sku, u64)>,
-    /// Up to here everything is in the table.
+    /// The table contains everything up to this position.
     position: Position,
-    /// What has changed since a position before this can't be told.
+    /// The changes since a position before this are not complete.
     horizon: Position,
 }
 
-/// Some SKUs as they are now.
+/// The current state of some SKUs.
 pub(super) type Rows = Vec<(Sku, Option<Stock>)>;
 
 impl Table {
-    /// An empty table from this position on, which is to be loaded.
+    /// An empty table at this position, before it is loaded.
     pub(super) fn new(position: Position) -> Self {
         let indexes = || position.0.iter().map(|_| Index::default()).collect();
         Self {
             rows: HashMap::new(),
             changed: indexes(),
-            flipped: indexes(),
+            protection_changed: indexes(),
             gone: VecDeque::new(),
             horizon: position.clone(),
             position,
         }
     }
 
-    /// SKUs that are kept, those that are gone among them.
+    /// The number of SKUs, deleted ones included.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether it can be told what has changed since.
+    /// Whether the changes since this position are complete.
     pub(super) fn reaches(&self, position: &Position) -> bool {
         position.covers(&self.horizon.0) && self.position.covers(&position.0)
     }
 
-    /// A SKU as a list has it, which may be older than what is known. When its protection changed is not.
+    /// Inserts a SKU from a list scan; ignored if a newer version is present. The scan does not contain the last
+    /// change of its protection.
     pub(super) fn load(&mut self, partition: u16, sku: Sku, stock: Stock) {
         if self.rows.get(&sku).is_none_or(|row| row.changed < stock.version) {
             self.put(partition, sku, stock.version, Some(stock), true);
         }
     }
 
-    /// What a batch has changed, up to this sequence. Says whether some SKU's protection is another now.
+    /// Applies the changes of a batch, up to this sequence. Returns whether the protection of a SKU changed.
     pub(super) fn apply(&mut self, partition: u16, last: u64, stock: &[(Sku, Option<Stock>)]) -> bool {
-        let mut flipped = false;
+        let mut protection_changed = false;
         for (sku, counters) in stock {
             let version = counters.map_or(last, |counters| counters.version);
             let before = self.rows.get(sku);
@@ -110,78 +111,78 @@ impl Table {
                 continue;
             }
             let now = counters.is_some_and(|counters| counters.is_protected);
-            let flips = before.map_or(now, |row| row.is_protected() != now);
-            self.put(partition, sku.clone(), version, *counters, flips);
-            flipped |= flips;
+            let changes_protection = before.map_or(now, |row| row.is_protected() != now);
+            self.put(partition, sku.clone(), version, *counters, changes_protection);
+            protection_changed |= changes_protection;
         }
         if let Some(position) = self.position.0.get_mut(usize::from(partition)) {
             *position = (*position).max(last);
         }
-        flipped
+        protection_changed
     }
 
-    fn put(&mut self, partition: u16, sku: Sku, version: u64, stock: Option<Stock>, flips: bool) {
+    fn put(&mut self, partition: u16, sku: Sku, version: u64, stock: Option<Stock>, changes_protection: bool) {
         let at = usize::from(partition);
-        let mut flipped = 0;
+        let mut protection_changed = 0;
         if let Some(old) = self.rows.get(&sku) {
-            flipped = old.flipped;
+            protection_changed = old.protection_changed;
             self.changed[at].remove(old.changed, &sku);
-            if flips {
-                self.flipped[at].remove(old.flipped, &sku);
+            if changes_protection {
+                self.protection_changed[at].remove(old.protection_changed, &sku);
             }
         }
-        if flips {
-            flipped = version;
-            self.flipped[at].insert(version, &sku);
+        if changes_protection {
+            protection_changed = version;
+            self.protection_changed[at].insert(version, &sku);
         }
         self.changed[at].insert(version, &sku);
         if stock.is_none() {
             self.gone.push_back((sku.clone(), version));
         }
-        self.rows.insert(sku, Row { partition, stock, changed: version, flipped });
+        self.rows.insert(sku, Row { partition, stock, changed: version, protection_changed });
         while self.gone.len() > MAX_GONE {
             self.forget_oldest();
         }
     }
 
-    /// Forgets the SKU that has been gone for longest, if it is still.
+    /// Removes the SKU that was deleted first, unless it exists again.
     fn forget_oldest(&mut self) {
         let Some((sku, version)) = self.gone.pop_front() else { return };
         let Some(row) = self.rows.get(&sku).filter(|row| row.changed == version && row.stock.is_none()) else { return };
         let at = usize::from(row.partition);
         self.horizon.0[at] = self.horizon.0[at].max(version);
-        self.flipped[at].remove(row.flipped, &sku);
+        self.protection_changed[at].remove(row.protection_changed, &sku);
         self.changed[at].remove(version, &sku);
         self.rows.remove(&sku);
     }
 
-    /// The next SKUs that changed behind `after`, so many at most or the lines of one cart more, and moves it
-    /// behind them; none: it is up to date.
-    pub(super) fn since(&self, kind: Kind, after: &mut Position, most: usize) -> Rows {
-        let indexes = if kind == Kind::Any { &self.changed } else { &self.flipped };
+    /// The next SKUs that changed after `after`, which moves behind them. At most `most`, plus the lines of one cart;
+    /// empty: `after` is up to date.
+    pub(super) fn since(&self, kind: IndexKind, after: &mut Position, most: usize) -> Rows {
+        let indexes = if kind == IndexKind::Any { &self.changed } else { &self.protection_changed };
         let mut rows = Rows::new();
         for (partition, index) in indexes.iter().enumerate() {
-            let told = &mut after.0[partition];
-            for (version, skus) in index.0.range(*told + 1..) {
+            let from = &mut after.0[partition];
+            for (version, skus) in index.0.range(*from + 1..) {
                 if rows.len() >= most {
                     return rows;
                 }
-                *told = *version;
+                *from = *version;
                 rows.extend(skus.iter().map(|sku| (sku.clone(), self.rows.get(sku).and_then(|row| row.stock))));
             }
-            *told = (*told).max(self.position.0[partition]);
+            *from = (*from).max(self.position.0[partition]);
         }
         rows
     }
 
-    /// Those of these SKUs that changed behind `after`, and moves it to now. From the start, `whole`: all of
-    /// them, known or not.
-    pub(super) fn named(&self, skus: &[Sku], after: &mut Position, whole: bool) -> Rows {
-        let news = |sku: &&Sku| match self.rows.get(*sku) {
+    /// Those of these SKUs that changed after `after`, which moves to now. With `whole`: all of them, also those that
+    /// do not exist.
+    pub(super) fn of_skus(&self, skus: &[Sku], after: &mut Position, whole: bool) -> Rows {
+        let is_due = |sku: &&Sku| match self.rows.get(*sku) {
             Some(row) => whole || row.changed > after.0[usize::from(row.partition)],
             None => whole,
         };
-        let rows = skus.iter().filter(news).map(|sku| (sku.clone(), self.rows.get(sku).and_then(|row| row.stock)));
+        let rows = skus.iter().filter(is_due).map(|sku| (sku.clone(), self.rows.get(sku).and_then(|row| row.stock)));
         let rows = rows.collect();
         *after = self.position.clone();
         rows
@@ -228,10 +229,10 @@ mod tests {
             table.load(0, sku(name), stock(version, true));
         }
         let mut after = at(0);
-        assert_eq!(names(table.since(Kind::Any, &mut after, 2)), ["a", "c"]);
+        assert_eq!(names(table.since(IndexKind::Any, &mut after, 2)), ["a", "c"]);
         table.apply(0, 11, &[(sku("a"), Some(stock(11, true)))]);
-        assert_eq!(names(table.since(Kind::Any, &mut after, 2)), ["b", "a"]);
-        assert_eq!((names(table.since(Kind::Any, &mut after, 2)), after), (vec![], at(11)));
+        assert_eq!(names(table.since(IndexKind::Any, &mut after, 2)), ["b", "a"]);
+        assert_eq!((names(table.since(IndexKind::Any, &mut after, 2)), after), (vec![], at(11)));
     }
 
     #[test]
@@ -240,7 +241,7 @@ mod tests {
         table.apply(0, 12, &[(sku("a"), None), (sku("b"), Some(stock(12, false)))]);
         table.load(0, sku("a"), stock(8, true));
         table.load(0, sku("b"), stock(9, true));
-        assert_eq!(names(table.since(Kind::Any, &mut at(0), 9)), ["a!", "b"]);
+        assert_eq!(names(table.since(IndexKind::Any, &mut at(0), 9)), ["a!", "b"]);
     }
 
     #[test]
@@ -249,11 +250,11 @@ mod tests {
         table.load(0, sku("a"), stock(3, true));
         let mut after = at(10);
         assert!(!table.apply(0, 11, &[(sku("a"), Some(stock(11, true))), (sku("new"), Some(stock(11, false)))]));
-        assert!(table.since(Kind::Protection, &mut after, 9).is_empty());
+        assert!(table.since(IndexKind::Protection, &mut after, 9).is_empty());
         assert!(table.apply(0, 12, &[(sku("a"), Some(stock(12, false)))]));
         assert!(table.apply(0, 13, &[(sku("new"), Some(stock(13, true)))]));
         assert!(table.apply(0, 14, &[(sku("new"), None)]));
-        assert_eq!(names(table.since(Kind::Protection, &mut after, 9)), ["a", "new!"]);
+        assert_eq!(names(table.since(IndexKind::Protection, &mut after, 9)), ["a", "new!"]);
     }
 
     #[test]
@@ -261,10 +262,10 @@ mod tests {
         let mut table = Table::new(at(10));
         table.load(0, sku("a"), stock(3, true));
         let (all, mut after) = ([sku("a"), sku("none")], at(0));
-        assert_eq!(names(table.named(&all, &mut after, true)), ["a", "none!"]);
-        assert!(table.named(&all, &mut after, false).is_empty());
+        assert_eq!(names(table.of_skus(&all, &mut after, true)), ["a", "none!"]);
+        assert!(table.of_skus(&all, &mut after, false).is_empty());
         table.apply(0, 11, &[(sku("none"), Some(stock(11, true)))]);
-        assert_eq!(names(table.named(&all, &mut after, false)), ["none"]);
+        assert_eq!(names(table.of_skus(&all, &mut after, false)), ["none"]);
     }
 
     #[test]

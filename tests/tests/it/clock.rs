@@ -7,7 +7,7 @@ use inventory_sentinel::{
     Reason,
     v1::{ConfigureNamespaceRequest, NamespaceConfig, ReservationState as State, ReserveRequest, SkuRules},
 };
-use sentinel_server::script_source;
+use inventory_sentinel_script::script::script_source;
 use sentinel_tests::{
     Redis, SentinelProcess, Shop, epoch, eventually, millis, new_id, number_in, order, reason, script_call,
 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use deadpool_redis::redis::{Cmd, Value};
 use inventory_sentinel::{Reason, v1};
 use inventory_sentinel_client::DeleteNamespaceError;
-use sentinel_server::script_source;
+use inventory_sentinel_script::script::script_source;
 use sentinel_tests::{
     Redis, SentinelProcess, Shop, assert_refused, eventually, figure, new_id, order, reason, script_call, until_fenced,
 };

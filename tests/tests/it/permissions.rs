@@ -8,7 +8,8 @@ use std::{
 
 use deadpool_redis::redis::{Cmd, RedisError, Value, aio::MultiplexedConnection, cmd};
 use inventory_sentinel::{Reason, v1};
-use sentinel_server::{least_acl, script_source};
+use inventory_sentinel_script::script::script_source;
+use sentinel_server::least_acl;
 use sentinel_tests::{
     Proxy, Redis, SentinelProcess, Shop, assert_refused, epoch, eventually, figure, new_id, number_in, order,
     script_call, until_fenced,

@@ -9,7 +9,7 @@ use crate::{
     store::events::{After, Change, Entry, Run},
 };
 
-/// Where one change of an entry stands: its sequence, its run, and its place in the run.
+/// The location of one change in an entry: its sequence, its run, and its index in the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::service) struct Place {
     pub(in crate::service) sequence: u64,
@@ -17,7 +17,7 @@ pub(in crate::service) struct Place {
     change: u32,
 }
 
-/// The changes of an entry behind this sequence, in the order in which they happened. Runs are by kind.
+/// The changes of an entry after this sequence, in their order. Runs are grouped by kind.
 pub(in crate::service) fn in_order(entry: &Entry, after: u64) -> Vec<Place> {
     let mut places = Vec::new();
     for (run, changes) in (0..).zip(entry.runs.iter().map(|run| &run.changes)) {
@@ -31,7 +31,7 @@ pub(in crate::service) fn in_order(entry: &Entry, after: u64) -> Vec<Place> {
     places
 }
 
-/// What happened there, as a message.
+/// One change, as a message.
 pub(in crate::service) fn message_at(namespace: &Namespace, partition: u16, entry: &Entry, place: Place) -> v1::Event {
     let run = &entry.runs[place.run as usize];
     message(namespace, partition, entry, run, &run.changes[place.change as usize])
@@ -84,7 +84,7 @@ fn message(namespace: &Namespace, partition: u16, entry: &Entry, run: &Run, chan
     }
 }
 
-/// The kind, the units that moved, and of a change of stock the SKU and by how much.
+/// The kind, the units that moved, and of a change of stock the SKU and the difference.
 fn happened(happened: &Happened) -> (v1::EventKind, &[Line], Option<(&Sku, i64)>) {
     use v1::EventKind as Kind;
     match happened {

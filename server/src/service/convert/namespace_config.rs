@@ -10,7 +10,7 @@ use crate::{
     store::wire::NamespaceConfig,
 };
 
-/// What to change; at least one setting. Ranges are checked where the whole is known.
+/// The settings to change; at least one. Ranges are checked with the whole config.
 pub(in crate::service) fn decode_change(config: Option<v1::NamespaceConfig>) -> Result<NamespaceChange, Invalid> {
     let v1::NamespaceConfig {
         partitions,

@@ -10,10 +10,10 @@ use crate::domain::{Configured, Invalid, MAX_QUANTITY, Millis, RulesChange, Sku,
 
 /// The latest instant of a sale window, ms since 1970: the year 9999, the last that Timestamp has.
 const LATEST: u64 = 253_402_300_799_999;
-/// The longest ttl that a rule may name, in milliseconds: 30 days.
+/// The longest ttl of a rule, in milliseconds: 30 days.
 const LONGEST_TTL: u64 = 30 * 24 * 60 * 60 * 1_000;
 
-/// What to change; at least one rule.
+/// The rules to change; at least one.
 pub(in crate::service) fn decode_change(rules: Option<v1::SkuRules>) -> Result<RulesChange, Invalid> {
     let v1::SkuRules { is_protected, max_quantity, max_ttl, buyer_limit, opens_at, closes_at, is_paused } =
         rules.unwrap_or_default();

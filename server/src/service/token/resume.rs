@@ -1,6 +1,6 @@
-//! Resume tokens: where a stream stands, as an opaque text. A token names the history that it belongs to, and only a
-//! server with the secret of the namespace can make one: a token of changes that the store has lost fences. A checksum
-//! distinguishes a damaged token from one that was made with another secret. No I/O.
+//! Resume tokens: the position of a stream as an opaque text. A token names the history that it belongs to, so a
+//! token of lost changes fences its partition. Only a server with the secret of the namespace can make one. A
+//! checksum distinguishes a damaged token from a token of another secret. No I/O.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use inventory_sentinel::Reason;
@@ -16,19 +16,19 @@ use crate::{
 const VERSION: u8 = 2;
 /// Bytes of the checksum.
 const CHECKSUM_BYTES: usize = 4;
-/// Bytes of one partition: epoch, term, sequence, and the sequence from which the stream goes on.
+/// Bytes of one partition: epoch, term, sequence, and the sequence from which the stream continues.
 const PARTITION_BYTES: usize = 6 + Term::LENGTH / 2 + 6 + 6;
 
-/// What a token says, for each partition.
+/// The content of a token, for each partition.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::service) struct ResumeToken {
-    /// A place in the history.
+    /// A point in the history.
     pub(in crate::service) claims: Vec<HistoryPoint>,
-    /// The sequence behind which the stream goes on; not after the claim.
+    /// The stream continues after this sequence, which is not after the claim.
     pub(in crate::service) positions: Vec<u64>,
 }
 
-/// What a request says about resuming.
+/// The resume token of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::service) enum Resume {
     /// There is no token.
@@ -38,13 +38,13 @@ pub(in crate::service) enum Resume {
     Elsewhere,
 }
 
-/// The token of a stream that goes on behind these claims.
+/// The token of a stream that continues after these claims.
 pub(in crate::service) fn of_claims(namespace: &Namespace, claims: &[HistoryPoint]) -> String {
     let positions: Vec<u64> = claims.iter().map(|claim| claim.sequence).collect();
     encode(namespace, claims, &positions)
 }
 
-/// The token of a stream that goes on behind these positions, in the history of these claims.
+/// The token of a stream that continues after these positions, in the history of these claims.
 pub(in crate::service) fn encode(namespace: &Namespace, claims: &[HistoryPoint], positions: &[u64]) -> String {
     let mut bytes = vec![VERSION];
     for (claim, position) in claims.iter().zip(positions) {

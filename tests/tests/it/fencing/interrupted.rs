@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use deadpool_redis::redis::{Cmd, Value};
 use inventory_sentinel::{Reason, v1};
-use sentinel_server::script_source;
+use inventory_sentinel_script::script::script_source;
 use sentinel_tests::{
     Redis, SentinelProcess, assert_refused, epoch, figure, new_id, number_in, reason, script_call, until_fenced,
 };

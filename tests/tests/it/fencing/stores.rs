@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deadpool_redis::redis::{Value, cmd};
 use inventory_sentinel::{Reason, v1};
-use sentinel_server::script_source;
+use inventory_sentinel_script::script::script_source;
 use sentinel_tests::{Redis, SentinelProcess, Shop, assert_refused, epoch, eventually, script_call, until_fenced};
 use tokio::time::sleep;
 

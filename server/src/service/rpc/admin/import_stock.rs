@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Responds to each message, in order. Ends with the caller's stream, with a message that is refused, or
-/// when the server drains. The call's span lasts as long, so that the batches of its rows link to it.
+/// when the server drains. The batches of its rows link to the call's span, which lasts as long.
 pub(super) fn open(
     context: ServiceContext,
     caller: Caller,
@@ -39,8 +39,8 @@ pub(super) fn open(
                 return Ok(None);
             };
             let arrived_at = Instant::now();
-            // A stream is not polled while its client reads nothing. A task of its own frees the connection
-            // to the store that the creation of a namespace takes.
+            // The rows run in a task: a stream is not polled while its client reads nothing, and the creation of a
+            // namespace keeps a connection to the store.
             let rows = import(context.clone(), caller, message).instrument(Span::current());
             let rows = AbortOnDropHandle::new(context.tasks.spawn(Task::Import, rows));
             let result = rows.await.ok().flatten().unwrap_or_else(|| Err(Failure::new(Reason::Internal)));

@@ -12,7 +12,7 @@ use crate::{
     },
     watch::{
         Hub,
-        numbers::{News, View},
+        stock::{StockUpdate, View},
     },
 };
 
@@ -23,7 +23,7 @@ pub(super) async fn open(
 ) -> Result<Response<ResponseStream<v1::WatchProtectedResponse>>, Status> {
     let deadline = deadline(request.metadata());
     let v1::WatchProtectedRequest { namespace_id, resume_token } = request.into_inner();
-    let encode = |update: News, resume_token| {
+    let encode = |update: StockUpdate, resume_token| {
         let (added, removed): (Vec<_>, Vec<_>) =
             update.rows.into_iter().partition(|(_, stock)| stock.is_some_and(|stock| stock.is_protected));
         let names = |rows: Vec<(Sku, _)>| rows.into_iter().map(|(sku, _)| sku.into_string()).collect();

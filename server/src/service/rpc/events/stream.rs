@@ -20,7 +20,7 @@ use crate::{
     telemetry::spans,
     watch::{
         Hub, Position, WatchError,
-        numbers::{News, NumbersWatch, View},
+        stock::{StockUpdate, StockWatch, View},
     },
 };
 use inventory_sentinel::Reason;
@@ -35,19 +35,19 @@ pub(in crate::service) async fn stock_stream<T: Send + 'static>(
     (namespace_id, resume_token): (String, String),
     view: View,
     deadline: Instant,
-    message: impl Fn(News, String) -> T + Copy + Send + 'static,
+    message: impl Fn(StockUpdate, String) -> T + Copy + Send + 'static,
 ) -> Result<Response<ResponseStream<T>>, Status> {
     let namespace = context.namespace(&NamespaceName::parse(namespace_id).map_err(Failure::from)?, deadline).await?;
     let resume = match resume::decode(&namespace, &resume_token)? {
         Resume::At(token) => Some((Position(token.positions.into()), token.claims)),
         Resume::Elsewhere | Resume::No => None,
     };
-    let watch = by_deadline(deadline, NumbersWatch::open(hub, &namespace, view, resume)).await?;
+    let watch = by_deadline(deadline, StockWatch::open(hub, &namespace, view, resume)).await?;
     let state = (StreamEnd::new(context), namespace, watch);
     Ok(Response::new(Box::pin(stream::try_unfold(state, move |(ending, namespace, mut watch)| async move {
-        let news = ending.next_or_end(watch.next()).await?;
-        let token = resume::encode(&namespace, &news.claims, &news.position.0);
-        Ok(Some((message(news, token), (ending, namespace, watch))))
+        let update = ending.next_or_end(watch.next()).await?;
+        let token = resume::encode(&namespace, &update.claims, &update.position.0);
+        Ok(Some((message(update, token), (ending, namespace, watch))))
     }))))
 }
 

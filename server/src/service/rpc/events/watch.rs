@@ -19,7 +19,7 @@ use crate::{
     },
     watch::{
         Hub,
-        changes::{ChangesWatch, Heard, Start, Told},
+        events::{EventWatch, Item, PartitionEntry, Start},
     },
 };
 
@@ -41,16 +41,12 @@ pub(super) async fn open(
         (Resume::No, true) => Start::Oldest,
         (Resume::No, false) => Start::Now,
     };
-    let watch = by_deadline(deadline, ChangesWatch::open(hub, &namespace, start)).await?;
+    let watch = by_deadline(deadline, EventWatch::open(hub, &namespace, start)).await?;
     Ok(Response::new(events(context, namespace, watch)))
 }
 
-/// A stream of events, as messages. Each is made when it is asked for: a stream that is not read holds no others.
-fn events(
-    context: &ServiceContext,
-    namespace: Arc<Namespace>,
-    watch: ChangesWatch,
-) -> ResponseStream<v1::WatchResponse> {
+/// A stream of events. A response is made when the stream is polled, so an unread stream holds only one.
+fn events(context: &ServiceContext, namespace: Arc<Namespace>, watch: EventWatch) -> ResponseStream<v1::WatchResponse> {
     let state = (StreamEnd::new(context), namespace, watch, None::<SplitEntry>);
     Box::pin(stream::try_unfold(state, |(ending, namespace, mut watch, mut entry)| async move {
         loop {
@@ -59,12 +55,12 @@ fn events(
             }
             let before = watch.claims();
             match ending.next_or_end(watch.next()).await? {
-                Heard::Nothing => {
+                Item::UpToDate => {
                     let resume_token = resume::of_claims(&namespace, &watch.claims());
                     let response = v1::WatchResponse { events: Vec::new(), resume_token };
                     return Ok(Some((response, (ending, namespace, watch, None))));
                 }
-                Heard::Entry(new, after) => entry = Some(SplitEntry::new(new, after, before)),
+                Item::Entry(new, after) => entry = Some(SplitEntry::new(new, after, before)),
             }
         }
     }))
@@ -72,23 +68,23 @@ fn events(
 
 /// An entry that is sent in messages which are not too large.
 struct SplitEntry {
-    entry: Arc<Told>,
-    /// What is still to be sent, the last first.
+    entry: Arc<PartitionEntry>,
+    /// The changes that are not sent yet, the last first.
     places: Vec<event::Place>,
-    /// What has been sent, of each partition.
+    /// The point in the history of each partition up to which all is sent.
     claims: Vec<HistoryPoint>,
 }
 
 impl SplitEntry {
-    /// Of an entry of which what is behind this sequence is new.
-    fn new(entry: Arc<Told>, after: u64, claims: Vec<HistoryPoint>) -> Self {
+    /// Splits the changes of an entry after this sequence.
+    fn new(entry: Arc<PartitionEntry>, after: u64, claims: Vec<HistoryPoint>) -> Self {
         let mut places = event::in_order(&entry.entry, after);
         places.reverse();
         Self { entry, places, claims }
     }
 
     fn next(&mut self, namespace: &Namespace) -> Option<v1::WatchResponse> {
-        let Told { partition, entry } = &*self.entry;
+        let PartitionEntry { partition, entry } = &*self.entry;
         let at = usize::from(*partition);
         let first = self.places.len().saturating_sub(MAX_EVENTS);
         let places = self.places.split_off(first);

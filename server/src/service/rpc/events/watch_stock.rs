@@ -11,7 +11,7 @@ use crate::{
     service::{context::ServiceContext, convert, deadline::deadline, status::Failure},
     watch::{
         Hub,
-        numbers::{News, View},
+        stock::{StockUpdate, View},
     },
 };
 
@@ -30,7 +30,7 @@ pub(super) async fn open(
     let deadline = deadline(request.metadata());
     let v1::WatchStockRequest { namespace_id, skus, min_interval, resume_token } = request.into_inner();
     let view = View::Stock { skus: dedup_skus(skus)?, interval: decode_interval(min_interval)? };
-    let encode = |update: News, resume_token| v1::WatchStockResponse {
+    let encode = |update: StockUpdate, resume_token| v1::WatchStockResponse {
         is_snapshot: update.is_snapshot,
         skus: update.rows.into_iter().map(encode_row).collect(),
         resume_token,

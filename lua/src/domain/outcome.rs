@@ -1,0 +1,176 @@
+//! What comes of an operation. Plain data, no I/O.
+
+use super::{Fence, FenceId, Line, Millis, Reservation, Sku, Stock};
+
+/// What the store decided about an operation, and its sequence.
+#[derive(Debug)]
+pub struct Answer {
+    /// The outcome, or why it was refused.
+    pub outcome: Result<Outcome, Refusal>,
+    /// The sequence of the partition behind it.
+    pub sequence: u64,
+}
+
+/// What came of an operation that was not refused.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of all that name a reservation: the reservation as it is now.
+    Reservation {
+        /// The reservation.
+        reservation: Reservation,
+        /// Whether the request was applied before.
+        replayed: bool,
+    },
+    /// Reserve: the lines, and how many units there are of each.
+    Shortage(Vec<(Line, u64)>),
+    /// Of all that name a SKU: the counters as they are now; DeleteSku: as they were, or of a replay as they are now.
+    Stock {
+        /// The SKU.
+        sku: Sku,
+        /// Its counters.
+        stock: Stock,
+        /// Whether the request was applied before.
+        replayed: bool,
+    },
+    /// ConfigureSku: the rules are so already.
+    Unchanged {
+        /// The SKU.
+        sku: Sku,
+        /// Its counters.
+        stock: Stock,
+    },
+    /// DeleteSku: there is no such SKU.
+    NothingToDelete {
+        /// Whether the request was applied before.
+        replayed: bool,
+    },
+    /// A step of a settlement.
+    Settlement {
+        /// Whether the step was applied before.
+        replayed: bool,
+    },
+    /// ClosePartition: it is closed, or can be.
+    Closed,
+    /// Sweep: nothing to report.
+    Swept,
+}
+
+/// Why the store refused an operation; nothing was changed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such SKU.
+    SkuNotFound(Sku),
+    /// The SKU is not governed here.
+    SkuNotProtected(Sku),
+    /// `None`: the whole namespace is paused.
+    SalePaused(Option<Sku>),
+    /// The sale has not opened.
+    SaleNotOpen {
+        /// The SKU.
+        sku: Sku,
+        /// When its sale opens.
+        opens_at: Millis,
+        /// When its sale closes; 0: never.
+        closes_at: Millis,
+    },
+    /// The sale has closed.
+    SaleClosed {
+        /// The SKU.
+        sku: Sku,
+        /// When its sale opens.
+        opens_at: Millis,
+        /// When its sale closes; 0: never.
+        closes_at: Millis,
+    },
+    /// More units of a line than the SKU permits.
+    QuantityLimit {
+        /// The SKU.
+        sku: Sku,
+        /// The most units.
+        limit: u64,
+    },
+    /// A longer ttl than the SKU permits.
+    TtlLimit {
+        /// The SKU.
+        sku: Sku,
+        /// The longest ttl, in milliseconds.
+        limit: u64,
+    },
+    /// The SKU has a limit per buyer, and none is named.
+    BuyerRequired(Sku),
+    /// More units than one buyer may have.
+    BuyerLimit {
+        /// The SKU.
+        sku: Sku,
+        /// Units that the buyer has.
+        has: u64,
+        /// The most units.
+        limit: u64,
+    },
+    /// The identity was used with other arguments.
+    RequestIdReused,
+    /// The quota of the namespace is used up.
+    NamespaceQuota,
+    /// The store is at its memory limit, and this would make a SKU.
+    StoreFull,
+    /// No such reservation.
+    ReservationNotFound,
+    /// The reservation expired.
+    ReservationExpired,
+    /// The reservation was rolled back.
+    ReservationRolledBack,
+    /// The reservation was committed.
+    ReservationAlreadyCommitted,
+    /// More units of a line than are held.
+    LineNotHeld {
+        /// The SKU.
+        sku: Sku,
+        /// Units held.
+        held: u64,
+    },
+    /// The reservation has as many changes as it may have.
+    TooManyChanges,
+    /// The lines, and how many units there are of each.
+    LateCommitSoldOut(Vec<(Line, u64)>),
+    /// The hold would last longer than a hold may.
+    ExtendLimit {
+        /// Milliseconds by which the deadline could still be moved.
+        left: u64,
+    },
+    /// Fewer units than are held.
+    StockBelowHeld {
+        /// Units held.
+        held: u64,
+    },
+    /// More units than a SKU may have.
+    StockLimit,
+    /// The SKU exists, and must not.
+    SkuExists,
+    /// Units of the SKU are held.
+    SkuHasHolds {
+        /// Units held.
+        held: u64,
+    },
+    /// Reservations of a partition are pending.
+    PartitionHasHolds {
+        /// Their number.
+        held: u64,
+    },
+    /// The SKU or its rules have another version. `None`: no such SKU.
+    VersionMismatch(Option<Stock>),
+    /// The sale would close before it opens.
+    ClosesBeforeOpening,
+    /// The partition has lost changes and is not settled.
+    StoreFenced {
+        /// The partition.
+        partition: u16,
+        /// Its fence, if it is gated or was emptied.
+        fence: Option<Fence>,
+    },
+    /// There is nothing to settle.
+    NotFenced,
+    /// The fence is another one: this.
+    FenceChanged(FenceId),
+    /// Another settlement, or another loss, has come since.
+    SettlementSuperseded,
+}
