@@ -1,7 +1,7 @@
 //! `sentinelctl sku ...`.
 
 use inventory_sentinel::Reason;
-use sentinel_tests::{SentinelProcess, assert_refused, order};
+use sentinel_tests::{SentinelProcess, assert_refused, reserve_request};
 
 use super::ctl;
 
@@ -68,7 +68,7 @@ async fn the_sale_of_skus_is_paused_and_resumed() {
         let states: Vec<_> = paused.iter().map(|sku| (&sku["stock"]["sku"], &sku["rules"]["is_paused"])).collect();
         assert_eq!(states, [(&"ps5".into(), &true.into()), (&"-10% mug".into(), &true.into())], "a repeat is harmless");
     }
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SalePaused, None);
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::SalePaused, None);
     assert!(shop.is_protected("ps5").await, "the ordinary path must not sell it meanwhile");
     shop.commit(&held.reservation_id).await.expect("what is held can be sold");
     shop.hold("pad", 1).await;
