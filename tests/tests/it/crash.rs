@@ -64,7 +64,7 @@ impl Place {
         let (start, mut is_first) = (Instant::now(), true);
         loop {
             match op.execute(&self.channel(), SALE, std::mem::take(&mut is_first)).await {
-                Ok(told) => return told,
+                Ok(received) => return received,
                 Err(status) if may_repeat(&status) && start.elapsed() < BOUND => sleep(RETRY).await,
                 Err(status) => panic!("{op:?}: {status:?}"),
             }
@@ -72,7 +72,7 @@ impl Place {
     }
 }
 
-/// What callers were told in the end, by reservation.
+/// What callers were received in the end, by reservation.
 #[derive(Default)]
 struct Ledger {
     /// The last that was acknowledged.
@@ -82,7 +82,7 @@ struct Ledger {
     short: usize,
 }
 
-/// Buyers at work until they are told to stop.
+/// Buyers at work until they are received to stop.
 struct Load {
     buyers: JoinSet<Ledger>,
     stop: Arc<AtomicBool>,
@@ -146,9 +146,9 @@ async fn buy(place: &Place, turn: usize, ledger: &mut Ledger) {
         buyer_id: format!("buyer-{turn}"),
         replaces: String::new(),
     };
-    let told = if dies {
+    let received = if dies {
         match reserve.execute(&place.channel(), SALE, true).await {
-            Ok(told) => told,
+            Ok(received) => received,
             Err(status) if may_repeat(&status) => {
                 ledger.abandoned += 1;
                 return;
@@ -158,7 +158,7 @@ async fn buy(place: &Place, turn: usize, ledger: &mut Ledger) {
     } else {
         place.retry_until_answered(&reserve).await
     };
-    let made = match told.answer {
+    let made = match received.answer {
         Answer::Reservation(made, _) => *made,
         Answer::Short(_) => {
             ledger.short += 1;
@@ -395,7 +395,7 @@ async fn one_order_explains_all_answers_of_a_concurrent_sale() {
             for turn in 0..CALLS {
                 let op = concurrent_op(client, turn, &mine, &calls);
                 let call = record(&channel, op).await;
-                if let (Op::Reserve { .. }, Answer::Reservation(made, false)) = (&call.op, &call.told.answer) {
+                if let (Op::Reserve { .. }, Answer::Reservation(made, false)) = (&call.op, &call.received.answer) {
                     mine.push(made.reservation_id.clone());
                 }
                 calls.push(call);
@@ -409,7 +409,7 @@ async fn one_order_explains_all_answers_of_a_concurrent_sale() {
     for (sku, expected) in model.stock() {
         assert_eq!(shop.counts(sku).await, (expected.available, expected.held, expected.sold));
     }
-    let count = |is: fn(&Answer) -> bool| calls.iter().filter(|call| is(&call.told.answer)).count();
+    let count = |is: fn(&Answer) -> bool| calls.iter().filter(|call| is(&call.received.answer)).count();
     let kinds = [
         count(|answer| matches!(answer, Answer::Reservation(_, false))),
         count(|answer| matches!(answer, Answer::Reservation(_, true))),
@@ -449,7 +449,7 @@ fn concurrent_op(client: usize, turn: usize, mine: &[String], calls: &[Call]) ->
         }
         16 => Op::IsProtected { sku: sku(0) },
         _ => {
-            let made = |call: &&Call| matches!(call.told.answer, Answer::Reservation(..) | Answer::Stock(..));
+            let made = |call: &&Call| matches!(call.received.answer, Answer::Reservation(..) | Answer::Stock(..));
             calls.iter().rev().find(made).map_or(Op::GetStock { sku: sku(0) }, |call| call.op.clone())
         }
     }
@@ -457,6 +457,6 @@ fn concurrent_op(client: usize, turn: usize, mine: &[String], calls: &[Call]) ->
 
 async fn record(channel: &Channel, op: Op) -> Call {
     let start = Instant::now();
-    let told = op.execute(channel, SALE, false).await.unwrap_or_else(|status| panic!("{op:?}: {status:?}"));
-    Call { op, start, end: Instant::now(), told }
+    let received = op.execute(channel, SALE, false).await.unwrap_or_else(|status| panic!("{op:?}: {status:?}"));
+    Call { op, start, end: Instant::now(), received }
 }

@@ -230,7 +230,7 @@ async fn a_refusal_names_its_cause_and_its_numbers() {
             status.message()
         );
     };
-    said(ghost.reserve(vita(1)).await.map(drop), &["namespace sael", "not known"]).await;
+    said(ghost.reserve(vita(1)).await.map(drop), &["namespace sael", "does not exist"]).await;
     said(ghost.commit(&held).await.map(drop), &["namespace sael"]).await;
     said(ghost.try_stock("ps5").await.map(drop), &["namespace sael"]).await;
     said(reserve(reserve_request(&[("ps6", 1)])).await, &["ps6", "namespace sale"]).await;

@@ -139,7 +139,7 @@ async fn a_terminal_gets_tables_and_a_question() {
     assert!(json.code == 0 && json.out.starts_with('{'), "{json:?}");
     for answer in ["n\n", "\n", "perhaps\n"] {
         let no = at_terminal(&["stock", "set", "ps5", "50"]).run_at_terminal(answer).await;
-        assert!(no.code == 77 && no.out.contains("from 100 to 50. Go on? [y/N]"), "{no:?}");
+        assert!(no.code == 77 && no.out.contains("from 100 to 50. Continue? [y/N]"), "{no:?}");
         assert!(no.out.contains("not confirmed"), "{no:?}");
         assert_eq!(shop.counts("ps5").await, (100, 0, 0));
     }

@@ -33,7 +33,7 @@ async fn rules_are_set_kept_and_taken_away() {
     });
     assert_eq!((&rules["rules"], &rules["rules_version"]), (&expected, &1.into()));
     let stale = ctl(&server, &set).await.ends(65);
-    assert!(stale.err.contains("the version is 1 now (VERSION_MISMATCH)"), "{stale:?}");
+    assert!(stale.err.contains("is 1, not the expected one (VERSION_MISMATCH)"), "{stale:?}");
     let cleared = ["sku", "rules", "ps5", "--max-ttl", "none", "--buyer-limit", "none", "--opens-at", "none"];
     let cleared = ctl(&server, &cleared).await.ends(0).object();
     let expected = serde_json::json!({
@@ -124,5 +124,5 @@ async fn lifting_a_limit_says_what_is_forgotten() {
     assert_eq!(ctl(&server, &["sku", "rules", "ps5", "--buyer-limit", "2"]).await.ends(0).err, "");
     assert_eq!(ctl(&server, &["sku", "rules", "ps5", "--buyer-limit", "3"]).await.ends(0).err, "");
     let lifted = ctl(&server, &["sku", "rules", "ps5", "--buyer-limit", "none"]).await.ends(0);
-    assert!(lifted.err.starts_with("note: what buyers have is forgotten with the limit"), "{lifted:?}");
+    assert!(lifted.err.starts_with("note: the counts per buyer are deleted with the limit"), "{lifted:?}");
 }
