@@ -1,5 +1,5 @@
 # The commands of this repository, each one a word; `make` alone lists them. Recipes of more than a few lines are scripts in
-# scripts/, bench/, tests/ and .ci/. Everything that is built or downloaded lies in target/.
+# scripts/, bench/, tests/ and .ci/. Everything that is built or downloaded is in target/.
 
 .DEFAULT_GOAL := help
 .PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs guard abuse bench bench-quick bench-against clean
@@ -71,7 +71,7 @@ bench-quick: ## measure this service beside its alternatives, in under eight min
 	@bench/run $(ARGS)
 
 bench-against: bootstrap ## measure this server beside that of another commit (ARGS=COMMIT)
-	@bench/against $(ARGS)
+	@bench/compare $(ARGS)
 
 clean: ## remove everything that was built; ./sentinel-data stays
 	cargo clean

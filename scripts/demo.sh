@@ -20,7 +20,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 start_server "$bin/sentinel-server" "$folder" 50051 9464
-say "the server is ready: gRPC on $SERVER_ADDRESS, metrics on http://$SERVER_ADMIN/metrics"
+print_line "the server is ready: gRPC on $SERVER_ADDRESS, metrics on http://$SERVER_ADMIN/metrics"
 
 # In the background, so that a signal is dealt with at once and not when the sale is over.
 "$bin/sentinelctl" --server "http://$SERVER_ADDRESS" demo "$@" </dev/null &

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make run`: builds and serves until stopped; Ctrl-C drains. Arguments go to the server. Prints, once it is ready,
-# the first calls to paste. Touches ./sentinel-data, unless told otherwise.
+# the first calls to paste. Touches ./sentinel-data, unless a flag sets another folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/server.sh
@@ -24,7 +24,7 @@ for argument in "$@"; do
 done
 
 first_calls() {
-    # One identity per start: a line pasted twice has one effect, and the answer says `replayed`.
+    # One identity per start: a line pasted twice has one effect, and the response contains `replayed`.
     local id address=${listen/0.0.0.0/127.0.0.1}
     id=$(date +%s)
     cat <<TEXT
@@ -43,7 +43,7 @@ TEXT
 }
 
 if is_ready "${admin/0.0.0.0/127.0.0.1}"; then
-    say "a server already answers on $admin: stop it, or choose other addresses with --listen and --admin-listen"
+    print_line "a server already answers on $admin: stop it, or choose other addresses with --listen and --admin-listen"
     exit 1
 fi
 # exec keeps the process id, so this waits for the server that the shell becomes.

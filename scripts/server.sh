@@ -7,7 +7,7 @@ STOP_SECONDS=20  # Longest wait for a server to drain and stop, before it is kil
 
 SERVER_PID=
 
-say() { printf '%s\n' "$*" >&2; }
+print_line() { printf '%s\n' "$*" >&2; }
 
 # Bash's own /dev/tcp, because a fresh machine need not have curl.
 port_is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
@@ -20,11 +20,11 @@ free_port() {
         # Below the range from which systems take the ports of outgoing connections.
         port=$((20000 + RANDOM % 12000))
     done
-    say "no free port found in $attempt attempts"
+    print_line "no free port found in $attempt attempts"
     return 1
 }
 
-# is_ready HOST:PORT: whether the admin address says that the server is ready.
+# is_ready HOST:PORT: whether the admin address reports a ready server.
 is_ready() {
     (
         exec 3<>"/dev/tcp/${1%:*}/${1##*:}"
@@ -58,7 +58,7 @@ start_server() {
     ) </dev/null >"$folder/server.log" 2>&1 &
     SERVER_PID=$!
     wait_until_ready "$SERVER_PID" "$SERVER_ADMIN" && return
-    say "the server did not become ready; the last lines of its log:"
+    print_line "the server did not become ready; the last lines of its log:"
     tail -n 20 "$folder/server.log" >&2
     stop_server
     return 1
@@ -72,7 +72,7 @@ stop_server() {
     kill -TERM "$pid" 2>/dev/null || return 0
     while kill -0 "$pid" 2>/dev/null; do
         if ((SECONDS >= deadline)); then
-            say "the server did not stop in $STOP_SECONDS s and was killed"
+            print_line "the server did not stop in $STOP_SECONDS s and was killed"
             kill -KILL "$pid" 2>/dev/null
             wait "$pid" 2>/dev/null
             return 1

@@ -131,7 +131,7 @@ catalogue! {
     StockBelowHeld "STOCK_BELOW_HELD" FailedPrecondition Decide "fewer units would be on hand than are held";
     StockLimit "STOCK_LIMIT" FailedPrecondition Decide "more than 1,000,000,000 units would be on hand";
     CrossPartitionCart "CROSS_PARTITION_CART" FailedPrecondition Decide "the lines, or the reservation to replace, are in different partitions: give SKUs that are sold together one group, as in `group~sku`";
-    VersionMismatch "VERSION_MISMATCH" Aborted Decide "the current version is not the expected one: read the current state and decide again";
+    VersionMismatch "VERSION_MISMATCH" Aborted Decide "the current version is not the expected one";
     AuditOvertaken "AUDIT_OVERTAKEN" Aborted Retry "the event stream was trimmed past the start of the audit while it ran";
     EventsCompacted "EVENTS_COMPACTED" OutOfRange Decide "changes after the resume token are no longer stored, or it is of another namespace: compare with the lists and start without a token";
     NamespaceQuota "NAMESPACE_QUOTA" ResourceExhausted Retry "the namespace has reached its quota of records or SKUs";

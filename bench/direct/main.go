@@ -68,8 +68,8 @@ func main() {
 		go func(mine *[]float64, name string) {
 			defer done.Done()
 			for n := 0; ; n++ {
-				asked := time.Now()
-				if asked.After(end) {
+				sentAt := time.Now()
+				if sentAt.After(end) {
 					return
 				}
 				hold := name + strconv.Itoa(n)
@@ -81,7 +81,7 @@ func main() {
 						log.Fatal("commit: ", gone, " ", err)
 					}
 				}
-				*mine = append(*mine, float64(time.Since(asked).Microseconds()))
+				*mine = append(*mine, float64(time.Since(sentAt).Microseconds()))
 			}
 		}(&latencies[i], fmt.Sprintf("{%s}:hold:%d:", *prefix, i))
 	}

@@ -29,8 +29,8 @@ mod report;
 mod wire;
 
 use crate::{
+    fixture::{Shop, TTL},
     process::{Durability, Redis, Server},
-    shop::{Shop, TTL},
     usage,
 };
 use attacker::{Attacker, Outcome, Target};
@@ -62,7 +62,7 @@ pub(crate) struct Args {
     /// The most memory that the server may have after an attack, in multiples of what it had before.
     #[arg(long, default_value_t = report::GIVEN_BACK, value_name = "FACTOR")]
     given_back: f64,
-    /// Length of each attack, in seconds, instead of its own length.
+    /// Length of each attack, in seconds, instead of its usual length.
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u64>,
     /// More flags of the server, as one text.
@@ -105,7 +105,7 @@ const TAIL: Duration = Duration::from_secs(1);
 const SHORT_TAIL: Duration = Duration::from_millis(300);
 /// Time beyond its end that an attack may take for what follows it, such as a check for recovery.
 const ATTACK_MARGIN: Duration = Duration::from_secs(12);
-/// Pause between two looks at the memory of the server.
+/// Pause between two reads of the memory of the server.
 const SAMPLE: Duration = Duration::from_millis(20);
 /// An attack ends as soon as the server has so many bytes more than before: the machine must not run out of memory.
 const MACHINE_LIMIT: u64 = 2 << 30;
@@ -210,7 +210,7 @@ async fn row(args: &Args, attack: &Attack) -> Result<Row> {
     Ok(row)
 }
 
-/// Runs the attack on a thread of its own. Returns what became of it, and the most memory that the server was seen to have.
+/// Runs the attack on a separate thread. Returns its end, and the most memory that the server was seen to have.
 async fn attacked(target: Target, attack: &Attack, times: Times, is_short: bool, calm: u64) -> Result<(Outcome, u64)> {
     let until = Instant::now() + times.attack;
     let attacker = Attacker::new(target, NAMESPACE.to_owned(), until, is_short);

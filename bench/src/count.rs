@@ -1,6 +1,6 @@
 //! Counts that must not grow unseen: what an operation costs in commands and in instructions, beside what
 //! `bench/guards.json` expects. Counts repeat where times don't. Starts the processes that are counted; writes
-//! that file when told to, and nothing else.
+//! that file on request, and nothing else.
 //!
 //! # Layout
 //! - `guards`: what is expected, and how it is compared.
@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// The folder of the programs: sentinel-server, sentinel-noop.
     #[arg(long, default_value = "target/release", value_name = "FOLDER")]
     programs: PathBuf,
-    /// What is expected.
+    /// The expected counts.
     #[arg(long, default_value = "bench/guards.json", value_name = "FILE")]
     guards: PathBuf,
     /// Expect from now on what is counted now.
@@ -42,9 +42,9 @@ const WARM_UP: usize = 3;
 
 /// Counts everything, prints the table.
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    // What is wrong with the file is told before the counting and not after it.
+    // A defect of the file is reported before the counting and not after it.
     let expected = if args.update { None } else { Some(Guards::read(&args.guards)?) };
-    let versions = Versions::look()?;
+    let versions = Versions::read()?;
     let mut counts = calls::count(&args.programs).await?;
     counts.extend(instructions::count(&args.programs).await?);
     let Some(guards) = expected else {

@@ -35,12 +35,12 @@ pub(crate) async fn closed<C: Caller>(callers: Vec<C>, length: Duration) -> Resu
         .map(|mut caller| async move {
             let mut latencies = Vec::new();
             loop {
-                let asked = Instant::now();
-                if asked >= end {
+                let sent_at = Instant::now();
+                if sent_at >= end {
                     return Ok(latencies);
                 }
                 caller.call().await?;
-                latencies.push(u32::try_from(asked.elapsed().as_micros())?);
+                latencies.push(u32::try_from(sent_at.elapsed().as_micros())?);
             }
         })
         .collect();
@@ -65,15 +65,15 @@ pub(crate) struct Answered {
 }
 
 /// Calls at a mean rate per second, at random (a Poisson process of a fixed seed), these callers taking
-/// turns, while `goes_on` says so of the time since the start.
+/// turns, while `continues` returns true for the time since the start.
 pub(crate) async fn open<C: Caller>(
     callers: Vec<C>,
     rate: f64,
-    goes_on: impl Fn(Duration) -> bool + Send + 'static,
+    continues: impl Fn(Duration) -> bool + Send + 'static,
 ) -> Result<Vec<Answered>> {
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (sender, mut receiver) = mpsc::unbounded_channel();
     let handle = Handle::current();
-    // A thread of its own: the timer of the runtime counts milliseconds.
+    // A separate thread: the timer of the runtime counts milliseconds.
     let pacer = thread::spawn(move || {
         let mut random = StdRng::seed_from_u64(1);
         let start = Instant::now();
@@ -81,25 +81,25 @@ pub(crate) async fn open<C: Caller>(
         for turn in 0.. {
             let mut caller = callers[turn % callers.len()].clone();
             due += Duration::from_secs_f64(-(1.0 - random.random::<f64>()).ln() / rate);
-            if tell.is_closed() || !goes_on(due) {
+            if sender.is_closed() || !continues(due) {
                 return Ok(());
             }
             if due > start.elapsed() {
                 thread::sleep((due + TICK).saturating_sub(start.elapsed()));
             }
-            ensure!(tell.strong_count() < MAX_UNDER_WAY, "{rate:.0} calls/s can't be kept up");
-            let tell = tell.clone();
+            ensure!(sender.strong_count() < MAX_UNDER_WAY, "{rate:.0} calls/s can't be kept up");
+            let sender = sender.clone();
             handle.spawn(async move {
                 let result = caller.call().await;
                 let latency = start.elapsed().saturating_sub(due);
-                let _ = tell.send(result.map(|()| Answered { due, latency }));
+                let _ = sender.send(result.map(|()| Answered { due, latency }));
             });
         }
         unreachable!("the loop has no other end")
     });
     let mut answers = Vec::new();
-    // Every call has a deadline, so that the last sender goes within a bound.
-    while let Some(answer) = told.recv().await {
+    // Every call has a deadline, so that the last sender ends within a bound.
+    while let Some(answer) = receiver.recv().await {
         answers.push(answer?);
     }
     pacer.join().ok().context("the pacer panicked")??;

@@ -6,7 +6,7 @@ use std::{ffi::OsStr, fs, io::Write as _, process::Command, time::Instant};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::{figures::Spread, peers::sql};
+use crate::{baselines::sql, stats::Spread};
 
 /// Writes that are timed.
 const SYNCS: usize = 200;
@@ -26,7 +26,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn look() -> Result<Self> {
+    pub(crate) fn read() -> Result<Self> {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -36,15 +36,15 @@ impl Machine {
             processor: model.map_or_else(|| "unknown".to_owned(), |(_, name)| name.trim().to_owned()),
             cores: std::thread::available_parallelism()?.get(),
             memory_gib: kib.unwrap_or(0.0) / 1024.0 / 1024.0,
-            kernel: says("uname", "-sr", "Linux", 2),
+            kernel: version_line("uname", "-sr", "Linux", 2),
             store: ["valkey-server", "redis-server"]
                 .into_iter()
-                .map(|program| says(program, "--version", program, 3))
-                .find(|said| !said.ends_with(ABSENT))
+                .map(|program| version_line(program, "--version", program, 3))
+                .find(|line| !line.ends_with(ABSENT))
                 .unwrap_or_else(|| format!("Redis: {ABSENT}")),
-            sql: says(sql::programs().unwrap_or_default().join("postgres"), "--version", "PostgreSQL", 3),
-            go: says("go", "version", "Go", 3),
-            rust: says("rustc", "--version", "Rust", 2),
+            sql: version_line(sql::programs().unwrap_or_default().join("postgres"), "--version", "PostgreSQL", 3),
+            go: version_line("go", "version", "Go", 3),
+            rust: version_line("rustc", "--version", "Rust", 2),
             fdatasync_us: sync_latency()?,
         })
     }
@@ -53,7 +53,7 @@ impl Machine {
 const ABSENT: &str = "not installed";
 
 /// The first words that a program prints of itself; behind them come checksums, builds and dates.
-fn says(program: impl AsRef<OsStr>, argument: &str, name: &str, words: usize) -> String {
+fn version_line(program: impl AsRef<OsStr>, argument: &str, name: &str, words: usize) -> String {
     let output = Command::new(program).arg(argument).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     let words: Vec<_> = text.split_whitespace().take(words).collect();

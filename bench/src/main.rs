@@ -1,15 +1,15 @@
-//! The measuring lab: this server beside everything one would use instead, side by side in one run; or beside
+//! The benchmarks: this server beside its alternatives, side by side in one run; or beside
 //! another build of itself. Prints Markdown; writes JSON.
 //!
 //! # Layout
-//! - `table`: which rows, which ratios; `lab`: how rows take turns and ratios are taken.
-//! - `ways`, `callers`, `load`, `shop`: how units are reserved, by whom, how they come, and what is there.
-//! - `scale`: what size costs. `peers`: what is not ours.
-//! - `process`, `usage`, `stop`: processes, what they have used, and their end before time.
+//! - `scenarios`: which rows, which ratios; `runner`: how rows take turns and ratios are taken.
+//! - `workloads`, `clients`, `load`, `fixture`: kinds of calls, callers, their rate, and the stock.
+//! - `scale`: the cost of size. `baselines`: the alternatives.
+//! - `process`, `usage`, `signals`: processes, the resources that they have used, and their early end.
 //! - `abuse`: attacks on the bounds of the server beside an honest caller.
 //! - `storm`: calls beside many holds that fall due at once.
-//! - `count`: what an operation costs in commands and instructions, guarded against growth.
-//! - `figures`, `machine`, `report`, `docs`, `plot`: numbers, the machine, and how both are told.
+//! - `count`: the cost of an operation in commands and instructions, guarded against growth.
+//! - `stats`, `machine`, `report`, `docs`, `plot`: numbers, the machine, and their reports.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,26 +20,26 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand, value_parser};
 
 mod abuse;
-mod callers;
+mod baselines;
+mod clients;
 mod count;
+#[cfg(test)]
+mod doc_tests;
 mod docs;
-mod figures;
-mod lab;
+mod fixture;
 mod load;
 mod machine;
-#[cfg(test)]
-mod pages;
-mod peers;
 mod plot;
 mod process;
 mod report;
+mod runner;
 mod scale;
-mod shop;
-mod stop;
+mod scenarios;
+mod signals;
+mod stats;
 mod storm;
-mod table;
 mod usage;
-mod ways;
+mod workloads;
 
 use machine::Machine;
 use report::Report;
@@ -48,7 +48,7 @@ use report::Report;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Where data goes, unless TMPDIR says otherwise: a disk. /tmp is often memory, where an fsync costs nothing.
+/// The folder of data, unless TMPDIR sets another folder: a disk. /tmp is often memory, where an fsync costs nothing.
 const DISK: &str = "/var/tmp";
 
 /// Rounds of the figures of the full run, each a minute or two.
@@ -84,7 +84,7 @@ struct Args {
     /// Measure only the rows whose name contains this, and the ratios between them.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Where the JSON goes.
+    /// The file of the JSON.
     #[arg(long, default_value = "target/bench/report.json", value_name = "FILE")]
     report: PathBuf,
     /// Also write a page and its plots into this folder.
@@ -95,7 +95,7 @@ struct Args {
     readme: Option<PathBuf>,
 }
 
-/// What there is to do instead.
+/// The other commands.
 #[derive(Subcommand)]
 enum Other {
     Count(count::Args),
@@ -105,7 +105,7 @@ enum Other {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    stop::unless_told_to_stop(measure(Args::parse())).await
+    signals::until_signal(measure(Args::parse())).await
 }
 
 async fn measure(args: Args) -> Result<()> {
@@ -121,17 +121,17 @@ async fn measure(args: Args) -> Result<()> {
     let server = args.programs.join("sentinel-server");
     let mut scale = None;
     let (mut rows, mut absent, wanted) = match &args.against {
-        Some(before) => (table::builds(&server, before).await?, Vec::new(), table::BUILD_RATIOS.to_vec()),
+        Some(before) => (scenarios::builds(&server, before).await?, Vec::new(), scenarios::BUILD_RATIOS.to_vec()),
         None => {
             let no_op = args.programs.join("sentinel-noop");
-            let programs = table::Programs { server, no_op, direct: args.direct };
-            let (mut rows, absent) = table::rows(&programs).await?;
-            let mut wanted = table::RATIOS.to_vec();
+            let programs = scenarios::Programs { server, no_op, direct: args.direct };
+            let (mut rows, absent) = scenarios::rows(&programs).await?;
+            let mut wanted = scenarios::RATIOS.to_vec();
             if args.full {
-                let (more, figures) = table::rows_of_scale(&programs.server).await?;
+                let (more, figures) = scenarios::rows_of_scale(&programs.server).await?;
                 // The first row is what the new ones are compared with: beside it.
                 rows.splice(1..1, more);
-                wanted.extend_from_slice(table::RATIOS_OF_SCALE);
+                wanted.extend_from_slice(scenarios::RATIOS_OF_SCALE);
                 scale = Some(figures);
             }
             (rows, absent, wanted)
@@ -140,8 +140,8 @@ async fn measure(args: Args) -> Result<()> {
     if let Some(text) = &args.only {
         rows.retain(|row| row.name.text.contains(text));
     }
-    let machine = Machine::look()?;
-    let rows = lab::measure(rows, args.rounds.into(), Duration::from_secs(args.seconds)).await?;
+    let machine = Machine::read()?;
+    let rows = runner::measure(rows, args.rounds.into(), Duration::from_secs(args.seconds)).await?;
     let mut ratios: Vec<_> = wanted.iter().filter_map(|wanted| wanted.take(&rows)).collect();
     let mut failed = Vec::new();
     if let Some(scale) = scale {

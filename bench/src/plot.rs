@@ -1,11 +1,11 @@
-//! Plots as SVG: bars with whiskers, points on a logarithmic axis, and ratios against what is asked of them. Makes
-//! text and touches nothing. Each has a background of its own, so that it is read in light and in dark.
+//! Plots as SVG: bars with whiskers, points on a logarithmic axis, and ratios against their requirements. Makes
+//! text and touches nothing. Each has a separate background, for light and dark pages.
 
 use std::fmt::Write as _;
 
-use crate::figures::Spread;
+use crate::stats::Spread;
 
-/// Pixels: of the picture, above the first line and below the last, of a line, and of what stands in it.
+/// Pixels: of the picture, above the first line and below the last, of a line, and of its contents.
 const WIDTH: f64 = 960.0;
 const TOP: f64 = 84.0;
 const BOTTOM: f64 = 36.0;
@@ -26,7 +26,7 @@ const PAPER: &str = "#ffffff";
 const INK: &str = "#1f2328";
 const FAINT: &str = "#59636e";
 const GRID: &str = "#d1d9e0";
-/// Told apart also by those who see few colours, and by their lightness in print.
+/// Distinct for people who see few colours, and in print by their lightness.
 const BLUE: &str = "#0072b2";
 const ORANGE: &str = "#e69f00";
 const RED: &str = "#d55e00";
@@ -232,7 +232,7 @@ pub(crate) fn latencies(title: &str, subtitle: &str, names: [&str; 3], lines: &[
     picture.finish()
 }
 
-/// A ratio and what is asked of it, as times better than it must be.
+/// A ratio and its requirement, as times better than it must be.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) name: String,
@@ -286,7 +286,7 @@ fn grouped(figure: f64, decimals: usize) -> String {
     out + rest
 }
 
-/// Microseconds in the unit that one would say.
+/// Microseconds in a readable unit.
 fn time(microseconds: f64) -> String {
     match microseconds {
         us if us < 1e3 => format!("{us} us"),
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!([linear.at(0.0), linear.at(5.0), linear.at(10.0)], [100.0, 200.0, 300.0]);
         let logarithmic = axis(true, 1.0, 100.0);
         assert_eq!([logarithmic.at(1.0), logarithmic.at(10.0), logarithmic.at(100.0)], [100.0, 200.0, 300.0]);
-        // What is off the axis stays in the picture.
+        // Points off the axis stay in the picture.
         assert_eq!([linear.at(-1.0), linear.at(11.0)], [100.0, 300.0]);
     }
 
@@ -359,8 +359,8 @@ mod tests {
 
     #[test]
     fn figures_are_written_as_one_says_them() {
-        let said = [grouped(1_234_567.0, 0), grouped(999.0, 0), grouped(12_345.67, 1), grouped(0.25, 2)];
-        assert_eq!(said, ["1,234,567", "999", "12,345.7", "0.25"]);
+        let written = [grouped(1_234_567.0, 0), grouped(999.0, 0), grouped(12_345.67, 1), grouped(0.25, 2)];
+        assert_eq!(written, ["1,234,567", "999", "12,345.7", "0.25"]);
         assert_eq!([time(20.0), time(2e3), time(5e5), time(2e6)], ["20 us", "2 ms", "500 ms", "2 s"]);
     }
 }

@@ -1,5 +1,5 @@
-//! Processes under measurement, each in a temporary folder of its own: our server, the no-op one, a Redis.
-//! Starts and stops them, and asks what they have used.
+//! Processes under measurement, each in a separate temporary folder: our server, the no-op one, a Redis.
+//! Starts and stops them, and reads what they have used.
 
 use std::{
     fs,
@@ -20,15 +20,15 @@ use crate::usage::{self, Usage};
 
 /// Longest wait for a process to be ready.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Pause between two looks at one that starts or stops.
+/// Pause between two checks of one that starts or stops.
 const POLL: Duration = Duration::from_millis(20);
 /// Longest wait for it to stop in order.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// Pause until it is told again to stop.
+/// Pause until the next signal to stop.
 const SIGNAL_AGAIN: Duration = Duration::from_secs(1);
 /// Most seconds by which Redis's own account of its CPU time and the operating system's may differ.
 const ACCOUNTS_AGREE: f64 = 0.1;
-/// Bytes of answers on a connection that callers have not read yet: room for any load of ours.
+/// Bytes of answers on a connection that callers have not read yet: room for any load of the benchmarks.
 const WINDOW: u32 = 32 << 20;
 
 /// A child process that is ended, in order if it will, when this is dropped.
@@ -90,7 +90,7 @@ impl Drop for Process {
 
 /// A gRPC server, and its Redis, if it is one of those.
 pub(crate) struct Server {
-    // In this order, so that the server ends first and its folder goes last.
+    // In this order, so that the server ends first and its folder is removed last.
     process: Process,
     redis: Option<Redis>,
     address: SocketAddr,
@@ -105,7 +105,7 @@ impl Server {
         Self::start_by(Command::new(binary), Redis::start(durability).await?, durability, flags).await
     }
 
-    /// The same with this Redis. The command runs the binary: by itself, or under a tool.
+    /// The same with this Redis. The command runs the binary: directly, or under a tool.
     pub(crate) async fn start_by(
         mut command: Command,
         redis: Redis,
@@ -126,7 +126,7 @@ impl Server {
         Self::start_no_op_by(Command::new(binary), threads).await
     }
 
-    /// The same; the command runs the binary: by itself, or under a tool.
+    /// The same; the command runs the binary: directly, or under a tool.
     pub(crate) async fn start_no_op_by(mut command: Command, threads: Option<usize>) -> Result<Self> {
         let (folder, address) = (tempfile::tempdir()?, free_address()?);
         command.arg(address.to_string()).args(threads.map(|threads| threads.to_string()));
@@ -175,12 +175,12 @@ impl Server {
         self.admin
     }
 
-    /// A connection of its own.
+    /// A separate connection.
     pub(crate) async fn connect(&self) -> Result<Channel> {
         connect(&self.uri()).await
     }
 
-    /// What callers in this process, the server and its Redis have used so far.
+    /// The CPU time of callers in this process, the server and its Redis so far.
     pub(crate) async fn usage(&self) -> Result<Usage> {
         let mut usage =
             Usage { client: usage::own_cpu()?, server: Some(usage::cpu_of(self.process.id())?), ..Usage::default() };
@@ -251,7 +251,7 @@ impl Redis {
         program.context("neither valkey-server nor redis-server is in PATH")
     }
 
-    /// The same; the command runs the program: by itself, or under a tool.
+    /// The same; the command runs the program: directly, or under a tool.
     pub(crate) async fn start_by(mut command: Command, durability: Durability) -> Result<Self> {
         let (folder, address) = (tempfile::tempdir()?, free_address()?);
         command.args(["--bind", "127.0.0.1", "--port"]).arg(address.port().to_string());
@@ -278,7 +278,7 @@ impl Redis {
         self.address
     }
 
-    /// The connection by which the lab sets it up and asks it.
+    /// The connection for its setup and its queries.
     pub(crate) fn connection(&self) -> redis::aio::MultiplexedConnection {
         self.connection.clone()
     }
@@ -287,10 +287,13 @@ impl Redis {
     /// to agree with it.
     pub(crate) async fn cpu(&self) -> Result<f64> {
         let info: String = redis::cmd("INFO").arg("cpu").query_async(&mut self.connection()).await?;
-        let told = usage::cpu_of_info(&info).with_context(|| format!("unexpected: {info}"))?;
+        let reported = usage::cpu_of_info(&info).with_context(|| format!("unexpected: {info}"))?;
         let counted = usage::cpu_of(self.process.id())?;
-        ensure!((told - counted).abs() < ACCOUNTS_AGREE, "INFO tells {told} CPU seconds, and /proc {counted}");
-        Ok(told)
+        ensure!(
+            (reported - counted).abs() < ACCOUNTS_AGREE,
+            "INFO reports {reported} CPU seconds, and /proc {counted}"
+        );
+        Ok(reported)
     }
 }
 

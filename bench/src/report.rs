@@ -1,4 +1,4 @@
-//! What was measured, for people and for programs: Markdown, and the JSON of `target/bench/report.json`.
+//! The results, for people and for programs: Markdown, and the JSON of `target/bench/report.json`.
 //! Makes text and writes files, nothing else.
 
 use std::{fmt::Write as _, fs, path::Path};
@@ -7,9 +7,9 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::{
-    figures::{Run, client_cpu, operations_per_batch, p50, p99, p999, rate, server_cpu, store_cpu},
-    lab::{Asked, Better, Ratio, Row},
     machine::Machine,
+    runner::{Better, Ratio, Requirement, Row},
+    stats::{Run, client_cpu, operations_per_batch, p50, p99, p999, rate, server_cpu, store_cpu},
 };
 
 /// All of one measurement.
@@ -19,7 +19,7 @@ pub(crate) struct Report {
     pub(crate) method: String,
     pub(crate) rows: Vec<Row>,
     pub(crate) ratios: Vec<Ratio>,
-    /// What was not measured, and why.
+    /// The rows that were not measured, and why.
     pub(crate) absent: Vec<String>,
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn method(rounds: u16, seconds: u64) -> String {
     format!(
         "Callers, server and store share the machine. {rounds} interleaved rounds of {seconds} s: in each every row \
          has its turn; figures are medians of the rounds, and a ratio is taken within each. 512 callers at once in a \
-         closed loop, unless the row says otherwise; in an open loop calls come at random at a rate, are started \
+         closed loop, unless the row states another number; in an open loop calls come at random at a rate, are started \
          within a millisecond of when they are due, and their latency counts from then. CPU is in microseconds per \
          answer: that of callers, server and PostgreSQL from /proc, that of Redis from its INFO (used_cpu_user + used_cpu_sys, which has to agree with /proc; a child \
          that rewrites its log is not in it). Durability: a `fast` answer is in memory and synced within a second, a \
@@ -92,8 +92,8 @@ impl Report {
             "| ratio | median of the rounds | lowest | highest | must | aim | holds |\n|---|---|---|---|---|---|---|\n"
                 .to_owned();
         for ratio in &self.ratios {
-            let (must, aim) = match ratio.asked {
-                Some(Asked { must, aim }) => {
+            let (must, aim) = match ratio.requirement {
+                Some(Requirement { must, aim }) => {
                     (format!("{} {must}", ratio.better.sign()), format!("{} {aim}", ratio.better.sign()))
                 }
                 None => ("-".to_owned(), "-".to_owned()),
@@ -119,7 +119,7 @@ impl Report {
         let ratios = self.ratios.iter().map(|ratio| {
             let figures = json!({
                 "median": ratio.spread.median, "lowest": ratio.spread.lowest, "highest": ratio.spread.highest,
-                "must": ratio.asked.map(|asked| asked.must), "aim": ratio.asked.map(|asked| asked.aim),
+                "must": ratio.requirement.map(|requirement| requirement.must), "aim": ratio.requirement.map(|requirement| requirement.aim),
                 "less_is_better": ratio.better == Better::Less, "holds": ratio.holds(),
             });
             (ratio.name.to_owned(), figures)
@@ -160,9 +160,9 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        figures::{Cpu, Latency, Spread},
-        lab::Name,
         process::Durability,
+        runner::Name,
+        stats::{Cpu, Latency, Spread},
     };
 
     fn run(rate: f64, server: Option<f64>, operations_per_batch: Option<f64>) -> Run {
@@ -175,7 +175,7 @@ pub(crate) mod tests {
         let spread = |lowest, median, highest| Spread { lowest, median, highest };
         let ours = Name { text: "ours", durability: Some(Durability::Durable), is_peer: false };
         let theirs = Name { text: "theirs", durability: None, is_peer: true };
-        let asked = Some(Asked { must: 2.0, aim: 3.0 });
+        let requirement = Some(Requirement { must: 2.0, aim: 3.0 });
         Report {
             date: "2026-01-02".to_owned(),
             machine: Machine {
@@ -202,8 +202,8 @@ pub(crate) mod tests {
                 Row { name: theirs, runs: vec![run(50.0, None, None)] },
             ],
             ratios: vec![
-                Ratio { name: "asked", spread: spread(1.0, 1.5, 2.5), better: Better::More, asked },
-                Ratio { name: "told", spread: spread(1.0, 1.5, 2.5), better: Better::Less, asked: None },
+                Ratio { name: "required", spread: spread(1.0, 1.5, 2.5), better: Better::More, requirement },
+                Ratio { name: "free", spread: spread(1.0, 1.5, 2.5), better: Better::Less, requirement: None },
             ],
             absent: vec!["something: not installed".to_owned()],
         }
@@ -215,8 +215,8 @@ pub(crate) mod tests {
         let has = |line: &str| assert!(text.lines().any(|other| other == line), "{line}\nis not in\n{text}");
         has("| ours | durable | 200 | 10 | 20 | 30 | 1.2 | 2.0 | 4.0 | 8.5 |");
         has("| theirs | none | 50 | 10 | 20 | 30 | 1.2 | - | 4.0 | - |");
-        has("| `asked` | 1.500 | 1.000 | 2.500 | ≥ 2 | ≥ 3 | **no** |");
-        has("| `told` | 1.500 | 1.000 | 2.500 | - | - | - |");
+        has("| `required` | 1.500 | 1.000 | 2.500 | ≥ 2 | ≥ 3 | **no** |");
+        has("| `free` | 1.500 | 1.000 | 2.500 | - | - | - |");
         has("Not measured: something: not installed.");
         assert!(text.starts_with("Measured on 2026-01-02 on Abacus (2 cores, 4 GiB), Linux 6; Redis 7;"), "{text}");
     }
@@ -224,9 +224,9 @@ pub(crate) mod tests {
     #[test]
     fn programs_find_ratios_by_name() {
         let json = report().json();
-        assert_eq!(json["ratios"]["asked"]["median"], 1.5);
-        assert_eq!(json["ratios"]["asked"]["holds"], false);
-        assert_eq!(json["ratios"]["told"]["must"], Value::Null);
+        assert_eq!(json["ratios"]["required"]["median"], 1.5);
+        assert_eq!(json["ratios"]["required"]["holds"], false);
+        assert_eq!(json["ratios"]["free"]["must"], Value::Null);
         assert_eq!(json["rows"][0]["runs"][0]["operations_per_batch"], 8.5);
         assert_eq!(json["rows"][1]["durability"], "none");
         assert_eq!(json["rows"][1]["runs"][0]["cpu"]["server"], Value::Null);

@@ -1,4 +1,4 @@
-//! What size costs: the full run's rows and figures. A million SKUs, a million holds, all of them due in the same
+//! The cost of size: the rows and figures of the full run. A million SKUs, a million holds, all of them due in the same
 //! second, the bytes of each, a million events to drain; and the server's memory over minutes.
 
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use hdrhistogram::Histogram;
 use inventory_sentinel::v1::{self, inventory_events_client::InventoryEventsClient};
 
 use crate::{
-    callers::Unary,
-    figures::{Latency, Spread},
+    clients::Unary,
+    fixture::{Shop, TTL},
     load,
     process::Server,
-    shop::{Shop, TTL},
+    stats::{Latency, Spread},
 };
 
 pub(crate) const MILLION: usize = 1_000_000;
@@ -24,12 +24,12 @@ const UNTIL_DUE: Duration = Duration::from_secs(60);
 /// How long load runs before that instant, and how long it may go on behind it.
 const CALM: Duration = Duration::from_secs(8);
 const STORM_LIMIT: Duration = Duration::from_secs(60);
-/// Pause between two looks at what is due still.
+/// Pause between two reads of the due holds.
 const LOOK: Duration = Duration::from_millis(50);
 /// Calls per second while memory is watched, and all of them together: a namespace has room for ten million records.
 const LONG_RATE: f64 = 10_000.0;
 const LONG_RECORDS: f64 = 9_000_000.0;
-/// How often memory is looked at in each tenth of that time.
+/// How often memory is read in each tenth of that time.
 const SAMPLES: u32 = 25;
 /// Bytes of one message of events, which are more than other answers are.
 const MAX_EVENTS_BYTES: usize = 16 << 20;
@@ -65,7 +65,7 @@ pub(crate) async fn bytes_per_hold(server: &Server, shop: &Shop) -> Result<f64> 
     Ok(bytes / holds)
 }
 
-/// What a million holds that fall due at once did to others.
+/// The effect on others of a million holds that fall due at once.
 #[derive(Debug)]
 pub(crate) struct Storm {
     pub(crate) before: Latency,
@@ -108,7 +108,7 @@ pub(crate) async fn storm(server: &Server, round: usize, rate: f64) -> Result<St
             tokio::time::sleep(LOOK).await;
         }
     };
-    let callers = Unary::callers(server, &shop, crate::ways::TURNS, true).await?;
+    let callers = Unary::callers(server, &shop, crate::workloads::TURNS, true).await?;
     let is_over = ended.clone();
     let answers = load::open(callers, rate, move |_| is_over.borrow().is_none());
     let (answers, left) = tokio::try_join!(answers, looker)?;
@@ -142,7 +142,7 @@ pub(crate) async fn drain(server: &Server, shop: &Shop) -> Result<f64> {
         }
         events += message.events.len();
     }
-    ensure!(events >= MILLION * 9 / 10, "only {events} events were told");
+    ensure!(events >= MILLION * 9 / 10, "only {events} events were received");
     Ok(events as f64 / start.elapsed().as_secs_f64())
 }
 
@@ -151,7 +151,7 @@ pub(crate) async fn drain(server: &Server, shop: &Shop) -> Result<f64> {
 pub(crate) async fn memory_growth(server: &Server, length: Duration) -> Result<f64> {
     let shop = Shop::new("memory", 1, true);
     shop.open(server).await?;
-    let callers = Unary::callers(server, &shop, crate::ways::TURNS, true).await?;
+    let callers = Unary::callers(server, &shop, crate::workloads::TURNS, true).await?;
     let rate = LONG_RATE.min(LONG_RECORDS / length.as_secs_f64());
     let watched = async {
         let mut samples = Vec::new();

@@ -1,5 +1,5 @@
 //! An expiry storm: many holds of one SKU fall due in the same instant, beside calls for other SKUs of the same partition. Starts
-//! a server of its own, measures the calls before the storm and during it, and prints a table. Writes nothing but temporary
+//! a separate server, measures the calls before the storm and during it, and prints a table. Writes nothing but temporary
 //! folders.
 
 use std::{
@@ -25,8 +25,8 @@ use tokio::{
 use tonic::{Code, Status, transport::Channel};
 
 use crate::{
+    fixture::{Shop, TTL},
     process::{Durability, Server},
-    shop::{Shop, TTL},
 };
 
 /// Measures calls beside an expiry storm; ends with 1 where one kind is slower than the ratio allows.
@@ -72,7 +72,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Connections that the callers share.
 const CONNECTIONS: usize = 4;
 
-/// What is called for other SKUs than that of the storm.
+/// The calls for other SKUs than that of the storm.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     ReserveGiven,
@@ -203,24 +203,24 @@ struct Streams {
 
 impl Streams {
     fn start(callers: &[Caller], rate: u64) -> Self {
-        let (tell, answers) = mpsc::unbounded_channel();
+        let (sender, answers) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         let period = Duration::from_secs(1) / rate as u32;
         for (kind, caller) in (0..KINDS.len()).zip(callers.iter().cycle()) {
             // Not all at the same moments.
             let first = tokio::time::Instant::now() + period * kind as u32 / KINDS.len() as u32;
-            let (caller, tell) = (caller.clone(), tell.clone());
+            let (caller, sender) = (caller.clone(), sender.clone());
             tasks.spawn(async move {
                 let mut ticks = interval_at(first, period);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
                 loop {
                     ticks.tick().await;
-                    let (mut caller, tell) = (caller.clone(), tell.clone());
+                    let (mut caller, sender) = (caller.clone(), sender.clone());
                     tokio::spawn(async move {
                         let start = Instant::now();
                         let answer = caller.call(KINDS[kind].0).await.with_context(|| KINDS[kind].1);
                         // After the end of the measurement nobody receives it.
-                        let _ = tell.send(answer.map(|()| (kind, start, start.elapsed())));
+                        let _ = sender.send(answer.map(|()| (kind, start, start.elapsed())));
                     });
                 }
             });

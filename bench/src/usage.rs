@@ -1,4 +1,4 @@
-//! What processes have used so far: CPU time and memory from /proc, Redis's CPU time from its INFO, batches from the
+//! The resources that processes have used so far: CPU time and memory from /proc, Redis's CPU time from its INFO, batches from the
 //! server's /metrics. Reads and changes nothing.
 
 use std::{fs, net::SocketAddr, time::Duration};
@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::figures::Cpu;
+use crate::stats::Cpu;
 
 /// `USER_HZ`, the unit of CPU time in /proc on every Linux that we know.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -37,7 +37,7 @@ pub(crate) struct Batches {
 }
 
 impl Usage {
-    /// What was used from then until now, as microseconds per answer.
+    /// The use from then until now, as microseconds per answer.
     pub(crate) fn per_answer(&self, then: &Self, answers: f64) -> Cpu {
         let per_answer = |now: f64, then: f64| (now - then) * 1e6 / answers;
         let of = |now: Option<f64>, then: Option<f64>| now.zip(then).map(|(now, then)| per_answer(now, then));
@@ -109,7 +109,7 @@ fn memory_field(pid: u32, name: &str) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
-/// What a stat line of /proc tells.
+/// The values of a stat line of /proc.
 #[derive(Debug, PartialEq)]
 struct Stat {
     parent: u32,
@@ -134,7 +134,7 @@ fn stat(line: &str) -> Option<Stat> {
     Some(Stat { parent, own: seconds()?, ended: seconds()? })
 }
 
-/// CPU seconds that Redis says it has used, all of its threads, in its `INFO cpu`.
+/// CPU seconds that Redis reports, all of its threads, in its `INFO cpu`.
 pub(crate) fn cpu_of_info(info: &str) -> Option<f64> {
     let field =
         |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
@@ -142,7 +142,7 @@ pub(crate) fn cpu_of_info(info: &str) -> Option<f64> {
     Some(user + system)
 }
 
-/// The batches that a server has told Redis so far; `None` of a server that does not count them.
+/// The batches that a server has sent to Redis so far; `None` of a server that does not count them.
 pub(crate) async fn batches_of(admin: SocketAddr) -> Result<Option<Batches>> {
     let page = tokio::time::timeout(METRICS_LIMIT, metrics(admin)).await?.context("the server's metrics")?;
     Ok(batches(&page))

@@ -113,7 +113,7 @@ fn sentence(subject: Subject<'_>, rpc: &RpcError) -> String {
         Some(Reason::VersionMismatch) => {
             let version = metadata(if subject.is_of_rules { "rules_version" } else { "version" });
             match version {
-                Some(version) => format!("{}; the current version is {version}", rpc.message()),
+                Some(version) => format!("the current version{of_sku} is {version}, not the expected one"),
                 None => rpc.message().to_owned(),
             }
         }

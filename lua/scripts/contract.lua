@@ -1,101 +1,112 @@
--- The contract of the whole script. The files of lua/ are joined into one script in the order of
--- server/src/store/script.rs, which is the order in which they run; each opens with its own contract.
+-- The contract of the script: its keys, arguments and replies. No code.
 --
--- Why a script: a batch must read counters and records, decide, and write all or nothing; MULTI
--- can't decide. Lua in Redis does not roll back, hence the rule of the house: LOAD everything with
--- variadic calls, APPLY on Lua tables, WRITE with variadic calls. Every error is raised before the
--- first write, and no write can fail (write.lua).
+-- A batch must read counters and records, decide, and write all or nothing, which MULTI can't. Redis does not roll a script
+-- back. So the script loads everything with variadic calls, decides on Lua tables, and writes with variadic calls. Every
+-- error is raised before the first write, and no write can fail (write/batch.lua).
+--
+-- Names in capitals are constants. Those of letters, limits, flags and versions come from the prelude, which is generated
+-- from src/codes.rs and src/limits.rs. A test holds the tables below and the code together.
 --
 -- KEYS, all of one partition and so of one cluster slot:
---   1 meta       hash    config, state, terms, fence (see records.lua)
+--   1 meta       hash    config, state, terms, fence (load/lines.lua has the formats)
 --   2 stock      hash    SKU -> stock record
---   3 records:a  hash    16-byte id -> reservation or remembered request; and a weight (opening.lua)
---   4 records:b  hash    the other generation of the same (partition.lua)
+--   3 records:a  hash    16-byte id -> reservation or remembered request; and a padding field (write/open.lua)
+--   4 records:b  hash    the other generation of the same (load/partition.lua)
 --   5 deadlines  zset    packed ids -> deadline; may name reservations that are resolved already
 --   6 events     stream  one entry for each batch that changed something
---   7 buyers     hash    SKU NUL buyer -> count (records.lua): units held and bought, of SKUs with a limit per buyer
+--   7 buyers     hash    SKU NUL buyer -> count of units held and bought, for SKUs with a limit per buyer
 --
--- ARGV, to open a partition:       'open', knowledge, config record, epoch. Reply: now, config, epoch, clock (as below)
--- ARGV, to configure a namespace:  'configure', knowledge, revision that is replaced, config record
---   A request with an identity is remembered (configuring.lua): behind what 'open' and 'configure' have stand its id 16 and
---   its fingerprint, and for 'configure' the revision that the caller names (empty: any).
--- ARGV, to delete a partition that is closed: 'delete', step, token 16, number of the key (deletion.lua has steps and replies)
--- ARGV, for a batch:               epoch, knowledge, then four for each group of operations that differ only by id:
---   kind   args                                  ids            extra
---   'R'    shape (records.lua), its ttl the      16 bytes each  ttl as asked I6 (0: unset), then a buyer field each, or
---          default where none was asked for                     nothing
---   'N'    as 'R', of first attempts: as the caller says, none of the ids was ever sent before
---   'r'    shape                                 16 bytes       the same, then the id that is replaced
---   'C'    ''                                    16 bytes each  ''      commit
---   'L'    ''                                    16 bytes each  the id of the purchase each: commit, or buy anew
---   'B'    ''                                    16 bytes each  ''      roll back
---   'c'    target id, keep the rest B, shape     16 bytes       ''      commit these lines
---   'b'    target id, shape                      16 bytes       ''      roll back these lines
---   'E'    target id, ttl I6                     16 bytes       ''      extend
---   'G'    ''                                    16 bytes each  ''      read a reservation
---   'S'    on hand I6, condition B, version I6, SKU   16 bytes  ''      set stock (0 always, 1 if absent, 2 if version)
---   'A'    delta i8, SKU                         16 bytes       ''      adjust stock
---   'F'    rules to set B, rules (records.lua), revision that is replaced I6 (all ones: any), SKU   16 bytes   ''   configure
---   'D'    SKU                                   16 bytes       ''      delete
---   'T'    SKU                                   ''             ''      read stock; one answer for all
---   'H'    SKU                                   ''             ''      the same, but refused while the partition is gated
---   'I'    key of the settlement 16, fence 16    16 bytes       ''      begin the settlement of this fence
---   'U'    flags B, available I6, SKU            the key        ''      settle a SKU (flag 1: old holds return, 2: only if known)
---   'O'    key of the settlement 16              16 bytes       ''      end the settlement and open the partition
---   'X'    0 check or 1 close B, token 16, digest of the request 16   16 bytes   ''   close, alone in its batch (closing.lua)
---   A key stands for an identity and all figures.
--- The ids of 'c', 'b', 'E', 'S', 'A', 'F', 'D', 'I' and 'O' are those of remembered requests; those of 'S', 'A', 'F', 'D',
--- 'I' and 'O' are of administrators, and so is that of 'configure': outside of the quota of records.
--- A batch without groups gives back what is due, and drops the records whose time is over. Any batch gives back a bounded number (expiry.lua).
+-- ARGV that opens a partition:       'open', knowledge, config record, epoch. Reply: now, config, epoch, clock (as below)
+-- ARGV that configures a namespace:  'configure', knowledge, revision that is replaced, config record
+--   A request with an identity is remembered (write/configure.lua). Then both have its id 16 and its fingerprint behind
+--   these, and 'configure' the revision that the caller names (empty: any).
+-- ARGV that deletes a closed partition: 'delete', step, token 16, number of the key (write/deletion.lua has steps and
+--   replies)
+-- ARGV of a batch: epoch, knowledge, then four for each group of operations that differ only by their ids: kind, payload,
+--   ids, extra. A line set is the ttl and the lines of a reservation (load/lines.lua).
+--   reserve            payload: line set with the ttl in force. ids: 16 bytes each. extra: ttl as requested I6 (0: unset),
+--                      then a buyer field for each, or nothing
+--   reserve_first      as reserve, of first attempts: the caller claims that none of the ids was ever sent before
+--   reserve_replacing  payload: line set. ids: one. extra: as reserve, then the id that is replaced
+--   commit             ids: 16 bytes each
+--   commit_late        ids: 16 bytes each. extra: the id of the repurchase for each
+--   rollback           ids: 16 bytes each
+--   commit_lines       payload: target id, keep the rest B, line set. ids: one
+--   rollback_lines     payload: target id, line set. ids: one
+--   extend             payload: target id, ttl I6. ids: one
+--   get_reservation    ids: 16 bytes each
+--   set_stock          payload: on hand I6, condition B (0 always, 1 if absent, 2 if version), version I6, SKU. ids: one
+--   adjust_stock       payload: delta i8, SKU. ids: one
+--   configure_sku      payload: rules to set B, rules (load/lines.lua), revision that is replaced I6 (all ones: any), SKU.
+--                      ids: one
+--   delete_sku         payload: SKU. ids: one
+--   get_stock          payload: SKU. One answer for all
+--   is_protected       payload: SKU. The same, but refused while the partition is gated
+--   begin_settlement   payload: key of the settlement 16, fence 16. ids: one
+--   settle_sku         payload: flags B (1: old holds return, 2: only if the SKU exists), available I6, SKU. ids: the key
+--   end_settlement     payload: key of the settlement 16. ids: one
+--   close_partition    payload: 0 check or 1 close B, token 16, digest of the request 16. ids: one. Alone in its batch
+-- A key is a digest of an identity and all figures.
+-- The single ids, but for those of reserve_replacing and settle_sku, are identities of remembered requests. Those of set_stock
+-- to delete_sku, of settlements and of 'configure' belong to administrators: they are outside of the quota of records.
+-- A batch without groups gives due holds back, and drops the records whose time is over. Any batch gives a bounded number
+-- back (load/due.lua).
 --
--- The knowledge of the caller: 'g' if a loss gates the partition or 'n' if it does not, in upper case if the caller knows
--- that the store's process has the replication id that is the term of its only claim, then its claims: for each
--- change that it knows to be acknowledged epoch I6, term 40, sequence I6; then the instant that it expects (clock.lua)
--- I6, 0: none. 'open' and 'configure' take claims of other epochs too: then what is here has replaced what the caller knows (history.lua).
+-- Knowledge: GATES if a loss gates the partition or 'n' if it does not, in upper case if the process of the store has the
+-- replication id that names the term of the only claim. Then the claims, for each change that was acknowledged: epoch I6,
+-- term 40, sequence I6. Then the instant that the caller expects (load/clock.lua) I6, 0: none. 'open' and 'configure' take
+-- claims of other epochs too: then this partition has replaced the one that the caller names (load/history.lua).
 --
--- Reply to a batch: a head, which is one string because a client reads that in a fraction of the time: now (ms) I6, sequence
--- before the first group I6, reservations expired by this call I4, the next deadline (ms; 0: none; not after now: more are
--- due) I6, revision of the config I6, sequence after the last group I6, the term of that sequence 40 (zeros: none), length of the
--- clock B, number of verdicts B, the clock (nothing, or: offset of P from TIME i8, correction of P for the time of day i8,
--- doubt I6; all in ms), verdicts on
--- the claims (none if all are part of the history, else a letter each: k part of it, s lost and settled, u proves
--- nothing, l lost), the fence (nothing, or: flags B as in the state, noticed at I6, lost epoch I6, term 40, sequence I6, kept
--- sequence I6, id 16). Then for each group an array: codes (one byte each), what the group shares, and the details of the codes that have
--- one, in order and one behind the other: each says itself where it ends. What an 'R', 'N' or 'r' shares begins
--- with the ttl in force, I6.
---   = as the operation before it, to the word: the same code, the same detail
---   K applied: +1 on the sequence   detail: record; stock record (S, A, F, D); none (R, r)
---   + applied in two steps: +2      detail: none (r), record (c)
---   k remembered, and nothing had to change   detail: stock record (F); none (D)
---   J bought anew: +1               detail: record of the purchase
---   Y replayed                      detail: record; stock record (S, A, F; D: if there is one again)
---   j bought anew before            detail: record of the purchase
---   V value                         detail: record (G), stock record (T), none (I: begun, X); H as T
---   g refused or not found, because the partition has lost changes and is not settled
---   f there is nothing to settle    o another settlement, or another loss, has come since
---   e it is another fence           shared: the id of the fence 16
---   S short                         shared: available I6 of each line
---   N no such SKU, U not protected  shared: the number of the line B
---   u paused                        shared: the number of the line B; 0: the namespace is
---   W outside of the sale's window  shared: the number of the line B, opens I6, closes I6
---   M too many units, T too long    shared: the number of the line B, the limit I6
---   P the buyer is not named        detail: SKU length B, SKU
---   I over the buyer's limit        detail: SKU length B, SKU, units that he has I6, may have I6
---   O bought anew, but short        detail: shape of what would be bought, available I6 of each line
---   A again: due holds wait to be given back; submit it once more
---   D the identity was used with other arguments      Q quota
---   m the store is at its memory limit, and this would make a SKU
---   X no such reservation   E it expired   B it was rolled back   C it was committed
---   Z more than is held of a line   detail: SKU length B, SKU, held I6
---   z as many changes as a reservation may have
---   x beyond the longest life       detail: ms that are left I6
---   H below what is held            detail: stock record
---   h units are held                detail: stock record; pending reservations I6 (X)
---   L above the limit on stock
---   p present, though asked for only if absent
---   v another version               detail: stock record; none for a SKU that is not known
---   w the sale would close before it opens
--- Errors, all of them before the first write: SENTINELCLOSED (no such partition, or another epoch),
--- SENTINELCORRUPT (a record that this script did not write), SENTINELNEWER (a record of a newer version),
--- SENTINELMALFORMED (arguments), SENTINELDENIED (the user lacks a permission: the command); and Redis's own, for a command that
--- is the first of this call that its user may not send.
+-- Reply to a batch: a head, then an array for each group. The head is one string, which a client reads in a fraction of the
+-- time: now (ms) I6, sequence before the first group I6, reservations that this call expired I4, the next deadline (ms; 0:
+-- none; not after now: more are due) I6, revision of the config I6, sequence after the last group I6, the term of that
+-- sequence 40 (zeros: none), length of the clock B, number of verdicts B, the clock (nothing, or: offset of P from TIME i8,
+-- correction of P for the time of day i8, doubt I6; all in ms), the verdicts on the claims (none if all are part of the
+-- history), the fence (nothing, or: flags B as in the state, noticed at I6, lost epoch I6, term 40, sequence I6, kept
+-- sequence I6, id 16).
+-- A group has codes (one byte each), the part that its operations share, and the details of the codes that have one, in
+-- order. The shared part of a Reserve begins with the ttl in force I6.
+--   =  AS_BEFORE                the same code and detail as the operation before it
+--   K  APPLIED                  +1 on the sequence. detail: record; stock record (SKUs); none (Reserve)
+--   +  APPLIED_IN_TWO_STEPS     +2 on the sequence. detail: none (reserve_replacing), record (commit_lines)
+--   k  UNCHANGED                remembered; nothing had to change. detail: stock record (configure_sku); none (delete_sku)
+--   J  REPURCHASED              +1 on the sequence. detail: record of the repurchase
+--   Y  REPLAYED                 detail: record; stock record (SKUs; delete_sku: if the SKU exists again)
+--   j  REPURCHASED_BEFORE       detail: record of the repurchase
+--   V  VALUE                    detail: record; stock record (get_stock, is_protected); none (begin_settlement, close_partition)
+--   g  FENCED                   refused or not found, because the partition has lost changes and is not settled
+--   f  NOT_FENCED               there is nothing to settle
+--   o  SUPERSEDED               another settlement, or another loss, has come since
+--   e  OTHER_FENCE              shared: the id of the fence 16
+--   S  SHORT                    shared: available I6 of each line
+--   N  NO_SUCH_SKU              shared: the number of the line B
+--   U  NOT_PROTECTED            shared: the number of the line B
+--   u  SALE_PAUSED              shared: the number of the line B; 0: the namespace is
+--   W  OUTSIDE_WINDOW           shared: the number of the line B, opens I6, closes I6
+--   M  TOO_MANY_UNITS           shared: the number of the line B, the limit I6
+--   T  TTL_TOO_LONG             shared: the number of the line B, the limit I6
+--   P  BUYER_MISSING            detail: SKU length B, SKU
+--   I  OVER_BUYER_LIMIT         detail: SKU length B, SKU, units that the buyer has I6, may have I6
+--   O  REPURCHASE_SHORT         detail: line set of the repurchase, available I6 of each line
+--   A  AGAIN                    due holds wait to be given back; submit it once more
+--   D  ID_REUSED                the identity was used with other arguments
+--   Q  OVER_QUOTA
+--   m  STORE_FULL               the store is at its memory limit, and this would make a SKU
+--   X  NO_SUCH_RESERVATION
+--   E  RESERVATION_EXPIRED
+--   B  RESERVATION_ROLLED_BACK
+--   C  RESERVATION_COMMITTED
+--   Z  LINE_NOT_HELD            detail: SKU length B, SKU, held I6
+--   z  TOO_MANY_CHANGES
+--   x  BEYOND_LONGEST_LIFE      detail: ms that are left I6
+--   H  BELOW_HELD               detail: stock record
+--   h  HAS_HOLDS                detail: stock record; pending reservations I6 (close_partition)
+--   L  ABOVE_STOCK_LIMIT
+--   p  SKU_EXISTS               though requested only if absent
+--   v  OTHER_VERSION            detail: stock record; none for a SKU that does not exist
+--   w  CLOSES_BEFORE_OPENING
+-- Verdicts: k VERDICT_PART, s VERDICT_SETTLED (lost and settled), u VERDICT_UNPROVEN, l VERDICT_LOST.
+--
+-- Errors, all of them before the first write: CLOSED (no such partition, or another epoch), CORRUPT (a record that this
+-- script did not write), NEWER (a record of a newer version), MALFORMED (arguments), DENIED (the user lacks a permission: the
+-- command). And those of Redis, for a command that is the first of this call that its user may not send.

@@ -60,7 +60,7 @@ if not reply then
 --@include "decide/resolve_ledger.lua" if not ctx.only_reserves or due[1]
 --@include "load/buyer_limits.lua" if ctx.any_counted
 --@include "decide/extended_records.lua" if ctx.any_extended
---@include "decide/same_request.lua" if (kinds.reserve or kinds.reserve_replacing) and (next(known) or groups[2] or groups[1].n > 1)
+--@include "decide/same_request.lua" if (kinds.reserve or kinds.reserve_replacing) and (next(records_by_id) or groups[2] or groups[1].n > 1)
 --@include "decide/reserve.lua" if kinds.reserve or kinds.reserve_replacing
 --@include "decide/reserve_limited.lua" if kinds.reserve_replacing or ctx.any_limited
 --@include "decide/resolve.lua" if kinds.commit or kinds.rollback or kinds.get_reservation

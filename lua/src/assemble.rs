@@ -211,6 +211,7 @@ mod tests {
     use std::{collections::HashSet, fs, path::Path};
 
     use super::*;
+    use crate::codes::{AnswerCode, OpKind};
 
     #[test]
     fn a_constant_is_put_in_the_place_of_its_name() {
@@ -293,6 +294,26 @@ mod tests {
         assert_eq!(listed, run.into_iter().map(str::to_owned).collect());
         for (name, text) in FILES {
             assert!(*name == "main.lua" || !text.lines().any(|line| directive(line).is_some()), "{name}");
+        }
+    }
+
+    /// The tables of `contract.lua` name each kind and each answer code once, with its letter.
+    #[test]
+    fn the_contract_has_every_kind_and_every_answer_code() {
+        let rows = |is_row: fn(&str) -> bool| -> Vec<Vec<&str>> {
+            let rows = file("contract.lua").lines().filter_map(|line| line.strip_prefix("--   "));
+            rows.filter(|row| is_row(row)).map(|row| row.split_whitespace().take(2).collect()).collect()
+        };
+        let is_answer = |row: &str| row.get(..3).is_some_and(|start| !start.starts_with(' ') && start.ends_with("  "));
+        let answers: Vec<_> = AnswerCode::ALL
+            .iter()
+            .map(|code| vec![char::from(code.byte()).to_string(), code.lua_name().to_owned()])
+            .collect();
+        assert_eq!(rows(is_answer), answers);
+        let first_words: Vec<_> = rows(|row| row.starts_with(|first: char| first.is_ascii_lowercase()));
+        for kind in OpKind::ALL {
+            let named = first_words.iter().filter(|row| row[0] == kind.word()).count();
+            assert_eq!(named, 1, "{}", kind.word());
         }
     }
 }

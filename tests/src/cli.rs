@@ -76,7 +76,7 @@ impl Ctl {
         self
     }
 
-    /// What standard input has; it is no terminal.
+    /// The content of standard input, which is no terminal.
     #[must_use]
     pub fn input(self, input: impl Into<Vec<u8>>) -> Ctl {
         Ctl { input: input.into(), ..self }
@@ -102,7 +102,7 @@ impl Ctl {
         child
     }
 
-    /// Runs it at a terminal, where somebody has typed this, to its end. What it prints is in `out`, and what was typed.
+    /// Runs it at a terminal, where somebody has typed this, to its end. `out` contains its output and the typed text.
     pub async fn run_at_terminal(self, typed: &str) -> Ran {
         let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("a terminal");
@@ -142,7 +142,7 @@ impl Ctl {
 }
 
 impl Ran {
-    /// Checks the exit code, and that each failure has its line for people and says what to do next.
+    /// Checks the exit code, and that each failure has its line for people and the next step.
     #[track_caller]
     pub fn ends(self, code: i32) -> Ran {
         assert_eq!(self.code, code, "{self:?}");

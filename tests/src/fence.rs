@@ -1,4 +1,4 @@
-//! STORE_FENCED: what the refusal must say, and the wait until a server has noticed a loss.
+//! STORE_FENCED: the content of the refusal, and the wait until a server has noticed a loss.
 
 use std::fmt::Debug;
 
@@ -6,9 +6,9 @@ use inventory_sentinel::{Reason, v1};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use crate::{assert_refused, eventually, model::ask::may_repeat, reason};
+use crate::{assert_refused, eventually, model::execute::may_repeat, reason};
 
-/// What the metadata of STORE_FENCED says.
+/// The metadata of STORE_FENCED.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fence {
     /// The partition.

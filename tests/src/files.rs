@@ -17,7 +17,7 @@ const SNAPSHOT: &str = "dump.rdb";
 #[derive(Clone, Debug)]
 pub struct StoreFiles(PathBuf);
 
-/// What the data files were at some time.
+/// A copy of the data files.
 #[derive(Debug)]
 pub struct StoreCopy(TempDir);
 
@@ -39,7 +39,7 @@ impl StoreFiles {
         transfer(copy.0.path(), &self.0);
     }
 
-    /// Cuts each append-only file to the length that its note in this folder says (tests/disk); without a note nothing was synced.
+    /// Cuts each append-only file to the length in its note in this folder (tests/disk); without a note nothing was synced.
     pub(crate) fn keep_synced(&self, notes: &Path) {
         for entry in fs::read_dir(self.0.join(AOF)).expect("the append-only files") {
             let path = entry.expect("a file").path();

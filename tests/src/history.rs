@@ -1,12 +1,12 @@
 //! Checks that concurrent answers are those of one shop in which calls happen one after the other.
-//! Each answer says its place by its sequence, so the check is a sort and a replay. No I/O.
+//! The sequence of an answer is its place, so the check is a sort and a replay. No I/O.
 
 use std::{
     collections::{HashMap, HashSet},
     time::Instant,
 };
 
-/// What an answer said.
+/// The content of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// So many units came in.
@@ -17,9 +17,9 @@ pub enum Event {
     Committed(String),
     /// A reservation was rolled back.
     RolledBack(String),
-    /// So many units were asked for, and so many were available.
+    /// So many units were requested, and so many were available.
     Short(i64, i64),
-    /// A reservation that had been made was told again.
+    /// A replay of a reservation.
     Replayed(String),
     /// Available, held, sold.
     Read(i64, i64, i64),
@@ -80,7 +80,7 @@ impl History {
         Ok(())
     }
 
-    /// What ended before another began has the smaller number; equal only where the later changed nothing.
+    /// A call that ended before another began has the smaller number; equal only if the later changed nothing.
     fn check_real_time(&self) -> Result<(), String> {
         let mut by_end: Vec<_> = self.0.iter().collect();
         by_end.sort_by_key(|entry| entry.ended);
@@ -121,7 +121,7 @@ impl Model {
             }
             Event::Committed(id) => self.held.remove(id).map(|units| self.sold += units).is_some(),
             Event::RolledBack(id) => self.held.remove(id).map(|units| self.available += units).is_some(),
-            Event::Short(asked, there) => *there == self.available && *there < *asked,
+            Event::Short(requested, there) => *there == self.available && *there < *requested,
             Event::Replayed(id) => self.made.contains(id),
             Event::Read(available, held, sold) => {
                 (*available, *held, *sold) == (self.available, self.held.values().sum(), self.sold)

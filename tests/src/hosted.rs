@@ -1,4 +1,4 @@
-//! The server as a library in the process of the test: for what only a library can be told, such as which task panics.
+//! The server as a library in the process of the test: for settings that only the library has, such as a task that panics.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
-use crate::{Redis, eventually, http_get, shop::Shop};
+use crate::{Redis, eventually, http_get, test_client::TestClient};
 
 /// One server; stopped when dropped.
 #[derive(Debug)]
@@ -56,18 +56,18 @@ impl HostedSentinel {
     }
 
     /// All raw clients, for one namespace.
-    pub fn shop(&self, namespace: &str) -> Shop {
+    pub fn shop(&self, namespace: &str) -> TestClient {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).expect("an address");
-        Shop::new(endpoint.connect_lazy(), namespace)
+        TestClient::new(endpoint.connect_lazy(), namespace)
     }
 
-    /// The value of one series, as it stands in the text: `name{label="value"}`; `None` where the port is silent.
+    /// The value of one series, as it is in the text: `name{label="value"}`; `None` where the port is silent.
     pub async fn metric(&self, series: &str) -> Option<f64> {
         let (_, text) = http_get(self.admin, "/metrics").await.ok()?;
         text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended.
     pub async fn ended(&mut self) -> Result<(), RunError> {
         tokio::time::timeout(crate::BOUND, &mut self.running).await.expect("it ends").expect("it does not panic")
     }

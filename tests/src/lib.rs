@@ -4,15 +4,15 @@
 //! - [`StoreFiles`]: its data files, copied, put back, removed or cut off.
 //! - [`SentinelProcess`]: the real binary, on its embedded Redis or on one of the above.
 //! - [`HostedSentinel`]: the same server as a library in the process of the test.
-//! - [`Shop`]: the raw generated clients of one namespace, with short words for common calls.
-//! - [`Proxy`]: stands between the server and Redis and can lose replies.
-//! - [`Door`]: stands between clients and servers, and can lead elsewhere.
+//! - [`TestClient`]: the raw generated clients of one namespace, with short methods for common calls.
+//! - [`LossyProxy`]: a proxy between the server and Redis and can lose replies.
+//! - [`TcpForwarder`]: a forwarder between clients and servers, with a changeable target.
 //! - [`sentinelctl`], [`Ctl`]: the real command line, run to its end.
 //! - [`Collector`]: an OTLP receiver.
-//! - [`script_call`]: a call of the script by itself.
-//! - [`until_fenced`]: the wait until a server notices a store that lost changes, and what the refusal must say.
+//! - [`script_call`]: a call of the script without a server.
+//! - [`until_fenced`]: the wait until a server notices a store that lost changes, and the content of the refusal.
 //! - [`History`]: answers of concurrent calls, checked for linearizability by their sequence.
-//! - [`model`]: what the service must answer, call by call, as a plain model says it.
+//! - [`model`]: a plain model of the service: its answer to each call.
 //!
 //! Everything listens on loopback or in a temporary folder, and is killed by its id when dropped.
 
@@ -30,39 +30,39 @@ use tonic_types::StatusExt as _;
 
 mod cli;
 mod collector;
-mod door;
 mod fence;
 mod files;
 mod history;
 mod hosted;
 mod http;
+mod lossy_proxy;
 pub mod model;
 mod process;
-mod proxy;
 mod redis;
 mod script;
 mod sentinel;
-mod shop;
+mod tcp_forwarder;
+mod test_client;
 
 pub use self::{
     cli::{Ctl, Ran, sentinelctl, shell},
     collector::Collector,
-    door::Door,
     fence::{Fence, assert_fenced, assert_point, until_fenced},
     files::{StoreCopy, StoreFiles},
     history::{Event, History},
     hosted::HostedSentinel,
     http::http_get,
-    proxy::Proxy,
+    lossy_proxy::LossyProxy,
     redis::Redis,
     script::{epoch, partition_keys, script_call},
-    sentinel::{Launch, SentinelProcess},
-    shop::{Shop, figure, order},
+    sentinel::{SentinelProcess, ServerBuilder},
+    tcp_forwarder::TcpForwarder,
+    test_client::{TestClient, figure, reserve_request},
 };
 
 /// How long a test waits for something that must come: generous, as machines may be slow.
 pub const BOUND: Duration = Duration::from_secs(30);
-/// Pause between two looks at a condition.
+/// Pause between two checks of a condition.
 const POLL: Duration = Duration::from_millis(10);
 
 /// Waits until the condition gives something, at most [`BOUND`]; panics with `what` was awaited.
@@ -82,7 +82,7 @@ pub fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-/// An identity that says that it was made so long ago.
+/// An identity with an older time of creation.
 pub fn id_born(ago: Duration) -> String {
     let born = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").saturating_sub(ago);
     uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, born.as_secs(), born.subsec_nanos())).to_string()
@@ -99,7 +99,7 @@ pub fn millis(timestamp: Option<prost_types::Timestamp>) -> i64 {
     seconds * 1_000 + i64::from(nanos) / 1_000_000
 }
 
-/// Checks that a call was refused, and all that a refusal must tell: the code of its reason, our domain,
+/// Checks that a call was refused, and the content of a refusal: the code of its reason, our domain,
 /// the field where one is wrong, and when to come back where that helps.
 pub fn assert_refused<T: Debug>(result: Result<T, Status>, expected: Reason, field: Option<&str>) {
     let status = result.expect_err(expected.as_str());

@@ -1,8 +1,8 @@
 //! A plain model of one namespace with one partition: what the service must answer, and when. Pure
-//! data, no I/O; only [`ask`] speaks to a server.
+//! data, no I/O; only [`execute`] speaks to a server.
 //!
-//! Time is what the caller says it is, in milliseconds of the store's clock. The version of a SKU is
-//! not known after an expiry, until it is told: which of two holds that fall due goes first is the
+//! The caller supplies the time, in milliseconds of the store's clock. The version of a SKU is
+//! not known after an expiry, until an answer contains it: which of two due holds expires first is the
 //! service's to choose.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -14,8 +14,8 @@ use inventory_sentinel::{
 use prost_types::Timestamp;
 use tonic::Code;
 
-pub mod ask;
 mod check;
+pub mod execute;
 pub mod history;
 mod refusals;
 mod units;
@@ -26,7 +26,7 @@ pub const DEFAULT_TTL: Duration = Duration::from_secs(600);
 pub const MAX_TTL: Duration = Duration::from_secs(3_600);
 /// The longest life of a hold, as the server's default is.
 pub const MAX_LIFE: Duration = Duration::from_secs(7_200);
-/// The longest ttl where there is no namespace that could say.
+/// The longest ttl if there is no namespace.
 pub const ANY_TTL: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// The most units on hand of a SKU.
 pub const MAX_STOCK: i64 = 1_000_000_000;
@@ -118,7 +118,7 @@ pub enum Condition {
     IfVersion(i64),
 }
 
-/// What came of it. Sequence and version of the response stand in [`ask::Told`].
+/// The outcome. Sequence and version of the response are in [`execute::Received`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// Reserve, Commit, Rollback, GetReservation.
@@ -139,7 +139,7 @@ pub enum Answer {
     Refused(Reason, String),
 }
 
-/// Whether an answer says that its call changed nothing because it was applied before.
+/// Whether an answer shows that its call changed nothing because it was applied before.
 pub type Replayed = bool;
 
 /// The counters of one SKU.
@@ -172,7 +172,7 @@ pub struct Model {
     stock: BTreeMap<String, Counters>,
     /// SKU -> its rules without `is_protected`, which is a counter's, and their version.
     rules: BTreeMap<String, (SkuRules, i64)>,
-    /// SKU -> the sequence of its last change; `None` until it is told.
+    /// SKU -> the sequence of its last change; `None` until an answer contains it.
     versions: BTreeMap<String, Option<i64>>,
     reservations: BTreeMap<String, Reservation>,
     /// Reservation -> whether each line counts for the buyer.
@@ -231,7 +231,7 @@ impl Model {
         self.stock.get(sku)
     }
 
-    /// The version of a SKU; `None` if it has none, or has yet to be told.
+    /// The version of a SKU; `None` if it has none, or no answer contained it yet.
     pub fn version(&self, sku: &str) -> Option<i64> {
         self.versions.get(sku).copied().flatten()
     }
@@ -290,7 +290,7 @@ impl Model {
         }
     }
 
-    /// What the service must answer to this call at this instant; carries it out. `new_id` is the
+    /// The answer that the service must give to this call at this instant; applies the call. `new_id` is the
     /// name of the reservation if one is made: the service chooses it, and never one that is taken.
     pub fn expect(&mut self, op: &Op, now: i64, new_id: &str) -> Answer {
         self.advance(now);
@@ -305,7 +305,7 @@ impl Model {
             }
         }
         if self.makes_reservation(op) && (new_id.is_empty() || self.reservations.contains_key(new_id)) {
-            return Answer::Refused(Reason::Internal, "a reservation needs an id of its own".into());
+            return Answer::Refused(Reason::Internal, "a reservation needs a unique id".into());
         }
         // A namespace that is not known remembers nothing.
         let is_remembered = self.is_made || !matches!(op, Op::DeleteSku { .. });
@@ -453,7 +453,7 @@ impl Op {
         }
     }
 
-    /// What a repeat of this call is recognized by: its request id, for a change of a reservation together with that.
+    /// The identity of a repeat of this call: its request id, for a change of a reservation together with that.
     fn identity(&self) -> Option<String> {
         let request_id = self.request_id()?;
         Some(match self {
@@ -472,7 +472,7 @@ impl Op {
     }
 }
 
-/// What a refusal is about: its one value, or all of them with their names, in order.
+/// The subject of a refusal: its one value, or all of them with their names, in order.
 pub fn about<K: Ord + ToString, V: ToString>(metadata: impl IntoIterator<Item = (K, V)>) -> String {
     let named: BTreeMap<K, V> = metadata.into_iter().collect();
     match named.len() {

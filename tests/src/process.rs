@@ -43,7 +43,7 @@ pub(crate) fn find(names: &[&str]) -> PathBuf {
 /// A binary of this workspace, built in the same profile as the test that runs.
 pub(crate) fn built(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
-    let folder = test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps");
+    let folder = test.parent().and_then(Path::parent).expect("a test is in target/<profile>/deps");
     let binary = folder.join(name);
     assert!(binary.is_file(), "{} is not built: `make test` builds it", binary.display());
     binary

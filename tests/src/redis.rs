@@ -19,7 +19,7 @@ use crate::{
 
 /// The folder of what it has synced, in its own folder (tests/disk).
 const SYNCED: &str = "synced";
-/// The file of a clock of its own, in its folder (tests/clock).
+/// The file of a separate clock, in its folder (tests/clock).
 const CLOCK: &str = "clock";
 
 /// One redis-server or valkey-server; killed when dropped.
@@ -99,11 +99,11 @@ impl Redis {
 
     /// Gives a user of Redis these ACL rules, on top of those that it has. Its password is its name.
     pub async fn permit(&self, user: &str, rules: &str) {
-        self.ask::<()>(&format!("ACL SETUSER {user} on >{user} {rules}")).await;
+        self.execute::<()>(&format!("ACL SETUSER {user} on >{user} {rules}")).await;
     }
 
     /// Sends one command, its words separated by spaces.
-    pub async fn ask<T: FromRedisValue>(&self, command: &str) -> T {
+    pub async fn execute<T: FromRedisValue>(&self, command: &str) -> T {
         self.query(&words(command)).await
     }
 
@@ -116,7 +116,7 @@ impl Redis {
 
     /// Sends one command.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> T {
-        command.query_async(&mut self.connection().await).await.expect("redis does as it is told")
+        command.query_async(&mut self.connection().await).await.expect("redis obeys")
     }
 
     /// Everything that is stored under keys with this part in their name, each as a digest of what it holds,
@@ -134,15 +134,15 @@ impl Redis {
 
     /// Its clock, in milliseconds since 1970.
     pub async fn now(&self) -> i64 {
-        let (seconds, micros): (i64, i64) = self.ask("TIME").await;
+        let (seconds, micros): (i64, i64) = self.execute("TIME").await;
         seconds * 1_000 + micros / 1_000
     }
 
     /// Sets its time of day so many milliseconds ahead of this machine's, or behind it. Only for one
-    /// that was started with a clock of its own.
+    /// that was started with a separate clock.
     pub fn step_clock(&self, milliseconds: i64) {
         let file = self.folder.path().join(CLOCK);
-        let mut file = fs::OpenOptions::new().write(true).open(file).expect("a Redis with a clock of its own");
+        let mut file = fs::OpenOptions::new().write(true).open(file).expect("a Redis with a separate clock");
         // One write, so that no half of it is read.
         std::io::Write::write_all(&mut file, &milliseconds.to_ne_bytes()).expect("a step");
     }

@@ -20,7 +20,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::{
     Redis, StoreFiles, eventually, http_get,
     process::{self, Owned},
-    shop::Shop,
+    test_client::TestClient,
 };
 
 /// Bytes of answers under way on a connection: room for those of 65,536 calls that nobody has read yet.
@@ -28,14 +28,14 @@ const ANSWERS_WINDOW: u32 = 32 * 1024 * 1024;
 
 /// How a server is to be started.
 #[derive(Clone, Debug, Default)]
-pub struct Launch {
+pub struct ServerBuilder {
     flags: Vec<String>,
     variables: Vec<(String, String)>,
     /// Descriptors that the server may have.
     descriptors: Option<u32>,
 }
 
-impl Launch {
+impl ServerBuilder {
     /// Adds flags as on the command line, separated by spaces.
     #[must_use]
     pub fn flags(mut self, flags: &str) -> Self {
@@ -55,7 +55,7 @@ impl Launch {
         self.flags(&format!("--redis-url {}", redis.url_as(user)))
     }
 
-    /// Keeps what it knows of the store's history in this folder.
+    /// Stores its claims of the store's history in this folder.
     #[must_use]
     pub fn state_dir(self, folder: &Path) -> Self {
         self.flags(&format!("--state-dir {}", folder.display()))
@@ -92,7 +92,7 @@ impl Launch {
         server
     }
 
-    /// Runs the server to its end, for what makes it end by itself: its exit code and its log.
+    /// Runs the server to its end, for a server that ends on startup: its exit code and its log.
     pub async fn run(self) -> (Option<i32>, String) {
         let folder = TempDir::with_prefix("sentinel-").expect("a temporary folder");
         let mut child = self.spawn(&folder, 0);
@@ -138,25 +138,25 @@ pub struct SentinelProcess {
     grpc: SocketAddr,
     admin: SocketAddr,
     channel: Channel,
-    launch: Launch,
+    launch: ServerBuilder,
     starts: usize,
     folder: TempDir,
 }
 
 impl SentinelProcess {
-    /// What can be said before the start.
-    pub fn launch() -> Launch {
-        Launch::default()
+    /// The settings before the start.
+    pub fn launch() -> ServerBuilder {
+        ServerBuilder::default()
     }
 
     /// One with an embedded Redis, ready.
     pub async fn start() -> SentinelProcess {
-        Launch::default().start().await
+        ServerBuilder::default().start().await
     }
 
     /// One on this Redis, ready.
     pub async fn on(redis: &Redis) -> SentinelProcess {
-        Launch::default().on(redis).start().await
+        ServerBuilder::default().on(redis).start().await
     }
 
     /// Its process id.
@@ -195,23 +195,23 @@ impl SentinelProcess {
     }
 
     /// All raw clients, for one namespace.
-    pub fn shop(&self, namespace: &str) -> Shop {
-        Shop::new(self.channel(), namespace)
+    pub fn shop(&self, namespace: &str) -> TestClient {
+        TestClient::new(self.channel(), namespace)
     }
 
     /// All raw clients for one namespace, on a connection of their own.
-    pub async fn shop_apart(&self, namespace: &str) -> Shop {
+    pub async fn shop_apart(&self, namespace: &str) -> TestClient {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).expect("an address");
-        Shop::new(endpoint.connect().await.expect("a connection"), namespace)
+        TestClient::new(endpoint.connect().await.expect("a connection"), namespace)
     }
 
     /// GetServerInfo.
     pub async fn info(&self) -> v1::GetServerInfoResponse {
         let answer = self.admin().get_server_info(v1::GetServerInfoRequest {}).await;
-        answer.expect("what the server says of itself").into_inner()
+        answer.expect("the information of the server").into_inner()
     }
 
-    /// Whether it says that it is ready, and what it says.
+    /// Whether it reports that it is ready, and its report.
     pub async fn readyz(&self) -> (bool, String) {
         match http_get(self.admin, "/readyz").await {
             Ok((status, body)) => (status == 200, body),
@@ -229,7 +229,7 @@ impl SentinelProcess {
         http_get(self.admin, "/metrics").await.expect("metrics").1
     }
 
-    /// The value of one series, as it stands in the text: `name{label="value"}`.
+    /// The value of one series, as it is in the text: `name{label="value"}`.
     pub async fn metric(&self, series: &str) -> f64 {
         let text = self.metrics().await;
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
@@ -252,7 +252,7 @@ impl SentinelProcess {
         let _ = self.child.0.wait();
     }
 
-    /// Suspends it: it does nothing until [`SentinelProcess::cont`]. An embedded Redis goes on.
+    /// Suspends it: it does nothing until [`SentinelProcess::cont`]. An embedded Redis continues.
     pub fn stop(&self) {
         self.child.signal(Signal::STOP);
     }
@@ -277,7 +277,7 @@ impl SentinelProcess {
         self.child.signal(Signal::TERM);
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended.
     pub async fn exit(&mut self) -> ExitStatus {
         exit(&mut self.child).await
     }
@@ -341,10 +341,10 @@ impl Drop for SentinelProcess {
 }
 
 async fn exit(child: &mut Owned) -> ExitStatus {
-    eventually("the server ends", async || child.0.try_wait().expect("a child of ours")).await
+    eventually("the server ends", async || child.0.try_wait().expect("a child of this process")).await
 }
 
-/// What the log says about where a port is, in either of its forms.
+/// The address of a port in the log, in either of its forms.
 fn address(log: &str, port: &str) -> Option<SocketAddr> {
     let is_it = |line: &&str| {
         line.contains("listening")

@@ -1,4 +1,4 @@
-//! What all attacks share: the address of the server, the connections that they open, and what they note. Opens
+//! What all attacks share: the address of the server, the connections that they open, and their notes. Opens
 //! connections to the server under test only.
 
 use std::{
@@ -63,7 +63,7 @@ struct Noted {
     faults: Vec<String>,
 }
 
-/// What became of connections.
+/// The end of connections.
 #[derive(Default)]
 struct Tally {
     wires: u64,
@@ -89,12 +89,12 @@ impl Tally {
     }
 }
 
-/// What an attack did, and what became of it.
+/// The work of an attack, and its end.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) did: String,
     pub(super) fate: String,
-    /// What the server had to do and did not do.
+    /// The duties that the server failed.
     pub(super) faults: Vec<String>,
 }
 
@@ -247,7 +247,7 @@ impl Attacker {
         });
     }
 
-    /// Closes all connections and says what became of them.
+    /// Closes all connections and returns their ends.
     pub(super) fn finish(&self) -> Outcome {
         let Noted { wires, readers, mut past, refused, remarks, faults } = std::mem::take(&mut *self.noted());
         drop(readers);
@@ -272,7 +272,7 @@ impl Attacker {
     }
 }
 
-/// What became of the connections that ended alike.
+/// The end of the connections that ended alike.
 fn fate_of(end: Option<End>, goaway: Option<u32>, times: &[Duration]) -> String {
     let goaway = goaway.map(|code| format!(", GOAWAY {}", frames::error_name(code))).unwrap_or_default();
     let Some(end) = end else { return format!("{} open{goaway}", times.len()) };

@@ -47,7 +47,7 @@ pub(super) struct Attack {
     pub(super) judges_latency: bool,
 }
 
-/// Length of an attack unless it has a length of its own, in seconds.
+/// Length of an attack unless it has a separate length, in seconds.
 const SECONDS: u64 = 8;
 /// Length of an attack whose bound is a time-out of the server, in seconds.
 const SLOW_SECONDS: u64 = 30;

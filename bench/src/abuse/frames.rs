@@ -9,7 +9,7 @@ pub(super) const HEADER_BYTES: usize = 9;
 pub(super) const MAX_PAYLOAD: usize = 16_384;
 /// The window of a connection and of a stream before any SETTINGS or WINDOW_UPDATE, in bytes.
 pub(super) const DEFAULT_WINDOW: u32 = 65_535;
-/// The largest window that HTTP/2 knows, in bytes.
+/// The largest window of HTTP/2, in bytes.
 pub(super) const MAX_WINDOW: u32 = (1 << 31) - 1;
 
 /// Types of frames.
@@ -94,7 +94,7 @@ pub(super) fn call_block(path: &str) -> Vec<u8> {
     block
 }
 
-/// Appends a header field with a name and a value of its own, which is not put into the dynamic table.
+/// Appends a header field with a name and a unique value, which is not put into the dynamic table.
 pub(super) fn literal(block: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     block.push(0);
     string(block, name);

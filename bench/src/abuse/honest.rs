@@ -1,4 +1,4 @@
-//! The honest caller beside an attack: some hundred calls per second on connections and a thread of its own. Counts every
+//! The honest caller beside an attack: some hundred calls per second on connections and a separate thread. Counts every
 //! failure; repeats nothing.
 
 use std::{
@@ -25,7 +25,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::shop::Shop;
+use crate::fixture::Shop;
 
 /// Calls per second.
 const RATE: f64 = 300.0;
@@ -124,11 +124,11 @@ struct Call {
 #[derive(Debug, Default)]
 pub(super) struct Record {
     calls: Vec<Call>,
-    /// Why the events of its own changes did not arrive.
+    /// Why the events of its changes did not arrive.
     pub(super) watch_fault: Option<String>,
 }
 
-/// What is judged of it.
+/// The measured values of it.
 #[derive(Debug, Default)]
 pub(super) struct Figures {
     pub(super) calls: usize,
@@ -155,7 +155,7 @@ impl Record {
     }
 }
 
-/// A caller that goes on until it is stopped.
+/// A caller that continues until it is stopped.
 pub(super) struct Honest {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<Record>>>,
@@ -309,7 +309,7 @@ impl Watcher {
         Ok(Self { seen, task })
     }
 
-    /// What is wrong with the stream, after so many changes.
+    /// The defect of the stream, after so many changes.
     async fn fault(self, changes: u64) -> Option<String> {
         let give_up = Instant::now() + EVENTS_LIMIT;
         loop {

@@ -1,4 +1,4 @@
-//! What is judged of an attack, and how a row is printed. Computes and formats only.
+//! The verdict on an attack, and the format of a row. Computes and formats only.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub(super) fn is_given_back(calm: u64, after: u64, most: f64) -> bool {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Row {
     name: &'static str,
-    /// What the attacker did.
+    /// The work of the attacker.
     did: String,
     /// Memory of the server before, at its peak and after, in MiB.
     calm: u64,
@@ -36,7 +36,7 @@ pub(super) struct Row {
     /// The 99th percentile of its latency before and during the attack, in milliseconds.
     pub(super) calm_p99: f64,
     pub(super) p99: f64,
-    /// What became of the attacker.
+    /// The end of the attacker.
     fate: String,
     /// The bounds that did not hold; none where the row is good.
     pub(super) faults: Vec<String>,

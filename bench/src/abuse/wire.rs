@@ -61,7 +61,7 @@ pub(super) enum End {
     Reset,
 }
 
-/// What a server has sent.
+/// The frames of a server.
 #[derive(Debug)]
 pub(super) struct Seen {
     has_settings: bool,
@@ -253,7 +253,7 @@ impl Wire {
                 sleep(CHECK).await;
                 let ready = timeout(CHECK, self.stream.ready(Interest::READABLE | Interest::WRITABLE)).await;
                 match ready {
-                    // What the server had sent before is read to the end: it may say why.
+                    // Earlier frames of the server are read to the end: they may contain the reason.
                     Ok(Ok(ready)) if ready.is_read_closed() || ready.is_write_closed() => {
                         self.reads.store(true, Ordering::Relaxed);
                     }
@@ -288,12 +288,12 @@ impl Wire {
 #[derive(Debug, Default)]
 struct Parser {
     kept: Vec<u8>,
-    /// Bytes of a payload that are still to come and that nothing looks at.
+    /// Bytes of a payload that are still to come and that nothing reads.
     skips: usize,
 }
 
 impl Parser {
-    /// Notes what these bytes say. Returns what they want as an answer.
+    /// Records the frames in these bytes. Returns the answer that they require.
     fn read(&mut self, mut bytes: &[u8], seen: &mut Seen) -> Vec<u8> {
         let mut answer = Vec::new();
         while !bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! Counting the instructions of a process: it runs under valgrind's callgrind, which is told by vgdb when to count.
+//! Counting the instructions of a process: it runs under valgrind's callgrind, which vgdb switches on and off.
 //! Keeps what valgrind writes in a temporary folder.
 
 use std::{
@@ -12,15 +12,15 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
-/// Longest wait for a process under valgrind to do as it is told.
+/// Longest wait for a process under valgrind to obey a command.
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
-/// What the names of valgrind's files begin with.
+/// The prefix of the names of valgrind's files.
 const COUNTS: &str = "counts";
-/// And with a number behind it, those of a process that goes on.
+/// And with a number behind it, those of a process that continues.
 const COUNTS_SO_FAR: &str = "counts.";
 const PIPES: &str = "pipes";
 
-/// What one process under callgrind is counted by. Must outlive the process.
+/// The counter of one process under callgrind. Must outlive the process.
 pub(crate) struct Callgrind {
     folder: TempDir,
 }
@@ -44,7 +44,7 @@ impl Callgrind {
         self.order(pid, &["instrumentation", "on"]).await
     }
 
-    /// The instructions since it began or since this was last asked.
+    /// The instructions since it began or since the last call of this.
     pub(crate) async fn take(&self, pid: u32) -> Result<u64> {
         self.order(pid, &["dump"]).await?;
         let mut sum = None;

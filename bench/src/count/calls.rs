@@ -13,9 +13,9 @@ use super::{
 };
 use crate::process::{Durability, Redis};
 
-/// Calls that are counted, each by itself.
+/// Calls that are counted, each alone.
 const CALLS: usize = 15;
-/// What is counted, in this order: what is reserved is there to be resolved.
+/// The counts, in this order: later ones resolve what earlier ones reserve.
 const ROWS: [(&str, Work, usize); 8] = [
     ("reserve", Work::Reserve, 1),
     ("commit", Work::Commit, 1),
@@ -27,7 +27,7 @@ const ROWS: [(&str, Work, usize); 8] = [
     ("batch_sold_out", Work::SoldOut, BATCH),
 ];
 
-/// What the server sends beside its scripts, once a second and as a connection opens. No script may call these, or ours
+/// The commands that the server sends beside its scripts, once a second and as a connection opens. No script may call these, or ours
 /// have no use for them; whatever else there is counts as the script's.
 const ASIDES: [&str; 3] = ["config", "client", "get"];
 /// INFO commands between two readings that are no script's: the first reading, which does not count itself.
@@ -95,7 +95,7 @@ impl Stats {
     }
 }
 
-/// What was called.
+/// The called commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Made {
     script_calls: u64,

@@ -3,24 +3,24 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use inventory_sentinel::v1::{
-    self, BatchOperation, batch_operation::Operation as Asked, batch_result::Result as Told,
+    self, BatchOperation, batch_operation::Operation as Sent, batch_result::Result as Received,
     inventory_sentinel_client::InventorySentinelClient, reserve_response::Result as Outcome,
 };
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use crate::{
+    fixture::{Shop, TTL},
     process::Server,
-    shop::{Shop, TTL},
 };
 
-/// What a call does.
+/// The kind of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     Reserve,
-    /// A Reserve that gets nothing, and says that it is a first attempt.
+    /// A Reserve that gets nothing, and claims to be a first attempt.
     SoldOut,
-    /// A Reserve that gets nothing, whose id is looked up.
+    /// A Reserve that gets nothing, whose id the store reads.
     SoldOutLookedUp,
     Commit,
     Rollback,
@@ -70,9 +70,9 @@ impl Driver {
 
     /// Does it so many times in one call: one of a single operation, or a Batch message.
     pub(crate) async fn call(&mut self, work: Work, size: usize) -> Result<()> {
-        let operations: Vec<Asked> = (0..size).map(|_| self.operation(work)).collect::<Result<_>>()?;
-        for told in self.send(operations).await? {
-            self.check(work, told)?;
+        let operations: Vec<Sent> = (0..size).map(|_| self.operation(work)).collect::<Result<_>>()?;
+        for received in self.send(operations).await? {
+            self.check(work, received)?;
         }
         Ok(())
     }
@@ -85,17 +85,17 @@ impl Driver {
             calls.spawn(async move { client.reserve(request).await });
         }
         while let Some(response) = calls.join_next().await {
-            self.check(Work::Reserve, Told::Reserve(response??.into_inner()))?;
+            self.check(Work::Reserve, Received::Reserve(response??.into_inner()))?;
         }
         Ok(())
     }
 
-    async fn send(&mut self, mut operations: Vec<Asked>) -> Result<Vec<Told>> {
+    async fn send(&mut self, mut operations: Vec<Sent>) -> Result<Vec<Received>> {
         if operations.len() == 1 {
             return Ok(vec![match operations.remove(0) {
-                Asked::Reserve(request) => Told::Reserve(self.client.reserve(request).await?.into_inner()),
-                Asked::Commit(request) => Told::Commit(self.client.commit(request).await?.into_inner()),
-                Asked::Rollback(request) => Told::Rollback(self.client.rollback(request).await?.into_inner()),
+                Sent::Reserve(request) => Received::Reserve(self.client.reserve(request).await?.into_inner()),
+                Sent::Commit(request) => Received::Commit(self.client.commit(request).await?.into_inner()),
+                Sent::Rollback(request) => Received::Rollback(self.client.rollback(request).await?.into_inner()),
                 other => bail!("no call is made of {other:?}"),
             }]);
         }
@@ -106,15 +106,15 @@ impl Driver {
         response.results.into_iter().map(|result| result.result.context("a result has a value")).collect()
     }
 
-    fn operation(&mut self, work: Work) -> Result<Asked> {
+    fn operation(&mut self, work: Work) -> Result<Sent> {
         if matches!(work, Work::Reserve | Work::SoldOut | Work::SoldOutLookedUp) {
-            return Ok(Asked::Reserve(self.reserve(work)));
+            return Ok(Sent::Reserve(self.reserve(work)));
         }
         let reservation_id = self.held.pop().context("nothing is held")?;
         let namespace_id = self.full.namespace.clone();
         Ok(match work {
-            Work::Commit => Asked::Commit(v1::CommitRequest { namespace_id, reservation_id, ..Default::default() }),
-            _ => Asked::Rollback(v1::RollbackRequest { namespace_id, reservation_id, ..Default::default() }),
+            Work::Commit => Sent::Commit(v1::CommitRequest { namespace_id, reservation_id, ..Default::default() }),
+            _ => Sent::Rollback(v1::RollbackRequest { namespace_id, reservation_id, ..Default::default() }),
         })
     }
 
@@ -133,17 +133,20 @@ impl Driver {
     }
 
     /// Whether it was done; notes what is held now.
-    fn check(&mut self, work: Work, told: Told) -> Result<()> {
-        match (work, told) {
-            (Work::Reserve, Told::Reserve(v1::ReserveResponse { result: Some(Outcome::Reservation(made)), .. })) => {
+    fn check(&mut self, work: Work, received: Received) -> Result<()> {
+        match (work, received) {
+            (
+                Work::Reserve,
+                Received::Reserve(v1::ReserveResponse { result: Some(Outcome::Reservation(made)), .. }),
+            ) => {
                 self.held.push(made.reservation_id);
             }
             (
                 Work::SoldOut | Work::SoldOutLookedUp,
-                Told::Reserve(v1::ReserveResponse { result: Some(Outcome::Shortage(_)), .. }),
+                Received::Reserve(v1::ReserveResponse { result: Some(Outcome::Shortage(_)), .. }),
             ) => {}
-            (Work::Commit, Told::Commit(response)) => ensure!(response.reservation.is_some()),
-            (Work::Rollback, Told::Rollback(response)) => ensure!(response.reservation.is_some()),
+            (Work::Commit, Received::Commit(response)) => ensure!(response.reservation.is_some()),
+            (Work::Rollback, Received::Rollback(response)) => ensure!(response.reservation.is_some()),
             (_, other) => bail!("unexpected answer to {work:?}: {other:?}"),
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! What is expected of each count, and how a count is compared with it. Reads and writes `bench/guards.json`, and
-//! asks programs for their versions.
+//! The expected value of each count, and the comparison of a count with it. Reads and writes `bench/guards.json`, and
+//! runs programs for their versions.
 
 use std::{
     collections::BTreeMap,
@@ -12,14 +12,14 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::{figures::Spread, process::Redis};
+use crate::{process::Redis, stats::Spread};
 
 const ABOUT: &str = "What an operation may cost, counted by `make guard`: redis_calls are commands per script call, \
                      script_calls are script calls per message, the others are instructions per operation. \
                      Sold-out answers are counted with first_attempt, looked_up ones without it. \
-                     Rewritten by `make guard ARGS=--update`; say in the commit why a number grew.";
+                     Rewritten by `make guard ARGS=--update`; state in the commit why a number grew.";
 
-/// What is counted, and so how well it repeats.
+/// The kind of a count, which decides how well it repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Commands and script calls.
@@ -67,7 +67,7 @@ impl Count {
     }
 }
 
-/// What counts of instructions depend on, beside our code.
+/// The versions that counts of instructions depend on, beside our code.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Versions {
     machine: String,
@@ -78,7 +78,7 @@ pub(crate) struct Versions {
 
 impl Versions {
     /// Those of this machine. Fails where one of the programs is missing.
-    pub(crate) fn look() -> Result<Self> {
+    pub(crate) fn read() -> Result<Self> {
         Ok(Self {
             machine: std::env::consts::ARCH.to_owned(),
             rustc: version_of("rustc")?,
@@ -106,11 +106,11 @@ impl fmt::Display for Versions {
 
 fn version_of(program: &str) -> Result<String> {
     let output = Command::new(program).arg("--version").output().with_context(|| format!("cannot run {program}"))?;
-    ensure!(output.status.success(), "{program} does not say its version");
+    ensure!(output.status.success(), "{program} prints no version");
     Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().trim().to_owned())
 }
 
-/// What is expected.
+/// The expected counts.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Guards {
@@ -151,7 +151,7 @@ impl Guards {
         counts.iter().map(judge).collect()
     }
 
-    /// What else there is to say.
+    /// Further notes.
     pub(crate) fn hints(&self, versions: &Versions, judged: &[Judged<'_>]) -> Vec<String> {
         let has = |verdict| judged.iter().any(|row| row.verdict == verdict);
         let mut hints = Vec::new();
@@ -168,7 +168,7 @@ impl Guards {
     }
 }
 
-/// What became of a count.
+/// The end of a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Holds,

@@ -1,7 +1,7 @@
 //! How many instructions an operation takes in Redis, in the server and in the no-op server. One process at a time is
 //! counted; who calls it, and what it calls, runs beside it uncounted.
 //!
-//! What a process does by itself is in the count too: once a second the server looks at its Redis, and Redis at
+//! The background work of a process is in the count too: once a second the server checks its Redis, and Redis at
 //! itself. Where calls are counted together that is well below a hundredth; where one wave is counted at a time, it
 //! is in a few waves only, and so not in their median.
 
@@ -18,8 +18,8 @@ use super::{
     server, start,
 };
 use crate::{
-    figures::Spread,
     process::{Durability, Redis, Server},
+    stats::Spread,
 };
 
 /// How often everything is counted, each time in new processes.
@@ -37,7 +37,7 @@ const SERVER: &str = "server_instructions_reserve";
 const NO_OP: &str = "noop_instructions_reserve";
 const ABOVE_NO_OP: &str = "server_instructions_above_noop";
 
-/// What is counted in Redis, in this order: what is reserved is there to be resolved.
+/// The counts in Redis, in this order: later ones resolve what earlier ones reserve.
 const REDIS_ROWS: [(&str, Work, usize, usize); 7] = [
     ("redis_instructions_reserve", Work::Reserve, 1, LONE_CALLS),
     ("redis_instructions_sold_out", Work::SoldOut, 1, LONE_CALLS),
@@ -45,17 +45,17 @@ const REDIS_ROWS: [(&str, Work, usize, usize); 7] = [
     ("redis_instructions_batch_commit", Work::Commit, BATCH, BATCH_CALLS),
     ("redis_instructions_batch_sold_out", Work::SoldOut, BATCH, SHORT_BATCH_CALLS),
     // Last, so that the rows above are counted as they were without these.
-    (SOLD_OUT_LOOKED_UP, Work::SoldOutLookedUp, 1, LONE_CALLS),
-    (BATCH_SOLD_OUT_LOOKED_UP, Work::SoldOutLookedUp, BATCH, SHORT_BATCH_CALLS),
+    (SOLD_OUT_UNCLAIMED, Work::SoldOutLookedUp, 1, LONE_CALLS),
+    (BATCH_SOLD_OUT_UNCLAIMED, Work::SoldOutLookedUp, BATCH, SHORT_BATCH_CALLS),
 ];
 
 /// A sold-out answer without `first_attempt`.
-const SOLD_OUT_LOOKED_UP: &str = "redis_instructions_sold_out_looked_up";
-const BATCH_SOLD_OUT_LOOKED_UP: &str = "redis_instructions_batch_sold_out_looked_up";
+const SOLD_OUT_UNCLAIMED: &str = "redis_instructions_sold_out_looked_up";
+const BATCH_SOLD_OUT_UNCLAIMED: &str = "redis_instructions_batch_sold_out_looked_up";
 
 /// The least that an answer about an identity takes, and so the floor of a sold-out answer: each id becomes a string
-/// of Lua and is looked up. There is no clock, no stock and no rule in this.
-const LOOK_UP: &str = "local n = #ARGV[1] / 16
+/// of Lua and is read. There is no clock, no stock and no rule in this.
+const LOOKUP: &str = "local n = #ARGV[1] / 16
 local ids = { struct.unpack(string.rep('c16', n), ARGV[1]) }
 ids[n + 1] = nil
 local records = redis.call('HMGET', KEYS[1], unpack(ids))
@@ -65,24 +65,24 @@ end
 return string.rep('S', n)";
 /// Odd, with bits everywhere.
 const SPREAD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
-const LOOK_UP_ONLY: &str = "redis_instructions_batch_look_up_only";
+const LOOKUP_ONLY: &str = "redis_instructions_batch_look_up_only";
 
 /// Counts all rows, in new processes each time.
 pub(crate) async fn count(programs: &Path) -> Result<Vec<Count>> {
     let mut redis: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     let (mut ours, mut no_op) = (Vec::new(), Vec::new());
     for repetition in 1..=REPETITIONS {
-        let say = |what| eprintln!("counting instructions, {repetition} of {REPETITIONS}: {what}");
-        say("redis");
+        let log = |what| eprintln!("counting instructions, {repetition} of {REPETITIONS}: {what}");
+        log("redis");
         count_redis(programs, |name, count| redis.entry(name).or_default().push(count)).await?;
-        say("server");
+        log("server");
         ours.push(count_server(programs).await?);
-        say("no-op");
+        log("no-op");
         no_op.push(count_no_op(programs).await?);
     }
     let above: Vec<u64> = ours.iter().zip(&no_op).map(|(ours, no_op)| ours.saturating_sub(*no_op)).collect();
     let mut counts = Vec::new();
-    for name in REDIS_ROWS.map(|row| row.0).into_iter().chain([LOOK_UP_ONLY]) {
+    for name in REDIS_ROWS.map(|row| row.0).into_iter().chain([LOOKUP_ONLY]) {
         counts.extend(redis.get(name).and_then(|repetitions| Count::of(name, Kind::Redis, repetitions)));
     }
     counts.extend(Count::of(SERVER, Kind::Program, &ours));
@@ -93,7 +93,7 @@ pub(crate) async fn count(programs: &Path) -> Result<Vec<Count>> {
 
 /// Per operation, the operations of many calls counted together: what Redis does now and then, as tables that grow,
 /// is a share of each.
-async fn count_redis(programs: &Path, mut tell: impl FnMut(&'static str, u64)) -> Result<()> {
+async fn count_redis(programs: &Path, mut counted: impl FnMut(&'static str, u64)) -> Result<()> {
     let callgrind = Callgrind::new()?;
     let redis = Redis::start_by(callgrind.command(Redis::program()?), Durability::Fast).await?;
     let server = start(Command::new(server(programs)), redis).await?;
@@ -106,9 +106,9 @@ async fn count_redis(programs: &Path, mut tell: impl FnMut(&'static str, u64)) -
         driver.calls(work, size, WARM_UP).await?;
         callgrind.take(pid).await?;
         driver.calls(work, size, calls).await?;
-        tell(name, callgrind.take(pid).await? / (calls * size) as u64);
+        counted(name, callgrind.take(pid).await? / (calls * size) as u64);
     }
-    let look_up = Script::new(LOOK_UP);
+    let lookup = Script::new(LOOKUP);
     for call in 0..WARM_UP + SHORT_BATCH_CALLS {
         if call == WARM_UP {
             callgrind.take(pid).await?;
@@ -116,9 +116,9 @@ async fn count_redis(programs: &Path, mut tell: impl FnMut(&'static str, u64)) -
         // As even as ids are, and of nobody.
         let ids = (1..=BATCH).map(|i| ((call * BATCH + i) as u128).wrapping_mul(SPREAD).to_be_bytes());
         let ids: Vec<u8> = ids.flatten().collect();
-        look_up.key(driver.records()).arg(ids).invoke_async::<String>(&mut connection).await?;
+        lookup.key(driver.records()).arg(ids).invoke_async::<String>(&mut connection).await?;
     }
-    tell(LOOK_UP_ONLY, callgrind.take(pid).await? / (SHORT_BATCH_CALLS * BATCH) as u64);
+    counted(LOOKUP_ONLY, callgrind.take(pid).await? / (SHORT_BATCH_CALLS * BATCH) as u64);
     Ok(())
 }
 

@@ -2,20 +2,20 @@
 -- order. Reads the replication id of the store where something changed.
 
 if history and history.lost then
-  advance(1)
+  next_sequence(1)
   local lost = history.lost
-  enter(run_of(EVENT_HISTORY_LOST, NO_STATE, NO_DEADLINE, false, pack('>I6c40I6I6', lost[1], lost[2], lost[3], lost[4]), ''), NO_ORIGIN, 1)
+  append_event(run_of(EVENT_HISTORY_LOST, NO_STATE, NO_DEADLINE, false, pack('>I6c40I6I6', lost[1], lost[2], lost[3], lost[4]), ''), NO_ORIGIN, 1)
   ctx.unreported = false
 end
 
 local i = 1
 while i <= #due do
-  local record, last = known[due[i]], i
-  if alike[record] then
-    last = settle_stretch(due, nil, i, STATE_EXPIRED)
+  local record, last = records_by_id[due[i]], i
+  if plain_info[record] then
+    last = resolve_run(due, nil, i, STATE_EXPIRED)
     expired = expired + last - i + 1
   elseif is_pending(record) then -- not twice, should two entries name it
-    settle_extended(due[i], STATE_EXPIRED)
+    resolve_extended(due[i], STATE_EXPIRED)
     expired = expired + 1
   end
   i = last + 1
@@ -27,10 +27,10 @@ for g = 1, #groups do
   reply[1 + g] = apply[group.kind](group)
 end
 
--- The first change under another replication id begins a new term (term.lua). The id is read where the caller does not know
+-- The first change under another replication id begins a new term (decide/term.lua). The id is read where the caller does not know
 -- that the process is still the same, and once a second.
-moved, replid = ctx.sequence > ctx.first_sequence, state_run
-if moved and ctx.format > 1 and (not is_same_run or ctx.now - ctx.now % 1000 ~= clock_mark - clock_mark % 1000) then
+has_changes, replid = ctx.sequence > ctx.first_sequence, state_run
+if has_changes and ctx.format > 1 and (not is_same_run or ctx.now - ctx.now % 1000 ~= clock_mark - clock_mark % 1000) then
   local info = call('INFO', 'replication')
   local _, at = find(info, 'master_replid:', 1, true)
   if not at then fail(CORRUPT, 'the replication id of the store') end

@@ -6,25 +6,25 @@ local doubted = call('HMGET', META, 'doubted')[1] or ''
 local ids = {}
 for at = 1, #doubted - 15, 16 do
   local id = sub(doubted, at, at + 15)
-  if not known[id] then ids[#ids + 1] = id end
+  if not records_by_id[id] then ids[#ids + 1] = id end
 end
 -- Not through look_up: their stock is not loaded, and no unit moves.
 if ids[1] then
   local current, older = load_fields(ctx.current, ids), load_fields(ctx.older, ids)
   for i = 1, #ids do
-    known[ids[i]] = current[i] or older[i]
+    records_by_id[ids[i]] = current[i] or older[i]
     if not current[i] and older[i] then in_older[ids[i]] = older[i] end
   end
 end
 for at = 1, #doubted - 15, 16 do
   local id = sub(doubted, at, at + 15)
-  local record = known[id]
+  local record = records_by_id[id]
   if record and is_pending(record) then
     local deadline, created = unpack_bytes('>I6I6', record, 2)
     deadline = deadline + ctx.doubt_lag
     -- Given back by the next call.
     if deadline <= ctx.now then ctx.backlog = true end
-    put(id, sub(record, 1, 1) .. pack('>I6I6', deadline, created + ctx.doubt_lag) .. sub(record, 14))
+    store_record(id, sub(record, 1, 1) .. pack('>I6I6', deadline, created + ctx.doubt_lag) .. sub(record, 14))
     extend_deadline(id, deadline)
   end
 end

@@ -2,7 +2,7 @@
 -- part, or that come from another one. Runs where a batch has or makes one. No redis.call.
 
 -- Lines as the bytes of a shape without a ttl; a line of no unit is left out.
-function shape_of(lines, amounts)
+function line_set_of(lines, amounts)
   local parts = {}
   for i = 1, lines.n do
     if amounts[i] > 0 then
@@ -14,11 +14,11 @@ end
 
 -- A digest of a request for a reservation in its canonical form: the buyer, the replaced reservation, and the lines in
 -- the order of their bytes, without the ttl. `<` would compare texts by the locale of Redis.
-function digest_of(buyer, shape, origin)
+function digest_of(buyer, line_set, origin)
   local lines, at = {}, 8
-  while at <= #shape do
-    local length = 5 + byte(shape, at + 4)
-    lines[#lines + 1] = sub(shape, at, at + length - 1)
+  while at <= #line_set do
+    local length = 5 + byte(line_set, at + 4)
+    lines[#lines + 1] = sub(line_set, at, at + length - 1)
     at = at + length
   end
   if lines[2] then
@@ -61,14 +61,14 @@ end
 
 -- An extended record in the form of the namespace's format. Its digest is that of the request for good, whatever
 -- becomes of the record.
-local function extended(state, resolved_at, deadline_and_created, buyer, shape, extension)
+local function extended(state, resolved_at, deadline_and_created, buyer, line_set, extension)
   local is_digested = ctx.format > 2
   local changes = extension.changes
   local above = changes and 128 or is_digested and 160 or 32
-  local parts = { char(PENDING + above), deadline_and_created, buyer, shape, pack('>I4', extension.counted), extension.origin }
+  local parts = { char(PENDING + above), deadline_and_created, buyer, line_set, pack('>I4', extension.counted), extension.origin }
   if state ~= STATE_PENDING then parts[1] = char(byte(state) + above) .. resolved_at .. parts[1] end
   if is_digested then
-    parts[7] = extension.digest or digest_of(buyer, shape, extension.origin)
+    parts[7] = extension.digest or digest_of(buyer, line_set, extension.origin)
     parts[8] = extension.purchase or NO_ORIGIN
   end
   for i = 1, #extension.sold do
@@ -107,37 +107,37 @@ end
 
 -- available -> held: as `hold`, of a reservation that is counted, or replaces another. `head` is its
 -- deadline and its creation; `earliest` is as the `deadline` of `move`.
-function hold_extended(id, head, buyer, shape, origin, earliest)
-  local lines = lines_of(shape)
-  move(lines, lines.quantities, 1, AVAILABLE, HELD, earliest)
+function hold_extended(id, head, buyer, line_set, origin, earliest)
+  local lines = lines_of(line_set)
+  transfer(lines, lines.quantities, 1, AVAILABLE, HELD, earliest)
   ctx.pending = ctx.pending + 1
-  put(id, extended(STATE_PENDING, nil, head, buyer, shape, new_extension(lines, buyer, origin)))
-  enter(run_of(EVENT_HELD, STATE_PENDING, sub(head, 1, 6), buyer ~= NO_BUYER, shape, ''), id, 1, buyer)
+  store_record(id, extended(STATE_PENDING, nil, head, buyer, line_set, new_extension(lines, buyer, origin)))
+  append_event(run_of(EVENT_HELD, STATE_PENDING, sub(head, 1, 6), buyer ~= NO_BUYER, line_set, ''), id, 1, buyer)
 end
 
 -- available -> sold: what an expired reservation held, bought anew; the expired one names the purchase.
-function buy(id, origin, buyer, shape, lines)
+function repurchase(id, origin, buyer, line_set, lines)
   -- It is found again by its origin, which is known for as long.
   if in_older[origin] then older_written = ctx.now end
-  move(lines, lines.quantities, 1, AVAILABLE, SOLD)
+  transfer(lines, lines.quantities, 1, AVAILABLE, SOLD)
   local at = ctx.now_bytes
-  put(id, extended(STATE_COMMITTED, at, at .. at, buyer, shape, new_extension(lines, buyer, origin, true)))
+  store_record(id, extended(STATE_COMMITTED, at, at .. at, buyer, line_set, new_extension(lines, buyer, origin, true)))
   if ctx.format > 2 then
-    local expired = known[origin]
-    local _, its_shape = buyer_and_shape(expired)
-    local extension = extension_of(expired, lines_of(its_shape))
+    local expired = records_by_id[origin]
+    local _, its_line_set = buyer_and_line_set(expired)
+    local extension = extension_of(expired, lines_of(its_line_set))
     extension.purchase = id
-    put(origin, extended(STATE_EXPIRED, sub(expired, 2, 7), sub(expired, 9, RESOLVED_TAIL - 1), buyer, its_shape, extension))
+    store_record(origin, extended(STATE_EXPIRED, sub(expired, 2, 7), sub(expired, 9, RESOLVED_TAIL - 1), buyer, its_line_set, extension))
   end
-  enter(run_of(EVENT_REPURCHASED, STATE_COMMITTED, NO_DEADLINE, buyer ~= NO_BUYER, shape, ''), id, 1, buyer)
+  append_event(run_of(EVENT_REPURCHASED, STATE_COMMITTED, NO_DEADLINE, buyer ~= NO_BUYER, line_set, ''), id, 1, buyer)
 end
 
 -- The whole way of what is not plain: some units, or a record that has an extension already. `change` is what the
 -- reservation remembers of it, if anything.
-function settle_extended(id, to, amounts, change)
-  local record = known[id]
-  local buyer, shape = buyer_and_shape(record)
-  local lines = lines_of(shape)
+function resolve_extended(id, to, amounts, change)
+  local record = records_by_id[id]
+  local buyer, line_set = buyer_and_line_set(record)
+  local lines = lines_of(line_set)
   local extension = extension_of(record, lines)
   if change then extension.changes = (extension.changes or '') .. change end
   amounts = amounts or held_amounts(lines, extension)
@@ -145,7 +145,7 @@ function settle_extended(id, to, amounts, change)
   if to ~= STATE_COMMITTED and ctx.settled_at and is_old(record) then
     withdrawn = release_old(lines, amounts, 1)
   else
-    move(lines, amounts, 1, HELD, to == STATE_COMMITTED and SOLD or AVAILABLE)
+    transfer(lines, amounts, 1, HELD, to == STATE_COMMITTED and SOLD or AVAILABLE)
   end
   local sold = 0
   for i = 1, lines.n do
@@ -163,28 +163,28 @@ function settle_extended(id, to, amounts, change)
     for i = 1, lines.n do extension.released[i] = extension.released[i] - amounts[i] end
   end
   local at = to == STATE_EXPIRED and sub(record, 2, 7) or ctx.now_bytes
-  put(id, extended(after, at, sub(record, 2, TAIL - 1), buyer, shape, extension))
-  enter(run_of(to, after, after == STATE_PENDING and sub(record, 2, 7) or NO_DEADLINE, buyer ~= NO_BUYER,
-    shape_of(lines, amounts), after == STATE_PENDING and shape_of(lines, rest) or '', withdrawn), id, 1, buyer)
+  store_record(id, extended(after, at, sub(record, 2, TAIL - 1), buyer, line_set, extension))
+  append_event(run_of(to, after, after == STATE_PENDING and sub(record, 2, 7) or NO_DEADLINE, buyer ~= NO_BUYER,
+    line_set_of(lines, amounts), after == STATE_PENDING and line_set_of(lines, rest) or '', withdrawn), id, 1, buyer)
 end
 
 -- Another deadline; no unit moves. `change` is what the reservation remembers of it, if anything.
 function extend_deadline(id, deadline, change)
-  local record = known[id]
-  local buyer, shape = buyer_and_shape(record)
-  local lines, held = lines_from(shape), shape
+  local record = records_by_id[id]
+  local buyer, line_set = buyer_and_line_set(record)
+  local lines, held = lines_from(line_set), line_set
   if byte(record, 1) >= FIRST_EXTENDED then
-    held = shape_of(lines, (held_amounts(lines, extension_of(record, lines))))
+    held = line_set_of(lines, (held_amounts(lines, extension_of(record, lines))))
   end
-  advance(1)
+  next_sequence(1)
   local bytes = pack('>I6', deadline)
   if change then
     local extension = extension_of(record, lines)
     extension.changes = (extension.changes or '') .. change
-    put(id, extended(STATE_PENDING, nil, bytes .. sub(record, 8, 13), buyer, shape, extension))
+    store_record(id, extended(STATE_PENDING, nil, bytes .. sub(record, 8, 13), buyer, line_set, extension))
   else
-    put(id, sub(record, 1, 1) .. bytes .. sub(record, 8))
+    store_record(id, sub(record, 1, 1) .. bytes .. sub(record, 8))
   end
   watch_deadline(deadline, id)
-  enter(run_of(EVENT_EXTENDED, STATE_PENDING, bytes, buyer ~= NO_BUYER, held, ''), id, 1, buyer)
+  append_event(run_of(EVENT_EXTENDED, STATE_PENDING, bytes, buyer ~= NO_BUYER, held, ''), id, 1, buyer)
 end

@@ -1,4 +1,4 @@
--- The ledger: with settling.lua, extended.lua and supply.lua the only place that changes a counter, and with it the
+-- The ledger: with decide/resolve_ledger.lua, decide/extended_records.lua and decide/stock_ledger.lua the only place that changes a counter, and with it the
 -- sequence, the record and the event. Works on the tables that were loaded; no redis.call.
 
 -- Everything is loaded: which of the files that follow are needed.
@@ -12,8 +12,8 @@ local runs = {} -- the same as run_list, by their heads
 -- A run of events: what happened (kind), what the reservation is after it, until when it is held, whether
 -- buyers are named, which units moved (shape), which are held still where that is not the same (rest), and which
 -- were withdrawn (a shape, or nothing).
-function run_of(kind, after, deadline, is_named, shape, rest, withdrawn)
-  local head = kind .. after .. deadline .. (is_named and '\1' or '\0') .. pack('>I2', #shape) .. shape
+function run_of(kind, after, deadline, is_named, line_set, rest, withdrawn)
+  local head = kind .. after .. deadline .. (is_named and '\1' or '\0') .. pack('>I2', #line_set) .. line_set
     .. (rest == '' and '\0\0' or pack('>I2', #rest) .. rest)
     .. (ctx.format == 1 and '' or withdrawn and pack('>I2', #withdrawn) .. withdrawn or '\0\0')
   local run = runs[head]
@@ -28,7 +28,7 @@ end
 
 -- It happened to n reservations, by the last n numbers of the sequence; their ids, and the buyer fields of a
 -- run with names, stand one behind the other.
-function enter(run, ids, n, buyers)
+function append_event(run, ids, n, buyers)
   local last = ctx.sequence - ctx.first_sequence
   if run.last ~= last - n then
     run.range = { last - n + 1, 0 }
@@ -42,8 +42,8 @@ end
 
 -- Moves the units of n reservations from one counter to another: each is one change, with one number. `deadline`, where units are
 -- held from now on: they are not due before (0: not known).
-function move(lines, amounts, n, from, to, deadline)
-  local sequence = advance(n)
+function transfer(lines, amounts, n, from, to, deadline)
+  local sequence = next_sequence(n)
   for i = 1, lines.n do
     local units = n * amounts[i]
     if units > 0 then
@@ -59,14 +59,14 @@ function move(lines, amounts, n, from, to, deadline)
 end
 
 -- Takes the next n numbers of the sequence; returns the last of them.
-function advance(n)
+function next_sequence(n)
   local sequence = ctx.sequence + n
   ctx.sequence = sequence
   return sequence
 end
 
-function put(id, record)
-  known[id] = record
+function store_record(id, record)
+  records_by_id[id] = record
   new_records[#new_records + 1] = id
   new_records[#new_records + 1] = record
 end

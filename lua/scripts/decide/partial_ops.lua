@@ -8,28 +8,28 @@ local function code_of(state)
 end
 
 -- What an expired reservation held at its deadline: a shape, and its lines with their stock.
-local function lapsed(record)
-  local _, shape = buyer_and_shape(record)
-  local lines = lines_of(shape)
+local function lapsed_lines(record)
+  local _, line_set = buyer_and_line_set(record)
+  local lines = lines_of(line_set)
   local amounts = held_amounts(lines, extension_of(record, lines))
-  local held_shape = shape_of(lines, amounts)
-  local held = lines_from(held_shape)
+  local held_line_set = line_set_of(lines, amounts)
+  local held = lines_from(held_line_set)
   for i = 1, held.n do held.stocks[i] = stocks[held.skus[i]] end
   held.limited = lines.limited
-  return held_shape, held
+  return held_line_set, held
 end
 
 -- Buys it anew, under an id that follows from the reservation's own.
-local function buy_anew(id, purchase)
-  if known[purchase] then return REPURCHASED_BEFORE, known[purchase] end
+local function try_repurchase(id, purchase)
+  if records_by_id[purchase] then return REPURCHASED_BEFORE, records_by_id[purchase] end
   if ctx.gated then return FENCED end
-  local record = known[id]
-  local buyer = buyer_and_shape(record)
-  local shape, lines = lapsed(record)
+  local record = records_by_id[id]
+  local buyer = buyer_and_line_set(record)
+  local line_set, lines = lapsed_lines(record)
   for i = 1, lines.n do
     if not lines.stocks[i] or lines.stocks[i][AVAILABLE] < lines.quantities[i] then
       if ctx.may_return and ctx.may_return(lines) then return AGAIN end
-      return REPURCHASE_SHORT, shape .. availability(lines)
+      return REPURCHASE_SHORT, line_set .. availability(lines)
     end
   end
   if ctx.record_count >= ctx.quota_records and ctx.format < FIRST_WITH_CHANGES then return OVER_QUOTA end
@@ -38,9 +38,9 @@ local function buy_anew(id, purchase)
     if code == OVER_BUYER_LIMIT and ctx.may_return and ctx.may_return_to(stocks[sub(detail, 2, 1 + byte(detail))]) then return AGAIN end
     if code then return code, detail end
   end
-  buy(purchase, id, buyer, shape, lines)
+  repurchase(purchase, id, buyer, line_set, lines)
   ctx.record_count = ctx.record_count + 1
-  return REPURCHASED, known[purchase]
+  return REPURCHASED, records_by_id[purchase]
 end
 
 function apply.commit_late(group)
@@ -48,14 +48,14 @@ function apply.commit_late(group)
   for i = 1, #group.ids do
     local id, purchase = group.ids[i], sub(group.extra, 16 * i - 15, 16 * i)
     if #purchase ~= 16 then fail(MALFORMED, 'purchase') end
-    local record = known[id]
+    local record = records_by_id[id]
     local state = record and state_of(record)
     local code, detail
     if state == STATE_PENDING then
-      settle(id, STATE_COMMITTED)
-      code, detail = APPLIED, known[id]
+      resolve_one(id, STATE_COMMITTED)
+      code, detail = APPLIED, records_by_id[id]
     elseif state == STATE_EXPIRED then
-      code, detail = buy_anew(id, purchase)
+      code, detail = try_repurchase(id, purchase)
     elseif state == STATE_COMMITTED then
       code, detail = REPLAYED, record
     else
@@ -79,9 +79,9 @@ end
 -- What a reservation remembers of a change: half a digest of its identity, and half a digest of the change with its
 -- lines in the order of their bytes.
 local function digest_of_change(group, kind)
-  local args = group.args
+  local payload = group.payload
   local at = kind == MEMO_COMMIT_LINES and 18 or kind == MEMO_ROLLBACK_LINES and 17
-  local what = at and digest_of(kind .. sub(args, 1, at - 1), sub(args, at), '') or sub(redis.sha1hex(kind .. args), 1, 16)
+  local what = at and digest_of(kind .. sub(payload, 1, at - 1), sub(payload, at), '') or sub(redis.sha1hex(kind .. payload), 1, 16)
   return sub(redis.sha1hex(group.ids[1]), 1, 8) .. sub(what, 1, 8)
 end
 
@@ -97,8 +97,8 @@ end
 -- returns a code, and a detail unless it was applied. Since format 5 the identity of a change is its reservation together
 -- with its request, and the reservation remembers it. In an older format a separate record does, which is still found.
 local function change_once(group, kind, change)
-  local id, memo = group.ids[1], kind .. group.args
-  local seen, record, digest = known[id], known[group.target], nil
+  local id, memo = group.ids[1], kind .. group.payload
+  local seen, record, digest = records_by_id[id], records_by_id[group.target], nil
   if ctx.format >= FIRST_WITH_CHANGES then
     if seen and (byte(seen, 1) ~= MEMO or not find(MEMOS_OF_CHANGES, sub(seen, 8, 8), 1, true)) then seen = nil end
     if record and byte(record, 1) ~= MEMO then
@@ -121,10 +121,10 @@ local function change_once(group, kind, change)
   local code, detail = change(record, digest)
   if code == APPLIED or code == APPLIED_IN_TWO_STEPS then
     if not digest then
-      put(id, STATE_MEMO .. ctx.now_bytes .. memo)
+      store_record(id, STATE_MEMO .. ctx.now_bytes .. memo)
       ctx.record_count = ctx.record_count + 1
     end
-    detail = known[group.target]
+    detail = records_by_id[group.target]
   end
   return { code, '', detail }
 end
@@ -132,8 +132,8 @@ end
 -- The amounts that these lines name of a reservation's, and how many are held beside them; or the line
 -- of which less is held.
 local function named_amounts(record, named)
-  local _, shape = buyer_and_shape(record)
-  local lines = lines_of(shape)
+  local _, line_set = buyer_and_line_set(record)
+  local lines = lines_of(line_set)
   local held, total = held_amounts(lines, extension_of(record, lines))
   local amounts, named_total = {}, 0
   for i = 1, lines.n do amounts[i] = 0 end
@@ -149,13 +149,13 @@ local function named_amounts(record, named)
 end
 
 function apply.commit_lines(group)
-  local keep = byte(group.args, 17)
+  local keep = byte(group.payload, 17)
   return change_once(group, MEMO_COMMIT_LINES, function(record, change)
     local amounts, rest, short = named_amounts(record, group.lines)
     if short then return LINE_NOT_HELD, short end
-    settle(group.target, STATE_COMMITTED, amounts, change)
+    resolve_one(group.target, STATE_COMMITTED, amounts, change)
     if rest == 0 or keep == 1 then return APPLIED end
-    settle(group.target, STATE_ROLLED_BACK)
+    resolve_one(group.target, STATE_ROLLED_BACK)
     return APPLIED_IN_TWO_STEPS
   end)
 end
@@ -164,13 +164,13 @@ function apply.rollback_lines(group)
   return change_once(group, MEMO_ROLLBACK_LINES, function(record, change)
     local amounts, _, short = named_amounts(record, group.lines)
     if short then return LINE_NOT_HELD, short end
-    settle(group.target, STATE_ROLLED_BACK, amounts, change)
+    resolve_one(group.target, STATE_ROLLED_BACK, amounts, change)
     return APPLIED
   end)
 end
 
 function apply.extend(group)
-  local ttl = #group.args == 22 and unpack_bytes('>I6', group.args, 17) or 0
+  local ttl = #group.payload == 22 and unpack_bytes('>I6', group.payload, 17) or 0
   if ttl < 1 or ttl > TTL_BOUND then fail(MALFORMED, 'ttl') end
   -- A deadline that moves is neither too early nor too late, so it waits until the clock is certain.
   if doubt > 0 then return { AGAIN, '' } end

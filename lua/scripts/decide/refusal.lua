@@ -17,7 +17,7 @@ end
 -- limit shortens one that was not asked for.
 function refusal_of(lines, group)
   if #group.extra < 6 then fail(MALFORMED, 'extra') end
-  local asked_ttl, ttl = unpack_bytes('>I6', group.extra), unpack_bytes('>I6', group.args)
+  local requested_ttl, ttl = unpack_bytes('>I6', group.extra), unpack_bytes('>I6', group.payload)
   local code, shared
   if ctx.gated then return FENCED, '', ttl end
   if ctx.paused then return SALE_PAUSED, '\0', ttl end
@@ -42,7 +42,7 @@ function refusal_of(lines, group)
       elseif rules[MOST_UNITS] > 0 and lines.quantities[i] > rules[MOST_UNITS] then
         code, shared = TOO_MANY_UNITS, char(i) .. pack('>I6', rules[MOST_UNITS])
       elseif rules[LONGEST_TTL] > 0 then
-        if asked_ttl > rules[LONGEST_TTL] then
+        if requested_ttl > rules[LONGEST_TTL] then
           code, shared = TTL_TOO_LONG, char(i) .. pack('>I6', rules[LONGEST_TTL])
         end
         ttl = min(ttl, rules[LONGEST_TTL])
@@ -56,7 +56,7 @@ end
 
 -- Not where an identity was heard of before, where something is to be given back first, or where another
 -- operation may change what there is.
-if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] and not clock_changed and not ctx.is_doubtful and not purged and not (history and history.changed) then
+if ctx.only_reserves and next(records_by_id) == nil and not due[1] and not consumed_entries[1] and not clock_changed and not ctx.is_doubtful and not purged and not (history and history.changed) then
   reply, reply_sequence = { '' }, ctx.sequence
   for g = 1, #groups do
     local group = groups[g]
@@ -76,4 +76,4 @@ if ctx.only_reserves and next(known) == nil and not due[1] and not spent[1] and 
 end
 
 -- There is something to give: to nobody twice, whatever the caller says of his identities.
-if not reply then look_up_named() end
+if not reply then load_named_records() end

@@ -2,7 +2,7 @@
 
 -- Reservations that no rule counts, and that replace none: the first that are new take what there is, and the
 -- last unit goes to exactly one of them. `rest` is what refuses all, if something does.
-local function reserve_plain(group, head, shape, rest, deadline, earliest)
+local function reserve_plain(group, head, line_set, rest, deadline, earliest)
   local ids, lines, buyers = group.ids, group.lines, buyers_of(group)
   local n, room = #ids, 0
   if not rest then
@@ -11,20 +11,20 @@ local function reserve_plain(group, head, shape, rest, deadline, earliest)
     if ctx.quota_records - ctx.record_count < room then room, rest = max(0, ctx.quota_records - ctx.record_count), OVER_QUOTA end
   end
 
-  local record = STATE_PENDING .. head .. NO_BUYER .. shape
+  local record = STATE_PENDING .. head .. NO_BUYER .. line_set
   local taken, names, n_taken, n_records = {}, buyers and {}, 0, #new_records
   local codes, details -- where not all are taken
   for i = 1, n do
     local id = ids[i]
-    local before = known[id]
+    local before = records_by_id[id]
     if not before and n_taken < room then
       n_taken = n_taken + 1
       taken[n_taken] = id
       if names then
         names[n_taken] = buyers[i]
-        record = STATE_PENDING .. head .. buyers[i] .. shape
+        record = STATE_PENDING .. head .. buyers[i] .. line_set
       end
-      known[id] = record
+      records_by_id[id] = record
       new_records[n_records + 1], new_records[n_records + 2] = id, record
       n_records = n_records + 2
       if codes then codes[i] = APPLIED end
@@ -35,7 +35,7 @@ local function reserve_plain(group, head, shape, rest, deadline, earliest)
       end
       if not before then
         codes[i] = rest
-      elseif is_same(before, buyers and buyers[i] or NO_BUYER, shape, group) then
+      elseif is_same(before, buyers and buyers[i] or NO_BUYER, line_set, group) then
         codes[i] = REPLAYED
         details[#details + 1] = before
       else
@@ -45,8 +45,8 @@ local function reserve_plain(group, head, shape, rest, deadline, earliest)
   end
   if n_taken > 0 then
     local packed = n_taken == n and group.packed or concat(taken)
-    move(lines, lines.quantities, n_taken, AVAILABLE, HELD, earliest)
-    enter(run_of(EVENT_HELD, STATE_PENDING, sub(head, 1, 6), names, shape, ''), packed, n_taken, names and concat(names))
+    transfer(lines, lines.quantities, n_taken, AVAILABLE, HELD, earliest)
+    append_event(run_of(EVENT_HELD, STATE_PENDING, sub(head, 1, 6), names, line_set, ''), packed, n_taken, names and concat(names))
     watch_deadline(deadline, packed)
     ctx.pending = ctx.pending + n_taken
     ctx.record_count = ctx.record_count + n_taken
@@ -58,20 +58,20 @@ end
 local function reserve_group(group)
   local lines = group.lines
   local refusal, shared, ttl = refusal_of(lines, group)
-  local ttl_bytes, shape = pack('>I6', ttl), group.args
-  -- Where the clock is in doubt, from the later instant (clock.lua). That may be corrected (doubt.lua).
+  local ttl_bytes, line_set = pack('>I6', ttl), group.payload
+  -- Where the clock is in doubt, from the later instant (load/clock.lua). That may be corrected (decide/doubt.lua).
   local deadline = ctx.now + doubt + ttl
   local earliest = doubt > 0 and 0 or deadline
   local head = pack('>I6', deadline) .. (doubt > 0 and pack('>I6', ctx.now + doubt) or ctx.now_bytes)
   -- The record keeps the ttl in force; in the older formats the one that was asked for.
   local kept = ctx.format > 2 and ttl_bytes or sub(group.extra, 1, 6)
-  if sub(shape, 1, 6) ~= kept and not refusal then
-    shape = kept .. sub(shape, 7)
+  if sub(line_set, 1, 6) ~= kept and not refusal then
+    line_set = kept .. sub(line_set, 7)
     -- The same lines, with their stock, to what names the reservation in this batch.
-    if not shapes[shape] then shapes[shape] = lines end
+    if not line_sets[line_set] then line_sets[line_set] = lines end
   end
   local reserve = (group.target or lines.limited) and reserve_by_rule or reserve_plain
-  local codes, rest, details, available = reserve(group, head, shape, refusal, deadline, earliest)
+  local codes, rest, details, available = reserve(group, head, line_set, refusal, deadline, earliest)
   if rest == SHORT then shared = available or availability(lines) end
   return { codes, ttl_bytes .. (shared or ''), details }
 end

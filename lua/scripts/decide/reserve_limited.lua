@@ -14,13 +14,13 @@ end
 -- What the hold that is to be replaced gives back: units by SKU, those that count for this buyer,
 -- or why it can't be replaced. Nothing if it holds nothing any more.
 local function replaced_units(id, buyer)
-  local record = known[id]
+  local record = records_by_id[id]
   if not record or byte(record, 1) == MEMO then return nil, nil, (ctx.missing or NO_SUCH_RESERVATION) end
   local state = state_of(record)
   if state == STATE_COMMITTED then return nil, nil, RESERVATION_COMMITTED end
   if state ~= STATE_PENDING then return nil, nil end
-  local its_buyer, shape = buyer_and_shape(record)
-  local lines = lines_of(shape)
+  local its_buyer, line_set = buyer_and_line_set(record)
+  local lines = lines_of(line_set)
   local extension = extension_of(record, lines)
   local amounts = held_amounts(lines, extension)
   local units, counted = {}, {}
@@ -38,7 +38,7 @@ local function replaced_units(id, buyer)
 end
 
 -- Reservations that a limit per buyer counts, or that replace another one: one after the other.
-function reserve_by_rule(group, head, shape, rest, deadline, earliest)
+function reserve_by_rule(group, head, line_set, rest, deadline, earliest)
   local ids, lines, target = group.ids, group.lines, group.target
   local buyers = buyers_of(group)
   local origin = target or NO_ORIGIN
@@ -46,10 +46,10 @@ function reserve_by_rule(group, head, shape, rest, deadline, earliest)
   local available
   for i = 1, #ids do
     local id, buyer = ids[i], buyers and buyers[i] or NO_BUYER
-    local record = known[id]
+    local record = records_by_id[id]
     local code, detail
     if record then
-      if is_same(record, buyer, shape, group) then code, detail = REPLAYED, record else code = ID_REUSED end
+      if is_same(record, buyer, line_set, group) then code, detail = REPLAYED, record else code = ID_REUSED end
     elseif rest then
       code = rest
     else
@@ -67,8 +67,8 @@ function reserve_by_rule(group, head, shape, rest, deadline, earliest)
       else
         if lines.limited then code, detail = over_limit(lines, buyer, counted) end
         if not code then
-          if units then settle(target, STATE_ROLLED_BACK) end
-          hold_extended(id, head, buyer, shape, origin, earliest)
+          if units then resolve_one(target, STATE_ROLLED_BACK) end
+          hold_extended(id, head, buyer, line_set, origin, earliest)
           ctx.record_count = ctx.record_count + 1
           taken[#taken + 1] = id
           code = units and APPLIED_IN_TWO_STEPS or APPLIED

@@ -11,8 +11,8 @@ local function answer_of(kind, record)
       or RESERVATION_EXPIRED
   end
   if state ~= STATE_COMMITTED then return REPLAYED end
-  local _, shape = buyer_and_shape(record)
-  local released = is_extended and extension_of(record, lines_from(shape)).released or {}
+  local _, line_set = buyer_and_line_set(record)
+  local released = is_extended and extension_of(record, lines_from(line_set)).released or {}
   for i = 1, #released do
     if released[i] > 0 then return REPLAYED end
   end
@@ -24,21 +24,21 @@ local function resolve_group(group)
   local to = kind == 'commit' and STATE_COMMITTED or STATE_ROLLED_BACK
   while i <= #ids do
     local id = ids[i]
-    local record = known[id]
+    local record = records_by_id[id]
     -- Made by this batch.
-    if record and alike[record] == nil and is_pending(record) then touch(record) end
-    if record and alike[record] then
-      i = settle_stretch(ids, group.packed, i, to, codes, details)
+    if record and plain_info[record] == nil and is_pending(record) then load_lines_of_record(record) end
+    if record and plain_info[record] then
+      i = resolve_run(ids, group.packed, i, to, codes, details)
     else
       local code = (ctx.missing or NO_SUCH_RESERVATION) -- unknown, or a remembered request
       if record and is_pending(record) then
-        settle_extended(id, to)
+        resolve_extended(id, to)
         code = APPLIED
       elseif record then
         code = answer_of(kind, record)
       end
       codes[#codes + 1] = code
-      if code == APPLIED or code == REPLAYED then details[#details + 1] = known[id] end
+      if code == APPLIED or code == REPLAYED then details[#details + 1] = records_by_id[id] end
     end
     i = i + 1
   end
@@ -51,7 +51,7 @@ if kinds.get_reservation then
   function apply.get_reservation(group)
     local codes, details = {}, {}
     for i = 1, #group.ids do
-      local record = known[group.ids[i]]
+      local record = records_by_id[group.ids[i]]
       codes[i] = (ctx.missing or NO_SUCH_RESERVATION)
       if record and byte(record, 1) ~= MEMO then
         codes[i] = VALUE

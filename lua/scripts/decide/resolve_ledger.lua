@@ -5,36 +5,36 @@
 -- reservations from the first of these ids on, as long as they are plain and have the same lines, which is
 -- booked as one. Returns the index of the last; adds to `codes` and `details`, if given, what is answered. The
 -- first is one of them. `packed` is all ids in one string, where there is that.
-function settle_stretch(ids, packed, first, to, codes, details)
-  local like = alike[known[ids[first]]]
+function resolve_run(ids, packed, first, to, codes, details)
+  local like = plain_info[records_by_id[ids[first]]]
   local lines, is_named = like.lines, like.is_named
   local names, n_records, last = is_named and {}, #new_records, #ids
-  local n, before, settled, buyer = 0, nil, nil, nil
+  local n, before, resolved_record, buyer = 0, nil, nil, nil
   for i = first, #ids do
     local id = ids[i]
-    local record = known[id]
+    local record = records_by_id[id]
     if record ~= before then
-      local its = record and alike[record]
+      local its = record and plain_info[record]
       -- Not any more: another one, or an id that has stood here before.
       if not its or its.lines ~= lines or its.is_named ~= is_named or its.is_old ~= like.is_old then
         last = i - 1
         break
       end
-      settled, buyer, before = its[to], its.buyer, record
-      if not settled then
+      resolved_record, buyer, before = its[to], its.buyer, record
+      if not resolved_record then
         -- Resolved at the deadline, not at the moment that somebody noticed.
-        settled = to .. (to == STATE_EXPIRED and sub(record, 2, 7) or ctx.now_bytes) .. record
-        its[to] = settled
+        resolved_record = to .. (to == STATE_EXPIRED and sub(record, 2, 7) or ctx.now_bytes) .. record
+        its[to] = resolved_record
       end
       if codes then
         if n > 0 then codes[#codes + 1] = rep(AS_BEFORE, n) end
-        codes[#codes + 1], details[#details + 1], n = APPLIED, settled, 0
+        codes[#codes + 1], details[#details + 1], n = APPLIED, resolved_record, 0
       end
     else
       n = n + 1
     end
-    known[id] = settled
-    new_records[n_records + 1], new_records[n_records + 2] = id, settled
+    records_by_id[id] = resolved_record
+    new_records[n_records + 1], new_records[n_records + 2] = id, resolved_record
     n_records = n_records + 2
     if names then names[#names + 1] = buyer end
   end
@@ -46,16 +46,16 @@ function settle_stretch(ids, packed, first, to, codes, details)
   if like.is_old and to ~= STATE_COMMITTED then
     withdrawn = release_old(lines, lines.quantities, n)
   else
-    move(lines, lines.quantities, n, HELD, to == STATE_COMMITTED and SOLD or AVAILABLE)
+    transfer(lines, lines.quantities, n, HELD, to == STATE_COMMITTED and SOLD or AVAILABLE)
   end
-  enter(run_of(to, to, NO_DEADLINE, is_named, like.shape, '', withdrawn), packed, n, names and concat(names))
+  append_event(run_of(to, to, NO_DEADLINE, is_named, like.line_set, '', withdrawn), packed, n, names and concat(names))
   return last
 end
 
 -- The same of one reservation, plain or not: of these amounts, or of all that is held.
-function settle(id, to, amounts, change)
-  local record = known[id]
-  if alike[record] == nil then touch(record) end
-  if amounts or not alike[record] then return settle_extended(id, to, amounts, change) end
-  settle_stretch({ id }, id, 1, to)
+function resolve_one(id, to, amounts, change)
+  local record = records_by_id[id]
+  if plain_info[record] == nil then load_lines_of_record(record) end
+  if amounts or not plain_info[record] then return resolve_extended(id, to, amounts, change) end
+  resolve_run({ id }, id, 1, to)
 end

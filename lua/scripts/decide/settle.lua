@@ -1,12 +1,12 @@
 -- Settlement of a partition that lost changes: begin, set the counters of each SKU, open. The server sends these as
 -- operations of their own, so that no call is longer for a partition of many SKUs; the partition stays gated until
--- the last. Runs behind terms.lua and supply.lua. Works on loaded tables; no redis.call.
+-- the last. Runs behind load/terms.lua and decide/stock_ledger.lua. Works on loaded tables; no redis.call.
 
 local OLD_HOLDS_RETURN, ONLY_KNOWN = 1, 2 -- flags of settle_sku
 
 -- The answer to an identity that was used before; nothing if it was not.
 local function replay_of(group, key)
-  local record = known[group.ids[1]]
+  local record = records_by_id[group.ids[1]]
   if not record then return nil end
   return { byte(record, 1) == MEMO and sub(record, 8) == MEMO_SETTLEMENT .. key and REPLAYED or ID_REUSED, '' }
 end
@@ -16,8 +16,8 @@ local function is_superseded(key)
 end
 
 function apply.begin_settlement(group)
-  if #group.args ~= 32 then fail(MALFORMED, 'key') end
-  local key, fence = sub(group.args, 1, 16), sub(group.args, 17)
+  if #group.payload ~= 32 then fail(MALFORMED, 'key') end
+  local key, fence = sub(group.payload, 1, 16), sub(group.payload, 17)
   local replay = replay_of(group, key)
   if replay then return replay end
   if not ctx.gated and not ctx.emptied then return { NOT_FENCED, '' } end
@@ -33,8 +33,8 @@ function apply.begin_settlement(group)
 end
 
 function apply.settle_sku(group)
-  local flags, available = unpack_bytes('>BI6', group.args)
-  local sku = sub(group.args, 8)
+  local flags, available = unpack_bytes('>BI6', group.payload)
+  local sku = sub(group.payload, 8)
   if flags > OLD_HOLDS_RETURN + ONLY_KNOWN or available > MAX_STOCK then fail(MALFORMED, 'settlement') end
   if is_superseded(group.ids[1]) then return { SUPERSEDED, '' } end
   local stock = stocks[sku]
@@ -55,14 +55,14 @@ function apply.settle_sku(group)
 end
 
 function apply.end_settlement(group)
-  if #group.args ~= 16 then fail(MALFORMED, 'key') end
-  local replay = replay_of(group, group.args)
+  if #group.payload ~= 16 then fail(MALFORMED, 'key') end
+  local replay = replay_of(group, group.payload)
   if replay then return replay end
-  if is_superseded(group.args) then return { SUPERSEDED, '' } end
+  if is_superseded(group.payload) then return { SUPERSEDED, '' } end
   ctx.gated, ctx.emptied, history.claims, history.settling, history.fenced_at = false, false, {}, NO_ORIGIN, 0
   history.changed, ctx.missing, ctx.fence = true, nil, nil
-  advance(1)
-  enter(run_of(EVENT_PARTITION_SETTLED, NO_STATE, NO_DEADLINE, false, '', ''), group.ids[1], 1)
-  remember(group.ids[1], MEMO_SETTLEMENT .. group.args)
+  next_sequence(1)
+  append_event(run_of(EVENT_PARTITION_SETTLED, NO_STATE, NO_DEADLINE, false, '', ''), group.ids[1], 1)
+  remember(group.ids[1], MEMO_SETTLEMENT .. group.payload)
   return { APPLIED, '' }
 end

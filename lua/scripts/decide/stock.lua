@@ -1,5 +1,5 @@
 -- SetStock, AdjustStock, ConfigureSku, DeleteSku, GetStock and IsProtected. Works on loaded tables through the
--- ledger (supply.lua); reads the number of SKUs where one is made, and TIME where a limit per buyer begins or ends.
+-- ledger (decide/stock_ledger.lua); reads the number of SKUs where one is made, and TIME where a limit per buyer begins or ends.
 
 local new_skus = 0
 local ANY_REVISION = 281474976710655 -- all ones
@@ -18,15 +18,15 @@ end
 -- The answer to an identity that was used before, as things are now, and nothing if it was not. It comes before
 -- whatever could refuse: a repeat changes nothing.
 local function replay_of(group, kind, sku)
-  local record, stock = known[group.ids[1]], stocks[sku]
+  local record, stock = records_by_id[group.ids[1]], stocks[sku]
   if not record then return nil end
-  if byte(record, 1) ~= MEMO or sub(record, 8) ~= kind .. group.args then return answer(ID_REUSED) end
+  if byte(record, 1) ~= MEMO or sub(record, 8) ~= kind .. group.payload then return answer(ID_REUSED) end
   if not stock and kind ~= MEMO_DELETE_SKU then return missing_sku() end -- deleted since
   return answer(REPLAYED, stock)
 end
 
 -- Makes the SKU, protected and empty; or returns nothing, and what refuses it.
-local function made(sku)
+local function make_sku(sku)
   if call('HLEN', STOCK) + new_skus >= ctx.quota_skus then return nil, OVER_QUOTA end
   if AT_MEMORY_LIMIT == 1 then return nil, STORE_FULL end
   new_skus = new_skus + 1
@@ -52,17 +52,17 @@ local function change_stock(group, kind, sku, delta_of, refuse)
   end
   if available + held + delta > MAX_STOCK then return answer(ABOVE_STOCK_LIMIT) end
   local refusal
-  if not stock then stock, refusal = made(sku) end
+  if not stock then stock, refusal = make_sku(sku) end
   if refusal then return answer(refusal) end
   supply(sku, delta, kind, group.ids[1])
-  remember(group.ids[1], kind .. group.args)
+  remember(group.ids[1], kind .. group.payload)
   return answer(APPLIED, stock)
 end
 
 function apply.set_stock(group)
-  local on_hand, condition, version = unpack_bytes('>I6BI6', group.args)
+  local on_hand, condition, version = unpack_bytes('>I6BI6', group.payload)
   if on_hand > MAX_STOCK or condition > 2 then fail(MALFORMED, 'stock') end
-  return change_stock(group, MEMO_SET_STOCK, sub(group.args, 14), function(stock)
+  return change_stock(group, MEMO_SET_STOCK, sub(group.payload, 14), function(stock)
     return stock and on_hand - stock[AVAILABLE] - stock[HELD] or on_hand
   end, function(stock)
     if condition == 1 and stock then return SKU_EXISTS end
@@ -71,9 +71,9 @@ function apply.set_stock(group)
 end
 
 function apply.adjust_stock(group)
-  local delta = unpack_bytes('>i8', group.args)
+  local delta = unpack_bytes('>i8', group.payload)
   if delta == 0 or delta > MAX_STOCK or delta < -MAX_STOCK then fail(MALFORMED, 'delta') end
-  return change_stock(group, MEMO_ADJUST_STOCK, sub(group.args, 9), function() return delta end)
+  return change_stock(group, MEMO_ADJUST_STOCK, sub(group.payload, 9), function() return delta end)
 end
 
 -- The rules after the change, and whether they differ from those before.
@@ -87,7 +87,7 @@ local function changed_rules(stock, mask, values)
   return rules, differs
 end
 
--- Whether P is as far ahead as it may be: each limit that begins or ends moves it on (supply.lua), and no hold shall end early.
+-- Whether P is as far ahead as it may be: each limit that begins or ends moves it on (decide/stock_ledger.lua), and no hold shall end early.
 local MOST_AHEAD = 50 -- ms
 local function is_ahead()
   local time = call('TIME')
@@ -95,10 +95,10 @@ local function is_ahead()
 end
 
 function apply.configure_sku(group)
-  local args = group.args
-  local mask, flags, most_units, ttl, limit, opens, closes, revision = unpack_bytes('>BBI4I6I4I6I6I6', args)
+  local payload = group.payload
+  local mask, flags, most_units, ttl, limit, opens, closes, revision = unpack_bytes('>BBI4I6I4I6I6I6', payload)
   if mask == 0 or flags % PAUSED > PROTECTED or flags > PROTECTED + PAUSED or most_units > MAX_QUANTITY or limit > MAX_QUANTITY then fail(MALFORMED, 'rules') end
-  local sku = sub(args, 35)
+  local sku = sub(payload, 35)
   local replay = replay_of(group, MEMO_CONFIGURE_SKU, sku)
   if replay then return replay end
   local stock = stocks[sku]
@@ -115,7 +115,7 @@ function apply.configure_sku(group)
   local is_other_limit = (limit_before > 0) ~= (rules[BUYER_LIMIT] > 0) and ctx.format >= FIRST_WITH_LIMIT_SINCE
   if is_other_limit and (doubt > 0 or is_ahead()) then return answer(AGAIN) end
   if paused and ctx.format < FIRST_WITH_PAUSE then fail(MALFORMED, 'pause') end
-  remember(group.ids[1], MEMO_CONFIGURE_SKU .. args)
+  remember(group.ids[1], MEMO_CONFIGURE_SKU .. payload)
   if not differs and protected == stock[FLAGS] % 2 and paused == stock.paused then return answer(UNCHANGED, stock) end
   rules[REVISION], stock.paused = current + 1, paused
   if is_other_limit then start_limit(sku, rules[BUYER_LIMIT] > 0) end
@@ -124,19 +124,19 @@ function apply.configure_sku(group)
 end
 
 function apply.delete_sku(group)
-  local replay = replay_of(group, MEMO_DELETE_SKU, group.args)
+  local replay = replay_of(group, MEMO_DELETE_SKU, group.payload)
   if replay then return replay end
-  local stock = stocks[group.args]
+  local stock = stocks[group.payload]
   if ctx.gated or not stock and ctx.emptied then return answer(FENCED) end
   if stock and stock[HELD] > 0 then
     if ctx.may_return and ctx.may_return_to(stock) then return answer(AGAIN) end
     return answer(HAS_HOLDS, stock)
   end
-  remember(group.ids[1], MEMO_DELETE_SKU .. group.args)
+  remember(group.ids[1], MEMO_DELETE_SKU .. group.payload)
   if not stock then return answer(UNCHANGED) end
   local last = answer(APPLIED, stock)
   if stock.rules and stock.rules[BUYER_LIMIT] > 0 and ctx.format >= FIRST_WITH_LIMIT_SINCE then purge_counts() end
-  delete(group.args)
+  delete(group.payload)
   return last
 end
 
@@ -147,7 +147,7 @@ function apply.is_protected(group)
 end
 
 function apply.get_stock(group)
-  local stock = stocks[group.args]
+  local stock = stocks[group.payload]
   if not stock then return missing_sku() end
   if ctx.backlog and ctx.may_return_to(stock) then return answer(AGAIN) end
   return answer(VALUE, stock)

@@ -1,10 +1,10 @@
 -- The ledger of stock itself: units that come in or go out, the rules of a SKU, and its end. Runs with
--- stock.lua and settle.lua; no redis.call. And the memory of requests that change it.
+-- decide/stock.lua and decide/settle.lua; no redis.call. And the memory of requests that change it.
 
 -- The SKU is this from now on, also to the lines of the batch; false: there is none.
 local function become(sku, stock)
   stocks[sku] = stock
-  for _, lines in pairs(shapes) do
+  for _, lines in pairs(line_sets) do
     local i = lines.index[sku]
     if i then lines.stocks[i] = stock end
   end
@@ -13,7 +13,7 @@ end
 -- Remembers a request of an administrator, which no quota refuses. Also one that changed nothing: its delayed duplicate
 -- must not undo a later change.
 local function remember(id, memo)
-  put(id, STATE_MEMO .. ctx.now_bytes .. memo)
+  store_record(id, STATE_MEMO .. ctx.now_bytes .. memo)
   if ctx.format < FIRST_WITH_STATE_3 then
     ctx.record_count = ctx.record_count + 1
   else
@@ -24,28 +24,28 @@ end
 -- The only change of `supplied`.
 local function supply(sku, delta, kind, id)
   local stock = stocks[sku]
-  local sequence = advance(1)
+  local sequence = next_sequence(1)
   stock[AVAILABLE] = stock[AVAILABLE] + delta
   stock[SUPPLIED] = stock[SUPPLIED] + delta
   if stock[AVAILABLE] < 0 or stock[SUPPLIED] < 0 then fail(CORRUPT, 'a counter below zero') end
   stock[VERSION] = sequence
   changed_stock[sku] = true
-  enter(run_of(kind, NO_STATE, NO_DEADLINE, false, pack('>i8', delta) .. sku, ''), id, 1)
+  append_event(run_of(kind, NO_STATE, NO_DEADLINE, false, pack('>i8', delta) .. sku, ''), id, 1)
 end
 
 -- The rules of a SKU; no unit moves. The event has them since format 5, and a flag says so.
 local function configure(sku, flags, rules)
   local stock = stocks[sku]
-  stock[FLAGS], stock[VERSION], stock.rules = flags + stock[FLAGS] - stock[FLAGS] % 4, advance(1), rules
+  stock[FLAGS], stock[VERSION], stock.rules = flags + stock[FLAGS] - stock[FLAGS] % 4, next_sequence(1), rules
   changed_stock[sku] = true
   local values = char(flags)
   if ctx.format >= FIRST_WITH_PAUSE then
     values = char(flags + (stock.paused and PAUSED or 0) + HAS_VALUES) .. pack('>I6I4I6I4I6I6', unpack(rules))
   end
-  enter(run_of(EVENT_CONFIGURED, NO_STATE, NO_DEADLINE, false, values .. sku, ''), NO_ORIGIN, 1)
+  append_event(run_of(EVENT_CONFIGURED, NO_STATE, NO_DEADLINE, false, values .. sku, ''), NO_ORIGIN, 1)
 end
 
--- Counts of buyers have lost their limit: they are dropped in steps (purge.lua), from the first field on.
+-- Counts of buyers have lost their limit: they are dropped in steps (load/ended_counts.lua), from the first field on.
 local function purge_counts()
   ctx.purging, ctx.purge, ctx.purge_at = true, '', ctx.now
 end
@@ -66,15 +66,15 @@ local function set_settled(sku, available, flags)
   local stock = stocks[sku]
   local supplied = available + stock[HELD] + stock[SOLD]
   local delta = supplied - stock[SUPPLIED]
-  stock[AVAILABLE], stock[SUPPLIED], stock[VERSION], stock[FLAGS] = available, supplied, advance(1), flags
+  stock[AVAILABLE], stock[SUPPLIED], stock[VERSION], stock[FLAGS] = available, supplied, next_sequence(1), flags
   changed_stock[sku] = true
-  enter(run_of(EVENT_SKU_SETTLED, NO_STATE, NO_DEADLINE, false, pack('>i8', delta) .. sku, ''), NO_ORIGIN, 1)
+  append_event(run_of(EVENT_SKU_SETTLED, NO_STATE, NO_DEADLINE, false, pack('>i8', delta) .. sku, ''), NO_ORIGIN, 1)
 end
 
 -- A SKU that nobody holds goes.
 local function delete(sku)
-  advance(1)
+  next_sequence(1)
   become(sku, false)
   changed_stock[sku] = true
-  enter(run_of(EVENT_DELETED, NO_STATE, NO_DEADLINE, false, sku, ''), NO_ORIGIN, 1)
+  append_event(run_of(EVENT_DELETED, NO_STATE, NO_DEADLINE, false, sku, ''), NO_ORIGIN, 1)
 end

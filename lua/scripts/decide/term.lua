@@ -1,4 +1,4 @@
--- Begins a new term with the first change of this call. Runs behind terms.lua where the replication id of the store is
+-- Begins a new term with the first change of this call. Runs behind load/terms.lua where the replication id of the store is
 -- another one than that under which the last term began. Works on loaded tables; reads the number of BUYERS.
 
 local MAX_TERMS = 64 -- terms that are kept

@@ -9,7 +9,7 @@ end
 -- held -> gone, or held -> available for SKUs whose old holds return: of n reservations, with a change each. Returns
 -- the lines that were withdrawn as a shape, or nothing.
 function release_old(lines, amounts, n)
-  local sequence, parts = advance(n), {}
+  local sequence, parts = next_sequence(n), {}
   for i = 1, lines.n do
     local units = n * amounts[i]
     if units > 0 then

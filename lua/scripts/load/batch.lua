@@ -1,4 +1,4 @@
--- The batch: parses ARGV into groups. Loads nothing (lookup.lua does), but has what loads and parses later. Writes nothing.
+-- The batch: parses ARGV into groups. Loads nothing (load/records.lua does), but has what loads and parses later. Writes nothing.
 
 -- HMGET in as many calls as the limit on arguments asks for.
 function load_fields(key, fields)
@@ -13,11 +13,11 @@ function load_fields(key, fields)
 end
 
 -- The lines of a shape, whose stock is then loaded.
-function lines_of(shape)
-  local lines = shapes[shape]
+function lines_of(line_set)
+  local lines = line_sets[line_set]
   if not lines then
-    lines = lines_from(shape)
-    shapes[shape] = lines
+    lines = lines_from(line_set)
+    line_sets[line_set] = lines
     for i = 1, lines.n do
       if stocks[lines.skus[i]] == nil then stocks[lines.skus[i]] = false end
     end
@@ -46,22 +46,22 @@ end
 
 local operations = 0
 for at = 3, #ARGV, 4 do
-  local kind, args, packed, extra = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local kind, payload, packed, extra = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   if not extra then fail(MALFORMED, 'group') end
   local n, lines, target = #packed / 16, nil, nil
   if kind == 'reserve' or kind == 'reserve_first' or kind == 'commit' or kind == 'rollback' or kind == 'get_reservation' or kind == 'commit_late' then
     if n < 1 or n % 1 ~= 0 then fail(MALFORMED, 'ids') end
-    if kind == 'reserve' or kind == 'reserve_first' then lines = lines_of(args) end
+    if kind == 'reserve' or kind == 'reserve_first' then lines = lines_of(payload) end
   elseif kind == 'get_stock' or kind == 'is_protected' then
     if n ~= 0 then fail(MALFORMED, 'ids') end
   else
     if n ~= 1 then fail(MALFORMED, 'ids') end
     if kind == 'reserve_replacing' then
-      lines, target = lines_of(args), sub(extra, -16)
+      lines, target = lines_of(payload), sub(extra, -16)
     elseif kind == 'commit_lines' or kind == 'rollback_lines' or kind == 'extend' then
-      if #args < 16 then fail(MALFORMED, 'target') end
-      target = sub(args, 1, 16)
-      if kind ~= 'extend' then lines = lines_of(sub(args, kind == 'commit_lines' and 18 or 17)) end
+      if #payload < 16 then fail(MALFORMED, 'target') end
+      target = sub(payload, 1, 16)
+      if kind ~= 'extend' then lines = lines_of(sub(payload, kind == 'commit_lines' and 18 or 17)) end
     elseif kind ~= 'set_stock' and kind ~= 'adjust_stock' and kind ~= 'configure_sku' and kind ~= 'delete_sku' and kind ~= 'settle_sku' and kind ~= 'begin_settlement' and kind ~= 'end_settlement'
       and kind ~= 'close_partition' then
       fail(MALFORMED, 'group')
@@ -70,13 +70,13 @@ for at = 3, #ARGV, 4 do
   local sku_at = kind == 'set_stock' and 14 or kind == 'adjust_stock' and 9 or kind == 'configure_sku' and 35 or kind == 'settle_sku' and 8
     or (kind == 'get_stock' or kind == 'delete_sku' or kind == 'is_protected') and 1
   if sku_at then
-    local sku = sub(args, sku_at)
+    local sku = sub(payload, sku_at)
     if sku == '' then fail(MALFORMED, 'sku') end
     stocks[sku] = false
   end
   operations = operations + n
   groups[#groups + 1] =
-    { kind = kind, args = args, packed = packed, n = n, ids = false, extra = extra, lines = lines, target = target }
+    { kind = kind, payload = payload, packed = packed, n = n, ids = false, extra = extra, lines = lines, target = target }
   kinds[kind == 'reserve_first' and 'reserve' or kind] = true
   if kind ~= 'reserve' and kind ~= 'reserve_first' and kind ~= 'get_reservation' then ctx.moves_records = true end
 end

@@ -1,10 +1,10 @@
 -- Limits per buyer: how many units of a SKU each buyer holds and has bought, counted only for SKUs
 -- that have a limit, and given back with the units. Runs where the batch touches such a SKU or a record
--- that may have been counted. Reads BUYERS; write.lua writes what changed.
+-- that may have been counted. Reads BUYERS; write/batch.lua writes what changed.
 --
 -- In format 5 a limit has the instant since which it counts: what was held or bought before does not count for it, and a count of
 -- another instant is none. So a limit that is lifted and set again starts from nothing, whatever is still stored
--- (purge.lua drops that). In an older format all that was ever counted counts.
+-- (load/ended_counts.lua drops that). In an older format all that was ever counted counts.
 
 counts, changed_counts = {}, {}
 
@@ -82,7 +82,7 @@ end
 
 -- Every count that the batch can touch: of the buyers of new holds, and of records that are known.
 local fields = {}
-local function want(lines, buyer)
+local function need_counts(lines, buyer)
   for i = 1, lines.n do
     local field = count_field(lines.skus[i], buyer)
     if counts[field] == nil then
@@ -95,14 +95,14 @@ for g = 1, #groups do
   local group = groups[g]
   if (group.kind == 'reserve' or group.kind == 'reserve_replacing') and group.lines.limited then
     local buyers = buyers_of(group)
-    for i = 1, buyers and #buyers or 0 do want(group.lines, buyers[i]) end
+    for i = 1, buyers and #buyers or 0 do need_counts(group.lines, buyers[i]) end
   end
 end
-for _, record in pairs(known) do
+for _, record in pairs(records_by_id) do
   local letter = byte(record, 1)
   if letter >= FIRST_EXTENDED or ctx.any_limited and letter ~= MEMO then
-    local buyer, shape = buyer_and_shape(record)
-    if shapes[shape] then want(shapes[shape], buyer) end
+    local buyer, line_set = buyer_and_line_set(record)
+    if line_sets[line_set] then need_counts(line_sets[line_set], buyer) end
   end
 end
 if #fields > 0 then

@@ -1,5 +1,5 @@
 -- Finds the holds that are due: those that the batch names, and then a bounded number from the index;
--- apply.lua gives them back before anything else is decided. Reads DEADLINES and both generations.
+-- decide/apply.lua gives them back before anything else is decided. Reads DEADLINES and both generations.
 
 local EXPIRE_BATCH = 128 -- due holds given back by one call that may need them, before the last entry: others wait meanwhile
 local EXPIRE_BESIDE = 16 -- by a call that needs none of them: its callers would wait for nothing
@@ -8,14 +8,14 @@ local EXPIRE_CHUNK = 16 -- entries of the deadline index read at a time
 local now = ctx.now
 -- No deadline lies before the next that the index has.
 if ctx.next_due ~= 0 and ctx.next_due <= now then
-  -- Holds whose deadlines doubt.lua corrects in this call: by the uncorrected ones they could end early.
+  -- Holds whose deadlines decide/doubt.lua corrects in this call: by the uncorrected ones they could end early.
   local doubted
   if ctx.doubt_lag then
     local ids = call('HMGET', META, 'doubted')[1] or ''
     doubted = {}
     for at = 1, #ids - 15, 16 do doubted[sub(ids, at, at + 15)] = true end
   end
-  for id, record in pairs(known) do
+  for id, record in pairs(records_by_id) do
     if is_pending(record) and deadline_of(record) <= now and not (doubted and doubted[id]) then due[#due + 1] = id end
   end
   -- The order of pairs() is not the same everywhere; the order of events shall be.
@@ -33,30 +33,30 @@ if ctx.next_due ~= 0 and ctx.next_due <= now then
   local most = is_needed and EXPIRE_BATCH or EXPIRE_BESIDE
   local ids, read, entries = {}, 0, nil
   repeat
-    entries = call('ZRANGEBYSCORE', DEADLINES, '-inf', now, 'LIMIT', #spent, EXPIRE_CHUNK)
+    entries = call('ZRANGEBYSCORE', DEADLINES, '-inf', now, 'LIMIT', #consumed_entries, EXPIRE_CHUNK)
     for e = 1, #entries do
       local entry = entries[e]
       ctx.backlog = (is_needed and read or read + #entry / 16) >= most
       if ctx.backlog then break end
       if #entry % 16 ~= 0 then fail(NEWER, 'entry of the deadline index') end
-      spent[#spent + 1] = entry
+      consumed_entries[#consumed_entries + 1] = entry
       for i = 1, #entry - 15, 16 do
         local id = sub(entry, i, i + 15)
         read = read + 1
-        if not known[id] then ids[#ids + 1] = id end
+        if not records_by_id[id] then ids[#ids + 1] = id end
       end
     end
   until ctx.backlog or #entries < EXPIRE_CHUNK
-  if ids[1] then look_up(ids) end
+  if ids[1] then load_records(ids) end
   for i = 1, #ids do
-    local record = known[ids[i]]
+    local record = records_by_id[ids[i]]
     -- Not pending: resolved. Not due: its deadline was moved and another entry covers it.
     if record and is_pending(record) and deadline_of(record) <= now and not (doubted and doubted[ids[i]]) then
       due[#due + 1] = ids[i]
     end
   end
-  local first = call('ZRANGEBYSCORE', DEADLINES, '-inf', '+inf', 'WITHSCORES', 'LIMIT', #spent, 1)
+  local first = call('ZRANGEBYSCORE', DEADLINES, '-inf', '+inf', 'WITHSCORES', 'LIMIT', #consumed_entries, 1)
   ctx.next_due = tonumber(first[2] or 0)
 end
 
-for i = 1, #due do touch(known[due[i]]) end
+for i = 1, #due do load_lines_of_record(records_by_id[due[i]]) end

@@ -1,5 +1,5 @@
 -- Corrects what the state says of pending reservations, where a script of an older release wrote its events and records, and
--- could not write the deadline index or the state. Runs behind stream_end.lua. Reads EVENTS and both generations; changes
+-- could not write the deadline index or the state. Runs behind load/stream_end.lua. Reads EVENTS and both generations; changes
 -- nothing but tables.
 
 local MOST_ENTRIES = 64 -- of the stream that are read: a release that leaves one half done seldom writes another
@@ -10,7 +10,7 @@ for e = #entries, 1, -1 do
   local bytes = entries[e][2][2]
   local version = byte(bytes, 1)
   if version > 3 then fail(NEWER, 'event') end
-  -- Behind the head: its length is that of write.lua.
+  -- Behind the head: its length is that of write/batch.lua.
   local at = version == 1 and 14 or version == 2 and 66 or 74
   local runs
   runs, at = unpack_bytes('>I2', bytes, at)

@@ -1,5 +1,5 @@
 -- Decides whether what the caller knows is part of the partition's history. What is not was lost: the store came
--- back older or empty. Runs behind terms.lua where the usual comparison (partition.lua) does not settle it, and
+-- back older or empty. Runs behind load/terms.lua where the usual comparison (load/partition.lua) does not settle it, and
 -- while the partition is fenced. Works on loaded tables; no redis.call.
 --
 -- The history consists of terms. A term is named by the replication id of the store that wrote it, which is

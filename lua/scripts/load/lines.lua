@@ -1,11 +1,11 @@
--- The bytes of every record, big-endian; the same formats are in server/src/store/wire.rs.
+-- The bytes of every record, big-endian; the same formats are in src/records.rs.
 -- Pure functions; no redis.call. Formats as struct.pack reads them, lengths in bytes:
 --   state   version B (3), epoch I6, term 40, sequence I6, clock mark I6, clock offset i8, number of the
 --           generation B, next due I6 (0: none), pending I6, older pending I6, older written I6
---           (partition.lua), first sequence of the term I6, flags B, settled at I6, remembered requests of
+--           (load/partition.lua), first sequence of the term I6, flags B, settled at I6, remembered requests of
 --           administrators I6, of them in the older generation I6                             = 117
 --           and where flag 8 is set: the replication id under which the term began, or ''
---           flags: 1 gated, 2 emptied, 4 a loss has no event yet, 8 see above, 32 counts of buyers are being dropped (purge.lua)
+--           flags: 1 gated, 2 emptied, 4 a loss has no event yet, 8 see above, 32 counts of buyers are being dropped (load/ended_counts.lua)
 --           In format 2: version B (2) and the same up to the time of the settlement            = 105
 --           In format 1: epoch I6, sequence I6, mark I6, offset i8, generation B, next due I6, pending I6,
 --           older pending I6, older written I6                                                = 51
@@ -14,7 +14,7 @@
 --   fence   version B (1), noticed at I6, key of the settlement 16, the lost changes that were not settled: number B,
 --           and for each: epoch I6, term 40, sequence I6, kept sequence I6
 --   deleting  version B (1), token 16, digest of the request 16, final B (0, 1), epoch I6, term 40, sequence of the deletion I6.
---           Beside it `closed_config` and `closed_state`: what the partition had when it was closed (closing.lua)
+--           Beside it `closed_config` and `closed_state`: what the partition had when it was closed (decide/close.lua)
 --   deleted version B (1), number B, and for each deletion, the newest last: epoch I6, term 40, sequence I6, digest of the
 --           request 16. It stays when the partition is made again
 --   config  version B (1, 2 or 3), revision I6, retention I6, default ttl I6, longest ttl I6, longest life I6,
@@ -37,7 +37,7 @@
 --           state, resolved I6, and behind that the record that it had
 --   extended record: its states in lower case, and behind it: lines that count for the buyer I4 (a
 --           bit each), origin 16 (zeros: none), and for each line: sold I4, released I4. In format 3 and later 128
---           is added to the letters, and behind the origin stand: digest of the request 16 (extended.lua), and of an
+--           is added to the letters, and behind the origin stand: digest of the request 16 (decide/extended_records.lua), and of an
 --           expired reservation the purchase that came of it 16 (zeros: none). In format 5 and later a reservation that
 --           was extended, or committed or rolled back in part, has its letters in upper case with 128 added, and at the
 --           end its changes: their number B, for each half a digest of its identity 8 and half a digest of what it is 8,
@@ -45,12 +45,12 @@
 --   count   of a buyer: in format 5 the instant since which the limit counts I6, units I6; in an older format, and so of a limit
 --           that was set in one, the units in decimal digits. A count of another instant than its SKU's is none
 --   memo    'M', at I6, kind, args: a remembered request that is no reservation; one of each generation is
---           its weight (opening.lua)
+--           its weight (write/open.lua)
 -- The state of a reservation is a letter: P pending, C committed, R rolled back, E expired. A record is
--- extended only where it has something to say (extended.lua): a plain sale costs no byte for the rules
+-- extended only where it has something to say (decide/extended_records.lua): a plain sale costs no byte for the rules
 -- of others.
 --
--- The version of each kind: state, terms, fence, config and events (write.lua) begin with it; a stock record
+-- The version of each kind: state, terms, fence, config and events (write/batch.lua) begin with it; a stock record
 -- has it in its flags, where bits 128 and above belong to newer versions; a reservation or remembered request has it in its
 -- letter, of which a newer version takes others; an entry of the deadline index has a length that is a multiple of 16. A script that meets a newer
 -- version refuses before it writes.
@@ -61,20 +61,20 @@ function fail(code, message)
 end
 
 -- The lines of a shape: skus[i], quantities[i], n. Refuses what the server should have refused.
-function lines_from(shape)
-  if #shape < 7 then fail(MALFORMED, 'shape') end
-  local n, at = byte(shape, 7), 8
+function lines_from(line_set)
+  if #line_set < 7 then fail(MALFORMED, 'shape') end
+  local n, at = byte(line_set, 7), 8
   if n < 1 or n > MAX_LINES then fail(MALFORMED, 'lines') end
   local skus, quantities, index = {}, {}, {}
   for i = 1, n do
-    if at + 4 > #shape then fail(MALFORMED, 'line') end
-    local quantity, length = unpack_bytes('>I4B', shape, at)
-    local sku = sub(shape, at + 5, at + 4 + length)
+    if at + 4 > #line_set then fail(MALFORMED, 'line') end
+    local quantity, length = unpack_bytes('>I4B', line_set, at)
+    local sku = sub(line_set, at + 5, at + 4 + length)
     if quantity < 1 or quantity > MAX_QUANTITY then fail(MALFORMED, 'quantity') end
     if length == 0 or #sku ~= length or index[sku] then fail(MALFORMED, 'sku') end
     skus[i], quantities[i], index[sku] = sku, quantity, i
     at = at + 5 + length
   end
-  if at ~= #shape + 1 then fail(MALFORMED, 'shape') end
+  if at ~= #line_set + 1 then fail(MALFORMED, 'shape') end
   return { n = n, skus = skus, quantities = quantities, index = index, stocks = {} }
 end

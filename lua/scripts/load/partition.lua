@@ -2,7 +2,7 @@
 -- generations. Reads META and the size of both generations. Sets what ctx has of the partition.
 
 local meta = call('HMGET', META, 'config', 'state')
-local config, state = known_config or meta[1], meta[2]
+local config, state = newer_config or meta[1], meta[2]
 if not config or not state then fail(CLOSED, 'no such partition') end
 if #config < CONFIG_LENGTH then fail(CORRUPT, 'config') end
 local version = byte(config, 1)
@@ -83,7 +83,7 @@ if expected == 0 then expected = nil end
 
 -- Two generations. A record stays in the one in which it was made, whatever becomes of it, and goes with the
 -- whole of it, in O(1): when no reservation in it is pending, and its last change is as long ago as the
--- retention (write.lua). The state has how many are pending in both and in the older one, and when that
+-- retention (write/batch.lua). The state has how many are pending in both and in the older one, and when that
 -- was written last.
 if generation == 1 then
   ctx.current, ctx.older = RECORDS_B, RECORDS_A

@@ -1,4 +1,4 @@
--- Reads the fields of a reservation's record; its format is in records.lua. Pure functions; no redis.call. Runs where the batch has
+-- Reads the fields of a reservation's record; its format is in load/lines.lua. Pure functions; no redis.call. Runs where the batch has
 -- or may meet a record: not for Reserves that are refused before one is looked up.
 
 function is_pending(record)
@@ -28,7 +28,7 @@ function deadline_of(record)
 end
 
 -- The buyer field of a record, and its shape.
-function buyer_and_shape(record)
+function buyer_and_line_set(record)
   local at = is_pending(record) and TAIL or RESOLVED_TAIL
   local length = byte(record, at)
   if not length then fail(CORRUPT, 'reservation') end

@@ -1,33 +1,33 @@
--- Loads the records that the batch names, but for those that refusal.lua may answer without. Reads both generations; writes nothing.
+-- Loads the records that the batch names, but for those that decide/refusal.lua may answer without. Reads both generations; writes nothing.
 
 -- Notes what a record is whose units may move; its stock is then loaded.
-function touch(record)
-  if alike[record] ~= nil then return end
-  local buyer, shape = buyer_and_shape(record)
-  local lines = lines_of(shape)
-  alike[record] = byte(record, 1) == PENDING
-    and { lines = lines, shape = shape, buyer = buyer, is_named = buyer ~= NO_BUYER,
+function load_lines_of_record(record)
+  if plain_info[record] ~= nil then return end
+  local buyer, line_set = buyer_and_line_set(record)
+  local lines = lines_of(line_set)
+  plain_info[record] = byte(record, 1) == PENDING
+    and { lines = lines, line_set = line_set, buyer = buyer, is_named = buyer ~= NO_BUYER,
       is_old = ctx.settled_at and is_old(record) }
 end
 
 -- Notes the records that this generation has under these ids, and the lines of those whose units may move;
 -- returns the ids under which it has none.
-local function look_into(generation, ids)
+local function load_from(generation, ids)
   local records, n, found, before = load_fields(generation, ids), #ids, 0, nil
   for i = 1, n do
     local record = records[i]
     if record then
       found = found + 1
-      known[ids[i]] = record
+      records_by_id[ids[i]] = record
       -- What was reserved together has the same record.
       if record ~= before then
         local letter = byte(record, 1) or 0
         if letter ~= PENDING and not find(LATER_LETTERS, sub(record, 1, 1), 1, true) or letter == 0 then fail(NEWER, 'record') end
         if letter >= FIRST_EXTENDED then ctx.any_extended = true end
         if letter == PENDING or letter == EXTENDED_PENDING or letter == DIGESTED_PENDING or letter == CHANGED_PENDING then
-          if ctx.moves_records then touch(record) end
+          if ctx.moves_records then load_lines_of_record(record) end
         elseif kinds.commit_late and letter ~= MEMO then
-          touch(record)
+          load_lines_of_record(record)
         end
         before = record
       end
@@ -43,19 +43,19 @@ local function look_into(generation, ids)
   return missing
 end
 
-function look_up(ids)
-  local missing = look_into(ctx.current, ids)
+function load_records(ids)
+  local missing = load_from(ctx.current, ids)
   if older_count > 0 and missing[1] then
-    look_into(ctx.older, missing)
+    load_from(ctx.older, missing)
     for i = 1, #missing do
-      in_older[missing[i]] = known[missing[i]]
+      in_older[missing[i]] = records_by_id[missing[i]]
     end
   end
 end
 
 -- Looks up every id that the batch names and that is not looked up yet: of the operations, of their targets, and
 -- of the purchases of 'L'. First attempts ('N') wait where they are told to; looked up, they are like any others ('R').
-function look_up_named(first_attempts_wait)
+function load_named_records(first_attempts_wait)
   local named, total = {}, 0
   for g = 1, #groups do
     local group = groups[g]
@@ -87,9 +87,9 @@ function look_up_named(first_attempts_wait)
       end
     end
   end
-  if total > 0 then look_up(named) end
+  if total > 0 then load_records(named) end
 end
 
--- First attempts wait for the fast no (refusal.lua), but not where it is impossible: beside other operations, and
+-- First attempts wait for the fast no (decide/refusal.lua), but not where it is impossible: beside other operations, and
 -- while something is due, which is given back first.
-look_up_named(ctx.only_reserves and (ctx.next_due == 0 or ctx.next_due > ctx.now))
+load_named_records(ctx.only_reserves and (ctx.next_due == 0 or ctx.next_due > ctx.now))

@@ -1,5 +1,5 @@
 -- Loads the counters that the batch and what is due can move, where they are not loaded yet: stock, and the buyers'
--- counts where a SKU has a limit per buyer. Reads STOCK, and through buyers.lua BUYERS; writes nothing.
+-- counts where a SKU has a limit per buyer. Reads STOCK, and through load/buyer_limits.lua BUYERS; writes nothing.
 
 local skus, n = {}, 0
 for sku, stock in pairs(stocks) do
@@ -60,13 +60,13 @@ end
 local limits
 for g = 1, kinds.configure_sku and #groups or 0 do
   local group = groups[g]
-  if group.kind == 'configure_sku' and #group.args > 34 and bit.band(byte(group.args), SETS_BUYER_LIMIT) > 0
-    and unpack_bytes('>I4', group.args, 13) > 0 then
+  if group.kind == 'configure_sku' and #group.payload > 34 and bit.band(byte(group.payload), SETS_BUYER_LIMIT) > 0
+    and unpack_bytes('>I4', group.payload, 13) > 0 then
     limits, ctx.any_limited = limits or {}, true
-    limits[sub(group.args, 35)] = true
+    limits[sub(group.payload, 35)] = true
   end
 end
-for _, lines in pairs(shapes) do
+for _, lines in pairs(line_sets) do
   for i = 1, lines.n do
     if limits and limits[lines.skus[i]] then lines.limited = true end
     local stock = stocks[lines.skus[i]]

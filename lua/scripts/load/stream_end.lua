@@ -1,4 +1,4 @@
--- Where the sequence goes on in a settlement. Runs behind terms.lua before anything is applied, because the numbers of a call
+-- Where the sequence goes on in a settlement. Runs behind load/terms.lua before anything is applied, because the numbers of a call
 -- are counted from one sequence. Reads EVENTS; changes nothing but tables.
 
 for g = 1, #groups do
@@ -15,7 +15,7 @@ for g = 1, #groups do
         ctx.gated, history.fenced_at, ctx.missing, history.changed = true, ctx.now, FENCED, true
       end
     end
-  elseif group.kind == 'end_settlement' and ctx.gated and history.settling == sub(group.args, 1, 16) then
+  elseif group.kind == 'end_settlement' and ctx.gated and history.settling == sub(group.payload, 1, 16) then
     for i = 1, #history.claims do settle_up_to(history.claims[i][1], history.claims[i][3]) end
   end
 end

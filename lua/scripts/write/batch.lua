@@ -32,19 +32,19 @@ if next(in_older) ~= nil then
   end
 end
 -- Whether the older generation goes, and the current one becomes the older.
-local goes = older_pending == 0 and ctx.now >= older_written + retention and ctx.record_count + admin_records > 0
-if moved or spent[1] or new_records[1] or purged or clock_changed or history and history.changed or goes and not groups[1] then
+local rotates = older_pending == 0 and ctx.now >= older_written + retention and ctx.record_count + admin_records > 0
+if has_changes or consumed_entries[1] or new_records[1] or purged or clock_changed or history and history.changed or rotates and not groups[1] then
   -- A key that was perhaps not read: a wrong type shows now.
   if next(new_deadlines) ~= nil then call('ZCARD', DEADLINES) end
 
   -- One entry: version (1, 2 or 3), now, in version 3 what is added for the time of day i8, sequence before it, since
   -- version 2 the sequence from which its numbers count, the term and its first sequence; number of runs, runs, number of
   -- SKUs, the stock of each after the batch; a SKU that is gone has no record. Its id is the last sequence, so that a reader resumes by
-  -- sequence. A run: its head (ledger.lua), how many, their ids, their numbers as ranges (how many, and of
+  -- sequence. A run: its head (decide/ledger.lua), how many, their ids, their numbers as ranges (how many, and of
   -- each the first, counted from the first sequence, and how many), and their buyer fields where it names them.
   local event, count_values, gone_counts
   local stock_values, gone_skus = {}, {}
-  if moved then
+  if has_changes then
     local skus, parts = {}, ctx.format == 1 and { pack('>BI6I6I2', 1, ctx.now, ctx.first_sequence, #run_list) }
       or ctx.format > 2 and day_correction ~= 0 and { pack('>BI6i8I6I6c40I6I2', 3, ctx.now, day_correction, base_sequence,
         ctx.first_sequence, state_term, term_first, #run_list) }
@@ -73,7 +73,7 @@ if moved or spent[1] or new_records[1] or purged or clock_changed or history and
       local sku = skus[i]
       local stock, record = stocks[sku], ''
       if stock then
-        -- No pending hold has an earlier deadline than the index, but for those that doubt.lua may correct.
+        -- No pending hold has an earlier deadline than the index, but for those that decide/doubt.lua may correct.
         if stock[EARLIEST] < ctx.next_due and doubt == 0 then stock[EARLIEST] = ctx.next_due end
         record = stock_bytes(stock)
       end
@@ -104,9 +104,9 @@ if moved or spent[1] or new_records[1] or purged or clock_changed or history and
   local may_send = redis.acl_check_cmd
   local denied = not may_send('HSET', META) and 'HSET'
     or next(new_deadlines) ~= nil and not may_send('ZADD', DEADLINES) and 'ZADD'
-    or spent[1] and not may_send('ZREM', DEADLINES) and 'ZREM'
+    or consumed_entries[1] and not may_send('ZREM', DEADLINES) and 'ZREM'
     or (gone_skus[1] or gone_counts and gone_counts[1] or purged and purged[1]) and not may_send('HDEL', STOCK) and 'HDEL'
-    or goes and not may_send('UNLINK', ctx.older) and 'UNLINK'
+    or rotates and not may_send('UNLINK', ctx.older) and 'UNLINK'
   if denied then fail(DENIED, denied) end
 
   if event then
@@ -129,7 +129,7 @@ if moved or spent[1] or new_records[1] or purged or clock_changed or history and
     call_with('HSET', ctx.current, records)
   end
   -- Before what is added: an entry that is done with may come again, byte for byte.
-  call_with('ZREM', DEADLINES, spent)
+  call_with('ZREM', DEADLINES, consumed_entries)
   local deadlines, entries = {}, {}
   for deadline in pairs(new_deadlines) do deadlines[#deadlines + 1] = deadline end
   -- An entry that is added twice is looked at at the later of its deadlines.
@@ -144,9 +144,9 @@ if moved or spent[1] or new_records[1] or purged or clock_changed or history and
     end
   end
   call_with('ZADD', DEADLINES, entries)
-  if goes then
+  if rotates then
     call('UNLINK', ctx.older)
-    call('HSET', ctx.older, WEIGHT_FIELD, STATE_MEMO .. rep('-', WEIGHT_LENGTH))
+    call('HSET', ctx.older, PADDING_FIELD, STATE_MEMO .. rep('-', PADDING_LENGTH))
     generation = 1 - generation
     older_pending, older_written = ctx.pending, ctx.now
     admin_records = admin_records - older_admin_records

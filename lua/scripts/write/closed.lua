@@ -1,4 +1,4 @@
--- The end of closing.lua: puts config and state away. Runs behind save.lua. Reads and writes META.
+-- The end of decide/close.lua: puts config and state away. Runs behind write/state.lua. Reads and writes META.
 
 local meta = call('HMGET', META, 'config', 'state')
 -- The deletion is the change behind the last one: a store that comes back with the partition has lost it.

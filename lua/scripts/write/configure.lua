@@ -1,8 +1,8 @@
--- The end of the calls 'open' and 'configure': replaces the config, and sets the reply. Runs before save.lua, and behind it
+-- The end of the calls 'open' and 'configure': replaces the config, and sets the reply. Runs before write/state.lua, and behind it
 -- where the partition was made; where a loss was noticed, the next batch reports it as an event. Reads and writes META, and
 -- remembers a request with an identity among the records.
 
-if known_config then call('HSET', META, 'config', known_config) end
+if newer_config then call('HSET', META, 'config', newer_config) end
 saves = clock_changed or history and history.changed
 -- With a command that was sent before the first write: it is not refused any more.
 local config = call('HMGET', META, 'config')[1]

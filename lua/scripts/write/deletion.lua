@@ -1,4 +1,4 @@
--- The steps of the deletion of a partition, behind its closing (closing.lua). Runs for the call 'delete', and ends it. Reads
+-- The steps of the deletion of a partition, behind its closing (decide/close.lua). Runs for the call 'delete', and ends it. Reads
 -- and writes META, and unlinks the other keys, one a call, so that no call is long.
 --
 -- Each step names the deletion that it belongs to by a token. A call that goes on with what another one has begun takes the

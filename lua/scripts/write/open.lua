@@ -1,5 +1,5 @@
--- Makes a partition that is not there. Runs behind terms.lua for the call 'open', before the partition is loaded, and before
--- save.lua. Reads and writes META, puts a weight into each generation, and touches nothing else but the names of the other keys.
+-- Makes a partition that is not there. Runs behind load/terms.lua for the call 'open', before the partition is loaded, and before
+-- write/state.lua. Reads and writes META, puts a weight into each generation, and touches nothing else but the names of the other keys.
 --
 -- A caller who knows the partition makes it as it was: epoch, config and secret are those that it knows, and the
 -- sequence goes on from the last that it knows. What the partition held is lost, so it is gated, or where
@@ -7,8 +7,8 @@
 
 -- The weight of a generation is the field that is no record: too long for the compact encoding that Redis gives
 -- to hashes of up to hundreds of small fields, in which every look-up walks through all of them. A memo, which
--- those who list records pass over. write.lua puts one into a generation that begins.
-local WEIGHT = STATE_MEMO .. rep('-', WEIGHT_LENGTH)
+-- those who list records pass over. write/batch.lua puts one into a generation that begins.
+local PADDING = STATE_MEMO .. rep('-', PADDING_LENGTH)
 local ANY_SEQUENCE = 281474976710655
 
 local knowledge, config = ARGV[2] or '', ARGV[3] or ''
@@ -54,8 +54,8 @@ if not meta[1] and not meta[2] then
   end
   state_run, term_first, saves = '', ctx.sequence + 1, true
   call('HSET', META, 'config', config)
-  call('HSET', RECORDS_A, WEIGHT_FIELD, WEIGHT)
-  call('HSET', RECORDS_B, WEIGHT_FIELD, WEIGHT)
+  call('HSET', RECORDS_A, PADDING_FIELD, PADDING)
+  call('HSET', RECORDS_B, PADDING_FIELD, PADDING)
   -- The request that makes the namespace.
   local id, memo = ARGV[5] or '', ARGV[6] or ''
   if #id == 16 then
@@ -68,5 +68,5 @@ elseif #knowledge > 1 and #config >= CONFIG_LENGTH then
   -- The caller knows the partition, and a later config of it: that one was lost.
   local epoch = unpack_bytes('>I6', meta[2], #meta[2] == STATE_LENGTH_1 and 1 or 2)
   local is_known = unpack_bytes('>I6', knowledge, #knowledge - CLAIM_LENGTH + 1) == epoch
-  if is_known and unpack_bytes('>I6', config, 2) > unpack_bytes('>I6', meta[1], 2) then known_config = config end
+  if is_known and unpack_bytes('>I6', config, 2) > unpack_bytes('>I6', meta[1], 2) then newer_config = config end
 end

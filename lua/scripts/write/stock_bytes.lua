@@ -1,4 +1,4 @@
--- The bytes of a stock record. A pure function; runs where stock may be written or answered. The format is in records.lua.
+-- The bytes of a stock record. A pure function; runs where stock may be written or answered. The format is in load/lines.lua.
 
 function stock_bytes(stock)
   local rules, earliest = stock.rules, stock[EARLIEST]

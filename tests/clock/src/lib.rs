@@ -64,7 +64,7 @@ fn now() -> (i64, i64) {
 pub unsafe extern "C" fn gettimeofday(time: *mut Timeval, _zone: *mut u8) -> i32 {
     let (seconds, nanos) = now();
     if !time.is_null() {
-        // SAFETY: the caller says so.
+        // SAFETY: the caller guarantees it.
         unsafe { time.write(Timeval { seconds, micros: nanos / 1_000 }) };
     }
     0
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn gettimeofday(time: *mut Timeval, _zone: *mut u8) -> i32
 pub unsafe extern "C" fn time(time: *mut i64) -> i64 {
     let (seconds, _) = now();
     if !time.is_null() {
-        // SAFETY: the caller says so.
+        // SAFETY: the caller guarantees it.
         unsafe { time.write(seconds) };
     }
     seconds
@@ -105,7 +105,7 @@ pub unsafe extern "C" fn clock_gettime(clock: i32, time: *mut Timespec) -> i32 {
         };
         rustix::time::clock_gettime(id)
     };
-    // SAFETY: the caller says so.
+    // SAFETY: the caller guarantees it.
     unsafe { time.write(value) };
     0
 }

@@ -1,28 +1,28 @@
-//! Linearizability of a concurrent history, in O(n log n): every answer that tells its sequence is
+//! Linearizability of a concurrent history, in O(n log n): every answer with a sequence is
 //! replayed through the model in that order, and the order must agree with the clock on the wall.
 //! Pure data, no I/O.
 
 use std::time::Instant;
 
-use super::{Answer, Model, Op, ask::Told, millis};
+use super::{Answer, Model, Op, execute::Received, millis};
 
 /// One call of a history.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// What was asked.
+    /// The operation.
     pub op: Op,
     /// Before it was sent.
     pub start: Instant,
     /// After it was answered.
     pub end: Instant,
-    /// What was answered.
-    pub told: Told,
+    /// The answer.
+    pub received: Received,
 }
 
 impl Call {
-    /// Whether the answer says that this call made a change, which then has a number of its own.
+    /// Whether the answer shows that this call made a change. A change has a unique number.
     fn is_change(&self) -> bool {
-        match (&self.op, &self.told.answer) {
+        match (&self.op, &self.received.answer) {
             (Op::GetReservation { .. } | Op::GetStock { .. } | Op::ConfigureSku { .. }, _) => false,
             (_, Answer::Reservation(_, replayed) | Answer::Stock(_, replayed) | Answer::Extended(_, _, replayed)) => {
                 !replayed
@@ -32,8 +32,8 @@ impl Call {
         }
     }
 
-    /// The order of answers that carry the same number: the change that it belongs to, then a
-    /// ConfigureSku, which is perhaps that change and does not say, then what saw it.
+    /// The order of answers with the same number: the change that it belongs to, then a
+    /// ConfigureSku, which may be that change without showing it, then the reads.
     fn rank(&self) -> u8 {
         match self.op {
             _ if self.is_change() => 0,
@@ -43,7 +43,7 @@ impl Call {
     }
 }
 
-/// The instant that an answer tells of the store's clock: that of the change it made.
+/// The instant of the store's clock in an answer: that of the change it made.
 pub fn instant_of(op: &Op, answer: &Answer) -> Option<i64> {
     match (op, answer) {
         (Op::Reserve { .. }, Answer::Reservation(made, false)) => Some(millis(made.created_at)),
@@ -59,8 +59,8 @@ pub fn instant_of(op: &Op, answer: &Answer) -> Option<i64> {
 pub fn new_id_of<'a>(op: &Op, answer: &'a Answer) -> &'a str {
     match (op, answer) {
         (Op::Reserve { .. }, Answer::Reservation(made, false)) => &made.reservation_id,
-        (Op::Commit { reservation_id: asked, late: true }, Answer::Reservation(bought, false))
-            if bought.reservation_id != *asked =>
+        (Op::Commit { reservation_id: requested, late: true }, Answer::Reservation(bought, false))
+            if bought.reservation_id != *requested =>
         {
             &bought.reservation_id
         }
@@ -75,27 +75,28 @@ pub fn new_id_of<'a>(op: &Op, answer: &'a Answer) -> &'a str {
 /// The first answer that no order explains.
 pub fn replay(mut model: Model, calls: &[Call]) -> Result<Model, String> {
     agrees_with_the_wall(calls)?;
-    let mut numbered: Vec<(i64, &Call)> = calls.iter().filter_map(|call| Some((call.told.sequence?, call))).collect();
+    let mut numbered: Vec<(i64, &Call)> =
+        calls.iter().filter_map(|call| Some((call.received.sequence?, call))).collect();
     numbered.sort_by_key(|(sequence, call)| (*sequence, call.rank()));
     let mut open = Unnumbered::of(calls, model.sequence());
-    open.look(&model);
+    open.observe(&model);
     for (sequence, call) in numbered {
-        let Told { answer, .. } = &call.told;
+        let Received { answer, .. } = &call.received;
         let before = model.sequence();
         let expected = model.expect(&call.op, instant_of(&call.op, answer).unwrap_or(0), new_id_of(&call.op, answer));
         if expected != *answer || model.sequence() != sequence {
             return Err(format!("{call:?}\nexpected, as number {}: {expected:?}", model.sequence()));
         }
         if model.sequence() != before {
-            open.look(&model);
+            open.observe(&model);
         }
     }
     open.finish().map(|()| model)
 }
 
-/// What ended before another began has the smaller number, or the same if both only looked.
+/// A call that ended before another began has the smaller number, or the same if both only read.
 fn agrees_with_the_wall(calls: &[Call]) -> Result<(), String> {
-    let mut by_end: Vec<&Call> = calls.iter().filter(|call| call.told.sequence.is_some()).collect();
+    let mut by_end: Vec<&Call> = calls.iter().filter(|call| call.received.sequence.is_some()).collect();
     let mut by_start = by_end.clone();
     by_end.sort_by_key(|call| call.end);
     by_start.sort_by_key(|call| call.start);
@@ -103,13 +104,13 @@ fn agrees_with_the_wall(calls: &[Call]) -> Result<(), String> {
     let mut last: Option<&Call> = None;
     for call in by_start {
         while let Some(earlier) = ended.next_if(|earlier| earlier.end < call.start) {
-            if last.is_none_or(|last| last.told.sequence < earlier.told.sequence) {
+            if last.is_none_or(|last| last.received.sequence < earlier.received.sequence) {
                 last = Some(earlier);
             }
         }
         let Some(last) = last else { continue };
-        let least = last.told.sequence.map(|number| number + i64::from(call.is_change()));
-        if call.told.sequence < least {
+        let least = last.received.sequence.map(|number| number + i64::from(call.is_change()));
+        if call.received.sequence < least {
             return Err(format!("{call:?}\nbegan after this had ended: {last:?}"));
         }
     }
@@ -126,10 +127,10 @@ struct Unnumbered<'a> {
 impl<'a> Unnumbered<'a> {
     fn of(calls: &'a [Call], first: i64) -> Self {
         let mut by_end: Vec<(Instant, i64)> =
-            calls.iter().filter_map(|call| Some((call.end, call.told.sequence?))).collect();
+            calls.iter().filter_map(|call| Some((call.end, call.received.sequence?))).collect();
         let changes = calls.iter().filter(|call| call.is_change());
         let mut by_start: Vec<(Instant, i64)> =
-            changes.filter_map(|call| Some((call.start, call.told.sequence?))).collect();
+            changes.filter_map(|call| Some((call.start, call.received.sequence?))).collect();
         by_end.sort();
         by_start.sort();
         // The largest number up to each end, and the smallest from each start on.
@@ -150,13 +151,13 @@ impl<'a> Unnumbered<'a> {
             let high = by_start.get(later).map_or(i64::MAX, |(_, number)| number - 1);
             (low, high, call)
         };
-        let mut waiting: Vec<_> = calls.iter().filter(|call| call.told.sequence.is_none()).map(window).collect();
+        let mut waiting: Vec<_> = calls.iter().filter(|call| call.received.sequence.is_none()).map(window).collect();
         waiting.sort_by_key(|(low, _, _)| std::cmp::Reverse(*low));
         Self { waiting, active: Vec::new() }
     }
 
     /// Drops the answers that are true in this state of the model.
-    fn look(&mut self, model: &Model) {
+    fn observe(&mut self, model: &Model) {
         while let Some((_, high, call)) = self.waiting.pop_if(|(low, _, _)| *low <= model.sequence()) {
             self.active.push((high, call));
         }
@@ -170,7 +171,7 @@ impl<'a> Unnumbered<'a> {
 }
 
 fn is_true(model: &Model, call: &Call) -> bool {
-    match (&call.op, &call.told.answer) {
+    match (&call.op, &call.received.answer) {
         (Op::IsProtected { sku }, answer @ Answer::IsProtected(_)) => {
             *answer == Answer::IsProtected(model.counters(sku).is_some_and(|of| of.is_protected))
         }

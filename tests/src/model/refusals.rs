@@ -1,4 +1,4 @@
-//! What the model refuses and why, in the order of the service; and what falls short. Pure data, no I/O.
+//! The refusals of the model, in the order of the service; and shortages. Pure data, no I/O.
 
 use inventory_sentinel::{
     Reason,
@@ -178,7 +178,7 @@ impl Model {
         lines.iter().map(of).filter(|line| line.available < i64::from(line.requested)).collect()
     }
 
-    /// The first limit that the buyer would break, less what he gives back in the same step.
+    /// The first limit that the buyer would break, less the units that they return in the same step.
     fn buyer_refusal(&self, lines: &[(String, i32)], buyer: &str, replaces: &str) -> Option<Answer> {
         lines.iter().find_map(|(sku, units)| {
             let limit = self.buyer_limit(sku)?;

@@ -1,4 +1,4 @@
-//! The model's books: units that move between the counters of a SKU, the lines of a reservation and
+//! The model's counters: units that move between the counters of a SKU, the lines of a reservation and
 //! the count of a buyer. Pure data, no I/O.
 
 use inventory_sentinel::v1::{Reservation, ReservationLine, ReservationState as State, SkuRules};
@@ -118,7 +118,7 @@ impl Model {
         })
     }
 
-    /// What was held at the deadline, sold at once; or what was bought so before.
+    /// The units held at the deadline, sold at once; or the earlier purchase.
     pub(super) fn repurchase(&mut self, id: &str, now: i64, new_id: &str) -> Answer {
         if let Some(purchase) = self.purchases.get(id) {
             return self.reservation(purchase, true);

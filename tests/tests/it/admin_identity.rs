@@ -6,7 +6,8 @@ use std::time::Duration;
 use deadpool_redis::redis::{Cmd, cmd};
 use inventory_sentinel::{Reason, v1};
 use sentinel_tests::{
-    Proxy, Redis, SentinelProcess, Shop, assert_refused, eventually, id_born, new_id, number_in, order, reason,
+    LossyProxy, Redis, SentinelProcess, TestClient, assert_refused, eventually, id_born, new_id, number_in, reason,
+    reserve_request,
 };
 use tokio::task::JoinHandle;
 use tonic::Request;
@@ -14,18 +15,18 @@ use tonic::Request;
 /// A server whose replies can be lost, another on the same store, and a namespace that both have opened.
 struct Pair {
     redis: Redis,
-    proxy: Proxy,
+    proxy: LossyProxy,
     _servers: [SentinelProcess; 2],
     /// Through the proxy.
-    shop: Shop,
+    shop: TestClient,
     /// Past it.
-    other: Shop,
+    other: TestClient,
 }
 
 impl Pair {
     async fn start(flags: &str) -> Pair {
         let redis = Redis::start().await;
-        let proxy = Proxy::start(&redis).await;
+        let proxy = LossyProxy::start(&redis).await;
         let flags = format!("--sweep-interval 1m {flags}");
         let url = format!("--redis-url {}", proxy.url());
         let server = SentinelProcess::launch().flags(flags.trim()).flags(&url).start().await;
@@ -54,7 +55,7 @@ impl Pair {
 }
 
 async fn set_protection(
-    shop: &Shop,
+    shop: &TestClient,
     skus: &[&str],
     is_protected: bool,
     request_id: &str,
@@ -63,7 +64,7 @@ async fn set_protection(
 }
 
 async fn try_set_protection(
-    shop: &Shop,
+    shop: &TestClient,
     skus: &[&str],
     is_protected: bool,
     request_id: &str,
@@ -79,7 +80,7 @@ async fn try_set_protection(
 }
 
 async fn limit_buyers(
-    shop: &Shop,
+    shop: &TestClient,
     limit: i32,
     if_version: Option<i64>,
     request_id: &str,
@@ -107,7 +108,7 @@ fn quota(records: i64) -> v1::NamespaceConfig {
 }
 
 async fn configure(
-    shop: &Shop,
+    shop: &TestClient,
     config: v1::NamespaceConfig,
     if_version: Option<i64>,
     request_id: &str,
@@ -121,19 +122,19 @@ async fn configure(
     shop.admin.clone().configure_namespace(request).await.map(tonic::Response::into_inner)
 }
 
-async fn default_ttl(shop: &Shop) -> Option<prost_types::Duration> {
+async fn default_ttl(shop: &TestClient) -> Option<prost_types::Duration> {
     let request = v1::GetNamespaceRequest { namespace_id: shop.namespace.clone() };
     let answer = shop.admin.clone().get_namespace(request).await.expect("the config").into_inner();
     answer.config.expect("a config").default_ttl
 }
 
-async fn delete(shop: &Shop, sku: &str, request_id: &str) -> Result<v1::DeleteSkuResponse, tonic::Status> {
+async fn delete(shop: &TestClient, sku: &str, request_id: &str) -> Result<v1::DeleteSkuResponse, tonic::Status> {
     let (namespace_id, sku, request_id) = (shop.namespace.clone(), sku.to_owned(), request_id.to_owned());
     let request = v1::DeleteSkuRequest { namespace_id, sku, request_id };
     shop.admin.clone().delete_sku(request).await.map(tonic::Response::into_inner)
 }
 
-async fn import(shop: &Shop, rows: &[(String, i64)], request_id: &str) -> Vec<v1::ImportRowResult> {
+async fn import(shop: &TestClient, rows: &[(String, i64)], request_id: &str) -> Vec<v1::ImportRowResult> {
     let rows = rows.iter().map(|(sku, on_hand)| v1::ImportRow { sku: sku.clone(), on_hand: *on_hand }).collect();
     let message = v1::ImportStockRequest {
         namespace_id: shop.namespace.clone(),
@@ -260,7 +261,7 @@ async fn a_lost_reply_of_a_creation_is_no_version_mismatch() {
     let pair = Pair::start("").await;
     let config = || v1::NamespaceConfig { partitions: Some(3), ..ttl(77) };
     for request_id in ["", "make-1"] {
-        let shop = Shop { namespace: format!("new{request_id}"), ..pair.shop.clone() };
+        let shop = TestClient { namespace: format!("new{request_id}"), ..pair.shop.clone() };
         let make = {
             let (shop, config) = (shop.clone(), config());
             async move { configure(&shop, config, Some(0), request_id).await }
@@ -272,7 +273,7 @@ async fn a_lost_reply_of_a_creation_is_no_version_mismatch() {
         }
         shop.audit().await;
     }
-    let shop = Shop { namespace: "newmake-1".into(), ..pair.shop.clone() };
+    let shop = TestClient { namespace: "newmake-1".into(), ..pair.shop.clone() };
     let again = configure(&shop, config(), Some(0), "make-1").await.expect("known");
     assert_eq!(again.version, 1);
     assert_refused(configure(&shop, config(), Some(0), "make-2").await, Reason::VersionMismatch, None);
@@ -286,7 +287,7 @@ async fn what_becomes_of_a_namespace_is_unknown_where_the_reply_stays_lost() {
     let server = SentinelProcess::launch().on(&redis).flags(flags).start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
-    redis.ask::<()>("CLIENT PAUSE 1500 WRITE").await;
+    redis.execute::<()>("CLIENT PAUSE 1500 WRITE").await;
     let lost = configure(&shop, ttl(50), Some(1), "lost").await;
     assert_refused(lost, Reason::OutcomeUnknown, None);
     let again = eventually("the store answers", async || configure(&shop, ttl(50), Some(1), "lost").await.ok()).await;
@@ -310,11 +311,11 @@ async fn changes_of_an_administrator_pass_a_quota_of_records_that_is_used_up() {
         shop.supply("ps5", 10).await;
         shop.supply("vita", 10).await;
         let mut held = 0;
-        while shop.reserve(order(&[("ps5", 1)])).await.is_ok() {
+        while shop.reserve(reserve_request(&[("ps5", 1)])).await.is_ok() {
             held += 1;
         }
         assert_eq!(held, if format == 3 { 3 } else { 1 }, "format {format}: what administrators do counts");
-        assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::NamespaceQuota, None);
+        assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::NamespaceQuota, None);
         shop.set_stock("ps5", 20, &new_id()).await.expect("set");
         shop.adjust_stock("ps5", 1, &new_id()).await.expect("adjusted");
         limit_buyers(&shop, 0, None, &new_id()).await.expect("a rule");
@@ -325,7 +326,7 @@ async fn changes_of_an_administrator_pass_a_quota_of_records_that_is_used_up() {
         let applied = results.iter().filter(|result| result.outcome() == v1::ImportOutcome::Applied).count();
         assert_eq!(applied, 1, "the quota of SKUs stays: {results:?}");
         assert_refused(shop.set_stock("switch", 1, &new_id()).await, Reason::NamespaceQuota, None);
-        assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::NamespaceQuota, None);
+        assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::NamespaceQuota, None);
         configure(&shop, quota(100), None, &new_id()).await.expect("the quota is raised");
         shop.hold("ps5", 1).await;
         shop.audit().await;
@@ -349,7 +350,7 @@ async fn imports_do_not_use_up_the_quota_of_records() {
     for sku in &skus[..5] {
         shop.hold(sku, 1).await;
     }
-    assert_refused(shop.reserve(order(&[("sku-9", 1)])).await, Reason::NamespaceQuota, None);
+    assert_refused(shop.reserve(reserve_request(&[("sku-9", 1)])).await, Reason::NamespaceQuota, None);
     assert_eq!((counted(&redis).await, remembered(&redis).await), ((600, 0), (600, 0)));
     shop.audit().await;
 }
@@ -364,8 +365,8 @@ async fn at_the_memory_limit_an_administrator_changes_what_exists_and_makes_noth
     for _ in 0..3 {
         shop.hold("ps5", 1).await;
     }
-    redis.ask::<()>("CONFIG SET maxmemory 1").await;
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::StoreFull, None);
+    redis.execute::<()>("CONFIG SET maxmemory 1").await;
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::StoreFull, None);
     shop.set_stock("ps5", 20, "set").await.expect("set");
     assert!(shop.set_stock("ps5", 20, "set").await.expect("known").replayed);
     shop.adjust_stock("ps5", 1, &new_id()).await.expect("adjusted");
@@ -381,12 +382,12 @@ async fn at_the_memory_limit_an_administrator_changes_what_exists_and_makes_noth
     let rows = [("switch".to_owned(), 1), ("ps5".to_owned(), 1)];
     let results = import(&shop, &rows, &new_id()).await;
     assert_eq!((results[0].reason.as_str(), results[1].outcome()), ("STORE_FULL", v1::ImportOutcome::AlreadyThere));
-    let elsewhere = Shop { namespace: "other".into(), ..shop.clone() };
+    let elsewhere = TestClient { namespace: "other".into(), ..shop.clone() };
     assert_refused(configure(&elsewhere, ttl(50), None, "").await, Reason::StoreFull, None);
     let after = (redis.digest("stock").await, redis.digest("records").await, redis.digest("events").await);
     assert!(before == after, "a refusal changes nothing");
 
-    redis.ask::<()>("CONFIG SET maxmemory 0").await;
+    redis.execute::<()>("CONFIG SET maxmemory 0").await;
     assert!(!shop.set_stock("switch", 1, "new").await.expect("a refusal is not remembered").replayed);
     shop.hold("ps5", 1).await;
     assert_eq!(counted(&redis).await, remembered(&redis).await);
@@ -474,12 +475,12 @@ async fn a_repeat_of_a_configuration_that_was_interrupted_ends_it() {
     let config = || v1::NamespaceConfig { partitions: Some(3), ..ttl(77) };
     configure(&shop, config(), Some(0), "make").await.expect("made");
     // What a server leaves behind that was killed before it could make the second partition.
-    redis.ask::<()>("DEL is:{sale/1}:meta is:{sale/1}:records:a is:{sale/1}:records:b").await;
+    redis.execute::<()>("DEL is:{sale/1}:meta is:{sale/1}:records:a is:{sale/1}:records:b").await;
     let later = SentinelProcess::launch().on(&redis).flags("--sweep-interval 1m").start().await;
     let shop = later.shop("sale");
     let again = configure(&shop, config(), Some(0), "make").await.expect("known");
     assert_eq!((again.version, again.replayed), (1, true));
-    let known: i64 = redis.ask("EXISTS is:{sale/0}:meta is:{sale/1}:meta is:{sale/2}:meta").await;
+    let known: i64 = redis.execute("EXISTS is:{sale/0}:meta is:{sale/1}:meta is:{sale/2}:meta").await;
     assert_eq!(known, 3);
 
     // The same of a change: one partition has the old config still.

@@ -5,17 +5,17 @@ use std::{collections::HashSet, time::Instant};
 use inventory_sentinel::{
     Reason,
     v1::{
-        self, ReservationState as State, batch_operation::Operation as Ask, batch_result::Result as Told,
+        self, ReservationState as State, batch_operation::Operation as Sent, batch_result::Result as Received,
         reserve_response::Result as Reserved,
     },
 };
-use sentinel_tests::{Event, History, Redis, SentinelProcess, Shop, assert_refused, new_id, order};
+use sentinel_tests::{Event, History, Redis, SentinelProcess, TestClient, assert_refused, new_id, reserve_request};
 use tonic::{Code, Status};
 
 /// Most entries of one batch.
 const MOST: usize = 512;
 
-async fn try_batch(shop: &Shop, operations: Vec<Ask>) -> Result<Vec<Told>, Status> {
+async fn try_batch(shop: &TestClient, operations: Vec<Sent>) -> Result<Vec<Received>, Status> {
     let operations =
         operations.into_iter().map(|operation| v1::BatchOperation { operation: Some(operation), timeout: None });
     let request = v1::BatchRequest { operations: operations.collect() };
@@ -23,44 +23,44 @@ async fn try_batch(shop: &Shop, operations: Vec<Ask>) -> Result<Vec<Told>, Statu
     Ok(results.into_iter().map(|entry| entry.result.expect("every operation has a result")).collect())
 }
 
-async fn batch(shop: &Shop, operations: Vec<Ask>) -> Vec<Told> {
+async fn batch(shop: &TestClient, operations: Vec<Sent>) -> Vec<Received> {
     let asked = operations.len();
     let results = try_batch(shop, operations).await.expect("a batch");
     assert_eq!(results.len(), asked);
     results
 }
 
-fn reserve(shop: &Shop, request: v1::ReserveRequest) -> Ask {
-    Ask::Reserve(v1::ReserveRequest { namespace_id: shop.namespace.clone(), ..request })
+fn reserve(shop: &TestClient, request: v1::ReserveRequest) -> Sent {
+    Sent::Reserve(v1::ReserveRequest { namespace_id: shop.namespace.clone(), ..request })
 }
 
-fn commit(shop: &Shop, id: &str) -> Ask {
+fn commit(shop: &TestClient, id: &str) -> Sent {
     let (namespace_id, reservation_id) = (shop.namespace.clone(), id.to_owned());
-    Ask::Commit(v1::CommitRequest { namespace_id, reservation_id, ..Default::default() })
+    Sent::Commit(v1::CommitRequest { namespace_id, reservation_id, ..Default::default() })
 }
 
-fn rollback(shop: &Shop, id: &str) -> Ask {
+fn rollback(shop: &TestClient, id: &str) -> Sent {
     let (namespace_id, reservation_id) = (shop.namespace.clone(), id.to_owned());
-    Ask::Rollback(v1::RollbackRequest { namespace_id, reservation_id, ..Default::default() })
+    Sent::Rollback(v1::RollbackRequest { namespace_id, reservation_id, ..Default::default() })
 }
 
-fn get_stock(shop: &Shop, sku: &str) -> Ask {
-    Ask::GetStock(v1::GetStockRequest { namespace_id: shop.namespace.clone(), sku: sku.into() })
+fn get_stock(shop: &TestClient, sku: &str) -> Sent {
+    Sent::GetStock(v1::GetStockRequest { namespace_id: shop.namespace.clone(), sku: sku.into() })
 }
 
 /// The reservation, and whether it was replayed.
-fn held(told: &Told) -> (v1::Reservation, bool) {
+fn held(told: &Received) -> (v1::Reservation, bool) {
     match told {
-        Told::Reserve(v1::ReserveResponse { result: Some(Reserved::Reservation(held)), replayed, .. }) => {
+        Received::Reserve(v1::ReserveResponse { result: Some(Reserved::Reservation(held)), replayed, .. }) => {
             (held.clone(), *replayed)
         }
         other => panic!("no reservation: {other:?}"),
     }
 }
 
-fn failure(told: &Told) -> (Reason, &v1::Failure) {
+fn failure(told: &Received) -> (Reason, &v1::Failure) {
     match told {
-        Told::Failure(failure) => (Reason::from_name(&failure.reason).expect("a reason of the catalogue"), failure),
+        Received::Failure(failure) => (Reason::from_name(&failure.reason).expect("a reason of the catalogue"), failure),
         other => panic!("no failure: {other:?}"),
     }
 }
@@ -71,10 +71,10 @@ async fn each_has_its_own_result_in_order() {
     let (shop, other) = (server.shop("sale"), server.shop("other"));
     shop.supply("ps5", 10).await;
     other.supply("pad", 1).await;
-    let [a, b, c, d] = [(); 4].map(|()| order(&[("ps5", 1)]));
+    let [a, b, c, d] = [(); 4].map(|()| reserve_request(&[("ps5", 1)]));
     let held_before = shop.hold_order(a.clone()).await;
     let (bought, given_back) = (shop.hold_order(b).await.reservation_id, shop.hold_order(c).await.reservation_id);
-    let extend = Ask::Extend(v1::ExtendRequest {
+    let extend = Sent::Extend(v1::ExtendRequest {
         namespace_id: "sale".into(),
         reservation_id: held_before.reservation_id.clone(),
         ttl: Some(prost_types::Duration { seconds: 3_000, nanos: 0 }),
@@ -87,14 +87,14 @@ async fn each_has_its_own_result_in_order() {
         vec![
             reserve(&shop, a),
             reserve(&shop, d.clone()),
-            reserve(&shop, order(&[("ps5", 11)])),
-            reserve(&other, order(&[("pad", 1)])),
+            reserve(&shop, reserve_request(&[("ps5", 11)])),
+            reserve(&other, reserve_request(&[("pad", 1)])),
             commit(&shop, &bought),
             rollback(&shop, &given_back),
             extend,
-            Ask::GetReservation(read),
+            Sent::GetReservation(read),
             get_stock(&other, "pad"),
-            reserve(&shop, order(&[("ps5", 0)])),
+            reserve(&shop, reserve_request(&[("ps5", 0)])),
             commit(&shop, "AAAAAAAAAAAAAAAAAAAAAAAA"),
             get_stock(&shop, "vita"),
         ],
@@ -105,23 +105,25 @@ async fn each_has_its_own_result_in_order() {
     let (new, replayed) = held(&told[1]);
     assert!(!replayed && new.state() == State::Pending);
     assert!(
-        matches!(&told[2], Told::Reserve(v1::ReserveResponse { result: Some(Reserved::Shortage(_)), .. })),
+        matches!(&told[2], Received::Reserve(v1::ReserveResponse { result: Some(Reserved::Shortage(_)), .. })),
         "{:?}",
         told[2]
     );
     assert_eq!(held(&told[3]).0.namespace_id, "other");
     let states = [&told[4], &told[5], &told[6], &told[7]].map(|told| match told {
-        Told::Commit(v1::CommitResponse { reservation: Some(it), .. })
-        | Told::Rollback(v1::RollbackResponse { reservation: Some(it), .. })
-        | Told::Extend(v1::ExtendResponse { reservation: Some(it), .. })
-        | Told::GetReservation(v1::GetReservationResponse { reservation: Some(it), .. }) => it.clone(),
+        Received::Commit(v1::CommitResponse { reservation: Some(it), .. })
+        | Received::Rollback(v1::RollbackResponse { reservation: Some(it), .. })
+        | Received::Extend(v1::ExtendResponse { reservation: Some(it), .. })
+        | Received::GetReservation(v1::GetReservationResponse { reservation: Some(it), .. }) => it.clone(),
         other => panic!("{other:?}"),
     });
     let ids = states.each_ref().map(|it| it.reservation_id.as_str());
     assert_eq!(ids, [&bought, &given_back, &held_before.reservation_id, &bought]);
     assert_eq!([states[0].state(), states[1].state()], [State::Committed, State::RolledBack]);
     assert!(states[2].expires_at.map(|at| at.seconds) > held_before.expires_at.map(|at| at.seconds));
-    assert!(matches!(&told[8], Told::GetStock(read) if read.stock.as_ref().is_some_and(|stock| stock.sku == "pad")));
+    assert!(
+        matches!(&told[8], Received::GetStock(read) if read.stock.as_ref().is_some_and(|stock| stock.sku == "pad"))
+    );
 
     // What is wrong with one is its own affair, and told as its single call would.
     let (reason, told_9) = failure(&told[9]);
@@ -151,9 +153,9 @@ async fn the_last_unit_goes_to_one_of_a_batch() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 1).await;
-    let told = batch(&shop, (0..100).map(|_| reserve(&shop, order(&[("ps5", 1)]))).collect()).await;
+    let told = batch(&shop, (0..100).map(|_| reserve(&shop, reserve_request(&[("ps5", 1)]))).collect()).await;
     let winners = told.iter().filter(|told| match told {
-        Told::Reserve(v1::ReserveResponse { result: Some(Reserved::Shortage(short)), .. }) => {
+        Received::Reserve(v1::ReserveResponse { result: Some(Reserved::Shortage(short)), .. }) => {
             assert_eq!(short.lines[0].available, 0);
             false
         }
@@ -169,7 +171,7 @@ async fn the_same_request_twice_in_a_batch_has_one_effect() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
-    let request = order(&[("ps5", 2)]);
+    let request = reserve_request(&[("ps5", 2)]);
     let told = batch(&shop, vec![reserve(&shop, request.clone()); 50]).await;
     let ids: HashSet<String> = told.iter().map(|told| held(told).0.reservation_id).collect();
     assert_eq!(ids.len(), 1);
@@ -185,7 +187,7 @@ async fn the_operations_of_a_batch_share_script_calls() {
     shop.supply("ps5", 1_000).await;
     let calls = "inventory_sentinel_batch_operations_count";
     let before = server.metric(calls).await;
-    let told = batch(&shop, (0..MOST).map(|_| reserve(&shop, order(&[("ps5", 1)]))).collect()).await;
+    let told = batch(&shop, (0..MOST).map(|_| reserve(&shop, reserve_request(&[("ps5", 1)]))).collect()).await;
     assert!(told.iter().all(|told| !held(told).1));
     let calls = server.metric(calls).await - before;
     // One, but for sweeps and a worker that was quick.
@@ -207,7 +209,7 @@ async fn what_batches_answer_can_be_put_in_one_order() {
             tokio::spawn(async move {
                 let (mut seen, mut mine) = (Vec::new(), Vec::new());
                 for _ in 0..10 {
-                    let mut asked: Vec<Ask> = (0..6).map(|_| reserve(&shop, order(&[("ps5", 1)]))).collect();
+                    let mut asked: Vec<Sent> = (0..6).map(|_| reserve(&shop, reserve_request(&[("ps5", 1)]))).collect();
                     let resolved: Vec<String> = std::mem::take(&mut mine);
                     for (i, id) in resolved.iter().enumerate() {
                         asked.push(if i % 3 == 0 { commit(&shop, id) } else { rollback(&shop, id) });
@@ -237,21 +239,21 @@ async fn what_batches_answer_can_be_put_in_one_order() {
     shop.audit().await;
 }
 
-fn event(told: Told) -> (i64, Event) {
+fn event(told: Received) -> (i64, Event) {
     match told {
-        Told::Reserve(v1::ReserveResponse { result: Some(Reserved::Reservation(it)), sequence, .. }) => {
+        Received::Reserve(v1::ReserveResponse { result: Some(Reserved::Reservation(it)), sequence, .. }) => {
             (sequence, Event::Held(it.reservation_id, 1))
         }
-        Told::Reserve(v1::ReserveResponse { result: Some(Reserved::Shortage(short)), sequence, .. }) => {
+        Received::Reserve(v1::ReserveResponse { result: Some(Reserved::Shortage(short)), sequence, .. }) => {
             (sequence, Event::Short(1, short.lines[0].available))
         }
-        Told::Commit(v1::CommitResponse { reservation: Some(it), sequence, .. }) => {
+        Received::Commit(v1::CommitResponse { reservation: Some(it), sequence, .. }) => {
             (sequence, Event::Committed(it.reservation_id))
         }
-        Told::Rollback(v1::RollbackResponse { reservation: Some(it), sequence, .. }) => {
+        Received::Rollback(v1::RollbackResponse { reservation: Some(it), sequence, .. }) => {
             (sequence, Event::RolledBack(it.reservation_id))
         }
-        Told::GetStock(v1::GetStockResponse { stock: Some(it), sequence }) => {
+        Received::GetStock(v1::GetStockResponse { stock: Some(it), sequence }) => {
             (sequence, Event::Read(it.available, it.held, it.sold))
         }
         other => panic!("{other:?}"),
@@ -263,13 +265,13 @@ async fn a_batch_too_large_or_empty_is_refused_whole() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 1_000).await;
-    let many = (0..=MOST).map(|_| reserve(&shop, order(&[("ps5", 1)]))).collect();
+    let many = (0..=MOST).map(|_| reserve(&shop, reserve_request(&[("ps5", 1)]))).collect();
     assert_refused(try_batch(&shop, many).await, Reason::TooManyOperations, Some("operations"));
     assert_refused(try_batch(&shop, Vec::new()).await, Reason::NoOperations, Some("operations"));
     assert_eq!(shop.counts("ps5").await, (1_000, 0, 0));
 
     // An entry without an operation is only its own mistake.
-    let operation = Some(reserve(&shop, order(&[("ps5", 1)])));
+    let operation = Some(reserve(&shop, reserve_request(&[("ps5", 1)])));
     let no_time = Some(prost_types::Duration { seconds: -1, nanos: 0 });
     let operations = vec![
         v1::BatchOperation::default(),
@@ -277,7 +279,7 @@ async fn a_batch_too_large_or_empty_is_refused_whole() {
         v1::BatchOperation { operation, timeout: no_time },
     ];
     let told = shop.checkout.clone().batch(v1::BatchRequest { operations }).await.expect("a batch").into_inner();
-    let told: Vec<Told> = told.results.into_iter().map(|entry| entry.result.expect("a result")).collect();
+    let told: Vec<Received> = told.results.into_iter().map(|entry| entry.result.expect("a result")).collect();
     let (reason, told_0) = failure(&told[0]);
     assert_eq!((reason, told_0.field.as_str()), (Reason::NoOperations, "operation"));
     held(&told[1]);
@@ -290,7 +292,7 @@ async fn a_batch_too_large_or_empty_is_refused_whole() {
 async fn many_stocks_are_read_in_one_call() {
     let server = SentinelProcess::launch().flags("--partitions 4").start().await;
     let (shop, ghost) = (server.shop("sale"), server.shop("ghost"));
-    let read = async |shop: &Shop, skus: &[&str]| {
+    let read = async |shop: &TestClient, skus: &[&str]| {
         let skus = skus.iter().map(|&sku| sku.to_owned()).collect();
         let request = v1::BatchGetStockRequest { namespace_id: shop.namespace.clone(), skus };
         shop.checkout.clone().batch_get_stock(request).await.map(tonic::Response::into_inner)
@@ -324,12 +326,12 @@ async fn a_batch_that_names_many_unknown_namespaces_costs_one_read_of_the_store(
     let redis = Redis::start().await;
     let server = SentinelProcess::on(&redis).await;
     let reads = async || {
-        let stats: String = redis.ask("INFO stats").await;
+        let stats: String = redis.execute("INFO stats").await;
         let reads = stats.lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
         reads.expect("a number").trim().parse::<i64>().expect("a number")
     };
     let operations = (0..512).map(|i| v1::BatchOperation {
-        operation: Some(Ask::GetStock(v1::GetStockRequest { namespace_id: format!("ghost-{i}"), sku: "ps5".into() })),
+        operation: Some(Sent::GetStock(v1::GetStockRequest { namespace_id: format!("ghost-{i}"), sku: "ps5".into() })),
         ..Default::default()
     });
     let request = v1::BatchRequest { operations: operations.collect() };
@@ -339,7 +341,7 @@ async fn a_batch_that_names_many_unknown_namespaces_costs_one_read_of_the_store(
     let (took, cost) = (began.elapsed(), reads().await - before);
     assert_eq!(results.len(), 512);
     for result in results {
-        let Some(Told::Failure(failure)) = result.result else { panic!("no failure") };
+        let Some(Received::Failure(failure)) = result.result else { panic!("no failure") };
         assert_eq!(failure.reason, "NAMESPACE_NOT_FOUND");
     }
     assert!(took < std::time::Duration::from_secs(1), "{took:?}");
@@ -351,6 +353,6 @@ async fn a_batch_that_names_many_unknown_namespaces_costs_one_read_of_the_store(
         other.shop(&format!("ghost-{i}")).supply("ps5", 1).await;
     }
     let results = server.checkout().batch(request).await.expect("a batch").into_inner().results;
-    let found: Vec<_> = (0..512).filter(|i| matches!(results[*i].result, Some(Told::GetStock(_)))).collect();
+    let found: Vec<_> = (0..512).filter(|i| matches!(results[*i].result, Some(Received::GetStock(_)))).collect();
     assert_eq!(found, [0, 7, 511]);
 }

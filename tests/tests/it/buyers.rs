@@ -2,22 +2,22 @@
 //! steps, and count in the quota.
 
 use inventory_sentinel::{Reason, v1};
-use sentinel_tests::{Redis, SentinelProcess, Shop, assert_refused, eventually, new_id, order};
+use sentinel_tests::{Redis, SentinelProcess, TestClient, assert_refused, eventually, new_id, reserve_request};
 
 const COUNTS: &str = "HLEN is:{sale/0}:buyers";
 
 fn by(buyer: &str, sku: &str, quantity: i32) -> v1::ReserveRequest {
-    v1::ReserveRequest { buyer_id: buyer.into(), ..order(&[(sku, quantity)]) }
+    v1::ReserveRequest { buyer_id: buyer.into(), ..reserve_request(&[(sku, quantity)]) }
 }
 
 /// Sets the limit per buyer of a SKU; 0: none.
-async fn limit(shop: &Shop, sku: &str, units: i32) {
+async fn limit(shop: &TestClient, sku: &str, units: i32) {
     let rules = v1::SkuRules { buyer_limit: Some(units), ..v1::SkuRules::default() };
     shop.configure(sku, rules).await.expect("a limit");
 }
 
 /// Many buyers hold a unit each.
-async fn hold_each(shop: &Shop, sku: &str, buyers: std::ops::Range<usize>) {
+async fn hold_each(shop: &TestClient, sku: &str, buyers: std::ops::Range<usize>) {
     let holds: Vec<_> = buyers
         .map(|n| {
             let (shop, sku) = (shop.clone(), sku.to_owned());
@@ -30,7 +30,7 @@ async fn hold_each(shop: &Shop, sku: &str, buyers: std::ops::Range<usize>) {
 }
 
 async fn eventually_counts(redis: &Redis, expected: i64) {
-    eventually("the counts are dropped", async || (redis.ask::<i64>(COUNTS).await == expected).then_some(())).await;
+    eventually("the counts are dropped", async || (redis.execute::<i64>(COUNTS).await == expected).then_some(())).await;
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn what_buyers_had_is_dropped_with_the_limit_and_nothing_else() {
         let id = shop.hold_order(by(&format!("buyer {n}"), "gone", 1)).await.reservation_id;
         shop.commit(&id).await.expect("sold");
     }
-    assert_eq!(redis.ask::<i64>(COUNTS).await, 1_303);
+    assert_eq!(redis.execute::<i64>(COUNTS).await, 1_303);
     limit(&shop, "ps5", 0).await;
     eventually_counts(&redis, 303).await;
     assert_refused(shop.reserve(by("buyer 7", "vita", 2)).await, Reason::BuyerLimit, None);
@@ -130,12 +130,12 @@ async fn counts_are_dropped_under_traffic_and_across_a_restart() {
         let shop = shop.clone();
         async move {
             loop {
-                let _ = shop.reserve(order(&[("vita", 1)])).await;
+                let _ = shop.reserve(reserve_request(&[("vita", 1)])).await;
             }
         }
     });
     limit(&shop, "ps5", 0).await;
-    eventually("some are dropped", async || (redis.ask::<i64>(COUNTS).await < 3_000).then_some(())).await;
+    eventually("some are dropped", async || (redis.execute::<i64>(COUNTS).await < 3_000).then_some(())).await;
     redis.kill9();
     redis.restart().await;
     eventually_counts(&redis, 0).await;

@@ -7,7 +7,7 @@ use inventory_sentinel_client::{
     AdjustStockError, BatchError, BatchGetStockError, BatchOutcome, CALLS_PER_CONNECTION, CommitError,
     GetReservationError, Line, ReserveError, RetryPolicy, RollbackError, RulesChange, Sentinel, SetStockError, State,
 };
-use sentinel_tests::{Proxy, Redis, SentinelProcess, eventually, new_id, order};
+use sentinel_tests::{LossyProxy, Redis, SentinelProcess, eventually, new_id, reserve_request};
 use tokio::task::JoinSet;
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn one_identity_has_one_effect_over_several_partitions() {
     // The limit, by a caller of the plain API.
     let id = new_id();
     for sku in [here, there] {
-        let order = ReserveRequest { request_id: id.clone(), ..order(&[(sku, 1)]) };
+        let order = ReserveRequest { request_id: id.clone(), ..reserve_request(&[(sku, 1)]) };
         let held = shop.hold_order(order).await;
         shop.rollback(&held.reservation_id).await.expect("given back");
     }
@@ -119,7 +119,7 @@ async fn one_identity_has_one_effect_over_several_partitions() {
 #[tokio::test]
 async fn its_retries_have_one_effect() {
     let redis = Redis::start().await;
-    let proxy = Proxy::start(&redis).await;
+    let proxy = LossyProxy::start(&redis).await;
     let flags = format!("--redis-url {} --resend-for 0s", proxy.url());
     let server = SentinelProcess::launch().flags(&flags).start().await;
     let uri = format!("http://{}", server.grpc());

@@ -9,7 +9,8 @@ use inventory_sentinel::{
 };
 use inventory_sentinel_script::script::script_source;
 use sentinel_tests::{
-    Redis, SentinelProcess, Shop, epoch, eventually, millis, new_id, number_in, order, reason, script_call,
+    Redis, SentinelProcess, TestClient, epoch, eventually, millis, new_id, number_in, reason, reserve_request,
+    script_call,
 };
 use tokio::task::{AbortHandle, JoinSet, LocalSet};
 
@@ -51,14 +52,14 @@ struct Hold {
     ttl: Duration,
 }
 
-async fn hold(shop: &Shop, ttl: Duration) -> Hold {
+async fn hold(shop: &TestClient, ttl: Duration) -> Hold {
     let began = Instant::now();
     let id = shop.hold_for("ps5", 1, ttl).await.reservation_id;
     Hold { id, made: (began, Instant::now()), ttl }
 }
 
 /// Looks at a hold until it has ended. It must be pending until its deadline, and ended soon after.
-async fn ends_in_time(shop: &Shop, hold: &Hold, what: &str) {
+async fn ends_in_time(shop: &TestClient, hold: &Hold, what: &str) {
     let (earliest, latest) = (hold.made.0 + hold.ttl - BOUND, hold.made.1 + hold.ttl + BOUND + SLACK);
     let id = &hold.id;
     eventually("the hold ends", async || {
@@ -76,7 +77,7 @@ async fn ends_in_time(shop: &Shop, hold: &Hold, what: &str) {
 }
 
 /// The same of a hold that nobody looks at before it has ended, but once a good while before.
-async fn ends_in_time_unseen(shop: &Shop, hold: &Hold, what: &str) {
+async fn ends_in_time_unseen(shop: &TestClient, hold: &Hold, what: &str) {
     let deadline = hold.made.0 + hold.ttl;
     tokio::time::sleep_until((deadline - 2 * BOUND).into()).await;
     let state = shop.reservation(&hold.id).await.expect("the hold is known").state();
@@ -93,10 +94,12 @@ fn rules(opens_in: i64) -> SkuRules {
 }
 
 /// What depends on the time of day, which a step that is not older than five minutes does not change.
-async fn time_of_day_is_right(shop: &Shop, what: &str) {
-    let result = shop.reserve(order(&[("later", 1)])).await;
+async fn time_of_day_is_right(shop: &TestClient, what: &str) {
+    let result = shop.reserve(reserve_request(&[("later", 1)])).await;
     assert_eq!(result.map_err(|status| reason(&status)).err(), Some(Reason::SaleNotOpen), "{what}");
-    shop.reserve(ReserveRequest { request_id: new_id(), ..order(&[("open", 1)]) }).await.expect("the sale is open");
+    shop.reserve(ReserveRequest { request_id: new_id(), ..reserve_request(&[("open", 1)]) })
+        .await
+        .expect("the sale is open");
     let before = now();
     let held = shop.hold("ps5", 1).await;
     let (earliest, latest) = (before - 1_500, now() + 1_500);
@@ -114,7 +117,7 @@ fn now() -> i64 {
 }
 
 /// Calls that come all the time.
-fn traffic(shop: &Shop) -> AbortHandle {
+fn traffic(shop: &TestClient) -> AbortHandle {
     let shop = shop.clone();
     tokio::spawn(async move {
         loop {
@@ -178,7 +181,7 @@ async fn play(case: Case) {
     let after = [hold(&busy, Duration::from_secs(6)).await, hold(&quiet, Duration::from_secs(6)).await];
 
     for (which, holds) in [("before", &before), ("during", &during), ("after", &after)] {
-        let what = |shop: &Shop| format!("{case:?} {} {which}", shop.namespace);
+        let what = |shop: &TestClient| format!("{case:?} {} {which}", shop.namespace);
         let (what_busy, what_quiet) = (what(&busy), what(&quiet));
         tokio::join!(ends_in_time(&busy, &holds[0], &what_busy), ends_in_time_unseen(&quiet, &holds[1], &what_quiet));
     }

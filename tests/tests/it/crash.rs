@@ -15,10 +15,10 @@ use inventory_sentinel::{
     v1::{Reservation, ReservationState as State, SkuRules},
 };
 use sentinel_tests::{
-    BOUND, Redis, SentinelProcess, Shop, eventually,
+    BOUND, Redis, SentinelProcess, TestClient, eventually,
     model::{
         Answer, Condition, Model, Op,
-        ask::{Told, may_repeat},
+        execute::{Received, may_repeat},
         history::{Call, replay},
         millis,
     },
@@ -60,10 +60,10 @@ impl Place {
     }
 
     /// Makes the call, for the first time and with the same identity until it is answered.
-    async fn persist(&self, op: &Op) -> Told {
+    async fn retry_until_answered(&self, op: &Op) -> Received {
         let (start, mut is_first) = (Instant::now(), true);
         loop {
-            match op.ask(&self.channel(), SALE, std::mem::take(&mut is_first)).await {
+            match op.execute(&self.channel(), SALE, std::mem::take(&mut is_first)).await {
                 Ok(told) => return told,
                 Err(status) if may_repeat(&status) && start.elapsed() < BOUND => sleep(RETRY).await,
                 Err(status) => panic!("{op:?}: {status:?}"),
@@ -74,7 +74,7 @@ impl Place {
 
 /// What callers were told in the end, by reservation.
 #[derive(Default)]
-struct Books {
+struct Ledger {
     /// The last that was acknowledged.
     acknowledged: HashMap<String, Reservation>,
     /// Calls that were given up without an answer.
@@ -84,7 +84,7 @@ struct Books {
 
 /// Buyers at work until they are told to stop.
 struct Load {
-    buyers: JoinSet<Books>,
+    buyers: JoinSet<Ledger>,
     stop: Arc<AtomicBool>,
     bought: Arc<AtomicUsize>,
 }
@@ -97,44 +97,44 @@ impl Load {
         for buyer in 0..CALLERS {
             let (place, stop, bought) = (places[buyer % places.len()].clone(), Arc::clone(&stop), Arc::clone(&bought));
             buyers.spawn(async move {
-                let mut books = Books::default();
+                let mut ledger = Ledger::default();
                 for purchase in 0.. {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
-                    buy(&place, buyer + purchase, &mut books).await;
+                    buy(&place, buyer + purchase, &mut ledger).await;
                     bought.fetch_add(1, Ordering::Relaxed);
                     sleep(PAUSE).await;
                 }
-                books
+                ledger
             });
         }
         Self { buyers, stop, bought }
     }
 
     /// Waits until so many more purchases have ended: the load is a load again.
-    async fn goes_on(&self, purchases: usize) {
+    async fn wait_for_progress(&self, purchases: usize) {
         let before = self.bought.load(Ordering::Relaxed);
         let more = async || (self.bought.load(Ordering::Relaxed) >= before + purchases).then_some(());
         eventually("buyers go on", more).await;
     }
 
-    async fn stop(self) -> Books {
+    async fn stop(self) -> Ledger {
         self.stop.store(true, Ordering::Relaxed);
-        let mut all = Books::default();
-        for books in self.buyers.join_all().await {
-            let before = all.acknowledged.len() + books.acknowledged.len();
-            all.acknowledged.extend(books.acknowledged);
+        let mut all = Ledger::default();
+        for ledger in self.buyers.join_all().await {
+            let before = all.acknowledged.len() + ledger.acknowledged.len();
+            all.acknowledged.extend(ledger.acknowledged);
             assert_eq!(all.acknowledged.len(), before, "two buyers were given one reservation");
-            all.abandoned += books.abandoned;
-            all.short += books.short;
+            all.abandoned += ledger.abandoned;
+            all.short += ledger.short;
         }
         all
     }
 }
 
 /// One purchase: most pay, some fail to, some leave; and some die at the first thing that goes wrong.
-async fn buy(place: &Place, turn: usize, books: &mut Books) {
+async fn buy(place: &Place, turn: usize, ledger: &mut Ledger) {
     let dies = turn % 4 == 3;
     let line = |step: usize| (SKUS[(turn + step) % SKUS.len()].to_owned(), 1 + (turn / 4 % 2) as i32);
     let lines = if turn.is_multiple_of(3) { vec![line(0), line(1)] } else { vec![line(0)] };
@@ -147,21 +147,21 @@ async fn buy(place: &Place, turn: usize, books: &mut Books) {
         replaces: String::new(),
     };
     let told = if dies {
-        match reserve.ask(&place.channel(), SALE, true).await {
+        match reserve.execute(&place.channel(), SALE, true).await {
             Ok(told) => told,
             Err(status) if may_repeat(&status) => {
-                books.abandoned += 1;
+                ledger.abandoned += 1;
                 return;
             }
             Err(status) => panic!("{reserve:?}: {status:?}"),
         }
     } else {
-        place.persist(&reserve).await
+        place.retry_until_answered(&reserve).await
     };
     let made = match told.answer {
         Answer::Reservation(made, _) => *made,
         Answer::Short(_) => {
-            books.short += 1;
+            ledger.short += 1;
             return;
         }
         other => panic!("{reserve:?}: {other:?}"),
@@ -171,22 +171,22 @@ async fn buy(place: &Place, turn: usize, books: &mut Books) {
     let is_over = dies && made.state() == State::Expired;
     assert!(asked == lines && (made.state() == State::Pending || is_over), "{reserve:?}: {made:?}");
     let id = made.reservation_id.clone();
-    assert!(books.acknowledged.insert(id.clone(), made).is_none(), "{id} was made twice");
+    assert!(ledger.acknowledged.insert(id.clone(), made).is_none(), "{id} was made twice");
     let end = match turn % 5 {
         0 => return,
         1 => Op::Rollback { reservation_id: id.clone() },
         _ => Op::Commit { reservation_id: id.clone(), late: false },
     };
-    match place.persist(&end).await.answer {
+    match place.retry_until_answered(&end).await.answer {
         Answer::Reservation(ended, _) => {
-            books.acknowledged.insert(id, *ended);
+            ledger.acknowledged.insert(id, *ended);
         }
         Answer::Refused(Reason::ReservationExpired, _) if dies => {}
         other => panic!("{end:?}: {other:?}"),
     }
 }
 
-async fn open(shop: &Shop, units: i64) {
+async fn open(shop: &TestClient, units: i64) {
     for sku in SKUS {
         shop.supply(sku, units).await;
     }
@@ -194,20 +194,20 @@ async fn open(shop: &Shop, units: i64) {
 
 /// Every reservation is as it was acknowledged, or as its deadline made it since; the counters are
 /// the sum of them, exactly; and the holds of those who died have come back.
-async fn check(place: &Place, shop: &Shop, books: Books) {
+async fn check(place: &Place, shop: &TestClient, ledger: Ledger) {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
     sleep(Duration::from_millis(SHORT as u64 + 1)).await;
-    assert!(books.short > 0, "nobody heard that it was sold out, so overselling was not tried");
+    assert!(ledger.short > 0, "nobody heard that it was sold out, so overselling was not tried");
     let (mut sold, mut held) = (HashMap::new(), HashMap::new());
     let mut reads = JoinSet::new();
-    let all: Vec<_> = books.acknowledged.into_values().collect();
+    let all: Vec<_> = ledger.acknowledged.into_values().collect();
     for part in all.chunks(all.len().div_ceil(16)) {
         let (part, place) = (part.to_vec(), place.clone());
         reads.spawn(async move {
             let mut found = Vec::new();
             for known in part {
                 let read = Op::GetReservation { reservation_id: known.reservation_id.clone() };
-                match place.persist(&read).await.answer {
+                match place.retry_until_answered(&read).await.answer {
                     Answer::Reservation(is, _) => found.push((known, *is)),
                     other => panic!("{known:?} was acknowledged and is {other:?}"),
                 }
@@ -244,16 +244,16 @@ async fn redis_killed_under_load_loses_nothing_acknowledged() {
     open(&server.shop(SALE), UNITS).await;
     let load = Load::start(std::slice::from_ref(&place));
     for _ in 0..5 {
-        load.goes_on(1_000).await;
+        load.wait_for_progress(1_000).await;
         let killed = server.embedded_redis().expect("an embedded redis");
         server.kill9_redis();
         let is_new = async || server.embedded_redis().filter(|pid| *pid != killed);
         eventually("the supervisor starts redis again", is_new).await;
     }
-    load.goes_on(1_000).await;
-    let books = load.stop().await;
+    load.wait_for_progress(1_000).await;
+    let ledger = load.stop().await;
     server.wait_until_ready().await;
-    check(&place, &server.shop(SALE), books).await;
+    check(&place, &server.shop(SALE), ledger).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -263,15 +263,15 @@ async fn a_server_killed_under_load_comes_back_to_its_books() {
     open(&server.shop(SALE), UNITS).await;
     let load = Load::start(std::slice::from_ref(&place));
     for _ in 0..5 {
-        load.goes_on(1_000).await;
+        load.wait_for_progress(1_000).await;
         // Its Redis lives on, and the next server ends it before it starts its own.
         server.restart().await;
         place.moved_to(&server);
     }
-    load.goes_on(1_000).await;
-    let books = load.stop().await;
-    assert!(books.abandoned > 0, "nobody died");
-    check(&place, &server.shop(SALE), books).await;
+    load.wait_for_progress(1_000).await;
+    let ledger = load.stop().await;
+    assert!(ledger.abandoned > 0, "nobody died");
+    check(&place, &server.shop(SALE), ledger).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -282,15 +282,15 @@ async fn of_two_servers_on_one_redis_one_dies_again_and_again() {
     open(&steady.shop(SALE), UNITS).await;
     let load = Load::start(&places);
     for _ in 0..8 {
-        load.goes_on(600).await;
+        load.wait_for_progress(600).await;
         // Exact while others sell.
         steady.shop(SALE).audit().await;
         dying.restart().await;
         places[1].moved_to(&dying);
     }
-    load.goes_on(600).await;
-    let books = load.stop().await;
-    check(&places[0], &steady.shop(SALE), books).await;
+    load.wait_for_progress(600).await;
+    let ledger = load.stop().await;
+    check(&places[0], &steady.shop(SALE), ledger).await;
     for sku in SKUS {
         assert_eq!(dying.shop(SALE).counts(sku).await, steady.shop(SALE).counts(sku).await);
     }
@@ -317,7 +317,7 @@ async fn of_commit_and_deadline_exactly_one_wins() {
                     buyer_id: String::new(),
                     replaces: String::new(),
                 };
-                let Answer::Reservation(made, _) = place.persist(&reserve).await.answer else {
+                let Answer::Reservation(made, _) = place.retry_until_answered(&reserve).await.answer else {
                     panic!("there is enough for everybody");
                 };
                 // From 6 ms before the deadline to 3 ms after it: a call takes about as long.
@@ -327,8 +327,10 @@ async fn of_commit_and_deadline_exactly_one_wins() {
                 sleep(start.duration_since(SystemTime::now()).unwrap_or_default()).await;
                 let id = made.reservation_id.clone();
                 let commit = Op::Commit { reservation_id: id.clone(), late: false };
-                let (first, second) = tokio::join!(place.persist(&commit), place.persist(&commit));
-                let Answer::Reservation(is, _) = place.persist(&Op::GetReservation { reservation_id: id }).await.answer
+                let (first, second) =
+                    tokio::join!(place.retry_until_answered(&commit), place.retry_until_answered(&commit));
+                let Answer::Reservation(is, _) =
+                    place.retry_until_answered(&Op::GetReservation { reservation_id: id }).await.answer
                 else {
                     panic!("{made:?} is gone");
                 };
@@ -455,6 +457,6 @@ fn concurrent_op(client: usize, turn: usize, mine: &[String], calls: &[Call]) ->
 
 async fn record(channel: &Channel, op: Op) -> Call {
     let start = Instant::now();
-    let told = op.ask(channel, SALE, false).await.unwrap_or_else(|status| panic!("{op:?}: {status:?}"));
+    let told = op.execute(channel, SALE, false).await.unwrap_or_else(|status| panic!("{op:?}: {status:?}"));
     Call { op, start, end: Instant::now(), told }
 }

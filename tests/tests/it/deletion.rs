@@ -8,7 +8,8 @@ use inventory_sentinel::{Reason, v1};
 use inventory_sentinel_client::DeleteNamespaceError;
 use inventory_sentinel_script::script::script_source;
 use sentinel_tests::{
-    Redis, SentinelProcess, Shop, assert_refused, eventually, figure, new_id, order, reason, script_call, until_fenced,
+    Redis, SentinelProcess, TestClient, assert_refused, eventually, figure, new_id, reason, reserve_request,
+    script_call, until_fenced,
 };
 use tempfile::TempDir;
 use tonic::Status;
@@ -21,20 +22,20 @@ use super::{
 
 const RESUMED: &str = "inventory_sentinel_resumed_deletions_total";
 
-async fn delete(shop: &Shop, request_id: &str) -> Result<bool, Status> {
+async fn delete(shop: &TestClient, request_id: &str) -> Result<bool, Status> {
     let request =
         v1::DeleteNamespaceRequest { namespace_id: shop.namespace.clone(), request_id: request_id.to_owned() };
     shop.admin.clone().delete_namespace(request).await.map(|answer| answer.into_inner().replayed)
 }
 
-async fn names(shop: &Shop) -> Vec<String> {
+async fn names(shop: &TestClient) -> Vec<String> {
     let request = v1::ListNamespacesRequest { page_size: 1_000, ..Default::default() };
     let page = shop.admin.clone().list_namespaces(request).await.expect("a page").into_inner();
     page.namespaces.into_iter().map(|listed| listed.namespace_id).collect()
 }
 
 async fn keys(redis: &Redis) -> Vec<String> {
-    let mut keys: Vec<String> = redis.ask("KEYS is:{sale/*").await;
+    let mut keys: Vec<String> = redis.execute("KEYS is:{sale/*").await;
     keys.sort();
     keys
 }
@@ -49,9 +50,9 @@ async fn until_refused<T>(what: &str, expected: Reason, mut call: impl AsyncFnMu
 }
 
 /// Nothing of a deleted namespace can be read or changed here.
-async fn assert_gone(shop: &Shop, reservation: &str) {
+async fn assert_gone(shop: &TestClient, reservation: &str) {
     assert_refused(shop.try_stock("ps5").await, Reason::NamespaceNotFound, None);
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::NamespaceNotFound, None);
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::NamespaceNotFound, None);
     assert_refused(shop.commit(reservation).await, Reason::NamespaceNotFound, None);
     let list = v1::ListStockRequest { namespace_id: shop.namespace.clone(), ..Default::default() };
     assert_refused(shop.admin.clone().list_stock(list).await, Reason::NamespaceNotFound, None);
@@ -81,9 +82,9 @@ async fn a_deleted_namespace_leaves_a_tombstone_and_a_repeat_is_a_replay() {
     assert_gone(&shop, &held[0]).await;
     assert_eq!(names(&shop).await, Vec::<String>::new());
     assert_eq!(keys(&redis).await, [0, 1, 2].map(|partition| format!("is:{{sale/{partition}}}:meta")));
-    let fields: Vec<String> = redis.ask("HKEYS is:{sale/0}:meta").await;
+    let fields: Vec<String> = redis.execute("HKEYS is:{sale/0}:meta").await;
     assert_eq!(fields, ["deleted"]);
-    let bytes: i64 = redis.ask("MEMORY USAGE is:{sale/0}:meta").await;
+    let bytes: i64 = redis.execute("MEMORY USAGE is:{sale/0}:meta").await;
     assert!(bytes < 400, "{bytes}");
     assert!(delete(&shop, "first").await.expect("a replay"));
     assert_refused(delete(&shop, "second").await, Reason::NamespaceNotFound, None);
@@ -348,7 +349,7 @@ async fn a_store_that_comes_back_with_a_deleted_namespace_is_fenced() {
     redis.restart_with_copy(&copy).await;
     server.restart_unready().await;
     let shop = server.shop("sale");
-    until_fenced("Reserve", async || shop.reserve(order(&[("ps5", 1)])).await).await;
+    until_fenced("Reserve", async || shop.reserve(reserve_request(&[("ps5", 1)])).await).await;
     // What was deleted is settled, and deleted again.
     assert_refused(delete(&shop, "again").await, Reason::StoreFenced, None);
     shop.settle(0, &[figure("ps5", 0)], &new_id()).await.expect("settled");
@@ -365,10 +366,10 @@ async fn what_is_under_way_gets_a_definite_answer() {
     let (one, two) = (SentinelProcess::on(&redis).await, SentinelProcess::on(&redis).await);
     let shop = one.shop("sale");
     shop.supply("ps5", 100_000).await;
-    let sells = |shop: Shop| async move {
+    let sells = |shop: TestClient| async move {
         let mut last = None;
         for _ in 0..1_000_000 {
-            match shop.reserve(order(&[("ps5", 1)])).await {
+            match shop.reserve(reserve_request(&[("ps5", 1)])).await {
                 Ok(answer) => {
                     let Some(v1::reserve_response::Result::Reservation(held)) = answer.result else { continue };
                     match shop.rollback(&held.reservation_id).await {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use inventory_sentinel::{Reason, v1};
-use sentinel_tests::{SentinelProcess, Shop, assert_refused, eventually, new_id, order, reason};
+use sentinel_tests::{SentinelProcess, TestClient, assert_refused, eventually, new_id, reason, reserve_request};
 use tempfile::TempDir;
 
 /// A small disk of the test's own, in memory; unmounted when dropped.
@@ -63,11 +63,11 @@ fn free(path: &Path) -> u64 {
 const FULL: &str = "the disk of the data folder is full";
 
 /// Holds units until that is refused; returns how many were acknowledged.
-async fn hold_until_refused(shop: &Shop) -> i64 {
+async fn hold_until_refused(shop: &TestClient) -> i64 {
     let mut held = 0;
     eventually("a hold is refused", async || {
         for _ in 0..200 {
-            match shop.reserve(order(&[("ps5", 1)])).await {
+            match shop.reserve(reserve_request(&[("ps5", 1)])).await {
                 Ok(_) => held += 1,
                 Err(_) => return Some(()),
             }
@@ -96,7 +96,7 @@ async fn a_full_disk(flags: &str) {
         assert!(!is_ready && said.contains(FULL), "{said}");
         assert_eq!(super::process::health(&server).await, "NotServing");
         let began = Instant::now();
-        let status = shop.reserve(order(&[("ps5", 1)])).await.expect_err("nothing can be written");
+        let status = shop.reserve(reserve_request(&[("ps5", 1)])).await.expect_err("nothing can be written");
         longest = longest.max(began.elapsed());
         assert_eq!(reason(&status), Reason::StoreUnavailable, "{status:?}");
         assert!(status.message().contains(FULL) && status.message().contains("MiB free"), "{status:?}");
@@ -150,7 +150,7 @@ async fn at_the_limit_of_its_memory_what_is_held_is_still_resolved() {
         answer.results.iter().any(|result| result.reason == "STORE_FULL").then_some(())
     })
     .await;
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::StoreFull, None);
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::StoreFull, None);
     shop.commit(&one).await.expect("it is sold");
     shop.rollback(&other).await.expect("it is given back");
     assert_eq!(shop.counts("ps5").await, (999, 0, 1));

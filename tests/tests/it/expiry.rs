@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deadpool_redis::redis::Cmd;
 use inventory_sentinel::v1::{ReservationState as State, reserve_response::Result as Reserved};
-use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, millis, number_in, order};
+use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, millis, number_in, reserve_request};
 use tokio::task::JoinSet;
 
 /// Units of a SKU that are held, as Redis has it (lua/records.lua): nobody is asked, so that nobody gives back.
@@ -127,7 +127,7 @@ async fn sold_out_is_never_said_while_a_due_hold_is_out() {
     let out = held_in_store(&redis, "ps5").await;
     assert!(out > 1_024, "only {out} holds are out: this machine is too slow for this test");
 
-    let answer = shop.reserve(order(&[("ps5", HOLDS as i32)])).await.expect("an answer");
+    let answer = shop.reserve(reserve_request(&[("ps5", HOLDS as i32)])).await.expect("an answer");
     assert!(matches!(answer.result, Some(Reserved::Reservation(_))), "{answer:?}");
     assert_eq!(shop.counts("ps5").await, (0, HOLDS, 0));
     assert_eq!(server.metric("inventory_sentinel_expired_total").await, HOLDS as f64);

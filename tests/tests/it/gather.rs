@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use inventory_sentinel_client::{
     CommitError, Namespace, ReserveError, RetryBudget, RetryPolicy, RollbackError, Sentinel, State,
 };
-use sentinel_tests::{Proxy, Redis, SentinelProcess};
+use sentinel_tests::{LossyProxy, Redis, SentinelProcess};
 use tokio::task::JoinSet;
 
 const BATCHES: &str = "inventory_sentinel_operation_duration_seconds_count{operation=\"batch\"}";
@@ -82,7 +82,7 @@ async fn a_lone_caller_and_one_who_wants_none_send_no_batch() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retries_of_gathered_calls_have_one_effect() {
     let redis = Redis::start().await;
-    let proxy = Proxy::start(&redis).await;
+    let proxy = LossyProxy::start(&redis).await;
     let flags = format!("--redis-url {} --resend-for 0s", proxy.url());
     let server = SentinelProcess::launch().flags(&flags).start().await;
     let careful = Sentinel::builder(format!("http://{}", server.grpc()))
@@ -110,7 +110,7 @@ async fn each_keeps_his_own_deadline() {
     let server = SentinelProcess::on(&redis).await;
     let sale = server.client().await.namespace("sale");
     sale.admin().set_stock("ps5", 1_000).await.expect("set");
-    redis.ask::<String>("CLIENT PAUSE 1500 WRITE").await;
+    redis.execute::<String>("CLIENT PAUSE 1500 WRITE").await;
     let begun = Instant::now();
     let mut calls = JoinSet::new();
     for i in 0..80 {

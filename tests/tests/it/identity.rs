@@ -7,10 +7,12 @@ use inventory_sentinel::{
     v1::{
         BatchOperation, BatchRequest, ConfigureNamespaceRequest, GetReservationRequest, NamespaceConfig,
         ReservationState, ReserveRequest, ReserveResponse, RestPolicy, SkuRules, batch_operation::Operation,
-        batch_result::Result as Told, reserve_response::Result as Reserved,
+        batch_result::Result as Received, reserve_response::Result as Reserved,
     },
 };
-use sentinel_tests::{Proxy, Redis, SentinelProcess, Shop, assert_refused, eventually, millis, new_id, order, reason};
+use sentinel_tests::{
+    LossyProxy, Redis, SentinelProcess, TestClient, assert_refused, eventually, millis, new_id, reason, reserve_request,
+};
 use tokio::task::JoinSet;
 use tonic::Request;
 
@@ -30,7 +32,7 @@ async fn a_repeated_reserve_is_told_the_reservation_as_it_is_now() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
-    let placed = ReserveRequest { buyer_id: "ada".into(), ..order(&[("ps5", 2)]) };
+    let placed = ReserveRequest { buyer_id: "ada".into(), ..reserve_request(&[("ps5", 2)]) };
     let first = shop.reserve(placed.clone()).await.expect("held");
     assert!(!first.replayed);
     let again = shop.reserve(placed.clone()).await.expect("held");
@@ -66,7 +68,7 @@ async fn a_reservation_is_found_by_its_request_id_in_whatever_partition_it_lies(
     for (i, request_id) in ids.iter().enumerate() {
         let sku = format!("sku-{i}");
         shop.supply(&sku, 10).await;
-        let placed = ReserveRequest { request_id: request_id.clone(), ..order(&[(&sku, 1)]) };
+        let placed = ReserveRequest { request_id: request_id.clone(), ..reserve_request(&[(&sku, 1)]) };
         held.push(shop.hold_order(placed).await);
     }
     shop.commit(&held[1].reservation_id).await.expect("sold");
@@ -88,7 +90,7 @@ async fn a_reservation_is_found_by_its_request_id_in_whatever_partition_it_lies(
     assert_refused(shop.checkout.clone().get_reservation(both).await, Reason::InvalidRequestId, Some("request_id"));
 
     // One request_id for carts of two partitions: the last one is the answer, of a Batch too.
-    let twice = |sku: &str| ReserveRequest { request_id: "order-9".into(), ..order(&[(sku, 1)]) };
+    let twice = |sku: &str| ReserveRequest { request_id: "order-9".into(), ..reserve_request(&[(sku, 1)]) };
     let mut made = vec![shop.hold_order(twice("sku-0")).await];
     for sku in ["sku-1", "sku-2", "sku-3", "sku-4"] {
         if let Ok(ReserveResponse { result: Some(Reserved::Reservation(held)), replayed: false, .. }) =
@@ -106,7 +108,7 @@ async fn a_reservation_is_found_by_its_request_id_in_whatever_partition_it_lies(
     let operation = Some(Operation::GetReservation(read));
     let request = BatchRequest { operations: vec![BatchOperation { operation, timeout: None }] };
     let mut results = shop.checkout.clone().batch(request).await.expect("answers").into_inner().results;
-    let Some(Told::GetReservation(again)) = results.remove(0).result else { panic!("no answer of a read") };
+    let Some(Received::GetReservation(again)) = results.remove(0).result else { panic!("no answer of a read") };
     assert_eq!(again.reservation, Some(found));
 }
 
@@ -116,7 +118,7 @@ async fn a_namespace_of_an_older_format_keeps_its_ids_when_it_is_raised() {
     let server = SentinelProcess::launch().flags("--format 4").start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
-    let placed = ReserveRequest { request_id: "order-4711".into(), ..order(&[("ps5", 1)]) };
+    let placed = ReserveRequest { request_id: "order-4711".into(), ..reserve_request(&[("ps5", 1)]) };
     let held = shop.hold_order(placed.clone()).await;
     assert_eq!(held.request_id, "");
     let config = Some(NamespaceConfig { format: Some(5), ..Default::default() });
@@ -143,14 +145,14 @@ async fn a_repeated_reserve_is_a_hold_only_while_units_are_held() {
         let operation = Some(Operation::Reserve(placed));
         let request = BatchRequest { operations: vec![BatchOperation { operation, timeout: None }] };
         let mut results = shop.checkout.clone().batch(request).await.expect("answers").into_inner().results;
-        let Some(Told::Reserve(batched)) = results.remove(0).result else { panic!("no answer of a Reserve") };
+        let Some(Received::Reserve(batched)) = results.remove(0).result else { panic!("no answer of a Reserve") };
         assert_eq!(batched, single, "a Batch says the same");
         assert!(single.replayed);
         single.result
     };
 
     // A part is bought and the rest is held still.
-    let placed = order(&[("ps5", 2)]);
+    let placed = reserve_request(&[("ps5", 2)]);
     let id = id_of(shop.reserve(placed.clone()).await.expect("held").result);
     shop.commit_lines(&id, &[("ps5", 1)], RestPolicy::Keep, &new_id()).await.expect("sold in part");
     assert!(matches!(again(&placed).await, Some(Reserved::Reservation(held)) if held.lines[0].held == 1));
@@ -158,14 +160,14 @@ async fn a_repeated_reserve_is_a_hold_only_while_units_are_held() {
     shop.rollback(&id).await.expect("given back");
     assert!(matches!(again(&placed).await, Some(Reserved::AlreadyPurchased(bought)) if bought.reservation_id == id));
 
-    let declined = order(&[("ps5", 2)]);
+    let declined = reserve_request(&[("ps5", 2)]);
     let id = id_of(shop.reserve(declined.clone()).await.expect("held").result);
     shop.rollback(&id).await.expect("given back");
     assert!(matches!(again(&declined).await, Some(Reserved::AlreadyReleased(over)) if over.reservation_id == id));
 
     // A hold that has expired, and that a late Commit buys then.
     let ttl = Some(Duration::from_millis(1).try_into().expect("a ttl"));
-    let late = ReserveRequest { ttl, ..order(&[("ps5", 2)]) };
+    let late = ReserveRequest { ttl, ..reserve_request(&[("ps5", 2)]) };
     let id = id_of(shop.reserve(late.clone()).await.expect("held").result);
     shop.expired(&id).await;
     assert!(matches!(again(&late).await, Some(Reserved::AlreadyReleased(over)) if over.reservation_id == id));
@@ -181,7 +183,7 @@ async fn a_hundred_identical_reserves_at_once_make_one_hold() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 100).await;
-    let placed = order(&[("ps5", 1)]);
+    let placed = reserve_request(&[("ps5", 1)]);
     let mut calls = JoinSet::new();
     for _ in 0..100 {
         let (shop, placed) = (shop.clone(), placed.clone());
@@ -203,7 +205,7 @@ async fn of_two_carts_under_one_identity_at_once_one_is_refused_whole() {
     let mut calls = JoinSet::new();
     for i in 0..100 {
         let (shop, request_id) = (shop.clone(), request_id.clone());
-        let placed = ReserveRequest { request_id, ..order(&[("ps5", 1 + i % 2)]) };
+        let placed = ReserveRequest { request_id, ..reserve_request(&[("ps5", 1 + i % 2)]) };
         calls.spawn(async move { shop.reserve(placed).await });
     }
     let (held, refused): (Vec<_>, Vec<_>) = calls.join_all().await.into_iter().partition(Result::is_ok);
@@ -240,7 +242,7 @@ async fn a_first_attempt_is_spared_the_look_for_an_earlier_one_and_nothing_else(
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 1).await;
-    let placed = ReserveRequest { first_attempt: true, ..order(&[("ps5", 1)]) };
+    let placed = ReserveRequest { first_attempt: true, ..reserve_request(&[("ps5", 1)]) };
     let first = shop.reserve(placed.clone()).await.expect("held");
     assert!(!first.replayed);
     let another = shop.reserve(ReserveRequest { request_id: new_id(), ..placed.clone() }).await.expect("an answer");
@@ -266,7 +268,7 @@ async fn a_first_attempt_is_spared_the_look_for_an_earlier_one_and_nothing_else(
     let mut call = Request::new(BatchRequest { operations: vec![BatchOperation { operation, timeout: None }] });
     call.metadata_mut().insert("grpc-previous-rpc-attempts", "2".parse().expect("a value"));
     let results = shop.checkout.clone().batch(call).await.expect("answers").into_inner().results;
-    let Some(Told::Reserve(again)) = results.into_iter().next().and_then(|entry| entry.result) else { panic!() };
+    let Some(Received::Reserve(again)) = results.into_iter().next().and_then(|entry| entry.result) else { panic!() };
     assert_eq!((again.replayed, id_of(again.result)), (true, id.clone()));
 
     // A mistake can cost him who makes it an answer, and the shop nothing.
@@ -276,14 +278,14 @@ async fn a_first_attempt_is_spared_the_look_for_an_earlier_one_and_nothing_else(
     shop.supply("ps5", 5).await;
     let mistaken = shop.reserve(placed.clone()).await.expect("held");
     assert_eq!((mistaken.replayed, id_of(mistaken.result)), (true, id));
-    let other = ReserveRequest { lines: order(&[("ps5", 2)]).lines, ..placed };
+    let other = ReserveRequest { lines: reserve_request(&[("ps5", 2)]).lines, ..placed };
     assert_refused(shop.reserve(other).await, Reason::RequestIdReused, None);
     assert_eq!(shop.counts("ps5").await, (4, 1, 0));
 
     // The same where the record has more to say, as one that counts for its buyer does.
     shop.supply("vita", 5).await;
     shop.configure("vita", SkuRules { buyer_limit: Some(1), ..Default::default() }).await.expect("a limit");
-    let placed = ReserveRequest { first_attempt: true, buyer_id: "ada".into(), ..order(&[("vita", 1)]) };
+    let placed = ReserveRequest { first_attempt: true, buyer_id: "ada".into(), ..reserve_request(&[("vita", 1)]) };
     let id = id_of(shop.reserve(placed.clone()).await.expect("held").result);
     shop.configure("vita", SkuRules { buyer_limit: Some(0), ..Default::default() }).await.expect("no limit");
     let mistaken = shop.reserve(placed.clone()).await.expect("held");
@@ -297,7 +299,8 @@ async fn first_attempts_and_repeats_at_once_hold_each_unit_once() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 50).await;
-    let orders: Vec<_> = (0..100).map(|_| ReserveRequest { first_attempt: true, ..order(&[("ps5", 1)]) }).collect();
+    let orders: Vec<_> =
+        (0..100).map(|_| ReserveRequest { first_attempt: true, ..reserve_request(&[("ps5", 1)]) }).collect();
     let mut calls = JoinSet::new();
     for placed in &orders {
         let (shop, placed) = (shop.clone(), placed.clone());
@@ -324,7 +327,7 @@ async fn a_shortage_and_a_refusal_are_not_remembered() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 1).await;
-    let placed = order(&[("ps5", 2)]);
+    let placed = reserve_request(&[("ps5", 2)]);
     let short = shop.reserve(placed.clone()).await.expect("an answer");
     assert!(matches!(short.result, Some(Reserved::Shortage(_))));
     shop.supply("ps5", 2).await;
@@ -332,7 +335,7 @@ async fn a_shortage_and_a_refusal_are_not_remembered() {
     assert!(!answer.replayed);
     id_of(answer.result);
 
-    let early = order(&[("vita", 1)]);
+    let early = reserve_request(&[("vita", 1)]);
     assert_eq!(reason(&shop.reserve(early.clone()).await.expect_err("unknown")), Reason::SkuNotFound);
     shop.supply("vita", 1).await;
     assert!(!shop.reserve(early).await.expect("an answer").replayed);
@@ -372,7 +375,7 @@ async fn commit_and_rollback_repeat_harmlessly() {
 #[tokio::test]
 async fn a_reply_cut_off_after_the_change_leaves_one_effect() {
     let redis = Redis::start().await;
-    let proxy = Proxy::start(&redis).await;
+    let proxy = LossyProxy::start(&redis).await;
     let server = SentinelProcess::launch().flags(&format!("--redis-url {}", proxy.url())).start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
@@ -403,7 +406,7 @@ async fn a_reply_cut_off_after_the_change_leaves_one_effect() {
     // The last unit: what the server sends again is no first attempt any more.
     shop.supply("last", 1).await;
     lose();
-    shop.hold_order(ReserveRequest { first_attempt: true, ..order(&[("last", 1)]) }).await;
+    shop.hold_order(ReserveRequest { first_attempt: true, ..reserve_request(&[("last", 1)]) }).await;
     assert_eq!(proxy.lost(), 16, "each reply was lost twice");
     assert_eq!(shop.counts("last").await, (0, 1, 0));
     assert_eq!(shop.counts("vita").await, (7, 3, 0));
@@ -427,7 +430,7 @@ async fn after_an_unknown_outcome_the_same_identity_has_one_effect() {
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
 
-    let placed = order(&[("ps5", 2)]);
+    let placed = reserve_request(&[("ps5", 2)]);
     lose_by_stopping(&redis, shop.reserve(placed.clone())).await;
     let id = id_of(repeat(&shop, async || shop.reserve(placed.clone()).await).await.result);
     assert_eq!(shop.counts("ps5").await, (8, 2, 0));
@@ -443,7 +446,7 @@ async fn after_an_unknown_outcome_the_same_identity_has_one_effect() {
 }
 
 /// Repeats a call as its caller should: as long as it is refused as worth repeating.
-async fn repeat<T>(shop: &Shop, call: impl AsyncFn() -> Result<T, tonic::Status>) -> T {
+async fn repeat<T>(shop: &TestClient, call: impl AsyncFn() -> Result<T, tonic::Status>) -> T {
     eventually(&format!("an answer in {}", shop.namespace), async || match call().await {
         Ok(answer) => Some(answer),
         Err(status) => {

@@ -2,7 +2,7 @@
 //! never a line of the log of their own.
 
 use inventory_sentinel::{Reason, v1};
-use sentinel_tests::{Redis, SentinelProcess, assert_refused, new_id, order};
+use sentinel_tests::{Redis, SentinelProcess, assert_refused, new_id, reserve_request};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -38,7 +38,7 @@ fn field<T: std::fmt::Debug>(result: Result<T, Status>) -> String {
 
 /// The field that a Batch says of an operation: its fields are those of the single calls.
 async fn field_in_a_batch(server: &SentinelProcess, text: &str) -> String {
-    let reserve = v1::ReserveRequest { request_id: text.to_owned(), ..order(&[("ps5", 1)]) };
+    let reserve = v1::ReserveRequest { request_id: text.to_owned(), ..reserve_request(&[("ps5", 1)]) };
     let operation = Some(v1::batch_operation::Operation::Reserve(reserve));
     let request = v1::BatchRequest { operations: vec![v1::BatchOperation { operation, timeout: None }] };
     let mut results = server.checkout().batch(request).await.expect("a batch").into_inner().results;
@@ -66,7 +66,7 @@ async fn in_every_field(server: &SentinelProcess, text: &str) -> usize {
             )+
         };
     }
-    let order = || v1::ReserveRequest { namespace_id: sale(), ..order(&[("ps5", 1)]) };
+    let order = || v1::ReserveRequest { namespace_id: sale(), ..reserve_request(&[("ps5", 1)]) };
     refused!(checkout.reserve(order()): namespace_id request_id buyer_id replaces_reservation_id);
     let good =
         || v1::CommitRequest { namespace_id: sale(), reservation_id: id(), request_id: sale(), ..Default::default() };
@@ -163,7 +163,7 @@ async fn hostile_strings_do_no_harm(format: &str) {
             let mut answers = server.admin().import_stock(tokio_stream::iter([message])).await.expect("a stream");
             assert_eq!(field(answers.get_mut().message().await), named);
         }
-        assert_eq!(field(shop.reserve(order(&[(&text, 1)])).await), "lines[0].sku");
+        assert_eq!(field(shop.reserve(reserve_request(&[(&text, 1)])).await), "lines[0].sku");
     }
     for text in SEPARATORS {
         for namespace in [server.shop(text), server.shop("sale{}")] {
@@ -173,7 +173,7 @@ async fn hostile_strings_do_no_harm(format: &str) {
         assert_eq!(field(shop.commit(text).await), "reservation_id");
     }
     assert!(redis.digest("").await == before, "something was written");
-    assert_eq!(redis.ask::<Vec<String>>("SMEMBERS is:namespaces").await, ["sale"]);
+    assert_eq!(redis.execute::<Vec<String>>("SMEMBERS is:namespaces").await, ["sale"]);
 
     let log = server.log();
     assert!(log.lines().count() > 24, "refusals are logged at debug: {log}");
@@ -205,13 +205,14 @@ async fn separators_in_ids_are_only_characters() {
     shop.supply(odd, 100).await;
     let mut ids = std::collections::HashSet::new();
     for text in SEPARATORS.map(|text| text.replace(' ', "")) {
-        let request = v1::ReserveRequest { request_id: text.clone(), buyer_id: text.clone(), ..order(&[(odd, 1)]) };
+        let request =
+            v1::ReserveRequest { request_id: text.clone(), buyer_id: text.clone(), ..reserve_request(&[(odd, 1)]) };
         let held = shop.hold_order(request.clone()).await;
         assert_eq!(held.buyer_id, text);
         assert_eq!(shop.hold_order(request).await, held, "the same again");
         assert!(ids.insert(held.reservation_id), "{text} is another identity");
     }
-    let keys: Vec<String> = redis.ask("KEYS *").await;
+    let keys: Vec<String> = redis.execute("KEYS *").await;
     assert!(
         keys.iter().all(|key| ["is:namespaces", "is:store"].contains(&key.as_str()) || key.starts_with("is:{sale/0}:")),
         "{keys:?}"
@@ -246,7 +247,8 @@ async fn names_of_shops_are_taken_as_they_are() {
             shop.supply(name, 10).await;
             let rules = v1::SkuRules { buyer_limit: Some(2), ..Default::default() };
             shop.configure(name, rules).await.expect("a limit");
-            let held = shop.hold_order(v1::ReserveRequest { buyer_id: name.into(), ..order(&[(name, 1)]) }).await;
+            let held =
+                shop.hold_order(v1::ReserveRequest { buyer_id: name.into(), ..reserve_request(&[(name, 1)]) }).await;
             assert_eq!((held.lines[0].sku.as_str(), held.buyer_id.as_str()), (name, name));
             let request = v1::ListReservationsRequest {
                 namespace_id: "sale".into(),
@@ -258,7 +260,7 @@ async fn names_of_shops_are_taken_as_they_are() {
             assert_eq!(listed.reservations, std::slice::from_ref(&held));
             shop.commit(&held.reservation_id).await.expect("sold");
             assert_eq!(shop.counts(name).await, (9, 0, 1));
-            let more = v1::ReserveRequest { buyer_id: name.into(), ..order(&[(name, 2)]) };
+            let more = v1::ReserveRequest { buyer_id: name.into(), ..reserve_request(&[(name, 2)]) };
             assert_refused(shop.reserve(more).await, Reason::BuyerLimit, None);
             assert_eq!(field(shop.set_stock(name, 1, "a b").await), "request_id");
         }
@@ -267,7 +269,7 @@ async fn names_of_shops_are_taken_as_they_are() {
         let listed: std::collections::HashSet<_> =
             listed.into_iter().map(|sku| sku.stock.expect("a stock").sku).collect();
         assert_eq!(listed, names.map(str::to_owned).into());
-        let keys: Vec<String> = redis.ask("KEYS *").await;
+        let keys: Vec<String> = redis.execute("KEYS *").await;
         assert!(keys.iter().all(|key| key.starts_with("is:")), "{keys:?}");
         let metrics = server.metrics().await;
         assert!(!names[..8].iter().any(|name| metrics.contains(name)), "a name is in a label");
@@ -283,7 +285,7 @@ async fn a_message_over_the_limit_is_refused_and_the_server_goes_on() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 1).await;
-    let huge = v1::ReserveRequest { buyer_id: "x".repeat(1 << 20), ..order(&[("ps5", 1)]) };
+    let huge = v1::ReserveRequest { buyer_id: "x".repeat(1 << 20), ..reserve_request(&[("ps5", 1)]) };
     let status = shop.reserve(huge).await.expect_err("refused");
     assert!(matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted), "{status:?}");
     shop.hold("ps5", 1).await;

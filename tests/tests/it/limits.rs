@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use inventory_sentinel::{Reason, v1::ReservationState as State};
-use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, id_born, millis, new_id, order, reason};
+use sentinel_tests::{
+    Redis, SentinelProcess, assert_refused, eventually, id_born, millis, new_id, reason, reserve_request,
+};
 use tokio::task::JoinSet;
 
 const RETENTION: i64 = 2_000;
@@ -88,7 +90,7 @@ async fn an_identity_that_may_be_forgotten_is_refused() {
     let old = id_born(Duration::from_secs(3));
     assert_refused(shop.set_stock("ps5", 1, &old).await, Reason::RequestTooOld, Some("request_id"));
     assert_refused(shop.adjust_stock("ps5", 1, &old).await, Reason::RequestTooOld, Some("request_id"));
-    let mut placed = order(&[("ps5", 1)]);
+    let mut placed = reserve_request(&[("ps5", 1)]);
     placed.request_id = old;
     assert_refused(shop.reserve(placed).await, Reason::RequestTooOld, Some("request_id"));
     assert_eq!(shop.counts("ps5").await, (10, 0, 0));
@@ -102,11 +104,11 @@ async fn at_the_quota_nothing_new_is_made_and_all_that_is_out_is_resolved() {
     shop.supply("vita", 10).await;
     assert_refused(shop.set_stock("switch", 1, &new_id()).await, Reason::NamespaceQuota, None);
     assert_refused(shop.adjust_stock("switch", 1, &new_id()).await, Reason::NamespaceQuota, None);
-    let placed = order(&[("ps5", 1)]);
+    let placed = reserve_request(&[("ps5", 1)]);
     let one = shop.hold_order(placed.clone()).await.reservation_id;
     let other = shop.hold("ps5", 1).await.reservation_id;
     shop.hold("vita", 1).await;
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::NamespaceQuota, None);
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::NamespaceQuota, None);
     // Nothing new is made by these.
     assert_eq!(shop.hold_order(placed).await.reservation_id, one);
     shop.protect("vita", false).await.expect("a rule");
@@ -129,9 +131,9 @@ async fn out_of_memory_only_what_makes_records_is_refused() {
         held.push(shop.hold("ps5", 1).await.reservation_id);
     }
     let short_lived = shop.hold_for("ps5", 5, Duration::from_secs(1)).await.reservation_id;
-    redis.ask::<()>("CONFIG SET maxmemory 1").await;
+    redis.execute::<()>("CONFIG SET maxmemory 1").await;
 
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::StoreFull, None);
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::StoreFull, None);
     assert_refused(shop.set_stock("vita", 200, &new_id()).await, Reason::StoreFull, None);
     assert_refused(shop.adjust_stock("vita", 1, &new_id()).await, Reason::StoreFull, None);
     shop.stock("ps5").await;
@@ -141,7 +143,7 @@ async fn out_of_memory_only_what_makes_records_is_refused() {
     for id in &held[..18] {
         let (shop, id) = (shop.clone(), id.clone());
         calls.spawn(async move {
-            let (resolved, refused) = tokio::join!(shop.commit(&id), shop.reserve(order(&[("ps5", 1)])));
+            let (resolved, refused) = tokio::join!(shop.commit(&id), shop.reserve(reserve_request(&[("ps5", 1)])));
             resolved.expect("a sale gets through");
             assert_refused(refused, Reason::StoreFull, None);
         });
@@ -156,7 +158,7 @@ async fn out_of_memory_only_what_makes_records_is_refused() {
     assert_eq!(shop.counts("ps5").await, (81, 1, 18));
     assert!(server.readyz().await.0, "a full store still resolves: {}", server.readyz().await.1);
 
-    redis.ask::<()>("CONFIG SET maxmemory 0").await;
+    redis.execute::<()>("CONFIG SET maxmemory 0").await;
     shop.hold("ps5", 1).await;
     shop.audit().await;
 }

@@ -11,7 +11,7 @@ use inventory_sentinel::{
     v1::{self, ImportOutcome, ProtectionOutcome},
 };
 use inventory_sentinel_client::{Imported, ListStockError, Protection, State};
-use sentinel_tests::{Redis, SentinelProcess, Shop, assert_refused, eventually, new_id, order, reason};
+use sentinel_tests::{Redis, SentinelProcess, TestClient, assert_refused, eventually, new_id, reason, reserve_request};
 use tonic::Status;
 
 /// What a store that keeps up to 512 elements as one piece may add to a page.
@@ -22,7 +22,7 @@ fn row(sku: impl Into<String>, on_hand: i64) -> v1::ImportRow {
 }
 
 /// Messages of up to 1,000 rows, all of one import.
-fn import(shop: &Shop, rows: &[v1::ImportRow], request_id: &str) -> Vec<v1::ImportStockRequest> {
+fn import(shop: &TestClient, rows: &[v1::ImportRow], request_id: &str) -> Vec<v1::ImportStockRequest> {
     let message = |rows: &[v1::ImportRow]| v1::ImportStockRequest {
         namespace_id: shop.namespace.clone(),
         request_id: request_id.into(),
@@ -34,7 +34,7 @@ fn import(shop: &Shop, rows: &[v1::ImportRow], request_id: &str) -> Vec<v1::Impo
 }
 
 /// The results of all rows, in order.
-async fn send(shop: &Shop, messages: Vec<v1::ImportStockRequest>) -> Result<Vec<v1::ImportRowResult>, Status> {
+async fn send(shop: &TestClient, messages: Vec<v1::ImportStockRequest>) -> Result<Vec<v1::ImportRowResult>, Status> {
     let sizes: Vec<usize> = messages.iter().map(|message| message.rows.len()).collect();
     let mut answers = shop.admin.clone().import_stock(tokio_stream::iter(messages)).await?.into_inner();
     let mut results = Vec::new();
@@ -56,7 +56,7 @@ fn outcomes(results: &[v1::ImportRowResult]) -> HashMap<(ImportOutcome, &str), u
     outcomes
 }
 
-async fn partitions(shop: &Shop, partitions: i32) {
+async fn partitions(shop: &TestClient, partitions: i32) {
     let request = v1::ConfigureNamespaceRequest {
         namespace_id: shop.namespace.clone(),
         config: Some(v1::NamespaceConfig { partitions: Some(partitions), ..Default::default() }),
@@ -66,7 +66,7 @@ async fn partitions(shop: &Shop, partitions: i32) {
 }
 
 /// Every SKU of the namespace, and the pages it took.
-async fn all_stock(shop: &Shop, page_size: i32) -> (HashMap<String, v1::ListedSku>, usize) {
+async fn all_stock(shop: &TestClient, page_size: i32) -> (HashMap<String, v1::ListedSku>, usize) {
     let (mut found, mut pages) = (HashMap::new(), 0);
     let mut request =
         v1::ListStockRequest { namespace_id: shop.namespace.clone(), page_size, page_token: String::new() };
@@ -86,7 +86,7 @@ async fn all_stock(shop: &Shop, page_size: i32) -> (HashMap<String, v1::ListedSk
 }
 
 /// Every pending reservation that is asked for, by id.
-async fn all_reservations(shop: &Shop, request: v1::ListReservationsRequest) -> HashMap<String, v1::Reservation> {
+async fn all_reservations(shop: &TestClient, request: v1::ListReservationsRequest) -> HashMap<String, v1::Reservation> {
     let mut request = v1::ListReservationsRequest { namespace_id: shop.namespace.clone(), ..request };
     let mut found = HashMap::new();
     loop {
@@ -108,7 +108,7 @@ async fn every_sku_of_every_partition_is_listed() {
     let results = send(&shop, import(&shop, &rows, "warm-up")).await.expect("an import");
     assert_eq!(outcomes(&results), HashMap::from([((ImportOutcome::Applied, ""), 2_500)]));
     shop.configure("sku-7", v1::SkuRules { buyer_limit: Some(2), ..Default::default() }).await.expect("a rule");
-    shop.hold_order(v1::ReserveRequest { buyer_id: "amy".into(), ..order(&[("sku-7", 2)]) }).await;
+    shop.hold_order(v1::ReserveRequest { buyer_id: "amy".into(), ..reserve_request(&[("sku-7", 2)]) }).await;
 
     for (page_size, least_pages) in [(10, 200), (100, 20), (1_000, 3)] {
         let (found, pages) = all_stock(&shop, page_size).await;
@@ -156,7 +156,7 @@ async fn pending_reservations_are_listed_by_sku_and_by_buyer() {
     for sku in ["ps5", "vita", "cable"] {
         shop.supply(sku, 1_000).await;
     }
-    let by = |buyer: &str, sku: &str| v1::ReserveRequest { buyer_id: buyer.into(), ..order(&[(sku, 1)]) };
+    let by = |buyer: &str, sku: &str| v1::ReserveRequest { buyer_id: buyer.into(), ..reserve_request(&[(sku, 1)]) };
     let mut amys = HashSet::new();
     for i in 0..600 {
         let (buyer, sku) = (if i % 100 == 0 { "amy" } else { "bob" }, ["ps5", "vita", "cable"][i % 3]);
@@ -213,7 +213,7 @@ async fn a_page_that_can_not_be_is_refused() {
     let rows: Vec<_> = (0..3_000).map(|i| row(format!("sku-{i}"), 1)).collect();
     send(&shop, import(&shop, &rows, "warm-up")).await.expect("an import");
     let mut admin = shop.admin.clone();
-    let stock = |shop: &Shop, page_size, page_token: &str| v1::ListStockRequest {
+    let stock = |shop: &TestClient, page_size, page_token: &str| v1::ListStockRequest {
         namespace_id: shop.namespace.clone(),
         page_size,
         page_token: page_token.into(),
@@ -326,7 +326,8 @@ async fn reservations_are_listed_by_state_from_both_generations() {
     let mut resolve = async |i: usize| {
         let (sku, buyer) = (["ps5", "vita", "cable"][i % 3], if i.is_multiple_of(2) { "amy" } else { "bob" });
         let ttl = (i % 4 == 3).then_some(prost_types::Duration { seconds: 0, nanos: 1_000_000 });
-        let held = shop.hold_order(v1::ReserveRequest { ttl, buyer_id: buyer.into(), ..order(&[(sku, 1)]) }).await;
+        let held =
+            shop.hold_order(v1::ReserveRequest { ttl, buyer_id: buyer.into(), ..reserve_request(&[(sku, 1)]) }).await;
         let id = held.reservation_id;
         match i % 4 {
             0 => drop(shop.commit(&id).await.expect("sold")),
@@ -497,7 +498,7 @@ async fn many_skus_are_protected_in_a_call() {
         assert_eq!(answer.outcomes().collect::<Vec<_>>(), expected);
         assert_eq!(shop.is_protected("sku-998").await, is_protected);
         if !is_protected {
-            assert_refused(shop.reserve(order(&[("sku-5", 1)])).await, Reason::SkuNotProtected, None);
+            assert_refused(shop.reserve(reserve_request(&[("sku-5", 1)])).await, Reason::SkuNotProtected, None);
         }
     }
     shop.commit(&held).await.expect("what was out is sold");

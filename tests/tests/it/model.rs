@@ -21,7 +21,7 @@ use sentinel_tests::{
     SentinelProcess, eventually,
     model::{
         Answer, Condition, Counters, MAX_TTL, Model, Op,
-        ask::{Told, may_repeat},
+        execute::{Received, may_repeat},
         history::{instant_of, new_id_of},
         millis,
     },
@@ -31,7 +31,7 @@ use tokio::sync::Mutex;
 
 mod steps;
 
-use steps::{If, Part, SKUS, SOON, Step, Storm, reused, reworded, steps};
+use steps::{Fault, If, Part, SKUS, SOON, Step, reused, reworded, steps};
 
 /// Sequences that are tried unless told otherwise: half a minute to a minute on two cores.
 const CASES: u32 = 80;
@@ -108,16 +108,16 @@ impl Run<'_> {
                 }
                 Ok(())
             }
-            Step::Idle(storm) => {
-                rage(self.server, storm).await;
+            Step::Idle(fault) => {
+                inject(self.server, fault).await;
                 self.wait_for_the_store().await
             }
-            Step::During(storm, step) => match self.op(step) {
-                Some(op) => self.ask_during(storm, op).await,
+            Step::During(fault, step) => match self.op(step) {
+                Some(op) => self.ask_during(fault, op).await,
                 None => Ok(()),
             },
             step => match self.op(step) {
-                Some(op) => self.ask(op).await,
+                Some(op) => self.execute(op).await,
                 None => Ok(()),
             },
         }
@@ -216,7 +216,7 @@ impl Run<'_> {
                 if self.model.counters(sku).is_some() && self.model.version(sku).is_none() =>
             {
                 let (op, before) = (Op::GetStock { sku: sku.clone() }, now());
-                let told = persist(self.server, &self.namespace, &op).await?;
+                let told = retry_until_answered(self.server, &self.namespace, &op).await?;
                 self.compare(op, told, before)
             }
             // The longest life may be over a millisecond after the birth, but not in the same one.
@@ -228,10 +228,10 @@ impl Run<'_> {
         }
     }
 
-    async fn ask(&mut self, op: Op) -> Result<(), End> {
+    async fn execute(&mut self, op: Op) -> Result<(), End> {
         self.prepare(&op, MARGIN).await?;
         let before = now();
-        let told = op.ask(&self.server.channel(), &self.namespace, self.is_first_attempt(&op)).await;
+        let told = op.execute(&self.server.channel(), &self.namespace, self.is_first_attempt(&op)).await;
         let told = told.map_err(|status| format!("no answer to {op:?}: {status:?}"))?;
         self.compare(op, told, before)
     }
@@ -244,19 +244,19 @@ impl Run<'_> {
 
     /// Asks until there is an answer. The call and its repeats count as one, so the answer may say
     /// that it is a replay, whether the first or a later attempt was the one that counted.
-    async fn ask_during(&mut self, storm: &Storm, op: Op) -> Result<(), End> {
+    async fn ask_during(&mut self, fault: &Fault, op: Op) -> Result<(), End> {
         match &op {
             // What repeats it would be told something else.
-            Op::Extend { ttl_ms, .. } if *ttl_ms < STORM_MARGIN.as_millis() as i64 => return self.ask(op).await,
+            Op::Extend { ttl_ms, .. } if *ttl_ms < STORM_MARGIN.as_millis() as i64 => return self.execute(op).await,
             _ => self.prepare(&op, STORM_MARGIN).await?,
         }
         let mut before = now();
         let channel = self.server.channel();
-        let asked = op.ask(&channel, &self.namespace, self.is_first_attempt(&op));
-        let (first, ()) = tokio::join!(asked, rage(self.server, storm));
+        let asked = op.execute(&channel, &self.namespace, self.is_first_attempt(&op));
+        let (first, ()) = tokio::join!(asked, inject(self.server, fault));
         let mut told = match first {
             Ok(told) => told,
-            Err(_) => persist(self.server, &self.namespace, &op).await?,
+            Err(_) => retry_until_answered(self.server, &self.namespace, &op).await?,
         };
         self.wait_for_the_store().await?;
         if let (Op::Reserve { .. }, Answer::Reservation(made, _)) = (&op, &told.answer)
@@ -287,11 +287,11 @@ impl Run<'_> {
 
     /// A call through the store is answered again, whatever the answer.
     async fn wait_for_the_store(&mut self) -> Result<(), End> {
-        persist(self.server, &self.namespace, &Op::GetStock { sku: SKUS[0].into() }).await.map(|_| ())
+        retry_until_answered(self.server, &self.namespace, &Op::GetStock { sku: SKUS[0].into() }).await.map(|_| ())
     }
 
     /// Holds the answer against the model's; both go on from there.
-    fn compare(&mut self, op: Op, told: Told, before: i64) -> Result<(), End> {
+    fn compare(&mut self, op: Op, told: Received, before: i64) -> Result<(), End> {
         let after = now();
         // An Extend that found a later deadline does not tell when it was.
         let at = instant_of(&op, &told.answer).filter(|at| !matches!(op, Op::Extend { .. }) || *at <= after);
@@ -323,7 +323,7 @@ impl Run<'_> {
     }
 
     /// A version grows with every change of its SKU, and stands for nothing else.
-    fn check_version(&mut self, op: &Op, told: &Told) -> Result<(), End> {
+    fn check_version(&mut self, op: &Op, told: &Received) -> Result<(), End> {
         let (Op::SetStock { sku, .. }
         | Op::AdjustStock { sku, .. }
         | Op::ConfigureSku { sku, .. }
@@ -356,7 +356,7 @@ impl Run<'_> {
     /// The counters of every SKU, against the model and against the invariants.
     async fn look_at_stock(&mut self) -> Result<(), End> {
         for sku in SKUS {
-            self.ask(Op::GetStock { sku: sku.into() }).await?;
+            self.execute(Op::GetStock { sku: sku.into() }).await?;
         }
         for (sku, counters) in self.model.stock() {
             if !counters.are_conserved() || counters.held != self.model.held(sku) {
@@ -422,18 +422,18 @@ fn is_replay(model: &Model, op: &Op) -> bool {
     )
 }
 
-async fn rage(server: &mut SentinelProcess, storm: &Storm) {
-    let (Storm::RedisKilled(after) | Storm::ServerKilled(after) | Storm::ServerStopped(after)) = storm;
+async fn inject(server: &mut SentinelProcess, fault: &Fault) {
+    let (Fault::RedisKilled(after) | Fault::ServerKilled(after) | Fault::ServerStopped(after)) = fault;
     tokio::time::sleep(Duration::from_millis(*after)).await;
-    match storm {
-        Storm::RedisKilled(_) => {
+    match fault {
+        Fault::RedisKilled(_) => {
             let killed = server.embedded_redis();
             server.kill9_redis();
             let is_new = async || server.embedded_redis().filter(|_| server.embedded_redis() != killed);
             eventually("the supervisor starts redis again", is_new).await;
         }
-        Storm::ServerKilled(_) => server.restart().await,
-        Storm::ServerStopped(_) => {
+        Fault::ServerKilled(_) => server.restart().await,
+        Fault::ServerStopped(_) => {
             server.terminate();
             assert!(server.exit().await.success(), "the server stops in order");
             server.restart().await;
@@ -442,9 +442,9 @@ async fn rage(server: &mut SentinelProcess, storm: &Storm) {
 }
 
 /// Makes the same call until it is answered.
-async fn persist(server: &SentinelProcess, namespace: &str, op: &Op) -> Result<Told, End> {
+async fn retry_until_answered(server: &SentinelProcess, namespace: &str, op: &Op) -> Result<Received, End> {
     let answered =
-        eventually("an answer after the storm", async || match op.ask(&server.channel(), namespace, false).await {
+        eventually("an answer after the fault", async || match op.execute(&server.channel(), namespace, false).await {
             Err(status) if may_repeat(&status) => None,
             other => Some(other),
         });

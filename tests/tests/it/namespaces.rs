@@ -4,7 +4,7 @@ use inventory_sentinel::{
     Reason,
     v1::{ReserveRequest, reserve_response::Result as Reserved},
 };
-use sentinel_tests::{Redis, SentinelProcess, assert_refused, new_id, order, reason};
+use sentinel_tests::{Redis, SentinelProcess, assert_refused, new_id, reason, reserve_request};
 
 #[tokio::test]
 async fn namespaces_share_neither_stock_nor_identities_nor_reservations() {
@@ -12,9 +12,10 @@ async fn namespaces_share_neither_stock_nor_identities_nor_reservations() {
     let (one, other) = (server.shop("one"), server.shop("other"));
     one.set_stock("ps5", 10, "opening").await.expect("set");
     assert!(!other.set_stock("ps5", 20, "opening").await.expect("set").replayed);
-    let placed = order(&[("ps5", 1)]);
+    let placed = reserve_request(&[("ps5", 1)]);
     let mine = one.hold_order(placed.clone()).await.reservation_id;
-    let theirs = other.reserve(ReserveRequest { lines: order(&[("ps5", 3)]).lines, ..placed }).await.expect("held");
+    let theirs =
+        other.reserve(ReserveRequest { lines: reserve_request(&[("ps5", 3)]).lines, ..placed }).await.expect("held");
     let Some(Reserved::Reservation(theirs)) = theirs.result else { panic!("no reservation") };
     assert_ne!(mine, theirs.reservation_id, "ids can't be guessed from request ids");
     assert_refused(other.commit(&mine).await, Reason::ReservationNotFound, None);
@@ -48,7 +49,7 @@ async fn a_reservation_carries_its_partition_and_a_cart_keeps_to_one() {
     let before = redis.digest("").await;
     let (mut together, mut apart) = (0, 0);
     for i in 1..skus.len() {
-        let answer = shop.reserve(order(&[(&skus[0], 1), (&skus[i], 1)])).await;
+        let answer = shop.reserve(reserve_request(&[(&skus[0], 1), (&skus[i], 1)])).await;
         if partition(&held[0]) == partition(&held[i]) {
             answer.expect("one partition");
             together += 1;

@@ -117,13 +117,13 @@ async fn a_store_that_lost_everything_takes_few_lines_of_the_log() {
     let redis = Redis::start().await;
     let server = with_namespaces(&redis).await;
     let before = lines(&server);
-    redis.ask::<()>("FLUSHALL").await;
+    redis.execute::<()>("FLUSHALL").await;
     let fenced = "inventory_sentinel_fenced_partitions";
     let all = (NAMESPACES * PARTITIONS) as f64;
     eventually("all are fenced", async || (server.metric(fenced).await >= all).then_some(())).await;
     // And it goes on being quiet while each is swept again and again.
     let sweeps = async || {
-        let stats: String = redis.ask("INFO commandstats").await;
+        let stats: String = redis.execute("INFO commandstats").await;
         let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha:")).unwrap_or_default().to_owned();
         let calls = line.split(['=', ',']).nth(1).and_then(|calls| calls.parse::<usize>().ok());
         calls.unwrap_or_default()

@@ -6,7 +6,7 @@ use inventory_sentinel::{
     Reason,
     v1::{self, ReserveRequest, reserve_response::Result as Reserved},
 };
-use sentinel_tests::{Redis, SentinelProcess, Shop, assert_refused, eventually, order, reason};
+use sentinel_tests::{Redis, SentinelProcess, TestClient, assert_refused, eventually, reason, reserve_request};
 use tokio::task::JoinSet;
 use tonic::{Code, Request, Status};
 
@@ -25,7 +25,11 @@ fn told<T: std::fmt::Debug>(answer: Result<T, Status>) -> Option<Reason> {
     Some(reason)
 }
 
-async fn reserve_within(shop: Shop, order: ReserveRequest, limit: Duration) -> Result<v1::ReserveResponse, Status> {
+async fn reserve_within(
+    shop: TestClient,
+    order: ReserveRequest,
+    limit: Duration,
+) -> Result<v1::ReserveResponse, Status> {
     let mut request = Request::new(ReserveRequest { namespace_id: shop.namespace.clone(), ..order });
     request.set_timeout(limit);
     shop.checkout.clone().reserve(request).await.map(tonic::Response::into_inner)
@@ -59,7 +63,8 @@ async fn stand_still(redis: &Redis, server: &SentinelProcess) -> (Option<Reason>
     let shop = server.shop("sale");
     let held = shop.stock("ps5").await.held;
     let batches = server.metric(BATCHES).await;
-    let (sent, waiting, cancelled) = (order(&[("ps5", 1)]), order(&[("ps5", 2)]), order(&[("ps5", 4)]));
+    let (sent, waiting, cancelled) =
+        (reserve_request(&[("ps5", 1)]), reserve_request(&[("ps5", 2)]), reserve_request(&[("ps5", 4)]));
     redis.stop();
     let first = tokio::spawn(reserve_within(shop.clone(), sent.clone(), Duration::from_secs(1)));
     eventually("the first is sent", async || (server.metric(BATCHES).await > batches).then_some(())).await;
@@ -112,7 +117,7 @@ async fn too_many_callers_are_shed_at_once_and_the_rest_is_served() {
     let mut buyers = JoinSet::new();
     for _ in 0..500 {
         let shop = shop.clone();
-        buyers.spawn(async move { shop.reserve(order(&[("ps5", 1)])).await });
+        buyers.spawn(async move { shop.reserve(reserve_request(&[("ps5", 1)])).await });
     }
     // Two batches of eight at most are on their way, and eight wait: all others hear it while Redis stands still.
     for _ in 0..500 - 3 * 8 {
@@ -154,7 +159,7 @@ async fn callers_who_have_gone_keep_no_place_in_the_queue() {
     redis.stop();
     let buy = || {
         let shop = shop.clone();
-        tokio::spawn(async move { reserve_within(shop, order(&[("ps5", 1)]), Duration::from_secs(20)).await })
+        tokio::spawn(async move { reserve_within(shop, reserve_request(&[("ps5", 1)]), Duration::from_secs(20)).await })
     };
     let first = buy();
     eventually("the first is sent", async || (server.metric(BATCHES).await > batches).then_some(())).await;
@@ -186,10 +191,10 @@ async fn a_crowd_at_a_server_that_does_not_know_the_sale_yet_is_served() {
     let mut buyers = JoinSet::new();
     for _ in 0..1_000 {
         let shop = server.shop("sale");
-        buyers.spawn(async move { shop.reserve(order(&[("ps5", 1)])).await.expect("an answer") });
+        buyers.spawn(async move { shop.reserve(reserve_request(&[("ps5", 1)])).await.expect("an answer") });
     }
     // On the same connection, and answered without the store: when it is, the crowd has arrived.
-    assert_refused(server.shop("sale").reserve(order(&[])).await, Reason::NoLines, Some("lines"));
+    assert_refused(server.shop("sale").reserve(reserve_request(&[])).await, Reason::NoLines, Some("lines"));
     redis.cont();
     let answers = buyers.join_all().await;
     let held = answers.iter().filter(|answer| matches!(answer.result, Some(Reserved::Reservation(_)))).count();
@@ -214,7 +219,7 @@ async fn a_deadline_holds_where_the_namespace_is_not_known_yet() {
             if attempt == "making" {
                 return told(server.admin().set_stock(request).await);
             }
-            told(reserve_within(server.shop("sale"), order(&[("ps5", 1)]), Duration::from_millis(300)).await)
+            told(reserve_within(server.shop("sale"), reserve_request(&[("ps5", 1)]), Duration::from_millis(300)).await)
         })
         .await;
         assert_eq!(reason, Reason::DeadlineExceeded);

@@ -6,7 +6,7 @@ use inventory_sentinel::{
     Reason,
     v1::{self, ReservationState as State, RestPolicy},
 };
-use sentinel_tests::{SentinelProcess, Shop, assert_refused, eventually, millis, new_id, order};
+use sentinel_tests::{SentinelProcess, TestClient, assert_refused, eventually, millis, new_id, reserve_request};
 use tonic_types::StatusExt as _;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -17,10 +17,10 @@ fn shares(reservation: &Option<v1::Reservation>) -> Vec<(i32, i32, i32)> {
     reservation.lines.iter().map(|line| (line.held, line.sold, line.released)).collect()
 }
 
-async fn cart(shop: &Shop) -> String {
+async fn cart(shop: &TestClient) -> String {
     shop.supply("ps5", 10).await;
     shop.supply("cable", 10).await;
-    shop.hold_order(order(&[("ps5", 2), ("cable", 3)])).await.reservation_id
+    shop.hold_order(reserve_request(&[("ps5", 2), ("cable", 3)])).await.reservation_id
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn paid_late_it_is_bought_anew_or_refunded() {
         shop.supply(sku, 5).await;
     }
     let ttl = Some(prost_types::Duration { seconds: 1, nanos: 0 });
-    let cart = v1::ReserveRequest { ttl, ..order(&[("pad", 3), ("cable", 2)]) };
+    let cart = v1::ReserveRequest { ttl, ..reserve_request(&[("pad", 3), ("cable", 2)]) };
     let id = shop.hold_order(cart).await.reservation_id;
     shop.rollback_lines(&id, &[("pad", 1), ("cable", 2)], &new_id()).await.expect("given back in part");
     shop.expired(&id).await;
@@ -185,7 +185,7 @@ async fn a_hold_is_swapped_for_another_in_one_step() {
     let first = shop.hold("concert~a", 2).await.reservation_id;
     let swap = |sku: &str, quantity, replaced: &str| v1::ReserveRequest {
         replaces_reservation_id: replaced.into(),
-        ..order(&[(sku, quantity)])
+        ..reserve_request(&[(sku, quantity)])
     };
     // The units of the first are there for the second, and only for it.
     let request = swap("concert~a", 2, &first);
@@ -211,10 +211,10 @@ async fn a_reservation_remembers_its_changes_up_to_a_limit() {
     let server = SentinelProcess::launch().flags("--quota-records 3").start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 200).await;
-    let placed = v1::ReserveRequest { request_id: "order-1".into(), ..order(&[("ps5", 100)]) };
+    let placed = v1::ReserveRequest { request_id: "order-1".into(), ..reserve_request(&[("ps5", 100)]) };
     let [one, other] = [shop.hold_order(placed).await.reservation_id, shop.hold("ps5", 2).await.reservation_id];
     let third = shop.hold_for("ps5", 1, Duration::from_millis(1)).await.reservation_id;
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::NamespaceQuota, None);
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::NamespaceQuota, None);
 
     // At the quota everything that resolves or prolongs a hold goes on, a late Commit as well. Identities are those of
     // the reservation: another one's, and that of the Reserve, are none of them.
@@ -256,7 +256,7 @@ async fn a_reservation_remembers_its_changes_up_to_a_limit() {
     assert_eq!(shop.counts("ps5").await, (112, 2, 86));
     assert_eq!(shop.reservation(&one).await.expect("known").lines[0].sold, 85);
     // The Reserve that made it is one of its own.
-    let again = v1::ReserveRequest { request_id: "order-1".into(), ..order(&[("ps5", 100)]) };
+    let again = v1::ReserveRequest { request_id: "order-1".into(), ..reserve_request(&[("ps5", 100)]) };
     let answer = shop.reserve(again).await.expect("a replay");
     assert!(matches!(answer.result, Some(v1::reserve_response::Result::AlreadyPurchased(_))) && answer.replayed);
     shop.audit().await;

@@ -11,8 +11,8 @@ use inventory_sentinel::{Reason, v1};
 use inventory_sentinel_script::script::script_source;
 use sentinel_server::least_acl;
 use sentinel_tests::{
-    Proxy, Redis, SentinelProcess, Shop, assert_refused, epoch, eventually, figure, new_id, number_in, order,
-    script_call, until_fenced,
+    LossyProxy, Redis, SentinelProcess, TestClient, assert_refused, epoch, eventually, figure, new_id, number_in,
+    reserve_request, script_call, until_fenced,
 };
 use tokio::time::timeout;
 use tonic::Status;
@@ -60,7 +60,7 @@ async fn until_it_lacks(server: &SentinelProcess, rules: &str) {
 
 /// What Redis has refused to the user, each once.
 async fn refused_by(redis: &Redis) -> HashSet<String> {
-    let log: Vec<Vec<Value>> = redis.ask("ACL LOG 1000").await;
+    let log: Vec<Vec<Value>> = redis.execute("ACL LOG 1000").await;
     let field = |entry: &[Value], name: &str| {
         let at = entry.iter().position(|value| *value == Value::BulkString(name.into())).expect(name) + 1;
         let Value::BulkString(text) = &entry[at] else { panic!("{entry:?}") };
@@ -102,12 +102,13 @@ async fn everything_works_under_the_documented_permissions() {
     // Rules.
     let limit = v1::SkuRules { buyer_limit: Some(2), ..Default::default() };
     shop.configure("vita", limit).await.expect("a limit");
-    let cart = || v1::ReserveRequest { buyer_id: "mo".into(), ..order(&[("vita", 2)]) };
+    let cart = || v1::ReserveRequest { buyer_id: "mo".into(), ..reserve_request(&[("vita", 2)]) };
     let counted = shop.hold_order(cart()).await.reservation_id;
     assert_refused(shop.reserve(cart()).await, Reason::BuyerLimit, None);
     shop.rollback(&counted).await.expect("given back, and counted no more");
     let held = shop.hold_order(cart()).await.reservation_id;
-    let swap = v1::ReserveRequest { replaces_reservation_id: held, buyer_id: "mo".into(), ..order(&[("vita", 1)]) };
+    let swap =
+        v1::ReserveRequest { replaces_reservation_id: held, buyer_id: "mo".into(), ..reserve_request(&[("vita", 1)]) };
     let swapped = shop.hold_order(swap).await.reservation_id;
     shop.rollback(&swapped).await.expect("given back");
     shop.protect("vita", false).await.expect("not protected");
@@ -141,7 +142,7 @@ async fn everything_works_under_the_documented_permissions() {
     next(&mut protected).await.expect("changes");
 
     // Redis loses the script; records are forgotten.
-    redis.ask::<()>("SCRIPT FLUSH").await;
+    redis.execute::<()>("SCRIPT FLUSH").await;
     shop.hold_for("ps5", 1, Duration::from_millis(1)).await;
     eventually("a generation of records goes", async || {
         shop.adjust_stock("ps5", 1, &new_id()).await.expect("one more");
@@ -184,7 +185,7 @@ async fn each_missing_rule_is_named_and_heals(rules: &[String]) {
         until_it_lacks(&server, rule).await;
         let before = redis.digest("").await;
         for refused in [
-            shop.reserve(order(&[("ps5", 1)])).await.map(drop),
+            shop.reserve(reserve_request(&[("ps5", 1)])).await.map(drop),
             shop.commit(&held).await.map(drop),
             shop.set_stock("ps5", 1, &new_id()).await.map(drop),
             shop.try_stock("ps5").await.map(drop),
@@ -239,7 +240,7 @@ async fn a_server_without_permissions_says_so_from_the_start() {
     let rest = all.iter().filter(|rule| !["~is:*", "+evalsha", "+eval", "+info", "+set"].contains(&rule.as_str()));
     let rest: Vec<&str> = rest.map(String::as_str).collect();
     until_it_lacks(&server, &format!("{} ~is:*", rest.join(" "))).await;
-    assert_eq!(redis.ask::<i64>("DBSIZE").await, 0);
+    assert_eq!(redis.execute::<i64>("DBSIZE").await, 0);
     redis.permit(USER, &least_acl()).await;
     server.wait_until_ready().await;
     server.shop("sale").supply("ps5", 1).await;
@@ -278,7 +279,7 @@ async fn a_sale_stops_whole_and_goes_on(rule: &str) {
     shop.commit(&sold).await.expect("sold");
     shop.hold_for("ps5", 5, Duration::from_millis(300)).await;
     redis.permit(USER, &without(rule)).await;
-    let placed = || v1::ReserveRequest { ttl: Some(millis(1)), ..order(&[("ps5", 1)]) };
+    let placed = || v1::ReserveRequest { ttl: Some(millis(1)), ..reserve_request(&[("ps5", 1)]) };
     let status = eventually("a call is refused", async || shop.reserve(placed()).await.err()).await;
     assert_eq!(missing(&status), rule);
     until_it_lacks(&server, rule).await;
@@ -322,7 +323,7 @@ fn millis(n: i32) -> prost_types::Duration {
 async fn a_lost_reply_stays_unknown_when_the_repeat_is_denied() {
     let redis = Redis::start().await;
     redis.permit(USER, &least_acl()).await;
-    let proxy = Proxy::start(&redis).await;
+    let proxy = LossyProxy::start(&redis).await;
     let server = SentinelProcess::launch()
         .flags(&format!("--redis-url {} --sweep-interval 1m --resend-for 30s", proxy.url_as(USER)))
         .start()
@@ -330,13 +331,13 @@ async fn a_lost_reply_stays_unknown_when_the_repeat_is_denied() {
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
     proxy.lose_replies(usize::MAX);
-    let placed = order(&[("ps5", 1)]);
+    let placed = reserve_request(&[("ps5", 1)]);
     let call = {
         let (shop, placed) = (shop.clone(), placed.clone());
         tokio::spawn(async move { shop.reserve(placed).await })
     };
     eventually("it is applied", async || {
-        let events: i64 = redis.ask("XLEN is:{sale/0}:events").await;
+        let events: i64 = redis.execute("XLEN is:{sale/0}:events").await;
         (events == 2).then_some(())
     })
     .await;
@@ -580,7 +581,7 @@ async fn no_partition_is_made_configured_or_settled_half_way_for_want_of_a_permi
     alone.needs("ConfigureNamespace", &["hset"], configured).await;
 
     let opened = async || {
-        alone.redis.ask::<()>("FLUSHALL").await;
+        alone.redis.execute::<()>("FLUSHALL").await;
         let mut command = script_call(&alone.script);
         command.arg("open").arg("g").arg(&config).arg(7);
         command
@@ -592,7 +593,7 @@ async fn no_partition_is_made_configured_or_settled_half_way_for_want_of_a_permi
     // A loss: the partition is made again by one who knows of a change.
     let lost = [&b"g"[..], &u48(7), "f".repeat(40).as_bytes(), &u48(9)].concat();
     let fenced = async || {
-        alone.redis.ask::<()>("FLUSHALL").await;
+        alone.redis.execute::<()>("FLUSHALL").await;
         let mut command = script_call(&alone.script);
         command.arg("open").arg(&lost).arg(&config).arg(7);
         command
@@ -638,15 +639,15 @@ async fn a_batch_that_crosses_the_memory_limit_is_whole() {
             .map(|sku| ("adjust_stock", [&1i64.to_be_bytes()[..], sku.as_bytes()].concat(), alone.id(), Vec::new()));
         let command = alone.batch(&groups.collect::<Vec<_>>());
         let used = async || {
-            let info: String = alone.redis.ask("INFO memory").await;
+            let info: String = alone.redis.execute("INFO memory").await;
             let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("a line");
             line.trim().parse::<i64>().expect("a number")
         };
         let limit = used().await + 20_000 * step;
         let before = alone.redis.digest("").await;
-        alone.redis.ask::<()>(&format!("CONFIG SET maxmemory {limit}")).await;
+        alone.redis.execute::<()>(&format!("CONFIG SET maxmemory {limit}")).await;
         let answer: Result<Value, _> = command.query_async(&mut alone.user.clone()).await;
-        alone.redis.ask::<()>("CONFIG SET maxmemory 0").await;
+        alone.redis.execute::<()>("CONFIG SET maxmemory 0").await;
         match answer {
             Ok(_) => {
                 whole += 1;
@@ -694,8 +695,8 @@ async fn a_partition_that_was_left_half_done_is_settled() {
 }
 
 /// The partition refuses changes, is settled, and goes on.
-async fn is_settled_and_sells(shop: &Shop) {
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::StoreCorrupt, None);
+async fn is_settled_and_sells(shop: &TestClient) {
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::StoreCorrupt, None);
     shop.settle(0, &[figure("ps5", 10), figure("few", 20)], &new_id()).await.expect("settled");
     let id = shop.hold("ps5", 1).await.reservation_id;
     shop.commit(&id).await.expect("the sale goes on");

@@ -6,7 +6,7 @@ use inventory_sentinel::{
     Reason,
     v1::{ReserveRequest, ReserveResponse, reserve_response::Result as Reserved},
 };
-use sentinel_tests::{BOUND, Redis, SentinelProcess, assert_refused, eventually, http_get, order, reason};
+use sentinel_tests::{BOUND, Redis, SentinelProcess, assert_refused, eventually, http_get, reason, reserve_request};
 use tokio::{net::TcpStream, sync::oneshot, task::JoinSet};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, codegen::http::uri::PathAndQuery};
@@ -144,10 +144,10 @@ async fn health_is_told_for_each_service_and_watched() {
 
     let mut watch = client.watch(asked("")).await.expect("a watch").into_inner();
     assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
-    redis.ask::<()>("CONFIG SET maxmemory-policy allkeys-lru").await;
+    redis.execute::<()>("CONFIG SET maxmemory-policy allkeys-lru").await;
     let next = tokio::time::timeout(BOUND, watch.next()).await.expect("a change is told");
     assert_eq!(next.unwrap().unwrap().status(), ServingStatus::NotServing);
-    redis.ask::<()>("CONFIG SET maxmemory-policy noeviction").await;
+    redis.execute::<()>("CONFIG SET maxmemory-policy noeviction").await;
     let next = tokio::time::timeout(BOUND, watch.next()).await.expect("a change is told");
     assert_eq!(next.unwrap().unwrap().status(), ServingStatus::Serving);
 }
@@ -179,7 +179,7 @@ async fn told_to_stop_it_turns_its_health_finishes_its_calls_and_leaves() {
     let mut calls = JoinSet::new();
     for _ in 0..20 {
         let shop = shop.clone();
-        calls.spawn(async move { shop.reserve(order(&[("ps5", 1)])).await });
+        calls.spawn(async move { shop.reserve(reserve_request(&[("ps5", 1)])).await });
     }
     let arrived = "inventory_sentinel_batch_operations_sum";
     eventually("they are under way", async || {
@@ -230,7 +230,7 @@ async fn a_call_that_comes_after_the_signal_is_refused_as_draining() {
     shop.supply("ps5", 1).await;
     let (release, released) = oneshot::channel::<()>();
     let (head_sent, sent) = oneshot::channel::<()>();
-    let placed = ReserveRequest { namespace_id: "sale".into(), ..order(&[("ps5", 1)]) };
+    let placed = ReserveRequest { namespace_id: "sale".into(), ..reserve_request(&[("ps5", 1)]) };
     let message = held_back(placed, head_sent, released);
     let channel = server.channel();
     let late = tokio::spawn(async move {
@@ -278,7 +278,7 @@ async fn one_thread_and_several_serve_and_stop_alike() {
         let mut buyers = JoinSet::new();
         for _ in 0..300 {
             let shop = shop.clone();
-            buyers.spawn(async move { shop.reserve(order(&[("ps5", 1)])).await.expect("an answer").result });
+            buyers.spawn(async move { shop.reserve(reserve_request(&[("ps5", 1)])).await.expect("an answer").result });
         }
         let held = |result: &Option<_>| matches!(result, Some(Reserved::Reservation(_)));
         assert_eq!(buyers.join_all().await.iter().filter(|result| held(result)).count(), 100, "{threads} threads");
@@ -300,7 +300,7 @@ async fn a_stop_under_load_loses_nothing_that_was_answered() {
         buyers.spawn(async move {
             let mut held = 0;
             loop {
-                match shop.reserve(order(&[("ps5", 1)])).await {
+                match shop.reserve(reserve_request(&[("ps5", 1)])).await {
                     Ok(_) => held += 1,
                     // Either we are told so, or there is nobody to tell it: what the transport makes of a
                     // connection that is going away it says by one of several codes, and without details.

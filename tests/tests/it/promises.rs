@@ -64,7 +64,7 @@ async fn a_store_as_it_should_be_keeps_every_promise() {
     let detail = |name: &str| promises.iter().find(|promise| promise.name == name).expect(name).detail.clone();
     assert!(detail("memory_limit").contains("1073741824"), "{promises:?}");
     assert!(detail("store_identity").contains(&server.info().await.store_id), "{promises:?}");
-    let replication: String = redis.ask("INFO replication").await;
+    let replication: String = redis.execute("INFO replication").await;
     let id = replication.lines().find_map(|line| line.strip_prefix("master_replid:")).expect("an id").trim();
     assert!(detail("terms").contains(id), "{promises:?}");
 }
@@ -83,11 +83,11 @@ async fn a_store_that_fsyncs_each_second_breaks_one() {
     assert!(details[0].contains("everysec") && details[0].contains("set appendfsync always"), "{details:?}");
     assert!(details[2].contains("memory only") && details[2].contains("--state-dir"), "{details:?}");
     assert!(!server.readyz().await.0);
-    redis.ask::<()>("CONFIG SET appendfsync always").await;
+    redis.execute::<()>("CONFIG SET appendfsync always").await;
     server.wait_until_ready().await;
     server.shop("sale").supply("ps5", 1).await;
     not_kept(&server, &[("history", NotChecked)]).await;
-    redis.ask::<()>("CONFIG SET maxmemory 0").await;
+    redis.execute::<()>("CONFIG SET maxmemory 0").await;
     not_kept(&server, &[("memory_limit", NotChecked), ("history", NotChecked)]).await;
 }
 

@@ -4,7 +4,9 @@
 use std::{pin::Pin, time::Duration};
 
 use inventory_sentinel::{Reason, v1};
-use sentinel_tests::{Redis, SentinelProcess, Shop, assert_refused, eventually, id_born, new_id, order};
+use sentinel_tests::{
+    Redis, SentinelProcess, TestClient, assert_refused, eventually, id_born, new_id, reserve_request,
+};
 use tonic::Status;
 
 type Call<'a> = Pin<Box<dyn Future<Output = Result<(), Status>> + 'a>>;
@@ -20,7 +22,7 @@ macro_rules! case {
 }
 
 fn reserve_with(change: impl FnOnce(&mut v1::ReserveRequest)) -> v1::ReserveRequest {
-    let mut request = order(&[("ps5", 1)]);
+    let mut request = reserve_request(&[("ps5", 1)]);
     change(&mut request);
     request
 }
@@ -29,26 +31,26 @@ fn ttl(seconds: i64, nanos: i32) -> v1::ReserveRequest {
     reserve_with(|request| request.ttl = Some(prost_types::Duration { seconds, nanos }))
 }
 
-fn malformed<'a>(shop: &'a Shop, ghost: &'a Shop, misnamed: &'a Shop) -> Vec<Case<'a>> {
+fn malformed<'a>(shop: &'a TestClient, ghost: &'a TestClient, misnamed: &'a TestClient) -> Vec<Case<'a>> {
     let with_id = |id: String| reserve_with(|request| request.request_id = id);
     let many: Vec<String> = (0..33).map(|i| format!("sku-{i}")).collect();
     let many: Vec<(&str, i32)> = many.iter().map(|sku| (sku.as_str(), 1)).collect();
-    let many = order(&many);
+    let many = reserve_request(&many);
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     vec![
-        case!(InvalidNamespace, Some("namespace_id"), misnamed.reserve(order(&[("ps5", 1)]))),
+        case!(InvalidNamespace, Some("namespace_id"), misnamed.reserve(reserve_request(&[("ps5", 1)]))),
         case!(InvalidNamespace, Some("namespace_id"), misnamed.set_stock("ps5", 1, "a")),
         case!(InvalidNamespace, Some("namespace_id"), misnamed.try_audit()),
-        case!(NoLines, Some("lines"), shop.reserve(order(&[]))),
+        case!(NoLines, Some("lines"), shop.reserve(reserve_request(&[]))),
         case!(TooManyLines, Some("lines"), shop.reserve(many.clone())),
-        case!(DuplicateSku, Some("lines[1].sku"), shop.reserve(order(&[("ps5", 1), ("ps5", 1)]))),
-        case!(EmptySku, Some("lines[1].sku"), shop.reserve(order(&[("ps5", 1), ("", 1)]))),
-        case!(InvalidSku, Some("lines[0].sku"), shop.reserve(order(&[("p\ns", 1)]))),
-        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(order(&[("ps5", 0)]))),
-        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(order(&[("ps5", -100)]))),
-        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(order(&[("ps5", 1_000_001)]))),
-        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(order(&[("ps5", i32::MAX)]))),
-        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(order(&[("ps5", i32::MIN)]))),
+        case!(DuplicateSku, Some("lines[1].sku"), shop.reserve(reserve_request(&[("ps5", 1), ("ps5", 1)]))),
+        case!(EmptySku, Some("lines[1].sku"), shop.reserve(reserve_request(&[("ps5", 1), ("", 1)]))),
+        case!(InvalidSku, Some("lines[0].sku"), shop.reserve(reserve_request(&[("p\ns", 1)]))),
+        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(reserve_request(&[("ps5", 0)]))),
+        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(reserve_request(&[("ps5", -100)]))),
+        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(reserve_request(&[("ps5", 1_000_001)]))),
+        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(reserve_request(&[("ps5", i32::MAX)]))),
+        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(reserve_request(&[("ps5", i32::MIN)]))),
         case!(InvalidTtl, Some("ttl"), shop.reserve(ttl(0, 0))),
         case!(InvalidTtl, Some("ttl"), shop.reserve(ttl(-1, 0))),
         case!(InvalidTtl, Some("ttl"), shop.reserve(ttl(1, -1_000_000))),
@@ -96,7 +98,7 @@ fn malformed<'a>(shop: &'a Shop, ghost: &'a Shop, misnamed: &'a Shop) -> Vec<Cas
     ]
 }
 
-fn refused_by_a_rule<'a>(shop: &'a Shop, ghost: &'a Shop, ids: &'a Ids) -> Vec<Case<'a>> {
+fn refused_by_a_rule<'a>(shop: &'a TestClient, ghost: &'a TestClient, ids: &'a Ids) -> Vec<Case<'a>> {
     let reused = move |change: fn(&mut v1::ReserveRequest)| {
         let mut request = ids.order.clone();
         change(&mut request);
@@ -104,12 +106,12 @@ fn refused_by_a_rule<'a>(shop: &'a Shop, ghost: &'a Shop, ids: &'a Ids) -> Vec<C
     };
     const MADE_UP: &str = "AAAAAAAAAAAAAAAAAAAAAAAA";
     vec![
-        case!(SkuNotFound, None, shop.reserve(order(&[("nothing", 1)]))),
-        case!(SkuNotFound, None, shop.reserve(order(&[("ps5", 1), ("nothing", 1)]))),
+        case!(SkuNotFound, None, shop.reserve(reserve_request(&[("nothing", 1)]))),
+        case!(SkuNotFound, None, shop.reserve(reserve_request(&[("ps5", 1), ("nothing", 1)]))),
         case!(SkuNotFound, None, shop.adjust_stock("nothing", -1, "a")),
         case!(SkuNotFound, None, shop.protect("nothing", true)),
         case!(SkuNotFound, None, shop.try_stock("nothing")),
-        case!(NamespaceNotFound, None, ghost.reserve(order(&[("ps5", 1)]))),
+        case!(NamespaceNotFound, None, ghost.reserve(reserve_request(&[("ps5", 1)]))),
         case!(NamespaceNotFound, None, ghost.adjust_stock("ps5", -1, "a")),
         case!(NamespaceNotFound, None, ghost.protect("ps5", true)),
         case!(NamespaceNotFound, None, ghost.try_stock("ps5")),
@@ -120,8 +122,8 @@ fn refused_by_a_rule<'a>(shop: &'a Shop, ghost: &'a Shop, ids: &'a Ids) -> Vec<C
         case!(ReservationNotFound, None, shop.reservation(MADE_UP)),
         // In a partition that there is not.
         case!(ReservationNotFound, None, shop.commit("AAAAAAAAAAAAAAAAAAAAA__8")),
-        case!(SkuNotProtected, None, shop.reserve(order(&[("free", 1)]))),
-        case!(SkuNotProtected, None, shop.reserve(order(&[("ps5", 1), ("free", 1)]))),
+        case!(SkuNotProtected, None, shop.reserve(reserve_request(&[("free", 1)]))),
+        case!(SkuNotProtected, None, shop.reserve(reserve_request(&[("ps5", 1), ("free", 1)]))),
         case!(ReservationRolledBack, None, shop.commit(&ids.rolled_back)),
         case!(ReservationAlreadyCommitted, None, shop.rollback(&ids.committed)),
         case!(ReservationExpired, None, shop.commit(&ids.expired)),
@@ -156,7 +158,7 @@ async fn every_refusal_says_why_and_writes_nothing() {
     shop.set_stock("ps5", 100, "opening").await.expect("the stock is set");
     shop.supply("free", 10).await;
     shop.protect("free", false).await.expect("a rule");
-    let placed = order(&[("ps5", 1)]);
+    let placed = reserve_request(&[("ps5", 1)]);
     let held = shop.hold_order(placed.clone()).await.reservation_id;
     let committed = shop.hold("ps5", 1).await.reservation_id;
     shop.commit(&committed).await.expect("a sale");
@@ -196,7 +198,7 @@ async fn numbers_go_with_the_refusals_that_have_them() {
     // The shortage names every line that falls short, and those only.
     shop.supply("vita", 1).await;
     shop.supply("cable", 9).await;
-    let answer = shop.reserve(order(&[("vita", 2), ("cable", 9), ("ps5", 4)])).await.expect("an answer");
+    let answer = shop.reserve(reserve_request(&[("vita", 2), ("cable", 9), ("ps5", 4)])).await.expect("an answer");
     let Some(v1::reserve_response::Result::Shortage(shortage)) = answer.result else { panic!("{answer:?}") };
     let short = |sku: &str, requested, available| v1::ShortLine { sku: sku.into(), requested, available };
     assert_eq!(shortage.lines, [short("vita", 2, 1), short("ps5", 4, 3)]);
@@ -218,7 +220,7 @@ async fn a_refusal_names_its_cause_and_its_numbers() {
     };
     let configure = async |rules| shop.configure("vita", rules).await.map(drop);
     let reserve = async |order: v1::ReserveRequest| shop.reserve(order).await.map(drop);
-    let vita = |quantity| order(&[("vita", quantity)]);
+    let vita = |quantity| reserve_request(&[("vita", quantity)]);
 
     let said = async |what: Result<(), tonic::Status>, parts: &[&str]| {
         let status = what.expect_err("refused");
@@ -228,10 +230,10 @@ async fn a_refusal_names_its_cause_and_its_numbers() {
             status.message()
         );
     };
-    said(ghost.reserve(vita(1)).await.map(drop), &["namespace sael", "not known"]).await;
+    said(ghost.reserve(vita(1)).await.map(drop), &["namespace sael", "does not exist"]).await;
     said(ghost.commit(&held).await.map(drop), &["namespace sael"]).await;
     said(ghost.try_stock("ps5").await.map(drop), &["namespace sael"]).await;
-    said(reserve(order(&[("ps6", 1)])).await, &["ps6", "namespace sale"]).await;
+    said(reserve(reserve_request(&[("ps6", 1)])).await, &["ps6", "namespace sale"]).await;
     said(reserve(ttl(3_601, 0)).await, &["ttl: ", "1h"]).await;
     said(shop.set_stock("ps5", 6, &new_id()).await.map(drop), &["7 are held"]).await;
     said(shop.delete_sku("ps5").await.map(drop), &["7 are held"]).await;

@@ -10,10 +10,12 @@ use inventory_sentinel::{
     v1::{
         self, BatchOperation, BatchRequest, ConfigureNamespaceRequest, NamespaceConfig, Reservation,
         ReservationState as State, ReserveRequest, RestPolicy, SkuRules, batch_operation::Operation,
-        batch_result::Result as Told, reserve_response::Result as Reserved,
+        batch_result::Result as Received, reserve_response::Result as Reserved,
     },
 };
-use sentinel_tests::{Proxy, Redis, SentinelProcess, Shop, assert_refused, eventually, new_id, order};
+use sentinel_tests::{
+    LossyProxy, Redis, SentinelProcess, TestClient, assert_refused, eventually, new_id, reserve_request,
+};
 
 /// The ttl of a hold that names none, as the server's default is.
 const DEFAULT: Duration = Duration::from_secs(600);
@@ -28,7 +30,7 @@ fn backwards(placed: &ReserveRequest) -> ReserveRequest {
 }
 
 /// A repeat of what made this reservation, which is as it is now.
-async fn assert_replay(shop: &Shop, placed: ReserveRequest, id: &str, what: &str) {
+async fn assert_replay(shop: &TestClient, placed: ReserveRequest, id: &str, what: &str) {
     let answer = shop.reserve(placed).await.unwrap_or_else(|status| panic!("{what}: {status:?}"));
     let Some(Reserved::Reservation(told) | Reserved::AlreadyPurchased(told) | Reserved::AlreadyReleased(told)) =
         answer.result.clone()
@@ -39,20 +41,20 @@ async fn assert_replay(shop: &Shop, placed: ReserveRequest, id: &str, what: &str
     assert_eq!(told, shop.reservation(id).await.expect("it is known"), "{what}");
 }
 
-async fn assert_reused(shop: &Shop, placed: ReserveRequest, what: &str) {
+async fn assert_reused(shop: &TestClient, placed: ReserveRequest, what: &str) {
     match shop.reserve(placed).await {
         Err(status) => assert_refused(Err::<(), _>(status), Reason::RequestIdReused, None),
         Ok(answer) => panic!("{what}: {answer:?}"),
     }
 }
 
-async fn set(shop: &Shop, config: NamespaceConfig) {
+async fn set(shop: &TestClient, config: NamespaceConfig) {
     let request =
         ConfigureNamespaceRequest { namespace_id: shop.namespace.clone(), config: Some(config), ..Default::default() };
     shop.admin.clone().configure_namespace(request).await.expect("configured");
 }
 
-async fn raise(shop: &Shop, format: i32) {
+async fn raise(shop: &TestClient, format: i32) {
     set(shop, NamespaceConfig { format: Some(format), ..Default::default() }).await;
 }
 
@@ -83,8 +85,8 @@ const KINDS: [Kind; 9] = [
 ];
 
 /// A reservation of that kind, and the request that made it.
-async fn made(shop: &Shop, kind: Kind, ttl: Option<Duration>) -> (ReserveRequest, String) {
-    let mut placed = lasting(&order(&[("vita", 2), ("ps5", 1), ("cable", 3)]), ttl);
+async fn made(shop: &TestClient, kind: Kind, ttl: Option<Duration>) -> (ReserveRequest, String) {
+    let mut placed = lasting(&reserve_request(&[("vita", 2), ("ps5", 1), ("cable", 3)]), ttl);
     match kind {
         Kind::Named => placed.buyer_id = "ada".into(),
         Kind::Counted => {
@@ -112,7 +114,7 @@ async fn made(shop: &Shop, kind: Kind, ttl: Option<Duration>) -> (ReserveRequest
 }
 
 /// Everything that is the same request, and everything near it that is not.
-async fn check(shop: &Shop, placed: &ReserveRequest, id: &str, in_force: Duration, what: &str) {
+async fn check(shop: &TestClient, placed: &ReserveRequest, id: &str, in_force: Duration, what: &str) {
     let before = shop.stock("ps5").await;
     let named = |ttl| lasting(placed, Some(ttl));
     for (same, how) in [
@@ -152,7 +154,7 @@ async fn check(shop: &Shop, placed: &ReserveRequest, id: &str, in_force: Duratio
     assert_eq!(shop.stock("ps5").await, before, "{what}: nothing changed");
 }
 
-async fn open_shop(server: &SentinelProcess, namespace: &str) -> Shop {
+async fn open_shop(server: &SentinelProcess, namespace: &str) -> TestClient {
     let shop = server.shop(namespace);
     for sku in ["ps5", "vita", "cable", "pad", "limited"] {
         shop.supply(sku, 1_000).await;
@@ -203,11 +205,11 @@ async fn a_named_ttl_is_held_against_the_one_that_was_in_force_then() {
     for format in 1..=3 {
         let server = SentinelProcess::launch().flags(&format!("--format {format}")).start().await;
         let shop = open_shop(&server, "sale").await;
-        let placed = order(&[("ps5", 1), ("vita", 2), ("cable", 3)]);
+        let placed = reserve_request(&[("ps5", 1), ("vita", 2), ("cable", 3)]);
         let id = shop.hold_order(placed.clone()).await.reservation_id;
         let short = SkuRules { max_ttl: Some(MINUTE.try_into().expect("a ttl")), ..Default::default() };
         shop.configure("cable", short).await.expect("a limit");
-        let shortened = order(&[("ps5", 1), ("cable", 2)]);
+        let shortened = reserve_request(&[("ps5", 1), ("cable", 2)]);
         let short_id = shop.hold_order(shortened.clone()).await.reservation_id;
 
         set(
@@ -252,8 +254,8 @@ async fn two_orders_of_the_lines_in_one_batch_are_one_request() {
     for format in [2, 3] {
         let server = SentinelProcess::launch().flags(&format!("--format {format}")).start().await;
         let shop = open_shop(&server, "sale").await;
-        let plain = order(&[("vita", 2), ("ps5", 1)]);
-        let counted = ReserveRequest { buyer_id: "ada".into(), ..order(&[("limited", 1), ("pad", 1)]) };
+        let plain = reserve_request(&[("vita", 2), ("ps5", 1)]);
+        let counted = ReserveRequest { buyer_id: "ada".into(), ..reserve_request(&[("limited", 1), ("pad", 1)]) };
         for placed in [plain, counted] {
             let wordings = [
                 placed.clone(),
@@ -270,7 +272,7 @@ async fn two_orders_of_the_lines_in_one_batch_are_one_request() {
             let mut replayed = 0;
             let mut told: Vec<Reservation> = Vec::new();
             for result in results {
-                let Some(Told::Reserve(answer)) = result.result else { panic!("{result:?}") };
+                let Some(Received::Reserve(answer)) = result.result else { panic!("{result:?}") };
                 replayed += i32::from(answer.replayed);
                 let Some(Reserved::Reservation(reservation)) = answer.result else { panic!("{answer:?}") };
                 told.push(reservation);
@@ -290,7 +292,7 @@ async fn a_part_that_is_named_in_another_order_is_the_same_part() {
     for format in 1..=3 {
         let server = SentinelProcess::launch().flags(&format!("--format {format}")).start().await;
         let shop = open_shop(&server, "sale").await;
-        let id = shop.hold_order(order(&[("vita", 4), ("ps5", 4), ("cable", 4)])).await.reservation_id;
+        let id = shop.hold_order(reserve_request(&[("vita", 4), ("ps5", 4), ("cable", 4)])).await.reservation_id;
         let (sold, given_back) = (new_id(), new_id());
         let commit = async |lines: &[(&str, i32)], rest| shop.commit_lines(&id, lines, rest, &sold).await;
         let rollback = async |lines: &[(&str, i32)]| shop.rollback_lines(&id, lines, &given_back).await;
@@ -313,7 +315,7 @@ async fn a_part_that_is_named_in_another_order_is_the_same_part() {
         reused(rollback(&[("ps5", 2), ("cable", 1)]).await.map(drop));
         reused(shop.rollback_lines(&id, &[("ps5", 2), ("vita", 1)], &sold).await.map(drop));
         reused(shop.commit_lines(&id, &[("ps5", 1), ("cable", 1)], RestPolicy::Keep, &given_back).await.map(drop));
-        let other = shop.hold_order(order(&[("vita", 4), ("ps5", 4)])).await.reservation_id;
+        let other = shop.hold_order(reserve_request(&[("vita", 4), ("ps5", 4)])).await.reservation_id;
         reused(shop.commit_lines(&other, &[("ps5", 2), ("vita", 1)], RestPolicy::Keep, &sold).await.map(drop));
         assert_eq!(shop.counts("ps5").await, (993, 5, 2));
         shop.audit().await;
@@ -321,7 +323,7 @@ async fn a_part_that_is_named_in_another_order_is_the_same_part() {
 }
 
 /// What is told of an expired reservation that was repurchased, wherever it is told.
-async fn assert_names_its_purchase(shop: &Shop, placed: &ReserveRequest, id: &str, purchase: &str) {
+async fn assert_names_its_purchase(shop: &TestClient, placed: &ReserveRequest, id: &str, purchase: &str) {
     let expired = shop.reservation(id).await.expect("known");
     assert_eq!((expired.state(), expired.purchase_reservation_id.as_str()), (State::Expired, purchase));
     let rolled_back = shop.rollback(id).await.expect("it was given back");
@@ -340,7 +342,7 @@ async fn assert_names_its_purchase(shop: &Shop, placed: &ReserveRequest, id: &st
     assert_refused(shop.commit(id).await, Reason::ReservationExpired, None);
 }
 
-async fn list(shop: &Shop) -> Vec<Reservation> {
+async fn list(shop: &TestClient) -> Vec<Reservation> {
     let states = vec![State::Expired.into(), State::Committed.into()];
     let mut request =
         v1::ListReservationsRequest { namespace_id: shop.namespace.clone(), states, ..Default::default() };
@@ -359,7 +361,7 @@ async fn list(shop: &Shop) -> Vec<Reservation> {
 #[tokio::test]
 async fn an_expired_reservation_names_what_was_bought_of_it() {
     let redis = Redis::start().await;
-    let proxy = Proxy::start(&redis).await;
+    let proxy = LossyProxy::start(&redis).await;
     let flags = format!("--redis-url {} --sweep-interval 20ms --store-timeout 500ms --resend-for 500ms", proxy.url());
     let server = SentinelProcess::launch().flags(&flags).start().await;
     let shop = open_shop(&server, "sale").await;
@@ -393,13 +395,13 @@ async fn an_expired_reservation_names_what_was_bought_of_it() {
         shop.configure("vita", rules).await.expect("rules");
 
         // It holds nothing, so it may be replaced; what was bought of it stays sold.
-        let after = ReserveRequest { replaces_reservation_id: id.clone(), ..order(&[("pad", 1)]) };
+        let after = ReserveRequest { replaces_reservation_id: id.clone(), ..reserve_request(&[("pad", 1)]) };
         assert_eq!(shop.hold_order(after).await.origin_reservation_id, id);
         assert_names_its_purchase(&shop, &placed, &id, &purchase).await;
     }
     // Of one that was resolved in part before its deadline, the rest.
     let ttl = Some(Duration::from_millis(700));
-    let placed = lasting(&order(&[("ps5", 3), ("vita", 2)]), ttl);
+    let placed = lasting(&reserve_request(&[("ps5", 3), ("vita", 2)]), ttl);
     let id = shop.hold_order(placed.clone()).await.reservation_id;
     shop.rollback_lines(&id, &[("ps5", 1), ("vita", 2)], &new_id()).await.expect("given back");
     shop.expired(&id).await;
@@ -407,7 +409,7 @@ async fn an_expired_reservation_names_what_was_bought_of_it() {
     assert_eq!((bought.lines.len(), bought.lines[0].sold), (1, 2));
     assert_names_its_purchase(&shop, &placed, &id, &bought.reservation_id).await;
     // A hold that comes of it has a purchase of its own when it is late in its turn.
-    let next = ReserveRequest { replaces_reservation_id: id.clone(), ..lasting(&order(&[("pad", 1)]), ttl) };
+    let next = ReserveRequest { replaces_reservation_id: id.clone(), ..lasting(&reserve_request(&[("pad", 1)]), ttl) };
     let second = shop.hold_order(next.clone()).await.reservation_id;
     shop.expired(&second).await;
     let again = shop.commit_late(&second).await.expect("repurchased").reservation.expect("one").reservation_id;
@@ -459,13 +461,13 @@ async fn a_reservation_of_the_older_generation_names_its_purchase() {
     };
     let sell = async || {
         let buyer = new_id();
-        let sold = shop.hold_order(ReserveRequest { buyer_id: buyer.clone(), ..order(&[("pad", 1)]) }).await;
+        let sold = shop.hold_order(ReserveRequest { buyer_id: buyer.clone(), ..reserve_request(&[("pad", 1)]) }).await;
         shop.commit(&sold.reservation_id).await.expect("sold");
         buyer
     };
     let (buyer, id) = eventually("a record is in the older generation", async || {
         let buyer = new_id();
-        let placed = ReserveRequest { buyer_id: buyer.clone(), ..order(&[("ps5", 1), ("vita", 2)]) };
+        let placed = ReserveRequest { buyer_id: buyer.clone(), ..reserve_request(&[("ps5", 1), ("vita", 2)]) };
         let id = shop.hold_order(lasting(&placed, Some(Duration::from_millis(1)))).await.reservation_id;
         let is_older = eventually("the generations change", async || {
             let (now, then) = (generations_of(&sell().await).await, generations_of(&buyer).await);

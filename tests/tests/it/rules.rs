@@ -1,14 +1,14 @@
 //! The rules of a SKU: sale window, limits on quantity, ttl and buyer; each decided with the reservation.
 
 use inventory_sentinel::{Reason, v1};
-use sentinel_tests::{SentinelProcess, assert_refused, eventually, millis, new_id, order};
+use sentinel_tests::{SentinelProcess, assert_refused, eventually, millis, new_id, reserve_request};
 
 fn rules() -> v1::SkuRules {
     v1::SkuRules::default()
 }
 
 fn by(buyer: &str, sku: &str, quantity: i32) -> v1::ReserveRequest {
-    v1::ReserveRequest { buyer_id: buyer.into(), ..order(&[(sku, quantity)]) }
+    v1::ReserveRequest { buyer_id: buyer.into(), ..reserve_request(&[(sku, quantity)]) }
 }
 
 fn instant(millis: i64) -> Option<prost_types::Timestamp> {
@@ -22,7 +22,7 @@ async fn times_are_rounded_up_to_the_millisecond() {
     let shop = server.shop("sale");
     shop.supply("ps5", 100).await;
     let span = |seconds, nanos| Some(prost_types::Duration { seconds, nanos });
-    let reserve = |ttl| v1::ReserveRequest { ttl, ..order(&[("ps5", 1)]) };
+    let reserve = |ttl| v1::ReserveRequest { ttl, ..reserve_request(&[("ps5", 1)]) };
     for (ttl, lasts) in
         [(span(1, 1_500_000), 1_002), (span(0, 1), 1), (span(2, 0), 2_000), (span(1, 999_999_999), 2_000)]
     {
@@ -50,7 +50,7 @@ async fn a_buyer_has_no_more_than_he_may() {
     let shop = server.shop("sale");
     shop.supply("ps5", 100).await;
     shop.configure("ps5", v1::SkuRules { buyer_limit: Some(2), ..rules() }).await.expect("a limit");
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::BuyerRequired, None);
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::BuyerRequired, None);
     assert_refused(shop.reserve(by("amy", "ps5", 3)).await, Reason::BuyerLimit, None);
     let held = shop.hold_order(by("amy", "ps5", 1)).await.reservation_id;
     let sold = shop.hold_order(by("amy", "ps5", 1)).await.reservation_id;
@@ -146,7 +146,7 @@ async fn a_paused_sale_takes_no_new_holds() {
     assert!(answer.stock.expect("counters").is_paused);
     assert!(shop.is_protected("ps5").await, "the shop must not sell it on its ordinary path");
 
-    let status = shop.reserve(order(&[("vita", 1), ("ps5", 1)])).await.expect_err("paused");
+    let status = shop.reserve(reserve_request(&[("vita", 1), ("ps5", 1)])).await.expect_err("paused");
     let info = tonic_types::StatusExt::get_details_error_info(&status).expect("an ErrorInfo");
     assert_eq!(info.metadata["sku"], "ps5");
     assert_refused(Err::<(), _>(status), Reason::SalePaused, None);
@@ -159,7 +159,7 @@ async fn a_paused_sale_takes_no_new_holds() {
     assert_eq!(limited.rules.expect("rules").is_paused, Some(true));
     shop.set_stock("ps5", 20, &new_id()).await.expect("more units");
     assert!(shop.stock("ps5").await.is_paused);
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SalePaused, None);
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::SalePaused, None);
     shop.configure("ps5", pause(false)).await.expect("it goes on");
     shop.hold("ps5", 1).await;
     shop.audit().await;
@@ -186,7 +186,7 @@ async fn a_namespace_is_paused_as_a_whole_on_every_server() {
     assert_eq!(paused.config.expect("a config").is_paused, Some(true));
     for sku in &skus {
         for shop in [&shop, &elsewhere] {
-            assert_refused(shop.reserve(order(&[(sku, 1)])).await, Reason::SalePaused, None);
+            assert_refused(shop.reserve(reserve_request(&[(sku, 1)])).await, Reason::SalePaused, None);
         }
     }
     elsewhere.commit(&held).await.expect("sold");
@@ -210,7 +210,7 @@ async fn an_older_format_has_no_pause() {
     assert_refused(answer, Reason::InvalidConfig, Some("config.is_paused"));
     let config = Some(v1::NamespaceConfig { is_paused: Some(true), format: Some(5), ..Default::default() });
     shop.admin.clone().configure_namespace(v1::ConfigureNamespaceRequest { config, ..request }).await.expect("raised");
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SalePaused, None);
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::SalePaused, None);
     shop.configure("ps5", pause).await.expect("paused too");
 }
 
@@ -244,19 +244,19 @@ async fn a_sale_opens_and_closes() {
     let now = millis(shop.hold("ps5", 1).await.created_at);
     let window = |opens, closes| v1::SkuRules { opens_at: instant(opens), closes_at: instant(closes), ..rules() };
     shop.configure("ps5", window(now + 1_500, now + 3_600_000)).await.expect("a window");
-    let status = shop.reserve(order(&[("ps5", 1)])).await.expect_err("it is closed");
+    let status = shop.reserve(reserve_request(&[("ps5", 1)])).await.expect_err("it is closed");
     let info = tonic_types::StatusExt::get_details_error_info(&status).expect("an ErrorInfo");
     assert_eq!(info.metadata["opens_at_ms"], (now + 1_500).to_string());
     assert_refused(Err::<(), _>(status), Reason::SaleNotOpen, None);
     let id = eventually("the sale opens", async || {
-        let answer = shop.reserve(order(&[("ps5", 1)])).await.ok()?;
+        let answer = shop.reserve(reserve_request(&[("ps5", 1)])).await.ok()?;
         let Some(v1::reserve_response::Result::Reservation(held)) = answer.result else { panic!("{answer:?}") };
         assert!(millis(held.created_at) >= now + 1_500, "too early");
         Some(held.reservation_id)
     })
     .await;
     shop.configure("ps5", window(1, now + 1_500)).await.expect("closed again");
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SaleClosed, None);
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::SaleClosed, None);
     shop.commit(&id).await.expect("what was held inside is sold after");
     assert_refused(shop.configure("ps5", window(5, 5)).await, Reason::InvalidRule, Some("rules.closes_at"));
     shop.configure("ps5", window(0, 0)).await.expect("always open");
@@ -270,9 +270,11 @@ async fn a_sku_has_limits_of_its_own() {
     shop.supply("ps5", 10).await;
     let max_ttl = Some(prost_types::Duration { seconds: 10, nanos: 0 });
     shop.configure("ps5", v1::SkuRules { max_quantity: Some(2), max_ttl, ..rules() }).await.expect("limits");
-    assert_refused(shop.reserve(order(&[("ps5", 3)])).await, Reason::QuantityLimit, None);
-    let long =
-        v1::ReserveRequest { ttl: Some(prost_types::Duration { seconds: 11, nanos: 0 }), ..order(&[("ps5", 1)]) };
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 3)])).await, Reason::QuantityLimit, None);
+    let long = v1::ReserveRequest {
+        ttl: Some(prost_types::Duration { seconds: 11, nanos: 0 }),
+        ..reserve_request(&[("ps5", 1)])
+    };
     assert_refused(shop.reserve(long).await, Reason::TtlLimit, None);
     // A ttl that nobody asked for is shortened.
     let held = shop.hold("ps5", 2).await;
@@ -360,7 +362,7 @@ async fn a_policy_that_does_not_fit_is_refused() {
     shop.supply("ps5", 10).await;
     let id = shop.hold("ps5", 2).await.reservation_id;
     let good = v1::CommitRequest { namespace_id: "sale".into(), reservation_id: id, ..Default::default() };
-    let lines = order(&[("ps5", 1)]).lines;
+    let lines = reserve_request(&[("ps5", 1)]).lines;
     let mut checkout = shop.checkout.clone();
     let request = v1::CommitRequest { rest_policy: v1::RestPolicy::Keep.into(), ..good.clone() };
     assert_refused(checkout.commit(request).await, Reason::InvalidPolicy, Some("rest_policy"));

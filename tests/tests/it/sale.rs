@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use inventory_sentinel::v1::reserve_response::Result as Reserved;
-use sentinel_tests::{Event, History, Redis, SentinelProcess, order};
+use sentinel_tests::{Event, History, Redis, SentinelProcess, reserve_request};
 use tokio::task::JoinSet;
 
 /// What a buyer of one unit was told.
@@ -23,7 +23,7 @@ async fn of_fifty_buyers_of_the_last_unit_exactly_one_wins() {
     let mut buyers = JoinSet::new();
     for _ in 0..50 {
         let shop = shop.clone();
-        buyers.spawn(async move { shop.reserve(order(&[("ps5", 1)])).await.expect("an answer") });
+        buyers.spawn(async move { shop.reserve(reserve_request(&[("ps5", 1)])).await.expect("an answer") });
     }
     let answers = buyers.join_all().await;
     let winners = answers.iter().filter(|answer| matches!(event(answer), Event::Held(..))).count();
@@ -51,7 +51,7 @@ async fn ten_thousand_buyers_through_four_servers_buy_exactly_what_there_is() {
         buyers.spawn(async move {
             let mut told = Vec::new();
             let began = Instant::now();
-            let answer = shop.reserve(order(&[("ps5", 1)])).await.expect("an answer");
+            let answer = shop.reserve(reserve_request(&[("ps5", 1)])).await.expect("an answer");
             let event = event(&answer);
             told.push((began, Instant::now(), answer.sequence, event.clone()));
             // Of those who have one, every second pays; the others keep holding it.

@@ -1,7 +1,7 @@
 //! The counters: what moves them, what does not, and what the rules of a SKU allow.
 
 use inventory_sentinel::{Reason, v1::reserve_response::Result as Reserved};
-use sentinel_tests::{SentinelProcess, assert_refused, new_id, order};
+use sentinel_tests::{SentinelProcess, assert_refused, new_id, reserve_request};
 
 #[tokio::test]
 async fn a_hold_released_twice_gives_back_its_own_units_only() {
@@ -23,7 +23,7 @@ async fn all_that_is_available_can_be_taken_and_no_more() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 5).await;
-    let short = shop.reserve(order(&[("ps5", 6)])).await.expect("an answer");
+    let short = shop.reserve(reserve_request(&[("ps5", 6)])).await.expect("an answer");
     assert!(matches!(short.result, Some(Reserved::Shortage(_))), "{short:?}");
     assert_eq!(shop.counts("ps5").await, (5, 0, 0), "a shortage takes nothing");
     shop.hold("ps5", 5).await;
@@ -39,10 +39,10 @@ async fn a_cart_is_held_whole_or_not_at_all() {
         shop.supply(sku, 2).await;
     }
     let cart: Vec<(&str, i32)> = skus.iter().map(|sku| (sku.as_str(), 1)).collect();
-    let held = shop.hold_order(order(&cart)).await;
+    let held = shop.hold_order(reserve_request(&cart)).await;
     assert_eq!(held.lines.len(), 32);
     shop.hold("sku-31", 1).await;
-    let short = shop.reserve(order(&cart)).await.expect("an answer");
+    let short = shop.reserve(reserve_request(&cart)).await.expect("an answer");
     assert!(matches!(short.result, Some(Reserved::Shortage(_))), "{short:?}");
     assert_eq!(shop.counts("sku-0").await, (1, 1, 0));
     shop.commit(&held.reservation_id).await.expect("sold");
@@ -93,7 +93,7 @@ async fn versions_and_sequences_only_grow() {
     };
     let set = shop.set_stock("ps5", 10, &new_id()).await.expect("set");
     grows(set.sequence, set.stock.unwrap().version);
-    let held = shop.reserve(order(&[("ps5", 1)])).await.expect("held");
+    let held = shop.reserve(reserve_request(&[("ps5", 1)])).await.expect("held");
     grows(held.sequence, shop.stock("ps5").await.version);
     let Some(Reserved::Reservation(reservation)) = held.result else { panic!("no reservation") };
     grows(shop.commit(&reservation.reservation_id).await.expect("sold").sequence, shop.stock("ps5").await.version);
@@ -126,7 +126,7 @@ async fn without_protection_nothing_new_is_held_and_what_is_out_is_resolved() {
     let answer = shop.protect("ps5", false).await.expect("a rule");
     assert_eq!(answer.rules.unwrap().is_protected, Some(false));
     assert!(!shop.is_protected("ps5").await && !shop.stock("ps5").await.is_protected);
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SkuNotProtected, None);
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::SkuNotProtected, None);
     shop.commit(&one).await.expect("sold");
     shop.rollback(&other).await.expect("given back");
     // Its units can still be moved, and that does not protect it again.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use inventory_sentinel::{Reason, v1, v1::reserve_response::Result as Reserved};
 use prost::Message as _;
-use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, http_get, new_id, order};
+use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, http_get, new_id, reserve_request};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
@@ -187,7 +187,7 @@ async fn calls_that_do_work_hold_the_stop_back_and_are_answered() {
     redis.stop();
     let placed = tokio::spawn({
         let shop = shop.clone();
-        async move { shop.reserve(order(&[("ps5", 1)])).await }
+        async move { shop.reserve(reserve_request(&[("ps5", 1)])).await }
     });
     let rows = vec![v1::ImportRow { sku: "first".into(), on_hand: 5 }];
     let message = v1::ImportStockRequest {

@@ -10,7 +10,7 @@ use std::{
 
 use deadpool_redis::redis::{Cmd, cmd};
 use inventory_sentinel::{Reason, v1};
-use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, new_id, order};
+use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, new_id, reserve_request};
 use tokio::task::JoinSet;
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn a_lost_script_is_loaded_again_and_nobody_sees_it() {
     }
     let mut flushed = 0;
     while !buyers.is_empty() {
-        redis.ask::<()>("SCRIPT FLUSH").await;
+        redis.execute::<()>("SCRIPT FLUSH").await;
         flushed += 1;
         if let Ok(Some(done)) = tokio::time::timeout(Duration::from_millis(20), buyers.join_next()).await {
             done.expect("a buyer saw it");
@@ -62,7 +62,7 @@ async fn a_wrong_type_under_any_key_is_reported_and_nothing_is_written() {
         }
         redis.query::<()>(&Cmd::set(&key, "not ours")).await;
         let before = redis.digest("{sale/0}").await;
-        assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::StoreCorrupt, None);
+        assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::StoreCorrupt, None);
         assert!(redis.digest("{sale/0}").await == before, "{name}: something was written");
         other.hold("ps5", 1).await;
         redis.query::<()>(&Cmd::del(&key)).await;
@@ -74,7 +74,7 @@ async fn a_wrong_type_under_any_key_is_reported_and_nothing_is_written() {
     // The key that only limits per buyer need.
     let limit = v1::SkuRules { buyer_limit: Some(3), ..Default::default() };
     other.configure("ps5", limit).await.expect("a limit");
-    let cart = || v1::ReserveRequest { buyer_id: "mo".into(), ..order(&[("ps5", 1)]) };
+    let cart = || v1::ReserveRequest { buyer_id: "mo".into(), ..reserve_request(&[("ps5", 1)]) };
     redis.query::<()>(&Cmd::set("is:{other/0}:buyers", "not ours")).await;
     let before = redis.digest("{other/0}").await;
     assert_refused(other.reserve(cart()).await, Reason::StoreCorrupt, None);
@@ -173,7 +173,7 @@ async fn an_audit_in_many_passes_is_exact() {
                 let (one, other) =
                     (format!("sku-{}", (buyer + i) % SKUS), format!("sku-{}", (buyer + 7 * i + 1) % SKUS));
                 let lines = [(one.as_str(), 2), (other.as_str(), 1)];
-                shop.hold_order(order(if one == other || i % 2 == 0 { &lines[..1] } else { &lines })).await;
+                shop.hold_order(reserve_request(if one == other || i % 2 == 0 { &lines[..1] } else { &lines })).await;
             }
         });
     }
@@ -278,12 +278,12 @@ async fn a_store_that_evicts_is_not_used() {
         Redis::start_with(&["--appendonly yes", "--appendfsync always", "--maxmemory-policy allkeys-lru"]).await;
     let server = SentinelProcess::launch().on(&redis).start_unready().await;
     is_unfit(&server, "maxmemory-policy allkeys-lru").await;
-    assert_eq!(redis.ask::<i64>("DBSIZE").await, 0);
-    redis.ask::<()>("CONFIG SET maxmemory-policy noeviction").await;
+    assert_eq!(redis.execute::<i64>("DBSIZE").await, 0);
+    redis.execute::<()>("CONFIG SET maxmemory-policy noeviction").await;
     server.wait_until_ready().await;
     server.shop("sale").supply("ps5", 1).await;
     // Found in mid-sale too.
-    redis.ask::<()>("CONFIG SET maxmemory-policy volatile-ttl").await;
+    redis.execute::<()>("CONFIG SET maxmemory-policy volatile-ttl").await;
     is_unfit(&server, "maxmemory-policy volatile-ttl").await;
 }
 
@@ -292,9 +292,9 @@ async fn a_store_that_keeps_nothing_on_disk_is_used_in_the_fast_mode_only() {
     let redis = Redis::start_in_memory().await;
     let server = SentinelProcess::launch().on(&redis).start_unready().await;
     is_unfit(&server, "appendonly yes").await;
-    redis.ask::<()>("CONFIG SET appendonly yes").await;
+    redis.execute::<()>("CONFIG SET appendonly yes").await;
     is_unfit(&server, "appendfsync always").await;
-    redis.ask::<()>("CONFIG SET appendfsync always").await;
+    redis.execute::<()>("CONFIG SET appendfsync always").await;
     server.wait_until_ready().await;
 
     let memory = Redis::start_in_memory().await;
@@ -309,11 +309,11 @@ async fn an_append_only_file_that_was_just_switched_on_is_waited_for() {
     let server = SentinelProcess::on(&redis).await;
     let shop = server.shop("sale");
     shop.supply("ps5", 1).await;
-    redis.ask::<()>("CONFIG SET appendonly no").await;
+    redis.execute::<()>("CONFIG SET appendonly no").await;
     is_unfit(&server, "appendonly yes").await;
     // Microseconds for each key, so that the rewrite takes some seconds.
-    redis.ask::<()>("CONFIG SET rdb-key-save-delay 300000").await;
-    redis.ask::<()>("CONFIG SET appendonly yes").await;
+    redis.execute::<()>("CONFIG SET rdb-key-save-delay 300000").await;
+    redis.execute::<()>("CONFIG SET appendonly yes").await;
     server.wait_until_ready().await;
     shop.hold("ps5", 1).await;
     redis.restart().await;
@@ -322,17 +322,17 @@ async fn an_append_only_file_that_was_just_switched_on_is_waited_for() {
 
     // A later rewrite takes nothing away: the file before it is complete.
     eventually("it is fit", async || (checks(&redis).await > 0 && server.readyz().await.0).then_some(())).await;
-    redis.ask::<()>("CONFIG SET rdb-key-save-delay 2000000").await;
-    redis.ask::<String>("BGREWRITEAOF").await;
+    redis.execute::<()>("CONFIG SET rdb-key-save-delay 2000000").await;
+    redis.execute::<String>("BGREWRITEAOF").await;
     let before = checks(&redis).await;
     eventually("it is seen", async || (checks(&redis).await >= before + 2).then_some(())).await;
     assert!(server.readyz().await.0);
-    assert_eq!(redis.ask::<String>("INFO persistence").await.matches("aof_rewrite_in_progress:1").count(), 1);
+    assert_eq!(redis.execute::<String>("INFO persistence").await.matches("aof_rewrite_in_progress:1").count(), 1);
 }
 
 /// How often the servers of a store have checked its settings.
 async fn checks(redis: &Redis) -> u64 {
-    let stats = redis.ask::<String>("INFO commandstats").await;
+    let stats = redis.execute::<String>("INFO commandstats").await;
     let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_config|get:calls="));
     calls.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0)
 }
@@ -341,9 +341,9 @@ async fn checks(redis: &Redis) -> u64 {
 async fn a_store_that_pauses_its_fsync_is_not_used() {
     let redis = Redis::start().await;
     let server = SentinelProcess::on(&redis).await;
-    redis.ask::<()>("CONFIG SET no-appendfsync-on-rewrite yes").await;
+    redis.execute::<()>("CONFIG SET no-appendfsync-on-rewrite yes").await;
     is_unfit(&server, "no-appendfsync-on-rewrite no").await;
-    redis.ask::<()>("CONFIG SET no-appendfsync-on-rewrite no").await;
+    redis.execute::<()>("CONFIG SET no-appendfsync-on-rewrite no").await;
     server.wait_until_ready().await;
 }
 
@@ -356,24 +356,24 @@ async fn only_what_is_synced_is_acknowledged() {
     let shop = server.shop("sale");
     shop.supply("ps5", 3).await;
     // The rewrite takes seconds.
-    redis.ask::<()>("CONFIG SET rdb-key-save-delay 300000").await;
+    redis.execute::<()>("CONFIG SET rdb-key-save-delay 300000").await;
     for (pauses, kept) in [("no", Some("1")), ("yes", None)] {
-        redis.ask::<()>(&format!("CONFIG SET no-appendfsync-on-rewrite {pauses}")).await;
+        redis.execute::<()>(&format!("CONFIG SET no-appendfsync-on-rewrite {pauses}")).await;
         if kept.is_none() {
             is_unfit(&server, "no-appendfsync-on-rewrite no").await;
         }
-        redis.ask::<String>("BGREWRITEAOF").await;
-        redis.ask::<()>(&format!("SET rewritten-{pauses} 1")).await;
-        let held = shop.reserve(order(&[("ps5", 1)])).await;
+        redis.execute::<String>("BGREWRITEAOF").await;
+        redis.execute::<()>(&format!("SET rewritten-{pauses} 1")).await;
+        let held = shop.reserve(reserve_request(&[("ps5", 1)])).await;
         assert_eq!(held.is_ok(), kept.is_some(), "{held:?}");
-        assert_eq!(redis.ask::<String>("INFO persistence").await.matches("aof_rewrite_in_progress:1").count(), 1);
+        assert_eq!(redis.execute::<String>("INFO persistence").await.matches("aof_rewrite_in_progress:1").count(), 1);
         redis.lose_power();
         redis.restart().await;
-        let found = redis.ask::<Option<String>>(&format!("GET rewritten-{pauses}")).await;
+        let found = redis.execute::<Option<String>>(&format!("GET rewritten-{pauses}")).await;
         assert_eq!(found.as_deref(), kept, "no-appendfsync-on-rewrite {pauses}");
         server.wait_until_ready().await;
         assert_eq!(shop.counts("ps5").await, (2, 1, 0), "what was acknowledged is there");
-        redis.ask::<()>("CONFIG SET rdb-key-save-delay 300000").await;
+        redis.execute::<()>("CONFIG SET rdb-key-save-delay 300000").await;
     }
 }
 
@@ -383,9 +383,9 @@ async fn a_replica_is_not_used() {
     let server = SentinelProcess::launch().on(&redis).start().await;
     server.shop("sale").supply("ps5", 1).await;
     // There is no such primary, which makes it a replica all the same.
-    redis.ask::<()>("REPLICAOF 127.0.0.1 1").await;
+    redis.execute::<()>("REPLICAOF 127.0.0.1 1").await;
     is_unfit(&server, "not the primary").await;
-    redis.ask::<()>("REPLICAOF NO ONE").await;
+    redis.execute::<()>("REPLICAOF NO ONE").await;
     server.wait_until_ready().await;
     assert_eq!(server.shop("sale").counts("ps5").await, (1, 0, 0));
 }

@@ -16,7 +16,7 @@ use inventory_sentinel::{
         reserve_response::Result as Reserved,
     },
 };
-use sentinel_tests::{Redis, SentinelProcess, Shop, assert_refused, eventually, new_id, order};
+use sentinel_tests::{Redis, SentinelProcess, TestClient, assert_refused, eventually, new_id, reserve_request};
 use tokio::task::JoinSet;
 
 /// Holds that fall due together.
@@ -50,7 +50,7 @@ fn p99(latencies: &[Duration]) -> Duration {
 }
 
 /// Reserves so many single units of `storm` by Batch calls; each call names the ttl that `ttl` gives it.
-async fn fill(shop: &Shop, holds: usize, ttl: impl Fn() -> Duration + Send + Sync + 'static) {
+async fn fill(shop: &TestClient, holds: usize, ttl: impl Fn() -> Duration + Send + Sync + 'static) {
     let (left, ttl) = (Arc::new(Mutex::new(holds)), Arc::new(ttl));
     let mut fillers = JoinSet::new();
     for _ in 0..FILLERS {
@@ -69,7 +69,7 @@ async fn fill(shop: &Shop, holds: usize, ttl: impl Fn() -> Duration + Send + Syn
                 let ttl = Some(ttl().try_into().expect("a ttl"));
                 let operations = (0..mine).map(|_| {
                     let namespace_id = shop.namespace.clone();
-                    let reserve = v1::ReserveRequest { namespace_id, ttl, ..order(&[("storm", 1)]) };
+                    let reserve = v1::ReserveRequest { namespace_id, ttl, ..reserve_request(&[("storm", 1)]) };
                     v1::BatchOperation { operation: Some(BatchCall::Reserve(reserve)), timeout: None }
                 });
                 let request = v1::BatchRequest { operations: operations.collect() };
@@ -99,12 +99,12 @@ struct Streams {
 }
 
 impl Streams {
-    fn start(shop: &Shop, lapsed: String) -> Self {
+    fn start(shop: &TestClient, lapsed: String) -> Self {
         let mut streams = Self { is_over: Arc::default(), tasks: JoinSet::new() };
         let shop = || shop.clone();
         streams.add("Reserve, given", shop(), async |shop| _ = hold(shop, "open", 1, LONG).await);
         streams.add("Reserve, short", shop(), async |shop| {
-            let answer = shop.reserve(order(&[("sold-out", 1)])).await.expect("an answer").result;
+            let answer = shop.reserve(reserve_request(&[("sold-out", 1)])).await.expect("an answer").result;
             assert!(matches!(answer, Some(Reserved::Shortage(_))), "{answer:?}");
         });
         streams.add("GetStock", shop(), async |shop| assert_eq!(shop.counts("sold-out").await, (0, 10, 0)));
@@ -125,8 +125,8 @@ impl Streams {
     fn add<F: Future<Output = ()> + Send>(
         &mut self,
         kind: &'static str,
-        shop: Shop,
-        call: impl Fn(Shop) -> F + Send + 'static,
+        shop: TestClient,
+        call: impl Fn(TestClient) -> F + Send + 'static,
     ) {
         let is_over = Arc::clone(&self.is_over);
         self.tasks.spawn(async move {
@@ -146,7 +146,7 @@ impl Streams {
     }
 }
 
-async fn hold(shop: Shop, sku: &str, quantity: i32, ttl: Duration) -> String {
+async fn hold(shop: TestClient, sku: &str, quantity: i32, ttl: Duration) -> String {
     shop.hold_for(sku, quantity, ttl).await.reservation_id
 }
 

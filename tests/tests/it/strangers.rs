@@ -20,7 +20,9 @@ use inventory_sentinel::{
     },
 };
 use prost::Message as _;
-use sentinel_tests::{BOUND, Redis, SentinelProcess, Shop, assert_refused, eventually, http_get, new_id, order};
+use sentinel_tests::{
+    BOUND, Redis, SentinelProcess, TestClient, assert_refused, eventually, http_get, new_id, reserve_request,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -149,7 +151,8 @@ async fn a_promise_takes_no_memory() {
 async fn a_request_that_does_not_come_in_full_is_answered_in_time() {
     let server = SentinelProcess::launch().flags("--request-timeout 500ms").start().await;
     let mut stranger = Stranger::connect(&server).await;
-    let whole = framed(&v1::ReserveRequest { namespace_id: "sale".into(), ..order(&[("ps5", 1)]) }.encode_to_vec());
+    let whole =
+        framed(&v1::ReserveRequest { namespace_id: "sale".into(), ..reserve_request(&[("ps5", 1)]) }.encode_to_vec());
     let (begun, _sender) = stranger.call(RESERVE, &whole[..20], false).await;
     let (empty, _other) = stranger.call(RESERVE, &[], false).await;
     assert_refused(refused(begun).await, Reason::RequestTooSlow, None);
@@ -198,7 +201,10 @@ async fn a_batch_as_large_as_its_counts_allow_is_taken() {
     }
     let lines: Vec<(&str, i32)> = skus.iter().map(|sku| (sku.as_str(), 1)).collect();
     let operations = (0..512).map(|_| v1::BatchOperation {
-        operation: Some(Operation::Reserve(v1::ReserveRequest { namespace_id: "sale".into(), ..order(&lines) })),
+        operation: Some(Operation::Reserve(v1::ReserveRequest {
+            namespace_id: "sale".into(),
+            ..reserve_request(&lines)
+        })),
         timeout: None,
     });
     let request = v1::BatchRequest { operations: operations.collect() };
@@ -256,7 +262,8 @@ async fn a_connection_that_was_only_refused_is_still_a_strangers() {
 async fn answers_earn_a_connection_further_calls_and_refusals_use_them_up() {
     let server = SentinelProcess::launch().flags("--stranger-time 3ms").start().await;
     let mut stranger = Stranger::connect(&server).await;
-    let whole = framed(&v1::ReserveRequest { namespace_id: "sale".into(), ..order(&[("ps5", 1)]) }.encode_to_vec());
+    let whole =
+        framed(&v1::ReserveRequest { namespace_id: "sale".into(), ..reserve_request(&[("ps5", 1)]) }.encode_to_vec());
     let pauses = || server.metric(r#"inventory_sentinel_pauses_total{reason="stranger"}"#);
     let mut paused = Vec::new();
     for (answered, refusals) in [(40, 200), (1, 40), (20, 40)] {
@@ -328,15 +335,17 @@ async fn callers_who_give_up_harm_nobody_on_their_connection() {
     for _ in 0..200 {
         let shop = shop.clone();
         calls.spawn(async move {
-            let mut request =
-                tonic::Request::new(v1::ReserveRequest { namespace_id: "sale".into(), ..order(&[("ps5", 1)]) });
+            let mut request = tonic::Request::new(v1::ReserveRequest {
+                namespace_id: "sale".into(),
+                ..reserve_request(&[("ps5", 1)])
+            });
             request.set_timeout(Duration::from_millis(100));
             let _ = shop.checkout.clone().reserve(request).await;
         });
     }
     let patient = {
         let shop = shop.clone();
-        tokio::spawn(async move { shop.reserve(order(&[("ps5", 1)])).await })
+        tokio::spawn(async move { shop.reserve(reserve_request(&[("ps5", 1)])).await })
     };
     calls.join_all().await;
     server.cont();
@@ -363,7 +372,7 @@ async fn a_stream_that_is_not_read_loses_its_place() {
         let operations = (0..512).map(|_| v1::BatchOperation {
             operation: Some(Operation::Reserve(v1::ReserveRequest {
                 namespace_id: "sale".into(),
-                ..order(&[("ps5", 1)])
+                ..reserve_request(&[("ps5", 1)])
             })),
             timeout: None,
         });
@@ -375,7 +384,7 @@ async fn a_stream_that_is_not_read_loses_its_place() {
     let unread = timeout(BOUND, response).await.expect("in time").expect("a response");
     eventually("it is cut", async || (cut(&server, "slow_reader").await == 1.0).then_some(())).await;
     let honest =
-        Shop { events: v1::inventory_events_client::InventoryEventsClient::new(narrow(&server).await), ..shop };
+        TestClient { events: v1::inventory_events_client::InventoryEventsClient::new(narrow(&server).await), ..shop };
     let mut feed = super::watch::Feed::open(&honest, "", true).await.expect("its place is free");
     feed.catch_up().await;
     assert!(feed.events.len() > 2_000);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use inventory_sentinel::Reason;
-use sentinel_tests::{BOUND, HostedSentinel, Redis, assert_refused, eventually, order};
+use sentinel_tests::{BOUND, HostedSentinel, Redis, assert_refused, eventually, reserve_request};
 use tokio::time::timeout;
 
 use super::watch::{Feed, ended};
@@ -49,9 +49,9 @@ async fn a_lane_without_its_worker_answers_all_who_wait_and_is_opened_again() {
     redis.stop();
     // The sweeper may have something under way, too.
     let before = batches().await.expect("metrics");
-    let reserve = |shop: &sentinel_tests::Shop| {
+    let reserve = |shop: &sentinel_tests::TestClient| {
         let shop = shop.clone();
-        tokio::spawn(async move { shop.reserve(order(&[("ps5", 1)])).await })
+        tokio::spawn(async move { shop.reserve(reserve_request(&[("ps5", 1)])).await })
     };
     let mut calls = vec![reserve(&shop)];
     eventually("a batch is sent", async || (batches().await? > before).then_some(())).await;
@@ -73,7 +73,8 @@ async fn a_lane_without_its_worker_answers_all_who_wait_and_is_opened_again() {
     }
     assert!(unknown <= 1, "only what was sent may be applied: {unknown}");
     redis.cont();
-    let answered = eventually("the namespace is opened again", async || shop.reserve(order(&[("ps5", 1)])).await.ok());
+    let answered =
+        eventually("the namespace is opened again", async || shop.reserve(reserve_request(&[("ps5", 1)])).await.ok());
     answered.await;
     assert_eq!(panics(&server, "lane_worker").await, Some(1.0));
     eventually("no call waits", async || {
@@ -107,10 +108,10 @@ async fn a_namespace_is_found_though_a_search_panics() {
     other.shop("sale").supply("ps5", 100).await;
     server.panic_in("namespace_search");
     let shop = server.shop("sale");
-    eventually("the namespace is found", async || shop.reserve(order(&[("ps5", 1)])).await.ok()).await;
+    eventually("the namespace is found", async || shop.reserve(reserve_request(&[("ps5", 1)])).await.ok()).await;
     assert_eq!(panics(&server, "namespace_search").await, Some(1.0));
     let unknown = server.shop("unknown");
-    assert_refused(unknown.reserve(order(&[("ps5", 1)])).await, Reason::NamespaceNotFound, None);
+    assert_refused(unknown.reserve(reserve_request(&[("ps5", 1)])).await, Reason::NamespaceNotFound, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +133,7 @@ async fn a_call_whose_handler_panics_is_answered() {
     let shop = server.shop("sale");
     shop.supply("ps5", 100).await;
     server.panic_in("call");
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::Internal, None);
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::Internal, None);
     shop.hold("ps5", 1).await;
     assert_eq!(panics(&server, "call").await, Some(1.0));
 }

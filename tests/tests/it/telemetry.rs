@@ -7,7 +7,7 @@ use std::{
 
 use inventory_sentinel::v1;
 use opentelemetry_proto::tonic::trace::v1::Span;
-use sentinel_tests::{Collector, SentinelProcess, eventually, new_id, order};
+use sentinel_tests::{Collector, SentinelProcess, eventually, new_id, reserve_request};
 use tokio::{net::TcpListener, task::JoinSet};
 use tonic::Request;
 
@@ -31,7 +31,7 @@ async fn a_call_is_followed_from_its_caller_to_redis() {
     shop.supply("ps5", 10).await;
 
     let (trace, parent) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
-    let mut request = Request::new(order(&[("ps5", 1)]));
+    let mut request = Request::new(reserve_request(&[("ps5", 1)]));
     request.get_mut().namespace_id = "sale".into();
     request.metadata_mut().insert("traceparent", format!("00-{trace}-{parent}-01").parse().expect("a header"));
     shop.checkout.clone().reserve(request).await.expect("held");
@@ -152,10 +152,10 @@ async fn calls_are_counted_by_how_they_ended() {
     shop.supply("ps5", 5).await;
     let held = shop.hold("ps5", 1).await.reservation_id;
     let other = shop.hold("ps5", 1).await.reservation_id;
-    shop.reserve(order(&[("ps5", 9)])).await.expect("a shortage");
-    shop.reserve(order(&[("ps5", 9)])).await.expect("a shortage");
-    shop.reserve(order(&[("ps5", 0)])).await.expect_err("invalid");
-    shop.reserve(order(&[("vita", 1)])).await.expect_err("refused");
+    shop.reserve(reserve_request(&[("ps5", 9)])).await.expect("a shortage");
+    shop.reserve(reserve_request(&[("ps5", 9)])).await.expect("a shortage");
+    shop.reserve(reserve_request(&[("ps5", 0)])).await.expect_err("invalid");
+    shop.reserve(reserve_request(&[("vita", 1)])).await.expect_err("refused");
     shop.commit(&held).await.expect("sold");
     shop.commit(&held).await.expect("a replay");
     shop.commit("x").await.expect_err("invalid");

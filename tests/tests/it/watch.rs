@@ -6,7 +6,9 @@ use inventory_sentinel::{
     Reason,
     v1::{self, EventKind},
 };
-use sentinel_tests::{BOUND, Redis, SentinelProcess, Shop, assert_refused, eventually, new_id, order, reason};
+use sentinel_tests::{
+    BOUND, Redis, SentinelProcess, TestClient, assert_refused, eventually, new_id, reason, reserve_request,
+};
 use tokio::{task::JoinSet, time::timeout};
 use tonic::{Status, Streaming};
 
@@ -25,7 +27,7 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub(super) async fn open(shop: &Shop, resume_token: &str, from_oldest: bool) -> Result<Feed, Status> {
+    pub(super) async fn open(shop: &TestClient, resume_token: &str, from_oldest: bool) -> Result<Feed, Status> {
         let request =
             v1::WatchRequest { namespace_id: shop.namespace.clone(), resume_token: resume_token.into(), from_oldest };
         let stream = shop.events.clone().watch(request).await?.into_inner();
@@ -103,7 +105,7 @@ async fn an_event_tells_what_happened() {
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
     let mut feed = Feed::open(&shop, "", true).await.expect("a stream");
-    let cart = v1::ReserveRequest { buyer_id: "mo".into(), ..order(&[("ps5", 3)]) };
+    let cart = v1::ReserveRequest { buyer_id: "mo".into(), ..reserve_request(&[("ps5", 3)]) };
     let held = shop.hold_order(cart).await;
     shop.commit_lines(&held.reservation_id, &[("ps5", 1)], v1::RestPolicy::Keep, &new_id())
         .await
@@ -177,7 +179,7 @@ async fn events_go_on_over_restarts_without_a_gap_or_a_double() {
                 let sku = ["a", "b", "c"][(caller + i) % 3];
                 let ttl = Some(prost_types::Duration { seconds: 0, nanos: 30_000_000 });
                 let expires = i % 7 == 0;
-                let order = v1::ReserveRequest { ttl: ttl.filter(|_| expires), ..order(&[(sku, 1)]) };
+                let order = v1::ReserveRequest { ttl: ttl.filter(|_| expires), ..reserve_request(&[(sku, 1)]) };
                 let answer = shop.reserve(order).await.expect("an answer");
                 if let Some(v1::reserve_response::Result::Reservation(held)) = answer.result
                     && !expires
@@ -231,18 +233,18 @@ async fn a_place_that_is_not_kept_is_refused() {
     for _ in 0..5 {
         shop.hold("ps5", 1).await;
     }
-    let compacted = async |shop: &Shop, token: &str| match Feed::open(shop, token, false).await {
+    let compacted = async |shop: &TestClient, token: &str| match Feed::open(shop, token, false).await {
         Ok(mut feed) => feed.next().await.map(|_| ()),
         Err(status) => Err(status),
     };
     assert!(compacted(&shop, &token).await.is_ok(), "it is kept");
-    redis.ask::<i64>("XTRIM is:{sale/0}:events MAXLEN 2").await;
+    redis.execute::<i64>("XTRIM is:{sale/0}:events MAXLEN 2").await;
     assert_refused(compacted(&shop, &token).await, Reason::EventsCompacted, None);
     assert_refused(compacted(&other, &token).await, Reason::EventsCompacted, None);
     let mut oldest = Feed::open(&shop, "", true).await.expect("a stream");
     oldest.catch_up().await;
     assert_gapless(&oldest.events, 5);
-    redis.ask::<i64>("XTRIM is:{sale/0}:events MAXLEN 0").await;
+    redis.execute::<i64>("XTRIM is:{sale/0}:events MAXLEN 0").await;
     let mut none = Feed::open(&shop, "", true).await.expect("a stream");
     none.catch_up().await;
     shop.hold("ps5", 1).await;
@@ -305,7 +307,7 @@ async fn a_slow_reader_is_told_so_and_goes_on_from_his_token() {
     let lines: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
     const HOLDS: usize = 2_500;
     for _ in 0..HOLDS {
-        shop.hold_order(order(&lines)).await;
+        shop.hold_order(reserve_request(&lines)).await;
     }
     let ended = loop {
         if let Err(status) = feed.next().await {

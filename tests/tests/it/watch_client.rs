@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use inventory_sentinel_client::{EventKind, RulesChange, Sentinel, WatchError, WatchStockError};
-use sentinel_tests::{Door, Redis, SentinelProcess, eventually};
+use sentinel_tests::{Redis, SentinelProcess, TcpForwarder, eventually};
 
 const ASKED: &str = "inventory_sentinel_operation_duration_seconds_count{operation=\"is_protected\"}";
 
@@ -12,7 +12,7 @@ const ASKED: &str = "inventory_sentinel_operation_duration_seconds_count{operati
 async fn the_protected_set_answers_without_a_call_and_never_when_it_is_too_old() {
     let redis = Redis::start().await;
     let mut server = SentinelProcess::on(&redis).await;
-    let door = Door::open(server.grpc()).await;
+    let door = TcpForwarder::open(server.grpc()).await;
     let sale = Sentinel::connect(door.uri()).await.expect("a connection").namespace("sale");
     sale.admin().set_stock("ps5", 1).await.expect("set");
     sale.admin().set_stock("vita", 1).await.expect("set");
@@ -56,7 +56,7 @@ async fn the_protected_set_answers_without_a_call_and_never_when_it_is_too_old()
 async fn events_go_on_over_another_server() {
     let redis = Redis::start().await;
     let (mut one, other) = (SentinelProcess::on(&redis).await, SentinelProcess::on(&redis).await);
-    let door = Door::open(one.grpc()).await;
+    let door = TcpForwarder::open(one.grpc()).await;
     let sale = Sentinel::connect(door.uri()).await.expect("a connection").namespace("sale");
     sale.admin().set_stock("ps5", 10).await.expect("set");
     let mut events = sale.events().from_oldest();
@@ -84,7 +84,7 @@ async fn events_go_on_over_another_server() {
     assert_eq!((told[0].delta, told[0].state, told[2].lines[0].quantity), (10, None, 2));
 
     other_sale.reserve("ps5", 1).await.expect("held");
-    redis.ask::<i64>("XTRIM is:{sale/0}:events MAXLEN 0").await;
+    redis.execute::<i64>("XTRIM is:{sale/0}:events MAXLEN 0").await;
     let compacted = other_sale.events().after(token).next().await;
     assert!(matches!(compacted, Err(WatchError::Compacted(_))), "{compacted:?}");
     let malformed = other_sale.events().after("x").next().await;

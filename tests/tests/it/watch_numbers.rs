@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use inventory_sentinel::{Reason, v1};
-use sentinel_tests::{Redis, SentinelProcess, Shop, assert_refused, eventually};
+use sentinel_tests::{Redis, SentinelProcess, TestClient, assert_refused, eventually};
 use tokio::task::JoinSet;
 use tonic::Streaming;
 
 use super::watch::next;
 
 pub(super) async fn watch_stock(
-    shop: &Shop,
+    shop: &TestClient,
     skus: &[&str],
     interval: Duration,
     token: &str,
@@ -127,7 +127,7 @@ async fn changes_of_stock_come_no_oftener_than_asked() {
     assert_refused(invalid(many, 10_000_000).await, Reason::TooManyOperations, Some("skus"));
 }
 
-pub(super) async fn watch_protected(shop: &Shop, token: &str) -> Streaming<v1::WatchProtectedResponse> {
+pub(super) async fn watch_protected(shop: &TestClient, token: &str) -> Streaming<v1::WatchProtectedResponse> {
     let request = v1::WatchProtectedRequest { namespace_id: shop.namespace.clone(), resume_token: token.into() };
     shop.checkout.clone().watch_protected(request).await.expect("a stream").into_inner()
 }
@@ -214,7 +214,7 @@ async fn a_thousand_watchers_are_one_reader() {
     let streams = opening.join_all().await;
     assert_eq!(server.metric("inventory_sentinel_watches").await, 1_000.0);
     eventually("one client waits for news", async || {
-        let clients: String = redis.ask("CLIENT LIST").await;
+        let clients: String = redis.execute("CLIENT LIST").await;
         let readers = clients.lines().filter(|client| client.contains("cmd=xread")).count();
         assert!(readers <= 1, "{clients}");
         (readers == 1).then_some(())
@@ -228,7 +228,7 @@ async fn a_thousand_watchers_are_one_reader() {
     hearing.join_all().await;
     eventually("nobody watches any more", async || {
         let none_left = server.metric("inventory_sentinel_watches").await == 0.0;
-        let clients: String = redis.ask("CLIENT LIST").await;
+        let clients: String = redis.execute("CLIENT LIST").await;
         (none_left && !clients.contains("cmd=xread")).then_some(())
     })
     .await;

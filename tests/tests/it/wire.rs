@@ -11,7 +11,7 @@ use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, Method, Request, StatusCode};
 use inventory_sentinel::{Reason, v1};
 use prost::Message as _;
-use sentinel_tests::{BOUND, HostedSentinel, Redis, SentinelProcess, assert_refused, new_id, order};
+use sentinel_tests::{BOUND, HostedSentinel, Redis, SentinelProcess, assert_refused, new_id, reserve_request};
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{Code, Status};
 
@@ -127,7 +127,7 @@ fn zipped(message: &impl prost::Message) -> Vec<u8> {
 }
 
 fn reserve(sku: &str) -> v1::ReserveRequest {
-    v1::ReserveRequest { namespace_id: "sale".into(), ..order(&[(sku, 1)]) }
+    v1::ReserveRequest { namespace_id: "sale".into(), ..reserve_request(&[(sku, 1)]) }
 }
 
 fn import(sku: &str) -> v1::ImportStockRequest {

@@ -29,7 +29,7 @@ const BOMB_ENTRY: usize = 4_000;
 /// Open streams of a flood on streams.
 const STREAMS: usize = 100;
 
-/// What is reset.
+/// The calls that are reset.
 #[derive(Clone, Copy)]
 pub(super) enum Reset {
     /// Calls without a body.
@@ -94,7 +94,7 @@ async fn reset_calls(attacker: Arc<Attacker>, reset: Reset) -> Result<()> {
             let stream = attacker.call(&wire, &mut out, block, message);
             frames::reset(&mut out, stream);
         }
-        // A client that goes beyond its window would be cut for that.
+        // A client that exceeds its window would be cut for that.
         wire.wait_for_window(body_bytes).await?;
         wire.send(&out).await?;
     }

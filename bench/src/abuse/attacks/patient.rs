@@ -1,4 +1,4 @@
-//! No attack: an honest client whose calls pass their deadlines while the server stands still. Its connection must stay.
+//! No attack: an honest client whose calls pass their deadlines while the server is suspended. Its connection must stay.
 //! Stops and continues the server's process.
 
 use std::{sync::Arc, time::Duration};
@@ -22,7 +22,7 @@ const CALLS: usize = 60;
 /// Deadline of the first ones and of the others.
 const SHORT_DEADLINE: Duration = Duration::from_millis(100);
 const LONG_DEADLINE: Duration = Duration::from_secs(10);
-/// How long the server stands still.
+/// How long the server is suspended.
 const STANDSTILL: Duration = Duration::from_millis(400);
 
 /// Calls past their deadlines, and then others on the same connection, which must all succeed.

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use inventory_sentinel::v1;
-use sentinel_tests::{Ctl, Redis, SentinelProcess, new_id, order, shell, until_fenced};
+use sentinel_tests::{Ctl, Redis, SentinelProcess, new_id, reserve_request, shell, until_fenced};
 use tempfile::TempDir;
 
 const REFERENCE: &str = include_str!("../../../../docs/operate/sentinelctl.md");
@@ -58,7 +58,7 @@ async fn play(words: &[String], server: &SentinelProcess, redis: &mut Redis) {
     match words[..] {
         [verb @ ("hold" | "sell"), namespace, sku, units, buyer, ref request_id @ ..] => {
             let shop = server.shop(namespace);
-            let mut order = order(&[(sku, units.parse().expect("a number"))]);
+            let mut order = reserve_request(&[(sku, units.parse().expect("a number"))]);
             if let Some(&request_id) = request_id.first() {
                 order.request_id = request_id.into();
             }

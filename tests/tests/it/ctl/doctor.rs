@@ -83,7 +83,7 @@ async fn a_store_that_is_not_fit_is_shown_with_its_fix() {
     redis.permit("sentinel", &least_acl()).await;
     redis.permit("sentinel", "+config|get").await;
     let server = SentinelProcess::launch().on_as(&redis, "sentinel").start().await;
-    redis.ask::<()>("CONFIG SET maxmemory-policy allkeys-lru").await;
+    redis.execute::<()>("CONFIG SET maxmemory-policy allkeys-lru").await;
     eventually("it is not ready", async || (!server.readyz().await.0).then_some(())).await;
     let found = doctor(&server, &[]).await.ends(1).objects();
     assert_eq!((status(&found, "health").as_str(), status(&found, "connection").as_str()), ("FAIL", "OK"));
@@ -91,7 +91,7 @@ async fn a_store_that_is_not_fit_is_shown_with_its_fix() {
     assert_eq!((&readyz["status"], &readyz["next"]), (&"FAIL".into(), &"set maxmemory-policy noeviction".into()));
     assert!(readyz["found"].as_str().unwrap().contains("allkeys-lru"), "{readyz}");
 
-    redis.ask::<()>("CONFIG SET maxmemory-policy noeviction").await;
+    redis.execute::<()>("CONFIG SET maxmemory-policy noeviction").await;
     redis.permit("sentinel", "-zrem").await;
     eventually("it lacks zrem", async || server.readyz().await.1.contains("+zrem").then_some(())).await;
     let table = doctor(&server, &["--table"]).await.ends(1).out;

@@ -2,7 +2,7 @@
 
 use std::{fs, net::TcpListener, process::Stdio};
 
-use sentinel_tests::{Ctl, Proxy, Redis, SentinelProcess};
+use sentinel_tests::{Ctl, LossyProxy, Redis, SentinelProcess};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 
@@ -55,7 +55,7 @@ async fn bad_usage_says_what_is_wrong() {
 #[tokio::test]
 async fn an_unknown_outcome_is_settled_by_a_repeat() {
     let redis = Redis::start().await;
-    let proxy = Proxy::start(&redis).await;
+    let proxy = LossyProxy::start(&redis).await;
     let server = SentinelProcess::launch().flags(&format!("--redis-url {}", proxy.url())).start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 100).await;
@@ -139,7 +139,7 @@ async fn a_terminal_gets_tables_and_a_question() {
     assert!(json.code == 0 && json.out.starts_with('{'), "{json:?}");
     for answer in ["n\n", "\n", "perhaps\n"] {
         let no = at_terminal(&["stock", "set", "ps5", "50"]).run_at_terminal(answer).await;
-        assert!(no.code == 77 && no.out.contains("from 100 to 50. Go on? [y/N]"), "{no:?}");
+        assert!(no.code == 77 && no.out.contains("from 100 to 50. Continue? [y/N]"), "{no:?}");
         assert!(no.out.contains("not confirmed"), "{no:?}");
         assert_eq!(shop.counts("ps5").await, (100, 0, 0));
     }

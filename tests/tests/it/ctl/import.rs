@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use sentinel_tests::{Ctl, Proxy, Ran, Redis, SentinelProcess};
+use sentinel_tests::{Ctl, LossyProxy, Ran, Redis, SentinelProcess};
 use tempfile::TempDir;
 
 use super::ctl;
@@ -76,7 +76,7 @@ async fn overwriting_needs_yes() {
 #[tokio::test]
 async fn an_import_that_broke_is_repeated_as_it_was() {
     let redis = Redis::start().await;
-    let proxy = Proxy::start(&redis).await;
+    let proxy = LossyProxy::start(&redis).await;
     let server = SentinelProcess::launch().flags(&format!("--redis-url {}", proxy.url())).start().await;
     let shop = server.shop("sale");
     shop.supply("known", 5).await;

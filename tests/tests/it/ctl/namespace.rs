@@ -1,7 +1,7 @@
 //! `sentinelctl namespace ...`.
 
 use inventory_sentinel::Reason;
-use sentinel_tests::{Ctl, SentinelProcess, assert_refused, order};
+use sentinel_tests::{Ctl, SentinelProcess, assert_refused, reserve_request};
 
 use super::ctl;
 
@@ -64,7 +64,7 @@ async fn a_namespace_is_paused_and_resumed_and_its_skus_stay_as_they_are() {
     let paused = ctl(&server, &["namespace", "pause"]).await.ends(0).object();
     assert_eq!((&paused["namespace_id"], &paused["config"]["is_paused"]), (&"sale".into(), &true.into()));
     assert!(ctl(&server, &["namespace", "show", "--table"]).await.ends(0).out.contains("\npaused         yes\n"));
-    assert_refused(shop.reserve(order(&[("pad", 1)])).await, Reason::SalePaused, None);
+    assert_refused(shop.reserve(reserve_request(&[("pad", 1)])).await, Reason::SalePaused, None);
     shop.commit(&held.reservation_id).await.expect("what is held can be sold");
     let pad = ctl(&server, &["sku", "show", "pad"]).await.ends(0).object();
     assert_eq!(pad["rules"]["is_paused"], false, "it is not paused by itself");
@@ -72,7 +72,7 @@ async fn a_namespace_is_paused_and_resumed_and_its_skus_stay_as_they_are() {
     let resumed = Ctl::new(["namespace", "resume", "sale"]).at(server.grpc()).run().await.ends(0).object();
     assert_eq!(resumed["config"]["is_paused"], false);
     shop.hold("pad", 1).await;
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SalePaused, None);
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::SalePaused, None);
     let configured = ctl(&server, &["namespace", "configure", "--is-paused", "true"]).await.ends(0).object();
     assert_eq!(configured["config"]["is_paused"], true);
 

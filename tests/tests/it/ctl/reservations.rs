@@ -1,12 +1,12 @@
 //! `sentinelctl reservations ...`.
 
 use inventory_sentinel::v1;
-use sentinel_tests::{SentinelProcess, Shop, order};
+use sentinel_tests::{SentinelProcess, TestClient, reserve_request};
 
 use super::ctl;
 
-async fn hold_for_buyer(shop: &Shop, sku: &str, buyer: &str) -> String {
-    let order = v1::ReserveRequest { buyer_id: buyer.into(), ..order(&[(sku, 1)]) };
+async fn hold_for_buyer(shop: &TestClient, sku: &str, buyer: &str) -> String {
+    let order = v1::ReserveRequest { buyer_id: buyer.into(), ..reserve_request(&[(sku, 1)]) };
     shop.hold_order(order).await.reservation_id
 }
 
@@ -78,7 +78,8 @@ async fn a_reservation_is_found_by_the_request_that_made_it() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
-    let cart = |request_id: &str| v1::ReserveRequest { request_id: request_id.into(), ..order(&[("ps5", 1)]) };
+    let cart =
+        |request_id: &str| v1::ReserveRequest { request_id: request_id.into(), ..reserve_request(&[("ps5", 1)]) };
     let id = shop.hold_order(cart("order-4711")).await.reservation_id;
     let dashed = shop.hold_order(cart("--order-1")).await.reservation_id;
     for (request_id, id) in [("order-4711", &id), ("--order-1", &dashed)] {

@@ -1,7 +1,7 @@
 //! `sentinelctl sku ...`.
 
 use inventory_sentinel::Reason;
-use sentinel_tests::{SentinelProcess, assert_refused, order};
+use sentinel_tests::{SentinelProcess, assert_refused, reserve_request};
 
 use super::ctl;
 
@@ -33,7 +33,7 @@ async fn rules_are_set_kept_and_taken_away() {
     });
     assert_eq!((&rules["rules"], &rules["rules_version"]), (&expected, &1.into()));
     let stale = ctl(&server, &set).await.ends(65);
-    assert!(stale.err.contains("the version is 1 now (VERSION_MISMATCH)"), "{stale:?}");
+    assert!(stale.err.contains("is 1, not the expected one (VERSION_MISMATCH)"), "{stale:?}");
     let cleared = ["sku", "rules", "ps5", "--max-ttl", "none", "--buyer-limit", "none", "--opens-at", "none"];
     let cleared = ctl(&server, &cleared).await.ends(0).object();
     let expected = serde_json::json!({
@@ -68,7 +68,7 @@ async fn the_sale_of_skus_is_paused_and_resumed() {
         let states: Vec<_> = paused.iter().map(|sku| (&sku["stock"]["sku"], &sku["rules"]["is_paused"])).collect();
         assert_eq!(states, [(&"ps5".into(), &true.into()), (&"-10% mug".into(), &true.into())], "a repeat is harmless");
     }
-    assert_refused(shop.reserve(order(&[("ps5", 1)])).await, Reason::SalePaused, None);
+    assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::SalePaused, None);
     assert!(shop.is_protected("ps5").await, "the ordinary path must not sell it meanwhile");
     shop.commit(&held.reservation_id).await.expect("what is held can be sold");
     shop.hold("pad", 1).await;
@@ -124,5 +124,5 @@ async fn lifting_a_limit_says_what_is_forgotten() {
     assert_eq!(ctl(&server, &["sku", "rules", "ps5", "--buyer-limit", "2"]).await.ends(0).err, "");
     assert_eq!(ctl(&server, &["sku", "rules", "ps5", "--buyer-limit", "3"]).await.ends(0).err, "");
     let lifted = ctl(&server, &["sku", "rules", "ps5", "--buyer-limit", "none"]).await.ends(0);
-    assert!(lifted.err.starts_with("note: what buyers have is forgotten with the limit"), "{lifted:?}");
+    assert!(lifted.err.starts_with("note: the counts per buyer are deleted with the limit"), "{lifted:?}");
 }

@@ -93,7 +93,7 @@ async fn conditions_and_identities_are_passed_on() {
     let exists = ctl(&server, &["stock", "set", "ps5", "5", "--if-absent"]).await.ends(65);
     assert!(exists.err.contains("(SKU_EXISTS)"), "{exists:?}");
     let stale = ctl(&server, &["stock", "set", "ps5", "200", "--if-version", "77"]).await.ends(65);
-    assert!(stale.err.contains("the version is 1 now (VERSION_MISMATCH)"), "{stale:?}");
+    assert!(stale.err.contains("is 1, not the expected one (VERSION_MISMATCH)"), "{stale:?}");
     let id = new_id();
     for _ in 0..2 {
         let adjusted = ctl(&server, &["stock", "adjust", "ps5", "7", "--request-id", &id]).await.ends(0);

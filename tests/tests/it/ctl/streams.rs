@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
-use sentinel_tests::{BOUND, Ctl, Door, Redis, SentinelProcess};
+use sentinel_tests::{BOUND, Ctl, Redis, SentinelProcess, TcpForwarder};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
@@ -122,7 +122,7 @@ async fn streams_go_on_over_a_restart() {
     let mut server = SentinelProcess::on(&redis).await;
     server.shop("sale").supply("ps5", 10).await;
     server.shop("sale").supply("pad", 10).await;
-    let door = Door::open(server.grpc()).await;
+    let door = TcpForwarder::open(server.grpc()).await;
     let uri = door.uri();
     let start = |arguments: &[&str]| {
         let all = ["-n", "sale", "--server", &uri].into_iter().chain(arguments.iter().copied());

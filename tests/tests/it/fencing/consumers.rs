@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use inventory_sentinel::{Reason, v1::EventKind};
 use sentinel_tests::{
-    Redis, SentinelProcess, Shop, StoreCopy, assert_fenced, assert_refused, eventually, figure, new_id, reason,
+    Redis, SentinelProcess, StoreCopy, TestClient, assert_fenced, assert_refused, eventually, figure, new_id, reason,
     until_fenced,
 };
 use tonic::Status;
@@ -22,7 +22,7 @@ use super::{
 struct Consumed {
     redis: Redis,
     server: SentinelProcess,
-    shop: Shop,
+    shop: TestClient,
     copy: StoreCopy,
     /// Behind change 21, which the copy has; and behind 141, which it lacks.
     kept: String,
@@ -50,7 +50,7 @@ impl Consumed {
 }
 
 /// Why this token is refused, at once or with the first response.
-async fn resumed(shop: &Shop, token: &str) -> Result<(), Status> {
+async fn resumed(shop: &TestClient, token: &str) -> Result<(), Status> {
     Feed::open(shop, token, false).await?.next().await.map(|_| ())
 }
 

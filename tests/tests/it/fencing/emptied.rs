@@ -9,8 +9,8 @@ use inventory_sentinel::{
     v1::{self, reserve_response::Result as Reserved},
 };
 use sentinel_tests::{
-    Fence, Proxy, Redis, SentinelProcess, Shop, assert_fenced, assert_refused, eventually, figure,
-    model::ask::may_repeat, new_id, until_fenced,
+    Fence, LossyProxy, Redis, SentinelProcess, TestClient, assert_fenced, assert_refused, eventually, figure,
+    model::execute::may_repeat, new_id, until_fenced,
 };
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -29,7 +29,7 @@ const LOSSES: [Loss; 2] = [Loss::Flushed, Loss::EmptyFolder];
 impl Loss {
     async fn happens_to(self, redis: &mut Redis) {
         match self {
-            Loss::Flushed => redis.ask::<()>("FLUSHALL").await,
+            Loss::Flushed => redis.execute::<()>("FLUSHALL").await,
             Loss::EmptyFolder => redis.restart_empty().await,
         }
     }
@@ -39,7 +39,7 @@ impl Loss {
 struct Sale {
     redis: Redis,
     server: SentinelProcess,
-    shop: Shop,
+    shop: TestClient,
     held: String,
 }
 
@@ -90,7 +90,7 @@ emptied! {
     an_emptied_store_has_no_unknown_skus: "BatchGetStock", |shop, _held| batch_get_stock(&shop);
 }
 
-async fn batch_get_stock(shop: &Shop) -> Result<v1::BatchGetStockResponse, Status> {
+async fn batch_get_stock(shop: &TestClient) -> Result<v1::BatchGetStockResponse, Status> {
     let request = v1::BatchGetStockRequest { namespace_id: "sale".into(), skus: vec!["ps5".into()] };
     shop.checkout.clone().batch_get_stock(request).await.map(tonic::Response::into_inner)
 }
@@ -149,7 +149,7 @@ async fn no_caller_gets_a_wrong_answer_while_a_store_is_emptied() {
     }
     let before = shop.stock("ps5").await.version;
     eventually("they buy", async || (shop.stock("ps5").await.version > before + 200).then_some(())).await;
-    redis.ask::<()>("FLUSHALL").await;
+    redis.execute::<()>("FLUSHALL").await;
     for fence in buyers.join_all().await {
         assert!(fence.seen.sequence > before && fence.kept_sequence == 0, "{fence:?}");
     }
@@ -170,7 +170,7 @@ async fn what_an_unaware_server_made_after_the_loss_is_fenced() {
     sell(&knows, "ps5", 10).await;
     // It stands still, so that the other is first for certain.
     aware.stop();
-    redis.ask::<()>("FLUSHALL").await;
+    redis.execute::<()>("FLUSHALL").await;
     other.warm_up("ps5", 100).await.expect("this server knows nothing");
     let made = other.hold("ps5", 1).await.reservation_id;
     aware.cont();
@@ -198,7 +198,7 @@ async fn what_an_unaware_server_made_is_fenced_without_a_call() {
     let aware = SentinelProcess::on(&redis).await;
     aware.shop("sale").supply("ps5", 100).await;
     aware.stop();
-    redis.ask::<()>("FLUSHALL").await;
+    redis.execute::<()>("FLUSHALL").await;
     let other = unaware.shop("sale");
     other.warm_up("ps5", 100).await.expect("this server knows nothing");
     aware.cont();
@@ -218,7 +218,7 @@ async fn every_partition_of_a_namespace_that_took_over_is_fenced() {
         knows.supply(sku, 10).await;
     }
     aware.stop();
-    redis.ask::<()>("FLUSHALL").await;
+    redis.execute::<()>("FLUSHALL").await;
     for sku in &skus {
         other.warm_up(sku, 10).await.expect("this server knows nothing");
     }
@@ -237,7 +237,7 @@ async fn a_partition_that_is_deleted_is_fenced_without_a_call() {
     let redis = Redis::start().await;
     let server = SentinelProcess::launch().on(&redis).flags("--partitions 2").start().await;
     server.shop("sale").supply("ps5", 100).await;
-    let keys: Vec<String> = redis.ask("KEYS is:{sale/1}:*").await;
+    let keys: Vec<String> = redis.execute("KEYS is:{sale/1}:*").await;
     redis.query::<()>(&Cmd::del(keys)).await;
     assert_eq!(says_fenced(&server, 1).await.kept_sequence, 0);
     assert_eq!(server.info().await.fenced_partitions.len(), 1);
@@ -253,7 +253,7 @@ async fn a_partition_that_is_deleted_is_fenced_and_the_others_go_on() {
     // The last character of an id is the partition.
     let is_lost = |id: &String| id.ends_with('C');
     assert!(held.iter().any(is_lost) && !held.iter().all(is_lost), "{held:?}");
-    let keys: Vec<String> = redis.ask("KEYS is:{sale/2}:*").await;
+    let keys: Vec<String> = redis.execute("KEYS is:{sale/2}:*").await;
     redis.query::<()>(&Cmd::del(keys)).await;
     for (sku, id) in skus.iter().zip(&held) {
         if is_lost(id) {
@@ -282,7 +282,7 @@ async fn a_partition_that_is_deleted_is_fenced_and_the_others_go_on() {
 async fn a_lost_reply_does_not_keep_the_lane_from_a_lost_partition() {
     const LIMIT: Duration = Duration::from_secs(15);
     let redis = Redis::start().await;
-    let proxy = Proxy::start(&redis).await;
+    let proxy = LossyProxy::start(&redis).await;
     let flags = format!("--redis-url {} --resend-for 5m --sweep-interval 1m", proxy.url());
     let server = SentinelProcess::launch().flags(&flags).start().await;
     let shop = server.shop("sale");
@@ -294,7 +294,7 @@ async fn a_lost_reply_does_not_keep_the_lane_from_a_lost_partition() {
         async move { take_one(&shop, "ps5").await }
     });
     eventually("its reply is lost", async || (proxy.lost() == 1).then_some(())).await;
-    redis.ask::<()>("FLUSHALL").await;
+    redis.execute::<()>("FLUSHALL").await;
     proxy.come_back();
     let answer = tokio::time::timeout(LIMIT, doubtful).await.expect("the resends end").expect("a call");
     assert_refused(answer, Reason::OutcomeUnknown, None);

@@ -11,11 +11,11 @@ use std::{
 use deadpool_redis::redis::{Cmd, Value};
 use inventory_sentinel::Reason;
 use sentinel_tests::{
-    Redis, SentinelProcess, eventually, figure, model::ask::may_repeat, new_id, reason, until_fenced,
+    Redis, SentinelProcess, eventually, figure, model::execute::may_repeat, new_id, reason, until_fenced,
 };
 use tokio::{task::JoinSet, time::sleep};
 
-use super::{persist, sell, take_one};
+use super::{retry_until_answered, sell, take_one};
 
 /// Nothing acknowledged is lost, whatever happens to the process.
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +51,7 @@ async fn nothing_of_this_is_a_loss() {
             }
         }
         if round % 2 == 1 {
-            redis.ask::<Value>("BGREWRITEAOF").await;
+            redis.execute::<Value>("BGREWRITEAOF").await;
         }
         redis.restart().await;
         sleep(Duration::from_millis(300)).await;
@@ -81,18 +81,18 @@ async fn a_replica_that_has_everything_takes_over() {
     shop.supply("ps5", 1_000).await;
     sell(&shop, "ps5", 20).await;
     eventually("it follows", async || {
-        let info: String = replica.ask("INFO replication").await;
-        let own: String = redis.ask("INFO replication").await;
+        let info: String = replica.execute("INFO replication").await;
+        let own: String = redis.execute("INFO replication").await;
         let offset =
             |info: &str| info.lines().find_map(|line| line.strip_prefix("master_repl_offset:").map(str::to_owned));
         (info.contains("master_link_status:up") && offset(&info) == offset(&own)).then_some(())
     })
     .await;
     redis.kill9();
-    replica.ask::<()>("REPLICAOF NO ONE").await;
+    replica.execute::<()>("REPLICAOF NO ONE").await;
     std::fs::remove_file(&at).expect("removed");
     std::os::unix::fs::symlink(replica.socket(), &at).expect("a link");
-    persist("an answer", async || take_one(&shop, "ps5").await).await.expect("nothing is lost");
+    retry_until_answered("an answer", async || take_one(&shop, "ps5").await).await.expect("nothing is lost");
     sell(&shop, "ps5", 5).await;
     assert_eq!(shop.counts("ps5").await.2, 25);
     assert_eq!(server.info().await.fenced_partitions, []);
@@ -145,7 +145,9 @@ async fn no_sequence_is_acknowledged_twice() {
         until_fenced("Reserve", async || take_one(&shop, "ps5").await).await;
         shop.settle(0, &[figure("ps5", 900_000)], &new_id()).await.expect("settled");
         for server in &servers {
-            persist("an answer", async || take_one(&server.shop("sale"), "ps5").await).await.expect("settled");
+            retry_until_answered("an answer", async || take_one(&server.shop("sale"), "ps5").await)
+                .await
+                .expect("settled");
         }
     }
 }

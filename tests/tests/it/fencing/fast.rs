@@ -2,8 +2,8 @@
 
 use inventory_sentinel::{Reason, v1::EventKind};
 use sentinel_tests::{
-    Redis, SentinelProcess, assert_fenced, assert_point, assert_refused, eventually, figure, model::ask::may_repeat,
-    new_id, until_fenced,
+    Redis, SentinelProcess, assert_fenced, assert_point, assert_refused, eventually, figure,
+    model::execute::may_repeat, new_id, until_fenced,
 };
 
 use super::{
@@ -23,7 +23,7 @@ async fn a_fast_store_that_lost_changes_sells_on_and_says_so() {
     for _ in 0..10 {
         shop.hold("ps5", 1).await;
     }
-    redis.ask::<()>("SAVE").await;
+    redis.execute::<()>("SAVE").await;
     let mut feed = Feed::open(&shop, "", true).await.expect("a stream");
     for _ in 0..20 {
         shop.hold("ps5", 1).await;
@@ -110,7 +110,7 @@ async fn a_fast_store_that_was_emptied_sells_on_and_never_says_not_protected() {
     let shop = server.shop("sale");
     shop.supply("ps5", 100).await;
     let lost = shop.hold("ps5", 1).await.reservation_id;
-    redis.ask::<()>("FLUSHALL").await;
+    redis.execute::<()>("FLUSHALL").await;
     let fence = until_fenced("IsProtected", async || shop.try_is_protected("ps5").await).await;
     assert_eq!((fence.seen.sequence, fence.kept_sequence), (2, 0));
     assert_fenced(take_one(&shop, "ps5").await);

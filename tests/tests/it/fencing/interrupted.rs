@@ -16,7 +16,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{super::watch::Feed, Lost, persist, says_fenced, sell, take_one, token, two_lost_sales};
+use super::{super::watch::Feed, Lost, retry_until_answered, says_fenced, sell, take_one, token, two_lost_sales};
 
 /// What becomes of a script call of the kind that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +138,7 @@ async fn a_loss_within_a_settlement_is_not_settled_by_its_end() {
     redis.restart_with_copy(&begun).await;
     holder.let_go(Held::Cut);
     let answer = settling.await.expect("an end");
-    let taken = persist("an answer", async || take_one(&shop, "ps5").await).await;
+    let taken = retry_until_answered("an answer", async || take_one(&shop, "ps5").await).await;
     let counts = shop.counts("ps5").await;
     assert!(taken.is_err() || counts.0 <= 59, "settled: {answer:?}; it sells from {counts:?}, and 40 were sold before");
 }
@@ -230,7 +230,9 @@ async fn a_settlement_forgives_all_that_was_lost_below_what_was_seen() {
     sell(&shop, "ps5", 1).await;
     let early = token(&shop, 3).await;
     redis.restart().await;
-    persist("an answer", async || shop.adjust_stock("ps5", 1, &new_id()).await).await.expect("nothing is lost");
+    retry_until_answered("an answer", async || shop.adjust_stock("ps5", 1, &new_id()).await)
+        .await
+        .expect("nothing is lost");
     sell(&shop, "ps5", 1).await;
     redis.restart_with_copy(&copy).await;
     until_fenced("Reserve", async || take_one(&shop, "ps5").await).await;

@@ -16,12 +16,14 @@ mod versions;
 mod witness;
 
 use inventory_sentinel::v1::{self, reserve_response::Result as Reserved};
-use sentinel_tests::{Redis, SentinelProcess, Shop, eventually, model::ask::may_repeat, new_id, order, until_fenced};
+use sentinel_tests::{
+    Redis, SentinelProcess, TestClient, eventually, model::execute::may_repeat, new_id, reserve_request, until_fenced,
+};
 
 use super::watch::Feed;
 
 /// Sells so many units, one by one.
-async fn sell(shop: &Shop, sku: &str, units: usize) {
+async fn sell(shop: &TestClient, sku: &str, units: usize) {
     for _ in 0..units {
         let id = shop.hold(sku, 1).await.reservation_id;
         shop.commit(&id).await.expect("sold");
@@ -29,9 +31,9 @@ async fn sell(shop: &Shop, sku: &str, units: usize) {
 }
 
 /// Sells unit by unit until there is a shortage; says how many were sold.
-async fn sell_out(shop: &Shop, sku: &str) -> i64 {
+async fn sell_out(shop: &TestClient, sku: &str) -> i64 {
     for sold in 0.. {
-        match shop.reserve(order(&[(sku, 1)])).await.expect("an answer").result {
+        match shop.reserve(reserve_request(&[(sku, 1)])).await.expect("an answer").result {
             Some(Reserved::Reservation(held)) => drop(shop.commit(&held.reservation_id).await.expect("sold")),
             Some(Reserved::Shortage(_)) => return sold,
             other => panic!("neither held nor short: {other:?}"),
@@ -41,8 +43,8 @@ async fn sell_out(shop: &Shop, sku: &str) -> i64 {
 }
 
 /// A Reserve of one unit, for whether it is refused.
-async fn take_one(shop: &Shop, sku: &str) -> Result<v1::ReserveResponse, tonic::Status> {
-    shop.reserve(order(&[(sku, 1)])).await
+async fn take_one(shop: &TestClient, sku: &str) -> Result<v1::ReserveResponse, tonic::Status> {
+    shop.reserve(reserve_request(&[(sku, 1)])).await
 }
 
 /// Waits until the server says that this partition of `sale` is fenced, without any other call.
@@ -58,12 +60,12 @@ async fn says_fenced(server: &SentinelProcess, partition: i32) -> v1::FencedPart
 struct Lost {
     redis: Redis,
     server: SentinelProcess,
-    shop: Shop,
+    shop: TestClient,
 }
 
 impl Lost {
     /// What `before` does is in the copy.
-    async fn after<T>(before: impl AsyncFnOnce(&Shop) -> T) -> (Lost, T) {
+    async fn after<T>(before: impl AsyncFnOnce(&TestClient) -> T) -> (Lost, T) {
         let mut redis = Redis::start().await;
         let server = SentinelProcess::launch().on(&redis).flags("--sweep-interval 20ms").start().await;
         let shop = server.shop("sale");
@@ -82,7 +84,10 @@ impl Lost {
 }
 
 /// Makes the call until the store can be used.
-async fn persist<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, tonic::Status>) -> Result<T, tonic::Status> {
+async fn retry_until_answered<T>(
+    what: &str,
+    mut call: impl AsyncFnMut() -> Result<T, tonic::Status>,
+) -> Result<T, tonic::Status> {
     eventually(what, async || match call().await {
         Err(status) if may_repeat(&status) => None,
         answer => Some(answer),
@@ -91,7 +96,7 @@ async fn persist<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, tonic::
 }
 
 /// The resume token of a consumer that has read everything, up to this sequence.
-async fn token(shop: &Shop, sequence: i64) -> String {
+async fn token(shop: &TestClient, sequence: i64) -> String {
     let mut feed = Feed::open(shop, "", true).await.expect("a stream");
     feed.catch_up().await;
     assert_eq!(feed.events.last().map(|event| event.sequence), Some(sequence));

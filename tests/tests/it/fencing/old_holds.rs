@@ -7,7 +7,7 @@ use inventory_sentinel::{
     Reason,
     v1::{self, EventKind, reserve_response::Result as Reserved},
 };
-use sentinel_tests::{Shop, assert_refused, figure, new_id, order};
+use sentinel_tests::{TestClient, assert_refused, figure, new_id, reserve_request};
 
 use super::{super::watch::Feed, Lost};
 
@@ -16,17 +16,17 @@ fn returning(sku: &str, available: i64) -> v1::SettledSku {
 }
 
 /// Available, held and sold units, and those that are withdrawn.
-async fn counts(shop: &Shop, sku: &str) -> (i64, i64, i64, i64) {
+async fn counts(shop: &TestClient, sku: &str) -> (i64, i64, i64, i64) {
     let (available, held, sold) = shop.counts(sku).await;
     (available, held, sold, shop.stock(sku).await.withdrawn)
 }
 
 fn by(buyer: &str, quantity: i32) -> v1::ReserveRequest {
-    v1::ReserveRequest { buyer_id: buyer.into(), ..order(&[("a", quantity)]) }
+    v1::ReserveRequest { buyer_id: buyer.into(), ..reserve_request(&[("a", quantity)]) }
 }
 
 fn replacing(old: &str, quantity: i32) -> v1::ReserveRequest {
-    v1::ReserveRequest { replaces_reservation_id: old.into(), ..order(&[("a", quantity)]) }
+    v1::ReserveRequest { replaces_reservation_id: old.into(), ..reserve_request(&[("a", quantity)]) }
 }
 
 fn lines(lines: &[v1::Line]) -> Vec<(&str, i32)> {
@@ -43,7 +43,7 @@ async fn units_of_an_old_hold_do_not_return() {
         [
             shop.hold("a", 2).await.reservation_id,
             shop.hold("b", 3).await.reservation_id,
-            shop.hold_order(order(&[("a", 1), ("b", 4)])).await.reservation_id,
+            shop.hold_order(reserve_request(&[("a", 1), ("b", 4)])).await.reservation_id,
         ]
     })
     .await;
@@ -90,7 +90,7 @@ async fn units_of_an_old_hold_that_expires_do_not_return() {
         shop.supply("a", 30).await;
         let held = shop.hold_order(v1::ReserveRequest {
             ttl: Some(prost_types::Duration { seconds: 8, nanos: 0 }),
-            ..order(&[("a", 4)])
+            ..reserve_request(&[("a", 4)])
         });
         (held.await.reservation_id, shop.hold("a", 1).await.reservation_id)
     })
@@ -126,7 +126,7 @@ async fn parts_of_an_old_hold_do_not_return_either() {
         shop.supply("b", 30).await;
         let mut held = Vec::new();
         for _ in 0..3 {
-            held.push(shop.hold_order(order(&[("a", 3), ("b", 3)])).await.reservation_id);
+            held.push(shop.hold_order(reserve_request(&[("a", 3), ("b", 3)])).await.reservation_id);
         }
         held
     })

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use inventory_sentinel::v1::{self, batch_operation::Operation, batch_result::Result as Outcome};
-use sentinel_tests::{Redis, SentinelProcess, assert_fenced, assert_point, figure, new_id, order, until_fenced};
+use sentinel_tests::{
+    Redis, SentinelProcess, assert_fenced, assert_point, figure, new_id, reserve_request, until_fenced,
+};
 use tonic::Status;
 
 use super::{Lost, says_fenced, sell, sell_out, take_one};
@@ -53,14 +55,14 @@ async fn a_fenced_partition_takes_and_adds_nothing_and_resolves_what_it_knows() 
     let shop = server.shop("sale");
     shop.supply("ps5", 100).await;
     shop.supply("vita", 10).await;
-    let placed = order(&[("ps5", 1)]);
+    let placed = reserve_request(&[("ps5", 1)]);
     let known = shop.hold_order(placed.clone()).await.reservation_id;
     let bought = shop.hold("ps5", 1).await.reservation_id;
     let returned = shop.hold("ps5", 1).await.reservation_id;
     let expired = shop.hold_for("ps5", 1, Duration::from_millis(1)).await.reservation_id;
     shop.expired(&expired).await;
     let copy = redis.files().copy();
-    let lost_order = order(&[("ps5", 2)]);
+    let lost_order = reserve_request(&[("ps5", 2)]);
     let lost = shop.hold_order(lost_order.clone()).await.reservation_id;
     shop.supply("cable", 5).await;
     redis.restart_with_copy(&copy).await;
@@ -76,7 +78,7 @@ async fn a_fenced_partition_takes_and_adds_nothing_and_resolves_what_it_knows() 
     fenced! {
         take_one(&shop, "ps5");
         take_one(&shop, "unknown");
-        shop.reserve(order(&[("vita", 1), ("ps5", 1)]));
+        shop.reserve(reserve_request(&[("vita", 1), ("ps5", 1)]));
         shop.reserve(lost_order);
         shop.try_is_protected("ps5");
         shop.try_is_protected("cable");
@@ -110,7 +112,7 @@ async fn a_fenced_partition_takes_and_adds_nothing_and_resolves_what_it_knows() 
         let reasons: Vec<_> = answer.results.iter().map(|row| row.reason.as_str()).collect();
         assert_eq!(reasons, ["STORE_FENCED", "STORE_FENCED"], "ImportStock, overwrite: {overwrite}");
     }
-    let reserve = v1::ReserveRequest { namespace_id: "sale".into(), ..order(&[("ps5", 1)]) };
+    let reserve = v1::ReserveRequest { namespace_id: "sale".into(), ..reserve_request(&[("ps5", 1)]) };
     let operations = vec![v1::BatchOperation { operation: Some(Operation::Reserve(reserve)), timeout: None }];
     let batch = shop.checkout.clone().batch(v1::BatchRequest { operations }).await.expect("a batch").into_inner();
     let Some(Outcome::Failure(failure)) = &batch.results[0].result else { panic!("{batch:?}") };

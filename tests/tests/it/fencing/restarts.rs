@@ -10,7 +10,8 @@ use std::{
 
 use inventory_sentinel::v1;
 use sentinel_tests::{
-    BOUND, Redis, SentinelProcess, Shop, assert_point, eventually, model::ask::may_repeat, new_id, order,
+    BOUND, Redis, SentinelProcess, TestClient, assert_point, eventually, model::execute::may_repeat, new_id,
+    reserve_request,
 };
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -25,7 +26,7 @@ const BUYERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Makes the call until it is answered. Every refusal that is not worth repeating fails the test: STORE_FENCED too.
-async fn persist<T, F: Future<Output = Result<T, Status>>>(mut call: impl FnMut() -> F) -> T {
+async fn retry_until_answered<T, F: Future<Output = Result<T, Status>>>(mut call: impl FnMut() -> F) -> T {
     let start = Instant::now();
     loop {
         match call().await {
@@ -43,19 +44,19 @@ struct Buyers {
 }
 
 impl Buyers {
-    fn start(shop: &Shop) -> Buyers {
+    fn start(shop: &TestClient) -> Buyers {
         let (stop, sold) = <(Arc<AtomicBool>, Arc<AtomicUsize>)>::default();
         let mut work = JoinSet::new();
         for _ in 0..BUYERS {
             let (shop, stop, sold) = (shop.clone(), Arc::clone(&stop), Arc::clone(&sold));
             work.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    let placed = v1::ReserveRequest { request_id: new_id(), ..order(&[("ps5", 1)]) };
-                    let answer = persist(|| shop.reserve(placed.clone())).await;
+                    let placed = v1::ReserveRequest { request_id: new_id(), ..reserve_request(&[("ps5", 1)]) };
+                    let answer = retry_until_answered(|| shop.reserve(placed.clone())).await;
                     let Some(v1::reserve_response::Result::Reservation(held)) = answer.result else {
                         panic!("there is enough for everybody: {answer:?}");
                     };
-                    persist(|| shop.commit(&held.reservation_id)).await;
+                    retry_until_answered(|| shop.commit(&held.reservation_id)).await;
                     sold.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -79,7 +80,7 @@ impl Buyers {
 }
 
 /// Checks that the whole history is there, with so many terms one after the other and one epoch.
-async fn assert_terms(shop: &Shop, terms: usize) {
+async fn assert_terms(shop: &TestClient, terms: usize) {
     let mut feed = Feed::open(shop, "", true).await.expect("a stream");
     feed.catch_up().await;
     assert_gapless(&feed.events, 1);
@@ -149,9 +150,9 @@ async fn many_idle_restarts_are_one_term() {
     shop.supply("ps5", 10).await;
     for _ in 0..70 {
         redis.restart().await;
-        persist(|| shop.try_stock("ps5")).await;
+        retry_until_answered(|| shop.try_stock("ps5")).await;
     }
-    persist(|| take_one(&shop, "ps5")).await;
+    retry_until_answered(|| take_one(&shop, "ps5")).await;
     assert_terms(&shop, 2).await;
 }
 
@@ -166,16 +167,16 @@ async fn a_witness_of_a_term_that_is_not_listed_any_more_fences_nothing() {
     let shop = server.shop("sale");
     shop.supply("ps5", 1_000).await;
     let away_shop = away.shop("sale");
-    persist(|| take_one(&away_shop, "ps5")).await;
+    retry_until_answered(|| take_one(&away_shop, "ps5")).await;
     away.terminate();
     assert!(away.exit().await.success(), "{}", away.log());
     for _ in 0..70 {
         redis.restart().await;
-        persist(|| take_one(&shop, "ps5")).await;
+        retry_until_answered(|| take_one(&shop, "ps5")).await;
     }
     away.restart().await;
     let away_shop = away.shop("sale");
-    persist(|| take_one(&away_shop, "ps5")).await;
+    retry_until_answered(|| take_one(&away_shop, "ps5")).await;
     assert_eq!(away.info().await.fenced_partitions, []);
     assert_eq!(server.info().await.fenced_partitions, []);
 }
@@ -191,7 +192,7 @@ async fn server_and_redis_restarted_together_are_never_fenced() {
     for round in 0..3 {
         for server in &servers {
             let shop = server.shop("sale");
-            persist(|| take_one(&shop, "ps5")).await;
+            retry_until_answered(|| take_one(&shop, "ps5")).await;
         }
         redis.kill9();
         for server in &mut servers {
@@ -201,7 +202,7 @@ async fn server_and_redis_restarted_together_are_never_fenced() {
         for server in &mut servers {
             server.restart().await;
             let shop = server.shop("sale");
-            persist(|| take_one(&shop, "ps5")).await;
+            retry_until_answered(|| take_one(&shop, "ps5")).await;
             assert_eq!(server.info().await.fenced_partitions, [], "round {round}");
         }
     }

@@ -8,8 +8,8 @@ use inventory_sentinel::{
     v1::{self, EventKind},
 };
 use sentinel_tests::{
-    Proxy, Redis, SentinelProcess, Shop, assert_refused, eventually, figure, model::ask::may_repeat, new_id, reason,
-    until_fenced,
+    LossyProxy, Redis, SentinelProcess, TestClient, assert_refused, eventually, figure, model::execute::may_repeat,
+    new_id, reason, until_fenced,
 };
 use tokio::{task::JoinSet, time::timeout};
 
@@ -139,7 +139,7 @@ async fn a_settlement_that_can_not_be_is_refused_and_changes_nothing() {
 }
 
 /// A partition of `sale` with so many SKUs `s0`, `s1`, … that a settlement needs several steps, and fenced.
-async fn many_skus(redis: &mut Redis, shop: &Shop) {
+async fn many_skus(redis: &mut Redis, shop: &TestClient) {
     const SKUS: usize = 6_000;
     let names: Vec<String> = (0..SKUS).map(|i| format!("s{i}")).collect();
     let messages = names.chunks(1_000).map(|part| {
@@ -202,7 +202,7 @@ async fn of_settlements_at_the_same_time_one_wins() {
 #[tokio::test]
 async fn a_settlement_that_is_cut_off_is_finished_by_its_repeat() {
     let mut redis = Redis::start().await;
-    let proxy = Proxy::start(&redis).await;
+    let proxy = LossyProxy::start(&redis).await;
     let flags = format!("--redis-url {} --resend-for 0s --sweep-interval 1m", proxy.url());
     let server = SentinelProcess::launch().flags(&flags).start().await;
     let shop = server.shop("sale");

@@ -5,18 +5,23 @@ use std::time::Duration;
 use deadpool_redis::redis::{Value, cmd};
 use inventory_sentinel::{Reason, v1};
 use inventory_sentinel_script::script::script_source;
-use sentinel_tests::{Redis, SentinelProcess, Shop, assert_refused, epoch, eventually, script_call, until_fenced};
+use sentinel_tests::{
+    Redis, SentinelProcess, TestClient, assert_refused, epoch, eventually, script_call, until_fenced,
+};
 use tokio::time::sleep;
 
-use super::{persist, sell, take_one};
+use super::{retry_until_answered, sell, take_one};
 
-async fn configure(shop: &Shop, config: v1::NamespaceConfig) -> Result<v1::ConfigureNamespaceResponse, tonic::Status> {
+async fn configure(
+    shop: &TestClient,
+    config: v1::NamespaceConfig,
+) -> Result<v1::ConfigureNamespaceResponse, tonic::Status> {
     let namespace_id = shop.namespace.clone();
     let request = v1::ConfigureNamespaceRequest { namespace_id, config: Some(config), ..Default::default() };
     shop.admin.clone().configure_namespace(request).await.map(tonic::Response::into_inner)
 }
 
-async fn raise(shop: &Shop) {
+async fn raise(shop: &TestClient) {
     configure(shop, v1::NamespaceConfig { format: Some(2), ..Default::default() }).await.expect("raised");
 }
 
@@ -43,9 +48,9 @@ async fn an_emptied_namespace_of_format_1_is_known_still() {
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
     sell(&shop, "ps5", 10).await;
-    redis.ask::<()>("FLUSHALL").await;
-    let protected = persist("an answer", async || shop.try_is_protected("ps5").await).await;
-    let warmed = persist("an answer", async || shop.warm_up("ps5", 10).await).await;
+    redis.execute::<()>("FLUSHALL").await;
+    let protected = retry_until_answered("an answer", async || shop.try_is_protected("ps5").await).await;
+    let warmed = retry_until_answered("an answer", async || shop.warm_up("ps5", 10).await).await;
     assert!(protected.is_err() && warmed.is_err(), "{protected:?}, {warmed:?}");
 }
 
@@ -60,7 +65,7 @@ async fn a_lost_configuration_is_not_lost_in_silence() {
     let retention = Some(prost_types::Duration { seconds: 90_000, nanos: 0 });
     configure(&shop, v1::NamespaceConfig { retention, ..Default::default() }).await.expect("configured");
     redis.restart_with_copy(&copy).await;
-    let taken = persist("an answer", async || take_one(&shop, "ps5").await).await;
+    let taken = retry_until_answered("an answer", async || take_one(&shop, "ps5").await).await;
     let request = v1::GetNamespaceRequest { namespace_id: "sale".into() };
     let now = shop.admin.clone().get_namespace(request).await.expect("a config").into_inner();
     let said = server.log_lines().into_iter().filter(|line| line["level"] == "ERROR").count();
@@ -142,7 +147,7 @@ async fn an_odd_id_of_the_store_is_not_believed() {
     eventually("it says why", async || server.readyz().await.1.contains("32 hexadecimal digits").then_some(())).await;
     assert_refused(server.shop("sale").warm_up("ps5", 10).await, Reason::StoreUnavailable, None);
     assert_eq!(server.info().await.store_id, "");
-    redis.ask::<()>("DEL is:store").await;
+    redis.execute::<()>("DEL is:store").await;
     server.wait_until_ready().await;
     server.shop("sale").supply("ps5", 10).await;
     eventually("the file is written", async || state.path().join("witness.json").exists().then_some(())).await;
@@ -157,8 +162,8 @@ async fn a_full_store_without_an_id_still_resolves() {
     shop.supply("ps5", 10).await;
     let held = shop.hold("ps5", 1).await.reservation_id;
     server.kill9();
-    redis.ask::<()>("DEL is:store").await;
-    redis.ask::<()>("CONFIG SET maxmemory 500000").await;
+    redis.execute::<()>("DEL is:store").await;
+    redis.execute::<()>("CONFIG SET maxmemory 500000").await;
     let later = SentinelProcess::launch().on(&redis).start_unready().await;
     let shop = later.shop("sale");
     eventually("the hold is given back", async || shop.rollback(&held).await.ok()).await;
@@ -180,7 +185,7 @@ async fn each_loss_in_fast_has_its_mark() {
         let mut command = script_call(&script);
         let claim = [&b"n"[..], &epoch.to_be_bytes()[2..], term.as_bytes(), &(100_000 + n).to_be_bytes()[2..]].concat();
         redis.query::<Value>(command.arg(epoch).arg(claim)).await;
-        let length: i64 = redis.ask("XLEN is:{sale/0}:events").await;
+        let length: i64 = redis.execute("XLEN is:{sale/0}:events").await;
         marks = length - 1;
     }
     assert_eq!(marks, 70, "each of 70 losses");

@@ -61,12 +61,12 @@ async fn a_torn_tail_that_nobody_was_promised_passes() {
     shop.supply("ps5", 10).await;
     shop.hold("ps5", 1).await;
     // A write of another client, which is the last of the file.
-    redis.ask::<()>("SET other:key value").await;
+    redis.execute::<()>("SET other:key value").await;
     redis.kill9();
     redis.files().truncate_aof(TORN);
     redis.restart().await;
     let held = eventually("the store can be used", async || match take_one(&shop, "ps5").await {
-        Err(status) if sentinel_tests::model::ask::may_repeat(&status) => None,
+        Err(status) if sentinel_tests::model::execute::may_repeat(&status) => None,
         answer => Some(answer.expect("nothing acknowledged is lost")),
     })
     .await;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use deadpool_redis::redis::Cmd;
 use inventory_sentinel::{Reason, v1};
-use sentinel_tests::{Redis, SentinelProcess, Shop, assert_refused, eventually, figure, new_id, order, until_fenced};
+use sentinel_tests::{
+    Redis, SentinelProcess, TestClient, assert_refused, eventually, figure, new_id, reserve_request, until_fenced,
+};
 
 use super::{super::watch::Feed, sell, sell_out, take_one};
 
@@ -66,7 +68,7 @@ async fn a_stock_record_of_a_newer_release_is_not_touched() {
     let good = poke(&redis, STOCK, b"ps5", 30, 0x81).await;
     newer! {
         redis,
-        take_one(&shop, "ps5"), shop.reserve(order(&[("vita", 1), ("ps5", 1)])), shop.commit(&held),
+        take_one(&shop, "ps5"), shop.reserve(reserve_request(&[("vita", 1), ("ps5", 1)])), shop.commit(&held),
         shop.rollback(&held), shop.try_stock("ps5"), shop.set_stock("ps5", 5, &new_id()), shop.warm_up("ps5", 1),
         shop.adjust_stock("ps5", 1, &new_id()), shop.protect("ps5", false), shop.delete_sku("ps5"),
     }
@@ -84,7 +86,7 @@ async fn a_reservation_of_a_newer_release_is_not_touched() {
     let server = SentinelProcess::on(&redis).await;
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
-    let placed = order(&[("ps5", 1)]);
+    let placed = reserve_request(&[("ps5", 1)]);
     let held = shop.hold_order(placed.clone()).await.reservation_id;
     let other = shop.hold("ps5", 1).await.reservation_id;
     let mut records: Vec<(&str, Vec<u8>)> = Vec::new();
@@ -134,7 +136,7 @@ async fn a_config_of_a_newer_release_is_not_touched() {
     eventually("the namespace can be used", async || shop.commit(&held).await.ok()).await;
 }
 
-async fn configure(shop: &Shop, format: i32) -> Result<v1::ConfigureNamespaceResponse, tonic::Status> {
+async fn configure(shop: &TestClient, format: i32) -> Result<v1::ConfigureNamespaceResponse, tonic::Status> {
     let config = v1::NamespaceConfig { format: Some(format), ..Default::default() };
     let request = v1::ConfigureNamespaceRequest {
         namespace_id: shop.namespace.clone(),
@@ -148,7 +150,7 @@ async fn state_length(redis: &Redis) -> usize {
     redis.query::<Vec<u8>>(&Cmd::hget(META, "state")).await.len()
 }
 
-async fn format(shop: &Shop) -> Option<i32> {
+async fn format(shop: &TestClient) -> Option<i32> {
     let request = v1::GetNamespaceRequest { namespace_id: shop.namespace.clone() };
     let answer = shop.admin.clone().get_namespace(request).await.expect("the config").into_inner();
     answer.config.expect("a config").format
@@ -163,7 +165,7 @@ async fn a_namespace_of_format_1_works_until_it_is_raised() {
     assert_eq!(server.info().await.newest_format, 5);
     shop.supply("ps5", 10).await;
     assert_eq!(format(&shop).await, Some(1));
-    let placed = order(&[("ps5", 2)]);
+    let placed = reserve_request(&[("ps5", 2)]);
     let held = shop.hold_order(placed.clone()).await.reservation_id;
     assert!(shop.reserve(placed).await.expect("known").replayed);
     shop.commit_lines(&held, &[("ps5", 1)], v1::RestPolicy::Keep, &new_id()).await.expect("in part");

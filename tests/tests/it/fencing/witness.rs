@@ -8,7 +8,7 @@ use std::{
 
 use inventory_sentinel::Reason;
 use sentinel_tests::{
-    Launch, Redis, SentinelProcess, assert_fenced, assert_refused, eventually, figure, http_get, millis, new_id,
+    Redis, SentinelProcess, ServerBuilder, assert_fenced, assert_refused, eventually, figure, http_get, millis, new_id,
     reason, until_fenced,
 };
 use tempfile::TempDir;
@@ -20,7 +20,7 @@ fn state_folder() -> TempDir {
 }
 
 /// Starts with this state folder on this Redis.
-fn remembering(redis: &Redis, state: &Path) -> Launch {
+fn remembering(redis: &Redis, state: &Path) -> ServerBuilder {
     SentinelProcess::launch().on(redis).state_dir(state)
 }
 

@@ -186,12 +186,12 @@ impl Operations {
 
     fn change(&mut self) -> RulesChange {
         let mut change = RulesChange::default();
-        match self.dice.below(6) {
+        match self.dice.below(9) {
             0 => change.is_protected = Some(!self.dice.one_in(4)),
-            1 => change.buyer_limit = Some(self.dice.of(&[0, 6])),
-            2 => change.max_quantity = Some(self.dice.of(&[0, 2])),
-            3 => change.max_ttl = Some(self.dice.of(&[0, 500])),
-            4 => change.opens_at = Some(Millis(self.dice.of(&[0, 1_700_000_060_000]))),
+            1..=4 => change.buyer_limit = Some(self.dice.of(&[0, 6])),
+            5 => change.max_quantity = Some(self.dice.of(&[0, 2])),
+            6 => change.max_ttl = Some(self.dice.of(&[0, 500])),
+            7 => change.opens_at = Some(Millis(self.dice.of(&[0, 1_700_000_060_000]))),
             _ => change.closes_at = Some(Millis(self.dice.of(&[0, 1_800_000_000_000]))),
         }
         change

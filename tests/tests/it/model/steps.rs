@@ -47,9 +47,9 @@ pub(super) enum Step {
     /// Waits until the next hold has expired.
     PassDeadline,
     /// This happens while nobody calls, perhaps while holds fall due.
-    Idle(Storm),
+    Idle(Fault),
     /// This happens during a call.
-    During(Storm, Box<Step>),
+    During(Fault, Box<Step>),
 }
 
 /// When SetStock applies: the version is as far as this from the true one.
@@ -80,7 +80,7 @@ pub(super) struct Part {
 
 /// What can happen to a server, after so many milliseconds of a call.
 #[derive(Clone, Debug)]
-pub(super) enum Storm {
+pub(super) enum Fault {
     RedisKilled(u64),
     ServerKilled(u64),
     ServerStopped(u64),
@@ -135,8 +135,8 @@ fn paid_late(ttl: i64) -> impl Strategy<Value = Vec<Step>> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         60 => call(),
-        1 => storm().prop_map(Step::Idle),
-        2 => (storm(), call()).prop_map(|(storm, step)| Step::During(storm, Box::new(step))),
+        1 => fault().prop_map(Step::Idle),
+        2 => (fault(), call()).prop_map(|(fault, step)| Step::During(fault, Box::new(step))),
     ]
 }
 
@@ -207,11 +207,11 @@ fn rules() -> impl Strategy<Value = SkuRules> {
     ]
 }
 
-fn storm() -> impl Strategy<Value = Storm> {
+fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
-        (0..4_u64).prop_map(Storm::RedisKilled),
-        (0..4_u64).prop_map(Storm::ServerKilled),
-        (0..4_u64).prop_map(Storm::ServerStopped),
+        (0..4_u64).prop_map(Fault::RedisKilled),
+        (0..4_u64).prop_map(Fault::ServerKilled),
+        (0..4_u64).prop_map(Fault::ServerStopped),
     ]
 }
 

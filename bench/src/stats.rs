@@ -1,4 +1,4 @@
-//! What a run measured, as numbers. Pure data, no I/O.
+//! The measurements of a run, as numbers. Pure data, no I/O.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ pub(crate) struct Cpu {
     pub(crate) store: Option<f64>,
 }
 
-/// What one run did.
+/// The result of one run.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Run {
     /// Answers per second.

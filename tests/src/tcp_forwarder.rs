@@ -13,15 +13,15 @@ use tokio::{
 
 /// Forwards every connection to the server that it leads to.
 #[derive(Debug)]
-pub struct Door {
+pub struct TcpForwarder {
     address: SocketAddr,
     to: Arc<Mutex<SocketAddr>>,
     task: JoinHandle<()>,
 }
 
-impl Door {
+impl TcpForwarder {
     /// A door that leads to `to`.
-    pub async fn open(to: SocketAddr) -> Door {
+    pub async fn open(to: SocketAddr) -> TcpForwarder {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let to = Arc::new(Mutex::new(to));
@@ -37,7 +37,7 @@ impl Door {
                 });
             }
         });
-        Door { address, to, task }
+        TcpForwarder { address, to, task }
     }
 
     /// Where clients connect to.
@@ -51,7 +51,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for TcpForwarder {
     fn drop(&mut self) {
         self.task.abort();
     }

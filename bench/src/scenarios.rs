@@ -9,17 +9,17 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    figures::{Run, Spread, p50, p99, rate, server_cpu, store_cpu},
-    lab::{Asked, Better, Contender, Name, Ratio, Row, Wanted},
-    peers::{
+    baselines::{
         direct::Direct,
         redis_benchmark::RedisBenchmark,
         sql::{Form, Postgres},
     },
+    fixture::Shop,
     process::{Durability, Redis, Server},
+    runner::{Better, Contender, Name, Ratio, Requirement, Row, Wanted},
     scale,
-    shop::Shop,
-    ways::Way,
+    stats::{Run, Spread, p50, p99, rate, server_cpu, store_cpu},
+    workloads::Way,
 };
 
 /// Callers at once where the machine is to be full.
@@ -30,7 +30,7 @@ const CROWD: usize = 2_048;
 /// SKUs where callers want different ones.
 const SPREAD: usize = 1_000;
 
-/// Flags of a server that sends every request by itself: the same script, a connection of the pool each.
+/// Flags of a server that sends every request alone: the same script, a connection of the pool each.
 const PER_REQUEST: &[&str] = &["--batch-max-operations", "1", "--batches-in-flight", "64", "--pool-size", "64"];
 
 const UNARY: Name = fast("unary");
@@ -39,7 +39,7 @@ const NO_OP_ALL_CORES: Name = peer(keeps_nothing("no-op, a thread for each core"
 const PER_REQUEST_ROW: Name = peer(fast("per request"));
 const UNARY_DURABLE: Name = durable("unary, durable");
 const SOLD_OUT: Name = fast("unary, sold out");
-const SOLD_OUT_LOOKED_UP: Name = fast("unary, sold out, looked up");
+const SOLD_OUT_UNCLAIMED: Name = fast("unary, sold out, looked up");
 const UNARY_SPREAD: Name = fast("unary, over 1,000 SKUs");
 const HALF: Name = fast("unary, half rate, open loop");
 const HALF_NO_OP: Name = peer(keeps_nothing("no-op, the same rate, open loop"));
@@ -114,7 +114,7 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Contender>, Vec<Str
     let mut absent = Vec::new();
     let has_direct = programs.direct.is_file();
     if !has_direct {
-        absent.push("the direct library: its program was not built, as bench/set-up has said".to_owned());
+        absent.push("the direct library: its program was not built, as bench/setup.sh has reported".to_owned());
     }
     let benchmark = RedisBenchmark::of(Arc::clone(&redis)).map(Way::RedisBenchmark);
     if benchmark.is_none() {
@@ -141,7 +141,7 @@ pub(crate) async fn rows(programs: &Programs) -> Result<(Vec<Contender>, Vec<Str
         (PER_REQUEST_ROW, Some(unary(&per_request, 1, true, MANY))),
         (UNARY_DURABLE, Some(unary(&durable, 1, true, MANY))),
         (SOLD_OUT, Some(unary(&fast, 1, false, MANY))),
-        (SOLD_OUT_LOOKED_UP, Some(looked_up)),
+        (SOLD_OUT_UNCLAIMED, Some(looked_up)),
         (UNARY_SPREAD, Some(unary(&fast, SPREAD, true, MANY))),
         (HALF, Some(half(&fast))),
         (HALF_NO_OP, Some(half(&no_op))),
@@ -174,13 +174,13 @@ pub(crate) const RATIOS: &[Wanted] = &[
     less("redis_cpu_vs_direct", SALES_OF_CROWD, DIRECT_SALES_OF_CROWD, store_cpu, 0.25, 0.12),
     informs("redis_cpu_vs_direct_512_callers", SALES, DIRECT_SALES, store_cpu, Better::Less),
     less("soldout_vs_success_redis_cpu", SOLD_OUT, UNARY, store_cpu, 0.3, 0.1),
-    informs("soldout_looked_up_vs_success_redis_cpu", SOLD_OUT_LOOKED_UP, UNARY, store_cpu, Better::Less),
+    informs("soldout_looked_up_vs_success_redis_cpu", SOLD_OUT_UNCLAIMED, UNARY, store_cpu, Better::Less),
     more("durable_vs_fast", UNARY_DURABLE, UNARY, 0.8, 0.97),
     less("p99_vs_noop", HALF, HALF_NO_OP, p99, 3.0, 1.5),
     less("idle_latency_vs_per_request", LONE, LONE_PER_REQUEST, p50, 1.1, 0.9),
 ];
 
-/// The rows of the full run: shops of a size, which stand through all rounds.
+/// The rows of the full run: shops of a size, which exist through all rounds.
 pub(crate) async fn rows_of_scale(server: &Path) -> Result<(Vec<Contender>, Scale)> {
     let server = Arc::new(Server::start(server, Durability::Fast, &[]).await?);
     let many_skus = scale::shop_with_skus(&server, scale::MILLION).await?;
@@ -200,7 +200,7 @@ pub(crate) const RATIOS_OF_SCALE: &[Wanted] = &[
     more("million_holds_vs_none", AMONG_HOLDS, UNARY, 0.85, 1.0),
 ];
 
-/// What of the full run is no row: figures that are taken by themselves, after the rows.
+/// The part of the full run that is no row: figures that are taken after the rows.
 pub(crate) struct Scale {
     server: Arc<Server>,
 }
@@ -208,11 +208,13 @@ pub(crate) struct Scale {
 impl Scale {
     /// `rows`: what the figures are compared with. `minutes`: how long memory is watched.
     ///
-    /// One that can't be taken is told with its reason, and leaves the others alone.
+    /// A figure that cannot be taken is reported with its reason. The others continue.
     pub(crate) async fn figures(self, rows: &[Row], rounds: usize, minutes: u64) -> (Vec<Ratio>, Vec<String>) {
         let (mut ratios, mut failed) = (Vec::new(), Vec::new());
         let mut add = |name, figures: Result<Vec<f64>>, better, must, aim| match figures.map(Spread::of) {
-            Ok(Some(spread)) => ratios.push(Ratio { name, spread, better, asked: Some(Asked { must, aim }) }),
+            Ok(Some(spread)) => {
+                ratios.push(Ratio { name, spread, better, requirement: Some(Requirement { must, aim }) })
+            }
             Ok(None) => failed.push(format!("{name}: there was no round")),
             Err(error) => failed.push(format!("{name}: {error:#}")),
         };
@@ -262,16 +264,16 @@ fn rate_of(rows: &[Row], name: Name) -> Result<f64> {
 }
 
 const fn more(name: &'static str, this: Name, that: Name, must: f64, aim: f64) -> Wanted {
-    Wanted { name, this, that, figure: rate, better: Better::More, asked: Some(Asked { must, aim }) }
+    Wanted { name, this, that, figure: rate, better: Better::More, requirement: Some(Requirement { must, aim }) }
 }
 
-/// Nothing is asked of it.
+/// A ratio without a requirement.
 const fn informs(name: &'static str, this: Name, that: Name, figure: fn(&Run) -> f64, better: Better) -> Wanted {
-    Wanted { name, this, that, figure, better, asked: None }
+    Wanted { name, this, that, figure, better, requirement: None }
 }
 
 const fn less(name: &'static str, this: Name, that: Name, figure: fn(&Run) -> f64, must: f64, aim: f64) -> Wanted {
-    Wanted { name, this, that, figure, better: Better::Less, asked: Some(Asked { must, aim }) }
+    Wanted { name, this, that, figure, better: Better::Less, requirement: Some(Requirement { must, aim }) }
 }
 
 /// Callers at once where batches are small.
@@ -285,8 +287,8 @@ const LONE_BEFORE: Name = fast("lone, before");
 const LONE_AFTER: Name = fast("lone, after");
 const SOLD_OUT_BEFORE: Name = fast("sold out, before");
 const SOLD_OUT_AFTER: Name = fast("sold out, after");
-const LOOKED_UP_BEFORE: Name = fast("sold out, looked up, before");
-const LOOKED_UP_AFTER: Name = fast("sold out, looked up, after");
+const UNCLAIMED_BEFORE: Name = fast("sold out, looked up, before");
+const UNCLAIMED_AFTER: Name = fast("sold out, looked up, after");
 
 /// The rows of two builds of the server, and what is compared. The callers are of this build on both sides, and send both
 /// servers the same bytes: what an older build does not know of them, it ignores.
@@ -306,12 +308,12 @@ pub(crate) async fn builds(after: &Path, before: &Path) -> Result<Vec<Contender>
         row(LONE_AFTER, &after, true, 1, true),
         row(SOLD_OUT_BEFORE, &before, false, MANY, true),
         row(SOLD_OUT_AFTER, &after, false, MANY, true),
-        row(LOOKED_UP_BEFORE, &before, false, MANY, false),
-        row(LOOKED_UP_AFTER, &after, false, MANY, false),
+        row(UNCLAIMED_BEFORE, &before, false, MANY, false),
+        row(UNCLAIMED_AFTER, &after, false, MANY, false),
     ])
 }
 
-/// Nothing but what it was before is asked of a build.
+/// The only requirement on a build is the value of the other build.
 pub(crate) const BUILD_RATIOS: &[Wanted] = &[
     more("many_rate", MANY_AFTER, MANY_BEFORE, 1.0, 1.0),
     less("many_redis_cpu", MANY_AFTER, MANY_BEFORE, store_cpu, 1.0, 1.0),
@@ -322,8 +324,8 @@ pub(crate) const BUILD_RATIOS: &[Wanted] = &[
     less("lone_redis_cpu", LONE_AFTER, LONE_BEFORE, store_cpu, 1.0, 1.0),
     more("sold_out_rate", SOLD_OUT_AFTER, SOLD_OUT_BEFORE, 1.0, 1.0),
     less("sold_out_redis_cpu", SOLD_OUT_AFTER, SOLD_OUT_BEFORE, store_cpu, 1.0, 1.0),
-    more("sold_out_looked_up_rate", LOOKED_UP_AFTER, LOOKED_UP_BEFORE, 1.0, 1.0),
-    less("sold_out_looked_up_redis_cpu", LOOKED_UP_AFTER, LOOKED_UP_BEFORE, store_cpu, 1.0, 1.0),
+    more("sold_out_looked_up_rate", UNCLAIMED_AFTER, UNCLAIMED_BEFORE, 1.0, 1.0),
+    less("sold_out_looked_up_redis_cpu", UNCLAIMED_AFTER, UNCLAIMED_BEFORE, store_cpu, 1.0, 1.0),
 ];
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use deadpool_redis::redis;
 use tokio::process::Command;
 
 use crate::{
-    figures::{Latency, Run},
     process::Redis,
+    stats::{Latency, Run},
     usage::{Usage, ended_cpu},
 };
 
@@ -28,7 +28,7 @@ pub(crate) struct RedisBenchmark {
 }
 
 impl RedisBenchmark {
-    /// `None` where it is not installed; Valkey has it under a name of its own.
+    /// `None` where it is not installed; Valkey has it under another name.
     pub(crate) fn of(redis: Arc<Redis>) -> Option<Self> {
         let runs = |program: &&str| std::process::Command::new(program).arg("--version").output().is_ok();
         let program = ["redis-benchmark", "valkey-benchmark"].into_iter().find(runs)?;

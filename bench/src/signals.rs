@@ -1,4 +1,4 @@
-//! What stops the lab before its end: a signal. Listens for signals and touches nothing else; whoever waits here
+//! Signals that stop the benchmarks before their end. Listens for signals and touches nothing else; whoever waits here
 //! drops what is under way, and with it its processes and their folders.
 
 use std::future::Future;
@@ -6,12 +6,12 @@ use std::future::Future;
 use anyhow::{Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Does the work; fails as soon as the process is told to stop, after all that the work had started has ended.
-pub(crate) async fn unless_told_to_stop<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+/// Does the work; fails as soon as a signal stops the process, after all that the work had started has ended.
+pub(crate) async fn until_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     // Before the work, so that there is no moment in which a signal would kill.
     let (mut interrupt, mut terminate, mut hang_up) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
-    let told = async {
+    let signal = async {
         tokio::select! {
             _ = interrupt.recv() => "SIGINT",
             _ = terminate.recv() => "SIGTERM",
@@ -21,7 +21,7 @@ pub(crate) async fn unless_told_to_stop<T>(work: impl Future<Output = Result<T>>
     // The branch that loses is dropped before this returns.
     tokio::select! {
         done = work => done,
-        name = told => bail!("stopped by {name}"),
+        name = signal => bail!("stopped by {name}"),
     }
 }
 
@@ -49,13 +49,13 @@ mod tests {
             kill_process(getpid(), Signal::TERM).unwrap();
             pending::<Result<()>>().await
         };
-        let error = tokio::time::timeout(LIMIT, unless_told_to_stop(work)).await.unwrap().unwrap_err();
+        let error = tokio::time::timeout(LIMIT, until_signal(work)).await.unwrap().unwrap_err();
         assert_eq!(error.to_string(), "stopped by SIGTERM");
         assert!(!is_there());
     }
 
     #[tokio::test]
     async fn work_that_ends_is_done() {
-        assert_eq!(unless_told_to_stop(async { Ok(7) }).await.unwrap(), 7);
+        assert_eq!(until_signal(async { Ok(7) }).await.unwrap(), 7);
     }
 }

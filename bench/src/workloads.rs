@@ -5,16 +5,16 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Result;
 
 use crate::{
-    callers::{Gathered, Unary},
-    figures::{Latency, Run},
-    load::{self, Caller},
-    peers::{
+    baselines::{
         direct::Direct,
         redis_benchmark::RedisBenchmark,
         sql::{Form, Postgres},
     },
+    clients::{Gathered, Unary},
+    fixture::Shop,
+    load::{self, Caller},
     process::Server,
-    shop::Shop,
+    stats::{Latency, Run},
     usage::Usage,
 };
 

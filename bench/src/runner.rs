@@ -1,4 +1,4 @@
-//! The measurement: rows that take turns, so that what the machine does meanwhile meets all of them alike; and
+//! The measurement: rows that take turns, so other work of the machine affects all of them equally; and
 //! ratios taken round by round, between neighbours in time.
 
 use std::time::Duration;
@@ -6,15 +6,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::{
-    figures::{Run, Spread},
     process::Durability,
-    ways::Way,
+    stats::{Run, Spread},
+    workloads::Way,
 };
 
 /// Length of the first run of each row, which is not counted.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// What a row is called, and what an answer of it promises.
+/// The name of a row, and the promise of its answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
     pub(crate) text: &'static str,
@@ -43,7 +43,7 @@ impl Contender {
     }
 }
 
-/// What one of them did in each round.
+/// The results of one of them in each round.
 pub(crate) struct Row {
     pub(crate) name: Name,
     pub(crate) runs: Vec<Run>,
@@ -82,7 +82,7 @@ pub(crate) enum Better {
 }
 
 impl Better {
-    /// What stands before a bound.
+    /// The sign before a bound.
     pub(crate) fn sign(self) -> char {
         match self {
             Self::More => '≥',
@@ -99,12 +99,12 @@ pub(crate) struct Wanted {
     pub(crate) that: Name,
     pub(crate) figure: fn(&Run) -> f64,
     pub(crate) better: Better,
-    pub(crate) asked: Option<Asked>,
+    pub(crate) requirement: Option<Requirement>,
 }
 
-/// What is asked of a ratio: what it must reach, and what we aim at.
+/// The requirement on a ratio: the value that it must reach, and the aim.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct Requirement {
     pub(crate) must: f64,
     pub(crate) aim: f64,
 }
@@ -115,13 +115,13 @@ pub(crate) struct Ratio {
     pub(crate) spread: Spread,
     pub(crate) better: Better,
     /// `None` of one that only informs.
-    pub(crate) asked: Option<Asked>,
+    pub(crate) requirement: Option<Requirement>,
 }
 
 impl Ratio {
-    /// Whether it is what it must be; `None` where nothing is asked.
+    /// Whether it is what it must be; `None` without a requirement.
     pub(crate) fn holds(&self) -> Option<bool> {
-        let must = self.asked?.must;
+        let must = self.requirement?.must;
         Some(match self.better {
             Better::More => self.spread.median >= must,
             Better::Less => self.spread.median <= must,
@@ -135,15 +135,15 @@ impl Wanted {
         let find = |name| rows.iter().find(|row| row.name == name);
         let (this, that) = (find(self.this)?, find(self.that)?);
         let ratios = this.runs.iter().zip(&that.runs).map(|(this, that)| (self.figure)(this) / (self.figure)(that));
-        let &Wanted { name, better, asked, .. } = self;
-        Some(Ratio { name, spread: Spread::of(ratios)?, better, asked })
+        let &Wanted { name, better, requirement, .. } = self;
+        Some(Ratio { name, spread: Spread::of(ratios)?, better, requirement })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::{Cpu, Latency, rate};
+    use crate::stats::{Cpu, Latency, rate};
 
     const THIS: Name = Name { text: "this", durability: None, is_peer: false };
     const THAT: Name = Name { text: "that", durability: None, is_peer: true };
@@ -155,7 +155,14 @@ mod tests {
     }
 
     fn wanted(better: Better, must: f64) -> Wanted {
-        Wanted { name: "ratio", this: THIS, that: THAT, figure: rate, better, asked: Some(Asked { must, aim: must }) }
+        Wanted {
+            name: "ratio",
+            this: THIS,
+            that: THAT,
+            figure: rate,
+            better,
+            requirement: Some(Requirement { must, aim: must }),
+        }
     }
 
     #[test]
@@ -173,7 +180,7 @@ mod tests {
         let holds = |better, must| wanted(better, must).take(&rows).unwrap().holds();
         assert_eq!([holds(Better::More, 1.9), holds(Better::More, 2.1)], [Some(true), Some(false)]);
         assert_eq!([holds(Better::Less, 1.9), holds(Better::Less, 2.1)], [Some(false), Some(true)]);
-        let informs = Wanted { asked: None, ..wanted(Better::More, 1.0) };
+        let informs = Wanted { requirement: None, ..wanted(Better::More, 1.0) };
         assert_eq!(informs.take(&rows).unwrap().holds(), None);
     }
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings and builds all that the lab runs: what `scripts/bootstrap bench` finds or installs, this repository's programs
+# Brings and builds all that the benchmarks run: the programs that `scripts/bootstrap bench` finds or installs, this repository's programs
 # for release, and the Go program of bench/direct. Writes to target/ only. Without Go its rows are left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,7 +11,7 @@ direct=$(realpath -m "${CARGO_TARGET_DIR:-target}")/bench/direct
 mkdir -p "${direct%/*}"
 rm -f "$direct" # That of another day is no peer.
 if ! command -v go >/dev/null; then
-    echo "set-up: go is missing: the rows of the direct library are left out" >&2
+    echo "setup: go is missing: the rows of the direct library are left out" >&2
 elif ! (cd bench/direct && go build -o "$direct" .); then
-    echo "set-up: the Go program could not be built: the rows of the direct library are left out" >&2
+    echo "setup: the Go program could not be built: the rows of the direct library are left out" >&2
 fi

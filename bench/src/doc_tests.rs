@@ -1,4 +1,4 @@
-//! What the pages say that people write, held against what they tell of. Tests only; reads the pages.
+//! Figures in pages that people write, compared with their sources. Tests only; reads the pages.
 
 use std::path::Path;
 
@@ -43,15 +43,18 @@ fn the_page_on_capacity_has_the_counts_of_sold_out_answers() {
     };
     for (row, name) in [("in a batch of 256", "batch_sold_out"), ("alone", "sold_out")] {
         let [claimed, looked_up] = ["", "_looked_up"].map(|end| count(&format!("redis_instructions_{name}{end}")));
-        let says = format!("| sold out, {row} | {looked_up} | {claimed} |");
-        assert!(page("docs/operate/capacity.md").contains(&says), "docs/operate/capacity.md does not say: {says}");
+        let expected = format!("| sold out, {row} | {looked_up} | {claimed} |");
+        assert!(
+            page("docs/operate/capacity.md").contains(&expected),
+            "docs/operate/capacity.md does not contain: {expected}"
+        );
     }
 }
 
 const NAMESPACE: &str = "drop-2026";
 const SKU: &str = "t-shirt-black-m";
 const UUID: &str = "01940000-0000-7000-8000-000000000000";
-/// As long as an id of ours is.
+/// As long as a reservation id.
 const RESERVATION: &str = "AAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// Bytes of an entry of a list.
@@ -59,7 +62,7 @@ fn entry(message: usize) -> usize {
     1 + prost::length_delimiter_len(message) + message
 }
 
-/// What a message of many entries adds for each: a Reserve by the Rust client, and both answers.
+/// The bytes that each entry adds to a message: a Reserve by the Rust client, and both answers.
 fn sizes() -> [usize; 3] {
     let reserve = ReserveRequest {
         namespace_id: NAMESPACE.into(),
@@ -69,7 +72,7 @@ fn sizes() -> [usize; 3] {
         buyer_id: UUID.into(),
         ..Default::default()
     };
-    let asked = BatchOperation { operation: Some(Operation::Reserve(reserve)), ..Default::default() };
+    let request = BatchOperation { operation: Some(Operation::Reserve(reserve)), ..Default::default() };
     let at = Some(Timestamp { seconds: 1_800_000_000, nanos: 123_000_000 });
     let reservation = Reservation {
         namespace_id: NAMESPACE.into(),
@@ -84,15 +87,18 @@ fn sizes() -> [usize; 3] {
     let shortage = Shortage { lines: vec![ShortLine { sku: SKU.into(), requested: 1, available: 0 }] };
     let answers = [reserve_response::Result::Reservation(reservation), reserve_response::Result::Shortage(shortage)];
     let [held, short] = answers.map(|result| {
-        let told = ReserveResponse { result: Some(result), replayed: false, sequence: 1_000_000 };
-        BatchResult { result: Some(batch_result::Result::Reserve(told)) }.encoded_len()
+        let response = ReserveResponse { result: Some(result), replayed: false, sequence: 1_000_000 };
+        BatchResult { result: Some(batch_result::Result::Reserve(response)) }.encoded_len()
     });
-    [asked.encoded_len(), held, short].map(entry)
+    [request.encoded_len(), held, short].map(entry)
 }
 
 #[test]
 fn the_page_on_capacity_has_the_sizes_of_the_messages() {
-    let [asked, held, short] = sizes();
-    let says = format!("{asked} bytes there; {held} back with a reservation, {short} with a shortage");
-    assert!(page("docs/operate/capacity.md").contains(&says), "docs/operate/capacity.md does not say: {says}");
+    let [request, held, short] = sizes();
+    let expected = format!("{request} bytes there; {held} back with a reservation, {short} with a shortage");
+    assert!(
+        page("docs/operate/capacity.md").contains(&expected),
+        "docs/operate/capacity.md does not contain: {expected}"
+    );
 }

@@ -26,7 +26,7 @@ const FILLERS: usize = 8;
 /// Longest wait for one of them, and until a message of rows is on the shelves.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What there is to reserve.
+/// The stock to reserve.
 #[derive(Clone, Debug)]
 pub(crate) struct Shop {
     pub(crate) namespace: String,
@@ -65,7 +65,7 @@ impl Shop {
         Ok(())
     }
 
-    /// Reserves so many single units of a SKU, each message for as long as it is told at its start.
+    /// Reserves so many single units of a SKU, each message with the ttl of its start.
     pub(crate) async fn hold(
         &self,
         server: &Server,

@@ -1,5 +1,5 @@
 //! The shop's ordinary way: PostgreSQL, a conditional UPDATE and a row for the hold in one transaction, as shops
-//! write it, and at its best, in one statement. Starts a server of its own in a temporary folder.
+//! write it, and at its best, in one statement. Starts a separate server in a temporary folder.
 
 use std::{
     fs,
@@ -117,14 +117,14 @@ impl Postgres {
         Ok((0..number).map(caller).collect())
     }
 
-    /// What callers in this process and all processes of the database have used so far.
+    /// The CPU time of callers in this process and of all processes of the database so far.
     pub(crate) fn usage(&self) -> Result<Usage> {
         let store = usage::cpu_of_family(self.process.id())?;
         Ok(Usage { client: usage::own_cpu()?, store: Some(store), ..Usage::default() })
     }
 }
 
-/// Which SKU a caller wants next.
+/// The next SKU of a caller.
 #[derive(Clone)]
 struct Skus {
     number: usize,
@@ -162,7 +162,7 @@ pub(crate) struct Transaction {
 impl Caller for Transaction {
     async fn call(&mut self) -> Result<()> {
         let _turn = timeout(CONNECTION_LIMIT, self.pool.free.acquire()).await??;
-        // A panic elsewhere fails the run by itself.
+        // A panic elsewhere fails the run, too.
         let idle = || self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut connection = idle().pop().context("a turn is a connection")?;
         let sku = self.skus.next();
@@ -179,7 +179,7 @@ impl Caller for Transaction {
 /// One who reserves in one statement.
 #[derive(Clone)]
 pub(crate) struct OneStatement {
-    // All of them, so that none is closed before the last caller goes.
+    // All of them, so that none is closed before the last caller ends.
     clients: Arc<[(Client, Statement)]>,
     mine: usize,
     skus: Skus,

@@ -16,7 +16,7 @@ use crate::{eventually, new_id, reason};
 
 /// One namespace of one server.
 #[derive(Clone, Debug)]
-pub struct Shop {
+pub struct TestClient {
     /// The raw client for checkout.
     pub checkout: InventorySentinelClient<Channel>,
     /// The raw client for operators.
@@ -28,7 +28,7 @@ pub struct Shop {
 }
 
 /// A Reserve of these lines with a new identity, no ttl and no buyer; its namespace is the shop's to fill in.
-pub fn order(lines: &[(&str, i32)]) -> v1::ReserveRequest {
+pub fn reserve_request(lines: &[(&str, i32)]) -> v1::ReserveRequest {
     v1::ReserveRequest {
         request_id: new_id(),
         lines: lines.iter().map(|&(sku, quantity)| v1::Line { sku: sku.into(), quantity }).collect(),
@@ -43,9 +43,9 @@ pub fn figure(sku: &str, available: i64) -> v1::SettledSku {
 
 type Answer<T> = Result<T, Status>;
 
-impl Shop {
-    pub(crate) fn new(channel: Channel, namespace: &str) -> Shop {
-        Shop {
+impl TestClient {
+    pub(crate) fn new(channel: Channel, namespace: &str) -> TestClient {
+        TestClient {
             checkout: InventorySentinelClient::new(channel.clone()),
             admin: InventoryAdminClient::new(channel.clone()),
             events: InventoryEventsClient::new(channel),
@@ -64,13 +64,13 @@ impl Shop {
 
     /// A hold that must succeed.
     pub async fn hold(&self, sku: &str, quantity: i32) -> v1::Reservation {
-        self.hold_order(order(&[(sku, quantity)])).await
+        self.hold_order(reserve_request(&[(sku, quantity)])).await
     }
 
     /// A hold for so long that must succeed.
     pub async fn hold_for(&self, sku: &str, quantity: i32, ttl: Duration) -> v1::Reservation {
         let ttl = Some(ttl.try_into().expect("a ttl"));
-        self.hold_order(v1::ReserveRequest { ttl, ..order(&[(sku, quantity)]) }).await
+        self.hold_order(v1::ReserveRequest { ttl, ..reserve_request(&[(sku, quantity)]) }).await
     }
 
     /// Supplies so many SKUs with 10 units each, and holds one unit of each; returns the SKUs and the reservations.
@@ -259,7 +259,7 @@ impl Shop {
             namespace_id: self.namespace.clone(),
             reservation_id: reservation_id.into(),
             request_id: request_id.into(),
-            lines: order(lines).lines,
+            lines: reserve_request(lines).lines,
             rest_policy: rest_policy.into(),
             ..Default::default()
         };
@@ -280,7 +280,7 @@ impl Shop {
             namespace_id: self.namespace.clone(),
             reservation_id: reservation_id.into(),
             request_id: request_id.into(),
-            lines: order(lines).lines,
+            lines: reserve_request(lines).lines,
         };
         self.checkout.clone().rollback(request).await.map(tonic::Response::into_inner)
     }

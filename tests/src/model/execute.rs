@@ -1,4 +1,4 @@
-//! Asks a real server what the model is asked: operations as calls, responses as answers. Speaks
+//! Runs the operations of the model on a real server: operations as calls, responses as answers. Speaks
 //! gRPC over a channel that it is given.
 
 use std::time::Duration;
@@ -21,9 +21,9 @@ use super::{Answer, Condition, Counters, Op, Replayed, about, millis_of};
 /// Longest that one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// What a server answered.
+/// The answer of a server.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Told {
+pub struct Received {
     /// The answer.
     pub answer: Answer,
     /// The place in the partition's history, where the response has one.
@@ -33,18 +33,20 @@ pub struct Told {
 }
 
 impl Op {
-    /// Makes this call once; a Reserve says that it is a first attempt where it is told so.
+    /// Makes this call once. `first_attempt` is the claim of a Reserve.
     ///
     /// # Errors
     /// Where there is no answer: the server or its store is away, shed the call, or has a defect.
-    pub async fn ask(&self, channel: &Channel, namespace: &str, first_attempt: bool) -> Result<Told, Status> {
+    pub async fn execute(&self, channel: &Channel, namespace: &str, first_attempt: bool) -> Result<Received, Status> {
         match self.call(channel, namespace, first_attempt).await {
-            Ok(told) => Ok(told),
-            Err(status) => refused(&status).map(|answer| Told { answer, sequence: None, version: None }).ok_or(status),
+            Ok(received) => Ok(received),
+            Err(status) => {
+                refused(&status).map(|answer| Received { answer, sequence: None, version: None }).ok_or(status)
+            }
         }
     }
 
-    async fn call(&self, channel: &Channel, namespace: &str, first_attempt: bool) -> Result<Told, Status> {
+    async fn call(&self, channel: &Channel, namespace: &str, first_attempt: bool) -> Result<Received, Status> {
         let mut checkout = InventorySentinelClient::new(channel.clone());
         let mut admin = InventoryAdminClient::new(channel.clone());
         let namespace_id = namespace.to_owned();
@@ -85,7 +87,7 @@ impl Op {
                 let request = DeleteSkuRequest { namespace_id, sku, request_id };
                 let response = admin.delete_sku(limited(request)).await?.into_inner();
                 let answer = Answer::Deleted(response.stock.map(counters), response.replayed);
-                Ok(Told { answer, sequence: Some(response.sequence), version: None })
+                Ok(Received { answer, sequence: Some(response.sequence), version: None })
             }
             Op::Reserve { request_id, lines, ttl_ms, buyer_id, replaces } => {
                 let request = ReserveRequest {
@@ -103,7 +105,7 @@ impl Op {
                 match response.result {
                     Some(Reserved::Shortage(shortage)) if !response.replayed => {
                         let sequence = Some(response.sequence);
-                        Ok(Told { answer: Answer::Short(shortage.lines), sequence, version: None })
+                        Ok(Received { answer: Answer::Short(shortage.lines), sequence, version: None })
                     }
                     Some(
                         Reserved::Reservation(made)
@@ -149,7 +151,7 @@ impl Op {
                 let left = response.extendable.map_or(-1, millis_of);
                 let extended = Box::new(response.reservation.unwrap_or_default());
                 let answer = Answer::Extended(extended, left, response.replayed);
-                Ok(Told { answer, sequence: Some(response.sequence), version: None })
+                Ok(Received { answer, sequence: Some(response.sequence), version: None })
             }
             Op::GetReservation { reservation_id } => {
                 let request = GetReservationRequest { namespace_id, reservation_id, ..Default::default() };
@@ -163,7 +165,7 @@ impl Op {
             Op::IsProtected { sku } => {
                 let request = IsProtectedRequest { namespace_id, sku };
                 let response = checkout.is_protected(limited(request)).await?.into_inner();
-                Ok(Told { answer: Answer::IsProtected(response.is_protected), sequence: None, version: None })
+                Ok(Received { answer: Answer::IsProtected(response.is_protected), sequence: None, version: None })
             }
         }
     }
@@ -189,25 +191,31 @@ fn counters(stock: Stock) -> Counters {
     Counters { available, held, sold, supplied, is_protected }
 }
 
-fn stock(stock: Option<Stock>, replayed: Replayed, sequence: i64) -> Told {
+fn stock(stock: Option<Stock>, replayed: Replayed, sequence: i64) -> Received {
     let stock = stock.unwrap_or_default();
     let version = Some(stock.version);
-    Told { answer: Answer::Stock(counters(stock), replayed), sequence: Some(sequence), version }
+    Received { answer: Answer::Stock(counters(stock), replayed), sequence: Some(sequence), version }
 }
 
-fn ruled(stock: Option<Stock>, rules: Option<SkuRules>, rules_version: i64, replayed: Replayed, sequence: i64) -> Told {
+fn ruled(
+    stock: Option<Stock>,
+    rules: Option<SkuRules>,
+    rules_version: i64,
+    replayed: Replayed,
+    sequence: i64,
+) -> Received {
     let stock = stock.unwrap_or_default();
     let version = Some(stock.version);
     let answer = Answer::Sku(counters(stock), Box::new(rules.unwrap_or_default()), rules_version, replayed);
-    Told { answer, sequence: Some(sequence), version }
+    Received { answer, sequence: Some(sequence), version }
 }
 
-fn reservation(reservation: Option<Reservation>, replayed: Replayed, sequence: i64) -> Told {
+fn reservation(reservation: Option<Reservation>, replayed: Replayed, sequence: i64) -> Received {
     let answer = Answer::Reservation(Box::new(reservation.unwrap_or_default()), replayed);
-    Told { answer, sequence: Some(sequence), version: None }
+    Received { answer, sequence: Some(sequence), version: None }
 }
 
-/// A status as a refusal; `None` if it is none, but says that there is no answer.
+/// A status as a refusal; `None` if it is none, but means that there is no answer.
 fn refused(status: &Status) -> Option<Answer> {
     let info = status.get_details_error_info()?;
     let reason = Reason::from_name(&info.reason)?;
@@ -217,7 +225,7 @@ fn refused(status: &Status) -> Option<Answer> {
         return None;
     }
     let field = status.get_details_bad_request().and_then(|bad| bad.field_violations.into_iter().next());
-    // Which namespace it was asked of is the test's to know.
+    // The test has the namespace.
     let named = info.metadata.into_iter().filter(|(name, _)| name != "namespace");
     let what = field.map_or_else(|| about(named), |violation| violation.field);
     Some(Answer::Refused(reason, what))

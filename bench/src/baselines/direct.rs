@@ -1,5 +1,5 @@
 //! The library's way: goroutines that call Redis themselves. Runs the Go program of bench/direct as a process,
-//! once a round, against a Redis of its own; its keys are new in each round.
+//! once a round, against a separate Redis; its keys are new in each round.
 
 use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
@@ -8,8 +8,8 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use crate::{
-    figures::{Cpu, Latency, Run},
     process::Redis,
+    stats::{Cpu, Latency, Run},
 };
 
 /// How much longer than its run the program may take.

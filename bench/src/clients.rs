@@ -11,9 +11,9 @@ use inventory_sentinel_client::{CALLS_PER_CONNECTION, Namespace, Sentinel};
 use tonic::transport::Channel;
 
 use crate::{
+    fixture::{Shop, TTL},
     load::Caller,
     process::Server,
-    shop::{Shop, TTL},
 };
 
 /// Connections that callers share at least, if there are as many callers.
@@ -35,7 +35,7 @@ pub(crate) struct Unary {
 }
 
 impl Unary {
-    /// So many callers, over as many connections as they need. `first_attempt`: what each call says of itself.
+    /// So many callers, over as many connections as they need. `first_attempt`: the claim of each call.
     pub(crate) async fn callers(server: &Server, shop: &Shop, number: usize, first_attempt: bool) -> Result<Vec<Self>> {
         let mut clients = Vec::new();
         for _ in 0..connections(number) {
@@ -78,7 +78,7 @@ pub(crate) struct Gathered {
 impl Gathered {
     /// So many callers, who share a client. `sells`: they commit what they have reserved.
     pub(crate) async fn callers(server: &Server, shop: &Shop, sells: bool, number: usize) -> Result<Vec<Self>> {
-        // Nothing lies between this machine's callers and its server.
+        // There is no proxy between this machine's callers and its server.
         let client = Sentinel::builder(server.uri()).direct().connections(CONNECTIONS).connect().await?;
         let namespace = client.namespace(&shop.namespace);
         Ok(vec![Self { namespace, sku: shop.skus[0].clone(), sells }; number])

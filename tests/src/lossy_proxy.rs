@@ -1,4 +1,4 @@
-//! Stands between the server and Redis: forwards bytes, and loses replies when told to.
+//! A proxy between the server and Redis: forwards bytes, and drops replies on request.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +19,7 @@ use crate::Redis;
 
 /// A TCP port that leads to a Redis.
 #[derive(Debug)]
-pub struct Proxy {
+pub struct LossyProxy {
     address: SocketAddr,
     to_lose: Arc<AtomicUsize>,
     lost: Arc<AtomicUsize>,
@@ -35,9 +35,9 @@ struct Away {
     after_loss: AtomicBool,
 }
 
-impl Proxy {
+impl LossyProxy {
     /// Listens on a free port of loopback.
-    pub async fn start(redis: &Redis) -> Proxy {
+    pub async fn start(redis: &Redis) -> LossyProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (to_lose, lost) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
@@ -54,7 +54,7 @@ impl Proxy {
                 });
             }
         });
-        Proxy { address, to_lose, lost, away, task }
+        LossyProxy { address, to_lose, lost, away, task }
     }
 
     /// For `--redis-url`.
@@ -73,7 +73,7 @@ impl Proxy {
     }
 
     /// From now on: the next script call reaches Redis, its reply is lost, and from then on nothing gets through in either
-    /// direction until [`Proxy::come_back`].
+    /// direction until [`LossyProxy::come_back`].
     pub fn lose_a_reply_and_go_away(&self) {
         self.away.after_loss.store(true, Ordering::SeqCst);
         self.lose_replies(1);
@@ -90,7 +90,7 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
+impl Drop for LossyProxy {
     fn drop(&mut self) {
         self.task.abort();
     }
