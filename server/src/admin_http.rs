@@ -1,5 +1,6 @@
-//! The operator's port: `/metrics`, `/livez`, `/readyz`. Plain HTTP, read-only; it knows the
-//! metrics, the health and the promises of the server and nothing of its calls.
+//! The operator's port, part of the control plane: `/metrics`, `/livez`, `/readyz`. Plain HTTP,
+//! read-only. Uses the metrics, the health and the promises of the server; independent of its
+//! calls.
 
 use std::fmt::Write as _;
 use std::io;
@@ -27,26 +28,27 @@ use crate::transport::pace::Pace;
 use crate::transport::peer::Closed;
 use crate::transport::places::{Place, Places};
 
-/// Connections that are open at once; for one more the oldest is closed.
+/// Open connections; one more closes the oldest.
 const MAX_CONNECTIONS: usize = 64;
 /// Longest life of a connection. A scraper opens another one.
 const LONGEST_LIFE: Duration = Duration::from_secs(60);
-/// Longest time for the head of a request to come.
+/// Longest time for the head of a request to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of a request's head.
+/// Most bytes of a request's head.
 const MAX_HEAD: usize = 16 * 1_024;
-/// Scrapes in a second, and for how long a rest is made up for at once. To write the metrics takes time that calls would miss.
+/// Scrapes per second, and the length of the burst after an idle time. A scrape takes processor
+/// time from calls.
 const SCRAPES: u64 = 50;
 const SCRAPES_BURST: Duration = Duration::from_secs(1);
-/// Longest wait for requests under way once the server stops, or the connection has lived its life.
+/// Longest wait for running requests at a stop, or at the end of a connection's life.
 const STOP_LIMIT: Duration = Duration::from_millis(300);
 
-/// Lists the promises as they are now.
+/// Lists the current promises.
 pub(crate) type ListPromises = Arc<dyn Fn() -> Vec<Promise> + Send + Sync>;
-/// What `/readyz` shows: the components, which decide, and the promises.
+/// The content of `/readyz`: the components, which decide, and the promises.
 type Readiness = (Health, ListPromises);
 
-/// Serves on a copy of the listener, so that it can be served again where this one ends.
+/// Serves on a copy of the listener, which allows a restart.
 pub(crate) async fn serve_again(
     listener: io::Result<std::net::TcpListener>,
     metrics: Arc<Metrics>,
@@ -65,7 +67,8 @@ async fn serve(listener: TcpListener, metrics: Arc<Metrics>, state: Readiness, s
     let router = Router::new()
         .route("/metrics", get(write_metrics))
         .with_state(Arc::new(Scrapes { pace: Pace::new(SCRAPES, SCRAPES_BURST, port.pauses("scrape")), metrics }))
-        // Alive is whoever answers: it is not the store's health, or its outage would restart servers.
+        // A server that responds is alive. The health of the store does not count here: its outage
+        // would restart servers.
         .route("/livez", get(async || "ok\n"))
         .merge(Router::new().route("/readyz", get(readiness)).with_state(state));
     let places = Arc::new(Places::new(MAX_CONNECTIONS, port.clone()));
@@ -88,7 +91,7 @@ async fn serve(listener: TcpListener, metrics: Arc<Metrics>, state: Readiness, s
     tracker.wait().await;
 }
 
-/// Serves one connection until it ends, for as long as one may live.
+/// Serves one connection until it ends, or its life ends.
 async fn connection(
     stream: TcpStream,
     router: Router,
@@ -110,11 +113,11 @@ async fn connection(
         () = tokio::time::sleep(LONGEST_LIFE) => metrics.inc_closed(Closed::Aged),
     }
     connection.as_mut().graceful_shutdown();
-    // One that is not read has no end of its own.
+    // A client that does not read would keep it open.
     let _ = tokio::time::timeout(STOP_LIMIT, connection).await;
 }
 
-/// The metrics, and how often they are written.
+/// The metrics, and the rate limit of scrapes.
 struct Scrapes {
     metrics: Arc<Metrics>,
     pace: Pace,
@@ -127,7 +130,8 @@ async fn write_metrics(State(scrapes): State<Arc<Scrapes>>) -> impl IntoResponse
     ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], scrapes.metrics.encode())
 }
 
-/// The components decide; a promise that is broken and keeps no call from the store changes no status.
+/// The components decide the status. A broken promise that keeps no call from the store changes no
+/// status.
 async fn readiness(State((health, promises)): State<Readiness>) -> impl IntoResponse {
     let (ready, mut lines) = health.ready().await;
     for promise in promises() {
@@ -167,7 +171,7 @@ mod tests {
 
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
         let unready = get(address, "/readyz").await;
-        assert!(unready.starts_with("HTTP/1.1 503") && unready.contains("store: not looked at yet\n"), "{unready}");
+        assert!(unready.starts_with("HTTP/1.1 503") && unready.contains("store: not checked yet\n"), "{unready}");
         health.set("store", Ok(())).await;
         let ready = get(address, "/readyz").await;
         assert!(ready.starts_with("HTTP/1.1 200"), "a broken promise alone keeps no call away: {ready}");

@@ -1,9 +1,11 @@
-//! Housekeeping of the allocator (mimalloc). It returns memory to the system only while memory is requested, so that a server
-//! which had much to do, and then little, would keep what it no longer needs. Touches nothing but the allocator.
+//! Housekeeping of the allocator (mimalloc). It returns memory to the system only while memory is
+//! requested. A server that was busy and is idle would keep unused memory. Touches only the
+//! allocator.
 
 use std::hint::black_box;
 
-/// More bytes than any machine has. Before the allocator refuses them, it returns all that is unused.
+/// More bytes than any machine has. Before the allocator refuses them, it returns all unused
+/// memory.
 const IMPOSSIBLE: usize = 1 << 60;
 
 /// Returns unused memory to the system, in less than a millisecond.

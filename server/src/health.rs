@@ -1,9 +1,9 @@
-//! Whether this server should be sent calls: named components, told to the gRPC health service and
-//! to `/readyz`, and the gate that keeps calls from a store that must not be used. It asks the
-//! store what it is, and touches nothing else.
+//! The health of this server, part of the control plane: named components, reported to the gRPC
+//! health service and to `/readyz`, and the gate that keeps calls from an unusable store. Checks
+//! the store, and touches nothing else.
 //!
-//! - here: the components, the gate and the watch of the store;
-//! - [`probe`]: one look at the store.
+//! - here: the components, the gate and the periodic check of the store;
+//! - [`probe`]: one check of the store.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,19 +30,19 @@ use crate::store::identity::Identity;
 use crate::store::pool::{Limits, Pool};
 use crate::telemetry::limit::RECORD;
 
-/// The component that says whether the store can be used.
+/// The component of the store: whether it is usable.
 const STORE: &str = "store";
 
-/// The component that says whether the server is stopping.
+/// The component of the drain: whether the server is stopping.
 const DRAINING: &str = "draining";
 
-/// Pause between two looks at a store that is fit.
+/// Pause between two checks of a usable store.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// First and longest pause while it is not: recovery should be seen soon.
+/// First and longest pause while it is not usable: recovery should be detected soon.
 const PROBE_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// The state of each component, and what follows from them.
+/// The state of each component, and the status of the server.
 #[derive(Clone)]
 pub(crate) struct Health {
     inner: Arc<Inner>,
@@ -52,22 +52,22 @@ struct Inner {
     reporter: HealthReporter,
     /// The services whose health is reported; the empty name is the whole server.
     services: Vec<String>,
-    /// Locked while the reporter is told, so that it is told in order.
+    /// Locked during a report, which keeps the reports in order.
     components: Mutex<BTreeMap<&'static str, Result<(), String>>>,
 }
 
 impl Health {
-    /// Reports the health of the whole server and of these services: NOT_SERVING until every component is well. The
-    /// store is not known to be yet.
+    /// Reports the health of the whole server and of these services: NOT_SERVING until every
+    /// component is well. The store is not, before its first check.
     pub(crate) async fn new(reporter: HealthReporter, services: impl IntoIterator<Item = String>) -> Health {
         let services = iter::once(String::new()).chain(services).collect();
-        let components = BTreeMap::from([(STORE, Err("not looked at yet".to_owned())), (DRAINING, Ok(()))]);
+        let components = BTreeMap::from([(STORE, Err("not checked yet".to_owned())), (DRAINING, Ok(()))]);
         let health = Health { inner: Arc::new(Inner { reporter, services, components: Mutex::new(components) }) };
         health.report(false).await;
         health
     }
 
-    /// Notes how a component is; a change is logged and reported, once.
+    /// Sets the state of a component. A change is logged and reported once.
     pub(crate) async fn set(&self, component: &'static str, state: Result<(), String>) {
         let mut components = self.inner.components.lock().await;
         if components.get(component) == Some(&state) {
@@ -81,7 +81,7 @@ impl Health {
         self.report(components.values().all(Result::is_ok)).await;
     }
 
-    /// The server is stopping: it should be sent no new calls.
+    /// Reports that the server is stopping and takes no new calls.
     pub(crate) async fn set_draining(&self) {
         self.set(DRAINING, Err("the server is stopping".to_owned())).await;
     }
@@ -106,30 +106,31 @@ impl Health {
     }
 }
 
-/// Keeps calls from a store that must not be used: one that evicts, that is no primary, that is
-/// not on disk as promised, that does not permit what the service needs. A store that is merely away is no matter of the gate: calls find that
-/// out themselves, and find out sooner when it is back. Closed until the store was seen fit.
+/// Keeps calls from a store that must not be used: one that evicts, is not a primary, is not on
+/// disk as promised, or does not permit the commands of the service. The gate ignores an
+/// unreachable store: calls fail fast on their own, and recover sooner than a check would detect.
+/// Closed until the first successful check.
 pub(crate) struct StoreGate {
     open: AtomicBool,
     shut: RwLock<Shut>,
 }
 
-/// Why no call may pass.
+/// Why the gate is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Shut {
-    /// The store must not be used: for people.
+    /// The store must not be used: the reason, for people.
     Unusable(Arc<str>),
-    /// Its user lacks permissions: the ACL rules that grant them.
+    /// The user of the service lacks permissions: the ACL rules that grant them.
     Denied(Arc<str>),
 }
 
 impl StoreGate {
     pub(crate) fn new() -> StoreGate {
-        let shut = Shut::Unusable("the store was not looked at yet".into());
+        let shut = Shut::Unusable("the store was not checked yet".into());
         StoreGate { open: AtomicBool::new(false), shut: RwLock::new(shut) }
     }
 
-    /// Whether calls may pass; if not, why.
+    /// Whether calls may pass, or why not.
     pub(crate) fn check(&self) -> Result<(), Shut> {
         if self.open.load(Ordering::Acquire) {
             return Ok(());
@@ -154,10 +155,9 @@ impl StoreGate {
     }
 }
 
-/// Looks at the store until it is told to stop, and keeps its component and the gate up to date.
+/// Checks the store until the shutdown, and keeps its component and the gate up to date.
 ///
-/// It has a connection of its own: under load, waiting for one of the calls' would say nothing
-/// about the store.
+/// It has a separate connection: the wait for a shared one would measure the load, not the store.
 pub(crate) async fn watch_store(
     url: RedisUrl,
     config: Arc<Config>,
@@ -186,7 +186,7 @@ pub(crate) async fn watch_store(
             if let Some(trouble) = &mut trouble {
                 let why = trouble.borrow_and_update().clone();
                 if let Some(why) = why {
-                    // Nothing is asked of it meanwhile: it is away, or takes no write.
+                    // The store is not checked meanwhile: it is down, or accepts no write.
                     gate.close(Shut::Unusable(Arc::clone(&why)));
                     health.set(STORE, Err(why.to_string())).await;
                     pass.note(unasked(&why, config.durability));
@@ -229,9 +229,9 @@ pub(crate) async fn watch_store(
                     health.set(STORE, Err(unfit.to_string())).await;
                 }
             }
-            // After the component: one that reads the promises finds the health at least as new.
+            // After the component: a reader of the promises then finds the health at least as new.
             pass.note(promises);
-            // Servers that lost one store together should not all come back in one moment.
+            // Servers that lost the same store should not all reconnect at once.
             let share = rand::rng().random_range(0.75..1.0);
             tokio::select! {
                 () = tokio::time::sleep(pause.mul_f64(share)) => {}
@@ -245,7 +245,7 @@ pub(crate) async fn watch_store(
     }
 }
 
-/// Until there is another trouble, or none any more.
+/// Waits for another trouble, or for the end of this one.
 async fn changed(trouble: Option<&mut Trouble>) {
     let is_changed = match trouble {
         Some(trouble) => trouble.changed().await.is_ok(),
@@ -277,7 +277,7 @@ impl Outage {
     }
 }
 
-/// The store seen last, so that a new one is told once.
+/// The last known store. A new one is logged once.
 #[derive(Default)]
 struct Seen(Option<Fit>);
 
@@ -321,7 +321,7 @@ mod tests {
         let service = HealthService::from_health_reporter(reporter.clone());
         let health = Health::new(reporter, ["shop.Checkout", "shop.Events"].map(String::from)).await;
         assert_eq!(serving(&service).await, [false; 3]);
-        assert_eq!(health.ready().await, (false, "draining: ok\nstore: not looked at yet\n".to_owned()));
+        assert_eq!(health.ready().await, (false, "draining: ok\nstore: not checked yet\n".to_owned()));
 
         health.set(STORE, Ok(())).await;
         assert_eq!(serving(&service).await, [true; 3]);
@@ -363,17 +363,17 @@ mod tests {
             shutdown.clone(),
         );
         let watch = tokio::spawn(watch);
-        let until = async |ready: bool, open: bool, says: &str| {
+        let until = async |ready: bool, open: bool, line: &str| {
             let wait = async {
                 loop {
                     let (is_ready, lines) = health.ready().await;
-                    if is_ready == ready && gate.check().is_ok() == open && lines.contains(says) {
+                    if is_ready == ready && gate.check().is_ok() == open && lines.contains(line) {
                         break;
                     }
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             };
-            assert!(tokio::time::timeout(Duration::from_secs(10), wait).await.is_ok(), "{says:?} was never said");
+            assert!(tokio::time::timeout(Duration::from_secs(10), wait).await.is_ok(), "{line:?} never appeared");
         };
         let configure = async |policy: &str| {
             let mut command = deadpool_redis::redis::cmd("CONFIG");

@@ -17,7 +17,7 @@
 //! - `store`: Redis: keys, bytes, script, connections, the embedded child.
 //! - `domain`: SKU, quantity, operation, outcome, refusal; parsed once, no I/O.
 //! - `transport`: the gRPC port: connections, and what a stranger can take of the machine.
-//! - `router_bypass`: the way of checkout calls past the router; `catch_panic`: the answer to a call whose handler panics.
+//! - `router_bypass`: routes checkout calls past the router; `catch_panic`: the response to a call whose handler panics.
 //! - [`config`], [`telemetry`]: what an operator sets, and what he sees.
 //!
 //! The way of a request: `service` parses it into a `domain` operation, `namespaces` finds the lane,

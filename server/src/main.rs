@@ -1,5 +1,5 @@
-//! The binary: reads the configuration, runs the server, drains at the first signal and leaves at
-//! the second. Everything else is in the library.
+//! The binary: reads the configuration, runs the server, drains at the first signal and exits at
+//! the second. All else is in the library.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -16,28 +16,28 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Exit code when an address can't be listened on (`EX_OSERR` of sysexits.h).
 const EXIT_ADDRESS: u8 = 71;
 
-/// What stopping may take beyond the drain: Redis, the last spans.
+/// Time for a stop beyond the drain: Redis, the last spans.
 const STOP_MARGIN: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
     let config = match Config::from_process() {
         Ok(config) => config,
         Err(message) => {
-            // Also --help and --version, which are no failure.
+            // Also --help and --version, which are not failures.
             let _ = message.print();
             return if message.use_stderr() { EXIT_CONFIG.into() } else { ExitCode::SUCCESS };
         }
     };
     if let Err(error) = config.validate() {
         for problem in error.problems {
-            complain(&problem);
+            print_error(&problem);
         }
         return EXIT_CONFIG.into();
     }
     let runtime = match sentinel_server::runtime(&config) {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!("cannot start: {error}"));
+            print_error(&format!("cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -45,17 +45,17 @@ fn main() -> ExitCode {
         match telemetry::init(&config) {
             Ok(telemetry) => serve(config, telemetry).await,
             Err(error) => {
-                complain(&error.to_string());
+                print_error(&error.to_string());
                 ExitCode::FAILURE
             }
         }
     });
-    // Whatever is still there, a child Redis among it, ends with its task.
+    // Remaining tasks end here, a child Redis with its task.
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
 }
 
-/// Serves until a signal; then drains, within its bounds.
+/// Serves until a signal; then drains, within its time limits.
 async fn serve(config: Config, telemetry: Telemetry) -> ExitCode {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), ?config, "starting");
     let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
@@ -116,7 +116,7 @@ async fn next_signal(terminate: &mut Signal, interrupt: &mut Signal) -> &'static
     }
 }
 
-/// Says something before there is a log; a closed standard error is no reason to panic.
-fn complain(problem: &str) {
+/// Prints an error before the log is set up; a closed standard error must not panic.
+fn print_error(problem: &str) {
     let _ = writeln!(std::io::stderr(), "sentinel-server: {problem}");
 }

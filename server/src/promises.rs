@@ -1,5 +1,6 @@
-//! Every thing that an OK of this server depends on, with its state: what the last look at the store has found, and what
-//! this server knows of history, clocks and fences. Uses the namespaces and the witnesses; sends nothing to the store.
+//! The promises: all conditions that an OK of this server depends on, with their states. They come
+//! from the last check of the store, and from this server's record of history, clocks and fences.
+//! Uses the namespaces and the witnesses; sends nothing to the store.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
@@ -15,16 +16,16 @@ const HISTORY: &str = "history";
 const CLOCKS: &str = "clocks";
 const PARTITIONS: &str = "partitions";
 
-/// Fenced partitions that a detail names.
+/// Most fenced partitions in one detail.
 const NAMED: usize = 5;
 
-/// What the last look at the store has found.
+/// The result of the last check of the store.
 pub(crate) struct LastPass(RwLock<Vec<Promise>>);
 
 impl LastPass {
-    /// Before the first look.
+    /// Before the first check.
     pub(crate) fn new(durability: Durability) -> Self {
-        let why = "the store was not looked at yet";
+        let why = "the store was not checked yet";
         let mut promises = fitness::unseen(Ok(()), why, durability);
         promises.push(Promise::not_checked(STORE_IDENTITY, why));
         Self(RwLock::new(promises))
@@ -48,7 +49,7 @@ pub(crate) struct Promises {
 }
 
 impl Promises {
-    /// As they are now, always the same ones in the same order.
+    /// The current states, always of the same promises in the same order.
     pub(crate) fn list(&self) -> Vec<Promise> {
         let mut promises = self.pass.list();
         let is_answering = promises.first().is_some_and(|promise| promise.state == PromiseState::Kept);
@@ -62,12 +63,12 @@ impl Promises {
     }
 }
 
-/// Whether a loss that happens while this server is down is noticed too.
+/// Whether a loss during a downtime of this server is detected.
 fn history(path: Option<&str>, written: &Written) -> Promise {
     match (path, written) {
         (None, _) => Promise::not_checked(
             HISTORY,
-            "memory only: after a restart this server cannot notice a store that lost changes: set --state-dir",
+            "memory only: after a restart this server cannot detect a store that lost changes: set --state-dir",
         ),
         (Some(path), Written { error: Some(error), .. }) => Promise::broken(
             HISTORY,
@@ -76,15 +77,15 @@ fn history(path: Option<&str>, written: &Written) -> Promise {
         (Some(path), Written { at: None, .. }) => Promise::not_checked(HISTORY, format!("{path} was not written yet")),
         (Some(path), Written { at: Some(at), .. }) => {
             let age = SystemTime::now().duration_since(*at).unwrap_or_default().as_secs();
-            Promise::kept(HISTORY, format!("{path} has all that this server knows; written {age} s ago"))
+            Promise::kept(HISTORY, format!("{path} contains all that this server has recorded; written {age} s ago"))
         }
     }
 }
 
-/// How far the clocks of the open partitions are from the store's.
+/// The offsets of the open partitions' clocks from the store's clock.
 fn clocks(read: &[Clock], is_answering: bool) -> Promise {
     if read.is_empty() {
-        return Promise::not_checked(CLOCKS, "no partition is open here");
+        return Promise::not_checked(CLOCKS, "this server has no open partition");
     }
     if !is_answering {
         return Promise::not_checked(CLOCKS, "the store can't be used, so its clock is not read");
@@ -94,7 +95,7 @@ fn clocks(read: &[Clock], is_answering: bool) -> Promise {
         return Promise::not_checked(
             CLOCKS,
             format!(
-                "the store's clock has moved by {doubt} ms, and no server knows yet whether time has passed (docs/concepts/clock.md)"
+                "the store's clock has moved by {doubt} ms, and it is not certain yet whether time has passed (docs/concepts/clock.md)"
             ),
         );
     }
@@ -106,10 +107,10 @@ fn clocks(read: &[Clock], is_answering: bool) -> Promise {
     )
 }
 
-/// Whether a partition is fenced, as far as this server knows.
+/// Whether a partition is fenced, as far as this server has detected.
 fn partitions(fenced: &[FencedPartition]) -> Promise {
     if fenced.is_empty() {
-        return Promise::kept(PARTITIONS, "none that this server knows is fenced");
+        return Promise::kept(PARTITIONS, "this server has detected no fenced partition");
     }
     let is_gated = fenced.iter().any(|fenced| fenced.fence.is_gated);
     let of_kind = fenced.iter().filter(|fenced| fenced.fence.is_gated == is_gated);
@@ -126,7 +127,9 @@ fn partitions(fenced: &[FencedPartition]) -> Promise {
     }
     Promise::not_checked(
         PARTITIONS,
-        format!("were emptied and go on, as fast allows: {names}{more}: settle them (docs/concepts/lost-changes.md)"),
+        format!(
+            "were emptied and continue, as fast allows: {names}{more}: settle them (docs/concepts/lost-changes.md)"
+        ),
     )
 }
 

@@ -1,5 +1,6 @@
-//! A tower layer that routes the calls of one service directly. Tonic's router clones a boxed service for each
-//! call, and boxes its future and its body again. One comparison of the path covers almost all calls.
+//! A tower layer that routes the calls of one service directly. Tonic's router clones a boxed
+//! service for each call, and boxes its future and its body again. One comparison of the path
+//! covers almost all calls.
 
 use std::{
     convert::Infallible,

@@ -1,12 +1,13 @@
-//! What the server lets others see: logs, traces, metrics. It reads the configuration and the
-//! standard `OTEL_*` variables, and knows nothing of calls, lanes or the store.
+//! Logs, traces and metrics of the server. Reads the configuration and the standard `OTEL_*`
+//! variables. Independent of calls, lanes and the store.
 //!
-//! - `logs`: structured lines on standard error; `limit`: how many of a kind.
-//! - `otlp`: traces to a collector, off by default, never in the way of a call.
+//! - `logs`: structured lines on standard error; `limit`: a limit on lines of one kind.
+//! - `otlp`: traces to a collector, off by default; no call waits for them.
 //! - `spans`: the spans that are exported, and their links.
-//! - `grpc`: the tower layer that makes a span of each call.
+//! - `grpc`: the tower layer that makes the span of each call.
 //! - `panics`: panics as lines of the log.
-//! - `metrics`: counters and histograms in the Prometheus text format; `transport`: those of the gRPC port.
+//! - `metrics`: counters and histograms in the Prometheus text format; `transport`: those of the
+//!   gRPC port.
 
 use std::time::Duration;
 
@@ -27,10 +28,10 @@ pub(crate) mod panics;
 pub(crate) mod spans;
 pub(crate) mod transport;
 
-/// Longest time that stopping waits for the last spans to leave.
+/// Longest wait for the last spans at a stop.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
-/// Keeps logs and traces going; [`Telemetry::shutdown`] sends what is still queued.
+/// Keeps logs and traces running; [`Telemetry::shutdown`] exports the queued spans.
 #[derive(Debug)]
 #[must_use = "spans are lost without a shutdown"]
 pub struct Telemetry {
@@ -49,8 +50,8 @@ pub struct TelemetryError {
 /// Sets up logs and traces for this process, once. Needs a tokio runtime around it.
 ///
 /// # Errors
-/// A log filter that does not parse, or a process that has a subscriber already. Traces that
-/// cannot be exported are said in the log and are no reason not to serve.
+/// A log filter that does not parse, or a process that has a subscriber already. If traces can't be
+/// exported, the server logs that and serves without them.
 pub fn init(config: &Config) -> Result<Telemetry, TelemetryError> {
     let limit = Limit::default();
     let filter =
@@ -60,7 +61,7 @@ pub fn init(config: &Config) -> Result<Telemetry, TelemetryError> {
         Err(why) => (None, Some(why)),
     };
 
-    // Each layer has its own filter: without a collector nobody wants the spans of
+    // Each layer has its own filter. Without a collector no layer records the spans of
     // `spans::TARGET`, and tracing then skips them at the price of one load.
     let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> =
         vec![logs::layer(config.log_format, filter, limit.clone())];
@@ -81,7 +82,7 @@ pub fn init(config: &Config) -> Result<Telemetry, TelemetryError> {
 }
 
 impl Telemetry {
-    /// Sends the spans that are still queued, for two seconds at most.
+    /// Exports the queued spans, for two seconds at most.
     pub async fn shutdown(self) {
         self.limit.end();
         let Some(provider) = self.provider else {

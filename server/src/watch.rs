@@ -1,15 +1,18 @@
-//! The watch hub: any number of streams of a namespace from one reader of its events. Part of the control
-//! plane: has connections of its own pool, and uses no lane. Uses the store, and nothing above it.
+//! The watch hub: any number of streams of a namespace from one reader of its events. Part of the
+//! control plane: has connections of its own pool, and uses no lane. Uses the store, and nothing
+//! above it.
 //!
 //! - here: [`Hub`], the feeds of all watched namespaces, and their limits;
 //! - [`feed`]: the shared state of one namespace; [`reader`]: the task that fills it;
 //! - [`backlog`]: the last entries;
-//! - [`table`]: the current state of every SKU, indexed by its last change. A stream of stock is a position in it;
+//! - [`table`]: the current state of every SKU, indexed by its last change. A stream of stock is a
+//!   position in it;
 //! - [`stock`]: a stream of the table; [`events`]: a stream of all events.
 //!
-//! Watchers add no load to Redis. A slow stream of stock skips to the latest state; a slow stream of events is
-//! ended. Only streams that resume from an old position read Redis themselves, a few at a time, each in a task.
-//! Such a task holds its permit and connection for a bounded time, however slow the client is.
+//! Watchers add no load to Redis. A slow stream of stock skips to the latest state; a slow stream
+//! of events is ended. Only streams that resume from an old position read Redis themselves, a few
+//! at a time, each in a task. Such a task holds its permit and connection for a bounded time,
+//! however slow the client is.
 
 use std::{
     collections::HashMap,
@@ -131,8 +134,8 @@ struct Watcher {
     _permit: OwnedSemaphorePermit,
 }
 
-/// A read of the store for one stream, in a task. A stream is not polled while its client reads nothing: its future would
-/// keep the connection for as long. The read ends with the stream.
+/// A read of the store for one stream, in a task. A stream is not polled while its client reads
+/// nothing: its future would keep the connection for as long. The read ends with the stream.
 struct Reading<T>(JoinHandle<Option<Result<T, WatchError>>>);
 
 impl<T> Reading<T> {

@@ -74,7 +74,7 @@ impl RedisUrl {
             return Err(format!("a part behind ? or # is unknown or repeated: the whole form is {form}"));
         }
         if is_unix && (!url.username().is_empty() || url.password().is_some() || url.has_host()) {
-            return Err(format!("a unix socket has no host, and its user and password stand behind ?: {form}"));
+            return Err(format!("a unix socket has no host; its user and password follow ?: {form}"));
         }
         let info =
             url.into_connection_info().map_err(|_| format!("not a valid Redis URL: the whole form is {form}"))?;

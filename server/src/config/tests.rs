@@ -80,7 +80,7 @@ fn the_state_is_not_kept_with_the_data() {
         with(&[&flag("data-dir", &data), &flag("state-dir", state)]).validate()
     };
     for inside in [data.clone(), data.join("state"), link.join("a/b")] {
-        let error = state_in(&inside).expect_err("it lies in the data folder").to_string();
+        let error = state_in(&inside).expect_err("it is in the data folder").to_string();
         assert!(error.contains("--state-dir"), "{error}");
     }
     state_in(&folder.path().join("state")).unwrap();

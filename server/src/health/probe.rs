@@ -1,5 +1,5 @@
-//! One look at the store: whether it may be used, and what that look says of each promise. Reads the store, and gives it
-//! its id where it has none.
+//! One check of the store: whether it may be used, and the state of each promise. Reads the store,
+//! and creates its id if it has none.
 
 use crate::{
     config::Durability,
@@ -12,23 +12,23 @@ use crate::{
     },
 };
 
-/// The promises about a store that is not asked, because of this.
+/// The promises about a store that is not checked, for this reason.
 pub(super) fn unasked(why: &str, durability: Durability) -> Vec<Promise> {
-    let mut promises = fitness::unseen(Err(why), "the store is not asked", durability);
-    promises.push(Promise::not_checked(STORE_IDENTITY, "the store is not asked"));
+    let mut promises = fitness::unseen(Err(why), "the store is not checked", durability);
+    promises.push(Promise::not_checked(STORE_IDENTITY, "the store is not checked"));
     promises
 }
 
-/// One look. A connection that broke since the last one says nothing: then a new one is asked.
+/// One check. If the connection broke since the last check, a new one is opened.
 pub(super) async fn probe(pool: &Pool, durability: Durability, identity: &Identity, before: &Before) -> Found {
-    let found = look(pool, durability, identity, before).await;
+    let found = check(pool, durability, identity, before).await;
     match found.verdict {
-        Err(Unfit::Away(StoreError::Unknown { .. })) => look(pool, durability, identity, before).await,
+        Err(Unfit::Away(StoreError::Unknown { .. })) => check(pool, durability, identity, before).await,
         _ => found,
     }
 }
 
-async fn look(pool: &Pool, durability: Durability, identity: &Identity, before: &Before) -> Found {
+async fn check(pool: &Pool, durability: Durability, identity: &Identity, before: &Before) -> Found {
     let mut connection = match pool.get().await {
         Ok(connection) => connection,
         Err(error) => {
@@ -41,9 +41,10 @@ async fn look(pool: &Pool, durability: Durability, identity: &Identity, before: 
     let fit = match &found.verdict {
         Ok(fit) => fit,
         Err(_) => {
-            found
-                .promises
-                .push(Promise::not_checked(STORE_IDENTITY, "only where all else that the store must be is kept"));
+            found.promises.push(Promise::not_checked(
+                STORE_IDENTITY,
+                "checked only if every other promise about the store is kept",
+            ));
             return found;
         }
     };

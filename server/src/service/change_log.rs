@@ -1,5 +1,6 @@
-//! The log of the changes that operators make: one line for each call that changed something. It contains the
-//! caller, the values before and after, and the request id. A replay has no line. Writes the log only.
+//! The log of the changes that operators make: one line for each call that changed something. It
+//! contains the caller, the values before and after, and the request id. A replay has no line.
+//! Writes the log only.
 
 use std::{fmt::Write as _, net::SocketAddr};
 

@@ -1,4 +1,5 @@
-//! The headers of a call that concern time: how long its caller waits, and whether it is a retry. No I/O.
+//! The headers of a call that concern time: how long its caller waits, and whether it is a retry.
+//! No I/O.
 
 use std::{future::Future, time::Duration};
 
@@ -11,8 +12,8 @@ use super::status::Failure;
 
 /// Longest wait of a call without a deadline.
 pub(super) const MAX_CALL_DURATION: Duration = Duration::from_secs(60);
-/// Respond this much before the caller's deadline, but at most a tenth of the timeout. The caller then
-/// gets our error details, which the transport's own timeout lacks.
+/// Respond this much before the caller's deadline, but at most a tenth of the timeout. The caller
+/// then gets our error details, which the transport's own timeout lacks.
 const RESPONSE_MARGIN: Duration = Duration::from_millis(50);
 
 /// How long the caller waits.
@@ -22,7 +23,8 @@ static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rp
 /// The number of Envoy's attempt, from 1.
 static ENVOY_ATTEMPT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
-/// Whether gRPC, or a proxy that counts its attempts, sent the call before. Then nothing in it is a first attempt.
+/// Whether gRPC, or a proxy that counts its attempts, sent the call before. Then nothing in it is a
+/// first attempt.
 pub(super) fn is_retry(metadata: &MetadataMap) -> bool {
     let headers = metadata.as_ref();
     headers.contains_key(&PREVIOUS_ATTEMPTS) || headers.get(&ENVOY_ATTEMPT).is_some_and(|attempt| attempt != "1")
@@ -45,8 +47,8 @@ pub(super) fn deadline_in(arrived_at: Instant, timeout: Duration) -> Instant {
     arrived_at + timeout.saturating_sub(margin).min(MAX_CALL_DURATION)
 }
 
-/// Awaits work until the deadline. The work must not change anything: a call that times out here counts
-/// as not applied.
+/// Awaits work until the deadline. The work must not change anything: a call that times out here
+/// counts as not applied.
 pub(super) async fn by_deadline<T, E>(deadline: Instant, work: impl Future<Output = Result<T, E>>) -> Result<T, Failure>
 where
     Failure: From<E>,

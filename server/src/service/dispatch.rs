@@ -1,5 +1,5 @@
-//! The path of every unary call: decode, admit, bind, submit, await, encode, observe.
-//! An RPC implements one of two traits; its file contains its messages. Uses the lanes and the context.
+//! The path of every unary call: decode, admit, bind, submit, await, encode, observe. An RPC
+//! implements one of two traits; its file contains its messages. Uses the lanes and the context.
 
 use std::{
     future::{self, Future},
@@ -32,7 +32,8 @@ pub(crate) trait LaneRpc: Sized + Send {
     type Response: Send;
     const KIND: RpcKind;
 
-    /// The claim that this request is a first attempt, if the request can make it. A retry drops the claim.
+    /// The claim that this request is a first attempt, if the request can make it. A retry drops
+    /// the claim.
     fn first_attempt(_: &mut Self::Request) -> Option<&mut bool> {
         None
     }
@@ -73,8 +74,8 @@ pub(crate) trait AsyncRpc: Sized + Send {
     ) -> impl Future<Output = Result<Self::Response, Failure>> + Send;
 }
 
-/// The methods of a generated service trait, one line each. They are not `async`: [`dispatch`] has to run before
-/// the future is boxed.
+/// The methods of a generated service trait, one line each. They are not `async`: [`dispatch`] has
+/// to run before the future is boxed.
 macro_rules! rpc_methods {
     ($kind:ident, $dispatch:ident: $($method:ident => $rpc:ty,)+) => {$(
         fn $method<'a, 'b>(
@@ -112,9 +113,10 @@ pub(super) struct Submitted {
     others: Option<Box<[Pending]>>,
 }
 
-/// Handles one unary call: submit, await, respond. If the namespace is open, the operation is submitted
-/// before the future is boxed. The box then holds only the state to await and encode: thousands of calls
-/// are pending at once, and most are out of the processor's cache when they complete.
+/// Handles one unary call: submit, await, respond. If the namespace is open, the operation is
+/// submitted before the future is boxed. The box then holds only the state to await and encode:
+/// thousands of calls are pending at once, and most are out of the processor's cache when they
+/// complete.
 pub(super) fn dispatch<'a, R: LaneRpc + 'a>(
     service: &'a impl AsRef<ServiceContext>,
     request: Request<R::Request>,
@@ -225,8 +227,8 @@ impl Submitted {
     }
 }
 
-/// The reservation that was created last among these outcomes. If there is none, a failure that leaves
-/// open whether one exists takes precedence over RESERVATION_NOT_FOUND.
+/// The reservation that was created last among these outcomes. If there is none, a failure that
+/// leaves open whether one exists takes precedence over RESERVATION_NOT_FOUND.
 async fn newest(first: Pending, others: Box<[Pending]>) -> Result<(Outcome, i64), Failure> {
     let created_at = |found: &Result<(Outcome, i64), Failure>| match found {
         Ok((Outcome::Reservation { reservation, .. }, _)) => Some(reservation.created_at),
@@ -274,7 +276,8 @@ pub(super) async fn await_outcome(pending: Pending) -> Result<(Outcome, i64), Fa
     Ok((outcome?, sequence as i64))
 }
 
-/// The lane of a reservation. An id of a partition that does not exist was not made by this service.
+/// The lane of a reservation. An id of a partition that does not exist was not made by this
+/// service.
 pub(super) fn lane_of(namespace: &Namespace, id: ReservationId) -> Result<&Lane, Failure> {
     lane_in(namespace, id.partition)
 }

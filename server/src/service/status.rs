@@ -1,5 +1,5 @@
-//! Failures as `google.rpc.Status`: the only module of the server that uses gRPC codes. The code of each
-//! reason is in the catalogue, `inventory_sentinel::Reason`.
+//! Failures as `google.rpc.Status`: the only module of the server that uses gRPC codes. The code of
+//! each reason is in the catalogue, `inventory_sentinel::Reason`.
 
 use std::{
     collections::HashMap,
@@ -402,14 +402,14 @@ mod tests {
     fn within_a_batch_a_failure_says_what_its_status_would() {
         for &reason in Reason::ALL {
             let failure = || Failure { field: Some("sku".into()), ..Failure::new(reason).with("held", 7) };
-            let (status, told) = (Status::from(failure()), v1::Failure::from(failure()));
-            assert_eq!((told.code, told.message.as_str()), (status.code().into(), status.message()));
+            let (status, message) = (Status::from(failure()), v1::Failure::from(failure()));
+            assert_eq!((message.code, message.message.as_str()), (status.code().into(), status.message()));
             let details = status.get_error_details();
             let info = details.error_info().expect("every error has an ErrorInfo");
-            assert_eq!((&told.reason, &told.metadata), (&info.reason, &info.metadata));
+            assert_eq!((&message.reason, &message.metadata), (&info.reason, &info.metadata));
             let bad = details.bad_request().expect("it has a BadRequest");
-            assert_eq!(told.field, bad.field_violations[0].field);
-            let pause = told.retry_after.map(|pause| Duration::try_from(pause).expect("a pause"));
+            assert_eq!(message.field, bad.field_violations[0].field);
+            let pause = message.retry_after.map(|pause| Duration::try_from(pause).expect("a pause"));
             assert_eq!(pause, details.retry_info().and_then(|info| info.retry_delay));
         }
     }

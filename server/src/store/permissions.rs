@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn no_command_is_missing() {
         let sent = |source: &str, before: &str| -> Vec<String> {
-            let rest = source.split("#[cfg(test)]").next().unwrap_or_default();
+            let rest = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
             let calls = rest.split(before).skip(1).filter_map(|call| call.split(['\'', '"']).next());
             calls.map(str::to_owned).collect()
         };

@@ -1,5 +1,5 @@
-//! A tower layer that makes a span of each call to this package's services, under the caller's
-//! trace. While nobody exports spans a call passes through untouched.
+//! A tower layer that makes a span of each call to the services of this package, under the caller's
+//! trace. If no spans are exported, a call passes through unchanged.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use super::spans;
 /// The paths of this package; health checks and reflection are not traced.
 const PACKAGE: &str = "/inventory_sentinel.v1.";
 
-/// Longest path that a span is made for; ours are far shorter.
+/// Longest path of a traced call; the paths of this package are far shorter.
 const MAX_PATH_BYTES: usize = 128;
 
 /// Adds a span to each call, while spans are exported.
@@ -62,7 +62,8 @@ where
 }
 
 pin_project! {
-    /// A call within its span. The span ends with the head of the response, or with a stream that holds it.
+    /// A call within its span. The span ends with the head of the response, or with the stream that
+    /// owns it.
     pub(crate) struct Traced<F> {
         #[pin]
         inner: F,
@@ -86,7 +87,7 @@ where
         if let Ok(response) = &result {
             spans::set_status(this.span, code(response.headers()));
         }
-        // Ends it now, and not when the connection has written the body.
+        // Ends the span now, not when the connection has written the body.
         *this.span = Span::none();
         Poll::Ready(result)
     }
@@ -101,7 +102,7 @@ fn names(path: &str) -> Option<(&str, &str)> {
     path[1..].split_once('/')
 }
 
-/// A refused call has its status in the head of the response; any other has begun well.
+/// A refused call has its status in the head of the response; any other call counts as successful.
 fn code(headers: &HeaderMap) -> Code {
     headers.get("grpc-status").map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()))
 }

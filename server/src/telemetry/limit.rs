@@ -1,6 +1,6 @@
-//! A bound on the lines of the log: of each kind of line, which is a place in the source, a few are written in a window, and
-//! the others are counted and summed up in one line. An outage of the store makes the same line for each namespace, each
-//! partition and each attempt. Looks at events and at the clock, and touches nothing else.
+//! A limit on the lines of the log. Of each kind of line, which is a place in the source, a few are
+//! written in a window; the others are counted and summarized in one line. An outage of the store
+//! makes the same line for each namespace, partition and attempt. Reads events and the clock only.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,18 +23,19 @@ use tracing_subscriber::{
 
 /// Lines of one kind that are written in one window.
 const LINES: u32 = 4;
-/// How long a window lasts: from its first line on.
+/// Length of a window, from its first line.
 const WINDOW: Duration = Duration::from_secs(60);
-/// How often windows are looked at.
+/// Interval of the check for windows that ended.
 const LOOK: Duration = Duration::from_secs(1);
-/// Namespaces of left-out lines that are distinguished.
+/// Most namespaces of omitted lines that are distinguished.
 const MOST_NAMESPACES: usize = 10_000;
-/// Bytes of an error that a summary quotes, at most.
+/// Most bytes of an error in a summary.
 const MOST_ERROR: usize = 300;
-/// The target of lines that are records for an operator, such as each change of the health: all of them are written.
+/// The target of records for an operator, such as each change of the health: all of them are
+/// written.
 pub(crate) const RECORD: &str = "sentinel_server::record";
 
-/// What was written and left out. Clones share it.
+/// The counters of written and omitted lines. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Limit(Arc<Mutex<HashMap<Identifier, Window>>>);
 
@@ -59,10 +60,10 @@ struct LeftOut {
 }
 
 impl Limit {
-    /// Whether a line is written. One that is not is counted.
+    /// Whether a line is written. An omitted line is counted.
     fn admits(&self, event: &Event<'_>, now: Instant) -> bool {
         let metadata = event.metadata();
-        // What an operator asks for to look closely, and what is no line of an incident.
+        // Debug lines, which an operator enables deliberately, and records have no limit.
         if *metadata.level() > Level::INFO || metadata.target() == RECORD || metadata.target() == module_path!() {
             return true;
         }
@@ -98,7 +99,8 @@ impl Limit {
         false
     }
 
-    /// The windows that are over, or all of them. While lines go on being left out, the next window has its summary only.
+    /// The windows that ended, or all. While lines are still omitted, the next window has its
+    /// summary only.
     fn take(&self, now: Instant, is_end: bool) -> Vec<LeftOut> {
         let mut due = Vec::new();
         for window in self.windows().values_mut() {
@@ -112,7 +114,7 @@ impl Limit {
         due
     }
 
-    /// Writes a line for each kind of which lines were left out, once a window, for ever.
+    /// Writes a summary for each kind with omitted lines, once a window. Never returns.
     pub(super) async fn summarize(self) {
         let mut ticks = tokio::time::interval(LOOK);
         loop {
@@ -121,7 +123,7 @@ impl Limit {
         }
     }
 
-    /// Writes what was left out and is not summed up yet.
+    /// Writes the summaries that are due at a stop.
     pub(super) fn end(&self) {
         self.take(Instant::now(), true).iter().for_each(LeftOut::log);
     }
@@ -131,7 +133,7 @@ impl Limit {
     }
 }
 
-/// A layer that passes on to another one the lines that are written.
+/// A layer that passes the written lines on to another layer.
 pub(super) struct Limited<L> {
     limit: Limit,
     inner: L,
@@ -188,7 +190,7 @@ impl Window {
 impl LeftOut {
     fn log(&self) {
         let (line, lines, namespaces, error) = (&*self.message, self.lines, self.namespaces.len(), &*self.error);
-        // The level of an event can't be chosen at run time.
+        // The level of an event is a constant.
         if self.level == Level::ERROR {
             tracing::error!(line, lines, namespaces, first_error = error, "further lines of a kind were left out");
         } else if self.level == Level::WARN {
@@ -199,7 +201,7 @@ impl LeftOut {
     }
 }
 
-/// What a summary needs of a line.
+/// The parts of a line that a summary contains.
 #[derive(Default)]
 struct Words {
     message: String,
@@ -263,13 +265,13 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             for i in 0..1_000 {
                 fail(i % 40);
-                tracing::debug!("asked for");
+                tracing::debug!("on request");
                 tracing::info!(target: RECORD, "settled");
             }
             tracing::info!("another kind");
             let count = |message: &str| seen.lock().unwrap().iter().filter(|line| *line == message).count();
             assert_eq!(count("a batch failed"), LINES as usize);
-            assert_eq!((count("another kind"), count("asked for"), count("settled")), (1, 1_000, 1_000));
+            assert_eq!((count("another kind"), count("on request"), count("settled")), (1, 1_000, 1_000));
 
             let now = Instant::now();
             assert!(limit.take(now, false).is_empty(), "the window is not over");
@@ -280,7 +282,7 @@ mod tests {
             due[0].log();
             assert_eq!(count("further lines of a kind were left out"), 1);
 
-            // It goes on: one summary for each window. Then it is over, and lines are written again.
+            // One summary for each window. Then it ends, and lines are written again.
             fail(7);
             assert_eq!(limit.take(now + 2 * WINDOW, false).len(), 1);
             assert!(limit.take(now + 3 * WINDOW, false).is_empty());

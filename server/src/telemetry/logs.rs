@@ -1,5 +1,5 @@
-//! Log lines on standard error: human on a terminal, JSON elsewhere, one line per event whatever
-//! a caller put into a string.
+//! Log lines on standard error: human on a terminal, JSON elsewhere. One line per event, whatever a
+//! caller puts into a string.
 
 use std::fmt::{self, Debug, Write as _};
 use std::io::{self, IsTerminal as _};
@@ -17,13 +17,13 @@ use super::{
 };
 use crate::config::LogFormat;
 
-/// What is logged: these directives, and never the spans that are made for export.
+/// The filter of the log: these directives, and never the spans for export.
 pub(super) fn filter(directives: &str) -> Result<impl Filter<Registry> + Send + Sync + 'static, ParseError> {
     let logged = EnvFilter::try_new(directives)?;
     Ok(FilterFn::new(|metadata| metadata.target() != spans::TARGET).and(logged))
 }
 
-/// The layer that writes the log, of each kind of line a few.
+/// The layer that writes the log, with its limit for each kind of line.
 pub(super) fn layer(
     format: LogFormat,
     filter: impl Filter<Registry> + Send + Sync + 'static,
@@ -57,8 +57,8 @@ fn field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Resu
     }
 }
 
-/// Writes control characters as escapes, so that no string from outside can pass for a line of the
-/// log or steer a terminal.
+/// Writes control characters as escapes. A string from outside can then neither fake a log line nor
+/// control a terminal.
 struct Escaped<'a, 'w>(&'a mut Writer<'w>);
 
 impl fmt::Write for Escaped<'_, '_> {
@@ -120,7 +120,8 @@ mod tests {
         let log = filter("trace").unwrap();
         let layers = vec![layer(LogFormat::Json, log, Limit::default())];
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layers), || {
-            // Another test may be the first to use the span, with its own subscriber, while this one's is not known yet.
+            // Another test can be the first to use the span, with another subscriber, before this
+            // test's is registered.
             drop(spans::call_span("Service", "Method"));
             tracing::callsite::rebuild_interest_cache();
             assert!(spans::call_span("Service", "Method").is_disabled());

@@ -1,5 +1,5 @@
-//! Counters, gauges and histograms, in a registry of their own per server, written in the
-//! Prometheus text format. Labels are closed sets: no SKU, namespace or buyer ever is one.
+//! Counters, gauges and histograms of one server, in one registry, written in the Prometheus text
+//! format. Labels are closed sets: no SKU, namespace or buyer is a label.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use prometheus::{
     TextEncoder,
 };
 
-/// Seconds. A lone call takes a few hundred microseconds; a call that waited out a failover, seconds.
+/// Seconds. A single call takes a few hundred microseconds; a call during a failover takes seconds.
 const DURATION_BUCKETS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_2, 0.000_35, 0.000_5, 0.000_75, 0.001, 0.001_5, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
     0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// Operations; 512 is the most that a batch may carry.
+/// Operations; a batch has at most 512.
 const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 384.0, 512.0];
 
-/// Every kind of store error, the label of `inventory_sentinel_store_errors_total`.
+/// Every kind of store error: the label of `inventory_sentinel_store_errors_total`.
 pub(crate) const STORE_ERROR_KINDS: &[&str] =
     &["not_applied", "unknown", "full", "corrupt", "newer", "denied", "foreign", "busy", "no_script", "closed"];
 
@@ -72,9 +72,9 @@ labels! {
 }
 
 labels! {
-    /// How a call ended.
+    /// The result of a call.
     CallStatus {
-        /// It did what was asked, now or when it was first asked.
+        /// It succeeded, now or when it was first sent.
         Success = "success",
         /// A reservation that the stock could not cover.
         InsufficientStock = "insufficient_stock",
@@ -115,7 +115,7 @@ labels! {
     }
 }
 
-/// The metrics of one server. Handles are resolved once: nothing is looked up on a call's way.
+/// The metrics of one server. Handles are resolved once: a call needs no lookup of a series.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -141,7 +141,7 @@ pub(crate) struct Metrics {
     task_restarts: IntCounterVec,
 }
 
-/// The operations with a counter of their own, by their place in [`RpcKind`].
+/// The RPCs with a counter each, in the order of [`RpcKind`].
 const COUNTED: [RpcKind; 3] = [RpcKind::Reserve, RpcKind::Commit, RpcKind::Rollback];
 
 impl Metrics {
@@ -230,7 +230,7 @@ impl Metrics {
 
         let fenced = IntGauge::new(
             "inventory_sentinel_fenced_partitions",
-            "Partitions that lost changes and are not settled, as far as this server knows.",
+            "Partitions that lost changes and are not settled, as far as this server has detected.",
         )?;
         registry.register(Box::new(fenced.clone()))?;
 
@@ -294,7 +294,7 @@ impl Metrics {
         })
     }
 
-    /// A call has been answered.
+    /// Counts a call and its duration.
     pub(crate) fn observe(&self, operation: RpcKind, status: CallStatus, duration: Duration) {
         if let Some(calls) = self.calls.get(operation as usize) {
             calls[status as usize].inc();
@@ -302,87 +302,88 @@ impl Metrics {
         self.durations[operation as usize].observe(duration.as_secs_f64());
     }
 
-    /// A batch of so many operations is sent.
+    /// Counts a batch of this size.
     pub(crate) fn observe_batch(&self, operations: usize) {
         self.batch_operations.observe(operations as f64);
     }
 
-    /// So many operations more, or fewer, wait in the lanes.
+    /// Changes the number of operations that wait in the lanes.
     pub(crate) fn add_queued(&self, operations: i64) {
         self.lane_queue.add(operations);
     }
 
-    /// So many holds were given back because their deadline passed.
+    /// Counts expired holds.
     pub(crate) fn add_expired(&self, holds: u64) {
         self.expired.inc_by(holds);
     }
 
-    /// So many streams more, or fewer.
+    /// Changes the number of streams.
     pub(crate) fn add_watches(&self, streams: i64) {
         self.watches.add(streams);
     }
 
-    /// A stream was ended because it was not read fast enough.
+    /// Counts a stream that was ended because its client read too slowly.
     pub(crate) fn inc_cut_off(&self) {
         self.cut_off.inc();
     }
 
-    /// So many entries of the list of namespaces are no names.
+    /// Sets the number of invalid entries in the list of namespaces.
     pub(crate) fn set_bad_names(&self, entries: usize) {
         self.bad_names.set(entries as i64);
     }
 
-    /// An operation was refused because too many waited.
+    /// Counts an operation that was refused because the queue was full.
     pub(crate) fn inc_shed(&self) {
         self.shed.inc();
     }
 
-    /// A script call failed; the kind is one of [`STORE_ERROR_KINDS`].
+    /// Counts a failed script call; the kind is one of [`STORE_ERROR_KINDS`].
     pub(crate) fn inc_store_error(&self, kind: &'static str) {
         self.store_errors.with_label_values(&[kind]).inc();
     }
 
-    /// The store's clock made a step.
+    /// Counts a step of the store's clock.
     pub(crate) fn inc_clock_step(&self) {
         self.clock_steps.inc();
     }
 
-    /// How far the clocks of partitions are from the store's.
+    /// Sets the offsets of the partitions' clocks from the store's clock.
     pub(crate) fn set_clock_offsets(&self, offsets: ClockOffsets) {
         self.clock_offset.set(offsets.clock as f64 / 1_000.0);
         self.time_of_day_offset.set(offsets.time_of_day as f64 / 1_000.0);
     }
 
-    /// A partition has lost acknowledged changes.
+    /// Counts a partition that lost acknowledged changes.
     pub(crate) fn inc_history_losses(&self) {
         self.history_losses.inc();
     }
 
-    /// So many partitions more, or fewer, are fenced.
+    /// Changes the number of fenced partitions.
     pub(crate) fn add_fenced(&self, partitions: i64) {
         self.fenced.add(partitions);
     }
 
-    /// Those of the gRPC port.
+    /// The metrics of the gRPC port.
     pub(crate) fn transport(&self) -> TransportMetrics {
         self.transport.clone()
     }
 
-    /// The sweeper could not sweep a partition, or open a namespace.
+    /// Counts a deletion that this server completed or abandoned for another caller.
     pub(crate) fn inc_resumed_deletion(&self) {
         self.resumed_deletions.inc();
     }
 
+    /// Counts a failed attempt to sweep a partition, or to open a namespace.
     pub(crate) fn inc_sweep_failure(&self) {
         self.sweep_failures.inc();
     }
 
-    /// A task panicked.
+    /// Counts a panic of a task.
     pub(crate) fn inc_task_panic(&self, task: Task) {
         self.task_panics.with_label_values(&[task.label()]).inc();
     }
 
-    /// A task was started again.
+    /// Counts a restart of a task.
     pub(crate) fn inc_task_restart(&self, task: Task) {
         self.task_restarts.with_label_values(&[task.label()]).inc();
     }

@@ -1,6 +1,6 @@
-//! Traces to an OpenTelemetry collector, by the standard `OTEL_*` variables. Off unless an endpoint
-//! is named. Spans wait in a bounded queue for a thread of their own: with a dead collector they
-//! are dropped there, and no call waits.
+//! Traces to an OpenTelemetry collector, configured by the standard `OTEL_*` variables. Off unless
+//! an endpoint is set. Spans wait in a bounded queue for an export thread. If the collector is
+//! down, they are dropped there, and no call waits.
 
 use std::env;
 
@@ -17,10 +17,10 @@ use super::spans;
 
 const SERVICE_NAME: &str = "inventory-sentinel";
 
-/// The provider that the environment asks for, if it asks for one.
+/// The provider that the environment configures, if any.
 ///
-/// The SDK itself reads the sampler, the limits, the queue's size and the exporter's headers,
-/// time-out and endpoint.
+/// The SDK reads the sampler, the limits, the size of the queue, and the exporter's headers,
+/// timeout and endpoint.
 pub(super) fn provider() -> Result<Option<SdkTracerProvider>, String> {
     if !wanted(variable) {
         return Ok(None);
@@ -34,7 +34,7 @@ pub(super) fn provider() -> Result<Option<SdkTracerProvider>, String> {
     Ok(Some(batching(exporter)))
 }
 
-/// Exports from a thread of its own, out of a queue that drops what it can't hold.
+/// Exports from a thread, out of a queue that drops spans when it is full.
 fn batching(exporter: SpanExporter) -> SdkTracerProvider {
     let mut resource = Resource::builder();
     let attributes = variable("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
@@ -46,11 +46,11 @@ fn batching(exporter: SpanExporter) -> SdkTracerProvider {
     SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()
 }
 
-/// The layer that exports the spans of [`spans::TARGET`], and nothing else.
+/// The layer that exports the spans of [`spans::TARGET`].
 pub(super) fn layer(provider: &SdkTracerProvider) -> Box<dyn Layer<Registry> + Send + Sync> {
     tracing_opentelemetry::layer()
         .with_tracer(provider.tracer(SERVICE_NAME))
-        // What costs an attribute and a clock reading per span and tells nobody anything.
+        // Attributes that cost time for each span and have no use.
         .with_location(false)
         .with_threads(false)
         .with_target(false)
@@ -99,7 +99,7 @@ mod tests {
             let began = Instant::now();
             let limit = Duration::from_millis(300);
             let flush = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(limit));
-            // The exporter's own patience is longer; that of a stopping server is not.
+            // The timeout of the exporter is longer than that of a stopping server.
             let _ = tokio::time::timeout(limit, flush).await;
             assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
         }

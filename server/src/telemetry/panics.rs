@@ -1,5 +1,5 @@
-//! Panics as lines of the log: one structured event each, which names the task that ran. Sets the panic hook of the
-//! process, and touches nothing else.
+//! Panics as lines of the log: one structured event each, with the name of the task. Sets the panic
+//! hook of the process.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -12,16 +12,16 @@ thread_local! {
     static RUNNING: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// The task that a panic outside of all named tasks is logged with.
+/// The task in the log line of a panic outside of all named tasks.
 const UNNAMED: &str = "unnamed";
 
-/// While this lives, a panic of this thread is logged with the name of the task.
+/// While this exists, a panic of this thread is logged with the name of the task.
 #[must_use = "the name ends with the guard"]
 pub(crate) struct Named {
     before: Option<&'static str>,
 }
 
-/// Names the task that this thread polls from now on.
+/// Sets the name of the task that this thread polls.
 pub(crate) fn name(task: &'static str) -> Named {
     Named { before: RUNNING.replace(Some(task)) }
 }
@@ -32,7 +32,7 @@ impl Drop for Named {
     }
 }
 
-/// Logs every panic of this process from now on, in the place of the text that Rust prints.
+/// Logs every panic of this process instead of Rust's text.
 pub(super) fn install() {
     std::panic::set_hook(Box::new(log));
 }

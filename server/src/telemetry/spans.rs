@@ -1,6 +1,5 @@
-//! The spans that are exported: one per call, one per batch with links to the calls that it
-//! carries, one per script sent to Redis. Without a collector all of them are disabled, and making
-//! one costs a load and a branch.
+//! The exported spans: one per call, one per batch with links to its calls, one per script call.
+//! Without a collector all of them are disabled, and each costs a load and a branch.
 
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{Status, TraceContextExt as _};
@@ -10,13 +9,13 @@ use tracing::Span;
 use tracing::field::Empty;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-/// The target of every span that is exported; the log never takes it.
+/// The target of every exported span; the log ignores it.
 pub(super) const TARGET: &str = "sentinel::span";
 
-/// Most calls that a batch span is linked to, so that a span has a bounded size.
+/// Most links of a batch span, which bound its size.
 const MAX_LINKS: usize = 128;
 
-/// Whether somebody exports spans.
+/// Whether spans are exported.
 pub(super) fn are_wanted() -> bool {
     tracing::span_enabled!(target: TARGET, tracing::Level::INFO)
 }
@@ -36,7 +35,7 @@ pub(super) fn call_span(service: &str, method: &str) -> Span {
     )
 }
 
-/// Makes the caller's span, as W3C `traceparent` names it, the parent of this one.
+/// Makes the caller's span, from the W3C `traceparent`, the parent of this one.
 pub(super) fn set_remote_parent(span: &Span, headers: &http::HeaderMap) {
     struct Headers<'a>(&'a http::HeaderMap);
 
@@ -52,12 +51,12 @@ pub(super) fn set_remote_parent(span: &Span, headers: &http::HeaderMap) {
 
     let parent = TraceContextPropagator::new().extract(&Headers(headers));
     if parent.span().span_context().is_valid() {
-        // It fails where the span is not exported: then there is nothing to be parent of.
+        // It fails if the span is not exported, which is harmless.
         let _ = span.set_parent(parent);
     }
 }
 
-/// Notes how a call ended. A refusal is the caller's affair; only what is wrong here is an error.
+/// Records the status of a call. A refusal is not an error of the server; only a server fault is.
 pub(crate) fn set_status(span: &Span, code: Code) {
     span.record("rpc.grpc.status_code", code as i32);
     let failed = matches!(
@@ -74,8 +73,8 @@ pub(crate) fn set_status(span: &Span, code: Code) {
     }
 }
 
-/// The span of one batch, linked to the calls that it carries. A root of its own: its callers have
-/// traces of theirs, and it is part of each of them.
+/// The span of one batch, linked to its calls. It is a root: its calls have traces already, and it
+/// is part of each of them.
 pub(crate) fn batch_span<'a>(
     namespace: &str,
     partition: u16,
@@ -93,7 +92,7 @@ pub(crate) fn batch_span<'a>(
     );
     if !batch.is_disabled() {
         let mut calls: Vec<&Span> = calls.filter(|call| !call.is_disabled()).collect();
-        // One call may have many operations here.
+        // One call can have many operations in a batch.
         calls.dedup_by_key(|call| call.id());
         for call in calls.into_iter().take(MAX_LINKS) {
             batch.add_link(call.context().span().span_context().clone());

@@ -22,7 +22,7 @@ pub(crate) struct TransportMetrics {
 }
 
 impl TransportMetrics {
-    /// Of the gRPC port, with every series at zero.
+    /// The metrics of the gRPC port, with every series at zero.
     pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let metrics = Self {
             port: GRPC,
@@ -85,7 +85,7 @@ impl TransportMetrics {
         Ok(metrics)
     }
 
-    /// Of another port.
+    /// The same for another port.
     pub(crate) fn of_port(&self, port: &'static str) -> Self {
         Self { port, ..self.clone() }
     }
@@ -95,37 +95,37 @@ impl TransportMetrics {
         self.port
     }
 
-    /// So many connections more, or fewer.
+    /// Changes the number of open connections.
     pub(crate) fn add_connections(&self, connections: i64) {
         self.connections.with_label_values(&[self.port]).add(connections);
     }
 
-    /// A connection was closed by the server.
+    /// Counts a connection that the server closed.
     pub(crate) fn inc_closed(&self, why: Closed) {
         self.closed.with_label_values(&[self.port, why.label()]).inc();
     }
 
-    /// A connection found no place.
+    /// Counts a connection that was refused because the port was full.
     pub(crate) fn inc_refused(&self) {
         self.refused.with_label_values(&[self.port]).inc();
     }
 
-    /// No connection could be accepted.
+    /// Counts a failed accept.
     pub(crate) fn inc_accept_failure(&self) {
         self.accept_failures.with_label_values(&[self.port]).inc();
     }
 
-    /// The calls that are cut for this reason.
+    /// The counter of calls that are cut for this reason.
     pub(crate) fn calls_cut(&self, reason: &str) -> IntCounter {
         self.calls_cut.with_label_values(&[reason])
     }
 
-    /// The pauses for this reason.
+    /// The counter of pauses for this reason.
     pub(crate) fn pauses(&self, reason: &str) -> IntCounter {
         self.pauses.with_label_values(&[reason])
     }
 
-    /// The bytes that wait in this direction.
+    /// The gauge of waiting bytes in this direction.
     pub(crate) fn waiting(&self, direction: &str) -> IntGauge {
         self.waiting.with_label_values(&[direction])
     }

@@ -1,5 +1,5 @@
-//! Listening sockets and what comes in on them: the longest backlog that the system allows, and patience while it gives no
-//! descriptors. Opens listening sockets; knows nothing of what is spoken on a connection.
+//! Listening sockets and their connections: the longest backlog that the system allows, and retries
+//! while it has no descriptors. Opens sockets; independent of the protocol on a connection.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -10,15 +10,16 @@ use crate::telemetry::transport::TransportMetrics;
 
 /// Connections that may wait to be accepted; the system lowers it to its own limit.
 const BACKLOG: u32 = 65_535;
-/// First and longest pause while the system gives no descriptor for a connection.
+/// First and longest pause while the system has no descriptor for a connection.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-/// Descriptors that are kept for everything but client connections: Redis, files, the admin port.
+/// Descriptors that are reserved for everything but client connections: Redis, files, the admin
+/// port.
 const RESERVED_DESCRIPTORS: u64 = 256;
 
 /// Listens on this address.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -26,12 +27,12 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Raises the number of descriptors that this process may have as far as it may, and returns how many client connections
-/// they are enough for, `wanted` at most.
+/// Raises the descriptor limit of this process as far as possible. Returns the number of client
+/// connections that it allows, at most `wanted`.
 pub(super) fn connections_for_descriptors(wanted: usize, reserved: usize) -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current < maximum {
-        // Without the right to do so, what there is has to do.
+        // If the process may not raise it, the present limit applies.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
     let Some(descriptors) = getrlimit(Resource::Nofile).current else { return wanted };
@@ -47,11 +48,11 @@ pub(super) fn connections_for_descriptors(wanted: usize, reserved: usize) -> usi
     wanted.min(possible)
 }
 
-/// Accepts connections one after the other.
+/// Accepts connections one at a time.
 pub(crate) struct Accept {
     listener: TcpListener,
     metrics: TransportMetrics,
-    /// How long to wait after the next failure; `None`: the last attempt was well.
+    /// Pause after the next failure; `None`: the last attempt succeeded.
     pause: Option<Duration>,
 }
 
@@ -60,14 +61,14 @@ impl Accept {
         Self { listener, metrics, pause: None }
     }
 
-    /// The next connection; nothing where the system could give none, after a pause.
+    /// The next connection; `None`, after a pause, if the system failed to accept one.
     pub(crate) async fn next(&mut self) -> Option<TcpStream> {
         match self.listener.accept().await {
             Ok((stream, _)) => {
                 if self.pause.take().is_some() {
                     tracing::info!(port = self.metrics.port(), "connections are accepted again");
                 }
-                // Without it a response may wait for the acknowledgement of the one before.
+                // Otherwise a response can wait for the acknowledgement of the previous one.
                 let _ = stream.set_nodelay(true);
                 Some(stream)
             }

@@ -1,5 +1,5 @@
-//! Where a call comes in from its connection: waits until its request is there in full, hands it to the services, and follows
-//! its response. One of these serves one connection.
+//! The entry of calls from one connection: waits until a request is complete, passes it to the
+//! services, and tracks its response.
 
 use std::{
     convert::Infallible,
@@ -26,26 +26,26 @@ use tower_service::Service;
 use super::{
     ledger::{Ledger, Place},
     observer::Observer,
-    packed::Packing,
+    packed::Encoding,
     peer::Peer,
     refusals,
-    requests::{Arriving, Bounds, Messages, Patience, Unread},
+    requests::{Bounds, IncomingMessage, Messages, Patience, ReadError},
     responses::Answer,
-    rpc::{Asked, Rpc},
+    rpc::{RequestForm, Rpc},
 };
 use crate::{
     service::{self, change_log::CallerAddress},
     tasks::Tasks,
 };
 
-/// What the calls of all connections share.
+/// Shared by the calls of all connections.
 #[derive(Debug)]
 pub(super) struct Shared {
     /// The largest request that takes a list, in bytes.
     pub(super) max_request: usize,
-    /// How long a request may take to come in full.
+    /// Longest time for a request to arrive in full.
     pub(super) request_timeout: Duration,
-    /// How long a client may pause within a stream of requests.
+    /// Longest pause of a client within a stream of requests.
     pub(super) stream_pause: Duration,
     /// Streams of requests that may be open.
     pub(super) streams: Arc<Semaphore>,
@@ -64,7 +64,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Entrance<S> {
     service: S,
-    /// Where the connection comes from, as far as the system says.
+    /// The address of the client, if the system reports it.
     address: Option<SocketAddr>,
     peer: Arc<Peer>,
     shared: Arc<Shared>,
@@ -76,7 +76,7 @@ impl<S> Entrance<S> {
     }
 }
 
-/// The services that calls are handed to.
+/// The services behind the port.
 pub(crate) trait Services:
     Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static> + Clone + Send + 'static
 {
@@ -91,7 +91,7 @@ impl<S> Services for S where
 }
 
 type Result<T> = std::result::Result<T, Infallible>;
-/// A call whose request was not there when it came.
+/// A call whose request was incomplete at first.
 type Late = Pin<Box<dyn Future<Output = Result<Response<Body>>> + Send>>;
 
 impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
@@ -102,9 +102,9 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
     fn call(&self, request: Request<Incoming>) -> Call<S::Future> {
         let rpc = Rpc::of(request.uri().path(), self.shared.max_request);
         let (mut parts, mut body) = request.into_parts();
-        let packing = Packing::take_from(&mut parts.headers);
-        // The trail of changes names the caller.
-        if rpc.is_admin || matches!(rpc.asked, Asked::Stream { .. }) {
+        let packing = Encoding::take_from(&mut parts.headers);
+        // The change log contains the caller.
+        if rpc.is_admin || matches!(rpc.form, RequestForm::Stream { .. }) {
             parts.extensions.insert(self.address.map(CallerAddress));
         }
         let place = rpc.is_tracked.then(|| self.shared.responses.enter(&self.peer));
@@ -112,27 +112,27 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
             self.peer.add_starting(place.entry());
         }
         let observer = rpc.is_observer.then(|| Observer::new(&self.peer, &self.shared.draining));
-        let bounds = |max, is_list| Bounds { max, is_list, packing: packing.unwrap_or(Packing::Plain) };
+        let bounds = |max, is_list| Bounds { max, is_list, packing: packing.unwrap_or(Encoding::Plain) };
         let take = |is_needed: bool, permits: &Arc<Semaphore>| {
             is_needed.then(|| Arc::clone(permits).try_acquire_owned()).transpose()
         };
         let permit = take(rpc.is_admin, &self.shared.admin_calls);
         let slot = take(rpc.is_health_watch, &self.shared.health_watches);
-        let inner = match rpc.asked {
+        let inner = match rpc.form {
             _ if !refusals::is_call(&parts) => Either::Right(Either::Left(ready(Ok(refusals::of_head(&parts))))),
-            Asked::Unknown => self.refuse(service::refusal(Reason::UnknownMethod)),
+            RequestForm::Unknown => self.refuse(service::refusal(Reason::UnknownMethod)),
             _ if packing.is_none() => self.refuse(refusals::of_encoding()),
             _ if permit.is_err() || slot.is_err() => self.refuse(service::refusal(Reason::Overloaded)),
-            Asked::Message { max, is_list } => {
-                let mut arriving = Arriving::new(bounds(max, is_list), Arc::clone(&self.peer));
-                // Usually all of it came together with the head.
+            RequestForm::Message { max, is_list } => {
+                let mut arriving = IncomingMessage::new(bounds(max, is_list), Arc::clone(&self.peer));
+                // Usually the body arrived together with the head.
                 match arriving.poll(&mut body, &mut Context::from_waker(Waker::noop())) {
                     Poll::Ready(Ok(message)) => Either::Left(self.serve(parts, whole(message))),
                     Poll::Ready(Err(unread)) => self.refuse(unread.status()),
                     Poll::Pending => Either::Right(Either::Right(self.await_request(parts, body, arriving))),
                 }
             }
-            Asked::Stream { max, is_list } => match Arc::clone(&self.shared.streams).try_acquire_owned() {
+            RequestForm::Stream { max, is_list } => match Arc::clone(&self.shared.streams).try_acquire_owned() {
                 Ok(permit) => {
                     let patience = Patience { message: self.shared.request_timeout, pause: self.shared.stream_pause };
                     let waiting = self.shared.requests.enter(&self.peer);
@@ -160,8 +160,8 @@ impl<S: Services> Entrance<S> {
         self.service.clone().call(Request::from_parts(parts, body))
     }
 
-    /// Waits for the rest of a request, then hands it to the services.
-    fn await_request(&self, parts: Parts, mut body: Incoming, mut arriving: Arriving) -> Late {
+    /// Waits for the rest of a request, then passes it to the services.
+    fn await_request(&self, parts: Parts, mut body: Incoming, mut arriving: IncomingMessage) -> Late {
         let place = self.shared.requests.enter(&self.peer);
         self.peer.add_starting(place.entry());
         let timeout = self.shared.request_timeout;
@@ -176,12 +176,12 @@ impl<S: Services> Entrance<S> {
                     }
                     arriving.settle();
                     place.wait_on_with(arriving.len());
-                    timer.as_mut().poll(cx).map(|()| Err(Unread::Late))
+                    timer.as_mut().poll(cx).map(|()| Err(ReadError::Late))
                 })
                 .await
             };
-            if arrived == Err(Unread::Late) {
-                place.note_late();
+            if arrived == Err(ReadError::Late) {
+                place.record_late();
             }
             drop((place, body));
             match arrived {
@@ -208,15 +208,15 @@ pin_project! {
         #[pin]
         inner: Inner<F>,
         place: Option<Place>,
-        // If the answer is tracked.
+        // If the response is tracked.
         tasks: Option<Tasks>,
-        // If it only watches.
+        // If the call only watches.
         observer: Option<Observer>,
-        // Until the answer is there, not until it is read.
+        // Until the response is ready, not until it is read.
         _permit: Option<OwnedSemaphorePermit>,
         // As long as the stream is open.
         slot: Option<OwnedSemaphorePermit>,
-        // The connection, if the answer adds to its credit.
+        // The connection, if the response adds to its credit.
         earns: Option<Arc<Peer>>,
     }
 }
@@ -228,7 +228,7 @@ impl<F: Future<Output = Result<Response<Body>>>> Future for Call<F> {
         let this = self.project();
         let response = match this.inner.poll(cx)? {
             Poll::Ready(response) => response,
-            // Its start may wait for the store.
+            // The start of a stream may wait for the store.
             Poll::Pending => match this.observer.as_mut().map(|observer| observer.poll_end(cx)) {
                 Some(Poll::Ready(end)) => end.into_http(),
                 _ => return Poll::Pending,

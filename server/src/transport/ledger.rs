@@ -1,6 +1,6 @@
-//! Bytes that wait for somebody outside: of requests that have not arrived in full, or of responses that are not read.
-//! Bounds their sum and their number. For what is too much, the connection is closed that has held most for longest. Pure but
-//! for the clock.
+//! Bytes that wait for a client: of incomplete requests, or of unread responses. Limits their sum
+//! and their number. Beyond a limit, the connection that has held the most for the longest time is
+//! closed. Pure but for the clock.
 
 use std::{
     collections::HashMap,
@@ -16,9 +16,10 @@ use tokio::task::AbortHandle;
 
 use super::peer::{Closed, Peer};
 
-/// The share of a bound that is freed where it is reached, as a divisor: so that not each byte looks for its victim.
+/// The share of a limit that is freed when it is reached, as a divisor. Otherwise each further byte
+/// would search for a connection to close.
 const FREED: usize = 8;
-/// Bytes that a call counts as, beside those that wait, where connections are compared.
+/// Bytes that each call adds to its waiting bytes when connections are compared.
 const CALL: usize = 1_024;
 
 /// The calls of all connections that wait in one direction.
@@ -39,7 +40,7 @@ struct Entries {
     open: HashMap<u64, Arc<Entry>>,
 }
 
-/// What a ledger reports.
+/// The metrics of a ledger.
 #[derive(Debug)]
 pub(super) struct Counts {
     /// Bytes that wait now.
@@ -55,7 +56,7 @@ pub(super) struct Counts {
 pub(super) struct Entry {
     peer: Arc<Peer>,
     bytes: AtomicUsize,
-    /// Since when it waits; 0: it does not.
+    /// When it began to wait; 0: it does not wait.
     since: AtomicU64,
     /// The task that serves the call.
     task: OnceLock<AbortHandle>,
@@ -105,8 +106,8 @@ impl Ledger {
             if let Some(entry) = entries.open.remove(&number) {
                 self.counts.late.inc();
                 self.set_bytes(&entry, 0);
-                entry.peer.note_cut();
-                // A call whose task has not started yet does not wait for long.
+                entry.peer.record_cut();
+                // A call whose task has not started does not wait long.
                 if let Some(task) = entry.task.get() {
                     task.abort();
                 }
@@ -114,8 +115,9 @@ impl Ledger {
         }
     }
 
-    /// Closes the connections that have held most for longest, until some room is free again. An attack holds much, or holds it
-    /// long; an honest call is done in a moment, though it may wait for its turn meanwhile.
+    /// Closes the connections that have held the most for the longest time, until enough is free.
+    /// An attack holds much, or holds it long. An honest call ends soon, even if it waits for its
+    /// turn.
     fn make_room(&self, entries: &mut Entries) {
         let mut holders: HashMap<*const Peer, (Arc<Peer>, u128, Vec<u64>)> = HashMap::new();
         for (number, entry) in &entries.open {
@@ -147,7 +149,7 @@ impl Ledger {
         }
     }
 
-    /// Notes how many bytes of a call wait; returns the sum.
+    /// Sets the waiting bytes of a call; returns the sum of all.
     fn set_bytes(&self, entry: &Entry, bytes: usize) -> usize {
         let before = entry.bytes.swap(bytes, Ordering::Relaxed);
         self.counts.bytes.add(bytes as i64 - before as i64);
@@ -165,7 +167,8 @@ impl Place {
         Arc::clone(&self.entry)
     }
 
-    /// So many bytes of the call wait, from now on. Closes connections while all together are more than may wait.
+    /// Sets the waiting bytes of the call and restarts its time. Closes connections while the sum
+    /// is beyond the limit.
     pub(super) fn wait_with(&self, bytes: usize) {
         self.entry.since.store(self.entry.peer.clock.now(), Ordering::Relaxed);
         if self.ledger.set_bytes(&self.entry, bytes) > self.ledger.budget {
@@ -173,7 +176,7 @@ impl Place {
         }
     }
 
-    /// The same, but it goes on waiting since when it does.
+    /// The same, but keeps the start of its wait.
     pub(super) fn wait_on_with(&self, bytes: usize) {
         let since = self.entry.since.load(Ordering::Relaxed);
         self.wait_with(bytes);
@@ -182,12 +185,12 @@ impl Place {
         }
     }
 
-    /// The call ends because it has waited too long.
-    pub(super) fn note_late(&self) {
+    /// Ends the call because it waited too long.
+    pub(super) fn record_late(&self) {
         self.ledger.counts.late.inc();
     }
 
-    /// Nothing of the call waits.
+    /// No byte of the call waits.
     pub(super) fn stop_waiting(&self) {
         if self.entry.since.swap(0, Ordering::Relaxed) != 0 {
             self.ledger.set_bytes(&self.entry, 0);
@@ -203,7 +206,7 @@ impl Drop for Place {
 }
 
 impl Entry {
-    /// The task that serves the call: it ends where the call is cut.
+    /// Registers the task that serves the call, which ends when the call is cut.
     pub(super) fn set_task(&self, task: AbortHandle) {
         // Set once: a call has one task.
         let _ = self.task.set(task);

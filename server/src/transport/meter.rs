@@ -1,6 +1,6 @@
-//! A socket that counts the HTTP/2 frames that come in on it, ends a connection that sends too many of the wrong kind, lets
-//! strangers wait while they make more work than they may, and notes when a frame is incomplete or nothing can be written.
-//! Changes no byte.
+//! A socket that counts the incoming HTTP/2 frames. It ends a connection that sends too many of the
+//! wrong kind, delays the work of untrusted ones, and records an incomplete frame or a blocked
+//! write. Changes no byte.
 
 use std::{
     io,
@@ -21,7 +21,8 @@ use super::{
     rates::{Allowance, Cost, FrameRates},
 };
 
-/// Length of the text with which a client begins an HTTP/2 connection, in bytes (RFC 9113, section 3.4).
+/// Length of the text with which a client begins an HTTP/2 connection, in bytes (RFC 9113, section
+/// 3.4).
 const PREFACE: usize = 24;
 /// Length of the head of a frame, in bytes.
 const HEAD: usize = 9;
@@ -29,15 +30,16 @@ const HEAD: usize = 9;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
-/// Work after which a connection lets others have their turn, in microseconds (rates.rs).
+/// Work, in microseconds, after which a connection yields to others (rates.rs).
 const TURN: u32 = 20_000;
-/// Bytes that are read at once: usually, and of a stranger. The HTTP/2 library deals with all that was read in one turn.
+/// Bytes of one read: usually, and of an untrusted connection. The HTTP/2 library handles all bytes
+/// of a read in one turn.
 const READ: usize = 64 * 1_024;
 const CAREFUL_READ: usize = 1_024;
 const FIRST_READ: usize = 256;
-/// Work that a new connection makes, in microseconds.
+/// Work of a new connection, in microseconds.
 const FIRST_WORK: u64 = 100;
-/// Frames other than those of calls that may come together before their connection is treated as a stranger's.
+/// Frames, other than those of calls, of one read that make a connection untrusted.
 const MANY_SUSPECTS: u32 = 16;
 
 /// The socket of one connection.
@@ -47,25 +49,25 @@ pub(super) struct Metered<S> {
     peer: Arc<Peer>,
     allowance: Allowance,
     parser: Parser,
-    /// The work that the frames of this turn have made.
+    /// The work of the frames of this turn.
     turn: u32,
-    /// The work that strangers may make, of all connections.
+    /// The work that all untrusted connections may cause.
     pace: Arc<Pace>,
-    /// Bytes that are read next at most.
+    /// Most bytes of the next read.
     limit: usize,
-    /// Until when the connection waits for its turn.
+    /// When the turn of the connection comes.
     pause: Option<Pin<Box<Sleep>>>,
-    /// Bytes of a stranger that were read, and are passed on after the pause: `CAREFUL_READ` at most.
+    /// Bytes of an untrusted connection that are passed on after the pause: `CAREFUL_READ` at most.
     held: Vec<u8>,
 }
 
-/// What was read, by its frames.
+/// The verdict on the frames of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Read {
-    /// The connection sends what it may not.
+    /// The connection exceeds a rate.
     Forbidden,
     Allowed,
-    /// A stranger's, whose turn for the work that it makes is still to come.
+    /// An untrusted connection whose turn is still to come.
     Early,
 }
 
@@ -85,8 +87,8 @@ impl<S: AsyncRead> Metered<S> {
         }
     }
 
-    /// Takes in what was read, and plans what is read next.
-    fn note_read(&mut self, bytes: &[u8]) -> Read {
+    /// Counts the frames of a read, and plans the next read.
+    fn count_frames(&mut self, bytes: &[u8]) -> Read {
         let ended_before = self.parser.ended;
         let (mut is_allowed, mut frames, mut suspects, mut calls, mut work) = (true, 0_u32, 0_u32, 0_u32, 0_u32);
         self.parser.read(bytes, |cost| {
@@ -98,24 +100,25 @@ impl<S: AsyncRead> Metered<S> {
         });
         work = work.saturating_add(self.peer.take_unpacking());
         self.turn = self.turn.saturating_add(work);
-        // The credit comes first: a stranger spends what it has, too.
+        // The credit comes first: an untrusted connection spends its credit too.
         let is_strange = !self.peer.spend(calls) || !self.peer.is_proven() || suspects > MANY_SUSPECTS;
         // The rest of a frame makes no more work than its head.
-        let is_careful = is_strange || !self.peer.has_much_credit();
+        let is_careful = is_strange || !self.peer.has_full_read_credit();
         self.limit = if is_careful { self.parser.payload.clamp(CAREFUL_READ, READ) } else { READ };
         if is_strange && work > 0 {
             self.pause = self.pace.take(u64::from(work)).map(|turn| Box::pin(sleep_until(turn)));
         }
         if frames > 0 {
-            // The first frame is the client's SETTINGS, else the HTTP/2 library ends the connection.
-            self.peer.note_handshake();
+            // The first frame is the client's SETTINGS. Otherwise the HTTP/2 library ends the
+            // connection.
+            self.peer.record_handshake();
         }
         let is_incomplete = self.parser.is_incomplete();
         let has_ended_one = self.parser.ended > ended_before;
         if is_incomplete && has_ended_one && !self.parser.is_in_block {
             self.peer.renew_frame();
         } else {
-            self.peer.note_frame(is_incomplete);
+            self.peer.record_frame(is_incomplete);
         }
         match self.pause {
             _ if !is_allowed => Read::Forbidden,
@@ -155,7 +158,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
                 }
                 Poll::Ready(Err(_)) => return result,
             }
-            match this.note_read(&buffer.filled()[before..]) {
+            match this.count_frames(&buffer.filled()[before..]) {
                 Read::Forbidden => {
                     this.peer.close(Closed::Flood);
                     return Poll::Ready(Err(io::Error::other("the connection sends too many frames of one kind")));
@@ -164,7 +167,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
                     this.held.extend_from_slice(&buffer.filled()[before..]);
                     buffer.set_filled(before);
                 }
-                // More than may be held was read before the connection was a stranger's: what follows waits.
+                // More was read than may be held, before the connection became untrusted. The rest
+                // waits.
                 Read::Early | Read::Allowed => return result,
             }
         }
@@ -173,7 +177,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Metered<S> {
     fn noted<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.peer.note_write(result.is_pending());
+        self.peer.record_write(result.is_pending());
         result
     }
 }
@@ -209,14 +213,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Metered<S> {
 /// Finds the heads of frames in a stream of bytes.
 #[derive(Debug, Default)]
 struct Parser {
-    /// Bytes of the preface that have come.
+    /// Received bytes of the preface.
     preface: usize,
     head: [u8; HEAD],
-    /// Bytes of the head that have come.
+    /// Received bytes of the head.
     in_head: usize,
-    /// Bytes of the payload that are still to come.
+    /// Bytes of the payload that are missing.
     payload: usize,
-    /// The head has come, and the payload has not ended.
+    /// The head is complete, and the payload is not.
     is_in_payload: bool,
     /// Frames that have ended.
     ended: u64,
@@ -291,7 +295,7 @@ mod tests {
         (client, Metered::new(server, Arc::clone(&peer), rates, pace), peer)
     }
 
-    /// Reads until nothing more comes for now; false: the connection was ended.
+    /// Reads until nothing more arrives for now; false: the connection was ended.
     async fn drain(socket: &mut Metered<DuplexStream>) -> bool {
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -332,15 +336,15 @@ mod tests {
     #[tokio::test]
     async fn floods_end_the_connection_and_calls_do_not() {
         let preface = [b'P'; PREFACE];
-        for (kind, flags, payload, most) in [(3, 0, 4, 20), (6, 0, 8, 200), (4, 0, 6, 2), (0, 0, 0, 20), (99, 0, 9, 20)]
+        for (kind, flags, payload, max) in [(3, 0, 4, 20), (6, 0, 8, 200), (4, 0, 6, 2), (0, 0, 0, 20), (99, 0, 9, 20)]
         {
             let (mut client, mut socket, peer) = metered(RATES);
             client.write_all(&preface).await.unwrap();
-            for _ in 0..most {
+            for _ in 0..max {
                 client.write_all(&frame(kind, flags, &vec![0; payload])).await.unwrap();
             }
-            assert!(drain(&mut socket).await, "{most} frames of kind {kind} are allowed");
-            for _ in 0..most {
+            assert!(drain(&mut socket).await, "{max} frames of kind {kind} are allowed");
+            for _ in 0..max {
                 client.write_all(&frame(kind, flags, &vec![0; payload])).await.unwrap();
             }
             assert!(!drain(&mut socket).await, "twice as many are not");
@@ -407,17 +411,17 @@ mod tests {
             client.write_all(&whole[20..]).await.unwrap();
             client.write_all(&whole[..20]).await.unwrap();
             assert!(drain(&mut socket).await);
-            assert_eq!(peer.offence(&patience), None);
+            assert_eq!(peer.exceeded_limit(&patience), None);
             tokio::time::sleep(Duration::from_millis(40)).await;
         }
         drop((client, socket, peer));
 
-        // A frame that comes byte by byte.
+        // A frame that arrives byte by byte.
         let (mut client, mut socket, peer) = metered(RATES);
         client.write_all(&[b'P'; PREFACE]).await.unwrap();
         let began = Instant::now();
         let mut bytes = frame(1, 4, &[7; 200]).into_iter();
-        while peer.offence(&patience).is_none() {
+        while peer.exceeded_limit(&patience).is_none() {
             client.write_all(&[bytes.next().expect("it is closed before its end")]).await.unwrap();
             assert!(drain(&mut socket).await);
         }
@@ -429,11 +433,11 @@ mod tests {
         client.write_all(&frame(1, 0, &[7; 40])).await.unwrap();
         assert!(drain(&mut socket).await);
         let began = Instant::now();
-        while peer.offence(&patience).is_none() {
+        while peer.exceeded_limit(&patience).is_none() {
             client.write_all(&frame(9, 0, &[7; 40])).await.unwrap();
             assert!(drain(&mut socket).await);
             assert!(began.elapsed() < Duration::from_secs(10));
         }
-        assert_eq!(peer.offence(&patience), Some(Closed::SlowFrame));
+        assert_eq!(peer.exceeded_limit(&patience), Some(Closed::SlowFrame));
     }
 }

@@ -1,15 +1,17 @@
-//! The gRPC port: accepts connections, bounds what a stranger can take of memory, processor and descriptors, and hands whole
-//! requests to the services. Uses the sockets and the metrics; knows of the services only how their refusals look.
+//! The gRPC port: accepts connections, limits the memory, processor time and descriptors of
+//! untrusted clients, and passes whole requests to the services. Uses the sockets and the metrics.
+//! Of the services it uses only the form of their refusals.
 //!
-//! - [`accept`][]: listening sockets, and patience while there are no descriptors.
-//! - [`places`][]: the connections that are open, and which one is closed for a newcomer.
-//! - [`peer`][]: one connection: its times, its calls, why it is closed.
-//! - [`meter`][], [`rates`][]: its socket, which counts frames; how many of a kind are allowed. [`pace`][]: how much work
-//!   strangers can make.
-//! - [`entry`][]: where a call comes in; [`rpc`][]: the bounds of each RPC.
+//! - [`accept`][]: listening sockets, and retries while there are no descriptors.
+//! - [`places`][]: the open connections, and the one that is closed for a new one.
+//! - [`peer`][]: one connection: its times, its calls, the reason of its end.
+//! - [`meter`][], [`rates`][]: its socket, which counts frames; the allowed rate of each kind.
+//!   [`pace`][]: the work that untrusted connections can cause.
+//! - [`entry`][]: the entry of a call from its connection; [`rpc`][]: the limits of each RPC.
 //! - [`observer`][]: calls that only watch.
-//! - [`refusals`][]: of calls that do not reach a service; [`packed`][]: messages that are compressed.
-//! - [`requests`][], [`responses`][]: bodies on their way in and out; [`ledger`][]: what of them may wait.
+//! - [`refusals`][]: of calls that do not reach a service; [`packed`][]: compressed messages.
+//! - [`requests`][], [`responses`][]: bodies in both directions; [`ledger`][]: the bytes of them
+//!   that may wait.
 
 use std::{
     future::Future,
@@ -57,31 +59,32 @@ use self::{
 };
 use crate::{allocator, config::Config, telemetry::transport::TransportMetrics};
 
-/// A connection that is silent for so long is pinged...
+/// A connection that is idle this long is pinged...
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// ... and closed if it does not answer within this.
+/// ... and closed if it does not respond within this.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of a stream that may lie in the HTTP/2 library unsent.
+/// Unsent bytes of a stream in the HTTP/2 library.
 const SEND_BUFFER: usize = 16 * 1_024;
 /// Bytes of the headers of a call, decoded.
 const MAX_HEADER_LIST: u32 = 16 * 1_024;
-/// How often connections and calls are checked for those that take too long.
+/// Interval of the checks for connections and calls that take too long.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-/// How often the memory that requests have used is returned to the system.
-const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(2);
-/// For how long a rest is made up for at once: of connections that are accepted, and of the work of strangers.
+/// Interval at which the memory of requests is returned to the system.
+const MEMORY_RETURN_INTERVAL: Duration = Duration::from_secs(2);
+/// Length of the burst after an idle time: of accepted connections, and of the work of untrusted
+/// ones.
 const ACCEPT_BURST: Duration = Duration::from_millis(50);
-const STRANGERS_BURST: Duration = Duration::from_millis(20);
-/// How long a connection may take to end after a GOAWAY, unless it has a call that does work.
-const GOODBYE: Duration = Duration::from_millis(500);
+const UNTRUSTED_BURST: Duration = Duration::from_millis(20);
+/// Longest time of a connection after a GOAWAY, unless it has a call that does work.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What the transport allows. Each is a flag of the server, with its unit and default.
+/// The limits of the transport. Each is a flag of the server, with its unit and default.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TransportLimits {
     accepts: u32,
     stranger_time: Duration,
     connections: usize,
-    /// Descriptors that the server uses beside client connections.
+    /// Descriptors that the server needs beside client connections.
     descriptors: usize,
     window: u32,
     streams: u32,
@@ -122,7 +125,8 @@ impl From<&Config> for TransportLimits {
     }
 }
 
-/// Serves on this listener until the shutdown, and then until the last call has ended that does not only watch.
+/// Serves on this listener until the shutdown, and then until the last call has ended that does
+/// more than watch.
 pub(crate) async fn serve<S: Services>(
     listener: TcpListener,
     services: S,
@@ -142,7 +146,7 @@ pub(crate) async fn serve<S: Services>(
         stream_pause: limits.stream_pause,
         streams: Arc::new(Semaphore::new(limits.request_streams)),
         admin_calls: Arc::new(Semaphore::new(limits.admin_calls)),
-        // A client watches once for each connection.
+        // A client has one watch for each connection.
         health_watches: Arc::new(Semaphore::new(limits.connections)),
         draining: shutdown.clone(),
         requests: ledger(
@@ -153,10 +157,10 @@ pub(crate) async fn serve<S: Services>(
         responses: ledger(limits.response_budget, usize::MAX, ["response", "too_much_unread", "slow_reader"]),
         tasks: tasks.clone(),
     });
-    let most = accept::connections_for_descriptors(limits.connections, limits.descriptors);
-    let places = Arc::new(Places::new(most, metrics.clone()));
+    let max = accept::connections_for_descriptors(limits.connections, limits.descriptors);
+    let places = Arc::new(Places::new(max, metrics.clone()));
     let work = limits.stranger_time.as_micros() as u64;
-    let pace = Arc::new(Pace::new(work, STRANGERS_BURST, metrics.pauses("stranger")));
+    let pace = Arc::new(Pace::new(work, UNTRUSTED_BURST, metrics.pauses("stranger")));
     let port = Port { limits, services, shared, places, pace, metrics };
     let tracker = TaskTracker::new();
     tokio::select! {
@@ -165,7 +169,7 @@ pub(crate) async fn serve<S: Services>(
         () = port.check() => {}
     }
     tracker.close();
-    // Calls that end take their time, those that do not are still cut.
+    // Running calls may end in their time; calls that are too slow are still cut.
     tokio::select! {
         () = tracker.wait() => {}
         () = port.check() => {}
@@ -182,14 +186,15 @@ fn builder(limits: &TransportLimits, peer: Arc<Peer>) -> http2::Builder<Tasks> {
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(MAX_HEADER_LIST)
         .max_send_buf_size(SEND_BUFFER)
-        // The library counts the resets that it has not shown to us; how many are too many is decided by their rate.
+        // The library counts resets that it has not reported yet. Their rate decides how many are
+        // too many, so this limit is off.
         .max_pending_accept_reset_streams(resets.saturating_mul(rates::BURST_SECONDS as usize))
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     builder
 }
 
-/// What each connection of the port shares.
+/// Shared by all connections of the port.
 struct Port<S> {
     limits: TransportLimits,
     services: S,
@@ -209,11 +214,11 @@ impl<S: Services> Port<S> {
                 tokio::time::sleep_until(turn).await;
             }
             let Some(stream) = accept.next().await else {
-                // A connection that does nothing may have what is missing.
+                // An idle connection may have the missing descriptor.
                 self.places.close_idle();
                 continue;
             };
-            // A place that nobody can give up is not waited for: the client tries again.
+            // If no connection can be closed, the client has to retry.
             if let Some(place) = self.places.take() {
                 tracker.spawn(self.connection(stream, shutdown.clone(), place));
             }
@@ -240,16 +245,16 @@ impl<S: Services> Port<S> {
                 biased;
                 _ = connection.as_mut() => {}
                 closed = peer.until_closed() => {
-                    // A client that did no wrong gets a GOAWAY first.
+                    // A well-behaved client gets a GOAWAY first.
                     if closed == Closed::Evicted && peer.has_called() {
                         connection.as_mut().graceful_shutdown();
-                        let _ = tokio::time::timeout(GOODBYE, connection.as_mut()).await;
+                        let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.as_mut()).await;
                     }
                 }
                 () = shutdown.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     loop {
-                        match tokio::time::timeout(GOODBYE, connection.as_mut()).await {
+                        match tokio::time::timeout(CLOSE_TIMEOUT, connection.as_mut()).await {
                             Err(_) if peer.has_work() && peer.closed().is_none() => {}
                             _ => break,
                         }
@@ -263,7 +268,7 @@ impl<S: Services> Port<S> {
         }
     }
 
-    /// Closes connections and cuts calls that take longer than they may, for ever.
+    /// Closes connections and cuts calls that take too long. Never returns.
     async fn check(&self) {
         let patience = self.limits.patience;
         let mut ticks = tokio::time::interval(CHECK_INTERVAL);
@@ -271,9 +276,9 @@ impl<S: Services> Port<S> {
         let mut last_give_back = Instant::now();
         loop {
             ticks.tick().await;
-            self.places.close_offenders(&patience);
+            self.places.close_late(&patience);
             self.shared.responses.cut_late(patience.response);
-            if last_give_back.elapsed() >= GIVE_BACK_INTERVAL {
+            if last_give_back.elapsed() >= MEMORY_RETURN_INTERVAL {
                 last_give_back = Instant::now();
                 allocator::give_back();
             }
@@ -281,7 +286,7 @@ impl<S: Services> Port<S> {
     }
 }
 
-/// Starts the tasks of one connection's calls, and counts those that run.
+/// Spawns the tasks of one connection's calls, and counts the running ones.
 #[derive(Clone, Debug)]
 struct Tasks(Arc<Peer>);
 
@@ -297,7 +302,7 @@ where
 }
 
 pin_project! {
-    /// A call that counts until its task ends.
+    /// A call that is counted until its task ends.
     struct Counted<F> {
         #[pin]
         call: F,

@@ -1,5 +1,6 @@
-//! Calls that only watch: streams that last as long as their caller likes and change nothing. They end when the server
-//! drains, and do not hold its stop back. Touches the count of a connection's calls and nothing else.
+//! Calls that only watch: streams that change nothing and last as long as the caller keeps them. They
+//! end when the server drains, and do not delay its stop. Touches only the call counters of a
+//! connection.
 
 use std::{
     future::Future as _,

@@ -1,5 +1,5 @@
-//! How much work strangers can make the server do in a second. Who asks for more waits for their turn, in the order in which
-//! they came. Pure but for the clock.
+//! The work per second that untrusted connections can cause. Further work waits in the order of its
+//! arrival. Pure but for the clock.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -9,17 +9,17 @@ use std::{
 use prometheus::IntCounter;
 use tokio::time::Instant;
 
-/// A rate that many share. Lock-free.
+/// A shared rate limit. Lock-free.
 #[derive(Debug)]
 pub(crate) struct Pace {
     start: Instant,
-    /// Microseconds since the start at which all work that was taken on is done.
+    /// Microseconds since the start at which all accepted work is done.
     busy_until: AtomicU64,
-    /// Units of work in a second.
+    /// Units of work per second.
     rate: u64,
-    /// Work that may be taken on at once after a rest, in microseconds of the rate.
+    /// Work that may be accepted at once after an idle time, in microseconds of the rate.
     burst: u64,
-    /// Those who had to wait.
+    /// The number of waits.
     pauses: IntCounter,
 }
 
@@ -28,7 +28,7 @@ impl Pace {
         Self { start: Instant::now(), busy_until: AtomicU64::new(0), rate, burst: burst.as_micros() as u64, pauses }
     }
 
-    /// Takes on so much work; returns when there was time for it, if that is still to come.
+    /// Accepts this much work. Returns its start, if that is in the future.
     pub(crate) fn take(&self, units: u64) -> Option<Instant> {
         self.take_at(units, self.start.elapsed().as_micros() as u64)
     }

@@ -1,5 +1,5 @@
-//! What the server knows of one client connection: whether it is idle, whether it keeps its times, and how it is closed.
-//! Pure but for the clock.
+//! The state of one client connection: whether it is idle, whether it keeps its time limits, and
+//! why it is closed. Pure but for the clock.
 
 use std::{
     sync::{
@@ -15,33 +15,33 @@ use super::ledger::Entry;
 
 /// Calls of one connection that may be cut before the connection is closed.
 const MAX_CUTS: u32 = 16;
-/// Calls that an answer of a service lets the connection make before it is a stranger's: the trust in a new connection grows
-/// with each answer, and one whose calls get none loses it.
-const EARNED: u32 = 4;
-/// More calls are not saved up.
-const MOST_CREDIT: u32 = 1_024;
-/// With as many, the server reads as much as there is: a connection has no more calls at once by default.
-const MUCH_CREDIT: u32 = 256;
+/// Credit, in calls, for each response of a service. A connection without credit is untrusted:
+/// trust grows with each response, and a connection whose calls get none loses it.
+const CREDIT_PER_RESPONSE: u32 = 4;
+/// Most credit.
+const MAX_CREDIT: u32 = 1_024;
+/// With this credit a read has no limit: by default a connection has no more calls at once.
+const FULL_READ_CREDIT: u32 = 256;
 
-/// Why a connection is closed by the server.
+/// Why the server closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Closed {
-    /// It sends more control frames or resets than it may.
+    /// It exceeds the rate of control frames or resets.
     Flood = 1,
-    /// Its HTTP/2 handshake does not come in time.
+    /// Its HTTP/2 handshake is not complete in time.
     Handshake,
-    /// A frame or a header block does not come in full in time.
+    /// A frame or a header block is not complete in time.
     SlowFrame,
-    /// It does not take what the server sends.
+    /// It does not read the bytes that the server sends.
     SlowReader,
-    /// Too many of its calls were cut for not being read.
+    /// Too many of its calls were cut because it did not read them.
     Cuts,
-    /// A bound of the whole server was reached, and it held most for longest.
+    /// A limit of the whole server was reached, and it held the most for the longest time.
     Hoarding,
-    /// All places are taken, and it was the longest without a call.
+    /// The port is full, and it was the longest without a call.
     Evicted,
-    /// It was open for as long as a connection of its port may be.
+    /// It reached the longest life of a connection of its port.
     Aged,
 }
 
@@ -76,7 +76,7 @@ impl Closed {
     }
 }
 
-/// Milliseconds since this was made, never 0: so that 0 can stand for "not".
+/// Milliseconds since its creation, never 0, which means "not".
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock(Instant);
 
@@ -90,14 +90,14 @@ impl Clock {
     }
 }
 
-/// How long a connection may take for things.
+/// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     /// For its HTTP/2 handshake.
     pub(crate) handshake: Duration,
     /// For a frame, a header block and a whole request.
     pub(crate) request: Duration,
-    /// To take what the server sends.
+    /// To read the bytes that the server sends.
     pub(crate) response: Duration,
 }
 
@@ -106,28 +106,28 @@ pub(crate) struct Patience {
 pub(crate) struct Peer {
     pub(super) clock: Clock,
     opened: u64,
-    /// Calls whose task runs.
+    /// Running calls.
     calls: AtomicU32,
     /// Of these, those that only watch.
     watches: AtomicU32,
-    /// Since when it has none.
+    /// When its last call ended.
     idle_since: AtomicU64,
     has_called: AtomicBool,
     has_shaken_hands: AtomicBool,
-    /// A service has answered a call of it.
+    /// A service has responded to one of its calls.
     is_proven: AtomicBool,
-    /// Calls that it may make before it is a stranger's.
+    /// Its credit, in calls.
     credit: AtomicU32,
-    /// Since when a frame or a header block is incomplete; 0: none is.
+    /// When the incomplete frame or header block began; 0: there is none.
     frame_since: AtomicU64,
-    /// Since when the socket takes nothing of what the server sends; 0: it does.
+    /// When the socket became blocked for writes; 0: it is not.
     write_since: AtomicU64,
     cuts: AtomicU32,
-    /// Microseconds of work by messages that were unpacked, and that the socket has not counted yet.
+    /// Microseconds of decompression that the socket has not counted yet.
     unpacking: AtomicU32,
     closed: AtomicU8,
     close: Notify,
-    /// Of the call that was just handed to the service, until its task has started.
+    /// Ledger entries of the call that was just passed to the service, until its task starts.
     starting: Mutex<Vec<Arc<Entry>>>,
     is_starting: AtomicBool,
 }
@@ -168,7 +168,7 @@ impl Peer {
         }
     }
 
-    /// A call that only watches has come.
+    /// Counts a call that only watches.
     pub(super) fn begin_watch(&self) {
         self.watches.fetch_add(1, Ordering::Relaxed);
     }
@@ -177,82 +177,82 @@ impl Peer {
         self.watches.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether a call is open that does not only watch.
+    /// Whether it has a call that does more than watch.
     pub(super) fn has_work(&self) -> bool {
         self.calls.load(Ordering::Relaxed) > self.watches.load(Ordering::Relaxed)
     }
 
-    /// A service has answered a call.
+    /// Adds the credit of a response.
     pub(super) fn earn(&self) {
         self.is_proven.store(true, Ordering::Relaxed);
-        let earn = |credit: u32| Some((credit + EARNED).min(MOST_CREDIT));
+        let earn = |credit: u32| Some((credit + CREDIT_PER_RESPONSE).min(MAX_CREDIT));
         let _ = self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn);
     }
 
-    /// Whether the answer of a service makes a difference.
+    /// Whether a response would add credit.
     pub(super) fn can_earn(&self) -> bool {
-        self.credit.load(Ordering::Relaxed) < MOST_CREDIT
+        self.credit.load(Ordering::Relaxed) < MAX_CREDIT
     }
 
-    /// Takes the credit for so many calls; false: there is less, and none is taken.
+    /// Takes the credit for this many calls; false, without effect: there is less.
     pub(super) fn spend(&self, calls: u32) -> bool {
         let spend = |credit: u32| credit.checked_sub(calls);
         calls == 0 || self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
     }
 
-    /// Whether it has credit for as many calls as one read may bring.
-    pub(super) fn has_much_credit(&self) -> bool {
-        self.credit.load(Ordering::Relaxed) >= MUCH_CREDIT
+    /// Whether it has credit for as many calls as one read can contain.
+    pub(super) fn has_full_read_credit(&self) -> bool {
+        self.credit.load(Ordering::Relaxed) >= FULL_READ_CREDIT
     }
 
-    /// A message of it was unpacked, with so much work.
-    pub(super) fn note_unpacked(&self, work: u32) {
+    /// Adds the work of a decompressed message.
+    pub(super) fn record_unpacked(&self, work: u32) {
         self.unpacking.fetch_add(work, Ordering::Relaxed);
     }
 
-    /// A message of it was unpacked for nothing: it is a stranger's until its calls are answered again.
+    /// Takes all credit, because a message was decompressed in vain.
     pub(super) fn lose_credit(&self) {
         self.credit.store(0, Ordering::Relaxed);
     }
 
-    /// The work by messages that were unpacked since the last look.
+    /// Takes the decompression work since the last call.
     pub(super) fn take_unpacking(&self) -> u32 {
         if self.unpacking.load(Ordering::Relaxed) == 0 { 0 } else { self.unpacking.swap(0, Ordering::Relaxed) }
     }
 
-    /// Whether a service has answered a call of it.
+    /// Whether a service has responded to one of its calls.
     pub(super) fn is_proven(&self) -> bool {
         self.is_proven.load(Ordering::Relaxed)
     }
 
-    /// Since when no call is open; `None`: one is.
+    /// When its last call ended; `None`: one runs.
     pub(super) fn idle_since(&self) -> Option<u64> {
         (self.calls.load(Ordering::Relaxed) == 0).then(|| self.idle_since.load(Ordering::Relaxed))
     }
 
-    /// Whether there was a call at all.
+    /// Whether it ever had a call.
     pub(super) fn has_called(&self) -> bool {
         self.has_called.load(Ordering::Relaxed)
     }
 
-    pub(super) fn note_handshake(&self) {
+    pub(super) fn record_handshake(&self) {
         self.has_shaken_hands.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn note_frame(&self, is_incomplete: bool) {
-        Self::note_since(&self.frame_since, is_incomplete, self.clock);
+    pub(super) fn record_frame(&self, is_incomplete: bool) {
+        Self::set_since(&self.frame_since, is_incomplete, self.clock);
     }
 
-    /// A frame came in full, and the next has begun.
+    /// Restarts the time of the incomplete frame: one frame ended, and the next has begun.
     pub(super) fn renew_frame(&self) {
         self.frame_since.store(self.clock.now(), Ordering::Relaxed);
     }
 
-    pub(super) fn note_write(&self, is_blocked: bool) {
-        Self::note_since(&self.write_since, is_blocked, self.clock);
+    pub(super) fn record_write(&self, is_blocked: bool) {
+        Self::set_since(&self.write_since, is_blocked, self.clock);
     }
 
-    fn note_since(since: &AtomicU64, is_true: bool, clock: Clock) {
+    fn set_since(since: &AtomicU64, is_true: bool, clock: Clock) {
         let before = since.load(Ordering::Relaxed);
         if is_true && before == 0 {
             since.store(clock.now(), Ordering::Relaxed);
@@ -261,13 +261,13 @@ impl Peer {
         }
     }
 
-    /// A call of this connection was cut, because its answer was not read in time.
-    pub(super) fn note_cut(&self) {
+    /// Counts a call that was cut because its response was not read in time.
+    pub(super) fn record_cut(&self) {
         self.cuts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether it has taken longer than it may, or had more calls cut.
-    pub(super) fn offence(&self, patience: &Patience) -> Option<Closed> {
+    /// The time limit, or the limit of cut calls, that the connection exceeds.
+    pub(super) fn exceeded_limit(&self, patience: &Patience) -> Option<Closed> {
         let now = self.clock.now();
         let longer =
             |since: u64, limit: Duration| since != 0 && u128::from(now.saturating_sub(since)) > limit.as_millis();
@@ -283,18 +283,18 @@ impl Peer {
         (self.cuts.load(Ordering::Relaxed) >= MAX_CUTS).then_some(Closed::Cuts)
     }
 
-    /// Has the connection closed; the first reason counts.
+    /// Requests the end of the connection; the first reason counts.
     pub(super) fn close(&self, why: Closed) {
         let _ = self.closed.compare_exchange(0, why as u8, Ordering::Relaxed, Ordering::Relaxed);
         self.close.notify_one();
     }
 
-    /// Why it is to be closed, if it is.
+    /// Why it has to be closed, if it has to be.
     pub(crate) fn closed(&self) -> Option<Closed> {
         Closed::from_code(self.closed.load(Ordering::Relaxed))
     }
 
-    /// Waits until it is to be closed.
+    /// Waits until it has to be closed.
     pub(crate) async fn until_closed(&self) -> Closed {
         loop {
             if let Some(closed) = self.closed() {
@@ -304,13 +304,13 @@ impl Peer {
         }
     }
 
-    /// Notes an entry of the call whose task is started next.
+    /// Keeps an entry of the call whose task starts next.
     pub(super) fn add_starting(&self, entry: Arc<Entry>) {
         self.starting.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
         self.is_starting.store(true, Ordering::Relaxed);
     }
 
-    /// The task of that call has started: it can be ended through the entries of the call.
+    /// Registers the task of that call in the entries of the call, which can end it.
     pub(super) fn start_task(&self, task: &AbortHandle) {
         if !self.is_starting.swap(false, Ordering::Relaxed) {
             return;
@@ -331,7 +331,7 @@ mod tests {
         response: Duration::from_millis(3_000),
     };
 
-    /// A connection that was opened so long ago.
+    /// A connection of this age.
     fn peer(age: Duration) -> Peer {
         let peer = Peer::new(Clock(Instant::now()));
         Peer { clock: Clock(Instant::now().checked_sub(age).expect("the machine runs longer")), ..peer }
@@ -339,24 +339,24 @@ mod tests {
 
     #[test]
     fn a_connection_has_limited_time_for_each_of_its_duties() {
-        assert_eq!(peer(Duration::from_millis(900)).offence(&PATIENCE), None);
+        assert_eq!(peer(Duration::from_millis(900)).exceeded_limit(&PATIENCE), None);
         let slow = peer(Duration::from_millis(1_500));
-        assert_eq!(slow.offence(&PATIENCE), Some(Closed::Handshake));
-        slow.note_handshake();
-        assert_eq!(slow.offence(&PATIENCE), None);
+        assert_eq!(slow.exceeded_limit(&PATIENCE), Some(Closed::Handshake));
+        slow.record_handshake();
+        assert_eq!(slow.exceeded_limit(&PATIENCE), None);
         slow.frame_since.store(1, Ordering::Relaxed);
-        assert_eq!(slow.offence(&PATIENCE), None);
+        assert_eq!(slow.exceeded_limit(&PATIENCE), None);
         let slower = peer(Duration::from_millis(3_500));
-        slower.note_handshake();
+        slower.record_handshake();
         slower.frame_since.store(1, Ordering::Relaxed);
-        assert_eq!(slower.offence(&PATIENCE), Some(Closed::SlowFrame));
-        slower.note_frame(false);
+        assert_eq!(slower.exceeded_limit(&PATIENCE), Some(Closed::SlowFrame));
+        slower.record_frame(false);
         slower.write_since.store(1, Ordering::Relaxed);
-        assert_eq!(slower.offence(&PATIENCE), Some(Closed::SlowReader));
-        slower.note_write(false);
-        assert_eq!(slower.offence(&PATIENCE), None);
-        (0..MAX_CUTS).for_each(|_| slower.note_cut());
-        assert_eq!(slower.offence(&PATIENCE), Some(Closed::Cuts));
+        assert_eq!(slower.exceeded_limit(&PATIENCE), Some(Closed::SlowReader));
+        slower.record_write(false);
+        assert_eq!(slower.exceeded_limit(&PATIENCE), None);
+        (0..MAX_CUTS).for_each(|_| slower.record_cut());
+        assert_eq!(slower.exceeded_limit(&PATIENCE), Some(Closed::Cuts));
     }
 
     #[test]

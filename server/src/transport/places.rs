@@ -1,5 +1,6 @@
-//! The connections that are open: a bounded number. Where all places are taken, the connection that has been longest without a
-//! call gives its place to the newcomer; first among those that have had no answer yet. Pure but for the clock.
+//! The open connections, in a bounded number. If the port is full, a new connection replaces the
+//! one that has been longest without a call; first among those without a response so far. Pure but
+//! for the clock.
 
 use std::{
     collections::HashMap,
@@ -9,10 +10,10 @@ use std::{
 use super::peer::{Clock, Closed, Patience, Peer};
 use crate::telemetry::transport::TransportMetrics;
 
-/// All places of one port.
+/// The places of one port.
 #[derive(Debug)]
 pub(crate) struct Places {
-    most: usize,
+    max: usize,
     clock: Clock,
     open: Mutex<Open>,
     metrics: TransportMetrics,
@@ -24,7 +25,7 @@ struct Open {
     peers: HashMap<u64, Arc<Peer>>,
 }
 
-/// The place of one connection, until it is dropped.
+/// The place of one connection. Freed when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Arc<Places>,
@@ -46,14 +47,14 @@ impl Drop for Place {
 }
 
 impl Places {
-    pub(crate) fn new(most: usize, metrics: TransportMetrics) -> Self {
-        Self { most, clock: Clock::new(), open: Mutex::default(), metrics }
+    pub(crate) fn new(max: usize, metrics: TransportMetrics) -> Self {
+        Self { max, clock: Clock::new(), open: Mutex::default(), metrics }
     }
 
     /// A place for a new connection; `None`: all are taken by connections with calls.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Place> {
         let mut open = self.open();
-        if open.peers.len() >= self.most && !evict(&mut open) {
+        if open.peers.len() >= self.max && !evict(&mut open) {
             self.metrics.inc_refused();
             return None;
         }
@@ -70,11 +71,11 @@ impl Places {
         evict(&mut self.open());
     }
 
-    /// Closes the connections that take longer than they may.
-    pub(crate) fn close_offenders(&self, patience: &Patience) {
+    /// Closes the connections that exceed a time limit.
+    pub(crate) fn close_late(&self, patience: &Patience) {
         for peer in self.open().peers.values() {
-            if let Some(offence) = peer.offence(patience) {
-                peer.close(offence);
+            if let Some(exceeded_limit) = peer.exceeded_limit(patience) {
+                peer.close(exceeded_limit);
             }
         }
     }
@@ -84,10 +85,10 @@ impl Places {
     }
 }
 
-/// Has the connection closed that has been longest without a call; false: each has one. It gives up its place at once, and
-/// its descriptor in a moment.
+/// Closes the connection that has been longest without a call; false: each has one. Its place is
+/// free at once, its descriptor soon.
 fn evict(open: &mut Open) -> bool {
-    // Of those that had an answer only where there is no other.
+    // A connection with a response is closed only if there is no other.
     let idle = open.peers.iter().filter_map(|(number, peer)| Some((peer.is_proven(), peer.idle_since()?, *number)));
     let Some((_, _, number)) = idle.min() else { return false };
     if let Some(peer) = open.peers.remove(&number) {
@@ -100,9 +101,9 @@ fn evict(open: &mut Open) -> bool {
 mod tests {
     use super::*;
 
-    fn places(most: usize) -> Arc<Places> {
+    fn places(max: usize) -> Arc<Places> {
         let metrics = TransportMetrics::new(&prometheus::Registry::new()).unwrap();
-        Arc::new(Places::new(most, metrics))
+        Arc::new(Places::new(max, metrics))
     }
 
     #[test]

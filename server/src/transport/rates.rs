@@ -1,5 +1,5 @@
-//! How many frames of a connection are cheap for its peer and dear for the server, and how many of them are allowed. Pure
-//! but for the clock.
+//! The frames that are cheap for a client and expensive for the server, and their allowed rates.
+//! Pure but for the clock.
 
 use std::time::Instant;
 
@@ -13,27 +13,29 @@ mod kind {
     pub(super) const WINDOW_UPDATE: u8 = 8;
 }
 
-/// Flags of a frame: the last of its stream (DATA), or the acknowledgement of one of ours (SETTINGS, PING).
+/// Flags of a frame: the last of its stream (DATA), or an acknowledgement (SETTINGS, PING).
 const END_STREAM_OR_ACK: u8 = 1;
 
 /// Control frames that one SETTINGS frame counts as: it makes the server visit each open stream.
 const SETTINGS_UNITS: u32 = 100;
-/// Control frames that one PRIORITY, CONTINUATION, empty DATA or unknown frame counts as: no client needs many of them.
+/// Control frames that one PRIORITY, CONTINUATION, empty DATA or unknown frame counts as: no client
+/// needs many of them.
 const ODD_FRAME_UNITS: u32 = 10;
-/// Seconds of the allowed rate that a connection may save up: what a healthy client sends at once after the server
-/// or the network has stood still for so long.
+/// Seconds of the allowed rate that a connection may save up. A healthy client sends as much at
+/// once after the server or the network stalled.
 pub(super) const BURST_SECONDS: u32 = 2;
 
-/// Frames that one connection may send, each in units per second.
+/// The allowed frames of one connection, in units per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameRates {
-    /// RST_STREAM frames: calls that the peer gives up.
+    /// RST_STREAM frames: cancelled calls.
     pub(crate) resets: u32,
     /// Control frames, weighted.
     pub(crate) control: u32,
 }
 
-/// What a frame counts as: calls, resets, control frames, and work of the server in microseconds, about.
+/// The cost of a frame: calls, resets, control frames, and approximate work of the server in
+/// microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cost {
     pub(super) calls: u32,
@@ -43,7 +45,7 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    /// Of a frame with this type, these flags and so many bytes of payload.
+    /// The cost of a frame with this type, flags and length of payload.
     pub(super) fn of(kind: u8, flags: u8, length: u32) -> Self {
         match kind {
             kind::DATA if length > 0 || flags & END_STREAM_OR_ACK != 0 => Self::default(),
@@ -59,13 +61,13 @@ impl Cost {
         }
     }
 
-    /// Whether the frame is of a kind that calls are not made of.
+    /// Whether calls do not consist of frames of this kind.
     pub(super) fn is_suspect(self) -> bool {
         self.resets + self.control > 0
     }
 }
 
-/// The frames that a connection has left.
+/// The remaining allowance of a connection.
 #[derive(Debug)]
 pub(super) struct Allowance {
     resets: Bucket,
@@ -77,7 +79,7 @@ impl Allowance {
         Self { resets: Bucket::new(rates.resets, now), control: Bucket::new(rates.control, now) }
     }
 
-    /// Takes what a frame costs; false: the connection sends more than it may.
+    /// Takes the cost of a frame; false: the connection exceeds a rate.
     pub(super) fn take(&mut self, cost: Cost) -> bool {
         self.resets.take(cost.resets) && self.control.take(cost.control)
     }
@@ -131,7 +133,7 @@ mod tests {
         assert_eq!(Cost::of(kind::DATA, 0, 12), Cost::default());
         assert_eq!(Cost::of(kind::DATA, 1, 0), Cost::default());
         assert_eq!((Cost::of(kind::HEADERS, 4, 90).resets, Cost::of(kind::HEADERS, 4, 90).control), (0, 0));
-        // An empty DATA frame that ends nothing, a PRIORITY frame, and a type that nobody knows.
+        // An empty DATA frame that ends nothing, a PRIORITY frame, and an unknown type.
         for (kind, flags) in [(kind::DATA, 0), (2, 0), (9, 4), (200, 255)] {
             assert_eq!(Cost::of(kind, flags, 0).control, ODD_FRAME_UNITS, "{kind}");
         }

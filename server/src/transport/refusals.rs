@@ -1,5 +1,5 @@
-//! Refusals that come before the services: of calls that are no gRPC calls, and those of the gRPC library, which get a
-//! reason of the catalogue here. Touches the headers of a response only.
+//! Refusals before the services: of requests that are not gRPC calls, and those of the gRPC
+//! library, which get a reason of the catalogue here. Touches only the headers of a response.
 
 use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
 use inventory_sentinel::Reason;
@@ -8,7 +8,7 @@ use tonic::{Code, Status, body::Body, metadata::MetadataValue};
 use super::packed::{ACCEPT_ENCODING, ACCEPTED};
 use crate::service;
 
-/// With what the library begins the message of a request that it could not decode.
+/// Start of the library's message for a request that it could not decode.
 const UNDECODED: &str = "failed to decode Protobuf message";
 
 /// Whether the head of a request is that of a gRPC call.
@@ -16,7 +16,7 @@ pub(super) fn is_call(parts: &Parts) -> bool {
     parts.method == Method::POST && is_grpc(&parts.headers)
 }
 
-/// The refusal of a request that is no gRPC call. It has a status of HTTP too.
+/// The refusal of a request that is not a gRPC call. It has an HTTP status too.
 pub(super) fn of_head(parts: &Parts) -> Response<Body> {
     let (http, why) = if parts.method == Method::POST {
         (StatusCode::UNSUPPORTED_MEDIA_TYPE, "its content-type is not application/grpc")
@@ -33,32 +33,32 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
-/// The refusal of a call whose messages are packed in a way that is not known here.
+/// The refusal of a call with an unknown encoding.
 pub(super) fn of_encoding() -> Status {
     let mut status = service::refusal(Reason::UnknownEncoding);
     status.metadata_mut().insert(ACCEPT_ENCODING.as_str(), MetadataValue::from_static(ACCEPTED));
     status
 }
 
-/// Gives a refusal that has no reason the one that it means. `headers` are those of a head or of trailers.
+/// Adds the reason to a refusal without one. `headers` are those of a head or of trailers.
 pub(super) fn complete(headers: &mut HeaderMap) {
     let is_refusal = headers.get(Status::GRPC_STATUS).is_some_and(|code| code.as_bytes() != b"0");
     if !is_refusal || headers.contains_key(Status::GRPC_STATUS_DETAILS) {
         return;
     }
     let Some(status) = Status::from_header_map(headers) else { return };
-    // The headers of a status are those of its message and its code, which are never refused.
+    // The headers are the message and code of a status, which are valid.
     let _ = reasoned(&status).add_header(headers);
 }
 
-/// The same refusal with the reason that it means.
+/// The same refusal with its reason.
 fn reasoned(status: &Status) -> Status {
     let reason = match status.code() {
         Code::Internal if status.message().starts_with(UNDECODED) => Reason::MalformedRequest,
         Code::InvalidArgument => Reason::MalformedRequest,
         Code::OutOfRange | Code::ResourceExhausted => Reason::RequestTooLarge,
         Code::Unimplemented => Reason::UnknownMethod,
-        // Only the health service and reflection look names up.
+        // Only the health service and reflection look up names.
         Code::NotFound => Reason::UnknownService,
         Code::DeadlineExceeded => Reason::DeadlineExceeded,
         _ => Reason::Internal,

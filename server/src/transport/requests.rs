@@ -1,5 +1,5 @@
-//! Requests as they arrive: gathers the bytes of a message until it is there in full, so that nothing is reserved for bytes
-//! that were only promised. Reads the body of a call and nothing else.
+//! Incoming requests: collects the bytes of a message until it is complete. Memory is allocated for
+//! received bytes only, not for announced ones. Reads the body of a call only.
 
 use std::{
     pin::Pin,
@@ -16,86 +16,87 @@ use tonic::Status;
 
 use super::{
     ledger::Place,
-    packed::{self, Packing},
+    packed::{self, Encoding},
     peer::Peer,
     rpc,
 };
 use crate::service;
 
-/// Length of what stands before each gRPC message: a flag, and the message's length as four bytes.
+/// Length of the prefix of a gRPC message: a flag, and the message's length as four bytes.
 pub(super) const PREFIX: usize = 5;
 
-/// Bytes of a list that have come when its entries are counted for the first time.
+/// Received bytes of a list at which its entries are counted for the first time.
 const EARLY_CHECK: usize = 8 * 1_024;
 
-/// Why a request is not read on.
+/// Why the read of a request ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unread {
+pub(super) enum ReadError {
     /// It is larger than its RPC allows, or has more entries.
     TooLarge,
-    /// It is no gRPC message.
+    /// It is not a gRPC message.
     Malformed,
-    /// It did not come in full in time.
+    /// It was not complete in time.
     Late,
-    /// Its caller has gone.
+    /// Its caller disconnected.
     Gone,
 }
 
-impl Unread {
+impl ReadError {
     /// The refusal that the caller gets.
     pub(super) fn status(self) -> Status {
         let reason = match self {
-            Unread::TooLarge => Reason::RequestTooLarge,
-            Unread::Malformed => Reason::MalformedRequest,
-            Unread::Late | Unread::Gone => Reason::RequestTooSlow,
+            ReadError::TooLarge => Reason::RequestTooLarge,
+            ReadError::Malformed => Reason::MalformedRequest,
+            ReadError::Late | ReadError::Gone => Reason::RequestTooSlow,
         };
         service::refusal(reason)
     }
 }
 
-/// What a message may be.
+/// The limits of a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// Bytes.
     pub(super) max: usize,
     /// Whether its entries are counted.
     pub(super) is_list: bool,
-    /// How it comes.
-    pub(super) packing: Packing,
+    /// The encoding.
+    pub(super) packing: Encoding,
 }
 
 impl Bounds {
-    /// The length of the first message in these bytes, with its prefix, as far as they tell it.
-    fn promised(self, bytes: &[u8]) -> Result<Option<usize>, Unread> {
+    /// The length of the first message in these bytes, with its prefix; `None`: there are too few
+    /// bytes.
+    fn promised(self, bytes: &[u8]) -> Result<Option<usize>, ReadError> {
         let Some((flag, length)) = bytes.split_first().and_then(|(flag, rest)| Some((flag, rest.first_chunk::<4>()?)))
         else {
             return Ok(None);
         };
         let max = match (*flag, self.packing) {
             (0, _) => self.max,
-            (1, Packing::Gzip) => packed::most_packed(self.max),
-            _ => return Err(Unread::Malformed),
+            (1, Encoding::Gzip) => packed::max_packed(self.max),
+            _ => return Err(ReadError::Malformed),
         };
         let length = u32::from_be_bytes(*length) as usize;
-        if length > max { Err(Unread::TooLarge) } else { Ok(Some(PREFIX + length)) }
+        if length > max { Err(ReadError::TooLarge) } else { Ok(Some(PREFIX + length)) }
     }
 
-    /// Whether a whole message, with its prefix, may be decoded.
-    fn check(self, message: &[u8]) -> Result<(), Unread> {
-        // What is packed has no fields to count until it is unpacked.
+    /// Checks a complete message, with its prefix, before it is decoded.
+    fn check(self, message: &[u8]) -> Result<(), ReadError> {
+        // The entries of a compressed message are counted after it is decompressed.
         if self.is_list && !is_packed(message) && rpc::has_too_many_fields(&message[PREFIX..]) {
-            return Err(Unread::TooLarge);
+            return Err(ReadError::TooLarge);
         }
         Ok(())
     }
 
-    /// Unpacks a message, if it is packed, and checks it. The work counts for its connection.
-    fn open(self, message: Bytes, peer: &Peer) -> Result<Bytes, Unread> {
+    /// Decompresses a message, if necessary, and checks it. The work counts for its connection.
+    fn open(self, message: Bytes, peer: &Peer) -> Result<Bytes, ReadError> {
         if !is_packed(&message) {
             return self.check(&message).map(|()| message);
         }
         let opened = packed::unpack(&message, self.max).and_then(|message| self.check(&message).map(|()| message));
-        peer.note_unpacked(packed::work(opened.as_ref().map_or(self.max, Bytes::len)));
+        peer.record_unpacked(packed::work(opened.as_ref().map_or(self.max, Bytes::len)));
         if opened.is_err() {
             peer.lose_credit();
         }
@@ -103,43 +104,43 @@ impl Bounds {
     }
 }
 
-/// Whether a message says that it is packed.
+/// Whether the compression flag of a message is set.
 fn is_packed(message: &[u8]) -> bool {
     message.first() == Some(&1)
 }
 
-/// The one message of a call, on its way.
+/// The only message of a call, while it arrives.
 #[derive(Debug)]
-pub(super) struct Arriving {
+pub(super) struct IncomingMessage {
     bounds: Bounds,
-    /// What came first, as it came: usually it is all.
+    /// The first piece, unchanged: usually it is all.
     first: Bytes,
-    /// All that has come, once it is more than one piece.
+    /// All pieces, once there is more than one.
     rest: BytesMut,
-    /// The entries of what had come were counted.
+    /// The entries of the received bytes were counted.
     is_checked: bool,
     peer: Arc<Peer>,
 }
 
-impl Arriving {
+impl IncomingMessage {
     pub(super) fn new(bounds: Bounds, peer: Arc<Peer>) -> Self {
         Self { bounds, first: Bytes::new(), rest: BytesMut::new(), is_checked: false, peer }
     }
 
-    /// Bytes that have come.
+    /// The number of received bytes.
     pub(super) fn len(&self) -> usize {
         self.first.len() + self.rest.len()
     }
 
-    /// Copies what has come: a small piece would keep a large buffer of the connection.
+    /// Copies the received bytes: a small piece would keep a large buffer of the connection.
     pub(super) fn settle(&mut self) {
         if !self.first.is_empty() {
             self.rest.extend_from_slice(&std::mem::take(&mut self.first));
         }
     }
 
-    /// Reads what has come. Ready: the message is there, with its prefix.
-    pub(super) fn poll<B>(&mut self, body: &mut B, cx: &mut Context<'_>) -> Poll<Result<Bytes, Unread>>
+    /// Reads the available bytes. Ready: the message is complete, with its prefix.
+    pub(super) fn poll<B>(&mut self, body: &mut B, cx: &mut Context<'_>) -> Poll<Result<Bytes, ReadError>>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -152,7 +153,7 @@ impl Arriving {
                         }
                         continue;
                     }
-                    Some(Err(_)) => return Poll::Ready(Err(Unread::Gone)),
+                    Some(Err(_)) => return Poll::Ready(Err(ReadError::Gone)),
                     None => {}
                 }
             }
@@ -163,7 +164,11 @@ impl Arriving {
                 std::mem::take(&mut self.rest).freeze()
             };
             let is_whole = self.bounds.promised(&message)? == Some(message.len());
-            return Poll::Ready(if is_whole { self.bounds.open(message, &self.peer) } else { Err(Unread::Malformed) });
+            return Poll::Ready(if is_whole {
+                self.bounds.open(message, &self.peer)
+            } else {
+                Err(ReadError::Malformed)
+            });
         }
     }
 
@@ -173,7 +178,7 @@ impl Arriving {
         }
     }
 
-    fn take(&mut self, data: Bytes) -> Result<(), Unread> {
+    fn take(&mut self, data: Bytes) -> Result<(), ReadError> {
         if self.len() == 0 {
             self.first = data;
         } else {
@@ -181,37 +186,38 @@ impl Arriving {
             self.rest.extend_from_slice(&data);
         }
         let come = if self.rest.is_empty() { &self.first[..] } else { &self.rest[..] };
-        // Most lists that are too long are so at once: the rest of them need not come.
+        // Most lists with too many entries exceed the limit early. The rest of them need not
+        // arrive.
         if !self.is_checked && come.len() >= EARLY_CHECK {
             self.is_checked = true;
             self.bounds.check(come)?;
         }
         match self.bounds.promised(come)? {
-            Some(length) if come.len() > length => Err(Unread::Malformed),
+            Some(length) if come.len() > length => Err(ReadError::Malformed),
             _ => Ok(()),
         }
     }
 }
 
-/// A stream of messages: passes on whole ones only. A message must come in full within a time from its first byte, and its
-/// first byte within the time that a client may pause.
+/// A stream of messages: passes on complete ones only. A message must be complete within a time
+/// from its first byte, and its first byte must arrive within the allowed pause of the client.
 pub(super) struct Messages<B, G> {
     body: B,
     bounds: Bounds,
     patience: Patience,
     come: BytesMut,
     timer: Pin<Box<Sleep>>,
-    /// A message has begun and is not there in full.
+    /// A message has begun and is not complete.
     has_begun: bool,
-    /// Messages were passed on, and the client may pause again.
+    /// Messages were passed on, and the pause starts again.
     may_pause: bool,
     place: Place,
     peer: Arc<Peer>,
-    /// What the stream holds as long as it is open.
+    /// Kept while the stream is open.
     _guard: G,
 }
 
-/// How long a stream of requests may take.
+/// The time limits of a stream of requests.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// For a message.
@@ -237,9 +243,9 @@ impl<B, G> Messages<B, G> {
         }
     }
 
-    /// The whole messages at the front of what has come; one alone if it is packed, so that no more than one is unpacked
-    /// at a time.
-    fn whole(&mut self) -> Result<Option<Bytes>, Unread> {
+    /// The complete messages at the front of the received bytes. A compressed message is passed on
+    /// alone: only one is decompressed at a time.
+    fn whole(&mut self) -> Result<Option<Bytes>, ReadError> {
         let mut end = 0;
         while let Some(length) = self.bounds.promised(&self.come[end..])? {
             let Some(message) = self.come.get(end..end + length) else { break };
@@ -256,8 +262,8 @@ impl<B, G> Messages<B, G> {
         Ok((end > 0).then(|| self.come.split_to(end).freeze()))
     }
 
-    /// Notes what is still to come, and gives the next whole messages, if there are any.
-    fn next(&mut self) -> Result<Option<Bytes>, Unread> {
+    /// Records the missing bytes, and returns the next complete messages, if there are any.
+    fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
         let whole = self.whole()?;
         let had_begun = std::mem::replace(&mut self.has_begun, !self.come.is_empty());
         if self.has_begun && (!had_begun || whole.is_some()) {
@@ -286,9 +292,9 @@ where
         if std::mem::take(&mut this.may_pause) && !this.has_begun {
             this.timer.as_mut().reset(Instant::now() + this.patience.pause);
         }
-        // One that is packed may have left others behind it.
+        // After a compressed message, others may follow in the buffer.
         if this.has_begun
-            && let Some(whole) = this.next().map_err(Unread::status)?
+            && let Some(whole) = this.next().map_err(ReadError::status)?
         {
             return Poll::Ready(Some(Ok(Frame::data(whole))));
         }
@@ -297,17 +303,17 @@ where
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
                     this.come.extend_from_slice(&data);
-                    if let Some(whole) = this.next().map_err(Unread::status)? {
+                    if let Some(whole) = this.next().map_err(ReadError::status)? {
                         return Poll::Ready(Some(Ok(Frame::data(whole))));
                     }
                 }
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(Unread::Gone.status()))),
-                Poll::Ready(None) if this.has_begun => return Poll::Ready(Some(Err(Unread::Malformed.status()))),
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(ReadError::Gone.status()))),
+                Poll::Ready(None) if this.has_begun => return Poll::Ready(Some(Err(ReadError::Malformed.status()))),
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => {
                     ready!(this.timer.as_mut().poll(cx));
-                    this.place.note_late();
-                    return Poll::Ready(Some(Err(Unread::Late.status())));
+                    this.place.record_late();
+                    return Poll::Ready(Some(Err(ReadError::Late.status())));
                 }
             }
         }
@@ -320,7 +326,7 @@ mod tests {
 
     use super::{super::peer::Clock, *};
 
-    /// Pieces that have come; there are no more, or they are still to come.
+    /// The pieces of a body, and whether more follow.
     struct Pieces {
         pieces: VecDeque<Bytes>,
         ends: bool,
@@ -343,10 +349,10 @@ mod tests {
         [&[0], &(payload.len() as u32).to_be_bytes()[..], payload].concat()
     }
 
-    fn arrive(pieces: &[&[u8]], ends: bool, max: usize) -> Poll<Result<Bytes, Unread>> {
+    fn arrive(pieces: &[&[u8]], ends: bool, max: usize) -> Poll<Result<Bytes, ReadError>> {
         let pieces = pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect();
         let peer = Arc::new(Peer::new(Clock::new()));
-        let mut arriving = Arriving::new(Bounds { max, is_list: true, packing: Packing::Plain }, peer);
+        let mut arriving = IncomingMessage::new(Bounds { max, is_list: true, packing: Encoding::Plain }, peer);
         arriving.poll(&mut Pieces { pieces, ends }, &mut Context::from_waker(Waker::noop()))
     }
 
@@ -364,18 +370,18 @@ mod tests {
     #[test]
     fn what_is_too_large_is_refused_at_its_promise() {
         let promise = [0, 0, 0, 1, 0];
-        assert_eq!(arrive(&[&promise], false, 255), Poll::Ready(Err(Unread::TooLarge)));
-        assert_eq!(arrive(&[&promise[..2], &promise[2..]], false, 255), Poll::Ready(Err(Unread::TooLarge)));
+        assert_eq!(arrive(&[&promise], false, 255), Poll::Ready(Err(ReadError::TooLarge)));
+        assert_eq!(arrive(&[&promise[..2], &promise[2..]], false, 255), Poll::Ready(Err(ReadError::TooLarge)));
         assert_eq!(arrive(&[&promise], false, 256), Poll::Pending);
         let many = message(&[0x0A, 0].repeat(rpc::MAX_FIELDS + 1));
-        assert_eq!(arrive(&[&many], true, 1 << 20), Poll::Ready(Err(Unread::TooLarge)));
+        assert_eq!(arrive(&[&many], true, 1 << 20), Poll::Ready(Err(ReadError::TooLarge)));
     }
 
     #[test]
     fn what_is_no_message_is_refused() {
         let whole = message(&[1, 2, 3]);
         for pieces in [&[][..], &[&whole[..4]], &[&whole[..7]], &[&whole, &whole], &[&[2, 0, 0, 0, 0]]] {
-            assert_eq!(arrive(pieces, true, 100), Poll::Ready(Err(Unread::Malformed)), "{pieces:?}");
+            assert_eq!(arrive(pieces, true, 100), Poll::Ready(Err(ReadError::Malformed)), "{pieces:?}");
         }
     }
 }

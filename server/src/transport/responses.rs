@@ -1,5 +1,6 @@
-//! Responses as they leave: counts the bytes of an answer that its caller has not read. Passes frames on in pieces, so that
-//! the HTTP/2 library holds one piece of each stream, and the rest is ours to drop. Touches the body of a response only.
+//! Outgoing responses: counts the bytes that the caller has not read. Passes frames on in pieces,
+//! so the HTTP/2 library has one piece of each stream, and the server can drop the rest. Touches
+//! the body of a response only.
 
 use std::{
     pin::Pin,
@@ -18,7 +19,8 @@ use crate::{
     tasks::{Task, Tasks},
 };
 
-/// The largest frame that is handed to the HTTP/2 library at once, in bytes. It is the largest that every peer takes.
+/// The largest frame that is passed to the HTTP/2 library at once, in bytes. Every peer accepts
+/// this size.
 const PIECE: usize = 16 * 1_024;
 
 /// The body of a response.
@@ -29,18 +31,18 @@ pub(crate) enum Answer {
     Tracked(Tracked),
 }
 
-/// One that can be large, or never ends.
+/// A response that can be large or endless.
 #[derive(Debug)]
 pub(crate) struct Tracked {
-    /// There until its end.
+    /// `None` after its end.
     body: Option<Body>,
-    /// If it only watches.
+    /// If the call only watches.
     observer: Option<Observer>,
-    /// Of the frame that is passed on piece by piece.
+    /// The rest of the frame that is passed on in pieces.
     rest: Bytes,
     place: Place,
     tasks: Tasks,
-    /// What a stream holds as long as it is open.
+    /// Kept while the stream is open.
     _slot: Option<OwnedSemaphorePermit>,
 }
 
@@ -79,7 +81,7 @@ impl HttpBody for Answer {
     fn size_hint(&self) -> SizeHint {
         match self {
             Answer::Plain(body) => body.size_hint(),
-            // Nobody waits for the length of a tracked answer.
+            // No code reads the length of a tracked response.
             Answer::Tracked(_) => SizeHint::default(),
         }
     }
@@ -87,7 +89,7 @@ impl HttpBody for Answer {
 
 impl Tracked {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        // Being polled means that the piece before has left.
+        // A poll means that the previous piece was sent.
         if self.rest.is_empty() {
             self.place.stop_waiting();
             match ready!(self.poll_body(cx)) {
@@ -108,7 +110,8 @@ impl Tracked {
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
-    /// The next frame of the body. Where that panics the stream ends with a refusal. One that only watches ends when the server drains and it has nothing more to say.
+    /// The next frame of the body. A panic ends the stream with a refusal. A stream that only
+    /// watches ends when the server drains and it has nothing more to send.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         match self.tasks.catch(Task::Stream, || Pin::new(body).poll_frame(cx)) {
@@ -127,7 +130,7 @@ impl Tracked {
     }
 }
 
-/// The trailers that say how a call ended.
+/// The trailers with the status of a call.
 fn trailers(status: &Status) -> Result<HeaderMap, Status> {
     let mut trailers = HeaderMap::new();
     status.add_header(&mut trailers)?;

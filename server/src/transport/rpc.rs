@@ -1,16 +1,17 @@
-//! What the transport knows of each RPC before its request is read: how large a request may be, whether it is a stream, and
-//! how much its answer can be. Pure, no I/O.
+//! The limits of each RPC before its request is read: the size of a request, whether it is a
+//! stream, and whether its response can be large. Pure, no I/O.
 
-/// The largest request of an RPC that takes no list of operations or rows, in bytes. 1,000 SKUs of 128 bytes fit.
+/// The largest request of an RPC that takes no list of operations or rows, in bytes. 1,000 SKUs of
+/// 128 bytes fit.
 pub(super) const MAX_SMALL_REQUEST: usize = 256 * 1_024;
-/// Fields that the outermost message of a Batch or of an import may have: more than 512 operations or 1,000 rows have, and far
-/// fewer than would take much memory once they are decoded.
+/// Most fields of the outermost message of a Batch or an import. More than 512 operations or 1,000
+/// rows have, and far fewer than would take much memory after decoding.
 pub(super) const MAX_FIELDS: usize = 2_048;
 
-/// How a request comes.
+/// The form of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// One message of so many bytes at most. `is_list`: its fields are counted.
+pub(super) enum RequestForm {
+    /// One message of this many bytes at most. `is_list`: its fields are counted.
     Message { max: usize, is_list: bool },
     /// A stream of such messages.
     Stream { max: usize, is_list: bool },
@@ -21,37 +22,38 @@ pub(super) enum Asked {
 /// One RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rpc {
-    pub(super) asked: Asked,
-    /// Its answer can be large, or never ends: what is not read of it is counted.
+    pub(super) form: RequestForm,
+    /// Its response can be large or endless: unread bytes are counted.
     pub(super) is_tracked: bool,
-    /// It is a call of an operator that has one answer: how many run at once is bounded.
+    /// A unary call of an operator: the number of running ones is limited.
     pub(super) is_admin: bool,
-    /// It is a stream of the health service: a client needs one for each connection.
+    /// A stream of the health service: a client needs one for each connection.
     pub(super) is_health_watch: bool,
-    /// It only watches: a stream that lasts as long as its caller likes. It ends when the server drains.
+    /// A stream that only watches and lasts as long as its caller keeps it. It ends when the server
+    /// drains.
     pub(super) is_observer: bool,
 }
 
 impl Rpc {
-    /// The RPC with this path. `large` is the largest request of those that take lists, in bytes.
+    /// The RPC of this path. `large` is the largest request with a list, in bytes.
     pub(super) fn of(path: &str, large: usize) -> Self {
-        let small = Asked::Message { max: MAX_SMALL_REQUEST, is_list: false };
+        let small = RequestForm::Message { max: MAX_SMALL_REQUEST, is_list: false };
         let group = Group::of(path);
-        let (asked, is_tracked) = match group {
-            Some((Group::Checkout, "Batch")) => (Asked::Message { max: large, is_list: true }, true),
+        let (form, is_tracked) = match group {
+            Some((Group::Checkout, "Batch")) => (RequestForm::Message { max: large, is_list: true }, true),
             Some((Group::Checkout, "BatchGetStock" | "WatchProtected")) => (small, true),
             Some((Group::Checkout, _)) => (small, false),
-            Some((Group::Admin, "ImportStock")) => (Asked::Stream { max: large, is_list: true }, true),
+            Some((Group::Admin, "ImportStock")) => (RequestForm::Stream { max: large, is_list: true }, true),
             Some((Group::Admin | Group::Events, _)) => (small, true),
             Some((Group::Health, method)) => (small, method != "Check"),
-            Some((Group::Reflection, _)) => (Asked::Stream { max: MAX_SMALL_REQUEST, is_list: false }, true),
-            None => (Asked::Unknown, false),
+            Some((Group::Reflection, _)) => (RequestForm::Stream { max: MAX_SMALL_REQUEST, is_list: false }, true),
+            None => (RequestForm::Unknown, false),
         };
-        let is_admin = matches!((group, asked), (Some((Group::Admin, _)), Asked::Message { .. }));
+        let is_admin = matches!((group, form), (Some((Group::Admin, _)), RequestForm::Message { .. }));
         let is_health_watch = matches!(group, Some((Group::Health, "Watch")));
         let is_observer = is_health_watch
             || matches!(group, Some((Group::Checkout, "WatchProtected") | (Group::Events | Group::Reflection, _)));
-        Self { asked, is_tracked, is_admin, is_health_watch, is_observer }
+        Self { form, is_tracked, is_admin, is_health_watch, is_observer }
     }
 }
 
@@ -81,8 +83,8 @@ impl Group {
     }
 }
 
-/// Whether the outermost message in these bytes has more fields than it may. Bytes that are no message have as many as
-/// can be read: the decoder refuses them.
+/// Whether the outermost message in these bytes has too many fields. Of bytes that are not a
+/// message, the readable fields are counted; the decoder refuses the message.
 pub(super) fn has_too_many_fields(mut bytes: &[u8]) -> bool {
     for _ in 0..=MAX_FIELDS {
         if bytes.is_empty() {
@@ -94,7 +96,7 @@ pub(super) fn has_too_many_fields(mut bytes: &[u8]) -> bool {
     true
 }
 
-/// What follows the first field (protocol buffers, encoding).
+/// The bytes after the first field (protocol buffers, encoding).
 fn after_field(bytes: &[u8]) -> Option<&[u8]> {
     let (tag, rest) = varint(bytes)?;
     match tag & 7 {
@@ -127,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// Every RPC of the descriptors has its rule here: a new one must be thought of.
+    /// Every RPC of the descriptors has its rule here: a new one needs a decision.
     #[test]
     fn every_rpc_is_known() {
         let files = prost_types::FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).unwrap().file;
@@ -137,9 +139,9 @@ mod tests {
                 for method in &service.method {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
                     let rpc = Rpc::of(&path, 4 << 20);
-                    let is_stream = matches!(rpc.asked, Asked::Stream { .. });
+                    let is_stream = matches!(rpc.form, RequestForm::Stream { .. });
                     assert_eq!(is_stream, method.client_streaming(), "{path}");
-                    assert_ne!(rpc.asked, Asked::Unknown, "{path}");
+                    assert_ne!(rpc.form, RequestForm::Unknown, "{path}");
                     assert!(rpc.is_tracked || !method.server_streaming(), "{path}");
                     // A stream either only watches, or does work for each message of its caller.
                     assert_eq!(rpc.is_observer, method.server_streaming() && !method.client_streaming(), "{path}");
@@ -148,8 +150,8 @@ mod tests {
             }
         }
         assert!(paths.len() > 20, "{paths:?}");
-        assert_eq!(Rpc::of("/grpc.health.v1.Health/Watch", 1).asked, Rpc::of("/grpc.health.v1.Health/Check", 1).asked);
-        assert_eq!(Rpc::of("/nobody/Knows", 1).asked, Asked::Unknown);
+        assert_eq!(Rpc::of("/grpc.health.v1.Health/Watch", 1).form, Rpc::of("/grpc.health.v1.Health/Check", 1).form);
+        assert_eq!(Rpc::of("/nobody/Knows", 1).form, RequestForm::Unknown);
     }
 
     #[test]

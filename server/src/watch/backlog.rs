@@ -1,4 +1,5 @@
-//! The last entries of a feed, bounded in number and in bytes, for any number of readers. Pure but for its lock: no I/O.
+//! The last entries of a feed, bounded in number and in bytes, for any number of readers. Pure but
+//! for its lock: no I/O.
 
 use std::{
     collections::VecDeque,

@@ -1,4 +1,5 @@
-//! A stream of all events from a position on: from the store while it is far behind, then from the backlog.
+//! A stream of all events from a position on: from the store while it is far behind, then from the
+//! backlog.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -16,7 +17,8 @@ use crate::{
     namespaces::Namespace,
 };
 
-/// Most memory, in bytes, of the entries that a stream has read from the store and not sent. One entry may be larger.
+/// Most memory, in bytes, of the entries that a stream has read from the store and not sent. One
+/// entry may be larger.
 const READ_BYTES: usize = 32 * 1_024;
 /// Entries of the first read, and most of one read. An entry has up to 512 changes.
 const READ_COUNT: (usize, usize) = (4, 64);
@@ -120,7 +122,8 @@ impl EventWatch {
         self.watcher.feed.claims_at(&self.after, &self.terms)
     }
 
-    /// The next item. If the reader has lost its position, the store decides whether the stream has lost it too.
+    /// The next item. If the reader has lost its position, the store decides whether the stream has
+    /// lost it too.
     pub(crate) async fn next(&mut self) -> Result<Item, WatchError> {
         if self.refuting.is_none() {
             match self.next_entry().await {
@@ -141,13 +144,13 @@ impl EventWatch {
     async fn next_entry(&mut self) -> Result<Item, WatchError> {
         loop {
             if let Some(entry) = self.read.pop_front() {
-                if let Some(heard) = self.accept(entry)? {
-                    return Ok(heard);
+                if let Some(item) = self.accept(entry)? {
+                    return Ok(item);
                 }
             } else if self.backlog.is_none() {
                 self.catch_up().await?;
-            } else if let Some(heard) = self.next_live().await? {
-                return Ok(heard);
+            } else if let Some(item) = self.next_live().await? {
+                return Ok(item);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The feed of one namespace: what its reader publishes to all streams. A table of all SKUs, a backlog of the
-//! last entries, and the progress of the reader. Uses the store.
+//! The feed of one namespace: what its reader publishes to all streams. A table of all SKUs, a
+//! backlog of the last entries, and the progress of the reader. Uses the store.
 
 use std::{
     sync::{
@@ -34,7 +34,8 @@ use crate::{
     witness::{Observed, Witness},
 };
 
-/// Entries of the backlog, and about how many bytes they may take. A stream that is further behind is ended.
+/// Entries of the backlog, and about how many bytes they may take. A stream that is further behind
+/// is ended.
 const BACKLOG_ENTRIES: usize = 1_024;
 const BACKLOG_BYTES: usize = 8 << 20;
 /// SKUs of one read that fills the table.
@@ -134,8 +135,8 @@ impl Feed {
         self.keys.len()
     }
 
-    /// Everything up to this position has been published, or will be delivered to streams that subscribed before this
-    /// call.
+    /// Everything up to this position has been published, or will be delivered to streams that
+    /// subscribed before this call.
     pub(super) fn position(&self) -> Position {
         self.progress.borrow().position.clone()
     }
@@ -157,8 +158,8 @@ impl Feed {
         self.progress.borrow().fenced
     }
 
-    /// The partitions whose history does not contain their claim; there is one claim for each partition. A claim that was
-    /// lost fences its partition.
+    /// The partitions whose history does not contain their claim; there is one claim for each
+    /// partition. A claim that was lost fences its partition.
     pub(super) async fn refuted(&self, claims: &[HistoryPoint]) -> Result<Vec<u16>, WatchError> {
         let mut refuted = Vec::new();
         for (partition, (keys, claim)) in (0..).zip(self.keys.iter().zip(claims)) {

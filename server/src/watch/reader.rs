@@ -1,5 +1,5 @@
-//! The reader of a feed: a task that reads the event streams of all partitions of one namespace, on one
-//! connection, and hands each entry to the table and the backlog. Uses the store.
+//! The reader of a feed: a task that reads the event streams of all partitions of one namespace, on
+//! one connection, and hands each entry to the table and the backlog. Uses the store.
 
 use std::{
     sync::{Arc, Weak},
@@ -43,7 +43,8 @@ pub(super) fn run(feed: &Arc<Feed>, tasks: &Tasks) {
         while let Err(error) = follow(&reader.0, &store).await {
             match error {
                 WatchError::Store(error) => {
-                    // The health check logs a missing permission once; this would log it at each attempt.
+                    // The health check logs a missing permission once; this would log it at each
+                    // attempt.
                     if !matches!(error, StoreError::Denied { .. }) {
                         tracing::warn!(%error, "the watch of a namespace waits for the store");
                     }
@@ -62,8 +63,8 @@ pub(super) fn run(feed: &Arc<Feed>, tasks: &Tasks) {
     });
 }
 
-/// The reader of a feed. When it ends for any reason, the feed is lost: its streams end, and the next stream starts a
-/// new feed.
+/// The reader of a feed. When it ends for any reason, the feed is lost: its streams end, and the
+/// next stream starts a new feed.
 struct Reader(Weak<Feed>);
 
 impl Drop for Reader {
@@ -128,13 +129,15 @@ impl Feed {
                 if entry.first != at {
                     return false;
                 }
-                // A partition can be made again, with the loss as its next event, before a read of its state.
+                // A partition can be made again, with the loss as its next event, before a read of
+                // its state.
                 let loses_place = |run: &events::Run| matches!(run.happened, Happened::HistoryLost(lost, kept) if lost.term == term && kept < at);
                 if entry.runs.iter().any(loses_place) {
                     return false;
                 }
                 if let Some((its, first)) = entry.term {
-                    // Another term continues this history only if it begins here. Otherwise it has replaced it.
+                    // Another term continues this history only if it begins here. Otherwise it has
+                    // replaced it.
                     if its != term && first != entry.first + 1 {
                         return false;
                     }
@@ -147,7 +150,8 @@ impl Feed {
                 published.push(Arc::new(PartitionEntry { partition: partition as u16, entry }));
             }
             self.keep_size(&mut table);
-            // Before the backlog: a stream that subscribes and then reads the position misses nothing.
+            // Before the backlog: a stream that subscribes and then reads the position misses
+            // nothing.
             self.progress.send_modify(|progress| {
                 progress.position.0[partition] = at;
                 progress.terms[partition] = term;
@@ -165,7 +169,8 @@ impl Feed {
         true
     }
 
-    /// Compares the position with the states of the partitions. A partition that is behind has lost changes.
+    /// Compares the position with the states of the partitions. A partition that is behind has lost
+    /// changes.
     fn compare(&self, states: &[PartitionState], is_idle: bool) -> Result<(), WatchError> {
         let fenced = fenced_in(states);
         let is_lost = {

@@ -108,18 +108,19 @@ impl StockWatch {
             if self.stage != Stage::Live {
                 continue;
             }
-            let heard = match self.view {
+            let woken = match self.view {
                 View::Stock { interval, .. } => {
-                    let heard = timeout_at(progress, self.listener.progress()).await;
-                    if heard.is_ok() {
-                        // Other SKUs change all the time. The query runs no more often than the interval.
+                    let woken = timeout_at(progress, self.listener.progress()).await;
+                    if woken.is_ok() {
+                        // Other SKUs change all the time. The query runs no more often than the
+                        // interval.
                         sleep_until((Instant::now() + interval.min(PROGRESS_INTERVAL)).min(progress)).await;
                     }
-                    heard
+                    woken
                 }
                 View::Protection => timeout_at(progress, self.listener.protection()).await,
             };
-            if heard.is_err() || Instant::now() >= progress {
+            if woken.is_err() || Instant::now() >= progress {
                 if self.watcher.feed.is_fresh() {
                     let rows = self.next_rows()?;
                     return Ok(self.update(rows, false));

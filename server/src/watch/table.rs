@@ -1,7 +1,8 @@
-//! The current state of every SKU of a namespace, ordered by its last change. Pure: no I/O, no waiting.
+//! The current state of every SKU of a namespace, ordered by its last change. Pure: no I/O, no
+//! waiting.
 //!
-//! The changes since a position are one lookup, so the table keeps no state for a stream. Deleted SKUs stay for
-//! a while, so that streams can report them.
+//! The changes since a position are one lookup, so the table keeps no state for a stream. Deleted
+//! SKUs stay for a while, so that streams can report them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -93,15 +94,16 @@ impl Table {
         position.covers(&self.horizon.0) && self.position.covers(&position.0)
     }
 
-    /// Inserts a SKU from a list scan; ignored if a newer version is present. The scan does not contain the last
-    /// change of its protection.
+    /// Inserts a SKU from a list scan; ignored if a newer version is present. The scan does not
+    /// contain the last change of its protection.
     pub(super) fn load(&mut self, partition: u16, sku: Sku, stock: Stock) {
         if self.rows.get(&sku).is_none_or(|row| row.changed < stock.version) {
             self.put(partition, sku, stock.version, Some(stock), true);
         }
     }
 
-    /// Applies the changes of a batch, up to this sequence. Returns whether the protection of a SKU changed.
+    /// Applies the changes of a batch, up to this sequence. Returns whether the protection of a SKU
+    /// changed.
     pub(super) fn apply(&mut self, partition: u16, last: u64, stock: &[(Sku, Option<Stock>)]) -> bool {
         let mut protection_changed = false;
         for (sku, counters) in stock {
@@ -156,8 +158,8 @@ impl Table {
         self.rows.remove(&sku);
     }
 
-    /// The next SKUs that changed after `after`, which moves behind them. At most `most`, plus the lines of one cart;
-    /// empty: `after` is up to date.
+    /// The next SKUs that changed after `after`, which moves behind them. At most `most`, plus the
+    /// lines of one cart; empty: `after` is up to date.
     pub(super) fn since(&self, kind: IndexKind, after: &mut Position, most: usize) -> Rows {
         let indexes = if kind == IndexKind::Any { &self.changed } else { &self.protection_changed };
         let mut rows = Rows::new();
@@ -175,8 +177,8 @@ impl Table {
         rows
     }
 
-    /// Those of these SKUs that changed after `after`, which moves to now. With `whole`: all of them, also those that
-    /// do not exist.
+    /// Those of these SKUs that changed after `after`, which moves to now. With `whole`: all of
+    /// them, also those that do not exist.
     pub(super) fn of_skus(&self, skus: &[Sku], after: &mut Position, whole: bool) -> Rows {
         let is_due = |sku: &&Sku| match self.rows.get(*sku) {
             Some(row) => whole || row.changed > after.0[usize::from(row.partition)],

@@ -1,5 +1,5 @@
-//! The opaque texts that callers hand back: page tokens of lists, and resume tokens of streams. Their formats
-//! differ, and both are stable across releases. No I/O.
+//! The opaque texts that callers hand back: page tokens of lists, and resume tokens of streams.
+//! Their formats differ, and both are stable across releases. No I/O.
 
 pub(super) mod page;
 pub(super) mod resume;

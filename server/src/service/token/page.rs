@@ -1,5 +1,5 @@
-//! Page tokens of the lists: a scan cursor with a tag. A token is bound to its list, namespace and filter;
-//! only a server with the secret of the namespace can make it. No I/O.
+//! Page tokens of the lists: a scan cursor with a tag. A token is bound to its list, namespace and
+//! filter; only a server with the secret of the namespace can make it. No I/O.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -33,8 +33,8 @@ enum Kind {
     Reservations = b'r',
 }
 
-/// The partitions to scan: that of the SKU, or all. The token's cursor has to be in one of these parts of
-/// one of them.
+/// The partitions to scan: that of the SKU, or all. The token's cursor has to be in one of these
+/// parts of one of them.
 pub(in crate::service) fn partitions(
     namespace: &Namespace,
     sku: Option<&Sku>,

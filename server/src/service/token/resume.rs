@@ -1,6 +1,7 @@
-//! Resume tokens: the position of a stream as an opaque text. A token names the history that it belongs to, so a
-//! token of lost changes fences its partition. Only a server with the secret of the namespace can make one. A
-//! checksum distinguishes a damaged token from a token of another secret. No I/O.
+//! Resume tokens: the position of a stream as an opaque text. A token names the history that it
+//! belongs to, so a token of lost changes fences its partition. Only a server with the secret of
+//! the namespace can make one. A checksum distinguishes a damaged token from a token of another
+//! secret. No I/O.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use inventory_sentinel::Reason;

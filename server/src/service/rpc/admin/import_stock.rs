@@ -1,5 +1,6 @@
-//! ImportStock: sets the stock of many SKUs, over a stream of messages. Each row is a SetStock in the lane of
-//! its SKU; a bounded number of rows waits at once, and no row waits for another's outcome.
+//! ImportStock: sets the stock of many SKUs, over a stream of messages. Each row is a SetStock in
+//! the lane of its SKU; a bounded number of rows waits at once, and no row waits for another's
+//! outcome.
 
 use futures_util::{StreamExt as _, stream};
 use inventory_sentinel::{Reason, v1};
@@ -24,8 +25,9 @@ use crate::{
     telemetry::metrics::RpcKind,
 };
 
-/// Responds to each message, in order. Ends with the caller's stream, with a message that is refused, or
-/// when the server drains. The batches of its rows link to the call's span, which lasts as long.
+/// Responds to each message, in order. Ends with the caller's stream, with a message that is
+/// refused, or when the server drains. The batches of its rows link to the call's span, which lasts
+/// as long.
 pub(super) fn open(
     context: ServiceContext,
     caller: Caller,
@@ -39,8 +41,8 @@ pub(super) fn open(
                 return Ok(None);
             };
             let arrived_at = Instant::now();
-            // The rows run in a task: a stream is not polled while its client reads nothing, and the creation of a
-            // namespace keeps a connection to the store.
+            // The rows run in a task: a stream is not polled while its client reads nothing, and
+            // the creation of a namespace keeps a connection to the store.
             let rows = import(context.clone(), caller, message).instrument(Span::current());
             let rows = AbortOnDropHandle::new(context.tasks.spawn(Task::Import, rows));
             let result = rows.await.ok().flatten().unwrap_or_else(|| Err(Failure::new(Reason::Internal)));

@@ -1,5 +1,5 @@
-//! `InventoryAdmin`: stock, rules, namespaces, lists, imports, the audit. The control plane: its store
-//! reads use connections of the control pool. Lists the RPCs; may use `dispatch`.
+//! `InventoryAdmin`: stock, rules, namespaces, lists, imports, the audit. The control plane: its
+//! store reads use connections of the control pool. Lists the RPCs; may use `dispatch`.
 
 use std::sync::Arc;
 
@@ -75,8 +75,8 @@ impl Admin {
         Self { context, store, promises, durability, audit_memory, audits: Arc::new(Semaphore::new(MAX_AUDITS)) }
     }
 
-    /// Refuses results of a namespace that was deleted during the read: they may be incomplete. A deletion closes
-    /// the first partition before it deletes anything.
+    /// Refuses results of a namespace that was deleted during the read: they may be incomplete. A
+    /// deletion closes the first partition before it deletes anything.
     async fn check_presence(&self, namespace: &Namespace) -> Result<(), Failure> {
         let place = self.store.place_of(&namespace.keys(0)).await?;
         if place.is_some_and(|at| namespace.epochs.first() == Some(&at.epoch)) {

@@ -1,5 +1,5 @@
-//! SetProtection: sets or lifts the protection of many SKUs. Each SKU is a ConfigureSku in its lane; a bounded
-//! number of them waits at once.
+//! SetProtection: sets or lifts the protection of many SKUs. Each SKU is a ConfigureSku in its
+//! lane; a bounded number of them waits at once.
 
 use futures_util::{StreamExt as _, stream};
 use inventory_sentinel::{Reason, reason::Advice, v1};
@@ -94,8 +94,8 @@ async fn protect(
     }
 }
 
-/// All outcomes, or the first failure. A failure that means "nothing was applied" becomes OUTCOME_UNKNOWN
-/// if any SKU may have changed.
+/// All outcomes, or the first failure. A failure that means "nothing was applied" becomes
+/// OUTCOME_UNKNOWN if any SKU may have changed.
 fn all_or_failure(results: Vec<Result<v1::ProtectionOutcome, Failure>>) -> Result<Vec<i32>, Failure> {
     let in_part = results.iter().any(|result| match result {
         Ok(outcome) => *outcome == v1::ProtectionOutcome::Changed,

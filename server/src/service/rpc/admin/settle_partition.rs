@@ -1,5 +1,5 @@
-//! SettlePartition: opens a partition that lost changes, in bounded steps through its lane. Reads the SKUs of
-//! the partition through `store::lists`; decisions are made in the store.
+//! SettlePartition: opens a partition that lost changes, in bounded steps through its lane. Reads
+//! the SKUs of the partition through `store::lists`; decisions are made in the store.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -95,8 +95,8 @@ impl AsyncRpc for SettlePartition {
     }
 }
 
-/// Sets the available units of all SKUs that the operator does not name to 0. While the partition is gated, no SKU
-/// is created or deleted, so the scan reads each.
+/// Sets the available units of all SKUs that the operator does not name to 0. While the partition
+/// is gated, no SKU is created or deleted, so the scan reads each.
 async fn settle_rest(
     admin: &Admin,
     lane: &Lane,
@@ -146,8 +146,8 @@ async fn settle_skus(
     stream::iter(figures).map(settle).buffer_unordered(SKUS_IN_FLIGHT).try_fold(0, async |sum, n| Ok(sum + n)).await
 }
 
-/// Executes an operation, and retries while the queue is full: a step that is shed would leave the settlement
-/// unfinished.
+/// Executes an operation, and retries while the queue is full: a step that is shed would leave the
+/// settlement unfinished.
 async fn execute_unless_shed(
     lane: &Lane,
     operation: impl Fn() -> Operation,

@@ -1,5 +1,5 @@
-//! Shared by the RPCs that change one SKU: the change runs in the lane of the SKU, and is logged with the
-//! counters and rules before and after it.
+//! Shared by the RPCs that change one SKU: the change runs in the lane of the SKU, and is logged
+//! with the counters and rules before and after it.
 
 use std::time::Duration;
 
@@ -83,8 +83,8 @@ pub(super) fn lane_and_identity<'a>(
     Ok((lane, namespace.identity_or_new(request_id)))
 }
 
-/// Executes a change, and a read of the SKU just before it. They share a batch, so the read costs no
-/// round trip. Returns the outcome, and the values before it if the read succeeded.
+/// Executes a change, and a read of the SKU just before it. They share a batch, so the read costs
+/// no round trip. Returns the outcome, and the values before it if the read succeeded.
 async fn execute_with_before(
     lane: &Lane,
     sku: &Sku,

@@ -1,6 +1,6 @@
-//! Batch: many operations in one call. All are submitted to their lanes before the first is awaited, so
-//! that they share script calls. Each is validated, counted and refused like a single call; the batch is
-//! neither atomic nor ordered.
+//! Batch: many operations in one call. All are submitted to their lanes before the first is
+//! awaited, and share script calls. Each is validated, counted and refused like a single
+//! call; the batch is neither atomic nor ordered.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Shared by the RPCs that name a reservation: its lookup, identities, changes of some lines, outcomes.
-//! No I/O.
+//! Shared by the RPCs that name a reservation: its lookup, identities, changes of some lines,
+//! outcomes. No I/O.
 
 use inventory_sentinel::v1;
 use tokio::time::Instant;

@@ -1,5 +1,5 @@
-//! `InventoryEvents`: streams of events and of stock. The control plane: uses the watch hub, no lane.
-//! Lists the RPCs. A stream is polled only when its caller has read the response before.
+//! `InventoryEvents`: streams of events and of stock. The control plane: uses the watch hub, no
+//! lane. Lists the RPCs. A stream is polled only when its caller has read the response before.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Shared by the streaming RPCs: the stream type, the end of a stream, and streams over the stock table.
-//! Uses the watch hub.
+//! Shared by the streaming RPCs: the stream type, the end of a stream, and streams over the stock
+//! table. Uses the watch hub.
 
 use std::pin::Pin;
 
@@ -51,7 +51,8 @@ pub(in crate::service) async fn stock_stream<T: Send + 'static>(
     }))))
 }
 
-/// Ends a stream when the server drains, and records its end in the call's span, which lasts as long.
+/// Ends a stream when the server drains, and records its end in the call's span, which lasts as
+/// long.
 pub(super) struct StreamEnd {
     draining: CancellationToken,
     span: Span,

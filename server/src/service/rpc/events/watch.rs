@@ -45,7 +45,8 @@ pub(super) async fn open(
     Ok(Response::new(events(context, namespace, watch)))
 }
 
-/// A stream of events. A response is made when the stream is polled, so an unread stream holds only one.
+/// A stream of events. A response is made when the stream is polled, so an unread stream holds only
+/// one.
 fn events(context: &ServiceContext, namespace: Arc<Namespace>, watch: EventWatch) -> ResponseStream<v1::WatchResponse> {
     let state = (StreamEnd::new(context), namespace, watch, None::<SplitEntry>);
     Box::pin(stream::try_unfold(state, |(ending, namespace, mut watch, mut entry)| async move {
