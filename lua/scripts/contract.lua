@@ -1,32 +1,40 @@
 -- The contract of the script: its keys, arguments and replies. No code.
 --
--- A batch must read counters and records, decide, and write all or nothing, which MULTI can't. Redis does not roll a script
--- back. So the script loads everything with variadic calls, decides on Lua tables, and writes with variadic calls. Every
--- error is raised before the first write, and no write can fail (write/batch.lua).
+-- A batch must read counters and records, decide, and write all or nothing, which MULTI can't.
+-- Redis does not roll a script back. So the script loads everything with variadic calls, decides on
+-- Lua tables, and writes with variadic calls. Every error is raised before the first write, and no
+-- write can fail (write/batch.lua).
 --
--- Names in capitals are constants. Those of letters, limits, flags and versions come from the prelude, which is generated
--- from src/codes.rs and src/limits.rs. A test holds the tables below and the code together.
+-- Names in capitals are constants. Those of letters, limits, flags and versions come from the
+-- prelude, which is generated from src/codes.rs and src/limits.rs. A test holds the tables below
+-- and the code together.
 --
 -- KEYS, all of one partition and so of one cluster slot:
---   1 meta       hash    config, state, terms, fence (load/lines.lua has the formats)
+--   1 meta       hash    config, state, terms, fence (formats.lua has the formats)
 --   2 stock      hash    SKU -> stock record
---   3 records:a  hash    16-byte id -> reservation or remembered request; and a padding field (write/open.lua)
+--   3 records:a  hash    16-byte id -> reservation or remembered request; and a padding field
+--                        (write/open.lua)
 --   4 records:b  hash    the other generation of the same (load/partition.lua)
 --   5 deadlines  zset    packed ids -> deadline; may name reservations that are resolved already
 --   6 events     stream  one entry for each batch that changed something
---   7 buyers     hash    SKU NUL buyer -> count of units held and bought, for SKUs with a limit per buyer
+--   7 buyers     hash    SKU NUL buyer -> count of units held and bought, for SKUs with a limit per
+--                        buyer
 --
--- ARGV that opens a partition:       'open', knowledge, config record, epoch. Reply: now, config, epoch, clock (as below)
--- ARGV that configures a namespace:  'configure', knowledge, revision that is replaced, config record
---   A request with an identity is remembered (write/configure.lua). Then both have its id 16 and its fingerprint behind
---   these, and 'configure' the revision that the caller names (empty: any).
--- ARGV that deletes a closed partition: 'delete', step, token 16, number of the key (write/deletion.lua has steps and
---   replies)
--- ARGV of a batch: epoch, knowledge, then four for each group of operations that differ only by their ids: kind, payload,
---   ids, extra. A line set is the ttl and the lines of a reservation (load/lines.lua).
---   reserve            payload: line set with the ttl in force. ids: 16 bytes each. extra: ttl as requested I6 (0: unset),
---                      then a buyer field for each, or nothing
---   reserve_first      as reserve, of first attempts: the caller claims that none of the ids was ever sent before
+-- ARGV that opens a partition:       'open', knowledge, config record, epoch. Reply: now, config,
+--   epoch, clock (as below)
+-- ARGV that configures a namespace:  'configure', knowledge, revision that is replaced, config
+--   record. A request with an identity is remembered (write/configure.lua). Then both have its id 16
+--   and its fingerprint behind these, and 'configure' the revision that the caller names (empty:
+--   any).
+-- ARGV that deletes a closed partition: 'delete', step, token 16, number of the key
+--   (write/deletion.lua has steps and replies)
+-- ARGV of a batch: epoch, knowledge, then four for each group of operations that differ only by
+--   their ids: kind, payload, ids, extra. A line set is the ttl and the lines of a reservation
+--   (formats.lua).
+--   reserve            payload: line set with the ttl in force. ids: 16 bytes each. extra: ttl as
+--                      requested I6 (0: unset), then a buyer field for each, or nothing
+--   reserve_first      as reserve, of first attempts: the caller claims that none of the ids was
+--                      ever sent before
 --   reserve_replacing  payload: line set. ids: one. extra: as reserve, then the id that is replaced
 --   commit             ids: 16 bytes each
 --   commit_late        ids: 16 bytes each. extra: the id of the repurchase for each
@@ -35,46 +43,58 @@
 --   rollback_lines     payload: target id, line set. ids: one
 --   extend             payload: target id, ttl I6. ids: one
 --   get_reservation    ids: 16 bytes each
---   set_stock          payload: on hand I6, condition B (0 always, 1 if absent, 2 if version), version I6, SKU. ids: one
+--   set_stock          payload: on hand I6, condition B (0 always, 1 if absent, 2 if version),
+--                      version I6, SKU. ids: one
 --   adjust_stock       payload: delta i8, SKU. ids: one
---   configure_sku      payload: rules to set B, rules (load/lines.lua), revision that is replaced I6 (all ones: any), SKU.
---                      ids: one
+--   configure_sku      payload: rules to set B, rules (formats.lua), revision that is replaced I6
+--                      (all ones: any), SKU. ids: one
 --   delete_sku         payload: SKU. ids: one
 --   get_stock          payload: SKU. One answer for all
 --   is_protected       payload: SKU. The same, but refused while the partition is gated
 --   begin_settlement   payload: key of the settlement 16, fence 16. ids: one
---   settle_sku         payload: flags B (1: old holds return, 2: only if the SKU exists), available I6, SKU. ids: the key
+--   settle_sku         payload: flags B (1: old holds return, 2: only if the SKU exists), available
+--                      I6, SKU. ids: the key
 --   end_settlement     payload: key of the settlement 16. ids: one
---   close_partition    payload: 0 check or 1 close B, token 16, digest of the request 16. ids: one. Alone in its batch
+--   close_partition    payload: 0 check or 1 close B, token 16, digest of the request 16. ids: one.
+--                      Alone in its batch
 -- A key is a digest of an identity and all figures.
--- The single ids, but for those of reserve_replacing and settle_sku, are identities of remembered requests. Those of set_stock
--- to delete_sku, of settlements and of 'configure' belong to administrators: they are outside of the quota of records.
--- A batch without groups gives due holds back, and drops the records whose time is over. Any batch gives a bounded number
--- back (load/due.lua).
+-- The single ids, but for those of reserve_replacing and settle_sku, are identities of remembered
+-- requests. Those of set_stock to delete_sku, of settlements and of 'configure' belong to
+-- administrators: they are outside of the quota of records.
+-- A batch without groups gives due holds back, and drops the records whose time is over. Any batch
+-- gives a bounded number back (load/due.lua).
 --
--- Knowledge: GATES if a loss gates the partition or 'n' if it does not, in upper case if the process of the store has the
--- replication id that names the term of the only claim. Then the claims, for each change that was acknowledged: epoch I6,
--- term 40, sequence I6. Then the instant that the caller expects (load/clock.lua) I6, 0: none. 'open' and 'configure' take
--- claims of other epochs too: then this partition has replaced the one that the caller names (load/history.lua).
+-- Knowledge: GATES if a loss gates the partition or 'n' if it does not, in upper case if the
+-- process of the store has the replication id that names the term of the only claim. Then the
+-- claims, for each change that was acknowledged: epoch I6, term 40, sequence I6. Then the instant
+-- that the caller expects (load/clock.lua) I6, 0: none. 'open' and 'configure' take claims of other
+-- epochs too: then this partition has replaced the one that the caller names (load/history.lua).
 --
--- Reply to a batch: a head, then an array for each group. The head is one string, which a client reads in a fraction of the
--- time: now (ms) I6, sequence before the first group I6, reservations that this call expired I4, the next deadline (ms; 0:
--- none; not after now: more are due) I6, revision of the config I6, sequence after the last group I6, the term of that
--- sequence 40 (zeros: none), length of the clock B, number of verdicts B, the clock (nothing, or: offset of P from TIME i8,
--- correction of P for the time of day i8, doubt I6; all in ms), the verdicts on the claims (none if all are part of the
--- history), the fence (nothing, or: flags B as in the state, noticed at I6, lost epoch I6, term 40, sequence I6, kept
--- sequence I6, id 16).
--- A group has codes (one byte each), the part that its operations share, and the details of the codes that have one, in
--- order. The shared part of a Reserve begins with the ttl in force I6.
+-- Reply to a batch: a head, then an array for each group. The head is one string, which a client
+-- reads in a fraction of the time: now (ms) I6, sequence before the first group I6, reservations
+-- that this call expired I4, the next deadline (ms; 0: none; not after now: more are due) I6,
+-- revision of the config I6, sequence after the last group I6, the term of that sequence 40 (zeros:
+-- none), length of the clock B, number of verdicts B, the clock (nothing, or: offset of P from TIME
+-- i8, correction of P for the time of day i8, doubt I6; all in ms), the verdicts on the claims
+-- (none if all are part of the history), the fence (nothing, or: flags B as in the state, noticed
+-- at I6, lost epoch I6, term 40, sequence I6, kept sequence I6, id 16).
+-- A group has codes (one byte each), the part that its operations share, and the details of the
+-- codes that have one, in order. The shared part of a Reserve begins with the ttl in force I6.
 --   =  AS_BEFORE                the same code and detail as the operation before it
---   K  APPLIED                  +1 on the sequence. detail: record; stock record (SKUs); none (Reserve)
---   +  APPLIED_IN_TWO_STEPS     +2 on the sequence. detail: none (reserve_replacing), record (commit_lines)
---   k  UNCHANGED                remembered; nothing had to change. detail: stock record (configure_sku); none (delete_sku)
+--   K  APPLIED                  +1 on the sequence. detail: record; stock record (SKUs); none
+--                               (Reserve)
+--   +  APPLIED_IN_TWO_STEPS     +2 on the sequence. detail: none (reserve_replacing), record
+--                               (commit_lines)
+--   k  UNCHANGED                remembered; nothing had to change. detail: stock record
+--                               (configure_sku); none (delete_sku)
 --   J  REPURCHASED              +1 on the sequence. detail: record of the repurchase
---   Y  REPLAYED                 detail: record; stock record (SKUs; delete_sku: if the SKU exists again)
+--   Y  REPLAYED                 detail: record; stock record (SKUs; delete_sku: if the SKU exists
+--                               again)
 --   j  REPURCHASED_BEFORE       detail: record of the repurchase
---   V  VALUE                    detail: record; stock record (get_stock, is_protected); none (begin_settlement, close_partition)
---   g  FENCED                   refused or not found, because the partition has lost changes and is not settled
+--   V  VALUE                    detail: record; stock record (get_stock, is_protected); none
+--                               (begin_settlement, close_partition)
+--   g  FENCED                   refused or not found, because the partition has lost changes and is
+--                               not settled
 --   f  NOT_FENCED               there is nothing to settle
 --   o  SUPERSEDED               another settlement, or another loss, has come since
 --   e  OTHER_FENCE              shared: the id of the fence 16
@@ -105,8 +125,10 @@
 --   p  SKU_EXISTS               though requested only if absent
 --   v  OTHER_VERSION            detail: stock record; none for a SKU that does not exist
 --   w  CLOSES_BEFORE_OPENING
--- Verdicts: k VERDICT_PART, s VERDICT_SETTLED (lost and settled), u VERDICT_UNPROVEN, l VERDICT_LOST.
+-- Verdicts: k VERDICT_PART, s VERDICT_SETTLED (lost and settled), u VERDICT_UNPROVEN, l
+-- VERDICT_LOST.
 --
--- Errors, all of them before the first write: CLOSED (no such partition, or another epoch), CORRUPT (a record that this
--- script did not write), NEWER (a record of a newer version), MALFORMED (arguments), DENIED (the user lacks a permission: the
--- command). And those of Redis, for a command that is the first of this call that its user may not send.
+-- Errors, all of them before the first write: CLOSED (no such partition, or another epoch), CORRUPT
+-- (a record that this script did not write), NEWER (a record of a newer version), MALFORMED
+-- (arguments), DENIED (the user lacks a permission: the command). And those of Redis, for a command
+-- that is the first of this call that its user may not send.

@@ -1,6 +1,7 @@
 -- The table of contents of the script: its files in the order in which they run.
 --
--- The assembler (src/assemble.rs) puts a file in the place of each directive:
+-- The assembler (src/assemble.rs) puts files in the place of each directive, which may have several
+-- lines:
 --   `--@inline FILE`              its text as it is: its locals belong to the files behind it
 --   `--@include FILES`            as one block: its locals end with it
 --   `--@include FILES if ...`     as a block that is left out to save time. It would change nothing
@@ -10,6 +11,7 @@
 -- The script loads what the batch touches, decides on Lua tables, and then writes (contract.lua says why).
 
 --@inline "contract.lua"
+--@inline "formats.lua"
 --@inline "shared.lua"
 --@include "load/lines.lua"
 
@@ -42,13 +44,16 @@ end
 -- LOAD: what the batch touches.
 --@include "decide/withdrawal.lua" if ctx.settled_at
 --@include "load/batch.lua"
---@include "load/record_fields.lua" if not ctx.only_reserves or ctx.next_due ~= 0 and ctx.next_due <= ctx.now
+--@include "load/record_fields.lua" if not ctx.only_reserves or ctx.next_due ~= 0 and ctx.next_due
+--@    <= ctx.now
 --@include "load/records.lua"
 --@include "load/stock.lua" if groups[1] and ctx.next_due ~= 0 and ctx.next_due <= ctx.now
 --@include "load/due.lua"
---@include "load/ended_counts.lua", "load/stock.lua", "load/purged_counts.lua" only if ctx.purging and not ctx.gated
+--@include "load/ended_counts.lua", "load/stock.lua", "load/purged_counts.lua" only if ctx.purging
+--@    and not ctx.gated
 --@include "load/stock.lua"
---@include "load/terms.lua", "load/stream_end.lua", "decide/withdrawal.lua" if kinds.begin_settlement or kinds.end_settlement
+--@include "load/terms.lua", "load/stream_end.lua", "decide/withdrawal.lua" if
+--@    kinds.begin_settlement or kinds.end_settlement
 --@include "load/half_done.lua" only if ctx.half_done
 
 -- DECIDE: on Lua tables. Fast rejection answers a batch of Reserves that are all refused.
@@ -60,13 +65,17 @@ if not reply then
 --@include "decide/resolve_ledger.lua" if not ctx.only_reserves or due[1]
 --@include "load/buyer_limits.lua" if ctx.any_counted
 --@include "decide/extended_records.lua" if ctx.any_extended
---@include "decide/same_request.lua" if (kinds.reserve or kinds.reserve_replacing) and (next(records_by_id) or groups[2] or groups[1].n > 1)
+--@include "decide/same_request.lua" if (kinds.reserve or kinds.reserve_replacing) and
+--@    (next(records_by_id) or groups[2] or groups[1].n > 1)
 --@include "decide/reserve.lua" if kinds.reserve or kinds.reserve_replacing
 --@include "decide/reserve_limited.lua" if kinds.reserve_replacing or ctx.any_limited
 --@include "decide/resolve.lua" if kinds.commit or kinds.rollback or kinds.get_reservation
---@include "decide/partial_ops.lua" if kinds.commit_late or kinds.commit_lines or kinds.rollback_lines or kinds.extend
---@include "decide/stock_ledger.lua", "decide/stock.lua" if kinds.set_stock or kinds.adjust_stock or kinds.configure_sku or kinds.delete_sku or kinds.get_stock or kinds.is_protected
---@include "load/terms.lua", "decide/stock_ledger.lua", "decide/settle.lua" if kinds.begin_settlement or kinds.settle_sku or kinds.end_settlement
+--@include "decide/partial_ops.lua" if kinds.commit_late or kinds.commit_lines or
+--@    kinds.rollback_lines or kinds.extend
+--@include "decide/stock_ledger.lua", "decide/stock.lua" if kinds.set_stock or kinds.adjust_stock or
+--@    kinds.configure_sku or kinds.delete_sku or kinds.get_stock or kinds.is_protected
+--@include "load/terms.lua", "decide/stock_ledger.lua", "decide/settle.lua" if
+--@    kinds.begin_settlement or kinds.settle_sku or kinds.end_settlement
 --@include "decide/close.lua" if kinds.close_partition
 --@include "decide/doubt.lua" only if ctx.doubt_lag
 --@include "decide/returning.lua" only if ctx.backlog or ctx.is_doubtful

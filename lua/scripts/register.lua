@@ -1,5 +1,8 @@
--- Enters a name in the list of namespaces, unless the list is full. A script by itself: the list has no partition.
--- KEYS: the list. ARGV: the name, how many names there may be. Reply: 1 the name is in the list, 0 the list is full.
+-- Enters a name in the list of namespaces, unless the list is full. A separate script: the list has
+-- no partition.
+--
+-- KEYS: the list. ARGV: the name, and the most names. Reply: 1 the name is in the list, 0 the list
+-- is full.
 
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return 1 end
 if redis.call('SCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end

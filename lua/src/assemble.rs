@@ -15,6 +15,7 @@ macro_rules! files {
 files! {
     "main.lua",
     "contract.lua",
+    "formats.lua",
     "shared.lua",
     "register.lua",
     "load/lines.lua",
@@ -85,7 +86,7 @@ pub(crate) fn file(name: &str) -> &'static str {
 /// Puts files in the place of the directives of a manifest.
 fn expand(manifest: &str, options: Options) -> String {
     let mut out = String::with_capacity(128 * 1024);
-    for line in manifest.lines() {
+    for line in joined(manifest).lines() {
         match directive(line) {
             Some(Directive { files, block }) => {
                 let (first, last): (Cow<'_, str>, _) = match block {
@@ -107,6 +108,11 @@ fn expand(manifest: &str, options: Options) -> String {
         }
     }
     out
+}
+
+/// The manifest with each directive in one line.
+fn joined(manifest: &str) -> String {
+    manifest.replace("\n--@    ", " ")
 }
 
 /// A line of the manifest that files are put in the place of.
@@ -288,8 +294,9 @@ mod tests {
         }
         let listed: HashSet<String> = FILES.iter().map(|(name, _)| (*name).to_owned()).collect();
         assert_eq!(found, listed);
+        let manifest = joined(file("main.lua"));
         let mut run: HashSet<&str> =
-            file("main.lua").lines().filter_map(directive).flat_map(|directive| directive.files).collect();
+            manifest.lines().filter_map(directive).flat_map(|directive| directive.files).collect();
         run.extend(["main.lua", "register.lua"]);
         assert_eq!(listed, run.into_iter().map(str::to_owned).collect());
         for (name, text) in FILES {

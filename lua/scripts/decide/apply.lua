@@ -1,5 +1,5 @@
--- Applies the batch to what was loaded: reports a loss, gives back what is due, and then does the groups in their
--- order. Reads the replication id of the store where something changed.
+-- Applies the batch to the loaded tables: reports a loss, gives due holds back, then applies the
+-- groups in their order. Reads the replication id of the store where something changed.
 
 if history and history.lost then
   next_sequence(1)
@@ -27,8 +27,8 @@ for g = 1, #groups do
   reply[1 + g] = apply[group.kind](group)
 end
 
--- The first change under another replication id begins a new term (decide/term.lua). The id is read where the caller does not know
--- that the process is still the same, and once a second.
+-- The first change under another replication id begins a new term (decide/term.lua). The id is read
+-- once a second, and where the caller cannot confirm that the process is still the same.
 has_changes, replid = ctx.sequence > ctx.first_sequence, state_run
 if has_changes and ctx.format > 1 and (not is_same_run or ctx.now - ctx.now % 1000 ~= clock_mark - clock_mark % 1000) then
   local info = call('INFO', 'replication')

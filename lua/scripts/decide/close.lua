@@ -1,8 +1,10 @@
--- Closes the partition: the first step of its deletion (write/deletion.lua has the others). Runs where the batch is that step. The
--- end of the step is write/closed.lua, behind write/state.lua, so that the state that is put away is the newest. No write here.
+-- Closes the partition: the first step of its deletion (write/deletion.lua has the others). The
+-- batch contains nothing else. write/closed.lua ends the step, behind write/state.lua, and so puts
+-- the newest state away. No write here.
 --
--- A closed partition has neither a config nor a state, so that every batch is refused as of no partition. Both are put
--- away in META, and come back where the deletion is given up because another partition has holds.
+-- A closed partition has neither a config nor a state, so every batch is refused as for no
+-- partition. META keeps both. They come back if another partition has holds and the deletion is
+-- given up.
 
 function apply.close_partition(group)
   if #groups > 1 or #group.payload ~= 33 then fail(MALFORMED, 'closing') end

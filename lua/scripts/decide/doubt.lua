@@ -1,6 +1,6 @@
--- Corrects the holds that were made while the clock was in doubt, where a caller that knows the clock expects another instant than
--- they have counted from. Runs before the batch is applied. Reads META and both generations; works on tables through
--- the ledger.
+-- Corrects the holds that were made while the clock was in doubt, where a caller that has the clock
+-- expects another instant than they count from. Runs before the batch is applied. Reads META and
+-- both generations; works on tables through the ledger.
 
 local doubted = call('HMGET', META, 'doubted')[1] or ''
 local ids = {}
@@ -8,7 +8,7 @@ for at = 1, #doubted - 15, 16 do
   local id = sub(doubted, at, at + 15)
   if not records_by_id[id] then ids[#ids + 1] = id end
 end
--- Not through look_up: their stock is not loaded, and no unit moves.
+-- Not through load_records: their stock is not loaded, and no unit moves.
 if ids[1] then
   local current, older = load_fields(ctx.current, ids), load_fields(ctx.older, ids)
   for i = 1, #ids do
@@ -22,7 +22,7 @@ for at = 1, #doubted - 15, 16 do
   if record and is_pending(record) then
     local deadline, created = unpack_bytes('>I6I6', record, 2)
     deadline = deadline + ctx.doubt_lag
-    -- Given back by the next call.
+    -- The next call gives it back.
     if deadline <= ctx.now then ctx.backlog = true end
     store_record(id, sub(record, 1, 1) .. pack('>I6I6', deadline, created + ctx.doubt_lag) .. sub(record, 14))
     extend_deadline(id, deadline)

@@ -1,7 +1,7 @@
--- The ledger of extended records: reservations that a limit per buyer counts, that were resolved in
--- part, or that come from another one. Runs where a batch has or makes one. No redis.call.
+-- The ledger of extended records: reservations that count for a limit per buyer, that were resolved
+-- in part, or that come from another one. Runs where a batch has or makes one. No redis.call.
 
--- Lines as the bytes of a shape without a ttl; a line of no unit is left out.
+-- Encodes lines as a line set without a ttl; leaves out a line of no unit.
 function line_set_of(lines, amounts)
   local parts = {}
   for i = 1, lines.n do
@@ -12,8 +12,8 @@ function line_set_of(lines, amounts)
   return '\0\0\0\0\0\0' .. char(#parts) .. concat(parts)
 end
 
--- A digest of a request for a reservation in its canonical form: the buyer, the replaced reservation, and the lines in
--- the order of their bytes, without the ttl. `<` would compare texts by the locale of Redis.
+-- A digest of a Reserve in its canonical form: the buyer, the replaced reservation, and the lines
+-- in the order of their bytes, without the ttl. `<` would compare texts by the locale of Redis.
 function digest_of(buyer, line_set, origin)
   local lines, at = {}, 8
   while at <= #line_set do
@@ -33,10 +33,10 @@ function digest_of(buyer, line_set, origin)
   return sub(redis.sha1hex(buyer .. origin .. concat(lines)), 1, 16)
 end
 
--- What an extended record has behind the plain one, or what a plain one stands for: which lines count
--- for the buyer, the origin, in format 3 the digest of the request and the purchase, and of each line the units
--- sold and released. Of an expired one these are the units as they were before the deadline: what was held still
--- is what can be bought anew.
+-- Decodes the extension of a record, or the one that a plain record implies: which lines count for
+-- the buyer, the origin, in format 3 the digest of the request and the repurchase, and for each
+-- line the units sold and released. For an expired reservation these are the units before the
+-- deadline: the rest can be repurchased.
 function extension_of(record, lines)
   local state, is_extended = state_of(record)
   local n, sold, released = lines.n, {}, {}
@@ -59,8 +59,8 @@ function extension_of(record, lines)
   return { counted = 0, origin = NO_ORIGIN, sold = sold, released = released }
 end
 
--- An extended record in the form of the namespace's format. Its digest is that of the request for good, whatever
--- becomes of the record.
+-- Encodes an extended record in the namespace's format. Its digest remains that of the request,
+-- whatever becomes of the record.
 local function extended(state, resolved_at, deadline_and_created, buyer, line_set, extension)
   local is_digested = ctx.format > 2
   local changes = extension.changes
@@ -81,8 +81,8 @@ local function extended(state, resolved_at, deadline_and_created, buyer, line_se
   return concat(parts)
 end
 
--- Units of a pending reservation that are held still, or of an expired one that were held at its deadline,
--- by line, and their sum.
+-- The units that a pending reservation holds, or that an expired one held at its deadline, for each
+-- line, and their sum.
 function held_amounts(lines, extension)
   local amounts, total = {}, 0
   for i = 1, lines.n do
@@ -92,7 +92,8 @@ function held_amounts(lines, extension)
   return amounts, total
 end
 
--- The extension of a new reservation, all of whose units are held or `sold`; counts them for the buyer.
+-- The extension of a new reservation, whose units are all held, or all sold if `sold`. Counts them
+-- for the buyer.
 local function new_extension(lines, buyer, origin, sold)
   local extension = { counted = 0, origin = origin, sold = {}, released = {} }
   for i = 1, lines.n do
@@ -105,8 +106,8 @@ local function new_extension(lines, buyer, origin, sold)
   return extension
 end
 
--- available -> held: as `hold`, of a reservation that is counted, or replaces another. `head` is its
--- deadline and its creation; `earliest` is as the `deadline` of `move`.
+-- available -> held, for a reservation that counts for a limit or replaces another. `head` is its
+-- deadline and its creation; `earliest` is the `deadline` of `transfer`.
 function hold_extended(id, head, buyer, line_set, origin, earliest)
   local lines = lines_of(line_set)
   transfer(lines, lines.quantities, 1, AVAILABLE, HELD, earliest)
@@ -115,9 +116,10 @@ function hold_extended(id, head, buyer, line_set, origin, earliest)
   append_event(run_of(EVENT_HELD, STATE_PENDING, sub(head, 1, 6), buyer ~= NO_BUYER, line_set, ''), id, 1, buyer)
 end
 
--- available -> sold: what an expired reservation held, bought anew; the expired one names the purchase.
+-- available -> sold: the units that an expired reservation held. The expired record names the
+-- repurchase.
 function repurchase(id, origin, buyer, line_set, lines)
-  -- It is found again by its origin, which is known for as long.
+  -- The repurchase is found by its origin, which is kept as long.
   if in_older[origin] then older_written = ctx.now end
   transfer(lines, lines.quantities, 1, AVAILABLE, SOLD)
   local at = ctx.now_bytes
@@ -132,8 +134,8 @@ function repurchase(id, origin, buyer, line_set, lines)
   append_event(run_of(EVENT_REPURCHASED, STATE_COMMITTED, NO_DEADLINE, buyer ~= NO_BUYER, line_set, ''), id, 1, buyer)
 end
 
--- The whole way of what is not plain: some units, or a record that has an extension already. `change` is what the
--- reservation remembers of it, if anything.
+-- Resolves a reservation that is not plain: some of its units, or one with an extension. The
+-- reservation remembers `change`, if given.
 function resolve_extended(id, to, amounts, change)
   local record = records_by_id[id]
   local buyer, line_set = buyer_and_line_set(record)
@@ -168,7 +170,7 @@ function resolve_extended(id, to, amounts, change)
     line_set_of(lines, amounts), after == STATE_PENDING and line_set_of(lines, rest) or '', withdrawn), id, 1, buyer)
 end
 
--- Another deadline; no unit moves. `change` is what the reservation remembers of it, if anything.
+-- Moves the deadline; no unit moves. The reservation remembers `change`, if given.
 function extend_deadline(id, deadline, change)
   local record = records_by_id[id]
   local buyer, line_set = buyer_and_line_set(record)

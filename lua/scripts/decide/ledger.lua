@@ -1,24 +1,27 @@
--- The ledger: with decide/resolve_ledger.lua, decide/extended_records.lua and decide/stock_ledger.lua the only place that changes a counter, and with it the
--- sequence, the record and the event. Works on the tables that were loaded; no redis.call.
+-- The ledger: with decide/resolve_ledger.lua, decide/extended_records.lua and
+-- decide/stock_ledger.lua the only code that changes a counter, and with it the sequence, the
+-- record and the event. Works on the loaded tables; no redis.call.
 
--- Everything is loaded: which of the files that follow are needed.
+-- Everything is loaded. These decide which of the files behind this one run.
 ctx.any_counted = ctx.any_limited or ctx.any_extended
 ctx.any_extended = ctx.any_counted or ctx.doubt_lag or kinds.reserve_replacing or kinds.commit_late or kinds.commit_lines or kinds.rollback_lines or kinds.extend
 
-local MAX_DOUBTED = 1024 -- holds made while the clock is in doubt that are corrected if it was wrong; later ones end late
+-- Holds made while the clock is in doubt that are corrected if it was wrong; later ones end late.
+local MAX_DOUBTED = 1024
 
 local runs = {} -- the same as run_list, by their heads
 
--- A run of events: what happened (kind), what the reservation is after it, until when it is held, whether
--- buyers are named, which units moved (shape), which are held still where that is not the same (rest), and which
--- were withdrawn (a shape, or nothing).
+-- Finds or makes a run of events: the event (kind), the state after it, the deadline of the hold,
+-- whether buyers are named, the units that moved (a line set), the units that are still held if
+-- they differ (rest), and those that were withdrawn (a line set, or nil).
 function run_of(kind, after, deadline, is_named, line_set, rest, withdrawn)
   local head = kind .. after .. deadline .. (is_named and '\1' or '\0') .. pack('>I2', #line_set) .. line_set
     .. (rest == '' and '\0\0' or pack('>I2', #rest) .. rest)
     .. (ctx.format == 1 and '' or withdrawn and pack('>I2', #withdrawn) .. withdrawn or '\0\0')
   local run = runs[head]
   if not run then
-    -- In [1], [2], ...: ids. `last`: the last of its numbers, counted from the first of this call.
+    -- [1], [2], ... are ids. `last` is the last of its numbers, counted from the first of this
+    -- call.
     run = { head = head, n = 0, ranges = {}, last = -1, buyers = is_named and {} }
     runs[head] = run
     run_list[#run_list + 1] = run
@@ -26,8 +29,8 @@ function run_of(kind, after, deadline, is_named, line_set, rest, withdrawn)
   return run
 end
 
--- It happened to n reservations, by the last n numbers of the sequence; their ids, and the buyer fields of a
--- run with names, stand one behind the other.
+-- Adds n reservations to a run, with the last n numbers of the sequence. `ids` is packed, and
+-- `buyers` too in a run with names.
 function append_event(run, ids, n, buyers)
   local last = ctx.sequence - ctx.first_sequence
   if run.last ~= last - n then
@@ -40,8 +43,8 @@ function append_event(run, ids, n, buyers)
   if run.buyers then run.buyers[#run] = buyers end
 end
 
--- Moves the units of n reservations from one counter to another: each is one change, with one number. `deadline`, where units are
--- held from now on: they are not due before (0: not known).
+-- Moves the units of n reservations from one counter to another; each is one change with one
+-- number. `deadline`, where the units become held: they are not due before it (0: not known).
 function transfer(lines, amounts, n, from, to, deadline)
   local sequence = next_sequence(n)
   for i = 1, lines.n do
@@ -71,7 +74,7 @@ function store_record(id, record)
   new_records[#new_records + 1] = record
 end
 
--- For the deadline index: these ids are looked at then.
+-- Adds ids to the deadline index.
 function watch_deadline(deadline, ids)
   if ctx.doubted and #ctx.doubted < 16 * MAX_DOUBTED then ctx.doubted = ctx.doubted .. ids end
   local at_once = new_deadlines[deadline]

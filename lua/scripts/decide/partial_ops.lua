@@ -1,13 +1,14 @@
--- What is done to a reservation by a request of its own: Commit and Rollback in part, Extend; and the
--- Commit that buys anew after the deadline. Works on loaded tables through the ledger; no redis.call.
+-- Commit and Rollback of some lines, Extend, and the Commit that repurchases after the deadline.
+-- Works on loaded tables through the ledger; no redis.call.
 
--- What a reservation is that is not pending, for who wants to change it.
+-- The answer to a change of a reservation in this state, which is not pending.
 local function code_of(state)
   return state == STATE_COMMITTED and RESERVATION_COMMITTED or state == STATE_ROLLED_BACK and RESERVATION_ROLLED_BACK
     or state == STATE_EXPIRED and RESERVATION_EXPIRED or (ctx.missing or NO_SUCH_RESERVATION)
 end
 
--- What an expired reservation held at its deadline: a shape, and its lines with their stock.
+-- The units that an expired reservation held at its deadline: a line set, and its lines with their
+-- stock.
 local function lapsed_lines(record)
   local _, line_set = buyer_and_line_set(record)
   local lines = lines_of(line_set)
@@ -19,7 +20,7 @@ local function lapsed_lines(record)
   return held_line_set, held
 end
 
--- Buys it anew, under an id that follows from the reservation's own.
+-- Repurchases an expired reservation, under an id that is derived from its own.
 local function try_repurchase(id, purchase)
   if records_by_id[purchase] then return REPURCHASED_BEFORE, records_by_id[purchase] end
   if ctx.gated then return FENCED end
@@ -67,7 +68,7 @@ function apply.commit_late(group)
   return { concat(codes), '', concat(details) }
 end
 
--- Whether two remembered requests are the same: their lines in any order.
+-- Whether two remembered requests are the same, whatever the order of their lines.
 local function is_same_change(seen, memo)
   if seen == memo then return true end
   local kind = sub(memo, 1, 1)
@@ -76,8 +77,8 @@ local function is_same_change(seen, memo)
     and digest_of('', sub(seen, at), '') == digest_of('', sub(memo, at), '')
 end
 
--- What a reservation remembers of a change: half a digest of its identity, and half a digest of the change with its
--- lines in the order of their bytes.
+-- The digest by which a reservation remembers a change: half a digest of its identity, and half a
+-- digest of the change with its lines in the order of their bytes.
 local function digest_of_change(group, kind)
   local payload = group.payload
   local at = kind == MEMO_COMMIT_LINES and 18 or kind == MEMO_ROLLBACK_LINES and 17
@@ -85,7 +86,8 @@ local function digest_of_change(group, kind)
   return sub(redis.sha1hex(group.ids[1]), 1, 8) .. sub(what, 1, 8)
 end
 
--- Whether a reservation remembers this change (true), another one of this identity (false), or none (nil).
+-- Whether a reservation remembers this change (true), another one of this identity (false), or
+-- neither (nil).
 local function has_changed(record, change)
   local changed = changes_length(record)
   for at = #record - changed + 2, #record - 1, CHANGE_LENGTH do
@@ -93,9 +95,10 @@ local function has_changed(record, change)
   end
 end
 
--- What the changes share that have an identity: the reservation must be pending, the identity new. `change(record, digest)`
--- returns a code, and a detail unless it was applied. Since format 5 the identity of a change is its reservation together
--- with its request, and the reservation remembers it. In an older format a separate record does, which is still found.
+-- Applies a change that has an identity. The reservation must be pending, and the identity new.
+-- `change(record, digest)` returns a code, and a detail unless it was applied. Since format 5 the
+-- identity of a change is its reservation together with its request, and the reservation remembers
+-- it. In an older format a separate record does, which is still found.
 local function change_once(group, kind, change)
   local id, memo = group.ids[1], kind .. group.payload
   local seen, record, digest = records_by_id[id], records_by_id[group.target], nil
@@ -129,8 +132,8 @@ local function change_once(group, kind, change)
   return { code, '', detail }
 end
 
--- The amounts that these lines name of a reservation's, and how many are held beside them; or the line
--- of which less is held.
+-- The amounts of a reservation that these lines name, and how many units are held beside them; or
+-- the line of which fewer units are held.
 local function named_amounts(record, named)
   local _, line_set = buyer_and_line_set(record)
   local lines = lines_of(line_set)
@@ -172,7 +175,8 @@ end
 function apply.extend(group)
   local ttl = #group.payload == 22 and unpack_bytes('>I6', group.payload, 17) or 0
   if ttl < 1 or ttl > TTL_BOUND then fail(MALFORMED, 'ttl') end
-  -- A deadline that moves is neither too early nor too late, so it waits until the clock is certain.
+  -- A moved deadline must be neither too early nor too late, so it waits until the clock is
+  -- certain.
   if doubt > 0 then return { AGAIN, '' } end
   return change_once(group, MEMO_EXTEND, function(record, change)
     local latest = unpack_bytes('>I6', record, 8) + ctx.longest_life

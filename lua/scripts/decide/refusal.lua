@@ -1,9 +1,9 @@
--- What refuses Reserves; and the fast no: a batch of Reserves that are all refused is answered here, and nothing of
--- what follows is even made. To almost everyone at a sale, that is the answer. Runs for a late commit too, which
--- says in the same words what there is. Works on loaded tables; where it does not answer, it has the records looked
--- up that were not yet.
+-- The checks that refuse Reserves, and fast rejection: if every Reserve of the batch is refused,
+-- the reply is made here and the rest of the script is skipped. During a sale this is the most
+-- frequent answer. Late commits use `availability` too. Works on loaded tables. Without a fast
+-- rejection it loads the records of first attempts.
 
--- What there is of each line, with what is given back in the same step.
+-- The available units of each line, including those that the same step gives back.
 function availability(lines, given_back)
   local numbers = {}
   for i = 1, lines.n do
@@ -13,8 +13,8 @@ function availability(lines, given_back)
   return concat(numbers)
 end
 
--- What refuses the whole group, and what it shares; nil if nothing does. And the ttl in force: a SKU's own
--- limit shortens one that was not asked for.
+-- Returns the code that refuses the whole group, or nil; the bytes that the group shares; and the
+-- ttl in force. A SKU's own limit shortens a ttl that was not requested.
 function refusal_of(lines, group)
   if #group.extra < 6 then fail(MALFORMED, 'extra') end
   local requested_ttl, ttl = unpack_bytes('>I6', group.extra), unpack_bytes('>I6', group.payload)
@@ -37,7 +37,8 @@ function refusal_of(lines, group)
         if day + doubt < rules[OPENS] or rules[CLOSES] > 0 and day >= rules[CLOSES] then
           code, shared = OUTSIDE_WINDOW, char(i) .. pack('>I6I6', rules[OPENS], rules[CLOSES])
         else
-          code, shared = AGAIN, '' -- the clock is in doubt, and the sale is open at one of the two instants only
+          -- The clock is in doubt, and the sale is open at only one of the two instants.
+          code, shared = AGAIN, ''
         end
       elseif rules[MOST_UNITS] > 0 and lines.quantities[i] > rules[MOST_UNITS] then
         code, shared = TOO_MANY_UNITS, char(i) .. pack('>I6', rules[MOST_UNITS])
@@ -54,8 +55,8 @@ function refusal_of(lines, group)
   return code, shared, ttl
 end
 
--- Not where an identity was heard of before, where something is to be given back first, or where another
--- operation may change what there is.
+-- Impossible where a record of an identity is loaded, where something is given back first, or where
+-- another operation may change the available units.
 if ctx.only_reserves and next(records_by_id) == nil and not due[1] and not consumed_entries[1] and not clock_changed and not ctx.is_doubtful and not purged and not (history and history.changed) then
   reply, reply_sequence = { '' }, ctx.sequence
   for g = 1, #groups do
@@ -75,5 +76,5 @@ if ctx.only_reserves and next(records_by_id) == nil and not due[1] and not consu
   end
 end
 
--- There is something to give: to nobody twice, whatever the caller says of his identities.
+-- Units may be taken. The claim of a first attempt does not replace the lookup of its identity.
 if not reply then load_named_records() end

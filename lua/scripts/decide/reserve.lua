@@ -1,7 +1,7 @@
 -- Reserve: units of all lines, or none. Works on loaded tables through the ledger; no redis.call.
 
--- Reservations that no rule counts, and that replace none: the first that are new take what there is, and the
--- last unit goes to exactly one of them. `rest` is what refuses all, if something does.
+-- Reserves that no limit per buyer counts and that replace nothing. The first new ones take the
+-- available units, so exactly one of them gets the last unit. `rest` refuses all, if given.
 local function reserve_plain(group, head, line_set, rest, deadline, earliest)
   local ids, lines, buyers = group.ids, group.lines, buyers_of(group)
   local n, room = #ids, 0
@@ -59,15 +59,16 @@ local function reserve_group(group)
   local lines = group.lines
   local refusal, shared, ttl = refusal_of(lines, group)
   local ttl_bytes, line_set = pack('>I6', ttl), group.payload
-  -- Where the clock is in doubt, from the later instant (load/clock.lua). That may be corrected (decide/doubt.lua).
+  -- While the clock is in doubt, from the later instant (load/clock.lua). decide/doubt.lua may
+  -- correct that.
   local deadline = ctx.now + doubt + ttl
   local earliest = doubt > 0 and 0 or deadline
   local head = pack('>I6', deadline) .. (doubt > 0 and pack('>I6', ctx.now + doubt) or ctx.now_bytes)
-  -- The record keeps the ttl in force; in the older formats the one that was asked for.
+  -- The record keeps the ttl in force; in the older formats the requested one.
   local kept = ctx.format > 2 and ttl_bytes or sub(group.extra, 1, 6)
   if sub(line_set, 1, 6) ~= kept and not refusal then
     line_set = kept .. sub(line_set, 7)
-    -- The same lines, with their stock, to what names the reservation in this batch.
+    -- Operations of this batch that name the reservation find the same lines, with their stock.
     if not line_sets[line_set] then line_sets[line_set] = lines end
   end
   local reserve = (group.target or lines.limited) and reserve_by_rule or reserve_plain

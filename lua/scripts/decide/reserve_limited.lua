@@ -1,7 +1,7 @@
--- Reserve where a limit per buyer counts, or where the new reservation replaces another one. Runs where a batch
--- has that. Works on loaded tables through the ledger; no redis.call.
+-- Reserve where a limit per buyer counts, or where the new reservation replaces another one. Works
+-- on loaded tables through the ledger; no redis.call.
 
--- Whether the stock covers the lines, with what is given back in the same step.
+-- Whether the available units cover the lines, including those that the same step gives back.
 local function fits(lines, given_back)
   for i = 1, lines.n do
     local available = lines.stocks[i][AVAILABLE]
@@ -11,8 +11,8 @@ local function fits(lines, given_back)
   return true
 end
 
--- What the hold that is to be replaced gives back: units by SKU, those that count for this buyer,
--- or why it can't be replaced. Nothing if it holds nothing any more.
+-- The units that the replaced hold gives back, by SKU, and those of them that count for this buyer;
+-- or the code that refuses to replace it. Nothing if it holds nothing any more.
 local function replaced_units(id, buyer)
   local record = records_by_id[id]
   if not record or byte(record, 1) == MEMO then return nil, nil, (ctx.missing or NO_SUCH_RESERVATION) end
@@ -37,7 +37,7 @@ local function replaced_units(id, buyer)
   return units, counted
 end
 
--- Reservations that a limit per buyer counts, or that replace another one: one after the other.
+-- Reserves that count for a limit per buyer or replace another reservation, one after the other.
 function reserve_by_rule(group, head, line_set, rest, deadline, earliest)
   local ids, lines, target = group.ids, group.lines, group.target
   local buyers = buyers_of(group)
@@ -58,7 +58,8 @@ function reserve_by_rule(group, head, line_set, rest, deadline, earliest)
       if unfit then
         code = unfit
       elseif not fits(lines, units) then
-        -- Within a group stock only falls: once it is short, all that follow are, with the same numbers.
+        -- Within a group stock only falls. Once it is short, all that follow are short too, with
+        -- the same numbers.
         rest = ctx.may_return and ctx.may_return(lines) and AGAIN or SHORT
         available = availability(lines, units)
         code = rest

@@ -1,8 +1,8 @@
--- Commit, Rollback and the reading of a reservation. What is due was given back before, so a record that
--- is pending here is before its deadline. Works on loaded tables through the ledger; no redis.call.
+-- Commit, Rollback and the read of a reservation. Due holds were given back before, so a pending
+-- record is before its deadline. Works on loaded tables through the ledger; no redis.call.
 
--- By the state of a resolved record: what the answer is. The same again is a replay; Rollback of what the
--- deadline gave back is one too, and Rollback of what was bought only in part, for then it has been here.
+-- The answer for a resolved record. The same operation again is a replay. So is a Rollback of an
+-- expired reservation, and of one that was sold only in part, because a Rollback released the rest.
 local function answer_of(kind, record)
   local state, is_extended = state_of(record)
   if state == STATE_MEMO then return (ctx.missing or NO_SUCH_RESERVATION) end

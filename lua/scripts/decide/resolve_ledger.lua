@@ -1,10 +1,11 @@
--- The part of the ledger that resolves reservations. Runs where the batch has more than Reserves that replace none, or where a hold is
--- due. Works on the tables that were loaded; no redis.call.
+-- The part of the ledger that resolves reservations. Runs where the batch has more than Reserves
+-- that replace none, or where a hold is due. Works on the loaded tables; no redis.call.
 
--- held -> sold (STATE_COMMITTED), or held -> available (STATE_ROLLED_BACK by a call, STATE_EXPIRED by the deadline): of all that is held by the
--- reservations from the first of these ids on, as long as they are plain and have the same lines, which is
--- booked as one. Returns the index of the last; adds to `codes` and `details`, if given, what is answered. The
--- first is one of them. `packed` is all ids in one string, where there is that.
+-- Resolves the longest run of `ids` from `first` on whose reservations are plain and have the same
+-- lines, as one change of the counters: held -> sold (STATE_COMMITTED), or held -> available
+-- (STATE_ROLLED_BACK by a call, STATE_EXPIRED by the deadline). Returns the index of the last id
+-- resolved. Appends the answers to `codes` and `details`, if given. `packed` is all ids in one
+-- string, or nil. Precondition: ids[first] is plain.
 function resolve_run(ids, packed, first, to, codes, details)
   local like = plain_info[records_by_id[ids[first]]]
   local lines, is_named = like.lines, like.is_named
@@ -15,14 +16,14 @@ function resolve_run(ids, packed, first, to, codes, details)
     local record = records_by_id[id]
     if record ~= before then
       local its = record and plain_info[record]
-      -- Not any more: another one, or an id that has stood here before.
+      -- The run ends: another kind of reservation, or an id that was in it before.
       if not its or its.lines ~= lines or its.is_named ~= is_named or its.is_old ~= like.is_old then
         last = i - 1
         break
       end
       resolved_record, buyer, before = its[to], its.buyer, record
       if not resolved_record then
-        -- Resolved at the deadline, not at the moment that somebody noticed.
+        -- Resolved at the deadline, not at the moment of this call.
         resolved_record = to .. (to == STATE_EXPIRED and sub(record, 2, 7) or ctx.now_bytes) .. record
         its[to] = resolved_record
       end
@@ -52,7 +53,7 @@ function resolve_run(ids, packed, first, to, codes, details)
   return last
 end
 
--- The same of one reservation, plain or not: of these amounts, or of all that is held.
+-- Resolves one reservation, plain or not: these amounts, or all that is held.
 function resolve_one(id, to, amounts, change)
   local record = records_by_id[id]
   if plain_info[record] == nil then load_lines_of_record(record) end

@@ -1,10 +1,11 @@
--- Settlement of a partition that lost changes: begin, set the counters of each SKU, open. The server sends these as
--- operations of their own, so that no call is longer for a partition of many SKUs; the partition stays gated until
--- the last. Runs behind load/terms.lua and decide/stock_ledger.lua. Works on loaded tables; no redis.call.
+-- The settlement of a partition that lost changes: begin, set the counters of each SKU, open. Each
+-- is a separate operation, so no call is longer for a partition of many SKUs. The partition stays
+-- gated until the last. Runs behind load/terms.lua and decide/stock_ledger.lua. Works on loaded
+-- tables; no redis.call.
 
 local OLD_HOLDS_RETURN, ONLY_KNOWN = 1, 2 -- flags of settle_sku
 
--- The answer to an identity that was used before; nothing if it was not.
+-- The answer to an identity that was used before; nil if it was not.
 local function replay_of(group, key)
   local record = records_by_id[group.ids[1]]
   if not record then return nil end
@@ -21,12 +22,12 @@ function apply.begin_settlement(group)
   local replay = replay_of(group, key)
   if replay then return replay end
   if not ctx.gated and not ctx.emptied then return { NOT_FENCED, '' } end
-  -- Holds that are made while the clock is in doubt are made later than P says.
+  -- Holds that are made while the clock is in doubt count from later than P.
   if doubt > 0 then return { AGAIN, '' } end
   local current = ctx.fence and sub(ctx.fence, -16) or NO_FENCE
   if fence ~= current then return { OTHER_FENCE, current } end
   if not ctx.gated then ctx.gated, history.fenced_at = true, ctx.now end
-  -- Every hold that exists was made before this instant, and every later one is made at it or after.
+  -- Every existing hold was made before this instant, and every later one is made at it or after.
   ctx.now = ctx.now + 1
   ctx.settled_at, history.settling, history.changed = ctx.now, key, true
   return { VALUE, '' }

@@ -1,5 +1,6 @@
--- SetStock, AdjustStock, ConfigureSku, DeleteSku, GetStock and IsProtected. Works on loaded tables through the
--- ledger (decide/stock_ledger.lua); reads the number of SKUs where one is made, and TIME where a limit per buyer begins or ends.
+-- SetStock, AdjustStock, ConfigureSku, DeleteSku, GetStock and IsProtected. Works on loaded tables
+-- through the ledger (decide/stock_ledger.lua). Reads the number of SKUs where one is made, and
+-- TIME where a limit per buyer begins or ends.
 
 local new_skus = 0
 local ANY_REVISION = 281474976710655 -- all ones
@@ -9,14 +10,14 @@ local function answer(code, stock)
   return { code, '', stock and stock_bytes(stock) or nil }
 end
 
--- There is no such SKU, or it may be lost.
+-- The SKU does not exist, or may be lost.
 local function missing_sku()
   if ctx.missing == FENCED then return answer(FENCED) end
   return { NO_SUCH_SKU, '\1' }
 end
 
--- The answer to an identity that was used before, as things are now, and nothing if it was not. It comes before
--- whatever could refuse: a repeat changes nothing.
+-- The answer to an identity that was used before, with the stock of now; nil if it was not. It
+-- precedes every refusal: a repeat changes nothing.
 local function replay_of(group, kind, sku)
   local record, stock = records_by_id[group.ids[1]], stocks[sku]
   if not record then return nil end
@@ -25,7 +26,7 @@ local function replay_of(group, kind, sku)
   return answer(REPLAYED, stock)
 end
 
--- Makes the SKU, protected and empty; or returns nothing, and what refuses it.
+-- Makes the SKU, protected and empty; or returns nil and the code that refuses it.
 local function make_sku(sku)
   if call('HLEN', STOCK) + new_skus >= ctx.quota_skus then return nil, OVER_QUOTA end
   if AT_MEMORY_LIMIT == 1 then return nil, STORE_FULL end
@@ -34,7 +35,8 @@ local function make_sku(sku)
   return stocks[sku]
 end
 
--- Changes the units on hand once for each identity, and remembers the identity. `refuse` may object.
+-- Changes the units on hand once for each identity, and remembers the identity. `refuse` may
+-- object.
 local function change_stock(group, kind, sku, delta_of, refuse)
   local replay = replay_of(group, kind, sku)
   if replay then return replay end
@@ -87,7 +89,8 @@ local function changed_rules(stock, mask, values)
   return rules, differs
 end
 
--- Whether P is as far ahead as it may be: each limit that begins or ends moves it on (decide/stock_ledger.lua), and no hold shall end early.
+-- Whether P is as far ahead as it may be. Each limit that begins or ends moves it on
+-- (decide/stock_ledger.lua), and no hold may end early.
 local MOST_AHEAD = 50 -- ms
 local function is_ahead()
   local time = call('TIME')
@@ -110,7 +113,7 @@ function apply.configure_sku(group)
   local protected, paused = stock[FLAGS] % 2, stock.paused
   if mask % 2 == 1 then protected = flags % 2 end
   if mask >= SETS_PAUSE then paused = flags >= PAUSED or nil end
-  -- A limit begins or ends. The clock decides what counts for it, so it must be certain.
+  -- A limit begins or ends. The clock decides which holds count for it, so it must be certain.
   local limit_before = stock.rules and stock.rules[BUYER_LIMIT] or 0
   local is_other_limit = (limit_before > 0) ~= (rules[BUYER_LIMIT] > 0) and ctx.format >= FIRST_WITH_LIMIT_SINCE
   if is_other_limit and (doubt > 0 or is_ahead()) then return answer(AGAIN) end
@@ -140,7 +143,7 @@ function apply.delete_sku(group)
   return last
 end
 
--- Whether a SKU is protected may be among the lost changes.
+-- The protection of a SKU may be among the lost changes.
 function apply.is_protected(group)
   if ctx.gated then return answer(FENCED) end
   return apply.get_stock(group)

@@ -1,7 +1,8 @@
--- The ledger of stock itself: units that come in or go out, the rules of a SKU, and its end. Runs with
--- decide/stock.lua and decide/settle.lua; no redis.call. And the memory of requests that change it.
+-- The ledger of stock itself: units that come in or leave, the rules of a SKU, its deletion, and
+-- the memory of requests that change it. Runs with decide/stock.lua and decide/settle.lua; no
+-- redis.call.
 
--- The SKU is this from now on, also to the lines of the batch; false: there is none.
+-- Replaces the stock table of a SKU, also in the lines of the batch; false: it does not exist.
 local function become(sku, stock)
   stocks[sku] = stock
   for _, lines in pairs(line_sets) do
@@ -10,8 +11,8 @@ local function become(sku, stock)
   end
 end
 
--- Remembers a request of an administrator, which no quota refuses. Also one that changed nothing: its delayed duplicate
--- must not undo a later change.
+-- Remembers a request of an administrator, which no quota refuses. Also one that changed nothing:
+-- its delayed duplicate must not undo a later change.
 local function remember(id, memo)
   store_record(id, STATE_MEMO .. ctx.now_bytes .. memo)
   if ctx.format < FIRST_WITH_STATE_3 then
@@ -21,7 +22,7 @@ local function remember(id, memo)
   end
 end
 
--- The only change of `supplied`.
+-- The only change of `supplied`. `kind` is the letter of the event, and of the memo too.
 local function supply(sku, delta, kind, id)
   local stock = stocks[sku]
   local sequence = next_sequence(1)
@@ -33,7 +34,8 @@ local function supply(sku, delta, kind, id)
   append_event(run_of(kind, NO_STATE, NO_DEADLINE, false, pack('>i8', delta) .. sku, ''), id, 1)
 end
 
--- The rules of a SKU; no unit moves. The event has them since format 5, and a flag says so.
+-- Sets the rules of a SKU; no unit moves. The event contains them since format 5, and a flag marks
+-- that.
 local function configure(sku, flags, rules)
   local stock = stocks[sku]
   stock[FLAGS], stock[VERSION], stock.rules = flags + stock[FLAGS] - stock[FLAGS] % 4, next_sequence(1), rules
@@ -45,12 +47,14 @@ local function configure(sku, flags, rules)
   append_event(run_of(EVENT_CONFIGURED, NO_STATE, NO_DEADLINE, false, values .. sku, ''), NO_ORIGIN, 1)
 end
 
--- Counts of buyers have lost their limit: they are dropped in steps (load/ended_counts.lua), from the first field on.
+-- Counts of buyers have lost their limit. They are dropped in steps (load/ended_counts.lua), from
+-- the first field on.
 local function purge_counts()
   ctx.purging, ctx.purge, ctx.purge_at = true, '', ctx.now
 end
 
--- Another limit per buyer counts from now on, or none does. Holds and counts that were made before this instant do not count.
+-- Another limit per buyer counts from now on, or none does. Holds and counts from before this
+-- instant do not count.
 local function start_limit(sku, is_set)
   ctx.now = ctx.now + 1
   ctx.now_bytes = pack('>I6', ctx.now)
@@ -61,7 +65,7 @@ local function start_limit(sku, is_set)
   end
 end
 
--- The counters of a SKU after a settlement, with the flags that say what becomes of its old holds.
+-- Sets the counters of a SKU after a settlement, with the flags that decide about its old holds.
 local function set_settled(sku, available, flags)
   local stock = stocks[sku]
   local supplied = available + stock[HELD] + stock[SOLD]
@@ -71,7 +75,7 @@ local function set_settled(sku, available, flags)
   append_event(run_of(EVENT_SKU_SETTLED, NO_STATE, NO_DEADLINE, false, pack('>i8', delta) .. sku, ''), NO_ORIGIN, 1)
 end
 
--- A SKU that nobody holds goes.
+-- Deletes a SKU that nobody holds.
 local function delete(sku)
   next_sequence(1)
   become(sku, false)

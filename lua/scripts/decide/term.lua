@@ -1,5 +1,6 @@
--- Begins a new term with the first change of this call. Runs behind load/terms.lua where the replication id of the store is
--- another one than that under which the last term began. Works on loaded tables; reads the number of BUYERS.
+-- Begins a new term with the first change of this call. Runs behind load/terms.lua where the
+-- replication id of the store differs from that under which the last term began. Works on loaded
+-- tables; reads the number of BUYERS.
 
 local MAX_TERMS = 64 -- terms that are kept
 
@@ -13,12 +14,12 @@ local function is_used(name)
   return false
 end
 
--- A process that lost changes and goes on has the same replication id before and after.
+-- A process that lost changes and continues has the same replication id before and after.
 local name = replid
 if is_used(name) then name = redis.sha1hex(name .. ctx.now_bytes .. pack('>I6', ctx.first_sequence)) end
 history.terms[#history.terms + 1] = { name, base_sequence + 1 }
 if #history.terms > MAX_TERMS then table.remove(history.terms, 1) end
--- Where a purge has stopped is known only to the process that was here before.
+-- The other process may have lost the position of its purge.
 if base_sequence > 0 and ctx.format >= FIRST_WITH_LIMIT_SINCE and call('HLEN', BUYERS) > 0 then
   ctx.purging, ctx.purge, ctx.purge_at = true, '', ctx.now
 end

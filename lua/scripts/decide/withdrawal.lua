@@ -1,13 +1,15 @@
--- Units of holds that are older than the last settlement. The sale of the same units may be among the lost changes,
--- so they do not return to the stock but leave it. Runs in a partition that was settled. No redis.call.
+-- Units of holds that are older than the last settlement. The sale of the same units may be among
+-- the lost changes, so they leave the stock instead of returning to it. Runs in a partition that
+-- was settled. No redis.call.
 
--- Whether the hold was made before the settlement. A pending record has the instant behind its deadline.
+-- Whether the hold was made before the settlement. A pending record has the instant behind its
+-- deadline.
 function is_old(record)
   return is_pending(record) and unpack_bytes('>I6', record, 8) < ctx.settled_at
 end
 
--- held -> gone, or held -> available for SKUs whose old holds return: of n reservations, with a change each. Returns
--- the lines that were withdrawn as a shape, or nothing.
+-- held -> gone, or held -> available for SKUs whose old holds return, for n reservations with a
+-- change each. Returns the withdrawn lines as a line set, or nil.
 function release_old(lines, amounts, n)
   local sequence, parts = next_sequence(n), {}
   for i = 1, lines.n do

@@ -1,6 +1,7 @@
--- The batch: parses ARGV into groups. Loads nothing (load/records.lua does), but has what loads and parses later. Writes nothing.
+-- The batch: parses ARGV into groups, and defines the functions that load and parse later. Loads
+-- and writes nothing.
 
--- HMGET in as many calls as the limit on arguments asks for.
+-- HMGET, in as many calls as the limit on arguments requires.
 function load_fields(key, fields)
   if #fields <= MAX_ARGUMENTS then return call('HMGET', key, unpack(fields)) end
   local values = {}
@@ -12,7 +13,7 @@ function load_fields(key, fields)
   return values
 end
 
--- The lines of a shape, whose stock is then loaded.
+-- The lines of a line set; their stock is loaded later.
 function lines_of(line_set)
   local lines = line_sets[line_set]
   if not lines then
@@ -25,7 +26,7 @@ function lines_of(line_set)
   return lines
 end
 
--- The buyer fields of a group of Reserves: one for each operation; nil: all are without a buyer.
+-- The buyer fields of a group of Reserves, one for each operation; nil: none has a buyer.
 function buyers_of(group)
   local extra, at = group.extra, 7
   local last = group.kind == 'reserve_replacing' and #extra - 16 or #extra

@@ -1,10 +1,11 @@
 -- Limits per buyer: how many units of a SKU each buyer holds and has bought, counted only for SKUs
--- that have a limit, and given back with the units. Runs where the batch touches such a SKU or a record
--- that may have been counted. Reads BUYERS; write/batch.lua writes what changed.
+-- with a limit, and given back with the units. Runs where the batch touches such a SKU or a record
+-- that may have been counted. Reads BUYERS; write/batch.lua writes the changes.
 --
--- In format 5 a limit has the instant since which it counts: what was held or bought before does not count for it, and a count of
--- another instant is none. So a limit that is lifted and set again starts from nothing, whatever is still stored
--- (load/ended_counts.lua drops that). In an older format all that was ever counted counts.
+-- In format 5 a limit has the instant since which it counts. Earlier holds and sales do not count
+-- for it, and a count of another instant is void. So a limit that is lifted and set again starts
+-- from nothing, whatever is still stored (load/ended_counts.lua drops that). In an older format
+-- everything that was ever counted counts.
 
 counts, changed_counts = {}, {}
 
@@ -28,7 +29,7 @@ function counts_line(mask, i)
   return mask ~= 0 and bit.band(mask, bit.lshift(1, i - 1)) ~= 0
 end
 
--- Which of the lines in the mask count still: of a reservation that was made at this instant.
+-- Which lines in the mask still count, for a reservation that was made at this instant.
 function still_counted(lines, mask, created)
   if mask == 0 then return 0 end
   for i = 1, lines.n do
@@ -42,7 +43,7 @@ function still_counted(lines, mask, created)
   return mask
 end
 
--- Adds units of the lines in the mask to a buyer's counts, or takes them off.
+-- Adds the units of the lines in the mask to a buyer's counts, or subtracts them.
 function count(lines, mask, buyer, amounts, sign)
   if mask == 0 then return end
   for i = 1, lines.n do
@@ -74,13 +75,13 @@ function over_limit(lines, buyer, given_back)
   end
 end
 
--- Since when the limit of a field's SKU counts.
+-- The instant since which the limit of a field's SKU counts.
 function since_of(field)
   local stock = stocks[sub(field, 1, find(field, '\0', 1, true) - 1)]
   return stock and stock.limit_since or 0
 end
 
--- Every count that the batch can touch: of the buyers of new holds, and of records that are known.
+-- Loads every count that the batch can touch: of the buyers of new holds, and of loaded records.
 local fields = {}
 local function need_counts(lines, buyer)
   for i = 1, lines.n do

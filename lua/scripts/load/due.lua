@@ -1,14 +1,18 @@
--- Finds the holds that are due: those that the batch names, and then a bounded number from the index;
--- decide/apply.lua gives them back before anything else is decided. Reads DEADLINES and both generations.
+-- Finds the holds that are due: those that the batch names, and then a bounded number from the
+-- index. decide/apply.lua gives them back before anything else is decided. Reads DEADLINES and both
+-- generations.
 
-local EXPIRE_BATCH = 128 -- due holds given back by one call that may need them, before the last entry: others wait meanwhile
-local EXPIRE_BESIDE = 16 -- by a call that needs none of them: its callers would wait for nothing
+-- Due holds that one call gives back before the last entry, while others wait: a call that may need
+-- them, and one that does not.
+local EXPIRE_BATCH = 128
+local EXPIRE_BESIDE = 16
 local EXPIRE_CHUNK = 16 -- entries of the deadline index read at a time
 
 local now = ctx.now
--- No deadline lies before the next that the index has.
+-- No deadline precedes the next one of the index.
 if ctx.next_due ~= 0 and ctx.next_due <= now then
-  -- Holds whose deadlines decide/doubt.lua corrects in this call: by the uncorrected ones they could end early.
+  -- Holds whose deadlines decide/doubt.lua corrects in this call. By the uncorrected ones they
+  -- could end early.
   local doubted
   if ctx.doubt_lag then
     local ids = call('HMGET', META, 'doubted')[1] or ''
@@ -18,10 +22,10 @@ if ctx.next_due ~= 0 and ctx.next_due <= now then
   for id, record in pairs(records_by_id) do
     if is_pending(record) and deadline_of(record) <= now and not (doubted and doubted[id]) then due[#due + 1] = id end
   end
-  -- The order of pairs() is not the same everywhere; the order of events shall be.
+  -- The order of pairs() varies; the order of events must not.
   if due[2] then table.sort(due) end
 
-  -- A sweep gives back, and so does a batch that names a SKU which may have a due hold.
+  -- A sweep gives holds back, and so does a batch that names a SKU which may have a due hold.
   local is_needed = not groups[1] or clock_changed or ctx.is_doubtful or kinds.begin_settlement or kinds.settle_sku or kinds.end_settlement or kinds.close_partition
   if not is_needed then
     for _, stock in pairs(stocks) do
@@ -29,7 +33,8 @@ if ctx.next_due ~= 0 and ctx.next_due <= now then
     end
   end
 
-  -- Takes entries from the index up to the limit; where the call needs them, with the entry that reaches it.
+  -- Takes entries from the index up to the limit; where the call needs them, with the entry that
+  -- reaches it.
   local most = is_needed and EXPIRE_BATCH or EXPIRE_BESIDE
   local ids, read, entries = {}, 0, nil
   repeat
@@ -50,7 +55,7 @@ if ctx.next_due ~= 0 and ctx.next_due <= now then
   if ids[1] then load_records(ids) end
   for i = 1, #ids do
     local record = records_by_id[ids[i]]
-    -- Not pending: resolved. Not due: its deadline was moved and another entry covers it.
+    -- Not pending: resolved. Not due: its deadline was moved, and another entry covers it.
     if record and is_pending(record) and deadline_of(record) <= now and not (doubted and doubted[ids[i]]) then
       due[#due + 1] = ids[i]
     end

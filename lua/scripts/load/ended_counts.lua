@@ -1,6 +1,8 @@
--- Finds counts of buyers whose limit has ended: in a bounded number of fields of BUYERS, and not more often than each
--- PURGE_PAUSE. Runs while the state says so and no loss gates the partition. Reads META and BUYERS; the stock of the SKUs is loaded behind it
--- (load/stock.lua), then load/purged_counts.lua decides. Where it goes on stands in META: version B (1), not before I6, cursor of HSCAN.
+-- Finds counts of buyers whose limit has ended: in a bounded number of fields of BUYERS, and once
+-- per PURGE_PAUSE at most. Runs while the state has its flag and no loss gates the partition. Reads
+-- META and BUYERS. load/stock.lua loads the stock of the SKUs behind it, then
+-- load/purged_counts.lua decides. META keeps the position: version B (1), not before I6, cursor of
+-- HSCAN.
 
 local PURGE_COUNT = 128 -- fields of BUYERS that one call reads, more or less
 local PURGE_PAUSE = 20 -- ms

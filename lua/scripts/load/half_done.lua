@@ -1,8 +1,8 @@
--- Corrects what the state says of pending reservations, where a script of an older release wrote its events and records, and
--- could not write the deadline index or the state. Runs behind load/stream_end.lua. Reads EVENTS and both generations; changes
--- nothing but tables.
+-- Corrects the state's pending reservations where a script of an older release wrote its events and
+-- records, and could not write the deadline index or the state. Runs behind load/stream_end.lua.
+-- Reads EVENTS and both generations; changes only tables.
 
-local MOST_ENTRIES = 64 -- of the stream that are read: a release that leaves one half done seldom writes another
+local MOST_ENTRIES = 64 -- entries of the stream that are read; interrupted scripts are rare
 
 local was_pending, ids = {}, {} -- id -> whether the state counts it as pending
 local entries = call('XREVRANGE', EVENTS, '+', string.format('(%.0f-0', ctx.half_done), 'COUNT', MOST_ENTRIES)
@@ -10,7 +10,7 @@ for e = #entries, 1, -1 do
   local bytes = entries[e][2][2]
   local version = byte(bytes, 1)
   if version > 3 then fail(NEWER, 'event') end
-  -- Behind the head: its length is that of write/batch.lua.
+  -- Behind the head: write/batch.lua fixes its length.
   local at = version == 1 and 14 or version == 2 and 66 or 74
   local runs
   runs, at = unpack_bytes('>I2', bytes, at)
@@ -44,7 +44,7 @@ for i = 1, #ids do
   ctx.pending = ctx.pending + change
   if older[i] then older_pending = older_pending + change end
   if pending then
-    -- Once more, should the index have it: an entry may name what is resolved already.
+    -- Once more, should the index have it: an entry may name resolved reservations.
     local deadline = deadline_of(record)
     new_deadlines[deadline] = new_deadlines[deadline] or {}
     table.insert(new_deadlines[deadline], id)

@@ -1,5 +1,6 @@
--- The partition: loads its state and its config, compares what the caller knows of its history, and finds the
--- generations. Reads META and the size of both generations. Sets what ctx has of the partition.
+-- The partition: loads its state and its config, compares the caller's knowledge of its history,
+-- and finds the generations. Reads META and the size of both generations. Sets the fields of ctx
+-- about the partition.
 
 local meta = call('HMGET', META, 'config', 'state')
 local config, state = newer_config or meta[1], meta[2]
@@ -31,7 +32,8 @@ else
     length = STATE_LENGTH_2
     _, state_epoch, state_term, ctx.sequence, clock_mark, clock_offset, generation, ctx.next_due, ctx.pending,
       older_pending, older_written, term_first, flags, settled_at = unpack_bytes(STATE_FORMAT_2, state)
-    -- In the older formats the time of day is TIME: so it stays in a namespace that was just raised.
+    -- In the older formats the time of day is TIME. It stays so in a namespace that was just
+    -- raised.
     day_correction = -clock_offset
   else
     fail(CORRUPT, 'state')
@@ -56,13 +58,14 @@ ctx.first_sequence, base_sequence = ctx.sequence, ctx.sequence
 is_batch = ARGV[1] ~= 'open' and ARGV[1] ~= 'configure'
 if is_batch and state_epoch ~= tonumber(ARGV[1]) then fail(CLOSED, 'another epoch') end
 
--- Usually the caller knows one change, and it was made in the term that the partition is still in. Epoch and term
--- stand beside each other in the state and in a claim.
+-- Usually the caller claims one change of the current term. Epoch and term are adjacent in the
+-- state and in a claim.
 local knowledge = ARGV[2]
 local length = knowledge and (#knowledge - 1) % CLAIM_LENGTH
 if length ~= 0 and length ~= EXPECTATION_LENGTH then fail(MALFORMED, 'knowledge') end
 local has_claims = #knowledge > CLAIM_LENGTH
--- A claim is made in format 2: a namespace of format 1 has lost its config, which the caller brings when it opens it again.
+-- Claims are made in format 2 and later. This namespace of format 1 has lost its config; the caller
+-- sends it when it opens the namespace again.
 if has_claims and ctx.format == 1 and is_batch then fail(CLOSED, 'an older config') end
 if #knowledge == 1 + CLAIM_LENGTH + EXPECTATION_LENGTH and ctx.format > 1 and sub(knowledge, 2, 47) == sub(state, 2, 47) then
   local sequence
@@ -73,7 +76,7 @@ if #knowledge == 1 + CLAIM_LENGTH + EXPECTATION_LENGTH and ctx.format > 1 and su
     is_unproven = true
   end
 else
-  -- The clock of a partition that this one has replaced says nothing.
+  -- The clock of a partition that this one has replaced does not count.
   local knows_clock = length > 0 and (is_batch or has_claims
     and unpack_bytes('>I6', knowledge, #knowledge - CLAIM_LENGTH - EXPECTATION_LENGTH + 1) == state_epoch)
   if knows_clock then expected = unpack_bytes('>I6', knowledge, #knowledge - 5) end
@@ -81,15 +84,15 @@ else
 end
 if expected == 0 then expected = nil end
 
--- Two generations. A record stays in the one in which it was made, whatever becomes of it, and goes with the
--- whole of it, in O(1): when no reservation in it is pending, and its last change is as long ago as the
--- retention (write/batch.lua). The state has how many are pending in both and in the older one, and when that
--- was written last.
+-- Two generations. A record stays in the one in which it was made. A generation is dropped as a
+-- whole, in O(1), when no reservation in it is pending and its last change is as long ago as the
+-- retention (write/batch.lua). The state has the number of pending reservations in both and in the
+-- older one, and when the older one was last written.
 if generation == 1 then
   ctx.current, ctx.older = RECORDS_B, RECORDS_A
 else
   ctx.current, ctx.older = RECORDS_A, RECORDS_B
 end
--- Both are asked, so that a wrong type is found here. A weight is no record.
+-- Both are read, so a wrong type is found here. The padding field is no record.
 older_count = call('HLEN', ctx.older) - 1
 ctx.record_count = call('HLEN', ctx.current) - 1 + older_count - admin_records

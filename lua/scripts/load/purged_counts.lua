@@ -1,5 +1,6 @@
--- Decides which of the counts that load/ended_counts.lua has read are dropped by write/batch.lua: those of a SKU that is gone or has no limit
--- now, and those of an earlier limit of it. Runs behind both, with the stock loaded. No redis.call.
+-- Decides which of the counts that load/ended_counts.lua has read are dropped by write/batch.lua:
+-- those of a SKU that does not exist or has no limit now, and those of an earlier limit. Runs
+-- behind both, with the stock loaded. No redis.call.
 
 if page then
   purged = {}

@@ -1,5 +1,6 @@
--- Reads the fields of a reservation's record; its format is in load/lines.lua. Pure functions; no redis.call. Runs where the batch has
--- or may meet a record: not for Reserves that are refused before one is looked up.
+-- Decodes the fields of a record of a reservation (formats.lua). Pure functions; no redis.call.
+-- Runs where the batch has or may find a record: not for Reserves that are refused before one is
+-- loaded.
 
 function is_pending(record)
   local state = byte(record, 1)
@@ -27,7 +28,7 @@ function deadline_of(record)
   return (unpack_bytes('>I6', record, 2))
 end
 
--- The buyer field of a record, and its shape.
+-- The buyer field of a record, and its line set.
 function buyer_and_line_set(record)
   local at = is_pending(record) and TAIL or RESOLVED_TAIL
   local length = byte(record, at)

@@ -1,6 +1,7 @@
--- Loads the records that the batch names, but for those that decide/refusal.lua may answer without. Reads both generations; writes nothing.
+-- Loads the records that the batch names, but for those that decide/refusal.lua may answer without.
+-- Reads both generations; writes nothing.
 
--- Notes what a record is whose units may move; its stock is then loaded.
+-- Notes the lines of a record whose units may move; their stock is loaded later.
 function load_lines_of_record(record)
   if plain_info[record] ~= nil then return end
   local buyer, line_set = buyer_and_line_set(record)
@@ -10,8 +11,8 @@ function load_lines_of_record(record)
       is_old = ctx.settled_at and is_old(record) }
 end
 
--- Notes the records that this generation has under these ids, and the lines of those whose units may move;
--- returns the ids under which it has none.
+-- Notes the records that this generation has under these ids, and the lines of those whose units
+-- may move. Returns the ids without a record.
 local function load_from(generation, ids)
   local records, n, found, before = load_fields(generation, ids), #ids, 0, nil
   for i = 1, n do
@@ -19,7 +20,7 @@ local function load_from(generation, ids)
     if record then
       found = found + 1
       records_by_id[ids[i]] = record
-      -- What was reserved together has the same record.
+      -- Reservations that were made together have the same record.
       if record ~= before then
         local letter = byte(record, 1) or 0
         if letter ~= PENDING and not find(LATER_LETTERS, sub(record, 1, 1), 1, true) or letter == 0 then fail(NEWER, 'record') end
@@ -53,8 +54,9 @@ function load_records(ids)
   end
 end
 
--- Looks up every id that the batch names and that is not looked up yet: of the operations, of their targets, and
--- of the purchases of 'L'. First attempts ('N') wait where they are told to; looked up, they are like any others ('R').
+-- Loads the record of every id that the batch names and that is not loaded yet: of the operations,
+-- of their targets, and of the repurchases of commit_late. If `first_attempts_wait`, groups of kind
+-- reserve_first are skipped; once loaded they become reserve.
 function load_named_records(first_attempts_wait)
   local named, total = {}, 0
   for g = 1, #groups do
@@ -66,7 +68,7 @@ function load_named_records(first_attempts_wait)
         ids = { group.packed }
       else
         ids = { unpack_bytes(rep('c16', n), group.packed) }
-        ids[n + 1] = nil -- where it has stopped
+        ids[n + 1] = nil -- the position that unpack returns
       end
       group.ids = ids
       if #groups == 1 and not group.target and group.kind ~= 'commit_late' then
@@ -90,6 +92,6 @@ function load_named_records(first_attempts_wait)
   if total > 0 then load_records(named) end
 end
 
--- First attempts wait for the fast no (decide/refusal.lua), but not where it is impossible: beside other operations, and
--- while something is due, which is given back first.
+-- First attempts wait for a fast rejection (decide/refusal.lua). They do not where it is
+-- impossible: beside other operations, and while something is due, which is given back first.
 load_named_records(ctx.only_reserves and (ctx.next_due == 0 or ctx.next_due > ctx.now))

@@ -1,5 +1,6 @@
--- Loads the counters that the batch and what is due can move, where they are not loaded yet: stock, and the buyers'
--- counts where a SKU has a limit per buyer. Reads STOCK, and through load/buyer_limits.lua BUYERS; writes nothing.
+-- Loads the counters that the batch and due holds can move, where they are not loaded yet: the
+-- stock, and the buyers' counts where a SKU has a limit per buyer. Reads STOCK, and through
+-- load/buyer_limits.lua BUYERS; writes nothing.
 
 local skus, n = {}, 0
 for sku, stock in pairs(stocks) do
@@ -14,14 +15,14 @@ if n > 0 then
     local bytes = values[i]
     if bytes then
       if #bytes < 31 then fail(CORRUPT, 'stock record') end
-      -- Of the usual record of a SKU with holds the bound comes with the counters.
+      -- The usual record of a SKU with holds has the bound right behind the counters.
       local stock = { unpack_bytes(#bytes == 37 and '>I6I6I6I6I6BI6' or '>I6I6I6I6I6B', bytes) }
       local flags, length, has_since = stock[FLAGS], 31, false
       if flags > NEWEST_FLAGS then fail(NEWER, 'stock record') end
       if #bytes == 37 and (flags == HAS_EARLIEST or flags == HAS_EARLIEST + PROTECTED) then
         stock[FLAGS], length = flags - HAS_EARLIEST, 37
       elseif flags < RULED then
-        stock[EARLIEST] = 0 -- in the place of what unpack returns last
+        stock[EARLIEST] = 0 -- replaces the position that unpack returns
       else
         stock[EARLIEST] = 0
         has_since = flags >= HAS_LIMIT_SINCE

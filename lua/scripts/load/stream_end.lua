@@ -1,11 +1,12 @@
--- Where the sequence goes on in a settlement. Runs behind load/terms.lua before anything is applied, because the numbers of a call
--- are counted from one sequence. Reads EVENTS; changes nothing but tables.
+-- Sets the sequence from which a settlement continues. Runs behind load/terms.lua before anything
+-- is applied, because the numbers of a call are counted from one sequence. Reads EVENTS; changes
+-- only tables.
 
 for g = 1, #groups do
   local group = groups[g]
   if group.kind == 'begin_settlement' and ctx.format > 1 then
-    -- An earlier script wrote its event and could not write the rest: the next change goes behind what the stream has, in a
-    -- term of another name.
+    -- An earlier script wrote its event and could not write the rest. The next change follows the
+    -- end of the stream, in a term of another name.
     local last = call('XREVRANGE', EVENTS, '+', '-', 'COUNT', 1)[1]
     local sequence = last and tonumber(string.match(last[1], '^%d+')) or 0
     if sequence > ctx.sequence then

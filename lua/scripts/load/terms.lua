@@ -1,5 +1,5 @@
--- The terms of the partition's history, what was settled, and the fence, as tables. Loads them once a call,
--- where they are needed: this file stands in the script before each file that needs it. Reads META.
+-- The terms of the partition's history, the settled losses, and the fence, as tables. Loads them
+-- once a call. This file precedes each file that needs it. Reads META.
 
 local TERMS_VERSION, FENCE_VERSION = 1, 1
 local MAX_SETTLED = 64 -- epochs of which lost changes were settled
@@ -30,8 +30,8 @@ if not history then
   end
 end
 
--- Takes a lost change, and all of its epoch before it, as settled. The sequence goes on behind it, so that no change that is
--- made later is taken for a lost one.
+-- Takes a lost change, and all of its epoch before it, as settled. The sequence continues behind
+-- it, so no later change is taken for a lost one.
 function settle_up_to(epoch, sequence)
   if epoch == state_epoch and sequence > ctx.sequence then ctx.sequence, ctx.first_sequence = sequence, sequence end
   for i = 1, #history.settled do
@@ -45,7 +45,7 @@ function settle_up_to(epoch, sequence)
   if #history.settled > MAX_SETTLED then table.remove(history.settled, 1) end
 end
 
--- The fields of META that hold them, with their values. A fence that was opened has no claims.
+-- The fields of META that store them, with their values. A fence that was opened has no claims.
 function history_fields()
   local terms, settled, claims = history.terms, history.settled, history.claims
   local parts = { char(TERMS_VERSION, #terms) }

@@ -1,14 +1,15 @@
--- The only place that writes a batch. Nothing of it can fail after the first write:
--- - A wrong type. Everything it writes to was read by this call, so that a wrong type was found before; the event
---   stream, which was not, is written first.
--- - A permission. Redis checks those of a script's commands one by one, and those of its keys before it starts. So each
---   command that will be sent is checked before the first; but for XADD, which is the first where it is sent: refused, it
---   has changed nothing. (Only an ACL selector could permit a command on one of these keys and not on another; the
---   server's check of permissions refuses such a user.) A check costs about 1,450 instructions of Redis, 2,250 for a
---   user with few permissions: 0.3 percent of a lone Reserve, which needs two of them.
--- - Memory. Redis looks at its limit before the script starts, and never again while it runs.
+-- The only file that writes a batch. Nothing of it can fail after the first write:
+-- - A wrong type. This call has read every key that it writes to, and so has found a wrong type
+--   before. The event stream, which it has not read, is written first.
+-- - A permission. Redis checks those of a script's commands one by one, and those of its keys before
+--   it starts. So each command is checked before the first is sent. XADD is not: it is the first, and
+--   changes nothing if it is refused. (Only an ACL selector could permit a command on one of these
+--   keys and not on another. The server's check of permissions refuses such a user.) A check costs
+--   about 1,450 instructions of Redis, 2,250 for a user with few permissions: 0.3 percent of a lone
+--   Reserve, which needs two of them.
+-- - Memory. Redis checks its limit before the script starts, and never again while it runs.
 
--- Sends one variadic command in as many calls as the limit on arguments asks for.
+-- Sends one variadic command, in as many calls as the limit on arguments requires.
 local function call_with(command, key, arguments)
   local n = #arguments
   for first = 1, n, MAX_ARGUMENTS do
@@ -16,7 +17,7 @@ local function call_with(command, key, arguments)
   end
 end
 
--- Each record goes to where it is, or to the current generation.
+-- A record is written where it is stored, or to the current generation.
 local records, older_records = new_records, {}
 if next(in_older) ~= nil then
   records = {}
@@ -31,17 +32,19 @@ if next(in_older) ~= nil then
     end
   end
 end
--- Whether the older generation goes, and the current one becomes the older.
+-- Whether the older generation is dropped, and the current one becomes the older.
 local rotates = older_pending == 0 and ctx.now >= older_written + retention and ctx.record_count + admin_records > 0
 if has_changes or consumed_entries[1] or new_records[1] or purged or clock_changed or history and history.changed or rotates and not groups[1] then
   -- A key that was perhaps not read: a wrong type shows now.
   if next(new_deadlines) ~= nil then call('ZCARD', DEADLINES) end
 
-  -- One entry: version (1, 2 or 3), now, in version 3 what is added for the time of day i8, sequence before it, since
-  -- version 2 the sequence from which its numbers count, the term and its first sequence; number of runs, runs, number of
-  -- SKUs, the stock of each after the batch; a SKU that is gone has no record. Its id is the last sequence, so that a reader resumes by
-  -- sequence. A run: its head (decide/ledger.lua), how many, their ids, their numbers as ranges (how many, and of
-  -- each the first, counted from the first sequence, and how many), and their buyer fields where it names them.
+  -- One entry: version (1, 2 or 3), now, in version 3 what is added for the time of day i8,
+  -- sequence before it, since version 2 the sequence from which its numbers count, the term and its
+  -- first sequence; number of runs, runs, number of SKUs, the stock of each after the batch. A
+  -- deleted SKU has no record. Its id is the last sequence, by which a reader resumes. A run: its
+  -- head (decide/ledger.lua), how many, their ids, their numbers as ranges (how many, and of each
+  -- the first, counted from the first sequence, and how many), and their buyer fields where it
+  -- names buyers.
   local event, count_values, gone_counts
   local stock_values, gone_skus = {}, {}
   if has_changes then
@@ -73,7 +76,8 @@ if has_changes or consumed_entries[1] or new_records[1] or purged or clock_chang
       local sku = skus[i]
       local stock, record = stocks[sku], ''
       if stock then
-        -- No pending hold has an earlier deadline than the index, but for those that decide/doubt.lua may correct.
+        -- No pending hold has an earlier deadline than the index, but for those that
+        -- decide/doubt.lua may correct.
         if stock[EARLIEST] < ctx.next_due and doubt == 0 then stock[EARLIEST] = ctx.next_due end
         record = stock_bytes(stock)
       end
@@ -113,7 +117,7 @@ if has_changes or consumed_entries[1] or new_records[1] or purged or clock_chang
     local oldest = string.format('%.0f', max(0, ctx.sequence - events_kept))
     call('XADD', EVENTS, 'MINID', '~', oldest, string.format('%.0f-0', ctx.sequence), 'b', event)
   end
-  -- Before the counts that are new: their fields may have had one of an earlier limit.
+  -- Before the new counts: their fields may have had one of an earlier limit.
   if purged then call_with('HDEL', BUYERS, purged) end
   if event then
     call_with('HSET', ctx.current, records)
@@ -128,11 +132,11 @@ if has_changes or consumed_entries[1] or new_records[1] or purged or clock_chang
     -- Remembered requests that changed nothing: no event, and no number of the sequence.
     call_with('HSET', ctx.current, records)
   end
-  -- Before what is added: an entry that is done with may come again, byte for byte.
+  -- Before the additions: a consumed entry may come again, byte for byte.
   call_with('ZREM', DEADLINES, consumed_entries)
   local deadlines, entries = {}, {}
   for deadline in pairs(new_deadlines) do deadlines[#deadlines + 1] = deadline end
-  -- An entry that is added twice is looked at at the later of its deadlines.
+  -- An entry that is added twice gets the later of its deadlines.
   if deadlines[2] then table.sort(deadlines) end
   for i = 1, #deadlines do
     local deadline = deadlines[i]

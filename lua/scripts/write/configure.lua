@@ -1,13 +1,14 @@
--- The end of the calls 'open' and 'configure': replaces the config, and sets the reply. Runs before write/state.lua, and behind it
--- where the partition was made; where a loss was noticed, the next batch reports it as an event. Reads and writes META, and
--- remembers a request with an identity among the records.
+-- The end of the calls 'open' and 'configure': replaces the config, and sets the reply. Runs before
+-- write/state.lua, and behind it where the partition was made. Where a loss was noticed, the next
+-- batch reports it as an event. Reads and writes META, and remembers a request with an identity
+-- among the records.
 
 if newer_config then call('HSET', META, 'config', newer_config) end
 saves = clock_changed or history and history.changed
 -- With a command that was sent before the first write: it is not refused any more.
 local config = call('HMGET', META, 'config')[1]
 
--- Replaces the config if it has this revision. Returns one of these codes, and the config as it is now.
+-- Replaces the config if it has this revision. Returns one of these codes.
 local CONFIG_OVERTAKEN, CONFIG_REPLACED, CONFIG_REPLAYED, CONFIG_REUSED, CONFIG_OTHER_VERSION = 0, 1, 2, 3, 4
 local function configure()
   local replaced, next_config = tonumber(ARGV[3]), ARGV[4] or ''
@@ -15,7 +16,7 @@ local function configure()
   if #next_config < CONFIG_LENGTH and (next_config ~= '' or id == '') then fail(MALFORMED, 'config') end
   if id ~= '' then
     if #id ~= 16 then fail(MALFORMED, 'id') end
-    -- Before whatever could refuse: a repeat changes nothing.
+    -- Before every refusal: a repeat changes nothing.
     local record = call('HMGET', ctx.current, id)[1] or call('HMGET', ctx.older, id)[1]
     if record then return byte(record, 1) == MEMO and sub(record, 8) == memo and CONFIG_REPLAYED or CONFIG_REUSED end
     if version ~= '' and tonumber(version) ~= config_revision then return CONFIG_OTHER_VERSION end

@@ -1,10 +1,12 @@
--- The steps of the deletion of a partition, behind its closing (decide/close.lua). Runs for the call 'delete', and ends it. Reads
--- and writes META, and unlinks the other keys, one a call, so that no call is long.
+-- The steps of the deletion of a partition behind its closing (decide/close.lua). Runs for the call
+-- 'delete', and ends it. Reads and writes META, and unlinks the other keys, one a call, so no call
+-- is long.
 --
--- Each step names the deletion that it belongs to by a token. A call that goes on with what another one has begun takes the
--- deletion over first, so that the steps of the other, should they arrive late, change nothing.
+-- Each step names its deletion by a token. A call that continues the deletion of another call takes
+-- it over first. Then late steps of the other call change nothing.
 --
--- Reply: 0 no deletion is under way here, 1 done, 2 it is another call's by now; of 'take', where one is: its record.
+-- Reply: 0 no deletion is under way here, 1 done, 2 another call has taken it over; for 'take': the
+-- record of the deletion.
 
 local step, token = ARGV[2], ARGV[3] or ''
 local meta = call('HMGET', META, 'deleting', 'closed_config', 'closed_state', 'deleted')
@@ -23,7 +25,7 @@ if deleting then
   elseif owner ~= token then
     reply = 2
   elseif step == 'decide' then
-    -- From here on it is not given up any more. Of the first partition, where all are closed.
+    -- Decided: it is not given up any more. For the first partition, when all are closed.
     call('HSET', META, 'deleting', pack(DELETING_FORMAT, DELETION_VERSION, token, request, 1, epoch, term, sequence))
     reply = 1
   elseif step == 'reopen' and is_final == 0 then

@@ -1,21 +1,23 @@
--- Makes a partition that is not there. Runs behind load/terms.lua for the call 'open', before the partition is loaded, and before
--- write/state.lua. Reads and writes META, puts a weight into each generation, and touches nothing else but the names of the other keys.
+-- Makes a partition that does not exist. Runs behind load/terms.lua for the call 'open', before the
+-- partition is loaded, and before write/state.lua. Reads and writes META, adds the padding to each
+-- generation, and reads only the existence of the other keys.
 --
--- A caller who knows the partition makes it as it was: epoch, config and secret are those that it knows, and the
--- sequence goes on from the last that it knows. What the partition held is lost, so it is gated, or where
--- a loss does not gate it is marked as emptied.
+-- A caller with knowledge of the partition makes it as it was: epoch, config and secret are the
+-- caller's, and the sequence continues from the last claim. The contents are lost, so the partition
+-- is gated, or where a loss does not gate it, marked as emptied.
 
--- The weight of a generation is the field that is no record: too long for the compact encoding that Redis gives
--- to hashes of up to hundreds of small fields, in which every look-up walks through all of them. A memo, which
--- those who list records pass over. write/batch.lua puts one into a generation that begins.
+-- Each generation hash has one oversized padding field, so Redis uses a hash table instead of a
+-- listpack, whose lookups are linear. The padding is a memo, which lists skip. write/batch.lua adds
+-- it to a generation that begins.
 local PADDING = STATE_MEMO .. rep('-', PADDING_LENGTH)
 local ANY_SEQUENCE = 281474976710655
 
 local knowledge, config = ARGV[2] or '', ARGV[3] or ''
-knowledge = sub(knowledge, 1, #knowledge - (#knowledge - 1) % CLAIM_LENGTH) -- without what the caller expects
+-- Without the instant that the caller expects.
+knowledge = sub(knowledge, 1, #knowledge - (#knowledge - 1) % CLAIM_LENGTH)
 local meta = call('HMGET', META, 'config', 'state', 'deleting', 'deleted')
 if meta[3] then fail(CLOSED, 'the namespace is being deleted') end
-local deleted = {} -- epochs of partitions that have stood here
+local deleted = {} -- epochs of earlier partitions of this place
 if meta[4] then
   if byte(meta[4], 1) > DELETION_VERSION then fail(NEWER, 'deletion') end
   for at = 3, #meta[4], DELETED_LENGTH do deleted[(unpack_bytes('>I6', meta[4], at))] = true end
@@ -47,7 +49,7 @@ if not meta[1] and not meta[2] then
     ctx.gated = string.lower(sub(knowledge, 1, 1)) == GATES
     ctx.emptied, ctx.unreported, history.changed = not ctx.gated, true, true
   end
-  -- What others know of a partition that was deleted is settled.
+  -- Other servers' claims of a deleted partition are settled.
   for epoch in pairs(deleted) do
     history.settled[#history.settled + 1] = { epoch, ANY_SEQUENCE }
     history.changed = ctx.format > 1
@@ -65,7 +67,7 @@ if not meta[1] and not meta[2] then
 elseif not meta[1] or not meta[2] then
   fail(CORRUPT, 'meta')
 elseif #knowledge > 1 and #config >= CONFIG_LENGTH then
-  -- The caller knows the partition, and a later config of it: that one was lost.
+  -- The caller has a later config of this partition: that one was lost.
   local epoch = unpack_bytes('>I6', meta[2], #meta[2] == STATE_LENGTH_1 and 1 or 2)
   local is_known = unpack_bytes('>I6', knowledge, #knowledge - CLAIM_LENGTH + 1) == epoch
   if is_known and unpack_bytes('>I6', config, 2) > unpack_bytes('>I6', meta[1], 2) then newer_config = config end

@@ -1,5 +1,5 @@
--- Saves the state of the partition, and what is known of its history where that changed. The only place that writes either of
--- them, beside the making of a partition. The formats are in load/lines.lua.
+-- Saves the state of the partition, and its history where that changed. The only code that writes
+-- either of them, beside the making of a partition. formats.lua has the formats.
 
 local bytes
 if ctx.format == 1 then

@@ -1,4 +1,5 @@
--- The bytes of a stock record. A pure function; runs where stock may be written or answered. The format is in load/lines.lua.
+-- Encodes a stock record (formats.lua). A pure function; runs where stock may be written or
+-- answered.
 
 function stock_bytes(stock)
   local rules, earliest = stock.rules, stock[EARLIEST]

@@ -1,0 +1,62 @@
+-- The bytes of every record, big-endian. src/records.rs, config.rs, history.rs, deletion.rs and events.rs decode them. No code.
+--
+-- Formats as struct.pack reads them, lengths in bytes:
+--   state     version B (3), epoch I6, term 40, sequence I6, clock mark I6, clock offset i8, number
+--             of the generation B, next due I6 (0: none), pending I6, older pending I6, older written
+--             I6 (load/partition.lua), first sequence of the term I6, flags B, settled at I6,
+--             remembered requests of administrators I6, of them in the older generation I6      = 117
+--             Where flag 16 is set: the clock (load/clock.lua). Where flag 8 is set: the replication
+--             id under which the term began, or ''
+--             Flags: 1 gated, 2 emptied, 4 a loss has no event yet, 8 and 16 see above, 32 counts of
+--             buyers are being dropped (load/ended_counts.lua)
+--             In format 2: version B (2) and the same up to the time of the settlement          = 105
+--             In format 1: epoch I6, sequence I6, mark I6, offset i8, generation B, next due I6,
+--             pending I6, older pending I6, older written I6                                    = 51
+--   terms     version B (1), number B, and for each: term 40, first sequence I6. Then the epochs whose
+--             lost changes were settled: number B, and for each: epoch I6, last settled sequence I6
+--   fence     version B (1), noticed at I6, key of the settlement 16, the lost changes that were not
+--             settled: number B, and for each: epoch I6, term 40, sequence I6, kept sequence I6
+--   deleting  version B (1), token 16, digest of the request 16, final B (0, 1), epoch I6, term 40,
+--             sequence of the deletion I6. Beside it `closed_config` and `closed_state`: those of the
+--             partition when it was closed (decide/close.lua)
+--   deleted   version B (1), number B, and for each deletion, the newest last: epoch I6, term 40,
+--             sequence I6, digest of the request 16. It remains when the partition is made again
+--   config    version B (1, 2 or 3), revision I6, retention I6, default ttl I6, longest ttl I6, longest
+--             life I6, records I6, SKUs I6, events I6, partitions I2, since version 2 format B, since
+--             version 3 flags B (1: paused, 2: ids are sealed), secret             = 51 (+ 1 or 2) + 32
+--   stock     available I6, held I6, sold I6, supplied I6, version I6, flags B                  = 31
+--             Flag 2: rules revision I6, rules                                                  = 31 + 32
+--             Flag 64, since format 5: the instant on P since which the limit per buyer counts I6
+--             Flag 4: withdrawn I6. Flag 8: units of old holds are withdrawn
+--             Flag 32, since format 5: the sale is paused
+--             Flag 16, since format 4 and while units are held: earliest deadline I6, a lower bound of
+--             the deadlines of its pending holds. Without it the bound is not known
+--   rules     most units I4, longest ttl I6, buyer's limit I4, opens I6, closes I6 (0: none each). In
+--             the payload of configure_sku flags B precede them
+--   line set  ttl I6, lines B, then for each: quantity I4, SKU length B, SKU
+--             A record that was made in format 3 or later has the ttl in force: the requested one, the
+--             default, or a SKU's shorter limit. In an older format: the requested one, 0 if unset
+--   buyer     length B, buyer
+--   record    of a pending reservation: P, deadline I6, created I6, buyer, line set. Of a resolved one:
+--             its state, resolved I6, and behind that its pending record
+--             An extended record has its states in lower case, and behind it: lines that count for the
+--             buyer I4 (a bit each), origin 16 (zeros: none), and for each line: sold I4, released I4
+--             Since format 3 128 is added to the letters, and these follow the origin: digest of the
+--             request 16 (decide/extended_records.lua), and of an expired reservation the id of its
+--             repurchase 16 (zeros: none)
+--             Since format 5 a reservation that was extended, or committed or rolled back in part, has
+--             its letters in upper case with 128 added, and at the end its changes: their number B, for
+--             each half a digest of its identity 8 and half a digest of the change 8, and their number B
+--   count     of a buyer: since format 5 the instant since which the limit counts I6, units I6. In an
+--             older format, and so of a limit that was set in one, the units in decimal digits. A count
+--             of another instant than its SKU's is void
+--   memo      'M', at I6, kind, payload: a remembered request. One of each generation is its padding
+--             (write/open.lua)
+-- The state of a reservation is a letter: P pending, C committed, R rolled back, E expired. A record
+-- is extended only where it needs an extension (decide/extended_records.lua). So a plain sale costs
+-- no byte for the rules of others.
+--
+-- The version of each kind: state, terms, fence, config and events (write/batch.lua) begin with it. A
+-- stock record has it in its flags: bits 128 and above belong to newer versions. A reservation or
+-- memo has it in its letter: a newer version takes others. An entry of the deadline index has a
+-- length that is a multiple of 16. A script that finds a newer version refuses before it writes.
