@@ -32,7 +32,7 @@ enum Held {
 struct Holder {
     address: std::net::SocketAddr,
     /// The kind that is held, and what becomes of it.
-    order: watch::Sender<(u8, Held)>,
+    order: watch::Sender<(&'static str, Held)>,
     /// How many calls were held.
     held: watch::Receiver<usize>,
     task: tokio::task::JoinHandle<()>,
@@ -42,7 +42,7 @@ impl Holder {
     async fn start(redis: &Redis) -> Holder {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let ((order, orders), (count, held)) = (watch::channel((0, Held::Sent)), watch::channel(0));
+        let ((order, orders), (count, held)) = (watch::channel(("", Held::Sent)), watch::channel(0));
         let (socket, count) = (redis.socket(), Arc::new(count));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -58,17 +58,19 @@ impl Holder {
     }
 
     /// Holds calls of this kind from now on.
-    fn hold(&self, kind: u8) {
+    fn hold(&self, kind: &'static str) {
         self.order.send_replace((kind, Held::Waits));
     }
 
     /// Lets what is held go; nothing is held any more.
     fn let_go(&self, held: Held) {
-        self.order.send_replace((0, held));
+        self.order.send_replace(("", held));
     }
 
     async fn until_held(&mut self, before: usize) {
-        self.held.wait_for(|held| *held > before).await.expect("it is held");
+        let held = self.held.wait_for(|held| *held > before);
+        let limit = Duration::from_secs(60);
+        tokio::time::timeout(limit, held).await.expect("a call is held in time").expect("the proxy runs");
     }
 }
 
@@ -81,7 +83,7 @@ impl Drop for Holder {
 async fn forward(
     mut server: TcpStream,
     socket: PathBuf,
-    mut orders: watch::Receiver<(u8, Held)>,
+    mut orders: watch::Receiver<(&'static str, Held)>,
     count: &watch::Sender<usize>,
 ) -> std::io::Result<()> {
     let mut redis = UnixStream::connect(socket).await?;
@@ -92,8 +94,8 @@ async fn forward(
                 let n = n?;
                 if n == 0 { return Ok(()); }
                 let (kind, held) = *orders.borrow_and_update();
-                let word = [b"$1\r\n", &[kind][..], b"\r\n"].concat();
-                if held == Held::Waits && request[..n].windows(word.len()).any(|other| other == word) {
+                let word = format!("${}\r\n{kind}\r\n", kind.len());
+                if held == Held::Waits && request[..n].windows(word.len()).any(|other| other == word.as_bytes()) {
                     count.send_modify(|count| *count += 1);
                     let order = orders.wait_for(|(_, held)| *held != Held::Waits).await.expect("an order").1;
                     if order == Held::Cut { return Ok(()); }
@@ -123,7 +125,7 @@ async fn a_loss_within_a_settlement_is_not_settled_by_its_end() {
     redis.restart_with_copy(&copy).await;
     until_fenced("Reserve", async || take_one(&shop, "ps5").await).await;
 
-    holder.hold(b'U');
+    holder.hold("settle_sku");
     let settling = {
         let shop = shop.clone();
         tokio::spawn(async move { shop.settle(0, &[figure("ps5", 60)], &new_id()).await })
@@ -131,7 +133,7 @@ async fn a_loss_within_a_settlement_is_not_settled_by_its_end() {
     holder.until_held(0).await;
     let begun = redis.files().copy();
     holder.let_go(Held::Sent);
-    holder.hold(b'O');
+    holder.hold("end_settlement");
     holder.until_held(1).await;
     let stock: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await;
     assert_eq!(number_in(&stock[..6]), 60, "the figure is set, and acknowledged");
@@ -152,7 +154,7 @@ async fn a_loss_that_is_noticed_within_a_settlement_is_not_forgiven_by_it() {
     let shop = fresh.shop("sale");
     assert!(Feed::open(&shop, &early, false).await.is_err());
     assert_eq!(until_fenced("Reserve", async || take_one(&shop, "ps5").await).await.seen.sequence, 3);
-    holder.hold(b'O');
+    holder.hold("end_settlement");
     let settling = {
         let shop = shop.clone();
         tokio::spawn(async move { shop.settle(0, &[figure("ps5", 99)], &new_id()).await })
