@@ -27,6 +27,7 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "docs/reference/",
             "docs/start/first-checkout.md",
             "examples/",
+            "lua/",
             "proto/",
             "server/",
             "src/",
