@@ -2,7 +2,7 @@
 //! the start.
 //!
 //! Reads the environment and resolves host names; opens and starts nothing. The ranges are in
-//! [`validate`].
+//! `validate`.
 
 use std::ffi::{OsStr, OsString};
 use std::net::{SocketAddr, ToSocketAddrs as _};
