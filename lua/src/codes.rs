@@ -160,7 +160,7 @@ impl AnswerCode {
 }
 
 alphabet! {
-    /// The state in a record: the first byte of a plain one. Other forms have it in lower case, or with [`DIGESTED`] added.
+    /// The state in a record: the first byte of a plain one. Other forms have it in lower case, or with `DIGESTED` added.
     RecordState {
         Pending = b'P' "STATE_PENDING" "Held.",
         Committed = b'C' "STATE_COMMITTED" "Sold.",

@@ -10,7 +10,7 @@
 //! - `operation`, `outcome`: what a lane submits, and what comes of it;
 //! - `event`: what the event stream reports;
 //! - `history`: terms, places in a partition's history, and lost changes;
-//! - `audit`, [`promise`]: findings of an audit; what an OK depends on.
+//! - `audit`, `promise`: findings of an audit; what an OK depends on.
 
 mod audit;
 mod clock;
