@@ -227,22 +227,6 @@ impl Namespace {
         ReservationId { id: self.identity(request), partition }
     }
 
-    /// A second lane of a partition, on another store.
-    #[cfg(test)]
-    pub(crate) fn lane_on<S: NamespaceStore>(&self, partition: u16, context: &LaneContext<S>) -> Lane {
-        let to = PartitionRef {
-            namespace: self.name.clone(),
-            partition,
-            keys: self.keys(partition),
-            epoch: self.epochs[usize::from(partition)],
-            config_revision: self.config.revision,
-            default_ttl: self.config.default_ttl,
-            retention: self.config.retention,
-            witness: Arc::clone(&self.witnesses[usize::from(partition)]),
-        };
-        Lane::start(&to, Default::default(), Default::default(), context)
-    }
-
     fn is_closed(&self) -> bool {
         self.lanes.iter().any(Lane::is_closed)
     }
@@ -531,16 +515,7 @@ impl<S: NamespaceStore> Namespaces<S> {
         let epochs: Vec<u64> = opened.iter().map(|opened| opened.epoch).collect();
         let witnesses = self.witnesses.opened(name, &config, &epochs);
         let start = |(partition, (opened, witness)): (u16, (Opened, Arc<Witness>))| {
-            let to = PartitionRef {
-                namespace: name.clone(),
-                partition,
-                keys: PartitionKeys::new(name, partition),
-                epoch: opened.epoch,
-                config_revision: opened.config.revision,
-                default_ttl: opened.config.default_ttl,
-                retention: opened.config.retention,
-                witness,
-            };
+            let to = PartitionRef::new(name, partition, opened.epoch, &opened.config, witness);
             Lane::start(&to, opened.now, opened.clock, &self.lanes)
         };
         let lanes = (0..).zip(opened.into_iter().zip(witnesses.clone())).map(start).collect();

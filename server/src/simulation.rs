@@ -8,7 +8,7 @@ use tokio::{runtime::Builder, task::JoinSet, time::Instant};
 use crate::{
     config::Config,
     domain::{BuyerId, Condition, Line, NamespaceName, OnHand, Operation, Outcome, Quantity, ReservationId, Sku, Ttl},
-    lane::{LaneContext, LaneError, LaneLimits},
+    lane::{Lane, LaneContext, LaneError, LaneLimits, PartitionRef},
     namespaces::{Namespace, Namespaces, NewNamespaces},
     random::Random,
     store::simulated::{FaultRates, SimulatedStore},
@@ -148,8 +148,8 @@ fn a_seed_repeats_its_run() {
 #[test]
 fn a_deadline_that_passes_in_flight_leaves_the_outcome_unknown_and_the_operation_runs_on() {
     simulate(async {
-        // The reply is lost each time, so no answer arrives.
         let simulation = Simulation::start(1, FaultRates::default()).await;
+        // The reply is lost each time, so no answer arrives.
         let faults = FaultRates { lost_request: 0.0, lost_reply: 1.0 };
         let silent = Arc::new(SimulatedStore::new(Random::seeded(2), faults));
         let limits = LaneLimits { queue: 8, batch: 8, in_flight: 1, resend_for: 3 * SECOND };
@@ -160,7 +160,9 @@ fn a_deadline_that_passes_in_flight_leaves_the_outcome_unknown_and_the_operation
             tasks: simulation.tasks.clone(),
             random: simulation.random.clone(),
         };
-        let lane = simulation.namespace.lane_on(0, &context);
+        let Namespace { name, config, epochs, witnesses, .. } = &*simulation.namespace;
+        let partition = PartitionRef::new(name, 0, epochs[0], config, Arc::clone(&witnesses[0]));
+        let lane = Lane::start(&partition, Default::default(), Default::default(), &context);
         let start = Instant::now();
         let submit = |timeout| lane.submit(set_stock(), Instant::now() + timeout).expect("room");
         let (sent, queued) = (submit(SECOND), submit(60 * SECOND));

@@ -1,5 +1,5 @@
 //! The watch hub: any number of streams of a namespace from one reader of its events. Part of the
-//! control plane: has connections of its own pool, and uses no lane. Uses the store, and nothing
+//! control plane: its connections are from a separate pool, and it uses no lane. Uses the store, and nothing
 //! above it.
 //!
 //! - here: [`Hub`], the feeds of all watched namespaces, and their limits;

@@ -34,7 +34,7 @@ use self::{clock::PartitionClock, queue::Queue, responder::Responder};
 use crate::{
     domain::{Answer, NamespaceName, Operation},
     random::Random,
-    store::keys::PartitionKeys,
+    store::{keys::PartitionKeys, wire::NamespaceConfig},
     tasks::Tasks,
     telemetry::metrics::Metrics,
     witness::Witness,
@@ -112,6 +112,28 @@ pub(crate) struct PartitionRef {
     pub(crate) retention: Duration,
     /// This server's knowledge of the partition's history.
     pub(crate) witness: Arc<Witness>,
+}
+
+impl PartitionRef {
+    /// A partition of a namespace that was opened with this config.
+    pub(crate) fn new(
+        namespace: &NamespaceName,
+        partition: u16,
+        epoch: u64,
+        config: &NamespaceConfig,
+        witness: Arc<Witness>,
+    ) -> Self {
+        Self {
+            namespace: namespace.clone(),
+            partition,
+            keys: PartitionKeys::new(namespace, partition),
+            epoch,
+            config_revision: config.revision,
+            default_ttl: config.default_ttl,
+            retention: config.retention,
+            witness,
+        }
+    }
 }
 
 /// An operation and its caller.

@@ -1,4 +1,4 @@
-//! Many operations in one call: each decided on its own, told in order, and exactly as its single call.
+//! Many operations in one call: each decided separately, answered in order, and exactly as its single call.
 
 use std::{collections::HashSet, time::Instant};
 
@@ -49,8 +49,8 @@ fn get_stock(shop: &TestClient, sku: &str) -> Sent {
 }
 
 /// The reservation, and whether it was replayed.
-fn held(told: &Received) -> (v1::Reservation, bool) {
-    match told {
+fn held(received: &Received) -> (v1::Reservation, bool) {
+    match received {
         Received::Reserve(v1::ReserveResponse { result: Some(Reserved::Reservation(held)), replayed, .. }) => {
             (held.clone(), *replayed)
         }
@@ -58,8 +58,8 @@ fn held(told: &Received) -> (v1::Reservation, bool) {
     }
 }
 
-fn failure(told: &Received) -> (Reason, &v1::Failure) {
-    match told {
+fn failure(received: &Received) -> (Reason, &v1::Failure) {
+    match received {
         Received::Failure(failure) => (Reason::from_name(&failure.reason).expect("a reason of the catalogue"), failure),
         other => panic!("no failure: {other:?}"),
     }
@@ -82,7 +82,7 @@ async fn each_has_its_own_result_in_order() {
     });
     let read =
         v1::GetReservationRequest { namespace_id: "sale".into(), reservation_id: bought.clone(), ..Default::default() };
-    let told = batch(
+    let received = batch(
         &shop,
         vec![
             reserve(&shop, a),
@@ -100,17 +100,17 @@ async fn each_has_its_own_result_in_order() {
         ],
     )
     .await;
-    let (again, replayed) = held(&told[0]);
+    let (again, replayed) = held(&received[0]);
     assert!(replayed && again.reservation_id == held_before.reservation_id, "known from its single call");
-    let (new, replayed) = held(&told[1]);
+    let (new, replayed) = held(&received[1]);
     assert!(!replayed && new.state() == State::Pending);
     assert!(
-        matches!(&told[2], Received::Reserve(v1::ReserveResponse { result: Some(Reserved::Shortage(_)), .. })),
+        matches!(&received[2], Received::Reserve(v1::ReserveResponse { result: Some(Reserved::Shortage(_)), .. })),
         "{:?}",
-        told[2]
+        received[2]
     );
-    assert_eq!(held(&told[3]).0.namespace_id, "other");
-    let states = [&told[4], &told[5], &told[6], &told[7]].map(|told| match told {
+    assert_eq!(held(&received[3]).0.namespace_id, "other");
+    let states = [&received[4], &received[5], &received[6], &received[7]].map(|received| match received {
         Received::Commit(v1::CommitResponse { reservation: Some(it), .. })
         | Received::Rollback(v1::RollbackResponse { reservation: Some(it), .. })
         | Received::Extend(v1::ExtendResponse { reservation: Some(it), .. })
@@ -122,16 +122,16 @@ async fn each_has_its_own_result_in_order() {
     assert_eq!([states[0].state(), states[1].state()], [State::Committed, State::RolledBack]);
     assert!(states[2].expires_at.map(|at| at.seconds) > held_before.expires_at.map(|at| at.seconds));
     assert!(
-        matches!(&told[8], Received::GetStock(read) if read.stock.as_ref().is_some_and(|stock| stock.sku == "pad"))
+        matches!(&received[8], Received::GetStock(read) if read.stock.as_ref().is_some_and(|stock| stock.sku == "pad"))
     );
 
-    // What is wrong with one is its own affair, and told as its single call would.
-    let (reason, told_9) = failure(&told[9]);
-    assert_eq!((reason, told_9.field.as_str()), (Reason::InvalidQuantity, "lines[0].quantity"));
-    assert_eq!((told_9.code, &told_9.retry_after), (Code::InvalidArgument.into(), &None));
-    assert_eq!(failure(&told[10]).0, Reason::ReservationNotFound);
-    let (reason, told_11) = failure(&told[11]);
-    assert_eq!((reason, told_11.metadata["sku"].as_str()), (Reason::SkuNotFound, "vita"));
+    // A failure of one operation is reported as that of its single call, and affects no other.
+    let (reason, received_9) = failure(&received[9]);
+    assert_eq!((reason, received_9.field.as_str()), (Reason::InvalidQuantity, "lines[0].quantity"));
+    assert_eq!((received_9.code, &received_9.retry_after), (Code::InvalidArgument.into(), &None));
+    assert_eq!(failure(&received[10]).0, Reason::ReservationNotFound);
+    let (reason, received_11) = failure(&received[11]);
+    assert_eq!((reason, received_11.metadata["sku"].as_str()), (Reason::SkuNotFound, "vita"));
 
     // Repeated, an operation of a batch is the same as its single call.
     let single = shop.reserve(d).await.expect("an answer");
@@ -153,13 +153,13 @@ async fn the_last_unit_goes_to_one_of_a_batch() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 1).await;
-    let told = batch(&shop, (0..100).map(|_| reserve(&shop, reserve_request(&[("ps5", 1)]))).collect()).await;
-    let winners = told.iter().filter(|told| match told {
+    let received = batch(&shop, (0..100).map(|_| reserve(&shop, reserve_request(&[("ps5", 1)]))).collect()).await;
+    let winners = received.iter().filter(|received| match received {
         Received::Reserve(v1::ReserveResponse { result: Some(Reserved::Shortage(short)), .. }) => {
             assert_eq!(short.lines[0].available, 0);
             false
         }
-        told => !held(told).1,
+        received => !held(received).1,
     });
     assert_eq!(winners.count(), 1);
     assert_eq!(shop.counts("ps5").await, (0, 1, 0));
@@ -172,10 +172,10 @@ async fn the_same_request_twice_in_a_batch_has_one_effect() {
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
     let request = reserve_request(&[("ps5", 2)]);
-    let told = batch(&shop, vec![reserve(&shop, request.clone()); 50]).await;
-    let ids: HashSet<String> = told.iter().map(|told| held(told).0.reservation_id).collect();
+    let received = batch(&shop, vec![reserve(&shop, request.clone()); 50]).await;
+    let ids: HashSet<String> = received.iter().map(|received| held(received).0.reservation_id).collect();
     assert_eq!(ids.len(), 1);
-    assert_eq!(told.iter().filter(|told| !held(told).1).count(), 1, "one has made it");
+    assert_eq!(received.iter().filter(|received| !held(received).1).count(), 1, "one has made it");
     assert_eq!(shop.counts("ps5").await, (8, 2, 0));
     shop.audit().await;
 }
@@ -187,8 +187,8 @@ async fn the_operations_of_a_batch_share_script_calls() {
     shop.supply("ps5", 1_000).await;
     let calls = "inventory_sentinel_batch_operations_count";
     let before = server.metric(calls).await;
-    let told = batch(&shop, (0..MOST).map(|_| reserve(&shop, reserve_request(&[("ps5", 1)]))).collect()).await;
-    assert!(told.iter().all(|told| !held(told).1));
+    let received = batch(&shop, (0..MOST).map(|_| reserve(&shop, reserve_request(&[("ps5", 1)]))).collect()).await;
+    assert!(received.iter().all(|received| !held(received).1));
     let calls = server.metric(calls).await - before;
     // One, but for sweeps and a worker that was quick.
     assert!(calls <= 4.0, "{calls} script calls for {MOST} operations");
@@ -216,10 +216,10 @@ async fn what_batches_answer_can_be_put_in_one_order() {
                     }
                     asked.push(get_stock(&shop, "ps5"));
                     let began = Instant::now();
-                    let told = batch(&shop, asked).await;
+                    let received = batch(&shop, asked).await;
                     let ended = Instant::now();
-                    for told in told {
-                        let (sequence, event) = event(told);
+                    for received in received {
+                        let (sequence, event) = event(received);
                         if let Event::Held(id, _) = &event {
                             mine.push(id.clone());
                         }
@@ -239,8 +239,8 @@ async fn what_batches_answer_can_be_put_in_one_order() {
     shop.audit().await;
 }
 
-fn event(told: Received) -> (i64, Event) {
-    match told {
+fn event(received: Received) -> (i64, Event) {
+    match received {
         Received::Reserve(v1::ReserveResponse { result: Some(Reserved::Reservation(it)), sequence, .. }) => {
             (sequence, Event::Held(it.reservation_id, 1))
         }
@@ -278,13 +278,13 @@ async fn a_batch_too_large_or_empty_is_refused_whole() {
         v1::BatchOperation { operation: operation.clone(), timeout: None },
         v1::BatchOperation { operation, timeout: no_time },
     ];
-    let told = shop.checkout.clone().batch(v1::BatchRequest { operations }).await.expect("a batch").into_inner();
-    let told: Vec<Received> = told.results.into_iter().map(|entry| entry.result.expect("a result")).collect();
-    let (reason, told_0) = failure(&told[0]);
-    assert_eq!((reason, told_0.field.as_str()), (Reason::NoOperations, "operation"));
-    held(&told[1]);
+    let received = shop.checkout.clone().batch(v1::BatchRequest { operations }).await.expect("a batch").into_inner();
+    let received: Vec<Received> = received.results.into_iter().map(|entry| entry.result.expect("a result")).collect();
+    let (reason, received_0) = failure(&received[0]);
+    assert_eq!((reason, received_0.field.as_str()), (Reason::NoOperations, "operation"));
+    held(&received[1]);
     // Nor is one whose own time is over before it was sent.
-    assert_eq!(failure(&told[2]).0, Reason::DeadlineExceeded);
+    assert_eq!(failure(&received[2]).0, Reason::DeadlineExceeded);
     assert_eq!(shop.counts("ps5").await, (999, 1, 0));
 }
 

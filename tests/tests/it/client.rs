@@ -136,7 +136,7 @@ async fn its_retries_have_one_effect() {
     assert_eq!(sale.admin().adjust_stock("ps5", 5).await.expect("adjusted").value.available, 14);
     assert_eq!(proxy.lost(), 3);
 
-    // Without retries the caller is told that he can't know.
+    // Without retries the caller gets an unknown outcome.
     let once = Sentinel::builder(&uri).retry(RetryPolicy::never()).connect().await.expect("a connection");
     proxy.lose_replies(1);
     let error = once.namespace("sale").reserve("ps5", 1).await.expect_err("the reply is lost");

@@ -72,7 +72,7 @@ impl Place {
     }
 }
 
-/// What callers were received in the end, by reservation.
+/// The final answers of the callers, by reservation.
 #[derive(Default)]
 struct Ledger {
     /// The last that was acknowledged.
@@ -82,7 +82,7 @@ struct Ledger {
     short: usize,
 }
 
-/// Buyers at work until they are received to stop.
+/// Buyers that work until a stop.
 struct Load {
     buyers: JoinSet<Ledger>,
     stop: Arc<AtomicBool>,

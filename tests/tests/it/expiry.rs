@@ -134,7 +134,7 @@ async fn sold_out_is_never_said_while_a_due_hold_is_out() {
     shop.audit().await;
 }
 
-/// One side of every race between a payment and the deadline wins, and the books agree with what was told.
+/// One side of every race between a payment and the deadline wins, and the counters agree with the answers.
 #[tokio::test]
 async fn commit_against_the_deadline_has_one_winner() {
     let server = SentinelProcess::start().await;

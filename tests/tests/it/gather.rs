@@ -1,5 +1,5 @@
 //! The Rust client's own batches, against the real server: calls at the same time share messages, and
-//! each is told, retried and timed as if it had been alone.
+//! each is answered, retried and timed as if it had been alone.
 
 use std::time::{Duration, Instant};
 

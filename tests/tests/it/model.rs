@@ -33,7 +33,7 @@ mod steps;
 
 use steps::{Fault, If, Part, SKUS, SOON, Step, reused, reworded, steps};
 
-/// Sequences that are tried unless told otherwise: half a minute to a minute on two cores.
+/// Sequences that are tried by default: half a minute to a minute on two cores.
 const CASES: u32 = 80;
 /// Longest sequence.
 const MAX_STEPS: usize = 60;
@@ -56,7 +56,7 @@ struct Run<'a> {
     calls: Vec<Op>,
     reservations: Vec<String>,
     ids: usize,
-    /// SKU -> version and counters as they were last told.
+    /// SKU -> version and counters as they were last received.
     versions: HashMap<String, (i64, Counters)>,
 }
 
@@ -216,8 +216,8 @@ impl Run<'_> {
                 if self.model.counters(sku).is_some() && self.model.version(sku).is_none() =>
             {
                 let (op, before) = (Op::GetStock { sku: sku.clone() }, now());
-                let told = retry_until_answered(self.server, &self.namespace, &op).await?;
-                self.compare(op, told, before)
+                let received = retry_until_answered(self.server, &self.namespace, &op).await?;
+                self.compare(op, received, before)
             }
             // The longest life may be over a millisecond after the birth, but not in the same one.
             Op::Extend { .. } => {
@@ -231,9 +231,9 @@ impl Run<'_> {
     async fn execute(&mut self, op: Op) -> Result<(), End> {
         self.prepare(&op, MARGIN).await?;
         let before = now();
-        let told = op.execute(&self.server.channel(), &self.namespace, self.is_first_attempt(&op)).await;
-        let told = told.map_err(|status| format!("no answer to {op:?}: {status:?}"))?;
-        self.compare(op, told, before)
+        let received = op.execute(&self.server.channel(), &self.namespace, self.is_first_attempt(&op)).await;
+        let received = received.map_err(|status| format!("no answer to {op:?}: {status:?}"))?;
+        self.compare(op, received, before)
     }
 
     /// Whether it says that its identity is new: about half of those that may say so.
@@ -246,7 +246,7 @@ impl Run<'_> {
     /// that it is a replay, whether the first or a later attempt was the one that counted.
     async fn ask_during(&mut self, fault: &Fault, op: Op) -> Result<(), End> {
         match &op {
-            // What repeats it would be told something else.
+            // A repeat would receive another answer.
             Op::Extend { ttl_ms, .. } if *ttl_ms < STORM_MARGIN.as_millis() as i64 => return self.execute(op).await,
             _ => self.prepare(&op, STORM_MARGIN).await?,
         }
@@ -254,21 +254,21 @@ impl Run<'_> {
         let channel = self.server.channel();
         let asked = op.execute(&channel, &self.namespace, self.is_first_attempt(&op));
         let (first, ()) = tokio::join!(asked, inject(self.server, fault));
-        let mut told = match first {
-            Ok(told) => told,
+        let mut received = match first {
+            Ok(received) => received,
             Err(_) => retry_until_answered(self.server, &self.namespace, &op).await?,
         };
         self.wait_for_the_store().await?;
-        if let (Op::Reserve { .. }, Answer::Reservation(made, _)) = (&op, &told.answer)
+        if let (Op::Reserve { .. }, Answer::Reservation(made, _)) = (&op, &received.answer)
             && made.state() == ReservationState::Expired
             && !is_replay(&self.model, &op)
         {
-            // The answer that was lost told of the hold; this one tells of its end.
+            // The answer that was lost had the hold; this one has its end.
             let lost = Answer::Reservation(made.clone(), false);
             self.model.expect(&op, millis(made.created_at), new_id_of(&op, &lost));
             before = now();
         }
-        match (&op, &mut told.answer) {
+        match (&op, &mut received.answer) {
             (
                 _,
                 Answer::Reservation(_, replayed)
@@ -282,7 +282,7 @@ impl Run<'_> {
             }
             _ => {}
         }
-        self.compare(op, told, before)
+        self.compare(op, received, before)
     }
 
     /// A call through the store is answered again, whatever the answer.
@@ -291,31 +291,31 @@ impl Run<'_> {
     }
 
     /// Holds the answer against the model's; both go on from there.
-    fn compare(&mut self, op: Op, told: Received, before: i64) -> Result<(), End> {
+    fn compare(&mut self, op: Op, received: Received, before: i64) -> Result<(), End> {
         let after = now();
         // An Extend that found a later deadline does not tell when it was.
-        let at = instant_of(&op, &told.answer).filter(|at| !matches!(op, Op::Extend { .. }) || *at <= after);
+        let at = instant_of(&op, &received.answer).filter(|at| !matches!(op, Op::Extend { .. }) || *at <= after);
         if at.is_some_and(|at| !(before..=after).contains(&at)) {
-            return Err(format!("{op:?} was answered at {before} to {after}, and says {told:?}").into());
+            return Err(format!("{op:?} was answered at {before} to {after}, and says {received:?}").into());
         }
         self.model.advance(before);
         // Also short of it, as the store's deadlines have no margin.
         if self.model.next_deadline().is_some_and(|deadline| deadline <= after + 1) {
             return Err(End::Stalled);
         }
-        let expected = self.model.expect(&op, at.unwrap_or(before), new_id_of(&op, &told.answer));
-        if expected != told.answer {
-            return Err(format!("{op:?} was answered {:?}, expected {expected:?}", told.answer).into());
+        let expected = self.model.expect(&op, at.unwrap_or(before), new_id_of(&op, &received.answer));
+        if expected != received.answer {
+            return Err(format!("{op:?} was answered {:?}, expected {expected:?}", received.answer).into());
         }
-        if told.sequence.is_some_and(|sequence| sequence != self.model.sequence()) {
-            return Err(format!("{op:?} was answered {told:?}, expected number {}", self.model.sequence()).into());
+        if received.sequence.is_some_and(|sequence| sequence != self.model.sequence()) {
+            return Err(format!("{op:?} was answered {received:?}, expected number {}", self.model.sequence()).into());
         }
-        if let Answer::Reservation(reservation, _) = &told.answer
+        if let Answer::Reservation(reservation, _) = &received.answer
             && !self.reservations.contains(&reservation.reservation_id)
         {
             self.reservations.push(reservation.reservation_id.clone());
         }
-        self.check_version(&op, &told)?;
+        self.check_version(&op, &received)?;
         if !matches!(op, Op::GetStock { .. }) {
             self.calls.push(op);
         }
@@ -323,7 +323,7 @@ impl Run<'_> {
     }
 
     /// A version grows with every change of its SKU, and stands for nothing else.
-    fn check_version(&mut self, op: &Op, told: &Received) -> Result<(), End> {
+    fn check_version(&mut self, op: &Op, received: &Received) -> Result<(), End> {
         let (Op::SetStock { sku, .. }
         | Op::AdjustStock { sku, .. }
         | Op::ConfigureSku { sku, .. }
@@ -332,12 +332,13 @@ impl Run<'_> {
         else {
             return Ok(());
         };
-        let (Some(version), Answer::Stock(counters, _) | Answer::Sku(counters, ..)) = (told.version, &told.answer)
+        let (Some(version), Answer::Stock(counters, _) | Answer::Sku(counters, ..)) =
+            (received.version, &received.answer)
         else {
             return Ok(());
         };
         if self.model.version(sku).is_some_and(|known| known != version) {
-            return Err(format!("{sku} is at {:?}, and {told:?}", self.model.version(sku)).into());
+            return Err(format!("{sku} is at {:?}, and {received:?}", self.model.version(sku)).into());
         }
         self.model.learn_version(sku, version);
         let seen = (version, counters.clone());
@@ -346,8 +347,8 @@ impl Run<'_> {
             Some(last) => version >= last.0,
             None => version > 0,
         };
-        if !is_fine || told.sequence.is_some_and(|sequence| version > sequence) {
-            return Err(format!("{sku} had {:?} and now, in {told:?}, {seen:?}", self.versions.get(sku)).into());
+        if !is_fine || received.sequence.is_some_and(|sequence| version > sequence) {
+            return Err(format!("{sku} had {:?} and now, in {received:?}, {seen:?}", self.versions.get(sku)).into());
         }
         self.versions.insert(sku.clone(), seen);
         Ok(())

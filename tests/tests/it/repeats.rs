@@ -322,7 +322,7 @@ async fn a_part_that_is_named_in_another_order_is_the_same_part() {
     }
 }
 
-/// What is told of an expired reservation that was repurchased, wherever it is told.
+/// The answers about an expired reservation that was repurchased, in each RPC that has one.
 async fn assert_names_its_purchase(shop: &TestClient, placed: &ReserveRequest, id: &str, purchase: &str) {
     let expired = shop.reservation(id).await.expect("known");
     assert_eq!((expired.state(), expired.purchase_reservation_id.as_str()), (State::Expired, purchase));

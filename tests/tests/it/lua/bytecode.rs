@@ -1,4 +1,4 @@
-//! The assembled script as its Redis compiles it: it has no global of its own, and stays well below Lua's limits.
+//! The assembled script as its Redis compiles it: it sets no global, and stays well below Lua's limits.
 
 use std::collections::BTreeSet;
 
