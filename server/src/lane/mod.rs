@@ -3,8 +3,8 @@
 //!
 //! - [`handle`][]: [`Lane`] submits operations; [`Pending`] awaits an answer;
 //! - [`queue`][]: bounded, in order, with a second order for parked operations;
-//! - [`worker`][]: chooses the operations of the next batch;
-//! - [`batch`][]: sends one batch until its result is known, and responds to its callers;
+//! - [`worker`][]: encodes, sends and decodes one batch after the other, and responds to the callers;
+//! - [`select`][]: chooses the operations of the next batch;
 //! - [`responder`][]: the caller of one operation;
 //! - [`clock`][]: the partition's clock and next deadline, as the last reply had them.
 //!
@@ -22,11 +22,11 @@ use std::{
     time::Duration,
 };
 
-mod batch;
 mod clock;
 mod handle;
 mod queue;
 mod responder;
+mod select;
 mod worker;
 
 pub(crate) use self::handle::{Lane, Pending};
@@ -34,7 +34,7 @@ use self::{clock::PartitionClock, queue::Queue, responder::Responder};
 use crate::{
     domain::{Answer, NamespaceName, Operation},
     random::Random,
-    store::{keys::PartitionKeys, wire::NamespaceConfig},
+    store::{error::StoreError, keys::PartitionKeys, wire::NamespaceConfig},
     tasks::Tasks,
     telemetry::metrics::Metrics,
     witness::Witness,
@@ -59,6 +59,24 @@ pub(crate) enum LaneError {
     Newer { why: Arc<str> },
     /// Not applied: the Redis user of the service lacks permissions, which these ACL rules grant.
     Denied { missing: Arc<str> },
+}
+
+impl LaneError {
+    /// The error of one operation of a batch that has failed. A read has changed nothing, so its outcome is
+    /// never unknown.
+    fn of_batch(error: &StoreError, is_read: bool) -> Self {
+        match error {
+            StoreError::Unknown { why } if !is_read => Self::OutcomeUnknown { why: why.clone() },
+            StoreError::Unknown { why } | StoreError::NotApplied { why } => Self::Unavailable { why: why.clone() },
+            StoreError::Full => Self::Full,
+            StoreError::Corrupt { why } => Self::Corrupt { why: why.clone() },
+            StoreError::Newer { why } => Self::Newer { why: why.clone() },
+            StoreError::Denied { missing, .. } => Self::Denied { missing: missing.clone() },
+            StoreError::Busy | StoreError::NoScript | StoreError::Closed | StoreError::Foreign { .. } => {
+                Self::Unavailable { why: error.to_string().into() }
+            }
+        }
+    }
 }
 
 /// The limits of every lane.

@@ -1,26 +1,31 @@
-//! The worker of a lane: chooses the operations of the next batch, and drops queued operations that
-//! nobody needs any more. Uses the queue; `batch` runs what it chooses.
+//! The worker of a lane: takes operations from the queue, encodes them as one batch, sends the batch until its
+//! result is known, decodes the reply and responds to the callers. Uses the store, the resend policy, the
+//! witness and the telemetry; `select` chooses the operations.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
-use super::{Job, LaneContext, LaneError, PartitionRef, Shared};
-use crate::store::BatchStore;
+use super::{Job, LaneContext, LaneError, PartitionRef, Responder, Shared, select::DeadlineChecks};
+use crate::{
+    domain::{HistoryPoint, Knowledge, Operation},
+    resend::Resends,
+    store::{
+        BatchCall, BatchStore, Mode,
+        error::StoreError,
+        wire::{Batch, OperationResult, Reply},
+    },
+    telemetry::spans,
+    witness::Observed,
+};
 
-/// Most lines in one batch, counted as [`Operation::weight`](crate::domain::Operation::weight) does.
-const MAX_BATCH_WEIGHT: usize = 1_024;
-/// A batch of parked operations has this fraction of the operations and lines of other batches,
-/// because the others wait for it.
-const PARKED_FRACTION: usize = 4;
-/// Most yields to other tasks before a batch is sent, while they submit operations to it.
-const MAX_COALESCE_YIELDS: usize = 16;
-/// Deadline check interval while a batch is in flight. A response about a passed deadline is at most
-/// this late.
-const DEADLINE_TICK: Duration = Duration::from_millis(5);
-/// Interval of the search for disconnected callers in a queue that is more than half full. A search
-/// visits every queued operation.
-const DISCONNECTED_SEARCH_INTERVAL: Duration = Duration::from_millis(50);
+/// Responses delivered before the worker yields, so connections can flush while the rest are
+/// delivered.
+const RESPONSES_PER_YIELD: usize = 64;
+/// Pause before operations are resent that wait for the partition's clock to be certain (see the
+/// script's `clock.lua`).
+const DOUBT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs one batch at a time. A lane has as many workers as it may have batches in flight.
 pub(super) struct Worker<S> {
@@ -29,19 +34,22 @@ pub(super) struct Worker<S> {
     pub(super) shared: Arc<Shared>,
 }
 
-/// When a worker whose batch is in flight checks deadlines, and when it last searched for
-/// disconnected callers.
-pub(super) struct DeadlineChecks {
-    pub(super) ticks: Interval,
-    searched_at: Instant,
+/// The outcome of one attempt to run a batch.
+enum BatchOutcome {
+    /// Every caller has its response.
+    Done,
+    /// These operations need due holds expired first. They are resent after the pause.
+    Again { jobs: Vec<Job>, pause: Duration },
+    /// The store is at its memory limit. These operations may still be applied in the other mode.
+    Full(Vec<Job>),
 }
 
-impl DeadlineChecks {
-    fn new() -> Self {
-        let mut ticks = tokio::time::interval(DEADLINE_TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { ticks, searched_at: Instant::now() }
-    }
+/// A batch that was answered.
+struct Answered<R> {
+    reply: R,
+    /// The knowledge that was sent with the batch.
+    knowledge: Knowledge,
+    sent_at: Instant,
 }
 
 impl<S: BatchStore> Worker<S> {
@@ -67,57 +75,189 @@ impl<S: BatchStore> Worker<S> {
         guard.is_done = true;
     }
 
-    /// The queued operations that fit into one batch.
-    async fn next_batch(&self, is_turn_of_parked: &mut bool) -> Vec<Job> {
-        // Never wait for future calls, but let tasks that are already runnable submit theirs first.
-        let (queue, limit) = (&self.shared.queue, self.context.limits.batch);
-        let mut waiting = queue.waiting();
-        for _ in 0..MAX_COALESCE_YIELDS {
-            tokio::task::yield_now().await;
-            let before = std::mem::replace(&mut waiting, queue.waiting());
-            if waiting <= before || waiting >= limit {
-                break;
+    /// Sends these operations as one batch, and once more if the store is at its memory limit. Parks
+    /// operations that need due holds expired first, so the next batch has room for others.
+    pub(super) async fn run_batch(&self, mut jobs: Vec<Job>, checks: &mut DeadlineChecks) {
+        let mut mode = Mode::Plain;
+        loop {
+            let now = Instant::now();
+            jobs.retain_mut(|job| {
+                let is_wanted = job.responder.is_wanted(now);
+                if !is_wanted {
+                    job.responder.respond(Err(LaneError::DeadlinePassed));
+                }
+                is_wanted
+            });
+            if jobs.is_empty() {
+                return;
             }
+            jobs = match self.attempt(jobs, mode, checks).await {
+                BatchOutcome::Done => return,
+                BatchOutcome::Again { jobs, pause } => {
+                    self.shared.metrics.add_queued(jobs.len() as i64);
+                    return self.shared.queue.park(jobs, Instant::now() + pause);
+                }
+                BatchOutcome::Full(jobs) => {
+                    mode = Mode::Resolving;
+                    jobs
+                }
+            };
         }
-        // Parked operations and others take turns. A batch of parked ones expires due holds, which
-        // takes long.
-        let mut jobs = if *is_turn_of_parked || waiting == 0 { self.next_parked() } else { Vec::new() };
-        *is_turn_of_parked = jobs.is_empty();
-        if jobs.is_empty() {
-            jobs = queue.take(limit);
-            let len = batch_len(&jobs, MAX_BATCH_WEIGHT);
-            if len < jobs.len() {
-                queue.put_back(jobs.split_off(len));
-            }
-        }
-        self.shared.metrics.add_queued(-(jobs.len() as i64));
-        jobs
     }
 
-    /// The parked operations of the next batch.
-    fn next_parked(&self) -> Vec<Job> {
-        let queue = &self.shared.queue;
-        let mut jobs = queue.take_parked((self.context.limits.batch / PARKED_FRACTION).max(1));
-        let len = batch_len(&jobs, MAX_BATCH_WEIGHT / PARKED_FRACTION);
-        if len < jobs.len() {
-            queue.put_back_parked(jobs.split_off(len));
+    async fn attempt(&self, jobs: Vec<Job>, mode: Mode, checks: &mut DeadlineChecks) -> BatchOutcome {
+        let PartitionRef { namespace, partition, default_ttl, .. } = &self.partition;
+        let (operations, mut responders): (Vec<_>, Vec<_>) =
+            jobs.into_iter().map(|Job { operation, responder }| (operation, responder)).unzip();
+        let mut batch = Batch::new(&operations, *default_ttl);
+        self.shared.metrics.observe_batch(operations.len());
+        let callers = responders.iter().map(|responder| &responder.span);
+        let span = spans::batch_span(namespace.as_str(), *partition, operations.len(), callers);
+        let result = {
+            let mut sending = pin!(self.send(&operations, &mut batch, mode, &span));
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut sending => break result,
+                    _ = checks.ticks.tick() => {
+                        let now = Instant::now();
+                        responders.iter_mut().for_each(|responder| responder.expire_in_flight(now));
+                        self.expire_queued(now, checks);
+                    }
+                }
+            }
+        };
+        match result {
+            Ok(Answered { reply, knowledge, sent_at }) => {
+                match self.context.store.decode(*partition, &batch, reply, operations) {
+                    Ok(reply) => self.respond(reply, &knowledge, responders, sent_at).await,
+                    Err(error) => self.fail(&error, responders),
+                }
+            }
+            Err(StoreError::Full) if mode == Mode::Plain => {
+                let jobs = operations.into_iter().zip(responders);
+                let (full, rest): (Vec<_>, Vec<_>) = jobs
+                    .map(|(operation, responder)| Job { operation, responder })
+                    .partition(|job| job.operation.grows());
+                for mut job in full {
+                    job.responder.respond(Err(LaneError::Full));
+                }
+                BatchOutcome::Full(rest)
+            }
+            Err(error) => self.fail(&error, responders),
         }
-        jobs
     }
 
-    /// Drops queued operations whose deadline has passed. In a queue that fills up, also drops those
-    /// whose caller has disconnected, so they take no room.
-    pub(super) fn expire_queued(&self, now: Instant, checks: &mut DeadlineChecks) {
-        let queue = &self.shared.queue;
-        let is_search = now.duration_since(checks.searched_at) >= DISCONNECTED_SEARCH_INTERVAL && queue.is_half_full();
-        if is_search {
-            checks.searched_at = now;
+    /// Sends a batch until its result is known. Every change in it has an identity, so it has one
+    /// effect however often it arrives.
+    async fn send(
+        &self,
+        operations: &[Operation],
+        batch: &mut Batch,
+        mode: Mode,
+        span: &Span,
+    ) -> Result<Answered<S::Reply>, StoreError> {
+        let PartitionRef { keys, epoch, witness, retention, .. } = &self.partition;
+        let limits = &self.context.limits;
+        let mut resends = Resends::new(Instant::now(), limits.resend_for, *retention, &self.context.random);
+        loop {
+            let redis = spans::redis_span(span, "batch");
+            let knowledge = witness.knowledge();
+            let call = BatchCall { keys, epoch: *epoch, knowledge: &knowledge, operations, batch, mode };
+            let attempt = self.context.store.run_batch(call).instrument(redis);
+            let error = match resends.attempt(attempt).await {
+                Ok((reply, sent_at)) => return Ok(Answered { reply, knowledge, sent_at }),
+                Err(error) => error,
+            };
+            self.shared.metrics.inc_store_error(error.kind());
+            if matches!(error, StoreError::Closed) {
+                self.shared.close();
+            }
+            batch.clear_first_attempt();
+            resends.pause_after(error).await?;
         }
-        let dropped = queue.take_if(|job| job.responder.deadline <= now || is_search && !job.responder.is_waiting());
-        self.shared.metrics.add_queued(-(dropped.len() as i64));
-        for mut job in dropped {
-            job.responder.respond(Err(LaneError::DeadlinePassed));
+    }
+
+    /// Records what the reply shows of the partition, and responds to the callers.
+    async fn respond(
+        &self,
+        reply: Reply,
+        known: &Knowledge,
+        responders: Vec<Responder>,
+        sent_at: Instant,
+    ) -> BatchOutcome {
+        self.observe(&reply, known, sent_at);
+        let mut again = Vec::new();
+        for (done, (result, mut responder)) in reply.results.into_iter().zip(responders).enumerate() {
+            if done > 0 && done.is_multiple_of(RESPONSES_PER_YIELD) {
+                tokio::task::yield_now().await;
+            }
+            match result {
+                OperationResult::Answered(answer) => responder.respond(Ok(answer)),
+                OperationResult::Again(mut operation) => {
+                    // An attempt that was resent may still arrive, after the one that was answered.
+                    operation.set_repeated();
+                    again.push(Job { operation, responder });
+                }
+            }
         }
+        if again.is_empty() {
+            return BatchOutcome::Done;
+        }
+        let pause = if reply.clock.doubt > 0 { DOUBT_PAUSE } else { Duration::ZERO };
+        BatchOutcome::Again { jobs: again, pause }
+    }
+
+    /// Records the history, the clock and the config revision of a reply.
+    fn observe(&self, reply: &Reply, known: &Knowledge, sent_at: Instant) {
+        let PartitionRef { namespace, partition, epoch, config_revision, witness, .. } = &self.partition;
+        let metrics = &self.shared.metrics;
+        let at = HistoryPoint { epoch: *epoch, term: reply.term, sequence: reply.sequence };
+        witness.confirm(known, Observed { at, fence: reply.fence, verdicts: &reply.verdicts });
+        let received_at = Instant::now();
+        witness.read_clock(reply.now, reply.clock, sent_at, received_at);
+        if let Some(step) = self.shared.clock.observe(reply, received_at) {
+            metrics.inc_clock_step();
+            tracing::debug!(
+                namespace = namespace.as_str(),
+                partition,
+                milliseconds = step,
+                "the store's clock made a step"
+            );
+        }
+        metrics.add_expired(reply.expired);
+        if reply.config_revision == *config_revision {
+            return;
+        }
+        if reply.config_revision < *config_revision {
+            tracing::error!(
+                namespace = namespace.as_str(),
+                partition,
+                version = config_revision,
+                "the store has lost a config, which this server writes back"
+            );
+        }
+        self.shared.close();
+    }
+
+    /// Responds to all callers of a batch that has failed.
+    fn fail(&self, error: &StoreError, responders: Vec<Responder>) -> BatchOutcome {
+        // The health check logs a missing permission, once and not for each batch.
+        if !matches!(error, StoreError::Denied { .. }) {
+            tracing::warn!(
+                namespace = self.partition.namespace.as_str(),
+                partition = self.partition.partition,
+                operations = responders.len(),
+                kind = error.kind(),
+                %error,
+                "a batch failed"
+            );
+        }
+        for mut responder in responders {
+            let is_read = responder.is_read();
+            responder.respond(Err(LaneError::of_batch(error, is_read)));
+        }
+        BatchOutcome::Done
     }
 }
 
@@ -134,14 +274,4 @@ impl Drop for KillOnDrop<'_> {
             self.shared.kill();
         }
     }
-}
-
-/// How many of these jobs fit into a batch of this weight, but at least one.
-fn batch_len(jobs: &[Job], max_weight: usize) -> usize {
-    let mut weight = 0;
-    let fitting = jobs.iter().take_while(|job| {
-        weight += job.operation.weight();
-        weight <= max_weight
-    });
-    fitting.count().max(1)
 }
