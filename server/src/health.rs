@@ -199,7 +199,7 @@ pub(crate) async fn watch_store(
             outage.note(&state);
             match &state {
                 Ok(fit) => before = Before::Fit(fit.run_id.clone()),
-                Err(Unfit::Away(_)) => {}
+                Err(Unfit::Unavailable(_)) => {}
                 Err(Unfit::Denied(_) | Unfit::Faults(_)) => before = Before::Unfit,
             }
             let pause = if state.is_ok() {
@@ -216,7 +216,7 @@ pub(crate) async fn watch_store(
                     gate.open();
                     health.set(STORE, Ok(())).await;
                 }
-                Err(Unfit::Away(error)) => {
+                Err(Unfit::Unavailable(error)) => {
                     gate.explain(&error.to_string());
                     health.set(STORE, Err(error.to_string())).await;
                 }
@@ -264,7 +264,7 @@ struct Outage(Option<Instant>);
 impl Outage {
     fn note(&mut self, state: &Result<Fit, Unfit>) {
         match (state, self.0) {
-            (Err(Unfit::Away(error)), None) => {
+            (Err(Unfit::Unavailable(error)), None) => {
                 tracing::warn!(%error, "the store does not answer");
                 self.0 = Some(Instant::now());
             }

@@ -26,7 +26,7 @@ impl LastPass {
     /// Before the first check.
     pub(crate) fn new(durability: Durability) -> Self {
         let why = "the store was not checked yet";
-        let mut promises = fitness::unseen(Ok(()), why, durability);
+        let mut promises = fitness::unchecked(Ok(()), why, durability);
         promises.push(Promise::not_checked(STORE_IDENTITY, why));
         Self(RwLock::new(promises))
     }

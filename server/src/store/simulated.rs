@@ -1,8 +1,8 @@
-//! A store in memory, for tests of the lane and the sweeper without Redis. It loses requests and replies
-//! and delays both, as its seed decides. Uses the store's traits and the domain.
+//! A store in memory, for tests of the lane and the sweeper without Redis. It loses and delays requests and replies at
+//! random, reproducibly by its seed. Uses the store's traits and the domain.
 //!
 //! It has one partition without rules, and applies SetStock, Reserve, Commit, Rollback, GetStock and
-//! Sweep. Any other operation is a defect of the test.
+//! Sweep. A test must not send any other operation.
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Mutex, time::Duration};
 
