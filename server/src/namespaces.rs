@@ -1,5 +1,5 @@
-//! The namespaces that this server has opened, each with a lane for every partition. Uses the store
-//! to find and to make them, and the lanes to reach them.
+//! The namespaces that this server has opened, each with a lane for every partition. Uses the store to find, create and
+//! configure them.
 
 use std::{
     collections::HashMap,
@@ -37,9 +37,9 @@ use crate::{
     witness::{Witness, Witnesses},
 };
 
-/// How often a change of config is tried again that another one has overtaken.
+/// The most attempts of a change of config that concurrent changes overtake.
 const CONFIGURE_ATTEMPTS: usize = 10;
-/// Namespaces that open at the same time.
+/// The most namespaces that open at the same time.
 const OPENINGS_AT_ONCE: usize = 4;
 /// Epochs are random numbers below this, so that two partitions never share one by chance.
 const EPOCHS: u64 = 1 << 47;
@@ -47,13 +47,13 @@ const EPOCHS: u64 = 1 << 47;
 /// Why a namespace was not configured.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unchanged {
-    /// A setting is out of its range: its field.
+    /// The value of this field is out of its range.
     Invalid(&'static str),
     /// The number of partitions never changes.
     PartitionsFixed,
-    /// It has this revision.
+    /// The namespace has this revision.
     VersionMismatch(u64),
-    /// There are so many namespaces, which is the limit.
+    /// The number of namespaces has reached this limit.
     TooMany(usize),
     /// The identity was used for another request.
     RequestIdReused,
@@ -65,12 +65,12 @@ pub(crate) enum Unchanged {
     Store(StoreError),
 }
 
-/// Why a namespace was not made.
+/// Why a namespace was not opened or created.
 #[derive(Debug)]
 pub(crate) enum NotMade {
-    /// There are so many, which is the limit.
+    /// The number of namespaces has reached this limit.
     TooMany(usize),
-    /// Only ConfigureNamespace makes one.
+    /// It does not exist, and only ConfigureNamespace may create it.
     Unknown(NamespaceName),
     Store(StoreError),
 }
@@ -85,108 +85,108 @@ impl From<NotMade> for Unchanged {
     fn from(not_made: NotMade) -> Self {
         match not_made {
             NotMade::TooMany(most) => Unchanged::TooMany(most),
-            // Not asked of ConfigureNamespace.
+            // ConfigureNamespace may create any.
             NotMade::Unknown(_) => Unchanged::Store(StoreError::not_applied("the namespace is not known")),
             NotMade::Store(error) => Unchanged::Store(error),
         }
     }
 }
 
-/// Of a namespace whose deletion can still be given up.
+/// The error for a namespace whose deletion can still be abandoned.
 pub(crate) fn being_deleted() -> StoreError {
     StoreError::not_applied("the namespace is being deleted")
 }
 
 impl From<StoreError> for Unchanged {
-    /// Of a command that reads or opens.
+    /// For a command that reads or opens.
     fn from(error: StoreError) -> Self {
         Unchanged::Store(error)
     }
 }
 
-/// A request that configures a namespace, or makes it.
+/// A request that configures a namespace, or creates it.
 pub(crate) struct ConfigureRequest {
     change: NamespaceChange,
     if_revision: Option<u64>,
     request_id: Option<RequestId>,
-    /// Its identity where the caller gave none.
-    made: Id,
+    /// The id of the request if the caller gave none.
+    generated: Id,
 }
 
 impl ConfigureRequest {
     pub(crate) fn new(change: NamespaceChange, if_revision: Option<u64>, request_id: Option<RequestId>) -> Self {
-        Self { change, if_revision, request_id, made: new_identity(&Random::System) }
+        Self { change, if_revision, request_id, generated: new_identity(&Random::System) }
     }
 
-    /// As the first partition of a namespace with this config remembers it.
+    /// The memo of this request in the first partition of a namespace with this config.
     fn memo(&self, config: &NamespaceConfig) -> Result<ConfigMemo, StoreError> {
         let id = match &self.request_id {
             Some(request_id) => Identities::new(config)?.of_request(request_id),
-            None => self.made,
+            None => self.generated,
         };
         let fingerprint = encode_change(&self.change, self.if_revision);
         Ok(ConfigMemo { id, fingerprint, if_revision: self.if_revision })
     }
 }
 
-/// One namespace, open.
+/// An open namespace.
 pub(crate) struct Namespace {
     pub(crate) name: NamespaceName,
     pub(crate) config: NamespaceConfig,
     identities: Identities,
     random: Random,
     lanes: Vec<Lane>,
-    /// Of each partition, by which it is told from one that takes its place.
+    /// The epoch of each partition. It distinguishes the partition from a later one under the same keys.
     pub(crate) epochs: Box<[u64]>,
-    /// What this server knows of the history of each partition.
+    /// The recorded history of each partition.
     pub(crate) witnesses: Box<[Arc<Witness>]>,
 }
 
 impl Namespace {
-    /// The identity of this request in the store.
+    /// The id of this request in the store.
     pub(crate) fn identity(&self, request: &RequestId) -> Id {
         self.identities.of_request(request)
     }
 
-    /// The request that made this reservation, where its id says so.
+    /// The request that created this reservation, if the id contains it.
     pub(crate) fn request_of(&self, reservation: ReservationId) -> Option<String> {
         self.identities.request_of(&reservation.id)
     }
 
-    /// The same where the caller may have given none: then it is new, and protects what this server sends again.
+    /// The id of an optional request id. Without one it is random, and protects only the resends of this server.
     pub(crate) fn identity_or_new(&self, request: Option<&RequestId>) -> Id {
         request.map_or_else(|| new_identity(&self.random), |request| self.identity(request))
     }
 
-    /// What stands for one row of an import; it can be no request's either.
+    /// The id of one row of an import. No request can have it.
     pub(crate) fn row_identity(&self, request: &RequestId, sku: &Sku) -> Id {
         self.digest(&[request.as_str().as_bytes(), b"\0row", sku.as_str().as_bytes()])
     }
 
-    /// What stands for one SKU of a SetProtection; it can be no request's and no row's either.
+    /// The id of one SKU of a SetProtection. No request and no row can have it.
     pub(crate) fn protection_identity(&self, request: Option<&RequestId>, sku: &Sku) -> Id {
         let derived =
             |request: &RequestId| self.digest(&[request.as_str().as_bytes(), b"\0protection", sku.as_str().as_bytes()]);
         request.map_or_else(|| new_identity(&self.random), derived)
     }
 
-    /// A tag that only a server with the namespace's secret can make of these bytes.
+    /// The tag of these bytes. It takes the namespace's secret to compute it.
     pub(crate) fn tag(&self, bytes: &[u8]) -> Id {
         identity::first_bytes(self.identities.mac(), &[b"\0token", bytes])
     }
 
-    /// Whether this is that tag. Takes the same time wherever the tag is wrong.
+    /// Whether this is the tag of these bytes. Takes constant time.
     pub(crate) fn has_tag(&self, bytes: &[u8], tag: &[u8]) -> bool {
         self.identities.mac().chain_update(b"\0token").chain_update(bytes).verify_truncated_left(tag).is_ok()
     }
 
-    /// What authenticates the page tokens of this namespace: they are no resume tokens.
+    /// The MAC for the page tokens of this namespace. Resume tokens have another one.
     pub(crate) fn page_mac(&self) -> Hmac<Sha256> {
         self.identities.mac().chain_update(b"\0page")
     }
 
-    /// The id of what a late Commit buys anew: it follows from the reservation's, so that a repeat finds
-    /// it, and can be no request's, as those have no NUL.
+    /// The id of the purchase that a late Commit makes again. It is derived from the reservation's, so that a repeat finds
+    /// it. No request can have it, because a request id has no NUL.
     pub(crate) fn purchase_of(&self, reservation: ReservationId) -> Id {
         self.digest(&[b"\0late", &reservation.id])
     }
@@ -195,7 +195,7 @@ impl Namespace {
         self.identities.derived(parts)
     }
 
-    /// The partition that a SKU lies in.
+    /// The partition of a SKU.
     pub(crate) fn partition_of(&self, sku: &Sku) -> u16 {
         sku.partition(self.config.partitions)
     }
@@ -205,7 +205,7 @@ impl Namespace {
         self.lanes.get(usize::from(partition))
     }
 
-    /// The lane that a SKU's operations take.
+    /// The lane of a SKU's partition.
     pub(crate) fn lane_of(&self, sku: &Sku) -> &Lane {
         &self.lanes[usize::from(self.partition_of(sku))]
     }
@@ -232,14 +232,14 @@ impl Namespace {
     }
 }
 
-/// Makes a change of config until it is known what became of it. `in_doubt` says whether that is unknown.
+/// Sends a change of config until its outcome is known. `in_doubt` is true while it is unknown.
 async fn send_until_known<T, F: Future<Output = Result<T, StoreError>>>(
     attempt: impl Fn() -> F,
     mut resends: Resends,
     in_doubt: &AtomicBool,
 ) -> Result<T, Unchanged> {
     in_doubt.store(true, Ordering::Relaxed);
-    let known = loop {
+    let outcome = loop {
         let error = match resends.attempt(attempt()).await {
             Ok(answer) => break Ok(answer),
             Err(error) => error,
@@ -251,20 +251,20 @@ async fn send_until_known<T, F: Future<Output = Result<T, StoreError>>>(
         }
     };
     in_doubt.store(false, Ordering::Relaxed);
-    known
+    outcome
 }
 
-/// An identity that no other request has.
+/// A random id, which no other request has.
 fn new_identity(mut random: &Random) -> Id {
     random.random()
 }
 
-/// How namespaces are made.
+/// The rules for the creation of namespaces.
 pub(crate) struct NewNamespaces {
     defaults: Defaults,
-    /// Namespaces that there may be.
+    /// The most namespaces in the store.
     most: usize,
-    /// Only ConfigureNamespace makes one.
+    /// Whether only ConfigureNamespace creates one.
     is_explicit: bool,
 }
 
@@ -280,11 +280,11 @@ impl From<&Config> for NewNamespaces {
 
 /// All namespaces that this server has opened.
 pub(crate) struct Namespaces<S = Store> {
-    /// Its connections do not serve lanes.
+    /// A store whose connections are not those of the lanes.
     store: Arc<S>,
     lanes: LaneContext<S>,
     new: NewNamespaces,
-    /// What this server knows of every namespace that it has opened.
+    /// The recorded history of every namespace that this server has opened.
     witnesses: Arc<Witnesses>,
     open: RwLock<HashMap<NamespaceName, Arc<Namespace>>>,
     searches: Mutex<Searches>,
@@ -307,14 +307,13 @@ impl<S: NamespaceStore> Namespaces<S> {
         }
     }
 
-    /// Enters the name in the list of namespaces, but only in the store that this server knows. False: there are as many as
-    /// there may be.
+    /// Adds the name to the list of namespaces of the expected store. Returns false if the list has `most` entries.
     async fn register(&self, name: &NamespaceName, most: usize) -> Result<bool, StoreError> {
         self.store.verify(self.witnesses.identity()).await?;
         self.store.register(name, most).await
     }
 
-    /// The config of a namespace, which is written back first where the store has lost it.
+    /// The config of a namespace. If the store has lost it, it is written back first.
     pub(crate) async fn config(&self, name: &NamespaceName) -> Result<Option<NamespaceConfig>, StoreError> {
         let found = self.store.find(name).await?;
         let known = self.witnesses.config(name).map_or(0, |known| known.revision);
@@ -326,12 +325,12 @@ impl<S: NamespaceStore> Namespaces<S> {
         Ok(self.open_found(name, found).await?.map(|namespace| namespace.config.clone()))
     }
 
-    /// The names of all namespaces that this server knows, open or not.
+    /// The names of all namespaces that this server has recorded, open or not.
     pub(crate) fn known(&self) -> Vec<NamespaceName> {
         self.witnesses.names()
     }
 
-    /// The namespace, made with this server's defaults if there is none.
+    /// The namespace. If it is absent, it is created with this server's defaults.
     pub(crate) async fn get_or_make(
         self: &Arc<Self>,
         name: &NamespaceName,
@@ -345,14 +344,14 @@ impl<S: NamespaceStore> Namespaces<S> {
         }
         self.admit_new(name).await?;
         let namespace = self.open(name, &self.new.defaults.propose(None, self.random())).await?;
-        tracing::info!(namespace = name.as_str(), partitions = namespace.config.partitions, "made a namespace");
+        tracing::info!(namespace = name.as_str(), partitions = namespace.config.partitions, "a namespace was created");
         Ok(namespace)
     }
 
-    /// Enters a namespace that is about to be made in the list of all.
+    /// Adds a namespace that is about to be created to the list of all.
     async fn admit_new(&self, name: &NamespaceName) -> Result<(), NotMade> {
         let found = self.store.find(name).await?;
-        self.unended_deletions.note(name, &found.presence);
+        self.unended_deletions.record(name, &found.presence);
         if matches!(found.presence, Presence::Deleting { .. }) {
             return Err(being_deleted().into());
         }
@@ -360,9 +359,9 @@ impl<S: NamespaceStore> Namespaces<S> {
         if self.register(name, most).await? { Ok(()) } else { Err(NotMade::TooMany(most)) }
     }
 
-    /// Changes what holds for a namespace, and makes it if there is none; returns the config as it is now, and whether the
-    /// request was applied before. Partition 0 decides and remembers the request; the others follow, here or when the
-    /// namespace is opened the next time.
+    /// Changes the config of a namespace, or creates it. Returns the config afterwards, and whether the request was
+    /// applied before. Partition 0 decides and remembers the request. The others follow, here or at the next opening of
+    /// the namespace.
     pub(crate) async fn configure(
         &self,
         name: &NamespaceName,
@@ -401,16 +400,16 @@ impl<S: NamespaceStore> Namespaces<S> {
                 )?;
                 let memo = request.memo(&next)?;
                 self.admit_new(name).await?;
-                let make = || self.open_partition(name, 0, &next, Some(&memo));
-                let made = send_until_known(make, resends(next.retention), in_doubt).await?;
-                if made.config == next {
+                let create = || self.open_partition(name, 0, &next, Some(&memo));
+                let created = send_until_known(create, resends(next.retention), in_doubt).await?;
+                if created.config == next {
                     return self.follow(name, next, false, in_doubt).await;
                 }
-                // Another request has made it.
+                // Another request has created it.
                 continue;
             };
             let memo = request.memo(&current)?;
-            // A change that is not valid is no change to the store, which may know the request.
+            // An invalid change is sent without a config: the store may remember the request.
             let next = settings::changed(&current, request.change);
             let (replaced, config) = match &next {
                 Ok(next) if *next == current => (current.revision, None),
@@ -438,8 +437,8 @@ impl<S: NamespaceStore> Namespaces<S> {
         Err(StoreError::not_applied("the namespace is being configured by many at once").into())
     }
 
-    /// Brings the other partitions to the config of the first. Where that fails they follow when they are opened the next
-    /// time, and a repeat of the request tries it again.
+    /// Brings the other partitions to the config of the first. After a failure they follow at the next opening, and a
+    /// repeat of the request tries it again.
     async fn follow(
         &self,
         name: &NamespaceName,
@@ -457,7 +456,7 @@ impl<S: NamespaceStore> Namespaces<S> {
         }
     }
 
-    /// Brings a partition to the config that the first one has.
+    /// Brings a partition to the config of the first one.
     async fn catch_up(
         &self,
         keys: &PartitionKeys,
@@ -465,7 +464,7 @@ impl<S: NamespaceStore> Namespaces<S> {
         config: &NamespaceConfig,
     ) -> Result<NamespaceConfig, StoreError> {
         let (nothing, identity) = (self.witnesses.nothing(), self.witnesses.identity());
-        // Of another secret is one that a server has made while the namespace was deleted that had the name before.
+        // It has another secret if a server created it while an earlier namespace with the same name was deleted.
         while current.revision < config.revision || current.secret != config.secret {
             current = self.store.configure(keys, &nothing, identity, current.revision, Some(config), None).await?.1;
         }
@@ -483,21 +482,21 @@ impl<S: NamespaceStore> Namespaces<S> {
         all
     }
 
-    /// How far the clocks of all open partitions are from the store's.
+    /// The differences between the clocks of all open partitions and the store's.
     pub(crate) fn clock_offsets(&self) -> ClockOffsets {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let lanes = open.values().flat_map(|namespace| namespace.lanes());
         lanes.fold(ClockOffsets::default(), |offsets, lane| offsets.or(lane.clock()))
     }
 
-    /// The namespace, if it is open here.
+    /// The namespace, if this server has opened it.
     pub(crate) fn opened(&self, name: &NamespaceName) -> Option<Arc<Namespace>> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         open.get(name).filter(|namespace| !namespace.is_closed()).cloned()
     }
 
-    /// Opens every partition; the first decides what all of them are like, whoever proposes. A config that this server
-    /// knows, and that the store has lost, is written back.
+    /// Opens every partition. The config of the first applies to all, whatever the proposal. A recorded config that the
+    /// store has lost is written back.
     async fn open(&self, name: &NamespaceName, proposal: &NamespaceConfig) -> Result<Arc<Namespace>, StoreError> {
         let known = self.witnesses.config(name);
         let mut opened = vec![self.open_partition(name, 0, known.as_ref().unwrap_or(proposal), None).await?];
@@ -506,7 +505,7 @@ impl<S: NamespaceStore> Namespaces<S> {
             tracing::error!(
                 namespace = name.as_str(),
                 version = config.revision,
-                "a config that the store had lost is back"
+                "a config that the store had lost was written back"
             );
         }
         for partition in 1..config.partitions {
@@ -540,7 +539,7 @@ impl<S: NamespaceStore> Namespaces<S> {
         let is_current =
             |other: &&Arc<Namespace>| !other.is_closed() && other.config.revision >= namespace.config.revision;
         if let Some(other) = open.get(name).filter(is_current) {
-            // Somebody was faster; its lanes may carry calls already.
+            // Another call was faster. Its lanes may have callers already.
             return Ok(Arc::clone(other));
         }
         open.insert(name.clone(), Arc::clone(&namespace));

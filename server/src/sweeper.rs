@@ -1,9 +1,8 @@
-//! The sweeper: gives back what is due in partitions that nobody calls, so that a hold ends at its deadline with and
-//! without traffic. Opens the namespaces that other servers have made, and those that were closed. Ends the
-//! deletions that their callers have left. Uses the namespaces, their lanes, and the store for the list of names.
+//! The sweeper: expires due holds in partitions without traffic, so that a hold always ends at its deadline. Opens the
+//! namespaces that other servers have created, and those that were closed. Ends abandoned deletions. Uses the
+//! namespaces, their lanes, and the store for the list of names.
 //!
-//! Sweeps run side by side, each within a time limit, so that a partition that is slow, stuck or broken holds no other
-//! one up.
+//! Sweeps run concurrently, each within a time limit, so that a slow, stuck or broken partition does not delay others.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -32,34 +31,35 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// Partitions that are swept, and closed namespaces that are opened, at the same time.
+/// The most sweeps, and openings of closed namespaces, at the same time.
 const SWEEPS_AT_ONCE: usize = 16;
-/// Namespaces of the list that are opened at the same time.
+/// The most openings of namespaces of the list at the same time.
 const OPENINGS_AT_ONCE: usize = 4;
 /// Longest time that one sweep may take.
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
-/// A lane answers at the deadline of an operation. This much later it is stuck, and is not waited for.
-const LAST_RESORT: Duration = Duration::from_secs(1);
+/// A lane responds at the deadline of an operation. If it has not this much later, it is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// Longest time that one namespace may take to open.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// Longest time between two readings of the list of all namespaces.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
-/// Longest time between two sweeps of a partition that nobody calls: the holds of another server are ours when it dies,
-/// and a new server has to learn within `DOUBT_STANDS` (lua/clock.lua) what time it is.
+/// Longest time between two sweeps of a partition without traffic. When a server dies, the others expire the holds of its
+/// callers. And every server calls every partition within `DOUBT_LASTS` (lua/scripts/load/clock.lua) to read its clock.
 const STALE_AFTER: Duration = Duration::from_secs(3);
-/// A server takes at least this share of [`STALE_AFTER`] and of [`DISCOVERY_INTERVAL`], and each server another one for each
-/// partition: servers that were started together do not sweep together for ever.
+/// The least share of [`STALE_AFTER`] and of [`DISCOVERY_INTERVAL`] that a server waits. Each server has another share
+/// for each partition, so that servers that were started together do not sweep together.
 const LEAST_SHARE: f64 = 0.75;
-/// First and longest pause before a partition or a namespace is tried again that is broken by itself.
+/// First and longest pause before another attempt at a broken partition or namespace.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
-/// How often a server looks whether the partitions that it has opened are there, and at how many at most each time.
+/// Time between two checks whether the open partitions are present.
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
+/// The most partitions of one such check.
 const PRESENCE_PARTITIONS: usize = 1_000;
-/// A change of a clock's offset that is logged, in milliseconds.
+/// The least change of a clock's offset that is logged, in milliseconds.
 const REPORTED_OFFSET: u64 = 1_000;
 
-/// Sweeps until the stop. A store that has restarted or was emptied is swept at once and whole: each sweep compares
-/// what this server knows with what is there.
+/// Sweeps until the stop. After a restart or a loss of the store all partitions are swept at once: each sweep compares
+/// the recorded history with the partition.
 pub(crate) async fn run<S: NamespaceStore>(
     namespaces: Arc<Namespaces<S>>,
     store: Arc<S>,
@@ -81,7 +81,7 @@ pub(crate) async fn run<S: NamespaceStore>(
     let mut reported = ClockOffsets::default();
     loop {
         tokio::select! {
-            // In this order: a simulation repeats a run exactly.
+            // A fixed order, so that a simulation repeats a run exactly.
             biased;
             () = stop.cancelled() => return,
             () = identity.replaced() => {
@@ -89,19 +89,20 @@ pub(crate) async fn run<S: NamespaceStore>(
                 discover_namespaces_at = Instant::now();
             }
             Some(done) = sweeper.work.running.next() => match done {
-                Done::Swept(place, result) => sweeper.swept(place, &result),
+                Done::Swept(target, result) => sweeper.swept(target, &result),
                 Done::Opened(name, result) => sweeper.opened(name, &result),
                 Done::Checked(lost) => {
                     is_checking = false;
                     presence_at = Instant::now() + PRESENCE_INTERVAL;
                     if !lost.is_empty() {
-                        lost.into_iter().for_each(|place| sweeper.work.add(Item::Partition(place)));
+                        lost.into_iter().for_each(|target| sweeper.work.add(Item::Partition(target)));
                         discover_namespaces_at = Instant::now();
                     }
                 }
                 Done::Discovered(found) => {
                     is_discovering = false;
-                    discover_namespaces_at = Instant::now() + if found.is_whole { sweeper.jittered(DISCOVERY_INTERVAL) } else { interval };
+                    let pause = if found.is_whole { sweeper.jittered(DISCOVERY_INTERVAL) } else { interval };
+                    discover_namespaces_at = Instant::now() + pause;
                     sweeper.report_bad_names(&mut bad_names, &found);
                     unopened = sweeper.report_unopened(&unopened, found);
                 }
@@ -111,8 +112,8 @@ pub(crate) async fn run<S: NamespaceStore>(
                 sweeper.report_clocks(&mut reported);
                 if !is_checking && Instant::now() >= presence_at {
                     is_checking = true;
-                    let places = sweeper.next_places(&mut next_present);
-                    sweeper.work.running.push(Box::pin(check(Arc::clone(&sweeper.store), places)));
+                    let targets = sweeper.next_targets(&mut next_present);
+                    sweeper.work.running.push(Box::pin(check(Arc::clone(&sweeper.store), targets)));
                 }
             }
         }
@@ -127,12 +128,12 @@ pub(crate) async fn run<S: NamespaceStore>(
 }
 
 /// One partition of an open namespace.
-struct Place {
+struct Target {
     namespace: Arc<Namespace>,
     partition: u16,
 }
 
-impl Place {
+impl Target {
     fn lane(&self) -> Option<&Lane> {
         self.namespace.lane(self.partition)
     }
@@ -142,51 +143,52 @@ impl Place {
     }
 }
 
-/// What one piece of work is about: a partition, or a namespace as a whole.
+/// The key of a work item: a partition, or a namespace as a whole.
 type Key = (NamespaceName, Option<u16>);
 
-/// A piece of work that waits for its turn.
+/// A work item.
 enum Item {
-    Partition(Place),
-    /// A closed namespace, which has to be opened again.
+    /// A partition that has to be swept.
+    Partition(Target),
+    /// A closed namespace that has to be opened again.
     Closed(NamespaceName),
 }
 
 impl Item {
     fn key(&self) -> Key {
         match self {
-            Item::Partition(place) => place.key(),
+            Item::Partition(target) => target.key(),
             Item::Closed(name) => (name.clone(), None),
         }
     }
 }
 
-/// What came of a piece of work.
+/// The result of a work item.
 enum Done {
-    Swept(Place, Result<(), LaneError>),
+    Swept(Target, Result<(), LaneError>),
     Opened(NamespaceName, Result<(), StoreError>),
-    /// The partitions that were checked, where one of them is gone; else none.
-    Checked(Vec<Place>),
+    /// All partitions of the check if one of them is gone, otherwise none.
+    Checked(Vec<Target>),
     Discovered(Discovered),
 }
 
-/// What a reading of the list of all namespaces has found.
+/// The result of a reading of the list of all namespaces.
 struct Discovered {
-    /// The store answered to the end.
+    /// Whether the list was read to its end.
     is_whole: bool,
-    /// Namespaces that can't be opened, and why.
+    /// Namespaces that can't be opened, each with its error.
     failed: Vec<(NamespaceName, StoreError)>,
-    /// Entries of the list that are no names of namespaces.
+    /// Entries of the list that are no valid names.
     bad: BTreeSet<String>,
 }
 
-/// Work that waits, each piece once, and work under way. Bounded by the number of open partitions.
+/// Waiting and running work. Each item is in it once. Bounded by the number of open partitions.
 #[derive(Default)]
 struct Work {
     waiting: VecDeque<Item>,
-    /// What waits and what is under way.
+    /// The keys of all waiting and running items.
     known: HashSet<Key>,
-    /// Of [`SWEEPS_AT_ONCE`], how many are in use.
+    /// The number of running items, at most [`SWEEPS_AT_ONCE`].
     sweeps: usize,
     running: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
 }
@@ -204,7 +206,7 @@ impl Work {
     }
 }
 
-/// When something that is broken by itself is tried again.
+/// The next attempt at a broken partition or namespace.
 struct Failing {
     pause: Duration,
     retry_at: Instant,
@@ -218,12 +220,13 @@ struct Sweeper<S> {
     /// Gives each partition a different share of [`STALE_AFTER`] on each server.
     seed: u64,
     work: Work,
-    /// What is broken by itself. An entry goes when it works again, or when its namespace is not open any more.
+    /// The broken partitions and namespaces. An entry is removed when it works again, or when its namespace is not open
+    /// any more.
     failing: HashMap<Key, Failing>,
 }
 
 impl<S: NamespaceStore> Sweeper<S> {
-    /// A duration between [`LEAST_SHARE`] of this and the whole.
+    /// A random duration between [`LEAST_SHARE`] of this one and the whole.
     fn jittered(&self, duration: Duration) -> Duration {
         duration.mul_f64({ &self.random }.random_range(LEAST_SHARE..1.0))
     }
@@ -232,12 +235,12 @@ impl<S: NamespaceStore> Sweeper<S> {
     fn add_all(&mut self) {
         for namespace in self.namespaces.all() {
             for partition in 0..namespace.config.partitions {
-                self.work.add(Item::Partition(Place { namespace: Arc::clone(&namespace), partition }));
+                self.work.add(Item::Partition(Target { namespace: Arc::clone(&namespace), partition }));
             }
         }
     }
 
-    /// Adds the partitions that want a sweep, and the namespaces that are closed.
+    /// Adds the partitions that need a sweep, and the closed namespaces.
     fn add_due(&mut self) {
         let (all, now) = (self.namespaces.all(), Instant::now());
         if !self.failing.is_empty() {
@@ -255,16 +258,16 @@ impl<S: NamespaceStore> Sweeper<S> {
             }
             for (partition, lane) in (0..).zip(namespace.lanes()) {
                 if lane.needs_sweep(self.stale_after(&namespace.name, partition)) {
-                    let place = Place { namespace: Arc::clone(&namespace), partition };
-                    if !waits(&place.key()) {
-                        self.work.add(Item::Partition(place));
+                    let target = Target { namespace: Arc::clone(&namespace), partition };
+                    if !waits(&target.key()) {
+                        self.work.add(Item::Partition(target));
                     }
                 }
             }
         }
     }
 
-    /// After which silence this server sweeps a partition.
+    /// The time without a call after which this server sweeps a partition.
     fn stale_after(&self, name: &NamespaceName, partition: u16) -> Duration {
         let mut hasher = DefaultHasher::new();
         (self.seed, name.as_str(), partition).hash(&mut hasher);
@@ -272,30 +275,30 @@ impl<S: NamespaceStore> Sweeper<S> {
         STALE_AFTER.mul_f64(LEAST_SHARE + (1.0 - LEAST_SHARE) * part)
     }
 
-    /// Starts what waits, as far as there is room.
+    /// Starts waiting items, up to [`SWEEPS_AT_ONCE`].
     fn start(&mut self) {
         while self.work.sweeps < SWEEPS_AT_ONCE
             && let Some(item) = self.work.waiting.pop_front()
         {
             self.work.sweeps += 1;
             self.work.running.push(match item {
-                Item::Partition(place) => {
-                    let stale_after = self.stale_after(&place.namespace.name, place.partition);
-                    Box::pin(sweep(place, stale_after))
+                Item::Partition(target) => {
+                    let stale_after = self.stale_after(&target.namespace.name, target.partition);
+                    Box::pin(sweep(target, stale_after))
                 }
                 Item::Closed(name) => Box::pin(open(Arc::clone(&self.namespaces), name)),
             });
         }
     }
 
-    fn swept(&mut self, place: Place, result: &Result<(), LaneError>) {
-        let key = place.key();
+    fn swept(&mut self, target: Target, result: &Result<(), LaneError>) {
+        let key = target.key();
         self.work.end(&key);
         match result {
             Ok(()) => self.works_again(&key),
             Err(error) => {
                 self.metrics.inc_sweep_failure();
-                // A store that is away is the health check's to report, and is tried again at the next tick.
+                // The health check reports an unreachable store. The sweep is tried again at the next tick.
                 if let LaneError::Corrupt { why } | LaneError::Newer { why } = error {
                     self.fails(key, why);
                 } else if *error == LaneError::DeadlinePassed {
@@ -325,7 +328,7 @@ impl<S: NamespaceStore> Sweeper<S> {
         }
     }
 
-    /// Notes that something is broken by itself. That is logged once, until it works again.
+    /// Records a broken partition or namespace. Logs it once, until it works again.
     fn fails(&mut self, key: Key, why: &dyn Display) {
         let pause = match self.failing.get(&key) {
             Some(failing) => (failing.pause * 2).min(RETRY_PAUSE.1),
@@ -337,7 +340,7 @@ impl<S: NamespaceStore> Sweeper<S> {
         self.failing.insert(key, Failing { pause, retry_at: Instant::now() + pause });
     }
 
-    /// Counts the namespaces that could not be opened, and logs each once until it can. Returns those that can't be
+    /// Counts the namespaces that could not be opened, and logs each once, until it opens. Returns those that can't be
     /// opened now.
     fn report_unopened(&self, before: &HashSet<NamespaceName>, found: Discovered) -> HashSet<NamespaceName> {
         let mut now = HashSet::new();
@@ -361,7 +364,7 @@ impl<S: NamespaceStore> Sweeper<S> {
         now
     }
 
-    /// Counts the entries of the list of namespaces that are no names, and logs them where they have changed.
+    /// Counts the invalid entries of the list of namespaces, and logs them if they have changed.
     fn report_bad_names(&self, before: &mut BTreeSet<String>, found: &Discovered) {
         if !found.is_whole || found.bad == *before {
             return;
@@ -378,16 +381,16 @@ impl<S: NamespaceStore> Sweeper<S> {
         before.clone_from(&found.bad);
     }
 
-    /// The partitions that are checked next.
-    fn next_places(&self, next: &mut usize) -> Vec<Place> {
+    /// The partitions of the next check.
+    fn next_targets(&self, next: &mut usize) -> Vec<Target> {
         let all = self.namespaces.all();
-        let places = all.iter().flat_map(|namespace| {
-            let place = |partition| Place { namespace: Arc::clone(namespace), partition };
-            (0..namespace.config.partitions).map(place)
+        let targets = all.iter().flat_map(|namespace| {
+            let target = |partition| Target { namespace: Arc::clone(namespace), partition };
+            (0..namespace.config.partitions).map(target)
         });
-        let places: Vec<_> = places.skip(*next).take(PRESENCE_PARTITIONS).collect();
-        *next = if places.len() < PRESENCE_PARTITIONS { 0 } else { *next + PRESENCE_PARTITIONS };
-        places
+        let targets: Vec<_> = targets.skip(*next).take(PRESENCE_PARTITIONS).collect();
+        *next = if targets.len() < PRESENCE_PARTITIONS { 0 } else { *next + PRESENCE_PARTITIONS };
+        targets
     }
 
     fn report_clocks(&self, reported: &mut ClockOffsets) {
@@ -404,39 +407,39 @@ impl<S: NamespaceStore> Sweeper<S> {
     }
 }
 
-/// Whether an error is about one namespace. What is about the store as a whole is the health check's to report.
+/// Whether an error concerns one namespace only. The health check reports those of the store as a whole.
 fn is_broken(error: &StoreError) -> bool {
     matches!(error, StoreError::Corrupt { .. } | StoreError::Newer { .. } | StoreError::Closed)
 }
 
-/// Gives back what is due, in bounded steps, until nothing is or the time is over.
-async fn sweep(place: Place, stale_after: Duration) -> Done {
-    let result = match place.lane() {
+/// Expires due holds, in bounded steps, until none is due or the time is over.
+async fn sweep(target: Target, stale_after: Duration) -> Done {
+    let result = match target.lane() {
         Some(lane) => sweep_lane(lane, stale_after).await,
         None => Ok(()),
     };
-    Done::Swept(place, result)
+    Done::Swept(target, result)
 }
 
 async fn sweep_lane(lane: &Lane, stale_after: Duration) -> Result<(), LaneError> {
     let deadline = Instant::now() + SWEEP_LIMIT;
     loop {
         let pending = lane.submit(Operation::Sweep, deadline)?;
-        // The lane keeps the deadline, unless it is stuck.
-        let answer = timeout_at(deadline + LAST_RESORT, pending.wait()).await;
+        // The lane responds by the deadline, unless it is stuck.
+        let answer = timeout_at(deadline + STUCK_AFTER, pending.wait()).await;
         answer.unwrap_or(Err(LaneError::DeadlinePassed))?;
-        // What is due then still waits for its next turn.
+        // Holds that are still due at the deadline wait for the next sweep.
         if lane.is_closed() || !lane.needs_sweep(stale_after) || Instant::now() >= deadline {
             return Ok(());
         }
     }
 }
 
-/// Opens a namespace again that is closed.
+/// Opens a closed namespace again.
 async fn open<S: NamespaceStore>(namespaces: Arc<Namespaces<S>>, name: NamespaceName) -> Done {
     let result = match timeout(OPEN_LIMIT, namespaces.get(&name)).await {
         Ok(Ok(Some(_))) => Ok(()),
-        // It was deleted: what only the store has lost is made again.
+        // It was deleted: one that the store has lost would have been created again.
         Ok(Ok(None)) => {
             namespaces.drop_closed(&name);
             Ok(())
@@ -447,47 +450,43 @@ async fn open<S: NamespaceStore>(namespaces: Arc<Namespaces<S>>, name: Namespace
     Done::Opened(name, result)
 }
 
-/// Ends a deletion that its caller has left, or gives it up where something is held. What fails is tried again later.
+/// Ends an abandoned deletion, or reverses it if units are held. A failure is tried again later.
 async fn resume_deletion<S: NamespaceStore>(namespaces: &Namespaces<S>, name: &NamespaceName, metrics: &Metrics) {
     let result = timeout(OPEN_LIMIT, namespaces.resume_deletion(name)).await;
     let name = name.as_str();
     match result {
         Ok(Ok(false)) => return,
-        Ok(Ok(true)) => tracing::warn!(namespace = name, "a deletion was left by its caller, and was ended"),
+        Ok(Ok(true)) => tracing::warn!(namespace = name, "an abandoned deletion was completed"),
         Ok(Err(Undeleted::HasHolds { held, .. })) => {
-            tracing::warn!(
-                namespace = name,
-                held,
-                "a deletion was left by its caller, and was given up: units are held"
-            );
+            tracing::warn!(namespace = name, held, "an abandoned deletion was reversed: units are held");
         }
         Ok(Err(Undeleted::Refused(refusal))) => {
-            tracing::warn!(namespace = name, ?refusal, "a deletion was left by its caller, and was given up");
+            tracing::warn!(namespace = name, ?refusal, "an abandoned deletion was reversed");
         }
         Ok(Err(error)) => {
             metrics.inc_sweep_failure();
-            tracing::warn!(namespace = name, ?error, "a deletion was left by its caller, and can't be ended now");
+            tracing::warn!(namespace = name, ?error, "an abandoned deletion can't be completed now");
             return;
         }
         Err(_) => {
             metrics.inc_sweep_failure();
-            tracing::warn!(namespace = name, "a deletion was left by its caller, and did not end in time");
+            tracing::warn!(namespace = name, "an abandoned deletion did not end in time");
             return;
         }
     }
     metrics.inc_resumed_deletion();
 }
 
-/// Looks whether these partitions are there. Gives them back where one is gone: their sweeps close the lane of that one.
-async fn check<S: NamespaceStore>(store: Arc<S>, places: Vec<Place>) -> Done {
-    let keys: Vec<_> = places.iter().map(|place| place.namespace.keys(place.partition)).collect();
-    // A store that does not answer is the health check's to report.
+/// Checks whether these partitions are present. Returns all of them if one is gone: its sweep closes its lane.
+async fn check<S: NamespaceStore>(store: Arc<S>, targets: Vec<Target>) -> Done {
+    let keys: Vec<_> = targets.iter().map(|target| target.namespace.keys(target.partition)).collect();
+    // The health check reports a store that does not respond.
     let is_complete = keys.is_empty() || store.has_all(&keys).await.unwrap_or(true);
-    Done::Checked(if is_complete { Vec::new() } else { places })
+    Done::Checked(if is_complete { Vec::new() } else { targets })
 }
 
-/// Opens the namespaces that other servers have made, and those that this server knows, and goes on past each that
-/// can't be opened. Then ends the deletions that were left.
+/// Opens the recorded namespaces and those of the list, and skips each that can't be opened. Then ends the abandoned
+/// deletions.
 async fn discover_namespaces<S: NamespaceStore>(
     namespaces: Arc<Namespaces<S>>,
     store: Arc<S>,
@@ -520,7 +519,7 @@ async fn discover_namespaces<S: NamespaceStore>(
     for name in namespaces.abandoned_deletions() {
         resume_deletion(&namespaces, &name, &metrics).await;
     }
-    // A name can be known here, and stand in the list more than once.
+    // A name can be recorded and in the list, and the list can return it twice.
     let mut seen = HashSet::new();
     found.failed.retain(|(name, _)| seen.insert(name.clone()));
     Done::Discovered(found)

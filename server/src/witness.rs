@@ -1,9 +1,9 @@
-//! What this server knows of the history of each partition, so that it notices a store that came back older or empty.
-//! Kept in memory, and in a file where the operator names a folder. Uses the domain and the config record of the store.
+//! The recorded history of each partition, with which this server detects a store that came back older or empty. Kept in
+//! memory, and in a file if the operator names a folder. Uses the domain and the config record of the store.
 //!
-//! - here: [`Witnesses`] of all namespaces;
+//! - this file: the [`Witnesses`] of all namespaces;
 //! - [`partition`]: the [`Witness`] of one partition;
-//! - [`clock`]: what is known of its clock, in memory only;
+//! - [`clock`]: the last reading of its clock, in memory only;
 //! - [`file`]: the file, its lock and its format.
 
 use std::{
@@ -41,21 +41,22 @@ use crate::{
 
 /// Pause between two writes of the file.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
-/// Partitions that [`Witnesses::fenced`] lists.
+/// The most partitions that [`Witnesses::fenced`] lists.
 const MAX_LISTED: usize = 1_000;
-/// Namespaces of which is remembered that they were deleted.
-const MAX_DELETED: usize = 10_000;
+/// The most deleted namespaces that are remembered.
+const MAX_DELETED_NAMESPACES: usize = 10_000;
 
-/// A namespace that this server has opened in this life or an earlier one.
+/// A namespace that this process, or an earlier one with the same file, has opened.
 #[derive(Clone)]
 struct KnownNamespace {
     config: NamespaceConfig,
-    /// It was deleted, which is the claim of each partition: a store that has it again has lost that change.
+    /// Whether it was deleted. Then the deletion is the claim of each partition: a store that has the partition again has
+    /// lost that change.
     is_deleted: bool,
     partitions: Vec<Arc<Witness>>,
 }
 
-/// A partition that is fenced.
+/// A fenced partition.
 #[derive(Clone, Debug)]
 pub(crate) struct FencedPartition {
     pub(crate) namespace: NamespaceName,
@@ -63,14 +64,16 @@ pub(crate) struct FencedPartition {
     pub(crate) fence: Fence,
 }
 
-/// How the file was written last.
+/// The state of the file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Written {
+    /// The time of the last write that succeeded.
     pub(crate) at: Option<SystemTime>,
+    /// The error of the last write, if it failed.
     pub(crate) error: Option<String>,
 }
 
-/// What this server knows of all namespaces.
+/// The recorded history of all namespaces.
 pub(crate) struct Witnesses {
     gates: bool,
     metrics: Arc<Metrics>,
@@ -83,7 +86,7 @@ pub(crate) struct Witnesses {
 }
 
 impl Witnesses {
-    /// What the file in this folder says; without a folder, nothing. `gates` says whether a loss gates a partition.
+    /// Reads the file in this folder, if there is one. `gates`: whether a loss gates a partition.
     pub(crate) fn open(folder: Option<&Path>, gates: bool, metrics: Arc<Metrics>) -> Result<Self, StateError> {
         let (folder, document) = match folder.map(StateDir::open).transpose()? {
             Some((folder, document)) => (Some(folder), document),
@@ -139,23 +142,23 @@ impl Witnesses {
         })
     }
 
-    /// The store that this server knows.
+    /// The expected store.
     pub(crate) fn identity(&self) -> &Arc<Identity> {
         &self.identity
     }
 
-    /// The names of all namespaces that are known and were not deleted.
+    /// The names of all recorded namespaces that were not deleted.
     pub(crate) fn names(&self) -> Vec<NamespaceName> {
         let namespaces = self.namespaces();
         namespaces.iter().filter(|(_, known)| !known.is_deleted).map(|(name, _)| name.clone()).collect()
     }
 
-    /// The config of a namespace as it was known last; `None` if this server does not know the namespace.
+    /// The last recorded config of a namespace; `None` if the namespace is not recorded.
     pub(crate) fn config(&self, name: &NamespaceName) -> Option<NamespaceConfig> {
         self.namespaces().get(name).filter(|known| !known.is_deleted).map(|known| known.config.clone())
     }
 
-    /// Replaces what is known of a namespace's config.
+    /// Replaces the recorded config of a namespace.
     pub(crate) fn set_config(&self, name: &NamespaceName, config: &NamespaceConfig) {
         if let Some(known) = self.namespaces().get_mut(name) {
             known.config = config.clone();
@@ -163,25 +166,25 @@ impl Witnesses {
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What the opening of a partition brings along. The number of partitions never changes: one that this server does
-    /// not know, in a namespace that it knows, has taken over SKUs of the others, so it gets the claims of the first.
+    /// The knowledge for the opening of a partition. The number of partitions never changes. So an unrecorded partition of
+    /// a recorded namespace has taken over SKUs of the others, and gets the claims of the first.
     pub(crate) fn opening_knowledge(&self, name: &NamespaceName, partition: u16) -> Knowledge {
         let namespaces = self.namespaces();
         let known = namespaces.get(name).filter(|known| !known.is_deleted);
         let partitions = known.map(|known| known.partitions.as_slice()).unwrap_or_default();
         let witness = partitions.get(usize::from(partition)).or(partitions.first());
         let knowledge = witness.map_or_else(|| self.nothing(), |witness| witness.opening_knowledge());
-        // The clock of another partition says nothing.
+        // The clock of another partition is of no use.
         let reading = knowledge.reading.filter(|_| usize::from(partition) < partitions.len());
         Knowledge { reading, ..knowledge }
     }
 
-    /// The knowledge of a server that knows nothing.
+    /// The knowledge of a server without any records.
     pub(crate) fn nothing(&self) -> Knowledge {
         Knowledge { gates: self.gates, claims: Vec::new(), reading: None }
     }
 
-    /// Notes a namespace as it was just opened; returns the witness of each partition.
+    /// Records a namespace that was just opened. Returns the witness of each partition.
     pub(crate) fn opened(&self, name: &NamespaceName, config: &NamespaceConfig, epochs: &[u64]) -> Vec<Arc<Witness>> {
         let mut namespaces = self.namespaces();
         let known = namespaces.entry(name.clone()).or_insert_with(|| KnownNamespace {
@@ -190,7 +193,8 @@ impl Witnesses {
             partitions: Vec::new(),
         });
         if std::mem::take(&mut known.is_deleted) {
-            // Of a partition that is there again, its deletion is lost. Of one that was made since, it says nothing.
+            // If the deleted partition is present again, its deletion is lost. For a new partition the deletion is no
+            // claim.
             for (witness, &epoch) in known.partitions.iter().zip(epochs) {
                 witness.known().claims.retain(|claim| claim.epoch == epoch);
             }
@@ -213,15 +217,15 @@ impl Witnesses {
         known.partitions.clone()
     }
 
-    /// The epochs of a namespace that is known and was not deleted: of its first partition, and of all.
-    pub(crate) fn known_as(&self, name: &NamespaceName) -> Option<(u64, Vec<u64>)> {
+    /// The epochs of a recorded namespace that was not deleted: that of its first partition, and those of all.
+    pub(crate) fn epochs(&self, name: &NamespaceName) -> Option<(u64, Vec<u64>)> {
         let namespaces = self.namespaces();
         let known = namespaces.get(name).filter(|known| !known.is_deleted)?;
         let epochs: Vec<_> = known.partitions.iter().map(|witness| witness.known().epoch).collect();
         Some((*epochs.first()?, epochs))
     }
 
-    /// What is known of a partition that has this epoch.
+    /// The knowledge of a partition with this epoch.
     pub(crate) fn knowledge_of(&self, name: &NamespaceName, partition: u16, epoch: u64) -> Knowledge {
         let witness = self.witness_of(name, partition);
         let mut knowledge = witness.map_or_else(|| self.nothing(), |witness| witness.knowledge());
@@ -229,7 +233,7 @@ impl Witnesses {
         Knowledge { reading: knowledge.reading.filter(|_| !knowledge.claims.is_empty()), ..knowledge }
     }
 
-    /// Takes in the reply to a call that brought this knowledge.
+    /// Records the reply to a call that was sent with this knowledge.
     pub(crate) fn confirm(&self, name: &NamespaceName, partition: u16, sent: &Knowledge, observed: Observed<'_>) {
         if let Some(witness) = self.witness_of(name, partition) {
             witness.confirm(sent, observed);
@@ -242,7 +246,7 @@ impl Witnesses {
         known.partitions.get(usize::from(partition)).cloned()
     }
 
-    /// Notes that a namespace was deleted, by these changes of its partitions. Its name is not known any more.
+    /// Records the deletion of a namespace, with the last change of each partition.
     pub(crate) fn set_deleted(&self, name: &NamespaceName, deletions: &[HistoryPoint]) {
         let mut namespaces = self.namespaces();
         let Some(known) = namespaces.get_mut(name) else { return };
@@ -258,14 +262,14 @@ impl Witnesses {
         };
         known.partitions = (0..).zip(deletions).map(witness).collect();
         let deleted = namespaces.iter().filter(|(_, known)| known.is_deleted);
-        if deleted.clone().count() > MAX_DELETED {
+        if deleted.clone().count() > MAX_DELETED_NAMESPACES {
             let other = deleted.map(|(name, _)| name).find(|other| *other != name).cloned();
             other.and_then(|other| namespaces.remove(&other));
         }
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Partitions that are fenced as far as is known, up to [`MAX_LISTED`].
+    /// The fenced partitions, up to [`MAX_LISTED`].
     pub(crate) fn fenced(&self) -> Vec<FencedPartition> {
         let namespaces = self.namespaces();
         let all = namespaces.values().flat_map(|known| &known.partitions);
@@ -281,13 +285,13 @@ impl Witnesses {
         self.folder.as_ref().map(StateDir::path)
     }
 
-    /// How the file was written last.
+    /// The state of the file.
     pub(crate) fn written(&self) -> Written {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Writes the file whenever something has changed, at most once a [`WRITE_INTERVAL`], and at the stop. Returns at once
-    /// if there is no state folder.
+    /// Writes the file after each change, at most once per [`WRITE_INTERVAL`], and at the stop. Returns at once if there
+    /// is no state folder.
     pub(crate) async fn keep(self: Arc<Self>, stop: CancellationToken) {
         if self.folder.is_none() {
             return;
@@ -303,7 +307,7 @@ impl Witnesses {
             let changes = (self.changes.load(Ordering::Relaxed), self.identity.id());
             if changes != written {
                 let witnesses = Arc::clone(&self);
-                // The disk may take its time.
+                // A write can block for long.
                 match tokio::task::spawn_blocking(move || witnesses.write()).await {
                     Ok(true) => written = changes,
                     Ok(false) => {}
@@ -316,15 +320,15 @@ impl Witnesses {
         }
     }
 
-    /// Writes the file; returns false to try again later.
+    /// Writes the file. Returns whether it succeeded.
     fn write(&self) -> bool {
         let (Some(folder), Some(store_id)) = (&self.folder, self.identity.id()) else { return false };
         let result = folder.write(&self.document(store_id));
-        self.note_written(folder.path(), &result);
+        self.record_write(folder.path(), &result);
         result.is_ok()
     }
 
-    fn note_written(&self, path: &Path, result: &io::Result<()>) {
+    fn record_write(&self, path: &Path, result: &io::Result<()>) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         written.error = result.as_ref().err().map(ToString::to_string);
         match result {

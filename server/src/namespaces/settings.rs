@@ -1,4 +1,4 @@
-//! What holds for a namespace: what it gets when it is made, and how that is changed. Pure, no I/O.
+//! The config of a new namespace, and the validation of a change to it. Pure, no I/O.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::{
     store::wire::NamespaceConfig,
 };
 
-/// Changes that the event stream of a partition keeps, about.
+/// The approximate number of changes that the event stream of a partition keeps.
 const EVENTS_KEPT: u64 = 1_000_000;
 /// The shortest ttl.
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// What a namespace gets when it is made.
+/// The settings of a new namespace.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Defaults {
     retention: Duration,
@@ -49,7 +49,7 @@ impl From<&Config> for Defaults {
 }
 
 impl Defaults {
-    /// The config of a new namespace, with a secret of its own.
+    /// The config of a new namespace, with a new secret.
     pub(crate) fn propose(&self, partitions: Option<u16>, mut random: &Random) -> NamespaceConfig {
         NamespaceConfig {
             revision: 1,
@@ -69,7 +69,7 @@ impl Defaults {
     }
 }
 
-/// The config after a change, valid as a whole.
+/// The config after a change. It is valid as a whole.
 pub(super) fn changed(config: &NamespaceConfig, change: NamespaceChange) -> Result<NamespaceConfig, Unchanged> {
     let next = NamespaceConfig {
         default_ttl: change.default_ttl.unwrap_or(config.default_ttl),
