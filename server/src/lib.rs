@@ -17,7 +17,8 @@
 //! - `store`: Redis: keys, bytes, script, connections, the embedded child.
 //! - `domain`: SKU, quantity, operation, outcome, refusal; parsed once, no I/O.
 //! - `transport`: the gRPC port: connections, and what a stranger can take of the machine.
-//! - `router_bypass`: routes checkout calls past the router; `catch_panic`: the response to a call whose handler panics.
+//! - `router_bypass`: routes checkout calls past the router; `catch_panic`: the response to a call whose handler
+//!   panics.
 //! - [`config`], [`telemetry`]: what an operator sets, and what he sees.
 //!
 //! The way of a request: `service` parses it into a `domain` operation, `namespaces` finds the lane,
@@ -299,8 +300,8 @@ async fn serve(
     let limits = TransportLimits::from(&*config);
     let server = transport::serve(listener, services, limits, port_metrics, tasks, ending.clone());
 
-    // Health turns first, and load balancers get time to notice. Then no call is taken any more, and the grace begins, which
-    // only calls that do work use.
+    // Health turns first, and load balancers get time to notice. Then no call is taken any more, and the grace begins,
+    // which only calls that do work use.
     let drained = async {
         shutdown.cancelled().await;
         health.set_draining().await;
@@ -337,8 +338,8 @@ pub fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
     }
 }
 
-/// Serves these services as this server serves its own, until the shutdown. Public so that other handlers can be measured on
-/// the same transport.
+/// Serves these services as this server serves its own, until the shutdown. Public so that other handlers can be
+/// measured on the same transport.
 pub async fn serve_routes(config: &Config, listener: TcpListener, routes: Routes, shutdown: CancellationToken) {
     let services = TraceLayer.layer(routes.prepare());
     let metrics = Arc::new(Metrics::new());
@@ -366,7 +367,8 @@ fn served() -> Result<Vec<String>, prost::DecodeError> {
     Ok(names)
 }
 
-/// Describes the services that are served, and the details of errors, so that grpcurl shows a refusal's reason in words.
+/// Describes the services that are served, and the details of errors, so that grpcurl shows a refusal's reason in
+/// words.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     // The builder adds those of the reflection services.
     let builder = tonic_reflection::server::Builder::configure()

@@ -185,8 +185,8 @@ impl Namespace {
         self.identities.mac().chain_update(b"\0page")
     }
 
-    /// The id of the purchase that a late Commit makes again. It is derived from the reservation's, so that a repeat finds
-    /// it. No request can have it, because a request id has no NUL.
+    /// The id of the purchase that a late Commit makes again. It is derived from the reservation's, so that a repeat
+    /// finds it. No request can have it, because a request id has no NUL.
     pub(crate) fn purchase_of(&self, reservation: ReservationId) -> Id {
         self.digest(&[b"\0late", &reservation.id])
     }

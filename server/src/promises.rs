@@ -16,7 +16,7 @@ const HISTORY: &str = "history";
 const CLOCKS: &str = "clocks";
 const PARTITIONS: &str = "partitions";
 
-/// Most fenced partitions in one detail.
+/// The most fenced partitions in one detail.
 const NAMED: usize = 5;
 
 /// The result of the last check of the store.
@@ -31,7 +31,7 @@ impl LastPass {
         Self(RwLock::new(promises))
     }
 
-    pub(crate) fn note(&self, promises: Vec<Promise>) {
+    pub(crate) fn set(&self, promises: Vec<Promise>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = promises;
     }
 
@@ -95,7 +95,8 @@ fn clocks(read: &[Clock], is_answering: bool) -> Promise {
         return Promise::not_checked(
             CLOCKS,
             format!(
-                "the store's clock has moved by {doubt} ms, and it is not certain yet whether time has passed (docs/concepts/clock.md)"
+                "the store's clock has moved by {doubt} ms, and it is not certain yet whether time has passed \
+                 (docs/concepts/clock.md)"
             ),
         );
     }

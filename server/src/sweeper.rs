@@ -43,8 +43,9 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// Longest time between two readings of the list of all namespaces.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
-/// Longest time between two sweeps of a partition without traffic. When a server dies, the others expire the holds of its
-/// callers. And every server calls every partition within `DOUBT_LASTS` (lua/scripts/load/clock.lua) to read its clock.
+/// Longest time between two sweeps of a partition without traffic. When a server dies, the others expire the holds of
+/// its callers. And every server calls every partition within `DOUBT_LASTS` (lua/scripts/load/clock.lua) to read its
+/// clock.
 const STALE_AFTER: Duration = Duration::from_secs(3);
 /// The least share of [`STALE_AFTER`] and of [`DISCOVERY_INTERVAL`] that a server waits. Each server has another share
 /// for each partition, so that servers that were started together do not sweep together.

@@ -1,5 +1,5 @@
-//! The recorded history of each partition, with which this server detects a store that came back older or empty. Kept in
-//! memory, and in a file if the operator names a folder. Uses the domain and the config record of the store.
+//! The recorded history of each partition, with which this server detects a store that came back older or empty. Kept
+//! in memory, and in a file if the operator names a folder. Uses the domain and the config record of the store.
 //!
 //! - this file: the [`Witnesses`] of all namespaces;
 //! - [`partition`]: the [`Witness`] of one partition;
@@ -50,8 +50,8 @@ const MAX_DELETED_NAMESPACES: usize = 10_000;
 #[derive(Clone)]
 struct KnownNamespace {
     config: NamespaceConfig,
-    /// Whether it was deleted. Then the deletion is the claim of each partition: a store that has the partition again has
-    /// lost that change.
+    /// Whether it was deleted. Then the deletion is the claim of each partition: a store that has the partition again
+    /// has lost that change.
     is_deleted: bool,
     partitions: Vec<Arc<Witness>>,
 }
@@ -166,8 +166,8 @@ impl Witnesses {
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The knowledge for the opening of a partition. The number of partitions never changes. So an unrecorded partition of
-    /// a recorded namespace has taken over SKUs of the others, and gets the claims of the first.
+    /// The knowledge for the opening of a partition. The number of partitions never changes. So an unrecorded partition
+    /// of a recorded namespace has taken over SKUs of the others, and gets the claims of the first.
     pub(crate) fn opening_knowledge(&self, name: &NamespaceName, partition: u16) -> Knowledge {
         let namespaces = self.namespaces();
         let known = namespaces.get(name).filter(|known| !known.is_deleted);
@@ -290,8 +290,8 @@ impl Witnesses {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Writes the file after each change, at most once per [`WRITE_INTERVAL`], and at the stop. Returns at once if there
-    /// is no state folder.
+    /// Writes the file after each change, at most once per [`WRITE_INTERVAL`], and at the stop. Returns at once if
+    /// there is no state folder.
     pub(crate) async fn keep(self: Arc<Self>, stop: CancellationToken) {
         if self.folder.is_none() {
             return;

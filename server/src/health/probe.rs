@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The promises about a store that is not checked, for this reason.
-pub(super) fn unasked(why: &str, durability: Durability) -> Vec<Promise> {
+pub(super) fn unchecked(why: &str, durability: Durability) -> Vec<Promise> {
     let mut promises = fitness::unchecked(Err(why), "the store is not checked", durability);
     promises.push(Promise::not_checked(STORE_IDENTITY, "the store is not checked"));
     promises

@@ -3,7 +3,8 @@
 //! In a namespace with sealed ids (every namespace that was created in format 5 or later) the 16 bytes are one block,
 //! encrypted with AES-128 under a key that is derived from the secret. The block contains the request id itself if it
 //! fits. So a reservation id can be decrypted to its request id, and the record of a hold does not have to contain it.
-//! Like a truncated HMAC, the result can't be guessed. Blocks, by the upper half of byte 6, where a UUID has its version:
+//! Like a truncated HMAC, the result can't be guessed. Blocks, by the upper half of byte 6, where a UUID has its
+//! version:
 //! - 0 to 13: a UUID, from its lower-case text with hyphens;
 //! - 14: 1 to 17 characters of ASCII, 7 bits each, from the first bit on; the bits of byte 6's upper half are skipped;
 //! - 15: the first bytes of an HMAC of any other text.

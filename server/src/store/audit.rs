@@ -2,9 +2,9 @@
 //! full traffic, and its reads and its memory are bounded. Reads records, counters, the deadline index and the event
 //! stream. Changes nothing.
 //!
-//! A scan returns each record that does not change while it runs. Each change is in the event stream. So the audit reads
-//! the sequence, scans, reads the sequence again, and applies the events in between to the result of the scan. The
-//! result is the exact state of the partition at the second sequence.
+//! A scan returns each record that does not change while it runs. Each change is in the event stream. So the audit
+//! reads the sequence, scans, reads the sequence again, and applies the events in between to the result of the scan.
+//! The result is the exact state of the partition at the second sequence.
 //!
 //! A partition that does not fit into the memory is audited in several passes. Each pass covers a range of reservation
 //! ids. After a pass only the sum of held units per SKU is kept, and later passes apply the events of its range to the

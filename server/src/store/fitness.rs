@@ -14,7 +14,7 @@ use super::permissions;
 use super::pool::Connection;
 use crate::{config::Durability, domain::Promise};
 
-/// A store that may be used.
+/// A usable store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fit {
     /// Name and version, as `redis 7.0.15` or `valkey 8.1.0`.

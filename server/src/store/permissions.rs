@@ -47,9 +47,10 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("SET", &[KEYS, "", "NX", "GET"]),
 ];
 
-/// The form without a key, for commands whose name alone does not do. The check uses it to distinguish a missing command
-/// from missing keys. Redis reads the keys of these commands at fixed places, however short the command is. EVAL can
-/// state that it has no keys. SET cannot (`None`): it is the last command, when the check already has a result for keys.
+/// The form without a key, for commands whose name alone does not do. The check uses it to distinguish a missing
+/// command from missing keys. Redis reads the keys of these commands at fixed places, however short the command is.
+/// EVAL can state that it has no keys. SET cannot (`None`): it is the last command, when the check already has a result
+/// for keys.
 const KEYLESS: &[(&str, Option<&[&str]>)] = &[("EVALSHA", Some(&["", "0"])), ("EVAL", Some(&["", "0"])), ("SET", None)];
 
 /// The check. Each entry of `commands` has a command without a key, or false, and the same command with a key. Returns

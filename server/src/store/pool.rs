@@ -179,7 +179,8 @@ impl Connection {
         Err(self.failed(&failure))
     }
 
-    /// Sends all commands of a pipeline at once, and waits for their replies. An error reply is the error of its command.
+    /// Sends all commands of a pipeline at once, and waits for their replies. An error reply is the error of its
+    /// command.
     pub(crate) async fn send_all(&mut self, pipeline: &Pipeline) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
         let Some(object) = self.object.as_mut().filter(|_| self.clean) else {
             return Err(StoreError::not_applied("the connection to the store is broken"));
@@ -209,8 +210,8 @@ impl Connection {
         if error::ends_peer(failure)
             && let Some(object) = &self.object
         {
-            // After a restart or a failover all idle connections are dead, in other pools too. Without this, each of them
-            // would fail one batch.
+            // After a restart or a failover all idle connections are dead, in other pools too. Without this, each of
+            // them would fail one batch.
             object.peer.set_gone(object.number);
             if let Some(pool) = managed::Object::pool(object) {
                 pool.retain(|_, _| false);

@@ -21,18 +21,17 @@ use tracing_subscriber::{
     registry::Registry,
 };
 
-/// Lines of one kind that are written in one window.
+/// The most lines of one kind that are written in one window.
 const LINES: u32 = 4;
 /// Length of a window, from its first line.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Interval of the check for windows that ended.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Most namespaces of omitted lines that are distinguished.
 const MOST_NAMESPACES: usize = 10_000;
 /// Most bytes of an error in a summary.
 const MOST_ERROR: usize = 300;
-/// The target of records for an operator, such as each change of the health: all of them are
-/// written.
+/// The target of records for an operator, like each change of the health: all of them are written.
 pub(crate) const RECORD: &str = "sentinel_server::record";
 
 /// The counters of written and omitted lines. Clones share them.
@@ -116,7 +115,7 @@ impl Limit {
 
     /// Writes a summary for each kind with omitted lines, once a window. Never returns.
     pub(super) async fn summarize(self) {
-        let mut ticks = tokio::time::interval(LOOK);
+        let mut ticks = tokio::time::interval(CHECK_INTERVAL);
         loop {
             ticks.tick().await;
             self.take(Instant::now(), false).iter().for_each(LeftOut::log);

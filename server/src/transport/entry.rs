@@ -77,8 +77,10 @@ impl<S> Entrance<S> {
 }
 
 /// The services behind the port.
-pub(crate) trait Services:
-    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static> + Clone + Send + 'static
+pub(crate) trait Services
+where
+    Self: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>,
+    Self: Clone + Send + 'static,
 {
 }
 

@@ -111,7 +111,7 @@ mod tests {
         let places = places(2);
         let (one, other) = (places.take().unwrap(), places.take().unwrap());
         one.peer.begin_call();
-        let third = places.take().expect("the idle one goes");
+        let third = places.take().expect("the idle one is closed");
         assert_eq!((one.peer.closed(), other.peer.closed()), (None, Some(Closed::Evicted)));
         third.peer.begin_call();
         assert!(places.take().is_none());
@@ -126,7 +126,7 @@ mod tests {
         let places = places(2);
         let (proven, stranger) = (places.take().unwrap(), places.take().unwrap());
         proven.peer.earn();
-        let _third = places.take().expect("the stranger goes");
+        let _third = places.take().expect("the untrusted one is closed");
         assert_eq!((proven.peer.closed(), stranger.peer.closed()), (None, Some(Closed::Evicted)));
     }
 }

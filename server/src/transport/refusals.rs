@@ -58,7 +58,7 @@ fn reasoned(status: &Status) -> Status {
         Code::InvalidArgument => Reason::MalformedRequest,
         Code::OutOfRange | Code::ResourceExhausted => Reason::RequestTooLarge,
         Code::Unimplemented => Reason::UnknownMethod,
-        // Only the health service and reflection look up names.
+        // Only the health service and reflection search for names.
         Code::NotFound => Reason::UnknownService,
         Code::DeadlineExceeded => Reason::DeadlineExceeded,
         _ => Reason::Internal,

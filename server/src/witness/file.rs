@@ -86,8 +86,8 @@ pub(crate) struct PartitionEntry {
     pub(crate) claims: Vec<ClaimEntry>,
 }
 
-/// One claim: a point of history that a partition has reached. Both numbers are below 2^48. The term has 40 lowercase hex
-/// digits.
+/// One claim: a point of history that a partition has reached. Both numbers are below 2^48. The term has 40 lowercase
+/// hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClaimEntry {
@@ -210,7 +210,8 @@ impl StateDir {
         }
         let file = folder.join("witness.json");
         let mut bytes = Vec::new();
-        let document = match File::open(&file).and_then(|file| file.take(MAX_WITNESS_BYTES + 1).read_to_end(&mut bytes)) {
+        let document = match File::open(&file).and_then(|file| file.take(MAX_WITNESS_BYTES + 1).read_to_end(&mut bytes))
+        {
             Ok(_) => Some(Document::parse(&bytes, &file)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(failed("read", &file)(source)),

@@ -299,8 +299,8 @@ mod tests {
             fit.notes,
             [
                 "could not check appendfsync, because CONFIG GET is not permitted: make sure that it is always",
-                "could not check no-appendfsync-on-rewrite, because CONFIG GET is not permitted: make sure that it \
-                 is no"
+                "could not check no-appendfsync-on-rewrite, because CONFIG GET is not permitted: make sure that it is \
+                 no"
             ]
         );
         let found = faults(&INFO.replace("aof_enabled:1", "aof_enabled:0"), None, Durability::Durable);
@@ -310,6 +310,9 @@ mod tests {
     #[test]
     fn loading_is_away_and_no_fault() {
         let info = Fields::parse_info(&INFO.replace("\nloading:0", "\nloading:1"));
-        assert!(matches!(judge(&info, None, Durability::Durable, &Before::Unknown).verdict, Err(Unfit::Unavailable(_))));
+        assert!(matches!(
+            judge(&info, None, Durability::Durable, &Before::Unknown).verdict,
+            Err(Unfit::Unavailable(_))
+        ));
     }
 }
