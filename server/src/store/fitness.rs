@@ -19,9 +19,9 @@ use crate::{config::Durability, domain::Promise};
 pub(crate) struct Fit {
     /// Name and version, as `redis 7.0.15` or `valkey 8.1.0`.
     pub(crate) version: String,
-    /// The identity of the process: another one after a restart.
+    /// The id of the process. It changes at a restart.
     pub(crate) run_id: String,
-    /// What could not be checked, one line each.
+    /// The settings that could not be checked, one line each.
     pub(crate) notes: Vec<String>,
 }
 
