@@ -137,7 +137,7 @@ fn partitions(fenced: &[FencedPartition]) -> Promise {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Fence, FenceId, HistoryPoint, Millis, NamespaceName, Term};
+    use crate::domain::{Fence, FenceId, HistoryPoint, NamespaceName, StoreTime, Term};
 
     #[test]
     fn history_is_kept_only_in_a_file_that_was_written() {
@@ -168,7 +168,7 @@ mod tests {
         let fenced = |is_gated| FencedPartition {
             namespace: NamespaceName::parse("sale".into()).unwrap(),
             partition: 2,
-            fence: Fence { noticed_at: Millis(1), seen, kept: 3, id: FenceId(*b"0123456789abcdef"), is_gated },
+            fence: Fence { noticed_at: StoreTime(1), seen, kept: 3, id: FenceId(*b"0123456789abcdef"), is_gated },
         };
         assert_eq!(partitions(&[]).state, PromiseState::Kept);
         assert_eq!(partitions(&[fenced(false)]).state, PromiseState::NotChecked);

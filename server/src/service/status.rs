@@ -16,7 +16,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::convert::is_short;
 use crate::{
-    domain::{Fence, Invalid, Line, Millis, NamespaceName, Refusal, Sku},
+    domain::{Fence, Invalid, Line, NamespaceName, Refusal, Sku, StoreTime},
     health::Shut,
     lane::LaneError,
     namespaces::{NotMade, Unchanged, Undeleted},
@@ -235,7 +235,7 @@ impl From<Undeleted> for Failure {
 }
 
 /// An instant for people.
-fn time(at: Millis) -> humantime::Rfc3339Timestamp {
+fn time(at: StoreTime) -> humantime::Rfc3339Timestamp {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.0))
 }
 

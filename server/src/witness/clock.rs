@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::domain::{Millis, Reading};
+use crate::domain::{Reading, StoreTime};
 
 /// The longest round trip with which a reading is precise enough: half of the difference that counts as a step of the
 /// clock (`CLOCK_BOUND` in lua/scripts/load/clock.lua).
@@ -29,7 +29,7 @@ impl KnownClock {
 
     /// Records the time in a reply. Ignores a reply that took too long: the clock was read at an unknown instant during
     /// the call.
-    pub(super) fn record(&self, now: Millis, sent: Instant, answered: Instant) {
+    pub(super) fn record(&self, now: StoreTime, sent: Instant, answered: Instant) {
         if answered.saturating_duration_since(sent) > LONGEST_READING {
             return;
         }
@@ -67,17 +67,17 @@ mod tests {
         let first = Instant::now() + Duration::from_secs(1);
         let ms = Duration::from_millis;
         assert_eq!(expected(first), None);
-        known.record(Millis(5_000), first, first + ms(400));
+        known.record(StoreTime(5_000), first, first + ms(400));
         let later = first + ms(7_000);
-        assert_eq!(expected(later), Some(Millis(12_000)));
+        assert_eq!(expected(later), Some(StoreTime(12_000)));
 
-        known.record(Millis(90_000), first + ms(400), first + ms(901));
-        assert_eq!(expected(later), Some(Millis(12_000)), "it was read at an unknown time");
-        known.record(Millis(90_000), first - ms(1), first);
-        assert_eq!(expected(later), Some(Millis(12_000)), "it was read before");
+        known.record(StoreTime(90_000), first + ms(400), first + ms(901));
+        assert_eq!(expected(later), Some(StoreTime(12_000)), "it was read at an unknown time");
+        known.record(StoreTime(90_000), first - ms(1), first);
+        assert_eq!(expected(later), Some(StoreTime(12_000)), "it was read before");
         assert_eq!(expected(first + ms(600_000)), None, "the clocks have drifted");
-        known.record(Millis(7_000), first + ms(2_000), first + ms(2_500));
-        assert_eq!(expected(later), Some(Millis(12_000)));
+        known.record(StoreTime(7_000), first + ms(2_000), first + ms(2_500));
+        assert_eq!(expected(later), Some(StoreTime(12_000)));
         known.forget();
         assert_eq!(expected(later), None);
     }

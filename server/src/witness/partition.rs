@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{clock::KnownClock, file::MAX_RECORDED_CLAIMS};
 use crate::{
-    domain::{Clock, Fence, HistoryPoint, Knowledge, Millis, NamespaceName, Term, Verdict},
+    domain::{Clock, Fence, HistoryPoint, Knowledge, NamespaceName, StoreTime, Term, Verdict},
     telemetry::metrics::Metrics,
 };
 
@@ -95,7 +95,7 @@ impl Witness {
     }
 
     /// Records the time in a reply, unless the clock is in doubt.
-    pub(crate) fn read_clock(&self, now: Millis, clock: Clock, sent: Instant, answered: Instant) {
+    pub(crate) fn read_clock(&self, now: StoreTime, clock: Clock, sent: Instant, answered: Instant) {
         if clock.doubt == 0 {
             self.clock.record(now, sent, answered);
         }
@@ -221,7 +221,7 @@ mod tests {
         let witness = witness(true);
         witness.confirm(&witness.knowledge(), observed(at('a', 5)));
         let fence = Fence {
-            noticed_at: crate::domain::Millis(1),
+            noticed_at: crate::domain::StoreTime(1),
             seen: at('a', 5),
             kept: 3,
             id: crate::domain::FenceId::NONE,
