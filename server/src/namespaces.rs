@@ -19,7 +19,7 @@ mod identity;
 mod searches;
 mod settings;
 
-pub(crate) use self::{deletion::Undeleted, searches::Lookups, settings::Defaults};
+pub(crate) use self::{deletion::DeleteError, searches::Lookups, settings::Defaults};
 use self::{deletion::UnendedDeletions, identity::Identities, searches::Searches};
 
 use crate::{
@@ -46,7 +46,7 @@ const EPOCHS: u64 = 1 << 47;
 
 /// Why a namespace was not configured.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Unchanged {
+pub(crate) enum ConfigureError {
     /// The value of this field is out of its range.
     Invalid(&'static str),
     /// The number of partitions never changes.
@@ -67,7 +67,7 @@ pub(crate) enum Unchanged {
 
 /// Why a namespace was not opened or created.
 #[derive(Debug)]
-pub(crate) enum NotMade {
+pub(crate) enum OpenError {
     /// The number of namespaces has reached this limit.
     TooMany(usize),
     /// It does not exist, and only ConfigureNamespace may create it.
@@ -75,19 +75,19 @@ pub(crate) enum NotMade {
     Store(StoreError),
 }
 
-impl From<StoreError> for NotMade {
+impl From<StoreError> for OpenError {
     fn from(error: StoreError) -> Self {
-        NotMade::Store(error)
+        OpenError::Store(error)
     }
 }
 
-impl From<NotMade> for Unchanged {
-    fn from(not_made: NotMade) -> Self {
-        match not_made {
-            NotMade::TooMany(most) => Unchanged::TooMany(most),
+impl From<OpenError> for ConfigureError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::TooMany(most) => ConfigureError::TooMany(most),
             // ConfigureNamespace may create any.
-            NotMade::Unknown(_) => Unchanged::Store(StoreError::not_applied("the namespace is not known")),
-            NotMade::Store(error) => Unchanged::Store(error),
+            OpenError::Unknown(_) => ConfigureError::Store(StoreError::not_applied("the namespace is not known")),
+            OpenError::Store(error) => ConfigureError::Store(error),
         }
     }
 }
@@ -97,10 +97,10 @@ pub(crate) fn being_deleted() -> StoreError {
     StoreError::not_applied("the namespace is being deleted")
 }
 
-impl From<StoreError> for Unchanged {
+impl From<StoreError> for ConfigureError {
     /// For a command that reads or opens.
     fn from(error: StoreError) -> Self {
-        Unchanged::Store(error)
+        ConfigureError::Store(error)
     }
 }
 
@@ -237,7 +237,7 @@ async fn send_until_known<T, F: Future<Output = Result<T, StoreError>>>(
     attempt: impl Fn() -> F,
     mut resends: Resends,
     in_doubt: &AtomicBool,
-) -> Result<T, Unchanged> {
+) -> Result<T, ConfigureError> {
     in_doubt.store(true, Ordering::Relaxed);
     let outcome = loop {
         let error = match resends.attempt(attempt()).await {
@@ -246,7 +246,7 @@ async fn send_until_known<T, F: Future<Output = Result<T, StoreError>>>(
         };
         match resends.pause_after(error).await {
             Ok(()) => {}
-            Err(StoreError::Unknown { why }) => return Err(Unchanged::OutcomeUnknown { why }),
+            Err(StoreError::Unknown { why }) => return Err(ConfigureError::OutcomeUnknown { why }),
             Err(error) => break Err(error.into()),
         }
     };
@@ -335,12 +335,12 @@ impl<S: NamespaceStore> Namespaces<S> {
         self: &Arc<Self>,
         name: &NamespaceName,
         only_existing: bool,
-    ) -> Result<Arc<Namespace>, NotMade> {
+    ) -> Result<Arc<Namespace>, OpenError> {
         if let Some(namespace) = self.get(name).await? {
             return Ok(namespace);
         }
         if only_existing || self.new.is_explicit {
-            return Err(NotMade::Unknown(name.clone()));
+            return Err(OpenError::Unknown(name.clone()));
         }
         self.admit_new(name).await?;
         let namespace = self.open(name, &self.new.defaults.propose(None, self.random())).await?;
@@ -349,14 +349,14 @@ impl<S: NamespaceStore> Namespaces<S> {
     }
 
     /// Adds a namespace that is about to be created to the list of all.
-    async fn admit_new(&self, name: &NamespaceName) -> Result<(), NotMade> {
+    async fn admit_new(&self, name: &NamespaceName) -> Result<(), OpenError> {
         let found = self.store.find(name).await?;
         self.unended_deletions.record(name, &found.presence);
         if matches!(found.presence, Presence::Deleting { .. }) {
             return Err(being_deleted().into());
         }
         let most = self.new.most;
-        if self.register(name, most).await? { Ok(()) } else { Err(NotMade::TooMany(most)) }
+        if self.register(name, most).await? { Ok(()) } else { Err(OpenError::TooMany(most)) }
     }
 
     /// Changes the config of a namespace, or creates it. Returns the config afterwards, and whether the request was
@@ -367,14 +367,14 @@ impl<S: NamespaceStore> Namespaces<S> {
         name: &NamespaceName,
         request: &ConfigureRequest,
         deadline: Instant,
-    ) -> Result<(NamespaceConfig, bool), Unchanged> {
+    ) -> Result<(NamespaceConfig, bool), ConfigureError> {
         let in_doubt = AtomicBool::new(false);
         match tokio::time::timeout_at(deadline, self.try_to_configure(name, request, deadline, &in_doubt)).await {
             Ok(result) => result,
             Err(_) if in_doubt.load(Ordering::Relaxed) => {
-                Err(Unchanged::OutcomeUnknown { why: "the deadline passed before the store answered".into() })
+                Err(ConfigureError::OutcomeUnknown { why: "the deadline passed before the store answered".into() })
             }
-            Err(_) => Err(Unchanged::DeadlinePassed),
+            Err(_) => Err(ConfigureError::DeadlinePassed),
         }
     }
 
@@ -384,7 +384,7 @@ impl<S: NamespaceStore> Namespaces<S> {
         request: &ConfigureRequest,
         deadline: Instant,
         in_doubt: &AtomicBool,
-    ) -> Result<(NamespaceConfig, bool), Unchanged> {
+    ) -> Result<(NamespaceConfig, bool), ConfigureError> {
         let keys = PartitionKeys::new(name, 0);
         let resends = |retention| {
             Resends::new(Instant::now(), self.lanes.limits.resend_for, retention, self.random()).until(deadline)
@@ -392,7 +392,7 @@ impl<S: NamespaceStore> Namespaces<S> {
         for _ in 0..CONFIGURE_ATTEMPTS {
             let Some(current) = self.config(name).await? else {
                 if request.if_revision.is_some_and(|expected| expected != 0) {
-                    return Err(Unchanged::VersionMismatch(0));
+                    return Err(ConfigureError::VersionMismatch(0));
                 }
                 let next = settings::changed(
                     &self.new.defaults.propose(request.change.partitions, self.random()),
@@ -428,8 +428,8 @@ impl<S: NamespaceStore> Namespaces<S> {
             match (configured, next) {
                 (Configured::Replaced, _) => return self.follow(name, now, false, in_doubt).await,
                 (Configured::Replayed, _) => return self.follow(name, now, true, in_doubt).await,
-                (Configured::Reused, _) => return Err(Unchanged::RequestIdReused),
-                (Configured::OtherRevision, _) => return Err(Unchanged::VersionMismatch(now.revision)),
+                (Configured::Reused, _) => return Err(ConfigureError::RequestIdReused),
+                (Configured::OtherRevision, _) => return Err(ConfigureError::VersionMismatch(now.revision)),
                 (Configured::Overtaken, Err(invalid)) if now.revision == current.revision => return Err(invalid),
                 (Configured::Overtaken, _) => {}
             }
@@ -445,13 +445,13 @@ impl<S: NamespaceStore> Namespaces<S> {
         config: NamespaceConfig,
         replayed: bool,
         in_doubt: &AtomicBool,
-    ) -> Result<(NamespaceConfig, bool), Unchanged> {
+    ) -> Result<(NamespaceConfig, bool), ConfigureError> {
         in_doubt.store(true, Ordering::Relaxed);
         match self.open(name, &config).await {
             Ok(_) => Ok((config, replayed)),
             Err(error) => {
                 let why = format!("the first partition has the config, and not all others have it yet: {error}");
-                Err(Unchanged::OutcomeUnknown { why: why.into() })
+                Err(ConfigureError::OutcomeUnknown { why: why.into() })
             }
         }
     }

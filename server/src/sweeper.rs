@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::{ClockOffsets, NamespaceName, Operation},
     lane::{Lane, LaneError},
-    namespaces::{Namespace, Namespaces, Undeleted},
+    namespaces::{DeleteError, Namespace, Namespaces},
     random::Random,
     store::{NamespaceStore, error::StoreError, identity::Identity},
     telemetry::metrics::Metrics,
@@ -458,10 +458,10 @@ async fn resume_deletion<S: NamespaceStore>(namespaces: &Namespaces<S>, name: &N
     match result {
         Ok(Ok(false)) => return,
         Ok(Ok(true)) => tracing::warn!(namespace = name, "an abandoned deletion was completed"),
-        Ok(Err(Undeleted::HasHolds { held, .. })) => {
+        Ok(Err(DeleteError::HasHolds { held, .. })) => {
             tracing::warn!(namespace = name, held, "an abandoned deletion was reversed: units are held");
         }
-        Ok(Err(Undeleted::Refused(refusal))) => {
+        Ok(Err(DeleteError::Refused(refusal))) => {
             tracing::warn!(namespace = name, ?refusal, "an abandoned deletion was reversed");
         }
         Ok(Err(error)) => {

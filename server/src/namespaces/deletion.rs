@@ -77,7 +77,7 @@ impl UnendedDeletions {
 
 /// Why a namespace was not deleted.
 #[derive(Debug)]
-pub(crate) enum Undeleted {
+pub(crate) enum DeleteError {
     NotFound,
     /// This partition has `held` pending reservations.
     HasHolds {
@@ -99,9 +99,9 @@ pub(crate) enum Undeleted {
     Store(StoreError),
 }
 
-impl From<StoreError> for Undeleted {
+impl From<StoreError> for DeleteError {
     fn from(error: StoreError) -> Self {
-        Undeleted::Store(error)
+        DeleteError::Store(error)
     }
 }
 
@@ -132,31 +132,31 @@ impl<S: NamespaceStore> Namespaces<S> {
         name: &NamespaceName,
         request_id: Option<&RequestId>,
         deadline: Instant,
-    ) -> Result<bool, Undeleted> {
+    ) -> Result<bool, DeleteError> {
         let in_doubt = AtomicBool::new(false);
-        let why = |why: &str| Undeleted::OutcomeUnknown { why: why.into() };
+        let why = |why: &str| DeleteError::OutcomeUnknown { why: why.into() };
         let tries = async {
             loop {
                 match self.try_to_delete(name, request_id, &in_doubt).await {
                     // Tries again, unless the other call ends the deletion first.
-                    Err(Undeleted::Overtaken) => {
+                    Err(DeleteError::Overtaken) => {
                         let pause = { self.random() }.random_range(OVERTAKEN_PAUSE.0..OVERTAKEN_PAUSE.1);
                         tokio::time::sleep(Duration::from_millis(pause)).await;
                     }
-                    Err(Undeleted::NotFound) if in_doubt.load(Ordering::Relaxed) => return Ok(false),
+                    Err(DeleteError::NotFound) if in_doubt.load(Ordering::Relaxed) => return Ok(false),
                     result => return result,
                 }
             }
         };
         match tokio::time::timeout_at(deadline, tries).await {
-            Ok(Err(Undeleted::Store(error))) if in_doubt.load(Ordering::Relaxed) => {
+            Ok(Err(DeleteError::Store(error))) if in_doubt.load(Ordering::Relaxed) => {
                 Err(why(&format!("the deletion has begun and has not ended: {error}")))
             }
             Ok(result) => result,
             Err(_) if in_doubt.load(Ordering::Relaxed) => {
                 Err(why("the deletion has begun, and the deadline has passed"))
             }
-            Err(_) => Err(Undeleted::DeadlinePassed),
+            Err(_) => Err(DeleteError::DeadlinePassed),
         }
     }
 
@@ -165,7 +165,7 @@ impl<S: NamespaceStore> Namespaces<S> {
         name: &NamespaceName,
         request_id: Option<&RequestId>,
         in_doubt: &AtomicBool,
-    ) -> Result<bool, Undeleted> {
+    ) -> Result<bool, DeleteError> {
         let request = request_id.map_or_else(|| new_identity(self.random()), |request_id| digest(name, request_id));
         let found = self.store.find(name).await?;
         if found.deleted.iter().any(|deleted| deleted.request == request) {
@@ -178,21 +178,21 @@ impl<S: NamespaceStore> Namespaces<S> {
             Presence::Live(_) | Presence::Absent => {
                 let namespace = match self.open_found(name, found).await {
                     Ok(Some(namespace)) => namespace,
-                    Ok(None) => return Err(Undeleted::NotFound),
+                    Ok(None) => return Err(DeleteError::NotFound),
                     // It was closed meanwhile.
-                    Err(StoreError::Closed) => return Err(Undeleted::Overtaken),
+                    Err(StoreError::Closed) => return Err(DeleteError::Overtaken),
                     Err(error) => return Err(error.into()),
                 };
                 if let Some((request_id, lane)) = request_id.zip(namespace.lane(0)) {
                     let now = lane.time_of_day(Instant::now());
-                    request_id.check_age(now, namespace.config.retention).map_err(Undeleted::Invalid)?;
+                    request_id.check_age(now, namespace.config.retention).map_err(DeleteError::Invalid)?;
                 }
                 let deletion =
                     Deletion { namespaces: self, name, request, token, memo: namespace.identity_or_new(request_id) };
                 // Checks all partitions before any is closed.
                 for partition in 0..namespace.config.partitions {
                     if let Closing::HasHolds(held) = deletion.close(partition, true).await? {
-                        return Err(Undeleted::HasHolds { partition, held });
+                        return Err(DeleteError::HasHolds { partition, held });
                     }
                 }
                 (namespace.config.clone(), deletion.memo)
@@ -209,7 +209,7 @@ impl<S: NamespaceStore> Namespaces<S> {
     }
 
     /// Ends an abandoned deletion on behalf of the request that began it. Returns whether there was one.
-    pub(crate) async fn resume_deletion(&self, name: &NamespaceName) -> Result<bool, Undeleted> {
+    pub(crate) async fn resume_deletion(&self, name: &NamespaceName) -> Result<bool, DeleteError> {
         let found = self.store.find(name).await?;
         self.unended_deletions.record(name, &found.presence);
         let Presence::Deleting { config, deleting } = found.presence else { return Ok(false) };
@@ -255,17 +255,17 @@ impl<S: NamespaceStore> Deletion<'_, S> {
         PartitionKeys::new(self.name, partition)
     }
 
-    async fn step(&self, partition: u16, step: DeletionStep) -> Result<Stepped, Undeleted> {
+    async fn step(&self, partition: u16, step: DeletionStep) -> Result<Stepped, DeleteError> {
         let Namespaces::<S> { store, witnesses, .. } = self.namespaces;
         let stepped = store.delete(&self.keys(partition), witnesses.identity(), step, &self.token).await?;
         if stepped == Stepped::Overtaken {
-            return Err(Undeleted::Overtaken);
+            return Err(DeleteError::Overtaken);
         }
         Ok(stepped)
     }
 
     /// Closes a partition, or takes over a closed one. With `only_check`, only checks whether it can be closed.
-    async fn close(&self, partition: u16, only_check: bool) -> Result<Closing, Undeleted> {
+    async fn close(&self, partition: u16, only_check: bool) -> Result<Closing, DeleteError> {
         let (keys, store) = (self.keys(partition), &self.namespaces.store);
         loop {
             if !only_check && let Stepped::Taken(_) = self.step(partition, DeletionStep::Take).await? {
@@ -280,7 +280,7 @@ impl<S: NamespaceStore> Deletion<'_, S> {
                 None => tokio::time::sleep(STEP_PAUSE).await,
                 Some(Ok(Outcome::Closed)) => return Ok(Closing::Closed),
                 Some(Err(Refusal::PartitionHasHolds { held })) => return Ok(Closing::HasHolds(held)),
-                Some(Err(refusal)) => return Err(Undeleted::Refused(refusal)),
+                Some(Err(refusal)) => return Err(DeleteError::Refused(refusal)),
                 Some(Ok(other)) => return Err(StoreError::corrupt(format!("unexpected outcome {other:?}")).into()),
             }
         }
@@ -315,13 +315,13 @@ impl<S: NamespaceStore> Deletion<'_, S> {
     }
 
     /// Takes all steps that are left. `in_doubt` is true while the deletion is neither complete nor abandoned.
-    async fn complete(&self, partitions: u16, in_doubt: &AtomicBool) -> Result<(), Undeleted> {
+    async fn complete(&self, partitions: u16, in_doubt: &AtomicBool) -> Result<(), DeleteError> {
         in_doubt.store(true, Ordering::Relaxed);
         for partition in 0..partitions {
             let why = match self.close(partition, false).await {
                 Ok(Closing::Closed | Closing::Absent) => continue,
-                Ok(Closing::HasHolds(held)) => Undeleted::HasHolds { partition, held },
-                Err(Undeleted::Refused(refusal)) => Undeleted::Refused(refusal),
+                Ok(Closing::HasHolds(held)) => DeleteError::HasHolds { partition, held },
+                Err(DeleteError::Refused(refusal)) => DeleteError::Refused(refusal),
                 Err(error) => return Err(error),
             };
             self.abandon(partitions).await?;
@@ -338,7 +338,7 @@ impl<S: NamespaceStore> Deletion<'_, S> {
     }
 
     /// Opens the partitions again, the first one last: while it is closed, the namespace does not exist.
-    async fn abandon(&self, partitions: u16) -> Result<(), Undeleted> {
+    async fn abandon(&self, partitions: u16) -> Result<(), DeleteError> {
         for partition in (0..partitions).rev() {
             self.step(partition, DeletionStep::Reopen).await?;
         }
@@ -346,9 +346,9 @@ impl<S: NamespaceStore> Deletion<'_, S> {
     }
 
     /// Deletes the closed partitions.
-    async fn finish(&self, partitions: u16) -> Result<(), Undeleted> {
+    async fn finish(&self, partitions: u16) -> Result<(), DeleteError> {
         if self.step(0, DeletionStep::Decide).await? == Stepped::Nothing {
-            return Err(Undeleted::Overtaken);
+            return Err(DeleteError::Overtaken);
         }
         for partition in (0..partitions).rev() {
             // The first key is the meta key, which stays.
