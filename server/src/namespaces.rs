@@ -331,7 +331,7 @@ impl<S: NamespaceStore> Namespaces<S> {
     }
 
     /// The namespace. If it is absent, it is created with this server's defaults.
-    pub(crate) async fn get_or_make(
+    pub(crate) async fn get_or_create(
         self: &Arc<Self>,
         name: &NamespaceName,
         only_existing: bool,

@@ -271,7 +271,7 @@ impl<S: NamespaceStore> Deletion<'_, S> {
             if !only_check && let Stepped::Taken(_) = self.step(partition, DeletionStep::Take).await? {
                 return Ok(Closing::Closed);
             }
-            let Some(HistoryPoint { epoch, .. }) = store.place_of(&keys).await? else { return Ok(Closing::Absent) };
+            let Some(HistoryPoint { epoch, .. }) = store.last_change(&keys).await? else { return Ok(Closing::Absent) };
             let operation =
                 || Operation::ClosePartition { memo: self.memo, token: self.token, request: self.request, only_check };
             let batch = Batch::new([&operation()], Duration::ZERO);

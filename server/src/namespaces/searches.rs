@@ -202,7 +202,7 @@ impl<S: NamespaceStore> Namespaces<S> {
     }
 
     /// Starts searches for these names with one read of the store.
-    pub(crate) fn look_up_all(self: &Arc<Self>, names: impl IntoIterator<Item = NamespaceName>) -> Lookups {
+    pub(crate) fn search_all(self: &Arc<Self>, names: impl IntoIterator<Item = NamespaceName>) -> Lookups {
         let mut searches = self.searches();
         let lookups = names.into_iter().filter_map(|name| {
             // A search that was sent before this call came is left to `get`.

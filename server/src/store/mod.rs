@@ -170,7 +170,7 @@ impl NamespaceStore for Store {
         self.send(cmd("SREM").arg(NAMESPACES).arg(namespace.as_str())).await.map(drop)
     }
 
-    async fn place_of(&self, keys: &PartitionKeys) -> Result<Option<HistoryPoint>, StoreError> {
+    async fn last_change(&self, keys: &PartitionKeys) -> Result<Option<HistoryPoint>, StoreError> {
         let state = events::state(&mut self.connection().await?, keys).await?;
         Ok(state.map(|state| state.at))
     }

@@ -273,7 +273,7 @@ impl NamespaceStore for SimulatedStore {
         Ok(())
     }
 
-    async fn place_of(&self, _: &PartitionKeys) -> Result<Option<HistoryPoint>, StoreError> {
+    async fn last_change(&self, _: &PartitionKeys) -> Result<Option<HistoryPoint>, StoreError> {
         Ok(Some(HistoryPoint { epoch: EPOCH, term: Term::NONE, sequence: self.partition().sequence }))
     }
 

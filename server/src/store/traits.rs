@@ -66,7 +66,10 @@ pub(crate) trait NamespaceStore: BatchStore {
     fn unregister(&self, namespace: &NamespaceName) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The last change of a partition; `None` if the partition is absent or closed.
-    fn place_of(&self, keys: &PartitionKeys) -> impl Future<Output = Result<Option<HistoryPoint>, StoreError>> + Send;
+    fn last_change(
+        &self,
+        keys: &PartitionKeys,
+    ) -> impl Future<Output = Result<Option<HistoryPoint>, StoreError>> + Send;
 
     /// The deletions of earlier partitions under these keys, the newest last.
     fn deletions(&self, keys: &PartitionKeys) -> impl Future<Output = Result<Vec<HistoryPoint>, StoreError>> + Send;
