@@ -26,7 +26,7 @@ use crate::telemetry::transport::{ADMIN, TransportMetrics};
 use crate::transport::accept::Accept;
 use crate::transport::pace::Pace;
 use crate::transport::peer::Closed;
-use crate::transport::places::{Place, Places};
+use crate::transport::slots::{Slot, Slots};
 
 /// The most open connections. One more closes the oldest.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
@@ -71,7 +71,7 @@ async fn serve(listener: TcpListener, metrics: Arc<Metrics>, state: Readiness, s
         // would restart servers.
         .route("/livez", get(async || "ok\n"))
         .merge(Router::new().route("/readyz", get(readiness)).with_state(state));
-    let places = Arc::new(Places::new(MAX_ADMIN_CONNECTIONS, port.clone()));
+    let slots = Arc::new(Slots::new(MAX_ADMIN_CONNECTIONS, port.clone()));
     let mut accept = Accept::new(listener, port.clone());
     let tracker = TaskTracker::new();
     loop {
@@ -80,11 +80,11 @@ async fn serve(listener: TcpListener, metrics: Arc<Metrics>, state: Readiness, s
             stream = accept.next() => stream,
         };
         let Some(stream) = stream else {
-            places.close_idle();
+            slots.close_idle();
             continue;
         };
-        if let Some(place) = places.take() {
-            tracker.spawn(connection(stream, router.clone(), place, port.clone(), shutdown.clone()));
+        if let Some(slot) = slots.take() {
+            tracker.spawn(connection(stream, router.clone(), slot, port.clone(), shutdown.clone()));
         }
     }
     tracker.close();
@@ -95,11 +95,11 @@ async fn serve(listener: TcpListener, metrics: Arc<Metrics>, state: Readiness, s
 async fn connection(
     stream: TcpStream,
     router: Router,
-    place: Place,
+    slot: Slot,
     metrics: TransportMetrics,
     shutdown: CancellationToken,
 ) {
-    let peer = place.peer();
+    let peer = slot.peer();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

@@ -5,7 +5,7 @@ use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_TYPE, reques
 use inventory_sentinel::Reason;
 use tonic::{Code, Status, body::Body, metadata::MetadataValue};
 
-use super::packed::{ACCEPT_ENCODING, ACCEPTED};
+use super::compression::{ACCEPT_ENCODING, ACCEPTED};
 use crate::service;
 
 /// Start of the library's message for a request that it could not decode.
