@@ -60,6 +60,7 @@ impl From<StoreError> for OpenError {
         OpenError::Store(error)
     }
 }
+
 /// The error for a namespace whose deletion can still be abandoned.
 pub(crate) fn being_deleted() -> StoreError {
     StoreError::not_applied("the namespace is being deleted")

@@ -3,44 +3,42 @@
 //! namespaces, their lanes, and the store for the list of names.
 //!
 //! Sweeps run concurrently, each within a time limit, so that a slow, stuck or broken partition does not delay others.
+//!
+//! - this file: the loop that decides which work is due;
+//! - [`work`]: the work items; [`jobs`]: the jobs on one partition or namespace;
+//! - [`discovery`]: the list of all namespaces; [`report`]: metrics and log lines.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt::Display,
-    future::Future,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::{
-    StreamExt as _,
-    stream::{self, FuturesUnordered},
-};
+use futures_util::StreamExt as _;
 use rand::Rng as _;
-use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+mod discovery;
+mod jobs;
+mod report;
+mod work;
+
+use self::{
+    discovery::discover_namespaces,
+    work::{Done, Item, Key, SWEEPS_AT_ONCE, Target, Work},
+};
 use crate::{
-    domain::{ClockOffsets, NamespaceName, Operation},
+    domain::{ClockOffsets, NamespaceName},
     lane::{Lane, LaneError},
-    namespaces::{DeleteError, Namespace, Namespaces},
+    namespaces::Namespaces,
     random::Random,
     store::{NamespaceStore, error::StoreError, identity::Identity},
     telemetry::metrics::Metrics,
 };
 
-/// The most sweeps, and openings of closed namespaces, at the same time.
-const SWEEPS_AT_ONCE: usize = 16;
-/// The most openings of namespaces of the list at the same time.
-const OPENINGS_AT_ONCE: usize = 4;
-/// Longest time that one sweep may take.
-const SWEEP_LIMIT: Duration = Duration::from_secs(10);
-/// A lane responds at the deadline of an operation. If it has not this much later, it is stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(1);
-/// Longest time that one namespace may take to open.
-const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// Longest time between two readings of the list of all namespaces.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest time between two sweeps of a partition without traffic. When a server dies, the others expire the holds of
@@ -56,8 +54,6 @@ const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration:
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
 /// The most partitions of one such check.
 const PRESENCE_PARTITIONS: usize = 1_000;
-/// The least change of a clock's offset that is logged, in milliseconds.
-const REPORTED_OFFSET: u64 = 1_000;
 
 /// Sweeps until the stop. After a restart or a loss of the store all partitions are swept at once: each sweep compares
 /// the recorded history with the partition.
@@ -114,7 +110,7 @@ pub(crate) async fn run<S: NamespaceStore>(
                 if !is_checking && Instant::now() >= presence_at {
                     is_checking = true;
                     let targets = sweeper.next_targets(&mut next_present);
-                    sweeper.work.running.push(Box::pin(check(Arc::clone(&sweeper.store), targets)));
+                    sweeper.work.running.push(Box::pin(jobs::check(Arc::clone(&sweeper.store), targets)));
                 }
             }
         }
@@ -125,85 +121,6 @@ pub(crate) async fn run<S: NamespaceStore>(
             sweeper.work.running.push(Box::pin(discover_namespaces(namespaces, store, metrics)));
         }
         sweeper.start();
-    }
-}
-
-/// One partition of an open namespace.
-struct Target {
-    namespace: Arc<Namespace>,
-    partition: u16,
-}
-
-impl Target {
-    fn lane(&self) -> Option<&Lane> {
-        self.namespace.lane(self.partition)
-    }
-
-    fn key(&self) -> Key {
-        (self.namespace.name.clone(), Some(self.partition))
-    }
-}
-
-/// The key of a work item: a partition, or a namespace as a whole.
-type Key = (NamespaceName, Option<u16>);
-
-/// A work item.
-enum Item {
-    /// A partition that has to be swept.
-    Partition(Target),
-    /// A closed namespace that has to be opened again.
-    Closed(NamespaceName),
-}
-
-impl Item {
-    fn key(&self) -> Key {
-        match self {
-            Item::Partition(target) => target.key(),
-            Item::Closed(name) => (name.clone(), None),
-        }
-    }
-}
-
-/// The result of a work item.
-enum Done {
-    Swept(Target, Result<(), LaneError>),
-    Opened(NamespaceName, Result<(), StoreError>),
-    /// All partitions of the check if one of them is gone, otherwise none.
-    Checked(Vec<Target>),
-    Discovered(Discovered),
-}
-
-/// The result of a reading of the list of all namespaces.
-struct Discovered {
-    /// Whether the list was read to its end.
-    is_whole: bool,
-    /// Namespaces that can't be opened, each with its error.
-    failed: Vec<(NamespaceName, StoreError)>,
-    /// Entries of the list that are no valid names.
-    bad: BTreeSet<String>,
-}
-
-/// Waiting and running work. Each item is in it once. Bounded by the number of open partitions.
-#[derive(Default)]
-struct Work {
-    waiting: VecDeque<Item>,
-    /// The keys of all waiting and running items.
-    known: HashSet<Key>,
-    /// The number of running items, at most [`SWEEPS_AT_ONCE`].
-    sweeps: usize,
-    running: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
-}
-
-impl Work {
-    fn add(&mut self, item: Item) {
-        if self.known.insert(item.key()) {
-            self.waiting.push_back(item);
-        }
-    }
-
-    fn end(&mut self, key: &Key) {
-        self.known.remove(key);
-        self.sweeps -= 1;
     }
 }
 
@@ -285,9 +202,9 @@ impl<S: NamespaceStore> Sweeper<S> {
             self.work.running.push(match item {
                 Item::Partition(target) => {
                     let stale_after = self.stale_after(&target.namespace.name, target.partition);
-                    Box::pin(sweep(target, stale_after))
+                    Box::pin(jobs::sweep(target, stale_after))
                 }
-                Item::Closed(name) => Box::pin(open(Arc::clone(&self.namespaces), name)),
+                Item::Closed(name) => Box::pin(jobs::open(Arc::clone(&self.namespaces), name)),
             });
         }
     }
@@ -341,47 +258,6 @@ impl<S: NamespaceStore> Sweeper<S> {
         self.failing.insert(key, Failing { pause, retry_at: Instant::now() + pause });
     }
 
-    /// Counts the namespaces that could not be opened, and logs each once, until it opens. Returns those that can't be
-    /// opened now.
-    fn report_unopened(&self, before: &HashSet<NamespaceName>, found: Discovered) -> HashSet<NamespaceName> {
-        let mut now = HashSet::new();
-        for (name, error) in found.failed {
-            self.metrics.inc_sweep_failure();
-            let is_broken = is_broken(&error);
-            if is_broken && !before.contains(&name) {
-                tracing::error!(namespace = name.as_str(), %error, "a namespace can't be opened, so it is not swept");
-            }
-            if is_broken || before.contains(&name) {
-                now.insert(name);
-            }
-        }
-        if found.is_whole {
-            for name in before.difference(&now) {
-                tracing::info!(namespace = name.as_str(), "a namespace can be opened again, or is gone");
-            }
-        } else {
-            now.extend(before.iter().cloned());
-        }
-        now
-    }
-
-    /// Counts the invalid entries of the list of namespaces, and logs them if they have changed.
-    fn report_bad_names(&self, before: &mut BTreeSet<String>, found: &Discovered) {
-        if !found.is_whole || found.bad == *before {
-            return;
-        }
-        self.metrics.set_bad_names(found.bad.len());
-        match found.bad.first() {
-            Some(first) => tracing::error!(
-                count = found.bad.len(),
-                first,
-                "the list of namespaces has entries that this service did not write; they are left out"
-            ),
-            None => tracing::info!("the list of namespaces has only entries that this service wrote"),
-        }
-        before.clone_from(&found.bad);
-    }
-
     /// The partitions of the next check.
     fn next_targets(&self, next: &mut usize) -> Vec<Target> {
         let all = self.namespaces.all();
@@ -393,135 +269,9 @@ impl<S: NamespaceStore> Sweeper<S> {
         *next = if targets.len() < PRESENCE_PARTITIONS { 0 } else { *next + PRESENCE_PARTITIONS };
         targets
     }
-
-    fn report_clocks(&self, reported: &mut ClockOffsets) {
-        let offsets = self.namespaces.clock_offsets();
-        self.metrics.set_clock_offsets(offsets);
-        if offsets.differs(*reported, REPORTED_OFFSET) {
-            tracing::warn!(
-                clock_offset_ms = offsets.clock,
-                time_of_day_offset_ms = offsets.time_of_day,
-                "the difference between the store's clock and those of the partitions has changed"
-            );
-            *reported = offsets;
-        }
-    }
 }
 
 /// Whether an error concerns one namespace only. The health check reports those of the store as a whole.
 fn is_broken(error: &StoreError) -> bool {
     matches!(error, StoreError::Corrupt { .. } | StoreError::Newer { .. } | StoreError::Closed)
-}
-
-/// Expires due holds, in bounded steps, until none is due or the time is over.
-async fn sweep(target: Target, stale_after: Duration) -> Done {
-    let result = match target.lane() {
-        Some(lane) => sweep_lane(lane, stale_after).await,
-        None => Ok(()),
-    };
-    Done::Swept(target, result)
-}
-
-async fn sweep_lane(lane: &Lane, stale_after: Duration) -> Result<(), LaneError> {
-    let deadline = Instant::now() + SWEEP_LIMIT;
-    loop {
-        let pending = lane.submit(Operation::Sweep, deadline)?;
-        // The lane responds by the deadline, unless it is stuck.
-        let answer = timeout_at(deadline + STUCK_AFTER, pending.wait()).await;
-        answer.unwrap_or(Err(LaneError::DeadlinePassed))?;
-        // Holds that are still due at the deadline wait for the next sweep.
-        if lane.is_closed() || !lane.needs_sweep(stale_after) || Instant::now() >= deadline {
-            return Ok(());
-        }
-    }
-}
-
-/// Opens a closed namespace again.
-async fn open<S: NamespaceStore>(namespaces: Arc<Namespaces<S>>, name: NamespaceName) -> Done {
-    let result = match timeout(OPEN_LIMIT, namespaces.get(&name)).await {
-        Ok(Ok(Some(_))) => Ok(()),
-        // It was deleted: one that the store has lost would have been created again.
-        Ok(Ok(None)) => {
-            namespaces.drop_closed(&name);
-            Ok(())
-        }
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(StoreError::unknown("the namespace did not open in time")),
-    };
-    Done::Opened(name, result)
-}
-
-/// Ends an abandoned deletion, or reverses it if units are held. A failure is tried again later.
-async fn resume_deletion<S: NamespaceStore>(namespaces: &Namespaces<S>, name: &NamespaceName, metrics: &Metrics) {
-    let result = timeout(OPEN_LIMIT, namespaces.resume_deletion(name)).await;
-    let name = name.as_str();
-    match result {
-        Ok(Ok(false)) => return,
-        Ok(Ok(true)) => tracing::warn!(namespace = name, "an abandoned deletion was completed"),
-        Ok(Err(DeleteError::HasHolds { held, .. })) => {
-            tracing::warn!(namespace = name, held, "an abandoned deletion was reversed: units are held");
-        }
-        Ok(Err(DeleteError::Refused(refusal))) => {
-            tracing::warn!(namespace = name, ?refusal, "an abandoned deletion was reversed");
-        }
-        Ok(Err(error)) => {
-            metrics.inc_sweep_failure();
-            tracing::warn!(namespace = name, ?error, "an abandoned deletion can't be completed now");
-            return;
-        }
-        Err(_) => {
-            metrics.inc_sweep_failure();
-            tracing::warn!(namespace = name, "an abandoned deletion did not end in time");
-            return;
-        }
-    }
-    metrics.inc_resumed_deletion();
-}
-
-/// Checks whether these partitions are present. Returns all of them if one is gone: its sweep closes its lane.
-async fn check<S: NamespaceStore>(store: Arc<S>, targets: Vec<Target>) -> Done {
-    let keys: Vec<_> = targets.iter().map(|target| target.namespace.keys(target.partition)).collect();
-    // The health check reports a store that does not respond.
-    let is_complete = keys.is_empty() || store.has_all(&keys).await.unwrap_or(true);
-    Done::Checked(if is_complete { Vec::new() } else { targets })
-}
-
-/// Opens the recorded namespaces and those of the list, and skips each that can't be opened. Then ends the abandoned
-/// deletions.
-async fn discover_namespaces<S: NamespaceStore>(
-    namespaces: Arc<Namespaces<S>>,
-    store: Arc<S>,
-    metrics: Arc<Metrics>,
-) -> Done {
-    let mut found = Discovered { is_whole: true, failed: Vec::new(), bad: BTreeSet::new() };
-    let mut names = namespaces.known();
-    let mut cursor = Some(0);
-    loop {
-        let open = |name: NamespaceName| {
-            let namespaces = &namespaces;
-            async move {
-                let late = |_| Err(StoreError::unknown("the namespace did not open in time"));
-                let opened = timeout(OPEN_LIMIT, namespaces.get(&name)).await.unwrap_or_else(late);
-                opened.err().map(|error| (name, error))
-            }
-        };
-        let failed = stream::iter(names).map(open).buffer_unordered(OPENINGS_AT_ONCE);
-        let mut failed: Vec<_> = failed.filter_map(std::future::ready).collect().await;
-        found.failed.append(&mut failed);
-        let Some(from) = cursor else { break };
-        let Ok(page) = store.namespaces(from).await else {
-            found.is_whole = false;
-            break;
-        };
-        names = page.names;
-        cursor = (page.next != 0).then_some(page.next);
-        found.bad.extend(page.bad);
-    }
-    for name in namespaces.abandoned_deletions() {
-        resume_deletion(&namespaces, &name, &metrics).await;
-    }
-    // A name can be recorded and in the list, and the list can return it twice.
-    let mut seen = HashSet::new();
-    found.failed.retain(|(name, _)| seen.insert(name.clone()));
-    Done::Discovered(found)
 }
