@@ -138,6 +138,8 @@ pub(super) async fn named(connection: &mut Connection, error: StoreError) -> Sto
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     /// The page for operators with the permissions that the service needs.
@@ -158,15 +160,20 @@ mod tests {
             calls.map(str::to_owned).collect()
         };
         let mut found: Vec<String> = Vec::new();
-        let folder = |path: &str| std::fs::read_dir(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
         for script in [Script::plain(), Script::register()] {
             let source = script.source();
             found.extend(sent(&source, "call('"));
             found.extend(sent(&source, "call_with('"));
         }
-        for path in ["src/store", "../lua/src"] {
-            for file in folder(path).map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
-                let source = std::fs::read_to_string(file).unwrap();
+        let folder = |path: &str| PathBuf::from(format!("{}/{path}", env!("CARGO_MANIFEST_DIR")));
+        let mut folders = vec![folder("src/store"), folder("../lua/src")];
+        while let Some(folder) = folders.pop() {
+            for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let source = std::fs::read_to_string(path).unwrap();
                 found.extend(sent(&source, "cmd(\""));
                 found.extend(sent(&source, "scan(connection, \""));
             }

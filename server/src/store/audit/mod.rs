@@ -9,12 +9,22 @@
 //! A partition that does not fit into the memory is audited in several passes. Each pass covers a range of reservation
 //! ids. After a pass only the sum of held units per SKU is kept, and later passes apply the events of its range to the
 //! sum. SKUs are split into ranges too, each with a separate audit.
+//!
+//! - this file: the passes, and the comparison;
+//! - [`range`]: the ranges of ids and SKUs;
+//! - [`ledger`]: the counters and the sums of SKUs; [`holds`]: the pending reservations of a pass.
 
-use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
+use std::collections::HashMap;
+
+mod holds;
+mod ledger;
+mod range;
+
+use self::{
+    holds::{Hold, Holds},
+    ledger::{Counters, Ledger, Units},
+    range::{Range, hash_of_id},
 };
-
 use super::{
     error::StoreError,
     events::{self, After, Entry, Run},
@@ -23,7 +33,7 @@ use super::{
     pool::Connection,
     wire::stock_from,
 };
-use crate::domain::{Finding, FindingKind, Happened, Id, Line, Report, ReservationId, Sku, State, Stock};
+use crate::domain::{Finding, FindingKind, Happened, Id, Line, Report, ReservationId, Sku, State};
 
 /// Records requested with one HSCAN or ZSCAN.
 const SCAN_COUNT: usize = 500;
@@ -33,8 +43,6 @@ const EVENTS_COUNT: usize = 50;
 const MAX_FINDINGS: usize = 1_000;
 /// A counter of at least this was negative when it was written.
 const NEGATIVE: u64 = 1 << 47;
-/// The memory of a SKU without its name, in bytes, about: a string, an entry of a map with room to grow, a row.
-const SKU_BYTES: usize = 160;
 
 /// Why there is no report.
 #[derive(Debug)]
@@ -50,47 +58,6 @@ impl From<StoreError> for AuditError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
-}
-
-/// A range of hashes that includes both ends.
-#[derive(Clone, Copy, Debug)]
-struct Range {
-    from: u64,
-    to: u64,
-}
-
-impl Range {
-    const ALL: Range = Range { from: 0, to: u64::MAX };
-
-    fn has(self, hash: u64) -> bool {
-        (self.from..=self.to).contains(&hash)
-    }
-
-    /// Keeps the lower half.
-    fn halve(&mut self) -> Result<(), AuditError> {
-        if self.from == self.to {
-            return Err(AuditError::TooLarge);
-        }
-        self.to = self.from + (self.to - self.from) / 2;
-        Ok(())
-    }
-
-    /// All hashes after it.
-    fn rest(self) -> Option<Range> {
-        Some(Range { from: self.to.checked_add(1)?, to: u64::MAX })
-    }
-}
-
-/// Ids are digests, so any part of one is a hash.
-fn hash_of_id(id: &Id) -> u64 {
-    id.iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte))
-}
-
-fn hash_of_sku(sku: &Sku) -> u64 {
-    // A hasher without a key has the same result in each pass.
-    let mut hasher = DefaultHasher::new();
-    sku.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// Audits one partition with about `memory` bytes, and adds the result to the report.
@@ -119,164 +86,6 @@ pub(crate) async fn partition(
 async fn sequence(connection: &mut Connection, keys: &PartitionKeys) -> Result<u64, StoreError> {
     let state = events::state(connection, keys).await?;
     state.map(|state| state.at.sequence).ok_or_else(|| StoreError::corrupt("the state of a partition"))
-}
-
-/// The SKUs of a range, each with its counters and the sum of the units that its reservations hold.
-struct Ledger {
-    range: Range,
-    /// The index of the row of each SKU.
-    indexes: HashMap<Sku, u32>,
-    rows: Vec<Row>,
-    bytes: usize,
-}
-
-#[derive(Default)]
-struct Row {
-    /// `None`: there is no such SKU, or it was deleted.
-    counters: Option<Counters>,
-    /// The held units of the reservations whose ids are in the finished ranges.
-    held: i64,
-}
-
-#[derive(Clone, Copy)]
-struct Counters {
-    available: u64,
-    held: u64,
-    sold: u64,
-    supplied: u64,
-}
-
-impl Ledger {
-    fn new(range: Range) -> Self {
-        Self { range, indexes: HashMap::new(), rows: Vec::new(), bytes: 0 }
-    }
-
-    fn index(&mut self, sku: &Sku) -> usize {
-        if let Some(index) = self.indexes.get(sku) {
-            return *index as usize;
-        }
-        let index = self.rows.len();
-        self.indexes.insert(sku.clone(), index as u32);
-        self.rows.push(Row::default());
-        self.bytes += SKU_BYTES + sku.as_str().len();
-        index
-    }
-
-    /// The row of a SKU, if it is in the range.
-    fn row(&mut self, sku: &Sku) -> Option<&mut Row> {
-        if !self.range.has(hash_of_sku(sku)) {
-            return None;
-        }
-        let index = self.index(sku);
-        self.rows.get_mut(index)
-    }
-
-    fn set(&mut self, sku: &Sku, stock: Option<Stock>) {
-        let counters = |Stock { available, held, sold, supplied, .. }| Counters { available, held, sold, supplied };
-        if let Some(row) = self.row(sku) {
-            row.counters = stock.map(counters);
-        }
-    }
-
-    /// Keeps the lower half of the range. Changes the indexes, so no hold may exist yet.
-    fn halve(&mut self) -> Result<(), AuditError> {
-        self.range.halve()?;
-        let (indexes, rows) = (std::mem::take(&mut self.indexes), std::mem::take(&mut self.rows));
-        self.bytes = 0;
-        for (sku, index) in indexes {
-            if let Some(row) = self.row(&sku) {
-                row.counters = rows.get(index as usize).and_then(|row| row.counters);
-            }
-        }
-        Ok(())
-    }
-
-    /// The units of these lines, by the rows of their SKUs.
-    fn units(&mut self, lines: impl Iterator<Item = (Sku, u32)>) -> Units {
-        let mut units = Vec::new();
-        for (sku, number) in lines {
-            if number > 0 && self.range.has(hash_of_sku(&sku)) {
-                units.push((self.index(&sku) as u32, number));
-            }
-        }
-        match units[..] {
-            [(sku, number)] => Units::One(sku, number),
-            _ => Units::Many(units.into()),
-        }
-    }
-
-    fn add(&mut self, index: u32, units: i64) {
-        if let Some(row) = self.rows.get_mut(index as usize) {
-            row.held += units;
-        }
-    }
-}
-
-/// The units that a reservation holds, each with the row of its SKU. Most reservations hold one SKU.
-enum Units {
-    One(u32, u32),
-    Many(Box<[(u32, u32)]>),
-}
-
-/// A pending reservation.
-struct Hold {
-    units: Units,
-    deadline: u64,
-    /// Whether it existed before the scan of the index, which must therefore contain it.
-    seen_from_start: bool,
-    /// Whether the index contains its deadline.
-    is_indexed: bool,
-}
-
-/// The pending reservations of a range of ids. Its memory is bounded.
-struct Holds {
-    range: Range,
-    most_bytes: usize,
-    /// Bytes outside of the map.
-    bytes: usize,
-    map: HashMap<Id, Hold>,
-}
-
-impl Holds {
-    fn bytes_of(hold: &Hold) -> usize {
-        match &hold.units {
-            Units::One(..) => 0,
-            Units::Many(units) => size_of_val(&**units) + 16,
-        }
-    }
-
-    /// Whether another hold fits, even if the map has to grow for it.
-    fn has_room(&self) -> bool {
-        let capacity = if self.map.len() < self.map.capacity() { self.map.capacity() } else { 2 * self.map.capacity() };
-        // A map keeps an eighth free.
-        self.bytes + capacity * 8 / 7 * (size_of::<(Id, Hold)>() + 1) <= self.most_bytes
-    }
-
-    /// Adds a hold. While there is no room, drops the upper half of the range.
-    fn insert(&mut self, id: Id, hold: Hold) -> Result<(), AuditError> {
-        while !self.has_room() {
-            self.range.halve()?;
-            let range = self.range;
-            self.map.retain(|id, _| range.has(hash_of_id(id)));
-            self.bytes = self.map.values().map(Self::bytes_of).sum();
-            if self.map.is_empty() {
-                self.map.shrink_to_fit();
-            }
-        }
-        if self.range.has(hash_of_id(&id)) {
-            self.bytes += Self::bytes_of(&hold);
-            if let Some(old) = self.map.insert(id, hold) {
-                self.bytes -= Self::bytes_of(&old);
-            }
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, id: &Id) {
-        if let Some(old) = self.map.remove(id) {
-            self.bytes -= Self::bytes_of(&old);
-        }
-    }
 }
 
 /// The audit of a range of SKUs.
