@@ -21,8 +21,8 @@
 //! - `router_bypass`: routes checkout calls past the router; `catch_panic`: responds to a call whose handler panics.
 //! - [`config`], [`telemetry`]: the settings, and logs, traces and metrics.
 //!
-//! The path of a request: `service` parses it into a `domain` operation, `namespaces` finds the lane, the `lane` puts it
-//! into a batch, the `store` runs the batch as one script call, and `service` responds.
+//! The path of a request: `service` parses it into a `domain` operation, `namespaces` finds the lane, the `lane` puts
+//! it into a batch, the `store` runs the batch as one script call, and `service` responds.
 
 // The future of a handler is nested deeper than the default limit.
 #![recursion_limit = "256"]

@@ -201,8 +201,8 @@ impl Drain {
         Self { shutdown, refuse_calls, end_connections: CancellationToken::new() }
     }
 
-    /// Waits for the shutdown, then drains. The health changes first, so that load balancers get time to react. Then new
-    /// calls are refused, and the grace begins, which only calls that do work use.
+    /// Waits for the shutdown, then drains. The health changes first, so that load balancers get time to react. Then
+    /// new calls are refused, and the grace begins, which only calls that do work use.
     async fn run(self, config: &Config, health: &Health, tasks: &Tasks) {
         self.shutdown.cancelled().await;
         health.set_draining().await;

@@ -142,7 +142,7 @@ impl StoreError {
 
 /// The ACL rule that grants a refused permission: `None` if the refusal has another cause, empty if Redis does not name
 /// the command. The script is refused before its first write, because it first checks the commands that it writes with
-/// (`lua/scripts/write.lua`).
+/// (`lua/scripts/write/batch.lua`).
 fn denied(code: &str, detail: &str) -> Option<String> {
     let is_denied = match code {
         "NOPERM" | "SENTINELDENIED" => true,

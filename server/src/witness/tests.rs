@@ -1,4 +1,5 @@
 //! The witnesses and their file, in a temporary folder.
+
 use super::*;
 use crate::domain::Term;
 
