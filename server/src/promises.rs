@@ -108,7 +108,7 @@ fn clocks(read: &[Clock], is_answering: bool) -> Promise {
     )
 }
 
-/// Whether a partition is fenced, as far as this server has detected.
+/// Whether this server has detected a fenced partition.
 fn partitions(fenced: &[FencedPartition]) -> Promise {
     if fenced.is_empty() {
         return Promise::kept(PARTITIONS, "this server has detected no fenced partition");

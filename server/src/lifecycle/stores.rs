@@ -42,7 +42,7 @@ impl Stores {
         let limits = Limits::from(config);
         let pool = Pool::new(url, limits).map_err(unusable)?;
         let store =
-            |limits, handout| pool.beside(limits, handout).map(|pool| Arc::new(Store::new(pool))).map_err(unusable);
+            |limits, handout| pool.sibling(limits, handout).map(|pool| Arc::new(Store::new(pool))).map_err(unusable);
         let watches = WatchLimits::from(config);
         Ok(Self {
             checkout: store(limits, Handout::Unchecked)?,

@@ -41,9 +41,9 @@ const ABANDONED: Duration = Duration::from_secs(15);
 
 /// The unfinished deletions that this server has found, each with the instant. Bounded by the namespaces of the store.
 #[derive(Default)]
-pub(super) struct UnendedDeletions(Mutex<BTreeMap<NamespaceName, Instant>>);
+pub(super) struct UnfinishedDeletions(Mutex<BTreeMap<NamespaceName, Instant>>);
 
-impl UnendedDeletions {
+impl UnfinishedDeletions {
     /// Records whether a namespace is being deleted.
     pub(super) fn record(&self, name: &NamespaceName, presence: &Presence) {
         let mut since = self.since();
@@ -205,13 +205,13 @@ impl<S: NamespaceStore> Namespaces<S> {
 
     /// Deletions whose callers seem to be gone.
     pub(crate) fn abandoned_deletions(&self) -> Vec<NamespaceName> {
-        self.unended_deletions.take_abandoned()
+        self.unfinished_deletions.take_abandoned()
     }
 
     /// Ends an abandoned deletion on behalf of the request that began it. Returns whether there was one.
     pub(crate) async fn resume_deletion(&self, name: &NamespaceName) -> Result<bool, DeleteError> {
         let found = self.store.find(name).await?;
-        self.unended_deletions.record(name, &found.presence);
+        self.unfinished_deletions.record(name, &found.presence);
         let Presence::Deleting { config, deleting } = found.presence else { return Ok(false) };
         let request = deleting.request;
         let deletion = Deletion { namespaces: self, name, request, token: new_identity(self.random()), memo: request };
@@ -330,9 +330,9 @@ impl<S: NamespaceStore> Deletion<'_, S> {
         }
         self.finish(partitions).await?;
         tracing::info!(namespace = self.name.as_str(), partitions, "a namespace was deleted");
-        let Namespaces::<S> { store, unended_deletions, .. } = self.namespaces;
+        let Namespaces::<S> { store, unfinished_deletions, .. } = self.namespaces;
         let found = store.find(self.name).await?;
-        unended_deletions.record(self.name, &found.presence);
+        unfinished_deletions.record(self.name, &found.presence);
         self.namespaces.forget_deleted(self.name, &found).await?;
         Ok(())
     }

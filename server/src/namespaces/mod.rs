@@ -28,7 +28,7 @@ pub(crate) use self::{
     searches::Lookups,
     settings::Defaults,
 };
-use self::{deletion::UnendedDeletions, searches::Searches};
+use self::{deletion::UnfinishedDeletions, searches::Searches};
 use crate::{
     config::{Config, CreateNamespaces},
     domain::{ClockOffsets, Id, NamespaceName},
@@ -100,7 +100,7 @@ pub(crate) struct Namespaces<S = Store> {
     witnesses: Arc<Witnesses>,
     open: RwLock<HashMap<NamespaceName, Arc<Namespace>>>,
     searches: Mutex<Searches>,
-    unended_deletions: UnendedDeletions,
+    unfinished_deletions: UnfinishedDeletions,
     /// Bounds how many namespaces open at the same time.
     openings: Arc<Semaphore>,
 }
@@ -114,7 +114,7 @@ impl<S: NamespaceStore> Namespaces<S> {
             witnesses,
             open: RwLock::default(),
             searches: Mutex::default(),
-            unended_deletions: UnendedDeletions::default(),
+            unfinished_deletions: UnfinishedDeletions::default(),
             openings: Arc::new(Semaphore::new(OPENINGS_AT_ONCE)),
         }
     }
@@ -163,7 +163,7 @@ impl<S: NamespaceStore> Namespaces<S> {
     /// Adds a namespace that is about to be created to the list of all.
     async fn admit_new(&self, name: &NamespaceName) -> Result<(), OpenError> {
         let found = self.store.find(name).await?;
-        self.unended_deletions.record(name, &found.presence);
+        self.unfinished_deletions.record(name, &found.presence);
         if matches!(found.presence, Presence::Deleting { .. }) {
             return Err(being_deleted().into());
         }

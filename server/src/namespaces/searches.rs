@@ -238,7 +238,7 @@ impl<S: NamespaceStore> Namespaces<S> {
     /// Opens a namespace that was searched for. If the store has lost it and this server has recorded it, creates it
     /// again.
     pub(super) async fn open_found(&self, name: &NamespaceName, found: Stored) -> Found {
-        self.unended_deletions.record(name, &found.presence);
+        self.unfinished_deletions.record(name, &found.presence);
         self.forget_deleted(name, &found).await?;
         match (found.presence, self.witnesses.config(name)) {
             (Presence::Live(config), _) => self.open(name, &config).await.map(Some),

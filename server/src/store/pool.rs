@@ -101,7 +101,7 @@ impl Pool {
     }
 
     /// Another pool for the same Redis. If one of the pools finds the peer dead, it is dead for all.
-    pub(crate) fn beside(&self, limits: Limits, handout: Handout) -> Result<Pool, StoreError> {
+    pub(crate) fn sibling(&self, limits: Limits, handout: Handout) -> Result<Pool, StoreError> {
         Pool::to(self.peer.clone(), &self.url, limits, handout)
     }
 
@@ -380,15 +380,15 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_peer_that_one_pool_finds_dead_is_dead_for_all() {
         let (folder, embedded, pool) = start(2).await;
-        let beside =
-            pool.beside(Limits { size: 2, wait: REPLY, connect: REPLY, reply: REPLY }, Handout::Unchecked).unwrap();
+        let sibling =
+            pool.sibling(Limits { size: 2, wait: REPLY, connect: REPLY, reply: REPLY }, Handout::Unchecked).unwrap();
         assert_eq!(echo(&pool, "one").await, bulk("one"));
-        assert_eq!(echo(&beside, "other").await, bulk("other"));
+        assert_eq!(echo(&sibling, "other").await, bulk("other"));
         embedded.stop().await;
         let config = Config { data_dir: folder.path().to_path_buf(), ..Config::default() };
         let embedded = Embedded::start(&config, &Tasks::alone()).await.unwrap();
         assert_eq!(echo(&pool, "gone").await.unwrap_err().kind(), "unknown");
-        assert_eq!(echo(&beside, "again").await, bulk("again"));
+        assert_eq!(echo(&sibling, "again").await, bulk("again"));
         assert_eq!(echo(&pool, "again").await, bulk("again"));
         embedded.stop().await;
     }
@@ -397,7 +397,7 @@ mod tests {
     async fn a_checked_pool_hands_out_no_dead_connection() {
         let (folder, embedded, pool) = start(2).await;
         let limits = Limits { size: 2, wait: REPLY, connect: REPLY, reply: REPLY };
-        let checked = pool.beside(limits, Handout::Checked).unwrap();
+        let checked = pool.sibling(limits, Handout::Checked).unwrap();
         assert_eq!(echo(&checked, "one").await, bulk("one"));
         embedded.stop().await;
         let config = Config { data_dir: folder.path().to_path_buf(), ..Config::default() };

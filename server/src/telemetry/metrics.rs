@@ -227,7 +227,7 @@ impl Metrics {
 
         let fenced = IntGauge::new(
             "inventory_sentinel_fenced_partitions",
-            "Partitions that lost changes and are not settled, as far as this server has detected.",
+            "Partitions that lost changes and are not settled. Counts only losses that this server has detected.",
         )?;
         registry.register(Box::new(fenced.clone()))?;
 
@@ -251,7 +251,7 @@ impl Metrics {
             durations: std::array::from_fn(|operation| durations.with_label_values(&[RpcKind::ALL[operation].label()])),
             batch_operations,
             lane_queue,
-            expired: counter("inventory_sentinel_expired_total", "Holds given back because their deadline passed.")?,
+            expired: counter("inventory_sentinel_expired_total", "Holds that expired at their deadline.")?,
             shed: counter("inventory_sentinel_shed_total", "Operations refused because too many waited.")?,
             store_errors,
             clock_steps: counter(

@@ -84,7 +84,7 @@ pub(crate) struct TransportLimits {
     accepts: u32,
     untrusted_time: Duration,
     connections: usize,
-    /// Descriptors that the server needs beside client connections.
+    /// Descriptors that the server needs for other uses than client connections.
     descriptors: usize,
     window: u32,
     streams: u32,
