@@ -7,7 +7,7 @@ use deadpool_redis::redis::{Cmd, Value};
 
 use crate::{
     bytes::{ByteReader, array, number, put_u48, script_call},
-    domain::{Clock, Id, Knowledge, Millis, NamespaceChange},
+    domain::{Clock, Id, Knowledge, NamespaceChange, StoreTime},
     error::DecodeError,
     history::encode_knowledge,
     keys::PartitionKeys,
@@ -133,7 +133,7 @@ impl NamespaceConfig {
 /// A partition as it was found or made.
 pub struct Opened {
     /// On the partition's clock.
-    pub now: Millis,
+    pub now: StoreTime,
     /// The clock beside the store's.
     pub clock: Clock,
     /// The config that is in force.
@@ -190,7 +190,7 @@ pub fn decode_opened(reply: &Value) -> Result<Opened, DecodeError> {
         let [now, Value::BulkString(config), epoch, Value::BulkString(clock)] = array(reply)? else {
             return None;
         };
-        Some((Millis(number(now)?), ByteReader(clock).clock()?, config, number(epoch)?))
+        Some((StoreTime(number(now)?), ByteReader(clock).clock()?, config, number(epoch)?))
     };
     let (now, clock, config, epoch) = opened().ok_or_else(|| DecodeError::malformed("the meta of a partition"))?;
     Ok(Opened { now, clock, config: NamespaceConfig::decode(config)?, epoch })

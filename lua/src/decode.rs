@@ -6,8 +6,8 @@ use crate::{
     bytes::{ByteReader, array},
     codes::AnswerCode,
     domain::{
-        Answer, Clock, Fence, FenceId, Line, Millis, Operation, Outcome, Refusal, Reservation, ReservationId,
-        ReservedLine, Sku, State, Stock, Term, Verdict,
+        Answer, Clock, Fence, FenceId, Line, Operation, Outcome, Refusal, Reservation, ReservationId, ReservedLine,
+        Sku, State, Stock, StoreTime, Term, Verdict,
     },
     encode::{Batch, Group},
     error::DecodeError,
@@ -29,13 +29,13 @@ pub enum OperationResult {
 /// The reply to a batch.
 pub struct Reply {
     /// On the partition's clock.
-    pub now: Millis,
+    pub now: StoreTime,
     /// The clock beside the store's.
     pub clock: Clock,
     /// Holds that this call gave back because their deadline had passed.
     pub expired: u64,
     /// The next deadline of the partition, `None` if no hold waits.
-    pub next_due: Option<Millis>,
+    pub next_due: Option<StoreTime>,
     /// The revision of the namespace's config.
     pub config_revision: u64,
     /// The last sequence of the partition, and its term.
@@ -64,8 +64,8 @@ impl Batch {
             return None;
         }
         let mut head = ByteReader(head);
-        let (now, sequence, expired) = (Millis(head.u48()?), head.u48()?, head.u32()?.into());
-        let next_due = Some(head.u48()?).filter(|due| *due > 0).map(Millis);
+        let (now, sequence, expired) = (StoreTime(head.u48()?), head.u48()?, head.u32()?.into());
+        let next_due = Some(head.u48()?).filter(|due| *due > 0).map(StoreTime);
         let (config_revision, last, term) = (head.u48()?, head.u48()?, head.term()?);
         let (clock_length, verdicts) = (head.u8()?, head.u8()?);
         let clock = if clock_length == 0 { Clock::default() } else { head.clock()? };
@@ -100,7 +100,7 @@ impl Batch {
 struct Decoder {
     partition: u16,
     fence: Option<Fence>,
-    now: Millis,
+    now: StoreTime,
     clock: Clock,
     sequence: u64,
     operations: Vec<Option<Operation>>,
@@ -158,7 +158,7 @@ impl Decoder {
 
 /// What the script said of one operation.
 struct ReplyCursor<'a, 'b> {
-    now: Millis,
+    now: StoreTime,
     clock: Clock,
     code: AnswerCode,
     shared: &'a [u8],
@@ -227,7 +227,7 @@ impl ReplyCursor<'_, '_> {
             }
             Operation::Reserve { id, lines, buyer, replaces, .. } if !replayed => {
                 let ttl = ByteReader(self.shared).u48()?;
-                let now = Millis(self.now.0 + self.clock.doubt);
+                let now = StoreTime(self.now.0 + self.clock.doubt);
                 let reservation = Reservation {
                     id,
                     state: State::Pending,
@@ -237,7 +237,7 @@ impl ReplyCursor<'_, '_> {
                         .collect(),
                     buyer,
                     created_at: now,
-                    expires_at: Millis(now.0 + ttl),
+                    expires_at: StoreTime(now.0 + ttl),
                     resolved_at: None,
                     origin: replaces.map(|origin| ReservationId { id: origin, partition: id.partition }),
                     purchase: None,
@@ -292,7 +292,7 @@ impl ReplyCursor<'_, '_> {
             AnswerCode::NoSuchSku => Refusal::SkuNotFound(sku),
             AnswerCode::NotProtected => Refusal::SkuNotProtected(sku),
             AnswerCode::OutsideWindow => {
-                let (opens_at, closes_at) = (Millis(shared.u48()?), Millis(shared.u48()?));
+                let (opens_at, closes_at) = (StoreTime(shared.u48()?), StoreTime(shared.u48()?));
                 if closes_at.0 > 0 && self.clock.time_of_day(self.now) >= closes_at {
                     Refusal::SaleClosed { sku, opens_at, closes_at }
                 } else {

@@ -41,7 +41,7 @@ pub use self::{
     reservation::{Id, Reservation, ReservationId, ReservedLine, State},
     sku::{Delta, Line, OnHand, Quantity, Sku},
     stock::{Configured, Rules, RulesChange, Stock},
-    time::{Millis, Ttl, whole_millis},
+    time::{StoreTime, Ttl, whole_millis},
 };
 pub use crate::limits::{
     FIRST_WITH_PAUSE, FORMATS, MAX_ID_BYTES, MAX_LIFE, MAX_LINES, MAX_NAMESPACE_BYTES, MAX_PARTITIONS, MAX_QUANTITY,

@@ -2,7 +2,7 @@
 
 use crate::bytes::ByteReader;
 use crate::codes::{EventKind, NO_STATE, RecordState};
-use crate::domain::{BuyerId, Clock, Happened, Id, Line, Millis, Sku, State, Stock, Term};
+use crate::domain::{BuyerId, Clock, Happened, Id, Line, Sku, State, Stock, StoreTime, Term};
 use crate::error::DecodeError;
 use crate::records::{configured_from, stock_from};
 
@@ -18,7 +18,7 @@ pub enum After {
         /// The units of each reservation.
         lines: Vec<Line>,
         /// The deadline.
-        deadline: Millis,
+        deadline: StoreTime,
     },
     /// They hold nothing any more, and stand like this for good.
     Resolved(State),
@@ -54,7 +54,7 @@ pub struct Change {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
     /// On the partition's clock, as the deadlines in it.
-    pub at: Millis,
+    pub at: StoreTime,
     /// Its correction for the time of day.
     pub clock: Clock,
     /// The sequence before its first change.
@@ -98,7 +98,7 @@ impl Entry {
             let last = id.strip_suffix("-0")?.parse().ok()?;
             let mut bytes = ByteReader(data);
             let version = bytes.u8()?;
-            let at = Millis(bytes.u48()?);
+            let at = StoreTime(bytes.u48()?);
             let clock = Clock { correction: if version > 2 { bytes.i64()? } else { 0 }, ..Clock::default() };
             let first = bytes.u48()?;
             // The numbers count from here, which a settlement moves ahead of the sequence before the entry.
@@ -123,7 +123,7 @@ impl Entry {
 fn run(bytes: &mut ByteReader<'_>, base: u64, version: u8) -> Option<Run> {
     let kind = bytes.u8()?;
     let state = bytes.u8()?;
-    let deadline = Millis(bytes.u48()?);
+    let deadline = StoreTime(bytes.u48()?);
     let is_named = bytes.u8()? != 0;
     let (moved, rest) = (bytes.take_u16_prefixed()?, bytes.take_u16_prefixed()?);
     let withdrawn = if version > 1 { bytes.take_u16_prefixed()? } else { &[] };

@@ -7,7 +7,7 @@ use crate::codes::{
     GateMode, VerdictCode,
     state_flags::{EMPTIED, GATED},
 };
-use crate::domain::{Clock, Fence, FenceId, HistoryPoint, Knowledge, Millis, Term, Verdict};
+use crate::domain::{Clock, Fence, FenceId, HistoryPoint, Knowledge, StoreTime, Term, Verdict};
 
 /// The versions of a state record, in namespaces of format 2 and 3. What both have stands in the same place.
 pub(crate) const STATE_VERSIONS: [u8; 2] = [2, 3];
@@ -41,7 +41,7 @@ pub(crate) fn fence_from(bytes: &[u8], clock: Clock) -> Option<Option<Fence>> {
     }
     let mut bytes = ByteReader(bytes);
     let is_gated = bytes.u8()? & GATED != 0;
-    let noticed_at = clock.time_of_day(Millis(bytes.u48()?));
+    let noticed_at = clock.time_of_day(StoreTime(bytes.u48()?));
     let seen = bytes.history_point()?;
     let kept = bytes.u48()?;
     Some(Some(Fence { noticed_at, seen, kept, id: FenceId::parse(bytes.0)?, is_gated }))

@@ -3,7 +3,7 @@
 use crate::bytes::ByteReader;
 use crate::codes::{DIGESTED, EXTENDED, RecordState, stock_flags::*};
 use crate::domain::{
-    BuyerId, Configured, Id, Line, Millis, Reservation, ReservationId, ReservedLine, Rules, State, Stock,
+    BuyerId, Configured, Id, Line, Reservation, ReservationId, ReservedLine, Rules, State, Stock, StoreTime,
 };
 
 /// The counters and the rules in a stock record.
@@ -61,8 +61,8 @@ fn next_rules(bytes: &mut ByteReader<'_>) -> Option<Rules> {
         max_quantity: bytes.u32()?,
         max_ttl: bytes.u48()?,
         buyer_limit: bytes.u32()?,
-        opens_at: Millis(bytes.u48()?),
-        closes_at: Millis(bytes.u48()?),
+        opens_at: StoreTime(bytes.u48()?),
+        closes_at: StoreTime(bytes.u48()?),
     })
 }
 
@@ -127,13 +127,13 @@ pub(crate) fn next_reservation(id: ReservationId, bytes: &mut ByteReader<'_>) ->
     let mut resolved_at = None;
     if state != State::Pending {
         // Behind it stands the record that it had before.
-        resolved_at = Some(Millis(bytes.u48()?));
+        resolved_at = Some(StoreTime(bytes.u48()?));
         if Form::of(bytes.u8()?)?.1 != State::Pending {
             return None;
         }
     }
-    let expires_at = Millis(bytes.u48()?);
-    let created_at = Millis(bytes.u48()?);
+    let expires_at = StoreTime(bytes.u48()?);
+    let created_at = StoreTime(bytes.u48()?);
     let buyer = BuyerId::parse(String::from_utf8(bytes.take_u8_prefixed()?.to_vec()).ok()?).ok()?;
     let mut lines: Vec<ReservedLine> = bytes
         .lines()?

@@ -26,15 +26,15 @@ use crate::telemetry::transport::{ADMIN, TransportMetrics};
 use crate::transport::accept::Accept;
 use crate::transport::pace::Pace;
 use crate::transport::peer::Closed;
-use crate::transport::places::{Place, Places};
+use crate::transport::slots::{Slot, Slots};
 
-/// Open connections; one more closes the oldest.
-const MAX_CONNECTIONS: usize = 64;
+/// The most open connections. One more closes the oldest.
+const MAX_ADMIN_CONNECTIONS: usize = 64;
 /// Longest life of a connection. A scraper opens another one.
 const LONGEST_LIFE: Duration = Duration::from_secs(60);
 /// Longest time for the head of a request to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most bytes of a request's head.
+/// The largest head of a request, in bytes.
 const MAX_HEAD: usize = 16 * 1_024;
 /// Scrapes per second, and the length of the burst after an idle time. A scrape takes processor
 /// time from calls.
@@ -71,7 +71,7 @@ async fn serve(listener: TcpListener, metrics: Arc<Metrics>, state: Readiness, s
         // would restart servers.
         .route("/livez", get(async || "ok\n"))
         .merge(Router::new().route("/readyz", get(readiness)).with_state(state));
-    let places = Arc::new(Places::new(MAX_CONNECTIONS, port.clone()));
+    let slots = Arc::new(Slots::new(MAX_ADMIN_CONNECTIONS, port.clone()));
     let mut accept = Accept::new(listener, port.clone());
     let tracker = TaskTracker::new();
     loop {
@@ -80,11 +80,11 @@ async fn serve(listener: TcpListener, metrics: Arc<Metrics>, state: Readiness, s
             stream = accept.next() => stream,
         };
         let Some(stream) = stream else {
-            places.close_idle();
+            slots.close_idle();
             continue;
         };
-        if let Some(place) = places.take() {
-            tracker.spawn(connection(stream, router.clone(), place, port.clone(), shutdown.clone()));
+        if let Some(slot) = slots.take() {
+            tracker.spawn(connection(stream, router.clone(), slot, port.clone(), shutdown.clone()));
         }
     }
     tracker.close();
@@ -95,11 +95,11 @@ async fn serve(listener: TcpListener, metrics: Arc<Metrics>, state: Readiness, s
 async fn connection(
     stream: TcpStream,
     router: Router,
-    place: Place,
+    slot: Slot,
     metrics: TransportMetrics,
     shutdown: CancellationToken,
 ) {
-    let peer = place.peer();
+    let peer = slot.peer();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

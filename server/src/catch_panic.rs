@@ -79,7 +79,7 @@ where
             Some(inner) => this.tasks.catch(Task::Call, || inner.poll(context)),
             // The handler panicked before it returned a future.
             None => {
-                this.tasks.note_panic(Task::Call);
+                this.tasks.count_panic(Task::Call);
                 None
             }
         };

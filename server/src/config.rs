@@ -22,32 +22,44 @@ mod validate;
 
 pub use redis_url::RedisUrl;
 
-/// Exit code of a process that was configured wrongly (`EX_USAGE` of sysexits.h).
+/// Exit code of a process with a wrong configuration (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
 
 /// The settings of one server.
 ///
-/// Read from the process by [`Config::from_process`]; tests make theirs with
-/// [`Config::from_flags`], which ignores the environment.
+/// [`Config::from_process`] reads them from the process. Tests use [`Config::from_flags`], which ignores the
+/// environment.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "sentinel-server",
     version,
     about = "A gRPC service for flash-sale inventory on Redis",
     long_about = None,
-    after_help = "Durations are written like 250ms, 10s or 1h 30m. Traces are exported if OTEL_EXPORTER_OTLP_ENDPOINT is set;\n\
-                  the other OTEL_* variables apply too.\n\
-                  Exit codes: 0 orderly stop, 64 wrong configuration, 69 no Redis to start, 71 address not available,\n\
+    after_help = "Durations are written like 250ms, 10s or 1h 30m. Traces are exported if\n\
+                  OTEL_EXPORTER_OTLP_ENDPOINT is set; the other OTEL_* variables apply too.\n\
+                  Exit codes: 0 clean stop, 64 wrong configuration, 69 no Redis to start, 71 address not available,\n\
                   74 state folder not usable, 1 other."
 )]
 pub struct Config {
     /// Address of the gRPC server, like 127.0.0.1:50051 or localhost:50051; port 0 takes a free
     /// port, which is in the log
-    #[arg(long, env = "SENTINEL_LISTEN", default_value = "127.0.0.1:50051", value_parser = address, value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "SENTINEL_LISTEN",
+        default_value = "127.0.0.1:50051",
+        value_parser = address,
+        value_name = "ADDRESS"
+    )]
     pub listen: SocketAddr,
 
     /// Address of /metrics, /livez and /readyz; port 0 takes a free port, which is in the log
-    #[arg(long, env = "SENTINEL_ADMIN_LISTEN", default_value = "127.0.0.1:9464", value_parser = address, value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "SENTINEL_ADMIN_LISTEN",
+        default_value = "127.0.0.1:9464",
+        value_parser = address,
+        value_name = "ADDRESS"
+    )]
     pub admin_listen: SocketAddr,
 
     /// Redis or Valkey to use, like redis://user:password@host:port/db or unix:///path; if unset,
@@ -96,7 +108,13 @@ pub struct Config {
     pub store_timeout: Duration,
 
     /// Longest time to open a connection to Redis, 1ms to 1m
-    #[arg(long, env = "SENTINEL_CONNECT_TIMEOUT", default_value = "1s", value_parser = duration, value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "SENTINEL_CONNECT_TIMEOUT",
+        default_value = "1s",
+        value_parser = duration,
+        value_name = "DURATION"
+    )]
     pub connect_timeout: Duration,
 
     /// Operations that may wait in one lane before calls are refused as OVERLOADED, 1 to 10,000,000
@@ -118,7 +136,13 @@ pub struct Config {
 
     /// Pause between two sweeps of idle partitions for expired holds, 10ms to 1m; above 2s a server
     /// that just started may detect a step of the store's clock too late
-    #[arg(long, env = "SENTINEL_SWEEP_INTERVAL", default_value = "250ms", value_parser = duration, value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "SENTINEL_SWEEP_INTERVAL",
+        default_value = "250ms",
+        value_parser = duration,
+        value_name = "DURATION"
+    )]
     pub sweep_interval: Duration,
 
     /// Time at a stop between the change of the health status and the refusal of new calls, 0s to
@@ -139,7 +163,13 @@ pub struct Config {
     /// Approximate processor time per second for untrusted connections, 1ms to 10s: those without a
     /// response yet, and those that cancel many calls at once, or send many control frames or
     /// incomplete requests. Work beyond it waits
-    #[arg(long, env = "SENTINEL_STRANGER_TIME", default_value = "300ms", value_parser = duration, value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "SENTINEL_STRANGER_TIME",
+        default_value = "300ms",
+        value_parser = duration,
+        value_name = "DURATION"
+    )]
     pub stranger_time: Duration,
 
     /// Client connections, 1 to 1,000,000; one more closes the connection that has been longest
@@ -189,16 +219,34 @@ pub struct Config {
     pub stream_pause: Duration,
 
     /// Longest time for the HTTP/2 handshake of a client connection, 100ms to 10m
-    #[arg(long, env = "SENTINEL_HANDSHAKE_TIMEOUT", default_value = "5s", value_parser = duration, value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "SENTINEL_HANDSHAKE_TIMEOUT",
+        default_value = "5s",
+        value_parser = duration,
+        value_name = "DURATION"
+    )]
     pub handshake_timeout: Duration,
 
     /// Longest time for a request, its headers or a frame to arrive in full, 100ms to 10m
-    #[arg(long, env = "SENTINEL_REQUEST_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "SENTINEL_REQUEST_TIMEOUT",
+        default_value = "10s",
+        value_parser = duration,
+        value_name = "DURATION"
+    )]
     pub request_timeout: Duration,
 
     /// Longest time that a client does not read its connection, or a large or streamed response,
     /// 100ms to 1h
-    #[arg(long, env = "SENTINEL_RESPONSE_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "SENTINEL_RESPONSE_TIMEOUT",
+        default_value = "30s",
+        value_parser = duration,
+        value_name = "DURATION"
+    )]
     pub response_timeout: Duration,
 
     /// Calls that a client connection may cancel per second, 1 to 1,000,000; twice as many in a

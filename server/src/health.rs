@@ -2,7 +2,7 @@
 //! health service and to `/readyz`, and the gate that keeps calls from an unusable store. Checks
 //! the store, and touches nothing else.
 //!
-//! - here: the components, the gate and the periodic check of the store;
+//! - this file: the components, the gate and the periodic check of the store;
 //! - [`probe`]: one check of the store.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use tonic_health::server::HealthReporter;
 
 mod probe;
 
-use self::probe::{probe, unasked};
+use self::probe::{probe, unchecked};
 use crate::config::{Config, RedisUrl};
 use crate::promises::LastPass;
 use crate::store::embedded::Trouble;
@@ -108,7 +108,7 @@ impl Health {
 
 /// Keeps calls from a store that must not be used: one that evicts, is not a primary, is not on
 /// disk as promised, or does not permit the commands of the service. The gate ignores an
-/// unreachable store: calls fail fast on their own, and recover sooner than a check would detect.
+/// unreachable store: calls to it fail fast without the gate, and recover sooner than a check would detect.
 /// Closed until the first successful check.
 pub(crate) struct StoreGate {
     open: AtomicBool,
@@ -174,7 +174,7 @@ pub(crate) async fn watch_store(
             Err(error) => {
                 gate.close(Shut::Unusable(error.to_string().into()));
                 health.set(STORE, Err(error.to_string())).await;
-                pass.note(unasked(&error.to_string(), config.durability));
+                pass.set(unchecked(&error.to_string(), config.durability));
                 return;
             }
         };
@@ -189,17 +189,17 @@ pub(crate) async fn watch_store(
                     // The store is not checked meanwhile: it is down, or accepts no write.
                     gate.close(Shut::Unusable(Arc::clone(&why)));
                     health.set(STORE, Err(why.to_string())).await;
-                    pass.note(unasked(&why, config.durability));
+                    pass.set(unchecked(&why, config.durability));
                     retry = PROBE_RETRY.0;
                     changed(Some(trouble)).await;
                     continue;
                 }
             }
             let Found { verdict: state, promises } = probe(&pool, config.durability, &identity, &before).await;
-            outage.note(&state);
+            outage.record(&state);
             match &state {
                 Ok(fit) => before = Before::Fit(fit.run_id.clone()),
-                Err(Unfit::Away(_)) => {}
+                Err(Unfit::Unavailable(_)) => {}
                 Err(Unfit::Denied(_) | Unfit::Faults(_)) => before = Before::Unfit,
             }
             let pause = if state.is_ok() {
@@ -212,11 +212,11 @@ pub(crate) async fn watch_store(
             };
             match state {
                 Ok(fit) => {
-                    seen.note(fit);
+                    seen.record(fit);
                     gate.open();
                     health.set(STORE, Ok(())).await;
                 }
-                Err(Unfit::Away(error)) => {
+                Err(Unfit::Unavailable(error)) => {
                     gate.explain(&error.to_string());
                     health.set(STORE, Err(error.to_string())).await;
                 }
@@ -230,7 +230,7 @@ pub(crate) async fn watch_store(
                 }
             }
             // After the component: a reader of the promises then finds the health at least as new.
-            pass.note(promises);
+            pass.set(promises);
             // Servers that lost the same store should not all reconnect at once.
             let share = rand::rng().random_range(0.75..1.0);
             tokio::select! {
@@ -262,9 +262,9 @@ async fn changed(trouble: Option<&mut Trouble>) {
 struct Outage(Option<Instant>);
 
 impl Outage {
-    fn note(&mut self, state: &Result<Fit, Unfit>) {
+    fn record(&mut self, state: &Result<Fit, Unfit>) {
         match (state, self.0) {
-            (Err(Unfit::Away(error)), None) => {
+            (Err(Unfit::Unavailable(error)), None) => {
                 tracing::warn!(%error, "the store does not answer");
                 self.0 = Some(Instant::now());
             }
@@ -282,7 +282,7 @@ impl Outage {
 struct Seen(Option<Fit>);
 
 impl Seen {
-    fn note(&mut self, fit: Fit) {
+    fn record(&mut self, fit: Fit) {
         if self.0.as_ref() == Some(&fit) {
             return;
         }

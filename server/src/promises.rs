@@ -16,7 +16,7 @@ const HISTORY: &str = "history";
 const CLOCKS: &str = "clocks";
 const PARTITIONS: &str = "partitions";
 
-/// Most fenced partitions in one detail.
+/// The most fenced partitions in one detail.
 const NAMED: usize = 5;
 
 /// The result of the last check of the store.
@@ -26,12 +26,12 @@ impl LastPass {
     /// Before the first check.
     pub(crate) fn new(durability: Durability) -> Self {
         let why = "the store was not checked yet";
-        let mut promises = fitness::unseen(Ok(()), why, durability);
+        let mut promises = fitness::unchecked(Ok(()), why, durability);
         promises.push(Promise::not_checked(STORE_IDENTITY, why));
         Self(RwLock::new(promises))
     }
 
-    pub(crate) fn note(&self, promises: Vec<Promise>) {
+    pub(crate) fn set(&self, promises: Vec<Promise>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = promises;
     }
 
@@ -95,7 +95,8 @@ fn clocks(read: &[Clock], is_answering: bool) -> Promise {
         return Promise::not_checked(
             CLOCKS,
             format!(
-                "the store's clock has moved by {doubt} ms, and it is not certain yet whether time has passed (docs/concepts/clock.md)"
+                "the store's clock has moved by {doubt} ms, and it is not certain yet whether time has passed \
+                 (docs/concepts/clock.md)"
             ),
         );
     }
@@ -107,7 +108,7 @@ fn clocks(read: &[Clock], is_answering: bool) -> Promise {
     )
 }
 
-/// Whether a partition is fenced, as far as this server has detected.
+/// Whether this server has detected a fenced partition.
 fn partitions(fenced: &[FencedPartition]) -> Promise {
     if fenced.is_empty() {
         return Promise::kept(PARTITIONS, "this server has detected no fenced partition");
@@ -136,7 +137,7 @@ fn partitions(fenced: &[FencedPartition]) -> Promise {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Fence, FenceId, HistoryPoint, Millis, NamespaceName, Term};
+    use crate::domain::{Fence, FenceId, HistoryPoint, NamespaceName, StoreTime, Term};
 
     #[test]
     fn history_is_kept_only_in_a_file_that_was_written() {
@@ -167,7 +168,7 @@ mod tests {
         let fenced = |is_gated| FencedPartition {
             namespace: NamespaceName::parse("sale".into()).unwrap(),
             partition: 2,
-            fence: Fence { noticed_at: Millis(1), seen, kept: 3, id: FenceId(*b"0123456789abcdef"), is_gated },
+            fence: Fence { noticed_at: StoreTime(1), seen, kept: 3, id: FenceId(*b"0123456789abcdef"), is_gated },
         };
         assert_eq!(partitions(&[]).state, PromiseState::Kept);
         assert_eq!(partitions(&[fenced(false)]).state, PromiseState::NotChecked);

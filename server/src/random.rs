@@ -1,5 +1,5 @@
-//! The source of randomness. A server uses that of the system. A simulation uses a seeded one and repeats a run exactly.
-//! Uses nothing of this crate.
+//! The source of randomness. A server uses that of the system. A simulation uses a seeded one, and so repeats a run
+//! exactly. Uses nothing of this crate.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

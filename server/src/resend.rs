@@ -1,5 +1,5 @@
-//! The resend policy: for how long and with which pauses a change whose reply was lost is resent, and
-//! which errors end that. Uses the errors of the store. Does not know the change.
+//! The resend policy for a change whose reply was lost: the pauses, their limit, and the errors that end it. Uses the
+//! errors of the store. Independent of the change.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ const BACKOFF: Duration = Duration::from_millis(10);
 /// The longest such pause.
 const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
-/// The attempts of one change; the first begins when this is made. The change has an identity, so it
-/// has one effect however often it arrives.
+/// The attempts of one change; the first begins when this is created. The change has an id, so it takes effect only
+/// once, however often it is sent.
 #[derive(Debug)]
 pub(crate) struct Resends {
     random: Random,
     /// No resend begins after this instant.
     give_up: Instant,
-    /// The store may have forgotten the identity after this instant.
+    /// The store may have forgotten the id after this instant.
     forgotten: Instant,
     backoff: Duration,
     /// The last error of an attempt that may have been applied.
@@ -28,8 +28,8 @@ pub(crate) struct Resends {
 }
 
 impl Resends {
-    /// Resends for this long, and for half of the retention at most. Later the store may have forgotten
-    /// the identity, and would apply the change a second time.
+    /// Resends for this long, and for half of the retention at most. Later the store may have forgotten the id, and
+    /// would apply the change a second time.
     pub(crate) fn new(now: Instant, resend_for: Duration, retention: Duration, random: &Random) -> Self {
         let forgotten = now + retention / 2;
         let give_up = forgotten.min(now + resend_for);
@@ -74,7 +74,7 @@ impl Resends {
         Ok(())
     }
 
-    /// How long to wait before the next attempt; `None`: there is none.
+    /// The wait before the next attempt; `None` if there is none.
     fn pause(&mut self, now: Instant) -> Option<Duration> {
         if now + self.backoff >= self.give_up {
             return None;
@@ -105,7 +105,7 @@ fn is_final(error: &StoreError) -> bool {
 mod tests {
     use super::*;
 
-    /// How long a change is resent if every attempt fails at once.
+    /// The time until the last attempt, if every attempt fails at once.
     fn last_after(resends: impl Fn(Instant) -> Resends) -> Duration {
         let start = Instant::now();
         let (mut resends, mut now) = (resends(start), start);
@@ -125,7 +125,7 @@ mod tests {
         let seconds = Duration::from_secs;
         let near = |limit: Duration, last: Duration| last < limit && last > limit - 2 * MAX_BACKOFF;
         assert!(near(seconds(5), last_after(|now| Resends::new(now, seconds(5), seconds(86_400), &Random::System))));
-        // Half of the retention, whatever the flag says.
+        // Half of the retention, even if the flag allows more.
         assert!(near(seconds(5), last_after(|now| Resends::new(now, seconds(300), seconds(10), &Random::System))));
         assert!(
             last_after(|now| Resends::new(now, seconds(300), seconds(1), &Random::System)) < Duration::from_millis(500)
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(Resends::new(now, Duration::ZERO, seconds(60), &Random::System).pause(now), None);
     }
 
-    /// What comes of these results, one attempt each, and how many attempts there were.
+    /// The final result of attempts with these results, and the number of attempts.
     async fn sent(results: impl IntoIterator<Item = Result<(), StoreError>>) -> (Result<(), StoreError>, usize) {
         let mut resends =
             Resends::new(Instant::now(), Duration::from_secs(5), Duration::from_secs(60), &Random::System);

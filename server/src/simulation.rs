@@ -55,7 +55,7 @@ impl Simulation {
         let new = NewNamespaces::from(&Config::default());
         let namespaces = Arc::new(Namespaces::new(Arc::clone(&store), lanes, new, Arc::clone(&witnesses)));
         let name = NamespaceName::parse("sale".into()).expect("a name");
-        let namespace = namespaces.get_or_make(&name, false).await.expect("a namespace");
+        let namespace = namespaces.get_or_create(&name, false).await.expect("a namespace");
         let simulation = Self { store, namespaces, namespace, witnesses, metrics, random, tasks };
         simulation.run(set_stock(), 60 * SECOND).await.expect("an answer");
         simulation

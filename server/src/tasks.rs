@@ -1,8 +1,8 @@
 //! Supervision of background tasks: each has a name and a declared reaction to its end, and a panic of one is counted.
-//! Uses the metrics and the panic log; knows nothing of the work that a task does.
+//! Uses the metrics and the panic log. Independent of the work of a task.
 //!
-//! A task that serves somebody else, as a lane worker serves callers, holds a guard of its own that closes what it
-//! served when the task is dropped. This file makes sure that the drop happens, whatever ends the task.
+//! A task that serves others, like a lane worker, holds a guard that closes its service when the task is dropped. This
+//! file guarantees the drop, also after a panic.
 
 use std::{
     fmt,
@@ -22,19 +22,19 @@ use crate::telemetry::{metrics::Metrics, panics};
 
 /// First and longest pause before a task is started again.
 const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
-/// A task that ran for so long starts with the first pause again.
+/// A task that ran this long is next restarted after the first pause again.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// What happens when a task ends though the server runs on.
+/// The reaction to the end of a task while the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reaction {
     /// It is started again after a pause.
     Restart,
     /// The server drains and ends with an error.
     StopServer,
-    /// What it served is closed, and all who wait for it are answered. It is made again when it is needed.
+    /// Its service is closed, and all waiting callers get a response. It is started again on demand.
     Close,
-    /// It served one caller, who is answered.
+    /// Its only caller gets a response.
     End,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Tasks {
 
 struct Inner {
     metrics: Arc<Metrics>,
-    /// Ends the tasks that last as long as the server.
+    /// Ends the tasks that run as long as the server.
     stop: CancellationToken,
     /// Drains the server.
     drain: CancellationToken,
@@ -76,29 +76,29 @@ impl fmt::Debug for Tasks {
 }
 
 impl Tasks {
-    /// No tasks yet; `drain` is cancelled by a task whose end stops the server.
+    /// An empty set of tasks. A task whose end stops the server cancels `drain`.
     pub(crate) fn new(metrics: Arc<Metrics>, drain: CancellationToken, faults: Faults) -> Self {
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         Self { inner: Arc::new(Inner { metrics, stop, drain, fatal: OnceLock::new(), tracker, faults }) }
     }
 
-    /// Those of a test that has no server.
+    /// The tasks of a test without a server.
     #[cfg(test)]
     pub(crate) fn alone() -> Self {
         Self::new(Arc::new(Metrics::new()), CancellationToken::new(), Faults::default())
     }
 
-    /// Is cancelled when the tasks that last as long as the server should end.
+    /// Is cancelled when the tasks that run as long as the server must end.
     pub(crate) fn stopping(&self) -> CancellationToken {
         self.inner.stop.clone()
     }
 
-    /// The task whose end has stopped the server, if one has.
+    /// The task whose end has stopped the server, if any.
     pub(crate) fn fatal(&self) -> Option<Task> {
         self.inner.fatal.get().copied()
     }
 
-    /// Runs a task for as long as the server runs: starts it again whenever it ends before.
+    /// Runs a task as long as the server, and starts it again whenever it ends.
     pub(crate) fn keep<F>(&self, task: Task, mut start: impl FnMut() -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -127,7 +127,7 @@ impl Tasks {
         });
     }
 
-    /// Runs a task without which the server can't go on: its end before `stopping` stops the server.
+    /// Runs a task that the server needs: its end before `stopping` stops the server.
     pub(crate) fn spawn_vital(
         &self,
         task: Task,
@@ -139,15 +139,15 @@ impl Tasks {
         tokio::spawn(async move {
             tasks.guarded(task, future).await;
             if !stopping.is_cancelled() {
-                tracing::error!(task = task.label(), "a task ended without which the server can't go on");
-                // The first one is reported.
+                tracing::error!(task = task.label(), "a task ended that the server needs");
+                // Only the first one is reported.
                 let _ = tasks.inner.fatal.set(task);
                 tasks.inner.drain.cancel();
             }
         })
     }
 
-    /// Runs a task that ends by itself. Gives `None` if it panicked: then all that it held is dropped.
+    /// Runs a task that ends when its work is done. Its output is `None` if it panicked. The future is then dropped.
     pub(crate) fn spawn<F>(&self, task: Task, future: F) -> JoinHandle<Option<F::Output>>
     where
         F: Future + Send + 'static,
@@ -157,7 +157,7 @@ impl Tasks {
         tokio::spawn(self.guarded(task, future))
     }
 
-    /// The future under the name of its task; a panic ends it, and is counted.
+    /// Wraps the future of a task. A panic is logged with the name of the task, counted, and ends the future.
     pub(crate) fn guarded<F: Future>(&self, task: Task, future: F) -> impl Future<Output = Option<F::Output>> + use<F> {
         let tasks = self.clone();
         let faults = tasks.inner.faults.clone();
@@ -176,13 +176,13 @@ impl Tasks {
         async move {
             let output = guarded.await;
             if output.is_none() {
-                tasks.note_panic(task);
+                tasks.count_panic(task);
             }
             output
         }
     }
 
-    /// Runs a piece of a task that is not run by this; `None`: it panicked, which is counted.
+    /// Runs a part of a task that was not spawned here. Returns `None` after a panic, and counts it.
     pub(crate) fn catch<T>(&self, task: Task, work: impl FnOnce() -> T) -> Option<T> {
         let _named = panics::name(task.label());
         let done = catch_unwind(AssertUnwindSafe(|| {
@@ -190,13 +190,13 @@ impl Tasks {
             work()
         }));
         if done.is_err() {
-            self.note_panic(task);
+            self.count_panic(task);
         }
         done.ok()
     }
 
-    /// Counts a panic of a task that is not run by this.
-    pub(crate) fn note_panic(&self, task: Task) {
+    /// Counts a panic of a task that was not spawned here.
+    pub(crate) fn count_panic(&self, task: Task) {
         self.inner.metrics.inc_task_panic(task);
     }
 
@@ -207,7 +207,7 @@ impl Tasks {
         }
     }
 
-    /// Waits until all tasks that last as long as the server have ended.
+    /// Waits until all tasks that run as long as the server have ended.
     pub(crate) async fn stop(&self) {
         self.inner.stop.cancel();
         self.inner.tracker.close();
@@ -215,14 +215,14 @@ impl Tasks {
     }
 }
 
-/// A future that is dropped when it panics.
+/// A future that is dropped after a panic.
 struct Guarded<F> {
     task: Task,
     future: Option<Pin<Box<F>>>,
 }
 
 impl<F: Future> Future for Guarded<F> {
-    /// `None`: it panicked.
+    /// `None` after a panic.
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -238,16 +238,16 @@ impl<F: Future> Future for Guarded<F> {
     }
 }
 
-/// Lets a test of this library make tasks of a server panic. A server that is started by the binary has none.
+/// Lets a test of this library end or stall tasks of a server. A server that is started by the binary has none.
 #[doc(hidden)]
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Option<Arc<[[Semaphore; 2]; Task::ALL.len()]>>);
 
-/// What befalls a task.
+/// A fault of a task.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     Panic,
-    /// It goes on no more, and does not end.
+    /// It makes no progress, and does not end.
     Stall,
 }
 
@@ -265,7 +265,7 @@ impl Faults {
         self.order(name, Fault::Panic);
     }
 
-    /// One task with this name goes on no more.
+    /// One task with this name makes no progress any more.
     ///
     /// # Panics
     /// If there is no such task.
@@ -294,7 +294,7 @@ impl Faults {
         fault
     }
 
-    /// The same without a wait.
+    /// Whether a panic of this task is ordered. Does not wait.
     fn is_due(&self, task: Task) -> bool {
         let permit = self.0.as_ref().and_then(|faults| faults[task as usize][Fault::Panic as usize].try_acquire().ok());
         permit.map(|permit| permit.forget()).is_some()

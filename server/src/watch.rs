@@ -181,7 +181,7 @@ impl Drop for Watcher {
 impl Hub {
     /// A hub with a pool of connections. Watchers take none from checkout.
     pub(crate) fn new(
-        beside: &Pool,
+        pool: &Pool,
         limits: Limits,
         watches: WatchLimits,
         metrics: Arc<Metrics>,
@@ -191,7 +191,7 @@ impl Hub {
         let limits =
             Limits { size: watches.namespaces + MAX_CATCH_UPS, reply: limits.reply + reader::XREAD_BLOCK, ..limits };
         Ok(Self {
-            store: Arc::new(Store::new(beside.beside(limits, Handout::Checked)?)),
+            store: Arc::new(Store::new(pool.sibling(limits, Handout::Checked)?)),
             limits: watches,
             metrics,
             tasks,

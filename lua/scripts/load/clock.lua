@@ -18,7 +18,7 @@
 -- is taken back sooner must not open a sale.
 
 local CLOCK_BOUND = 1000 -- ms: a smaller difference is no step
-local DOUBT_LASTS = 5000 -- ms: every server calls every partition more often (server/src/sweeper.rs)
+local DOUBT_LASTS = 5000 -- ms: every server calls every partition more often (server/src/sweeper/)
 local DAY_LASTS = 300000 -- ms
 
 local time = call('TIME')

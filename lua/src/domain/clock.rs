@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Millis;
+use super::StoreTime;
 
 /// How long a reading predicts the clock. After that the two clocks may have drifted apart.
 const READING_STANDS: Duration = Duration::from_secs(10 * 60);
@@ -13,16 +13,16 @@ const READING_STANDS: Duration = Duration::from_secs(10 * 60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// The instant that it showed.
-    pub now: Millis,
+    pub now: StoreTime,
     /// When the call was sent.
     pub sent: Instant,
 }
 
 impl Reading {
     /// The instant that the clock must show at this time; `None` if the reading is too old.
-    pub fn expected(self, at: Instant) -> Option<Millis> {
+    pub fn expected(self, at: Instant) -> Option<StoreTime> {
         let since = at.saturating_duration_since(self.sent);
-        (since < READING_STANDS).then(|| Millis(self.now.0 + since.as_millis() as u64))
+        (since < READING_STANDS).then(|| StoreTime(self.now.0 + since.as_millis() as u64))
     }
 }
 
@@ -39,8 +39,8 @@ pub struct Clock {
 
 impl Clock {
     /// The time of day at this instant of the partition's clock.
-    pub fn time_of_day(self, at: Millis) -> Millis {
-        Millis(at.0.saturating_add_signed(self.correction))
+    pub fn time_of_day(self, at: StoreTime) -> StoreTime {
+        StoreTime(at.0.saturating_add_signed(self.correction))
     }
 
     /// The time of day is so far ahead of `TIME`.
@@ -77,7 +77,7 @@ impl ClockOffsets {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeOfDay {
     /// The earlier one.
-    pub earliest: Millis,
+    pub earliest: StoreTime,
     /// The later one.
-    pub latest: Millis,
+    pub latest: StoreTime,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Millis, Reading};
+use super::{Reading, StoreTime};
 
 /// The name of a term, 40 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,7 +52,7 @@ pub struct HistoryPoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
     /// When the loss was noticed.
-    pub noticed_at: Millis,
+    pub noticed_at: StoreTime,
     /// The newest acknowledged change that is lost.
     pub seen: HistoryPoint,
     /// The last sequence of its term that is still there.

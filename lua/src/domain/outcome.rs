@@ -1,6 +1,6 @@
 //! What comes of an operation. Plain data, no I/O.
 
-use super::{Fence, FenceId, Line, Millis, Reservation, Sku, Stock};
+use super::{Fence, FenceId, Line, Reservation, Sku, Stock, StoreTime};
 
 /// What the store decided about an operation, and its sequence.
 #[derive(Debug)]
@@ -69,18 +69,18 @@ pub enum Refusal {
         /// The SKU.
         sku: Sku,
         /// When its sale opens.
-        opens_at: Millis,
+        opens_at: StoreTime,
         /// When its sale closes; 0: never.
-        closes_at: Millis,
+        closes_at: StoreTime,
     },
     /// The sale has closed.
     SaleClosed {
         /// The SKU.
         sku: Sku,
         /// When its sale opens.
-        opens_at: Millis,
+        opens_at: StoreTime,
         /// When its sale closes; 0: never.
-        closes_at: Millis,
+        closes_at: StoreTime,
     },
     /// More units of a line than the SKU permits.
     QuantityLimit {

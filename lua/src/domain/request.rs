@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use inventory_sentinel::Reason;
 
-use super::{Invalid, Millis, TimeOfDay, sku::is_printable};
+use super::{Invalid, StoreTime, TimeOfDay, sku::is_printable};
 use crate::limits::MAX_ID_BYTES;
 
 /// The lengths of a UUID as text: bare, with hyphens, in braces too, as a URN.
@@ -14,7 +14,7 @@ const UUID_LENGTHS: [usize; 4] = [32, 36, 38, 45];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId {
     text: String,
-    issued_at: Option<Millis>,
+    issued_at: Option<StoreTime>,
 }
 
 impl RequestId {
@@ -30,14 +30,14 @@ impl RequestId {
         Ok(Self { text, issued_at })
     }
 
-    fn issued_at(text: &str) -> Option<Millis> {
+    fn issued_at(text: &str) -> Option<StoreTime> {
         // The parser would spend time on an error for a text of another length.
         if !UUID_LENGTHS.contains(&text.len()) {
             return None;
         }
         let uuid = uuid::Uuid::from_str(text).ok().filter(|uuid| uuid.get_version_num() == 7)?;
         let (seconds, nanos) = uuid.get_timestamp()?.to_unix();
-        Some(Millis(seconds * 1_000 + u64::from(nanos) / 1_000_000))
+        Some(StoreTime(seconds * 1_000 + u64::from(nanos) / 1_000_000))
     }
 
     /// Parses an identity that the caller may leave out.
@@ -57,7 +57,7 @@ impl RequestId {
     /// The margin covers the time until the store applies it, and clocks that disagree.
     pub fn check_age(&self, now: TimeOfDay, retention: Duration) -> Result<(), Invalid> {
         const LARGEST_MARGIN: Duration = Duration::from_secs(5 * 60);
-        let Some(Millis(issued_at)) = self.issued_at else {
+        let Some(StoreTime(issued_at)) = self.issued_at else {
             return Ok(());
         };
         let margin = LARGEST_MARGIN.min(retention / 2).as_millis() as u64;
@@ -110,7 +110,7 @@ mod tests {
         let retention = Duration::from_secs(3_600);
         let issued_at = 1_700_000_000_000;
         let text = uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, issued_at / 1_000, 0));
-        let day = |earliest, latest| TimeOfDay { earliest: Millis(earliest), latest: Millis(latest) };
+        let day = |earliest, latest| TimeOfDay { earliest: StoreTime(earliest), latest: StoreTime(latest) };
         let minutes = |n: u64| day(issued_at + n * 60_000, issued_at + n * 60_000);
         for text in [text.to_string(), text.simple().to_string(), text.braced().to_string(), text.urn().to_string()] {
             let id = RequestId::parse(text).expect("a UUIDv7 is a request id");

@@ -2,7 +2,7 @@
 
 use inventory_sentinel::Reason;
 
-use super::{BuyerId, Clock, Invalid, Millis, Quantity, Sku};
+use super::{BuyerId, Clock, Invalid, Quantity, Sku, StoreTime};
 
 /// An identity in the store, 16 bytes.
 pub type Id = [u8; 16];
@@ -97,11 +97,11 @@ pub struct Reservation {
     /// Its buyer.
     pub buyer: BuyerId,
     /// When it was made.
-    pub created_at: Millis,
+    pub created_at: StoreTime,
     /// Its deadline.
-    pub expires_at: Millis,
+    pub expires_at: StoreTime,
     /// When it was resolved.
-    pub resolved_at: Option<Millis>,
+    pub resolved_at: Option<StoreTime>,
     /// The reservation that this one replaced or repurchased.
     pub origin: Option<ReservationId>,
     /// Of an expired reservation: what a late Commit repurchased.

@@ -1,6 +1,6 @@
 //! Counters and rules of a SKU. Plain data, no I/O.
 
-use super::Millis;
+use super::StoreTime;
 
 /// The counters of one SKU, and its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +37,9 @@ pub struct Rules {
     /// The most units of one buyer.
     pub buyer_limit: u32,
     /// When the sale opens, as time of day.
-    pub opens_at: Millis,
+    pub opens_at: StoreTime,
     /// When the sale closes, as time of day.
-    pub closes_at: Millis,
+    pub closes_at: StoreTime,
 }
 
 /// Rules of a SKU to change; `None` leaves one as it is, 0 removes it.
@@ -54,9 +54,9 @@ pub struct RulesChange {
     /// The most units of one buyer.
     pub buyer_limit: Option<u32>,
     /// When the sale opens, as time of day.
-    pub opens_at: Option<Millis>,
+    pub opens_at: Option<StoreTime>,
     /// When the sale closes, as time of day.
-    pub closes_at: Option<Millis>,
+    pub closes_at: Option<StoreTime>,
     /// Whether every Reserve of it is refused.
     pub is_paused: Option<bool>,
 }

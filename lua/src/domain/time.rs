@@ -6,9 +6,9 @@ use inventory_sentinel::Reason;
 
 use super::Invalid;
 
-/// An instant on the partition's clock, or its time of day: milliseconds since 1970.
+/// An instant of the store: of a partition's clock, or of its time of day. In milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Millis(
+pub struct StoreTime(
     /// The milliseconds.
     pub u64,
 );

@@ -8,8 +8,8 @@ use inventory_sentinel_script::{
     codes::OpKind,
     configure_command, deletion_command,
     domain::{
-        Condition, Delta, FenceId, HistoryPoint, Id, Knowledge, Millis, NamespaceChange, Operation, ReservationId,
-        RulesChange, Ttl,
+        Condition, Delta, FenceId, HistoryPoint, Id, Knowledge, NamespaceChange, Operation, ReservationId, RulesChange,
+        StoreTime, Ttl,
     },
     encode_change, open_command,
 };
@@ -63,8 +63,8 @@ fn operations() -> Vec<(Operation, [&'static str; 4])> {
         max_quantity: Some(5),
         max_ttl: Some(1_000),
         buyer_limit: Some(2),
-        opens_at: Some(Millis(1)),
-        closes_at: Some(Millis(2)),
+        opens_at: Some(StoreTime(1)),
+        closes_at: Some(StoreTime(2)),
         is_paused: Some(true),
     };
     let fence = FenceId::parse(b"0123456789abcdef").expect("a fence");

@@ -3,7 +3,7 @@
 use inventory_sentinel_script::{
     DecodeError,
     codes::EventKind,
-    domain::{Happened, HistoryPoint, Millis, Rules, State},
+    domain::{Happened, HistoryPoint, Rules, State, StoreTime},
     events::{After, Entry},
 };
 
@@ -47,8 +47,8 @@ fn each_event_and_each_version_of_an_entry() {
             max_quantity: 5,
             max_ttl: 1_000,
             buyer_limit: 2,
-            opens_at: Millis(1),
-            closes_at: Millis(2),
+            opens_at: StoreTime(1),
+            closes_at: StoreTime(2),
         },
     };
     let ps5 = || sku("ps5");
@@ -81,7 +81,7 @@ fn each_event_and_each_version_of_an_entry() {
         for (kind, state, moved, happened) in &vectors {
             let data = entry(version, &run(version, *kind, *state, moved, &[]));
             let entry = Entry::decode("9-0", &data).unwrap_or_else(|error| panic!("{kind:?}: {error}"));
-            assert_eq!((entry.at, entry.first, entry.last), (Millis(100), 8, 9));
+            assert_eq!((entry.at, entry.first, entry.last), (StoreTime(100), 8, 9));
             assert_eq!(entry.clock.correction, if version > 2 { -2 } else { 0 });
             assert_eq!(entry.term, (version > 1).then(|| (term(), 5)));
             assert_eq!(entry.stock, [(sku("x"), None)]);
@@ -89,7 +89,7 @@ fn each_event_and_each_version_of_an_entry() {
             assert_eq!((&run.happened, run.withdrawn.len()), (happened, 0), "{kind:?}");
             assert_eq!((run.changes[0].id, run.changes[0].sequence), (ID, 9));
             let after = match state {
-                b'P' => After::Holding { lines: lines(), deadline: Millis(7) },
+                b'P' => After::Holding { lines: lines(), deadline: StoreTime(7) },
                 b'C' => After::Resolved(State::Committed),
                 b'R' => After::Resolved(State::RolledBack),
                 b'E' => After::Resolved(State::Expired),

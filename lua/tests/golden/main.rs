@@ -6,8 +6,8 @@ use std::time::Duration;
 use inventory_sentinel_script::{
     NamespaceConfig,
     domain::{
-        BuyerId, Id, Knowledge, Line, Millis, NamespaceName, OnHand, Quantity, Reservation, ReservationId,
-        ReservedLine, Rules, Sku, State, Stock, Term,
+        BuyerId, Id, Knowledge, Line, NamespaceName, OnHand, Quantity, Reservation, ReservationId, ReservedLine, Rules,
+        Sku, State, Stock, StoreTime, Term,
     },
     keys::PartitionKeys,
 };
@@ -92,9 +92,9 @@ fn reserved(state: State, resolved_at: Option<u64>, lines: [[u32; 2]; 2]) -> Res
         state,
         lines: vec![of(line(2, "ps5"), first), of(line(1, "b"), second)],
         buyer: buyer(""),
-        created_at: Millis(1),
-        expires_at: Millis(7),
-        resolved_at: resolved_at.map(Millis),
+        created_at: StoreTime(1),
+        expires_at: StoreTime(7),
+        resolved_at: resolved_at.map(StoreTime),
         origin: None,
         purchase: None,
     }

@@ -2,7 +2,7 @@
 
 use inventory_sentinel_script::{
     DecodeError, NamespaceConfig, PartitionState,
-    domain::{HistoryPoint, Millis, Reservation, ReservationId, Rules, State, Stock, Term},
+    domain::{HistoryPoint, Reservation, ReservationId, Rules, State, Stock, StoreTime, Term},
     is_memo, reservation_from, state_from, stock_from,
 };
 
@@ -17,8 +17,8 @@ fn each_form_of_a_stock_record() {
         max_quantity: 5,
         max_ttl: 1_000,
         buyer_limit: 2,
-        opens_at: Millis(1),
-        closes_at: Millis(2),
+        opens_at: StoreTime(1),
+        closes_at: StoreTime(2),
     };
     let ruled = "000000000001 00000005 0000000003e8 00000002 000000000001 000000000002";
     assert_eq!(record("01"), Some(stock()));

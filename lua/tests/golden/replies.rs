@@ -6,8 +6,8 @@ use inventory_sentinel_script::{
     codes::AnswerCode,
     decode_configured, decode_deleted, decode_found, decode_opened, decode_step,
     domain::{
-        Clock, Condition, Fence, FenceId, HistoryPoint, Millis, Operation, Outcome, Refusal, Reservation,
-        ReservationId, ReservedLine, RulesChange, State, Ttl, Verdict,
+        Clock, Condition, Fence, FenceId, HistoryPoint, Operation, Outcome, Refusal, Reservation, ReservationId,
+        ReservedLine, RulesChange, State, StoreTime, Ttl, Verdict,
     },
 };
 
@@ -29,8 +29,11 @@ fn answer(operation: Operation, code: AnswerCode, shared: &str, details: &str) -
     let group = vec![Value::BulkString(vec![code.byte()]), text(shared), text(details)];
     let reply = Value::Array(vec![Value::BulkString(head()), Value::Array(group)]);
     let mut reply = batch.decode(&reply, 3, vec![operation]).unwrap_or_else(|error| panic!("{code:?}: {error}"));
-    assert_eq!((reply.now, reply.expired, reply.config_revision, reply.sequence), (Millis(100), 2, 4, 9));
-    assert_eq!((reply.next_due, reply.term, reply.fence, reply.verdicts.len()), (Some(Millis(200)), term(), None, 0));
+    assert_eq!((reply.now, reply.expired, reply.config_revision, reply.sequence), (StoreTime(100), 2, 4, 9));
+    assert_eq!(
+        (reply.next_due, reply.term, reply.fence, reply.verdicts.len()),
+        (Some(StoreTime(200)), term(), None, 0)
+    );
     reply.results.remove(0)
 }
 
@@ -59,8 +62,8 @@ fn each_answer_code_has_its_meaning() {
     let replayed = |reservation, replayed| Ok(Outcome::Reservation { reservation, replayed });
     let held = || Reservation {
         lines: vec![ReservedLine { sku: sku("ps5"), quantity: line(2, "ps5").quantity, sold: 0, released: 0 }],
-        created_at: Millis(100),
-        expires_at: Millis(60_100),
+        created_at: StoreTime(100),
+        expires_at: StoreTime(60_100),
         ..reserved(State::Pending, None, [[0, 0], [0, 0]])
     };
     let sold = || reserved(State::Committed, Some(9), [[2, 0], [1, 0]]);
@@ -70,7 +73,7 @@ fn each_answer_code_has_its_meaning() {
     let ttl = |shared: &str| format!("00000000ea60 {shared}");
     let named = "03 707335";
     let late_lines = "000000000000 01 00000002 03 707335";
-    let window = |opens_at, closes_at| (sku("ps5"), Millis(opens_at), Millis(closes_at));
+    let window = |opens_at, closes_at| (sku("ps5"), StoreTime(opens_at), StoreTime(closes_at));
     let (not_open, closed) = (window(200, 0), window(0, 50));
     let other = FenceId::parse(b"0123456789abcdef").expect("a fence");
     let fenced = Refusal::StoreFenced { partition: 3, fence: None };
@@ -198,7 +201,7 @@ fn a_head_has_its_clock_its_verdicts_and_its_fence() {
     assert_eq!(reply.verdicts, [Verdict::Part, Verdict::Settled, Verdict::Unproven, Verdict::Lost]);
     assert_eq!(reply.next_due, None);
     let expected = Fence {
-        noticed_at: Millis(8),
+        noticed_at: StoreTime(8),
         seen: HistoryPoint { epoch: 7, term: term(), sequence: 9 },
         kept: 6,
         id: FenceId::parse(b"0123456789abcdef").expect("a fence"),
@@ -213,7 +216,7 @@ fn the_replies_of_the_calls_that_open_configure_and_delete() {
     let clock = bytes("0000000000000005 fffffffffffffffe 000000000003");
     let opened = Value::Array(vec![Value::Int(100), text(config(5).encode()), Value::Int(7), text(clock)]);
     let opened = decode_opened(&opened).expect("a partition");
-    assert_eq!((opened.now, opened.epoch), (Millis(100), 7));
+    assert_eq!((opened.now, opened.epoch), (StoreTime(100), 7));
     assert_eq!(opened.clock, Clock { offset: 5, correction: -2, doubt: 3 });
     let codes = [
         Configured::Overtaken,

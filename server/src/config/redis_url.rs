@@ -51,7 +51,11 @@ impl RedisUrl {
             "redis" | "valkey" => false,
             "unix" | "redis+unix" | "valkey+unix" => true,
             "rediss" | "valkeys" => {
-                return Err("this build has no TLS to Redis: use redis:// on a trusted network, a local TLS proxy, or a unix socket".to_owned());
+                return Err(
+                    "this build has no TLS to Redis: use redis:// on a trusted network, a local TLS proxy, or \
+                            a unix socket"
+                        .to_owned(),
+                );
             }
             _ => {
                 return Err("not a Redis URL: write redis://[user:password@]host:port[/db] or unix:///path/to/socket"

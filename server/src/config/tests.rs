@@ -34,7 +34,7 @@ fn every_flag_has_its_variable_and_a_line_of_help() {
     for argument in Config::command().get_arguments() {
         let expected = format!("SENTINEL_{}", argument.get_id().as_str().to_uppercase());
         assert_eq!(argument.get_env(), Some(expected.as_ref()));
-        assert!(argument.get_help().is_some(), "{expected} says nothing");
+        assert!(argument.get_help().is_some(), "{expected} has no help");
     }
 }
 

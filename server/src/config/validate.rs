@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use inventory_sentinel_script::limits::MAX_OPERATIONS;
+
 use super::{Config, ConfigError};
 use crate::domain;
 
@@ -36,7 +38,7 @@ impl Config {
         check.number("audit-memory", self.audit_memory, 65_536, 17_179_869_184);
         check.number("list-connections", self.list_connections, 1, 1_024);
         check.number("queue-limit", self.queue_limit, 1, 10_000_000);
-        check.number("batch-max-operations", self.batch_max_operations, 1, 512);
+        check.number("batch-max-operations", self.batch_max_operations, 1, MAX_OPERATIONS);
         check.number("batches-in-flight", self.batches_in_flight, 1, 64);
         check.number("max-accepts", self.max_accepts, 1, 1_000_000);
         check.duration("stranger-time", self.stranger_time, MILLISECOND, 10_000 * MILLISECOND);
@@ -112,8 +114,8 @@ impl Config {
         let window = self.connection_window as usize;
         if self.max_connections.saturating_mul(window) > self.receive_budget {
             check.problem(format!(
-                "--max-connections {} with a --connection-window of {window} bytes can take {} bytes of memory: this is more than \
-                 --receive-budget {}",
+                "--max-connections {} with a --connection-window of {window} bytes can take {} bytes of memory: this \
+                 is more than --receive-budget {}",
                 self.max_connections,
                 self.max_connections.saturating_mul(window),
                 self.receive_budget

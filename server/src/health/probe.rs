@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// The promises about a store that is not checked, for this reason.
-pub(super) fn unasked(why: &str, durability: Durability) -> Vec<Promise> {
-    let mut promises = fitness::unseen(Err(why), "the store is not checked", durability);
+pub(super) fn unchecked(why: &str, durability: Durability) -> Vec<Promise> {
+    let mut promises = fitness::unchecked(Err(why), "the store is not checked", durability);
     promises.push(Promise::not_checked(STORE_IDENTITY, "the store is not checked"));
     promises
 }
@@ -23,7 +23,7 @@ pub(super) fn unasked(why: &str, durability: Durability) -> Vec<Promise> {
 pub(super) async fn probe(pool: &Pool, durability: Durability, identity: &Identity, before: &Before) -> Found {
     let found = check(pool, durability, identity, before).await;
     match found.verdict {
-        Err(Unfit::Away(StoreError::Unknown { .. })) => check(pool, durability, identity, before).await,
+        Err(Unfit::Unavailable(StoreError::Unknown { .. })) => check(pool, durability, identity, before).await,
         _ => found,
     }
 }
@@ -32,7 +32,7 @@ async fn check(pool: &Pool, durability: Durability, identity: &Identity, before:
     let mut connection = match pool.get().await {
         Ok(connection) => connection,
         Err(error) => {
-            let mut found = Found::away(error, durability);
+            let mut found = Found::unavailable(error, durability);
             found.promises.push(Promise::not_checked(STORE_IDENTITY, "the store does not answer"));
             return found;
         }

@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    domain::{Clock, Millis, TimeOfDay},
+    domain::{Clock, StoreTime, TimeOfDay},
     store::wire::Reply,
 };
 
@@ -24,16 +24,16 @@ pub(super) struct PartitionClock {
 /// The clock in one reply.
 #[derive(Clone, Copy, Debug)]
 struct ClockSample {
-    now: Millis,
+    now: StoreTime,
     received_at: Instant,
     clock: Clock,
-    next_due: Option<Millis>,
+    next_due: Option<StoreTime>,
 }
 
 impl PartitionClock {
     /// The clock of a partition that was just opened. It is due at once, so the sweeper compares this
     /// server's knowledge with the partition right away.
-    pub(super) fn opened(now: Millis, clock: Clock) -> Self {
+    pub(super) fn opened(now: StoreTime, clock: Clock) -> Self {
         let sample = ClockSample { now, received_at: Instant::now(), clock, next_due: Some(now) };
         Self { last: Mutex::new(sample) }
     }
@@ -42,7 +42,7 @@ impl PartitionClock {
     pub(super) fn time_of_day(&self, at: Instant) -> TimeOfDay {
         let sample = *self.last();
         let earliest = sample.clock.time_of_day(sample.now_at(at));
-        TimeOfDay { earliest, latest: Millis(earliest.0 + sample.clock.doubt) }
+        TimeOfDay { earliest, latest: StoreTime(earliest.0 + sample.clock.doubt) }
     }
 
     /// The clock relative to that of the store.
@@ -73,8 +73,8 @@ impl PartitionClock {
 
 impl ClockSample {
     /// The partition's clock at this instant, extrapolated with the clock of this process.
-    fn now_at(&self, at: Instant) -> Millis {
-        Millis(self.now.0 + at.saturating_duration_since(self.received_at).as_millis() as u64)
+    fn now_at(&self, at: Instant) -> StoreTime {
+        StoreTime(self.now.0 + at.saturating_duration_since(self.received_at).as_millis() as u64)
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
 
     fn reply(now: u64, clock: Clock) -> Reply {
         Reply {
-            now: Millis(now),
+            now: StoreTime(now),
             clock,
             expired: 0,
             next_due: None,
@@ -100,16 +100,16 @@ mod tests {
 
     #[test]
     fn a_step_is_reported_once_and_the_time_of_day_has_its_correction() {
-        let clock = PartitionClock::opened(Millis(1_000), Clock::default());
+        let clock = PartitionClock::opened(StoreTime(1_000), Clock::default());
         let at = Instant::now();
         let stepped = Clock { offset: -20_000, correction: 5_000, doubt: 0 };
         assert_eq!(clock.observe(&reply(2_000, stepped), at), Some(20_000));
         assert_eq!(clock.observe(&reply(2_001, stepped), at), None);
         let TimeOfDay { earliest, latest } = clock.time_of_day(at + Duration::from_millis(9));
-        assert_eq!((earliest, latest), (Millis(7_010), Millis(7_010)));
+        assert_eq!((earliest, latest), (StoreTime(7_010), StoreTime(7_010)));
         assert_eq!(clock.relative().day_offset(), -15_000);
         clock.observe(&reply(2_002, Clock { doubt: 60_000, ..stepped }), at);
         let TimeOfDay { earliest, latest } = clock.time_of_day(at);
-        assert_eq!((earliest, latest), (Millis(7_002), Millis(67_002)));
+        assert_eq!((earliest, latest), (StoreTime(7_002), StoreTime(67_002)));
     }
 }

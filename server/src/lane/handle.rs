@@ -15,7 +15,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    domain::{Clock, Millis, Operation, TimeOfDay},
+    domain::{Clock, Operation, StoreTime, TimeOfDay},
     store::BatchStore,
     tasks::Task,
 };
@@ -30,7 +30,7 @@ impl Lane {
     /// Starts the workers of a lane. `now` and `clock` are the partition's clock as just read.
     pub(crate) fn start<S: BatchStore>(
         partition: &PartitionRef,
-        now: Millis,
+        now: StoreTime,
         clock: Clock,
         context: &LaneContext<S>,
     ) -> Self {

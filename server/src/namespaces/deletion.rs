@@ -1,8 +1,8 @@
-//! The deletion of a namespace, in bounded steps: close every partition, decide, unlink the keys, bury what is left. Each
-//! step can be repeated, so that a deletion that was interrupted anywhere goes on. Uses the store and what this server knows.
+//! The deletion of a namespace, in bounded steps: close every partition, decide, unlink the keys, write the tombstones.
+//! Each step can be repeated, so an interrupted deletion can always be resumed. Uses the store and the witnesses.
 //!
-//! Until the first partition says that it is decided, the deletion can be given up: the partitions are opened again. From
-//! then on every partition is closed and holds nothing.
+//! Until the first partition records the decision, the deletion can be abandoned: the partitions are opened again. From
+//! then on every partition is closed and has no holds.
 
 use std::{
     collections::BTreeMap,
@@ -29,24 +29,23 @@ use crate::{
     witness::Observed,
 };
 
-/// Pause before a step is taken again that has to wait for due holds, or has met a change.
-const AGAIN: Duration = Duration::from_millis(20);
-/// Shortest and longest pause of a call that another one has overtaken, in milliseconds: two that go on at the same moment would
-/// overtake each other again.
+/// Pause before a step is repeated, because holds are due or the partition has changed.
+const STEP_PAUSE: Duration = Duration::from_millis(20);
+/// Shortest and longest pause of a call that another one has overtaken, in milliseconds. It is random: two calls that
+/// continue at the same moment would overtake each other again.
 const OVERTAKEN_PAUSE: (u64, u64) = (20, 300);
 
-/// A deletion that has not ended for so long is resumed by a server that meets it: its caller may be gone. That the caller
-/// still works on it does no harm.
+/// A server that finds a deletion of this age resumes it: its caller may be gone. If the caller still works on it, that
+/// does no harm.
 const ABANDONED: Duration = Duration::from_secs(15);
 
-/// The deletions that this server has met and that have not ended as far as it knows, since when. Bounded by the namespaces
-/// of the store.
+/// The unfinished deletions that this server has found, each with the instant. Bounded by the namespaces of the store.
 #[derive(Default)]
-pub(super) struct UnendedDeletions(Mutex<BTreeMap<NamespaceName, Instant>>);
+pub(super) struct UnfinishedDeletions(Mutex<BTreeMap<NamespaceName, Instant>>);
 
-impl UnendedDeletions {
-    /// Notes whether a namespace is being deleted.
-    pub(super) fn note(&self, name: &NamespaceName, presence: &Presence) {
+impl UnfinishedDeletions {
+    /// Records whether a namespace is being deleted.
+    pub(super) fn record(&self, name: &NamespaceName, presence: &Presence) {
         let mut since = self.since();
         match presence {
             Presence::Deleting { .. } if since.contains_key(name) => {}
@@ -59,7 +58,7 @@ impl UnendedDeletions {
         }
     }
 
-    /// Those that nobody seems to work on any more. Each is named again only after as long.
+    /// The abandoned ones. Each is returned again only after another [`ABANDONED`].
     fn take_abandoned(&self) -> Vec<NamespaceName> {
         let (mut since, now) = (self.since(), Instant::now());
         let abandoned = since.iter_mut().filter(|(_, since)| now.duration_since(**since) >= ABANDONED);
@@ -78,9 +77,9 @@ impl UnendedDeletions {
 
 /// Why a namespace was not deleted.
 #[derive(Debug)]
-pub(crate) enum Undeleted {
+pub(crate) enum DeleteError {
     NotFound,
-    /// So many reservations of this partition are pending.
+    /// This partition has `held` pending reservations.
     HasHolds {
         partition: u16,
         held: u64,
@@ -88,7 +87,7 @@ pub(crate) enum Undeleted {
     Refused(Refusal),
     /// The request is too old.
     Invalid(Invalid),
-    /// Another call goes on with what this one has begun.
+    /// Another call has taken over the deletion.
     Overtaken,
     /// The caller's deadline passed before anything was sent.
     DeadlinePassed,
@@ -100,9 +99,9 @@ pub(crate) enum Undeleted {
     Store(StoreError),
 }
 
-impl From<StoreError> for Undeleted {
+impl From<StoreError> for DeleteError {
     fn from(error: StoreError) -> Self {
-        Undeleted::Store(error)
+        DeleteError::Store(error)
     }
 }
 
@@ -110,54 +109,54 @@ impl From<StoreError> for Undeleted {
 struct Deletion<'a, S> {
     namespaces: &'a Namespaces<S>,
     name: &'a NamespaceName,
-    /// Stands for the request in the tombstone.
+    /// The id of the request in the tombstone.
     request: Id,
-    /// Of this call.
+    /// The id of this call.
     token: Id,
-    /// As a namespace that is there remembers the request.
+    /// The id of the request in a live namespace.
     memo: Id,
 }
 
-/// What came of the closing of a partition.
+/// The result of the closing of a partition.
 enum Closing {
     Closed,
-    /// It is not there.
+    /// There is no such partition.
     Absent,
     HasHolds(u64),
 }
 
 impl<S: NamespaceStore> Namespaces<S> {
-    /// Deletes a namespace; says whether this request has deleted it before.
+    /// Deletes a namespace. Returns whether this request has deleted it before.
     pub(crate) async fn delete(
         &self,
         name: &NamespaceName,
         request_id: Option<&RequestId>,
         deadline: Instant,
-    ) -> Result<bool, Undeleted> {
+    ) -> Result<bool, DeleteError> {
         let in_doubt = AtomicBool::new(false);
-        let why = |why: &str| Undeleted::OutcomeUnknown { why: why.into() };
+        let why = |why: &str| DeleteError::OutcomeUnknown { why: why.into() };
         let tries = async {
             loop {
                 match self.try_to_delete(name, request_id, &in_doubt).await {
-                    // It goes on, unless the other ends it first.
-                    Err(Undeleted::Overtaken) => {
+                    // Tries again, unless the other call ends the deletion first.
+                    Err(DeleteError::Overtaken) => {
                         let pause = { self.random() }.random_range(OVERTAKEN_PAUSE.0..OVERTAKEN_PAUSE.1);
                         tokio::time::sleep(Duration::from_millis(pause)).await;
                     }
-                    Err(Undeleted::NotFound) if in_doubt.load(Ordering::Relaxed) => return Ok(false),
+                    Err(DeleteError::NotFound) if in_doubt.load(Ordering::Relaxed) => return Ok(false),
                     result => return result,
                 }
             }
         };
         match tokio::time::timeout_at(deadline, tries).await {
-            Ok(Err(Undeleted::Store(error))) if in_doubt.load(Ordering::Relaxed) => {
+            Ok(Err(DeleteError::Store(error))) if in_doubt.load(Ordering::Relaxed) => {
                 Err(why(&format!("the deletion has begun and has not ended: {error}")))
             }
             Ok(result) => result,
             Err(_) if in_doubt.load(Ordering::Relaxed) => {
                 Err(why("the deletion has begun, and the deadline has passed"))
             }
-            Err(_) => Err(Undeleted::DeadlinePassed),
+            Err(_) => Err(DeleteError::DeadlinePassed),
         }
     }
 
@@ -166,7 +165,7 @@ impl<S: NamespaceStore> Namespaces<S> {
         name: &NamespaceName,
         request_id: Option<&RequestId>,
         in_doubt: &AtomicBool,
-    ) -> Result<bool, Undeleted> {
+    ) -> Result<bool, DeleteError> {
         let request = request_id.map_or_else(|| new_identity(self.random()), |request_id| digest(name, request_id));
         let found = self.store.find(name).await?;
         if found.deleted.iter().any(|deleted| deleted.request == request) {
@@ -179,21 +178,21 @@ impl<S: NamespaceStore> Namespaces<S> {
             Presence::Live(_) | Presence::Absent => {
                 let namespace = match self.open_found(name, found).await {
                     Ok(Some(namespace)) => namespace,
-                    Ok(None) => return Err(Undeleted::NotFound),
+                    Ok(None) => return Err(DeleteError::NotFound),
                     // It was closed meanwhile.
-                    Err(StoreError::Closed) => return Err(Undeleted::Overtaken),
+                    Err(StoreError::Closed) => return Err(DeleteError::Overtaken),
                     Err(error) => return Err(error.into()),
                 };
                 if let Some((request_id, lane)) = request_id.zip(namespace.lane(0)) {
                     let now = lane.time_of_day(Instant::now());
-                    request_id.check_age(now, namespace.config.retention).map_err(Undeleted::Invalid)?;
+                    request_id.check_age(now, namespace.config.retention).map_err(DeleteError::Invalid)?;
                 }
                 let deletion =
                     Deletion { namespaces: self, name, request, token, memo: namespace.identity_or_new(request_id) };
-                // Before anything is closed.
+                // Checks all partitions before any is closed.
                 for partition in 0..namespace.config.partitions {
                     if let Closing::HasHolds(held) = deletion.close(partition, true).await? {
-                        return Err(Undeleted::HasHolds { partition, held });
+                        return Err(DeleteError::HasHolds { partition, held });
                     }
                 }
                 (namespace.config.clone(), deletion.memo)
@@ -206,14 +205,13 @@ impl<S: NamespaceStore> Namespaces<S> {
 
     /// Deletions whose callers seem to be gone.
     pub(crate) fn abandoned_deletions(&self) -> Vec<NamespaceName> {
-        self.unended_deletions.take_abandoned()
+        self.unfinished_deletions.take_abandoned()
     }
 
-    /// Ends a deletion that was begun by a call which is gone: as the call would have, and for the request of that call. Says
-    /// whether there was one.
-    pub(crate) async fn resume_deletion(&self, name: &NamespaceName) -> Result<bool, Undeleted> {
+    /// Ends an abandoned deletion on behalf of the request that began it. Returns whether there was one.
+    pub(crate) async fn resume_deletion(&self, name: &NamespaceName) -> Result<bool, DeleteError> {
         let found = self.store.find(name).await?;
-        self.unended_deletions.note(name, &found.presence);
+        self.unfinished_deletions.record(name, &found.presence);
         let Presence::Deleting { config, deleting } = found.presence else { return Ok(false) };
         let request = deleting.request;
         let deletion = Deletion { namespaces: self, name, request, token: new_identity(self.random()), memo: request };
@@ -221,17 +219,17 @@ impl<S: NamespaceStore> Namespaces<S> {
         Ok(true)
     }
 
-    /// Forgets a namespace that this server knows, if it was deleted: it is not lost. What is remembered of it is that it was
-    /// deleted, so that a store that comes back with it is noticed.
+    /// Replaces the record of a namespace that was deleted with the record of its deletion. So the namespace does not
+    /// count as lost, and a store that comes back with it is detected.
     pub(super) async fn forget_deleted(&self, name: &NamespaceName, found: &Found) -> Result<(), StoreError> {
-        let Some((epoch, partitions)) = self.witnesses.known_as(name) else { return Ok(()) };
+        let Some((epoch, partitions)) = self.witnesses.epochs(name) else { return Ok(()) };
         if !found.deleted.iter().any(|deleted| deleted.at.epoch == epoch) {
             return Ok(());
         }
         let mut points = Vec::with_capacity(partitions.len());
         for (partition, epoch) in (0..).zip(partitions) {
             let deletions = self.store.deletions(&PartitionKeys::new(name, partition)).await?;
-            // Of a partition that was never made nothing is known.
+            // A partition that was never created has no history.
             let nothing = HistoryPoint { epoch, term: Term::NONE, sequence: 0 };
             points.push(deletions.into_iter().find(|at| at.epoch == epoch).unwrap_or(nothing));
         }
@@ -243,7 +241,7 @@ impl<S: NamespaceStore> Namespaces<S> {
         Ok(())
     }
 
-    /// Lets a namespace go that is closed, and that was not found any more.
+    /// Drops a closed namespace that was not found again.
     pub(crate) fn drop_closed(&self, name: &NamespaceName) {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if open.get(name).is_some_and(|namespace| namespace.is_closed()) {
@@ -257,32 +255,32 @@ impl<S: NamespaceStore> Deletion<'_, S> {
         PartitionKeys::new(self.name, partition)
     }
 
-    async fn step(&self, partition: u16, step: DeletionStep) -> Result<Stepped, Undeleted> {
+    async fn step(&self, partition: u16, step: DeletionStep) -> Result<Stepped, DeleteError> {
         let Namespaces::<S> { store, witnesses, .. } = self.namespaces;
         let stepped = store.delete(&self.keys(partition), witnesses.identity(), step, &self.token).await?;
         if stepped == Stepped::Overtaken {
-            return Err(Undeleted::Overtaken);
+            return Err(DeleteError::Overtaken);
         }
         Ok(stepped)
     }
 
-    /// Closes a partition, or takes over one that is closed; or only checks whether it can be closed.
-    async fn close(&self, partition: u16, only_check: bool) -> Result<Closing, Undeleted> {
+    /// Closes a partition, or takes over a closed one. With `only_check`, only checks whether it can be closed.
+    async fn close(&self, partition: u16, only_check: bool) -> Result<Closing, DeleteError> {
         let (keys, store) = (self.keys(partition), &self.namespaces.store);
         loop {
             if !only_check && let Stepped::Taken(_) = self.step(partition, DeletionStep::Take).await? {
                 return Ok(Closing::Closed);
             }
-            let Some(HistoryPoint { epoch, .. }) = store.place_of(&keys).await? else { return Ok(Closing::Absent) };
+            let Some(HistoryPoint { epoch, .. }) = store.last_change(&keys).await? else { return Ok(Closing::Absent) };
             let operation =
                 || Operation::ClosePartition { memo: self.memo, token: self.token, request: self.request, only_check };
             let batch = Batch::new([&operation()], Duration::ZERO);
             let knowledge = self.namespaces.witnesses.knowledge_of(self.name, partition, epoch);
             match self.close_once(&keys, partition, epoch, &knowledge, &batch, operation()).await? {
-                None => tokio::time::sleep(AGAIN).await,
+                None => tokio::time::sleep(STEP_PAUSE).await,
                 Some(Ok(Outcome::Closed)) => return Ok(Closing::Closed),
                 Some(Err(Refusal::PartitionHasHolds { held })) => return Ok(Closing::HasHolds(held)),
-                Some(Err(refusal)) => return Err(Undeleted::Refused(refusal)),
+                Some(Err(refusal)) => return Err(DeleteError::Refused(refusal)),
                 Some(Ok(other)) => return Err(StoreError::corrupt(format!("unexpected outcome {other:?}")).into()),
             }
         }
@@ -316,44 +314,44 @@ impl<S: NamespaceStore> Deletion<'_, S> {
         })
     }
 
-    /// All steps, from wherever the deletion is. `in_doubt` is true while it is neither ended nor given up.
-    async fn complete(&self, partitions: u16, in_doubt: &AtomicBool) -> Result<(), Undeleted> {
+    /// Takes all steps that are left. `in_doubt` is true while the deletion is neither complete nor abandoned.
+    async fn complete(&self, partitions: u16, in_doubt: &AtomicBool) -> Result<(), DeleteError> {
         in_doubt.store(true, Ordering::Relaxed);
         for partition in 0..partitions {
             let why = match self.close(partition, false).await {
                 Ok(Closing::Closed | Closing::Absent) => continue,
-                Ok(Closing::HasHolds(held)) => Undeleted::HasHolds { partition, held },
-                Err(Undeleted::Refused(refusal)) => Undeleted::Refused(refusal),
+                Ok(Closing::HasHolds(held)) => DeleteError::HasHolds { partition, held },
+                Err(DeleteError::Refused(refusal)) => DeleteError::Refused(refusal),
                 Err(error) => return Err(error),
             };
-            self.give_up(partitions).await?;
+            self.abandon(partitions).await?;
             in_doubt.store(false, Ordering::Relaxed);
             return Err(why);
         }
         self.finish(partitions).await?;
         tracing::info!(namespace = self.name.as_str(), partitions, "a namespace was deleted");
-        let Namespaces::<S> { store, unended_deletions, .. } = self.namespaces;
+        let Namespaces::<S> { store, unfinished_deletions, .. } = self.namespaces;
         let found = store.find(self.name).await?;
-        unended_deletions.note(self.name, &found.presence);
+        unfinished_deletions.record(self.name, &found.presence);
         self.namespaces.forget_deleted(self.name, &found).await?;
         Ok(())
     }
 
-    /// Opens the partitions again, the first one last: while it is closed there is no namespace.
-    async fn give_up(&self, partitions: u16) -> Result<(), Undeleted> {
+    /// Opens the partitions again, the first one last: while it is closed, the namespace does not exist.
+    async fn abandon(&self, partitions: u16) -> Result<(), DeleteError> {
         for partition in (0..partitions).rev() {
             self.step(partition, DeletionStep::Reopen).await?;
         }
         Ok(())
     }
 
-    /// Deletes what is closed.
-    async fn finish(&self, partitions: u16) -> Result<(), Undeleted> {
+    /// Deletes the closed partitions.
+    async fn finish(&self, partitions: u16) -> Result<(), DeleteError> {
         if self.step(0, DeletionStep::Decide).await? == Stepped::Nothing {
-            return Err(Undeleted::Overtaken);
+            return Err(DeleteError::Overtaken);
         }
         for partition in (0..partitions).rev() {
-            // The first key is the meta, which stays.
+            // The first key is the meta key, which stays.
             for number in 2..=self.keys(partition).all().len() {
                 self.step(partition, DeletionStep::Unlink(number)).await?;
             }
@@ -365,7 +363,7 @@ impl<S: NamespaceStore> Deletion<'_, S> {
                 && buried == Stepped::Nothing
                 && self.namespaces.store.find(self.name).await?.config().is_some()
             {
-                // Another call was faster, and the namespace was made again.
+                // Another call was faster, and the namespace was created again.
                 self.namespaces.store.register(self.name, ANY_NUMBER).await?;
             }
         }
@@ -373,7 +371,7 @@ impl<S: NamespaceStore> Deletion<'_, S> {
     }
 }
 
-/// What stands for a request in a tombstone. The secret of the namespace is gone by then.
+/// The id of a request in a tombstone. The secret of the namespace is gone by then.
 fn digest(name: &NamespaceName, request_id: &RequestId) -> Id {
     let hash = Sha256::new().chain_update(name.as_str()).chain_update(b"\0delete\0").chain_update(request_id.as_str());
     let hash = hash.finalize();

@@ -1,12 +1,13 @@
-//! What stands for a request in the store: 16 bytes that are derived with the secret of its namespace. Pure, no I/O.
+//! The id of a request in the store: 16 bytes that are derived with the secret of its namespace. Pure, no I/O.
 //!
-//! In a namespace with sealed ids (every namespace that was made in format 5 or later) the 16 bytes are one block, encrypted
-//! with AES-128 under a key that follows from the secret. The block has the request id itself where it fits, so that a
-//! reservation id can be turned back into its request id, and the record of a hold needs no room for it. Like a truncated
-//! HMAC, the result can't be guessed. Blocks, by the upper half of byte 6, where a UUID has its version:
+//! In a namespace with sealed ids (every namespace that was created in format 5 or later) the 16 bytes are one block,
+//! encrypted with AES-128 under a key that is derived from the secret. The block contains the request id itself if it
+//! fits. So a reservation id can be decrypted to its request id, and the record of a hold does not have to contain it.
+//! Like a truncated HMAC, the result can't be guessed. Blocks, by the upper half of byte 6, where a UUID has its
+//! version:
 //! - 0 to 13: a UUID, from its lower-case text with hyphens;
 //! - 14: 1 to 17 characters of ASCII, 7 bits each, from the first bit on; the bits of byte 6's upper half are skipped;
-//! - 15: the first bytes of an HMAC, of everything else.
+//! - 15: the first bytes of an HMAC of any other text.
 
 use aes::{
     Aes128,
@@ -21,20 +22,20 @@ use crate::{
     store::{error::StoreError, wire::NamespaceConfig},
 };
 
-/// The longest text that a block has room for, in characters.
+/// The longest text that fits into a block, in characters.
 const LONGEST_TEXT: usize = 17;
 /// The length of a UUID as text with hyphens.
 const UUID_LENGTH: usize = 36;
-/// The byte whose upper half says what a block is, and the values that are no UUID's.
+/// The byte whose upper half is the kind of a block, and the two kinds that are no UUID.
 const KIND: usize = 6;
 const TEXT: u8 = 0xE0;
 const OPAQUE: u8 = 0xF0;
 
-/// How the ids of one namespace are derived.
+/// Derives the ids of one namespace.
 pub(super) struct Identities {
     /// Keyed with the secret.
     mac: Hmac<Sha256>,
-    /// `None`: an id is the first bytes of an HMAC, and nothing can be read from it.
+    /// `None`: an id is the first bytes of an HMAC, and can't be decrypted.
     seal: Option<Aes128>,
 }
 
@@ -51,12 +52,12 @@ impl Identities {
         Ok(Self { mac, seal })
     }
 
-    /// The HMAC that tags and tokens are made with.
+    /// The HMAC for tags and tokens.
     pub(super) fn mac(&self) -> Hmac<Sha256> {
         self.mac.clone()
     }
 
-    /// What stands for this request.
+    /// The id of this request.
     pub(super) fn of_request(&self, request: &RequestId) -> Id {
         match (&self.seal, plain_block(request.as_str())) {
             (Some(seal), Some(block)) => encrypted(seal, block),
@@ -64,7 +65,7 @@ impl Identities {
         }
     }
 
-    /// What stands for these parts, from which nothing can be read back.
+    /// The id of these parts. It can't be decrypted to them.
     pub(super) fn derived(&self, parts: &[&[u8]]) -> Id {
         let mut id = first_bytes(self.mac(), parts);
         match &self.seal {
@@ -76,7 +77,7 @@ impl Identities {
         }
     }
 
-    /// The request that this id stands for, where it can be read.
+    /// The request of this id, if the id contains it.
     pub(super) fn request_of(&self, id: &Id) -> Option<String> {
         let mut block = (*id).into();
         self.seal.as_ref()?.decrypt_block(&mut block);
@@ -89,7 +90,7 @@ impl Identities {
     }
 }
 
-/// The block that has this text itself; `None`: it does not fit.
+/// The block that contains this text; `None` if it does not fit.
 fn plain_block(text: &str) -> Option<Id> {
     if text.len() == UUID_LENGTH {
         let uuid = Uuid::try_parse(text).ok()?;
@@ -104,7 +105,7 @@ fn plain_block(text: &str) -> Option<Id> {
     Some(spread(bits << (7 * (LONGEST_TEXT - text.len()))))
 }
 
-/// 119 bits around the upper half of byte 6.
+/// Places 119 bits around the upper half of byte 6.
 fn spread(bits: u128) -> Id {
     let bits = bits << (124 - 7 * LONGEST_TEXT);
     let (before, after) = (bits >> 76, bits & ((1 << 76) - 1));
@@ -113,7 +114,7 @@ fn spread(bits: u128) -> Id {
     block
 }
 
-/// The text in a block, up to the first character that is none.
+/// The text in a block, up to the first NUL.
 fn text_in(mut block: Id) -> String {
     block[KIND] &= 0x0F;
     let bits = u128::from_be_bytes(block);

@@ -1,5 +1,5 @@
-//! Searches of the store for namespaces that this server has not opened. All calls that wait share one read, and each
-//! namespace that is found is opened once. Uses the store and what this server knows; knows nothing of calls.
+//! Searches of the store for namespaces that this server has not opened. All waiting calls share one read, and each
+//! namespace that is found is opened once. Uses the store and the witnesses.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,25 +19,25 @@ use crate::{
     tasks::Task,
 };
 
-/// Names that one read of the store looks up.
+/// The most names of one read of the store.
 const NAMES_AT_ONCE: usize = 512;
 
-/// More namespaces than there can be.
+/// A limit that no number of namespaces reaches.
 pub(super) const ANY_NUMBER: usize = 1 << 40;
 
 /// The first format of a namespace that can keep a fence.
 const FIRST_WITH_FENCE: u8 = 2;
 
-/// What a search in the store came to.
+/// The result of a search in the store.
 pub(crate) type Found = Result<Option<Arc<Namespace>>, StoreError>;
 
-/// Names that are being looked up. No name is in both maps; both are bounded by the calls that wait.
+/// The searches in progress. No name is in both maps. Both are bounded by the number of waiting calls.
 #[derive(Default)]
 pub(super) struct Searches {
-    /// Names of the next read, which is not sent yet: what it finds answers all who wait.
+    /// Names of the next read, which is not sent yet. Its result is for all that wait.
     next: BTreeMap<NamespaceName, watch::Sender<Option<Found>>>,
-    /// Names of reads that were sent, until they are answered. That one found nothing is no answer to a call that came
-    /// after it was sent.
+    /// Names of reads that were sent and have no result yet. For a call that came after the read was sent, "absent" is
+    /// no valid result.
     sent: BTreeMap<NamespaceName, watch::Sender<Option<Found>>>,
     is_reading: bool,
 }
@@ -58,7 +58,7 @@ impl Searches {
 struct Search(watch::Receiver<Option<Found>>);
 
 impl Search {
-    /// What came of it; `None` if its task ended without an answer.
+    /// Its result; `None` if its task ended without one.
     async fn result(mut self) -> Option<Found> {
         self.0.wait_for(Option::is_some).await.ok().and_then(|found| found.clone())
     }
@@ -73,18 +73,18 @@ impl Lookups {
         self.0.is_empty()
     }
 
-    /// Whether this name is looked up.
+    /// Whether there is a search for this name.
     pub(crate) fn has(&self, name: &NamespaceName) -> bool {
         self.0.contains_key(name)
     }
 
-    /// What came of the search for a name; `None` if there is none.
+    /// The result of the search for a name; `None` if there is no search for it.
     pub(crate) async fn found(&self, name: &NamespaceName) -> Option<Found> {
         self.0.get(name)?.clone().result().await
     }
 }
 
-/// Reads the store for all names that wait, one read after the other.
+/// Reads the store for all waiting names, one read after the other.
 struct Reader<S> {
     namespaces: Arc<Namespaces<S>>,
     has_ended: bool,
@@ -95,13 +95,13 @@ impl<S: NamespaceStore> Reader<S> {
         while let Some(searched) = self.next() {
             let names: Vec<_> = searched.iter().map(|searched| searched.name.clone()).collect();
             match self.namespaces.store.find_all(&names).await {
-                Ok(found) => searched.into_iter().zip(found).for_each(|(searched, found)| searched.go_on(found)),
-                Err(error) => searched.into_iter().for_each(|searched| searched.answer(Err(error.clone()))),
+                Ok(found) => searched.into_iter().zip(found).for_each(|(searched, found)| searched.open(found)),
+                Err(error) => searched.into_iter().for_each(|searched| searched.finish(Err(error.clone()))),
             }
         }
     }
 
-    /// The names of the next read, which is sent from now on; `None`: no name waits, and the reader has ended.
+    /// The names of the next read, which count as sent from now on. `None`: no name waits, and the reader has ended.
     fn next(&mut self) -> Option<Vec<Searched<S>>> {
         let mut searches = self.namespaces.searches();
         let names: Vec<_> = searches.next.keys().take(NAMES_AT_ONCE).cloned().collect();
@@ -117,7 +117,7 @@ impl<S: NamespaceStore> Reader<S> {
             }
         }
         drop(searches);
-        let searched = |name| Searched { namespaces: Arc::clone(&self.namespaces), name, is_answered: false };
+        let searched = |name| Searched { namespaces: Arc::clone(&self.namespaces), name, is_finished: false };
         Some(names.into_iter().map(searched).collect())
     }
 }
@@ -125,7 +125,7 @@ impl<S: NamespaceStore> Reader<S> {
 impl<S> Drop for Reader<S> {
     fn drop(&mut self) {
         if !self.has_ended {
-            // After a panic. Those who wait start another one.
+            // After a panic. The waiting calls start another reader.
             let mut searches = self.namespaces.searches();
             searches.is_reading = false;
             searches.next.clear();
@@ -133,46 +133,46 @@ impl<S> Drop for Reader<S> {
     }
 }
 
-/// A name whose read was sent. Its search ends with this, answered or not.
+/// A name whose read was sent. Its drop ends the search, with or without a result.
 struct Searched<S> {
     namespaces: Arc<Namespaces<S>>,
     name: NamespaceName,
-    is_answered: bool,
+    is_finished: bool,
 }
 
 impl<S: NamespaceStore> Searched<S> {
-    /// Answers at once where there is nothing to open.
-    fn go_on(self, found: Result<Stored, StoreError>) {
+    /// Opens the namespace in a task, if there is one to open.
+    fn open(self, found: Result<Stored, StoreError>) {
         match found {
-            Err(error) => self.answer(Err(error)),
+            Err(error) => self.finish(Err(error)),
             Ok(Stored { presence: Presence::Absent, .. }) if self.namespaces.witnesses.config(&self.name).is_none() => {
-                self.answer(Ok(None));
+                self.finish(Ok(None));
             }
             Ok(found) => {
                 let tasks = self.namespaces.lanes.tasks.clone();
                 tasks.spawn(Task::NamespaceSearch, async move {
-                    // Each opening is limited in time by the store's limits, so a turn comes.
-                    let _turn = Arc::clone(&self.namespaces.openings).acquire_owned().await;
+                    // The limits of the store bound the time of each opening, so a permit becomes free.
+                    let _permit = Arc::clone(&self.namespaces.openings).acquire_owned().await;
                     let opened = self.namespaces.open_found(&self.name, found).await;
-                    self.answer(opened);
+                    self.finish(opened);
                 });
             }
         }
     }
 
-    fn answer(mut self, found: Found) {
-        // From here on the name can be searched for again, and that search is none of this one's.
-        self.is_answered = true;
-        if let Some(answer) = self.namespaces.searches().sent.remove(&self.name) {
-            // Perhaps nobody waits any more.
-            let _ = answer.send(Some(found));
+    fn finish(mut self, found: Found) {
+        // From here on another search for the name can start, which the drop must not remove.
+        self.is_finished = true;
+        if let Some(result) = self.namespaces.searches().sent.remove(&self.name) {
+            // It fails only if no call waits any more.
+            let _ = result.send(Some(found));
         }
     }
 }
 
 impl<S> Drop for Searched<S> {
     fn drop(&mut self) {
-        if !self.is_answered {
+        if !self.is_finished {
             self.namespaces.searches().sent.remove(&self.name);
         }
     }
@@ -184,28 +184,28 @@ impl<S: NamespaceStore> Namespaces<S> {
         if let Some(namespace) = self.opened(name) {
             return Ok(Some(namespace));
         }
-        // In a box: else every call carries the whole way of opening a namespace about with it.
+        // Boxed: otherwise the future of every call would contain the large future of an opening.
         Box::pin(self.find(name)).await
     }
 
     async fn find(self: &Arc<Self>, name: &NamespaceName) -> Found {
         let (search, was_sent) = self.search(name);
         match search.result().await {
-            // The store was read before this call came: another server may have made the namespace since.
+            // The store was read before this call came: another server may have created the namespace since.
             Some(Ok(None)) if was_sent => {}
             Some(found) => return found,
             None => {}
         }
-        // Whatever is under way for this name now was sent after this call came.
+        // Any search for this name in progress now was sent after this call came.
         let (search, _) = self.search(name);
         search.result().await.unwrap_or_else(|| Err(StoreError::not_applied("the search for the namespace ended")))
     }
 
-    /// Starts to look these names up with one read of the store.
-    pub(crate) fn look_up_all(self: &Arc<Self>, names: impl IntoIterator<Item = NamespaceName>) -> Lookups {
+    /// Starts searches for these names with one read of the store.
+    pub(crate) fn search_all(self: &Arc<Self>, names: impl IntoIterator<Item = NamespaceName>) -> Lookups {
         let mut searches = self.searches();
         let lookups = names.into_iter().filter_map(|name| {
-            // One that was sent before this call came is left to `get`.
+            // A search that was sent before this call came is left to `get`.
             let search = (!searches.sent.contains_key(&name)).then(|| searches.join_next(&name))?;
             Some((name, search))
         });
@@ -214,7 +214,7 @@ impl<S: NamespaceStore> Namespaces<S> {
         lookups
     }
 
-    /// The search for this name, and whether its read was sent before. A crowd at the opening of a sale shares one.
+    /// The search for this name, and whether its read was sent before. All calls at the opening of a sale share one.
     fn search(self: &Arc<Self>, name: &NamespaceName) -> (Search, bool) {
         let mut searches = self.searches();
         if let Some(answer) = searches.sent.get(name) {
@@ -231,22 +231,23 @@ impl<S: NamespaceStore> Namespaces<S> {
         }
         drop(searches);
         let reader = Reader { namespaces: Arc::clone(self), has_ended: false };
-        // A task of its own: the caller who came first may be the first to go.
+        // A separate task: the first caller may disconnect first.
         self.lanes.tasks.spawn(Task::NamespaceSearch, reader.read());
     }
 
-    /// Opens a namespace that was looked up, and makes it again where only this server knows it.
+    /// Opens a namespace that was searched for. If the store has lost it and this server has recorded it, creates it
+    /// again.
     pub(super) async fn open_found(&self, name: &NamespaceName, found: Stored) -> Found {
-        self.unended_deletions.note(name, &found.presence);
+        self.unfinished_deletions.record(name, &found.presence);
         self.forget_deleted(name, &found).await?;
         match (found.presence, self.witnesses.config(name)) {
             (Presence::Live(config), _) => self.open(name, &config).await.map(Some),
             (Presence::Deleting { deleting, .. }, _) if deleting.is_final => Ok(None),
             (Presence::Deleting { .. }, _) => Err(being_deleted()),
             (Presence::Absent, Some(known)) => {
-                // The store has lost a namespace that this server knows: it is made as it was, and fenced.
+                // The store has lost a recorded namespace: it is created with the recorded config, and fenced.
                 self.register(name, ANY_NUMBER).await?;
-                // The oldest format can't keep the fence. A server that does not know a newer one refuses the namespace.
+                // The oldest format can't keep the fence. A server that can't read the newer one refuses the namespace.
                 if known.format < FIRST_WITH_FENCE {
                     let known = NamespaceConfig { format: FIRST_WITH_FENCE, revision: known.revision + 1, ..known };
                     self.witnesses.set_config(name, &known);

@@ -1,10 +1,10 @@
-//! What holds for a namespace: what it gets when it is made, and how that is changed. Pure, no I/O.
+//! The config of a new namespace, and the validation of a change to it. Pure, no I/O.
 
 use std::time::Duration;
 
 use rand::Rng as _;
 
-use super::Unchanged;
+use super::ConfigureError;
 use crate::{
     config::Config,
     domain::{
@@ -15,12 +15,12 @@ use crate::{
     store::wire::NamespaceConfig,
 };
 
-/// Changes that the event stream of a partition keeps, about.
+/// The approximate number of changes that the event stream of a partition keeps.
 const EVENTS_KEPT: u64 = 1_000_000;
 /// The shortest ttl.
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// What a namespace gets when it is made.
+/// The settings of a new namespace.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Defaults {
     retention: Duration,
@@ -49,7 +49,7 @@ impl From<&Config> for Defaults {
 }
 
 impl Defaults {
-    /// The config of a new namespace, with a secret of its own.
+    /// The config of a new namespace, with a new secret.
     pub(crate) fn propose(&self, partitions: Option<u16>, mut random: &Random) -> NamespaceConfig {
         NamespaceConfig {
             revision: 1,
@@ -69,8 +69,8 @@ impl Defaults {
     }
 }
 
-/// The config after a change, valid as a whole.
-pub(super) fn changed(config: &NamespaceConfig, change: NamespaceChange) -> Result<NamespaceConfig, Unchanged> {
+/// The config after a change. It is valid as a whole.
+pub(super) fn changed(config: &NamespaceConfig, change: NamespaceChange) -> Result<NamespaceConfig, ConfigureError> {
     let next = NamespaceConfig {
         default_ttl: change.default_ttl.unwrap_or(config.default_ttl),
         max_ttl: change.max_ttl.unwrap_or(config.max_ttl),
@@ -83,7 +83,7 @@ pub(super) fn changed(config: &NamespaceConfig, change: NamespaceChange) -> Resu
         ..config.clone()
     };
     if change.partitions.is_some_and(|partitions| partitions != config.partitions) {
-        return Err(Unchanged::PartitionsFixed);
+        return Err(ConfigureError::PartitionsFixed);
     }
     let checks = [
         ("config.partitions", (1..=MAX_PARTITIONS).contains(&next.partitions)),
@@ -97,7 +97,7 @@ pub(super) fn changed(config: &NamespaceConfig, change: NamespaceChange) -> Resu
         ("config.format", (config.format..=FORMATS.1).contains(&next.format)),
     ];
     match checks.iter().find(|(_, holds)| !holds) {
-        Some((field, _)) => Err(Unchanged::Invalid(field)),
+        Some((field, _)) => Err(ConfigureError::Invalid(field)),
         None => Ok(next),
     }
 }
@@ -113,16 +113,16 @@ mod tests {
         let change = |change| changed(&config, change).map(|next| (next.max_ttl, next.max_life));
         assert_eq!(
             change(NamespaceChange { max_ttl: hours(3), ..Default::default() }),
-            Err(Unchanged::Invalid("config.max_life"))
+            Err(ConfigureError::Invalid("config.max_life"))
         );
         let both = NamespaceChange { max_ttl: hours(3), max_life: hours(4), ..Default::default() };
         assert_eq!(change(both).ok(), hours(3).zip(hours(4)));
         let other = NamespaceChange { partitions: Some(3), ..Default::default() };
-        assert_eq!(change(other), Err(Unchanged::PartitionsFixed));
+        assert_eq!(change(other), Err(ConfigureError::PartitionsFixed));
         let same = NamespaceChange { partitions: Some(2), ..Default::default() };
         assert!(change(same).is_ok());
         let none = NamespaceChange { quota_skus: Some(0), ..Default::default() };
-        assert_eq!(change(none), Err(Unchanged::Invalid("config.quota_skus")));
+        assert_eq!(change(none), Err(ConfigureError::Invalid("config.quota_skus")));
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl ServiceContext {
         if unopened.is_empty() || self.admit().is_err() {
             return Lookups::default();
         }
-        self.namespaces.look_up_all(unopened)
+        self.namespaces.search_all(unopened)
     }
 
     /// The namespace; NAMESPACE_NOT_FOUND if it does not exist.
@@ -135,6 +135,6 @@ impl ServiceContext {
         deadline: Instant,
     ) -> Result<Arc<Namespace>, Failure> {
         self.admit()?;
-        by_deadline(deadline, self.namespaces.get_or_make(name, only_existing)).await
+        by_deadline(deadline, self.namespaces.get_or_create(name, only_existing)).await
     }
 }

@@ -13,8 +13,8 @@ pub(super) mod namespace_config;
 pub(super) mod sku_rules;
 
 use crate::domain::{
-    HistoryPoint, Invalid, Line, MAX_LINES, Millis, Quantity, Reservation, ReservationId, ReservedLine, Sku, State,
-    Stock, Term,
+    HistoryPoint, Invalid, Line, MAX_LINES, Quantity, Reservation, ReservationId, ReservedLine, Sku, State, Stock,
+    StoreTime, Term,
 };
 use crate::namespaces::Namespace;
 
@@ -133,7 +133,7 @@ pub(super) fn signed_duration(milliseconds: i64) -> prost_types::Duration {
     prost_types::Duration { seconds: milliseconds / 1_000, nanos: (milliseconds % 1_000) as i32 * 1_000_000 }
 }
 
-pub(super) fn timestamp(instant: Millis) -> Timestamp {
+pub(super) fn timestamp(instant: StoreTime) -> Timestamp {
     Timestamp { seconds: (instant.0 / 1_000) as i64, nanos: (instant.0 % 1_000) as i32 * 1_000_000 }
 }
 

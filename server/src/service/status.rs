@@ -16,10 +16,10 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::convert::is_short;
 use crate::{
-    domain::{Fence, Invalid, Line, Millis, NamespaceName, Refusal, Sku},
+    domain::{Fence, Invalid, Line, NamespaceName, Refusal, Sku, StoreTime},
     health::Shut,
     lane::LaneError,
-    namespaces::{NotMade, Unchanged, Undeleted},
+    namespaces::{ConfigureError, DeleteError, OpenError},
     store::{audit::AuditError, error::StoreError},
     telemetry::metrics::CallStatus,
     watch::WatchError,
@@ -190,52 +190,52 @@ impl From<Refusal> for Failure {
     }
 }
 
-impl From<Unchanged> for Failure {
-    fn from(unchanged: Unchanged) -> Self {
-        match unchanged {
-            Unchanged::Invalid(field) => Invalid::new(Reason::InvalidConfig, field).into(),
-            Unchanged::PartitionsFixed => Self::new(Reason::PartitionsFixed),
-            Unchanged::VersionMismatch(version) => Self::new(Reason::VersionMismatch).with("version", version),
-            Unchanged::TooMany(most) => NotMade::TooMany(most).into(),
-            Unchanged::RequestIdReused => Self::new(Reason::RequestIdReused),
-            Unchanged::DeadlinePassed => Self::new(Reason::DeadlineExceeded),
-            Unchanged::OutcomeUnknown { why } => Self::new(Reason::OutcomeUnknown).because(&why),
-            Unchanged::Store(error) => error.into(),
+impl From<ConfigureError> for Failure {
+    fn from(error: ConfigureError) -> Self {
+        match error {
+            ConfigureError::Invalid(field) => Invalid::new(Reason::InvalidConfig, field).into(),
+            ConfigureError::PartitionsFixed => Self::new(Reason::PartitionsFixed),
+            ConfigureError::VersionMismatch(version) => Self::new(Reason::VersionMismatch).with("version", version),
+            ConfigureError::TooMany(most) => OpenError::TooMany(most).into(),
+            ConfigureError::RequestIdReused => Self::new(Reason::RequestIdReused),
+            ConfigureError::DeadlinePassed => Self::new(Reason::DeadlineExceeded),
+            ConfigureError::OutcomeUnknown { why } => Self::new(Reason::OutcomeUnknown).because(&why),
+            ConfigureError::Store(error) => error.into(),
         }
     }
 }
 
-impl From<NotMade> for Failure {
-    fn from(not_made: NotMade) -> Self {
-        match not_made {
-            NotMade::TooMany(most) => Self::new(Reason::TooManyNamespaces).with("limit", most),
-            NotMade::Unknown(name) => Self::new(Reason::NamespaceNotFound).within(&name),
-            NotMade::Store(error) => error.into(),
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::TooMany(most) => Self::new(Reason::TooManyNamespaces).with("limit", most),
+            OpenError::Unknown(name) => Self::new(Reason::NamespaceNotFound).within(&name),
+            OpenError::Store(error) => error.into(),
         }
     }
 }
 
-impl From<Undeleted> for Failure {
-    fn from(undeleted: Undeleted) -> Self {
-        match undeleted {
-            Undeleted::NotFound => Self::new(Reason::NamespaceNotFound),
-            Undeleted::HasHolds { partition, held } => {
+impl From<DeleteError> for Failure {
+    fn from(error: DeleteError) -> Self {
+        match error {
+            DeleteError::NotFound => Self::new(Reason::NamespaceNotFound),
+            DeleteError::HasHolds { partition, held } => {
                 let of = format!("{held} reservations of partition {partition}");
                 Self::new(Reason::NamespaceHasHolds).because(&of).with("held", held).with("partition", partition)
             }
-            Undeleted::Refused(refusal) => refusal.into(),
-            Undeleted::Invalid(invalid) => invalid.into(),
+            DeleteError::Refused(refusal) => refusal.into(),
+            DeleteError::Invalid(invalid) => invalid.into(),
             // Another call continues the deletion.
-            Undeleted::Overtaken => Self::new(Reason::OutcomeUnknown),
-            Undeleted::DeadlinePassed => Self::new(Reason::DeadlineExceeded),
-            Undeleted::OutcomeUnknown { why } => Self::new(Reason::OutcomeUnknown).because(&why),
-            Undeleted::Store(error) => error.into(),
+            DeleteError::Overtaken => Self::new(Reason::OutcomeUnknown),
+            DeleteError::DeadlinePassed => Self::new(Reason::DeadlineExceeded),
+            DeleteError::OutcomeUnknown { why } => Self::new(Reason::OutcomeUnknown).because(&why),
+            DeleteError::Store(error) => error.into(),
         }
     }
 }
 
 /// An instant for people.
-fn time(at: Millis) -> humantime::Rfc3339Timestamp {
+fn time(at: StoreTime) -> humantime::Rfc3339Timestamp {
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.0))
 }
 

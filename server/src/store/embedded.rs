@@ -1,10 +1,9 @@
-//! A Redis of our own: `valkey-server` or `redis-server` from PATH as a child on a unix socket in
-//! the data folder, restarted when it dies and stopped with us.
+//! The embedded Redis: `valkey-server` or `redis-server` from PATH as a child process, on a unix socket in the data
+//! folder. Restarts the child when it dies, and stops it with this server.
 //!
-//! Two locks in the folder say who is there. `lock` is held by this server. `redis.lock` is handed
-//! to the child as its standard input, so the kernel keeps it locked for as long as the child
-//! lives, even when this server was killed: the next one finds the orphan by it and stops it
-//! before two processes can write the same files.
+//! Two locks in the folder prevent that two processes write the same files. This server holds `lock`. The child gets
+//! `redis.lock` as its standard input, so the kernel keeps it locked while the child runs, even if this server was
+//! killed. The next server finds such an orphan by the lock and stops it.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -32,22 +31,22 @@ use disk::Disk;
 use folder::Folder;
 use process::Program;
 
-/// Longest wait for a new child to answer: it may have a large file to read.
+/// Longest wait for the first response of a new child: it may have a large file to read.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// Pause between two looks at a child that is starting.
+/// Pause between two checks of a child that is starting.
 const START_POLL: Duration = Duration::from_millis(10);
 
-/// First and longest pause before a child that died is started again.
+/// First and longest pause before a dead child is started again.
 const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// Pause between two looks at the disk.
+/// Pause between two checks of the disk.
 const DISK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A child that lived this long has its next restart at the first pause again.
+/// A child that ran this long is next restarted after the first pause again.
 const STEADY: Duration = Duration::from_secs(30);
 
-/// Longest wait for a child to stop in order; then it is killed.
+/// Longest wait for a child to stop after SIGTERM. Then it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why there is no embedded Redis.
@@ -61,35 +60,43 @@ pub enum EmbeddedError {
     )]
     NoProgram,
     /// Another server uses the folder.
-    #[error("the data folder {} is in use by another sentinel-server{}: give each its own --data-dir", folder.display(), pid(*holder))]
+    #[error(
+        "the data folder {} is in use by another sentinel-server{}: give each its own --data-dir",
+        folder.display(),
+        pid(*holder)
+    )]
     InUse {
         /// The folder.
         folder: PathBuf,
-        /// The other server's process, if it said so.
+        /// The process id of the other server, if the lock contains it.
         holder: Option<u32>,
     },
     /// A child of an earlier server still runs and does not stop.
-    #[error("a redis{} that an earlier server started still uses {} and does not stop: end it by hand", pid(*holder), folder.display())]
+    #[error(
+        "a redis{} that an earlier server started still uses {} and does not stop: end it by hand",
+        pid(*holder),
+        folder.display()
+    )]
     Orphan {
         /// The folder.
         folder: PathBuf,
-        /// The child.
+        /// The process id of the child, if the lock contains it.
         holder: Option<u32>,
     },
     /// The folder or a file in it can't be used.
     #[error("cannot use the data folder: {what}: {source}")]
     Folder {
-        /// What was tried.
+        /// The action that failed.
         what: String,
-        /// Why it failed.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The child did not come up.
+    /// The child did not start.
     #[error("{program} did not start: {why}")]
     NoStart {
-        /// Which program.
+        /// The program.
         program: String,
-        /// What it said last.
+        /// The cause: its exit status and the end of its log.
         why: String,
     },
 }
@@ -98,11 +105,10 @@ fn pid(holder: Option<u32>) -> String {
     holder.map_or_else(String::new, |pid| format!(" (process {pid})"))
 }
 
-/// What keeps the store from working, for people; `None`: nothing that the supervisor knows of.
+/// The current trouble that keeps the store from working, for people. `None`: the supervisor found none.
 pub(crate) type Trouble = watch::Receiver<Option<Arc<str>>>;
 
-/// A running child and its supervisor. Dropped without [`Embedded::stop`], it is stopped too, but
-/// nobody waits for it.
+/// A running child and its supervisor. A drop without [`Embedded::stop`] stops the child too, but does not wait for it.
 pub(crate) struct Embedded {
     url: RedisUrl,
     trouble: Trouble,
@@ -111,7 +117,7 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
-    /// Starts a child and waits until it answers.
+    /// Starts a child and waits until it responds.
     pub(crate) async fn start(config: &Config, tasks: &Tasks) -> Result<Embedded, EmbeddedError> {
         let max_memory = config.embedded_max_memory.or_else(memory::default_limit);
         let program = Program::find(config.durability, max_memory).ok_or(EmbeddedError::NoProgram)?;
@@ -137,17 +143,17 @@ impl Embedded {
         Ok(Embedded { url, trouble: known, stopping, supervisor: Some(supervisor) })
     }
 
-    /// Where it listens.
+    /// The URL of the socket on which it listens.
     pub(crate) fn url(&self) -> &RedisUrl {
         &self.url
     }
 
-    /// What keeps it from working.
+    /// The trouble that keeps it from working.
     pub(crate) fn trouble(&self) -> Trouble {
         self.trouble.clone()
     }
 
-    /// Stops the child; bounded, for it is killed if need be.
+    /// Stops the child. The wait is bounded: after [`STOP_LIMIT`] the child is killed.
     pub(crate) async fn stop(mut self) {
         self.stopping.cancel();
         if let Some(supervisor) = self.supervisor.take()
@@ -164,7 +170,7 @@ impl Drop for Embedded {
     }
 }
 
-/// Keeps one child going.
+/// Keeps one child running.
 struct Supervisor {
     program: Program,
     folder: Folder,
@@ -179,25 +185,26 @@ struct Supervisor {
 
 impl Supervisor {
     fn spawn(&mut self) -> Result<(), EmbeddedError> {
-        // Never a dead child's id beside a living one: the id may be somebody else's by then.
+        // The lock never contains the id of a dead child: another process may have that id now.
         self.folder.note_redis(&self.lock, None);
         let child = self.program.spawn(&self.folder, &self.lock)?;
         self.started = Instant::now();
         self.folder.note_redis(&self.lock, child.id());
-        tracing::info!(program = %self.program, pid = child.id(), folder = %self.folder.path.display(), "redis started");
+        let folder = self.folder.path.display();
+        tracing::info!(program = %self.program, pid = child.id(), %folder, "redis started");
         self.child = Some(child);
         Ok(())
     }
 
-    /// Waits until the child answers, be it that it is loading; fails at once if it dies.
+    /// Waits until the child responds. "Loading" is a response. Fails at once if the child dies.
     async fn wait_until_up(&mut self) -> Result<(), EmbeddedError> {
         while self.started.elapsed() < START_LIMIT {
             if let Some(child) = &mut self.child
                 && let Ok(Some(status)) = child.try_wait()
             {
-                return Err(self.no_start(self.said_last(status)));
+                return Err(self.no_start(self.describe_exit(status)));
             }
-            if timeout(START_LIMIT, self.answers()).await == Ok(true) {
+            if timeout(START_LIMIT, self.responds()).await == Ok(true) {
                 return Ok(());
             }
             sleep(START_POLL).await;
@@ -206,27 +213,27 @@ impl Supervisor {
         Err(self.no_start(format!("no answer within {START_LIMIT:?}")))
     }
 
-    async fn answers(&self) -> bool {
-        let ask = async {
+    async fn responds(&self) -> bool {
+        let ping = async {
             let mut stream = UnixStream::connect(&self.folder.socket).await?;
             stream.write_all(b"PING\r\n").await?;
             let mut reply = [0; 8];
             stream.read_exact(&mut reply[..5]).await?;
             std::io::Result::Ok(reply)
         };
-        ask.await.is_ok_and(|reply| reply.starts_with(b"+PONG") || reply.starts_with(b"-LOAD"))
+        ping.await.is_ok_and(|reply| reply.starts_with(b"+PONG") || reply.starts_with(b"-LOAD"))
     }
 
     fn no_start(&self, why: String) -> EmbeddedError {
         EmbeddedError::NoStart { program: self.program.to_string(), why }
     }
 
-    fn said_last(&self, status: ExitStatus) -> String {
+    fn describe_exit(&self, status: ExitStatus) -> String {
         let full = self.disk.full().map_or_else(String::new, |full| format!("{full}; "));
-        format!("{full}{status}; its last words: {}", self.folder.last_words())
+        format!("{full}{status}; the end of its log: {}", self.folder.end_of_log())
     }
 
-    /// Until it is told to stop: waits for the child to die and starts it again.
+    /// Waits for the child to die and starts it again, until the stop.
     async fn run(mut self) {
         let stopping = self.stopping.clone();
         let mut pause = RESTART_PAUSE.0;
@@ -235,11 +242,11 @@ impl Supervisor {
                 () = stopping.cancelled() => break,
                 why = self.death() => tracing::error!(why, pause = ?pause, "redis died and is started again"),
                 () = sleep(DISK_INTERVAL) => {
-                    self.look_at_disk();
+                    self.check_disk();
                     continue;
                 }
             }
-            self.look_at_disk();
+            self.check_disk();
             if self.started.elapsed() >= STEADY {
                 pause = RESTART_PAUSE.0;
             }
@@ -248,8 +255,8 @@ impl Supervisor {
                 () = sleep(pause) => {}
             }
             pause = (pause * 2).min(RESTART_PAUSE.1);
-            // On a full disk it would die of its first write again.
-            while self.look_at_disk() {
+            // On a full disk it would die at its first write again.
+            while self.check_disk() {
                 tokio::select! {
                     () = stopping.cancelled() => return,
                     () = sleep(DISK_INTERVAL) => {}
@@ -262,8 +269,8 @@ impl Supervisor {
         self.stop_child().await;
     }
 
-    /// Notes whether the disk is full. One that was full is so until there is room to go on.
-    fn look_at_disk(&self) -> bool {
+    /// Publishes whether the disk is full, and returns it. A full disk counts as full until it has enough room again.
+    fn check_disk(&self) -> bool {
         let was_full = self.trouble.borrow().is_some();
         let full = if was_full { self.disk.short_of_room() } else { self.disk.full() };
         match &full {
@@ -272,7 +279,7 @@ impl Supervisor {
             _ => {}
         }
         let full: Option<Arc<str>> = full.map(Arc::from);
-        // The numbers in it change all the time.
+        // Compares without the text: its numbers always change.
         self.trouble.send_if_modified(|trouble| {
             let is_other = trouble.is_some() != full.is_some();
             if is_other {
@@ -283,7 +290,7 @@ impl Supervisor {
         full.is_some()
     }
 
-    /// Waits until there is no child, and says why. Can be dropped and called again.
+    /// Waits until there is no child. Returns the cause. Can be dropped and called again.
     async fn death(&mut self) -> String {
         let Some(child) = &mut self.child else {
             return "it could not be started".to_owned();
@@ -291,7 +298,7 @@ impl Supervisor {
         let status = child.wait().await;
         self.child = None;
         match status {
-            Ok(status) => self.said_last(status),
+            Ok(status) => self.describe_exit(status),
             Err(error) => error.to_string(),
         }
     }

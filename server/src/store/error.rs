@@ -1,5 +1,4 @@
-//! What went wrong at Redis, sorted by the only thing that matters to a caller: whether the
-//! commands may have been applied.
+//! Failed commands, classified by the question that matters to a caller: may the command have been applied? Pure.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,19 +9,19 @@ use inventory_sentinel_script::DecodeError;
 
 use super::permissions;
 
-/// Most characters of Redis's own words that are kept.
+/// The most characters of an error message of Redis that are kept.
 const MAX_WHY_CHARS: usize = 300;
 
-/// A command that did not do its work. Cheap to clone: one is told to every caller of a batch.
+/// The failure of a command. Cheap to clone: every caller of a batch receives a copy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StoreError {
-    /// Certainly nothing was applied.
+    /// Nothing was applied.
     #[error("the store did not take the call: {why}")]
     NotApplied {
         /// For people.
         why: Arc<str>,
     },
-    /// It was sent and no reply came: it may have been applied, now or in a moment.
+    /// The command was sent and there was no reply. It may have been applied, or will be in a moment.
     #[error("the store did not answer: {why}")]
     Unknown {
         /// For people.
@@ -31,7 +30,7 @@ pub(crate) enum StoreError {
     /// Nothing was applied: Redis is at its memory limit.
     #[error("the store is at its memory limit")]
     Full,
-    /// The script met something that it did not write, or failed.
+    /// The script failed, or read data that it did not write.
     #[error("the store holds something unexpected: {why}")]
     Corrupt {
         /// For people.
@@ -46,29 +45,29 @@ pub(crate) enum StoreError {
     /// Nothing was applied: the Redis user of the service lacks permissions.
     #[error("the Redis user of the service lacks permissions: {missing} ({why})")]
     Denied {
-        /// The ACL rules that grant what was refused, one behind the other; empty where Redis does not name it.
+        /// The ACL rules that grant it, separated by spaces; empty if Redis does not name the command.
         missing: Arc<str>,
         /// For people.
         why: Arc<str>,
     },
-    /// Nothing was applied: this is not the store that the server knows.
+    /// Nothing was applied: this is not the expected store.
     #[error(
-        "this is another store: its id is {found}, and this server knows the store {known}: correct --redis-url, or start \
-         with another --state-dir"
+        "this is another store: its id is {found}, and this server expects the store {known}: correct --redis-url, or \
+         start with another --state-dir"
     )]
     Foreign {
         /// The id of this store.
         found: Arc<str>,
-        /// The id of the store that is known.
+        /// The expected id.
         known: Arc<str>,
     },
     /// Nothing was sent: all connections of a pool were in use.
     #[error("no connection to the store was free in time")]
     Busy,
-    /// Nothing was applied: Redis does not know the script.
+    /// Nothing was applied: the script is not loaded in Redis.
     #[error("the script is not loaded")]
     NoScript,
-    /// Nothing was applied: the partition is not there, or not the one that was opened.
+    /// Nothing was applied: the partition is absent, or is not the one that was opened.
     #[error("the partition was replaced")]
     Closed,
 }
@@ -95,11 +94,11 @@ impl StoreError {
         StoreError::Corrupt { why: plain(why.as_ref()) }
     }
 
-    /// Sorts an error of the driver. `sent` says whether the command may have left this process.
+    /// Classifies an error of the driver. `sent`: whether the command may have left this process.
     pub(crate) fn from_redis(error: &RedisError, sent: bool) -> StoreError {
         let why = plain(&error.to_string());
         let Some(code) = error.code() else {
-            // No reply of Redis: broken or late on the way, or never sent.
+            // There is no reply of Redis: the connection broke, the reply was late, or the command was not sent.
             return if sent { StoreError::Unknown { why } } else { StoreError::NotApplied { why } };
         };
         if let Some(missing) = denied(code, error.detail().unwrap_or_default()) {
@@ -119,7 +118,7 @@ impl StoreError {
             }
             "ERR" if !is_of_redis(error.detail().unwrap_or_default()) => StoreError::Unknown { why },
             "ERR" | "WRONGTYPE" | "SENTINELCORRUPT" | "SENTINELMALFORMED" => StoreError::Corrupt { why },
-            // A word that Redis does not use: a proxy between here and there speaks.
+            // Redis does not use this code. It is from a proxy.
             _ => StoreError::Unknown { why },
         }
     }
@@ -141,12 +140,13 @@ impl StoreError {
     }
 }
 
-/// If Redis refused this for want of a permission, the ACL rule that grants it, or nothing where it does not say which. The
-/// script is refused before its first write: it reads before, and checks what it writes with (`lua/write.lua`).
+/// The ACL rule that grants a refused permission: `None` if the refusal has another cause, empty if Redis does not name
+/// the command. The script is refused before its first write, because it first checks the commands that it writes with
+/// (`lua/scripts/write/batch.lua`).
 fn denied(code: &str, detail: &str) -> Option<String> {
     let is_denied = match code {
         "NOPERM" | "SENTINELDENIED" => true,
-        // The last two: the command was renamed or taken away.
+        // The last two: the command was renamed or removed.
         _ => [
             "ACL failure in script",
             "The user executing the script can't ",
@@ -169,8 +169,8 @@ fn denied(code: &str, detail: &str) -> Option<String> {
     })
 }
 
-/// Whether these are words of Redis that refuse a command, or stop the script before its first write. A proxy that lost
-/// its way to Redis also answers ERR, and may have passed the command on.
+/// Whether Redis itself refused a command, or stopped the script before its first write. A proxy that lost its
+/// connection to Redis also responds with ERR, and may have forwarded the command.
 fn is_of_redis(detail: &str) -> bool {
     const ANYWHERE: [&str; 2] = ["user_script:", " script: "];
     const AT_THE_START: [&str; 10] = [
@@ -188,8 +188,8 @@ fn is_of_redis(detail: &str) -> bool {
     ANYWHERE.iter().any(|words| detail.contains(words)) || AT_THE_START.iter().any(|words| detail.starts_with(words))
 }
 
-/// Whether the connection must not be used again: it is broken, a late reply may still come in on
-/// it, or it leads to a node that is no primary any more.
+/// Whether the connection must not be used again: it is broken, it may still receive a late reply, or its node is no
+/// longer a primary.
 pub(super) fn ends_connection(error: &RedisError) -> bool {
     match error.code() {
         Some(code) => code == "READONLY" || code == "MASTERDOWN",
@@ -197,18 +197,18 @@ pub(super) fn ends_connection(error: &RedisError) -> bool {
     }
 }
 
-/// Whether the other end is gone, so that other idle connections to it are most likely dead too.
+/// Whether the peer is gone, so that other idle connections to it are most likely dead too.
 pub(super) fn ends_peer(error: &RedisError) -> bool {
     matches!(error.kind(), deadpool_redis::redis::ErrorKind::Server(ServerErrorKind::ReadOnly))
         || error.is_connection_dropped()
 }
 
-/// Redis's words may quote what callers sent: shortened, and without control characters.
+/// Shortens a message and escapes its control characters: messages of Redis may quote input of callers.
 fn plain(text: &str) -> Arc<str> {
     let mut out = String::with_capacity(text.len().min(MAX_WHY_CHARS));
     for character in text.chars().take(MAX_WHY_CHARS) {
         if character.is_control() {
-            // A String takes every write.
+            // A write to a String never fails.
             let _ = write!(out, "{}", character.escape_default());
         } else {
             out.push(character);
@@ -226,7 +226,7 @@ mod tests {
     use super::*;
     use crate::telemetry::metrics::STORE_ERROR_KINDS;
 
-    /// The error that the driver makes of this reply.
+    /// The error of the driver for this reply.
     fn reply(line: &str) -> RedisError {
         match parse_redis_value(format!("-{line}\r\n").as_bytes()) {
             Ok(Value::ServerError(error)) => error.into(),

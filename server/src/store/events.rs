@@ -10,7 +10,7 @@ use super::{
     wire::{FOUND_FIELDS, PartitionState, Presence, decode_found, state_from},
 };
 
-/// Where a partition stands; `None` if there is no such partition.
+/// The state of a partition; `None` if there is no such partition.
 pub(crate) async fn state(
     connection: &mut Connection,
     keys: &PartitionKeys,
@@ -20,7 +20,8 @@ pub(crate) async fn state(
     state_from(&state).map(Some).ok_or_else(|| StoreError::corrupt("the state of a partition"))
 }
 
-/// Whether a partition that has no state is being deleted or was: `Some(false)` while that can be given up.
+/// Whether a partition without a state is being deleted or was deleted: `Some(false)` while the deletion can be
+/// abandoned, `Some(true)` after that.
 pub(crate) async fn deletion(connection: &mut Connection, keys: &PartitionKeys) -> Result<Option<bool>, StoreError> {
     let found = decode_found(&connection.send(cmd("HMGET").arg(keys.meta()).arg(&FOUND_FIELDS)).await?)?;
     Ok(match found.presence {
@@ -30,7 +31,7 @@ pub(crate) async fn deletion(connection: &mut Connection, keys: &PartitionKeys) 
     })
 }
 
-/// So many entries at most of one partition, with changes behind `after` up to `end`, where one is named.
+/// At most `count` entries of one partition, with changes after the sequence `after` and up to `end`, if there is one.
 pub(crate) async fn read(
     connection: &mut Connection,
     keys: &PartitionKeys,
@@ -44,8 +45,8 @@ pub(crate) async fn read(
     decode(parse(reply)?)
 }
 
-/// Waits for so long at most for entries behind these places, each in the stream of its partition; so many
-/// at most of each.
+/// Waits at most `longest` for entries after these sequences, each in the stream of its partition. Returns at most
+/// `count` entries of each stream.
 pub(crate) async fn wait(
     connection: &mut Connection,
     places: &[(PartitionKeys, u64)],
@@ -60,13 +61,13 @@ pub(crate) async fn wait(
     let mut read = Vec::new();
     for (key, entries) in streams.unwrap_or_default() {
         let partition = places.iter().position(|(keys, _)| keys.events() == key);
-        let partition = partition.ok_or_else(|| StoreError::corrupt("a stream that was not asked for"))?;
+        let partition = partition.ok_or_else(|| StoreError::corrupt("a stream that was not requested"))?;
         read.push((partition, decode(entries)?));
     }
     Ok(read)
 }
 
-/// Entries as Redis has them: id, and field and value.
+/// Entries as Redis returns them: an id, then a field and its value.
 type Raw = Vec<(String, Vec<Vec<u8>>)>;
 
 fn decode(raw: Raw) -> Result<Vec<Entry>, StoreError> {

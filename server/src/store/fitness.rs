@@ -1,8 +1,8 @@
-//! Whether a Redis is fit to hold stock: a primary, new enough, never evicting, and on disk where
-//! the durability promises it. Reads INFO and CONFIG, and changes nothing.
+//! The check whether a Redis is fit to hold stock: a primary, new enough, without eviction, and with an append-only
+//! file if the durability promises one. Reads INFO and CONFIG. Changes nothing.
 //!
-//! - here: what is read, and what comes of a check;
-//! - `judge`: what the answers say, promise by promise.
+//! - this file: the reads, and the result of a check;
+//! - `judge`: the verdict on the replies, promise by promise.
 
 use deadpool_redis::redis;
 
@@ -14,25 +14,25 @@ use super::permissions;
 use super::pool::Connection;
 use crate::{config::Durability, domain::Promise};
 
-/// A store that may be used.
+/// A usable store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fit {
     /// Name and version, as `redis 7.0.15` or `valkey 8.1.0`.
     pub(crate) version: String,
-    /// The identity of the process: another one after a restart.
+    /// The id of the process. It changes at a restart.
     pub(crate) run_id: String,
-    /// What could not be checked, one line each.
+    /// The settings that could not be checked, one line each.
     pub(crate) notes: Vec<String>,
 }
 
-/// What a check has found: a verdict, and the state of each promise in the order of [`PROMISES`].
+/// The result of a check: a verdict, and the state of each promise in the order of [`PROMISES`].
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) verdict: Result<Fit, Unfit>,
     pub(crate) promises: Vec<Promise>,
 }
 
-/// The store answers, is a standalone primary and new enough.
+/// The store responds, is a standalone primary and new enough.
 const REACHABLE: &str = "store_reachable";
 const APPENDS: &str = "append_only_file";
 const FSYNC: &str = "fsync_before_answer";
@@ -44,7 +44,7 @@ const MEMORY_LIMIT: &str = "memory_limit";
 const TERMS: &str = "terms";
 const PERMISSIONS: &str = "permissions";
 
-/// Every promise that a check looks at.
+/// Every promise of a check.
 const PROMISES: [&str; 10] = [
     REACHABLE,
     APPENDS,
@@ -62,8 +62,8 @@ const DURABLE: [&str; 5] = [APPENDS, FSYNC, FSYNC_ON_REWRITE, FIRST_REWRITE, LAS
 /// Why those are not checked in `fast`.
 const FAST: &str = "fast: an OK is in memory only";
 
-/// The promises about a store of which nothing but this is known.
-pub(crate) fn unseen(reachable: Result<(), &str>, why: &str, durability: Durability) -> Vec<Promise> {
+/// The promises about a store that could not be checked further.
+pub(crate) fn unchecked(reachable: Result<(), &str>, why: &str, durability: Durability) -> Vec<Promise> {
     let promise = |name| match reachable {
         Err(error) if name == REACHABLE => Promise::broken(name, error),
         _ if durability == Durability::Fast && DURABLE.contains(&name) => Promise::not_checked(name, FAST),
@@ -75,13 +75,13 @@ pub(crate) fn unseen(reachable: Result<(), &str>, why: &str, durability: Durabil
 /// A store that may not be used now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unfit {
-    /// It could not be asked, or is still loading.
+    /// It did not respond, or is still loading.
     #[error("{0}")]
-    Away(StoreError),
-    /// It answered, and must not be used as it is: one line per fault, with its remedy.
+    Unavailable(StoreError),
+    /// It has faults: one line per fault, with its remedy.
     #[error("{}", .0.join("; "))]
     Faults(Vec<String>),
-    /// It answered, and its user may not do what the service needs: the ACL rules that grant it.
+    /// Its user lacks permissions: the ACL rules that grant them.
     #[error("the Redis user of the service lacks permissions: grant {} (docs/operate/permissions.md)", .0.join(" "))]
     Denied(Vec<String>),
 }
@@ -90,14 +90,14 @@ impl From<StoreError> for Unfit {
     fn from(error: StoreError) -> Unfit {
         match error {
             StoreError::Denied { missing, .. } => Unfit::Denied(vec![missing.to_string()]),
-            error => Unfit::Away(error),
+            error => Unfit::Unavailable(error),
         }
     }
 }
 
-/// What the last check that got an answer has found.
+/// The result of the last check that got a response.
 pub(crate) enum Before {
-    /// There was none.
+    /// No check got a response yet.
     Unknown,
     /// The process with this id was fit.
     Fit(String),
@@ -105,21 +105,21 @@ pub(crate) enum Before {
     Unfit,
 }
 
-/// Reads what the store is, and whether its user may do all that the service needs.
+/// Checks the store, and the permissions of its user.
 pub(crate) async fn check(connection: &mut Connection, durability: Durability, before: &Before) -> Found {
     let mut found = match read(connection, durability, before).await {
         Ok(found) => found,
-        Err(error) => Found::away(error, durability),
+        Err(error) => Found::unavailable(error, durability),
     };
-    // One that is too old has no way to say what its user may do.
-    if matches!(found.verdict, Err(Unfit::Away(_))) || found.is_too_old() {
+    // A store that is too old cannot report the permissions of a user.
+    if matches!(found.verdict, Err(Unfit::Unavailable(_))) || found.is_too_old() {
         return found;
     }
     let missing = permissions::missing(connection).await;
     found.set(match &missing {
         Ok(missing) if missing.is_empty() => Promise::kept(PERMISSIONS, "nothing is missing"),
         Ok(missing) => {
-            // Both of these are how the others are checked.
+            // The other rules are checked with these two.
             let hides = missing.iter().all(|rule| ["+evalsha", "+eval"].contains(&rule.as_str()));
             let others = if hides { ", and others may be: without these they cannot be checked" } else { "" };
             Promise::broken(PERMISSIONS, format!("rules are missing{others}: grant {}", missing.join(" ")))
@@ -128,7 +128,7 @@ pub(crate) async fn check(connection: &mut Connection, durability: Durability, b
     });
     found.verdict = match (found.verdict, missing) {
         (Err(faults @ Unfit::Faults(_)), _) => Err(faults),
-        (_, Err(error)) => return Found::away(error, durability),
+        (_, Err(error)) => return Found::unavailable(error, durability),
         (_, Ok(missing)) if !missing.is_empty() => Err(Unfit::Denied(missing)),
         (verdict, Ok(_)) => verdict,
     };
@@ -142,7 +142,7 @@ async fn read(connection: &mut Connection, durability: Durability, before: &Befo
     command.arg("GET").arg("maxmemory-policy").arg("appendonly").arg("appendfsync").arg("no-appendfsync-on-rewrite");
     let config = match connection.send(&command).await {
         Ok(reply) => Some(Fields::from_pairs(&reply)),
-        // Forbidden, renamed or, before 7.0, not taking several names.
+        // Forbidden, renamed or, before 7.0, limited to one name.
         Err(StoreError::Denied { .. } | StoreError::NotApplied { .. } | StoreError::Corrupt { .. }) => None,
         Err(error) => return Err(error),
     };
@@ -150,19 +150,19 @@ async fn read(connection: &mut Connection, durability: Durability, before: &Befo
 }
 
 impl Found {
-    /// Of a store that did not answer, or denied the answer.
-    pub(crate) fn away(error: StoreError, durability: Durability) -> Self {
+    /// The result for a store that did not respond, or denied INFO.
+    pub(crate) fn unavailable(error: StoreError, durability: Durability) -> Self {
         let promises = match &error {
-            StoreError::Denied { .. } => unseen(Ok(()), "INFO is not permitted: grant +info", durability),
-            error => unseen(Err(&error.to_string()), "the store does not answer", durability),
+            StoreError::Denied { .. } => unchecked(Ok(()), "INFO is not permitted: grant +info", durability),
+            error => unchecked(Err(&error.to_string()), "the store does not answer", durability),
         };
         Self { verdict: Err(error.into()), promises }
     }
 
-    /// Puts a promise in the place of what is said of it.
+    /// Replaces the promise with the same name.
     fn set(&mut self, promise: Promise) {
-        if let Some(place) = self.promises.iter_mut().find(|place| place.name == promise.name) {
-            *place = promise;
+        if let Some(old) = self.promises.iter_mut().find(|old| old.name == promise.name) {
+            *old = promise;
         }
     }
 

@@ -1,5 +1,5 @@
-//! The identity of the store: a random id that it keeps under a key. A server that has seen one id uses no store with
-//! another one, so that what it knows of one store's history fences no other. Reads and writes that key only.
+//! The identity of the store: a random id under a key. A server that has recorded an id refuses a store with another
+//! id. So the recorded history of one store fences no partition of another store. Reads and writes that key only.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,13 +10,13 @@ use tokio::sync::Notify;
 use super::{error::StoreError, keys::STORE_ID, pool::Connection};
 use crate::domain::Promise;
 
-/// Digits of an id.
+/// The number of hexadecimal digits of an id.
 const ID_DIGITS: usize = 32;
 
-/// The promise that the store is the one that this server knows.
+/// The name of the promise that the store is the expected one.
 pub(crate) const STORE_IDENTITY: &str = "store_identity";
 
-/// The store that this server knows.
+/// The expected store.
 #[derive(Debug, Default)]
 pub(crate) struct Identity {
     known: Mutex<Known>,
@@ -26,37 +26,37 @@ pub(crate) struct Identity {
 #[derive(Clone, Debug, Default)]
 struct Known {
     id: Option<String>,
-    /// The process in which the id was seen last.
+    /// The run id of the process in which the id was last read.
     run_id: Option<String>,
     /// Name and version of the store.
     version: Option<String>,
-    /// It has lost its id in the life of this server.
+    /// Whether the store has lost its id while this server ran.
     was_emptied: bool,
 }
 
-/// What a store turned out to be.
+/// The result of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// It has the id that is known, or is the first that this server has met.
+    /// The store has the expected id, or is the first store of this server.
     Same,
-    /// It had lost its id: it was emptied.
+    /// The store had lost its id: it was emptied.
     Emptied,
 }
 
 impl Identity {
-    /// Of a server that knows this id, or none yet.
+    /// Expects this id; with `None`, accepts the first store.
     pub(crate) fn new(id: Option<String>) -> Self {
         Self { known: Mutex::new(Known { id, ..Known::default() }), replaced: Notify::new() }
     }
 
-    /// The id, once it is known.
+    /// The id of the store, once it was read.
     pub(crate) fn id(&self) -> Option<String> {
         self.known().id.clone()
     }
 
-    /// Compares the id of the store behind this connection with the one that is known. A store that has none gets it.
-    /// Another id is an error, unless the same process had the known one before: then it was emptied, and a server that
-    /// did not know it has given it a new id.
+    /// Compares the id of the store behind this connection with the expected id. A store without an id gets it.
+    /// Another id is an error, with one exception: the same process had the expected id before. Then the store was
+    /// emptied, and another server has given it a new id.
     pub(crate) async fn verify(&self, connection: &mut Connection) -> Result<Found, StoreError> {
         let known = self.known().clone();
         let mut stored = id_in(connection.send(cmd("GETRANGE").arg(STORE_ID).arg(0).arg(ID_DIGITS)).await?)?;
@@ -64,7 +64,7 @@ impl Identity {
         if stored.is_none() {
             match connection.send(cmd("SET").arg(STORE_ID).arg(&proposed).arg("NX").arg("GET")).await {
                 Ok(reply) => stored = id_in(reply)?,
-                // A store that was made before there were ids gets one when it has room: commits and rollbacks go on.
+                // A store of a release without ids gets one when it has room. Commits and rollbacks work without it.
                 Err(StoreError::Full) if known.id.is_none() => return Ok(Found::Same),
                 Err(error) => return Err(error),
             }
@@ -85,13 +85,13 @@ impl Identity {
         self.known().id = Some(id);
         if found == Found::Emptied {
             self.known().was_emptied = true;
-            tracing::error!("the store has lost its id: every partition is compared with what this server knows");
+            tracing::error!("the store has lost its id: every partition is compared with its recorded history");
             self.replaced.notify_one();
         }
         Ok(found)
     }
 
-    /// The promise that this is the store that the server knows, after a verification that ended so.
+    /// The promise that this is the expected store, after a verification with this error or none.
     pub(crate) fn promise(&self, error: Option<&StoreError>) -> Promise {
         let known = self.known();
         match (error, &known.id) {
@@ -110,7 +110,7 @@ impl Identity {
         }
     }
 
-    /// Notes the process in which the store was just verified. After a restart the store may be an older copy.
+    /// Records the process in which the store was just verified. After a restart the store may be an older copy.
     pub(crate) fn set_run_id(&self, run_id: &str) {
         let before = self.known().run_id.replace(run_id.to_owned());
         if before.is_some_and(|before| before != run_id) {
@@ -118,7 +118,7 @@ impl Identity {
         }
     }
 
-    /// Notes name and version of the store.
+    /// Records name and version of the store.
     pub(crate) fn set_version(&self, version: &str) {
         let mut known = self.known();
         if known.version.as_deref() != Some(version) {
@@ -126,12 +126,13 @@ impl Identity {
         }
     }
 
-    /// Name and version of the store, once they are known.
+    /// Name and version of the store, once they were read.
     pub(crate) fn version(&self) -> Option<String> {
         self.known().version.clone()
     }
 
-    /// Waits until the store has restarted or was emptied, so that all partitions must be compared with what is known.
+    /// Waits until the store has restarted or was emptied, so that all partitions must be compared with their recorded
+    /// history.
     pub(crate) async fn replaced(&self) {
         self.replaced.notified().await;
     }
@@ -146,7 +147,7 @@ impl Identity {
     }
 }
 
-/// The id in a reply; none where there is no such key.
+/// The id in a reply; `None` if the key is absent.
 fn id_in(reply: Value) -> Result<Option<String>, StoreError> {
     let id: Option<String> = redis::from_redis_value(reply).map_err(|error| StoreError::corrupt(error.to_string()))?;
     match id.filter(|id| !id.is_empty()) {

@@ -1,8 +1,8 @@
-//! What there is, a page at a time: namespaces, stock, reservations. Reads by SSCAN and HSCAN in
-//! bounded steps, no script; changes nothing.
+//! Lists of namespaces, stock and reservations, one page at a time. Reads with SSCAN and HSCAN in bounded steps.
+//! Changes nothing.
 //!
-//! A scan sees what stood still from its start to its end, for certain; what came or went meanwhile it
-//! may see, and it may see an element twice. It keeps no state in Redis: a place is all there is to it.
+//! A scan returns each element that exists from its start to its end. It may return an element that was added or
+//! removed meanwhile, and it may return an element twice. Redis keeps no state of a scan: a [`Place`] is all of it.
 
 use deadpool_redis::redis::{self, cmd};
 
@@ -14,28 +14,28 @@ use super::{
 };
 use crate::domain::{BuyerId, Id, NamespaceName, Reservation, ReservationId, Sku, State, Stock};
 
-/// Elements asked for with one step at most.
+/// The most elements that one step requests.
 const STEP: usize = 250;
-/// Steps of one page at most: with [`STEP`], 10,000 elements looked at.
+/// The most steps of one page. With [`STEP`], a page reads at most 10,000 elements.
 const MAX_STEPS: usize = 40;
-/// Bytes of records after which a page is full, whatever its size: an answer has to fit into a message.
+/// A page with this many bytes of records is full, whatever its size: the response has to fit into a message.
 const MAX_PAGE_BYTES: usize = 1 << 20;
 
-/// Where a walk over partitions stands.
+/// A position in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) source: Source,
     pub(crate) cursor: u64,
 }
 
-/// One key of a walk: its partition, and which of the partition's it is where a list has several.
+/// One key of a list: its partition, and its number if a partition has several keys in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Source {
     pub(crate) partition: u16,
     pub(crate) part: u8,
 }
 
-/// A piece of a list.
+/// A page of a list.
 #[derive(Debug)]
 pub(crate) struct Page<T> {
     pub(crate) items: Vec<T>,
@@ -43,20 +43,20 @@ pub(crate) struct Page<T> {
     pub(crate) next: Option<Place>,
 }
 
-/// Which page: how many items it should have, and where it begins.
+/// The size and the start of a page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Range {
     pub(crate) size: usize,
-    /// `None`: at the start.
+    /// `None`: the start of the list.
     pub(crate) from: Option<Place>,
 }
 
 /// The parts of a partition that has reservations.
 pub(crate) const GENERATIONS: [u8; 2] = [0, 1];
-/// The source of a list that has but one, and the first of each partition.
+/// The only source of a list of namespaces, and the first source of each partition.
 const FIRST: Source = Source { partition: 0, part: 0 };
 
-/// A page of the namespaces. A name that this service did not write is left out: the sweeper reports it.
+/// A page of the namespaces. An invalid name is left out; the sweeper reports it.
 pub(crate) async fn namespaces(connection: &mut Connection, range: Range) -> Result<Page<NamespaceName>, StoreError> {
     let list = List { command: "SSCAN", width: 1, sources: &[(FIRST, NAMESPACES)] };
     list.page(connection, range, |_, names| Ok(NamespaceName::from_store(&names[0]))).await
@@ -78,7 +78,7 @@ pub(crate) async fn stock(
     .await
 }
 
-/// How many SKUs these partitions have.
+/// The number of SKUs in these partitions.
 pub(crate) async fn count_stock(
     connection: &mut Connection,
     partitions: &[(u16, PartitionKeys)],
@@ -92,13 +92,13 @@ pub(crate) async fn count_stock(
     Ok(count)
 }
 
-/// Which reservations are listed.
+/// The criteria for a list of reservations.
 #[derive(Debug)]
 pub(crate) struct Filter {
     pub(crate) sku: Option<Sku>,
-    /// Empty: of any buyer.
+    /// Empty: any buyer.
     pub(crate) buyer: BuyerId,
-    /// One at least.
+    /// At least one.
     pub(crate) states: Vec<State>,
 }
 
@@ -132,7 +132,7 @@ pub(crate) async fn reservations(
     .await
 }
 
-/// The reservation that an element of a generation is, its id and its record; `None` of a remembered request.
+/// Decodes an element of a generation: an id and a record. `None` if it is a remembered request.
 pub(super) fn reservation_in(partition: u16, element: &[Vec<u8>]) -> Result<Option<Reservation>, StoreError> {
     if is_memo(&element[1]) {
         return Ok(None);
@@ -142,7 +142,7 @@ pub(super) fn reservation_in(partition: u16, element: &[Vec<u8>]) -> Result<Opti
     reservation.map(Some).ok_or_else(|| StoreError::corrupt("the record of a reservation"))
 }
 
-/// One step of a scan: the next cursor, 0 after the last step, and what it saw.
+/// One step of a scan. Returns the next cursor, 0 after the last step, and the elements.
 pub(super) async fn scan(
     connection: &mut Connection,
     command: &str,
@@ -154,18 +154,18 @@ pub(super) async fn scan(
     redis::from_redis_value(reply).map_err(|error| StoreError::corrupt(error.to_string()))
 }
 
-/// What is walked over.
+/// A list over several keys.
 struct List<'a> {
     command: &'static str,
-    /// Strings of one element.
+    /// The number of strings of one element.
     width: usize,
     /// In order, each with the key to scan.
     sources: &'a [(Source, &'a str)],
 }
 
 impl List<'_> {
-    /// Walks on until the page is full, the list at its end, or one call has done its share. `read` makes an
-    /// item of an element, or nothing where it is not asked for.
+    /// Scans until the page is full, the list ends, or [`MAX_STEPS`] are done. `read` decodes an element; it returns
+    /// `None` for one that is not requested.
     async fn page<T>(
         &self,
         connection: &mut Connection,
@@ -201,7 +201,7 @@ impl List<'_> {
             if found.len() > room && !items.is_empty() {
                 break;
             }
-            // Where little of much is asked for, longer steps.
+            // Longer steps while few elements match.
             let longer = found.is_empty().then_some(count * 2);
             bytes += found_bytes;
             items.extend(found);

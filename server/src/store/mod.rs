@@ -1,17 +1,17 @@
-//! Redis, and nothing above this room knows that it is Redis.
+//! The access to Redis. The modules above use its types and traits, and send no command themselves.
 //!
 //! - [`keys`]: the name of every key.
 //! - [`wire`]: arguments, replies and records as bytes.
-//! - [`script`]: the Lua, assembled from `lua/`.
+//! - [`script`]: the Lua, assembled from `lua/scripts/`.
 //! - [`pool`]: connections, bounded in number and in time.
-//! - [`error`]: what went wrong, sorted by whether it may have been applied.
-//! - [`permissions`]: what the Redis user must be allowed, and whether it is.
+//! - [`error`]: failed commands, classified by whether they may have been applied.
+//! - [`permissions`]: the permissions that the Redis user needs, and their check.
 //! - [`fitness`]: whether this Redis may hold stock.
-//! - [`identity`]: whether it is the one that this server knows.
-//! - [`embedded`]: a Redis of our own, as a child.
+//! - [`identity`]: whether it is the expected store.
+//! - [`embedded`]: a Redis as a child process of this server.
 //! - [`events`]: the entries of the event stream.
-//! - [`audit`]: the books against the records, in bounded reads.
-//! - [`lists`]: what there is, a page at a time, in bounded reads.
+//! - [`audit`]: the comparison of counters and records, in bounded reads.
+//! - [`lists`]: namespaces, stock and reservations, one page at a time, in bounded reads.
 
 use deadpool_redis::redis::{Arg, Cmd, Pipeline, Value, cmd};
 use tokio::time::Instant;
@@ -45,21 +45,21 @@ use self::{
 };
 use crate::domain::{HistoryPoint, Id, Knowledge, NamespaceName, Operation};
 
-/// Bytes that are shown of a name that this service did not write.
+/// The length to which a name that this service did not write is cut for the log, in bytes.
 const SHOWN_BYTES: usize = 64;
 /// Names of namespaces read with one command.
 const SCAN_COUNT: usize = 1_000;
 
-/// Whether a call may go through when Redis is at its memory limit.
+/// Whether Redis runs a call at its memory limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Everything; refused whole at the limit.
+    /// Any operation. At the limit Redis refuses the whole call.
     Plain,
-    /// All but what makes a SKU; Reserves are not sent.
+    /// Runs at the limit too. Contains no Reserve, and creates no SKU.
     Resolving,
 }
 
-/// One Redis, and what this service does with it.
+/// The commands of this service on one Redis.
 pub(crate) struct Store {
     pool: Pool,
     plain: Script,
@@ -70,7 +70,7 @@ pub(crate) struct Store {
 /// A page of the list of all namespaces.
 pub(crate) struct NamesPage {
     pub(crate) names: Vec<NamespaceName>,
-    /// What stands in the list and is no name that this service writes: escaped, and the first bytes of each only.
+    /// Members of the list that are not valid names, escaped and shortened.
     pub(crate) bad: Vec<String>,
     /// The cursor of the next page; 0 after the last.
     pub(crate) next: u64,
@@ -81,14 +81,14 @@ impl Store {
         Self { pool, plain: Script::plain(), resolving: Script::allow_oom(), register: Script::register() }
     }
 
-    /// A connection of one's own, for reads that take several commands.
+    /// An exclusive connection, for reads that take several commands.
     pub(crate) async fn connection(&self) -> Result<Connection, StoreError> {
         self.pool.get().await
     }
 
-    /// Runs a script whose claims may be of other epochs than those of the store, and whose reply is remembered: so this
-    /// must be the store that the server knows.
-    async fn run_known(
+    /// Runs a script on the expected store only. For scripts whose claims may be of other epochs than those of the
+    /// store, and whose reply this server records.
+    async fn run_verified(
         &self,
         script: &Script,
         identity: &Identity,
@@ -99,7 +99,7 @@ impl Store {
         run_on(&mut connection, script, command(script)).await
     }
 
-    /// Runs a batch once. Returns the reply, and when the call was sent.
+    /// Runs a batch once. Returns the reply and the instant at which the call was sent.
     pub(crate) async fn apply(
         &self,
         keys: &PartitionKeys,
@@ -113,7 +113,7 @@ impl Store {
             Mode::Resolving => &self.resolving,
         };
         let mut connection = self.pool.get().await?;
-        // Not before there is a connection, which can take its time.
+        // Taken after the wait for a connection, which can be long.
         let sent = Instant::now();
         let command = batch.command(&script.sha, keys, epoch, knowledge, connection.replid());
         Ok((run_on(&mut connection, script, command).await?, sent))
@@ -170,7 +170,7 @@ impl NamespaceStore for Store {
         self.send(cmd("SREM").arg(NAMESPACES).arg(namespace.as_str())).await.map(drop)
     }
 
-    async fn place_of(&self, keys: &PartitionKeys) -> Result<Option<HistoryPoint>, StoreError> {
+    async fn last_change(&self, keys: &PartitionKeys) -> Result<Option<HistoryPoint>, StoreError> {
         let state = events::state(&mut self.connection().await?, keys).await?;
         Ok(state.map(|state| state.at))
     }
@@ -187,9 +187,9 @@ impl NamespaceStore for Store {
         step: DeletionStep,
         token: &Id,
     ) -> Result<Stepped, StoreError> {
-        // At the memory limit too: it frees memory.
+        // Allowed at the memory limit, because it frees memory.
         let command = |script: &Script| wire::deletion_command(&script.sha, keys, step, token);
-        Ok(wire::decode_step(&self.run_known(&self.resolving, identity, command).await?)?)
+        Ok(wire::decode_step(&self.run_verified(&self.resolving, identity, command).await?)?)
     }
 
     async fn namespaces(&self, cursor: u64) -> Result<NamesPage, StoreError> {
@@ -216,10 +216,10 @@ impl NamespaceStore for Store {
         memo: Option<&ConfigMemo>,
     ) -> Result<Opened, StoreError> {
         let command = |script: &Script| wire::open_command(&script.sha, keys, knowledge, proposal, epoch, memo);
-        let opened = match self.run_known(&self.plain, identity, command).await {
-            // One that is there takes no memory, and what it holds must be resolved.
+        let opened = match self.run_verified(&self.plain, identity, command).await {
+            // Opening an existing partition takes no memory, and its holds must be resolved.
             Err(StoreError::Full) if self.has_all(std::slice::from_ref(keys)).await? => {
-                self.run_known(&self.resolving, identity, command).await
+                self.run_verified(&self.resolving, identity, command).await
             }
             opened => opened,
         };
@@ -236,9 +236,9 @@ impl NamespaceStore for Store {
         memo: Option<&ConfigMemo>,
     ) -> Result<(Configured, NamespaceConfig), StoreError> {
         let command = |script: &Script| wire::configure_command(&script.sha, keys, knowledge, replaced, config, memo);
-        let configured = match self.run_known(&self.plain, identity, command).await {
-            // A partition that is there takes next to no memory.
-            Err(StoreError::Full) => self.run_known(&self.resolving, identity, command).await,
+        let configured = match self.run_verified(&self.plain, identity, command).await {
+            // A new config for an existing partition takes next to no memory.
+            Err(StoreError::Full) => self.run_verified(&self.resolving, identity, command).await,
             configured => configured,
         };
         Ok(wire::decode_configured(&configured?)?)
@@ -255,12 +255,12 @@ impl NamespaceStore for Store {
     }
 }
 
-/// Runs a script. Where Redis has lost it, the source is sent with the call, which loads it too: between a separate
-/// loading and the call it could be lost again.
+/// Runs a script by its hash. If Redis has lost it, the call is sent again with the source, which loads the script too.
+/// A separate load could be lost before the call.
 async fn run_on(connection: &mut Connection, script: &Script, command: Cmd) -> Result<Value, StoreError> {
     match connection.send(&command).await {
         Err(StoreError::NoScript) => {
-            connection.wear();
+            connection.close_on_drop();
             match connection.send(&with_source(&command, &script.source())).await {
                 Err(error) => Err(permissions::named(connection, error).await),
                 reply => reply,

@@ -1,6 +1,6 @@
-//! What the Redis user of the service must be allowed: the one list of every command that the script or this server
-//! sends, and the check of all of them. The check changes nothing and needs no permission of its own beside EVALSHA and
-//! EVAL: ACL DRYRUN is not for a user with few permissions.
+//! The permissions that the Redis user of the service needs: the list of all commands that the script or this server
+//! sends, and their check. The check changes nothing. It needs no permission except EVALSHA and EVAL, unlike ACL
+//! DRYRUN, which a user with few permissions must not have.
 
 use std::sync::LazyLock;
 
@@ -11,10 +11,9 @@ use super::{error::StoreError, pool::Connection, script::Script};
 /// The keys of the service, as a pattern of an ACL.
 const KEYS: &str = "is:*";
 
-/// Every command that the service cannot do without, in the order of the documentation, each with arguments that name a
-/// key of it.
+/// Every command that the service needs, in the order of the documentation, each with arguments that contain a key.
 const COMMANDS: &[(&str, &[&str])] = &[
-    // The script is called.
+    // Calls of the script.
     ("EVALSHA", &["", "1", KEYS]),
     ("EVAL", &["", "1", KEYS]),
     // The script reads.
@@ -33,7 +32,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("ZADD", &[KEYS]),
     ("ZREM", &[KEYS]),
     ("UNLINK", &[KEYS]),
-    // The server by itself: the store's id, namespaces, lists, the audit, streams.
+    // The server without the script: the store's id, namespaces, lists, the audit, streams.
     ("GETRANGE", &[KEYS]),
     ("SISMEMBER", &[KEYS]),
     ("SCARD", &[KEYS]),
@@ -48,13 +47,14 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("SET", &[KEYS, "", "NX", "GET"]),
 ];
 
-/// The same commands without a key, so that a missing command can be distinguished from missing keys. Redis looks for the keys of these
-/// where they should be, however short the command is: EVAL has to say that it has none, and SET cannot; it comes last, when
-/// it is known whether keys are missing.
+/// The form without a key, for commands whose name alone does not do. The check uses it to distinguish a missing
+/// command from missing keys. Redis reads the keys of these commands at fixed places, however short the command is.
+/// EVAL can state that it has no keys. SET cannot (`None`): it is the last command, when the check already has a result
+/// for keys.
 const KEYLESS: &[(&str, Option<&[&str]>)] = &[("EVALSHA", Some(&["", "0"])), ("EVAL", Some(&["", "0"])), ("SET", None)];
 
-/// The check, of two commands each: one without a key, or false, and one with a key. Returns the rules that grant what is
-/// missing. A command that this Redis does not know was renamed or taken away, which comes to the same.
+/// The check. Each entry of `commands` has a command without a key, or false, and the same command with a key. Returns
+/// the rules that grant the missing permissions. A renamed or removed command counts as missing.
 const CHECK: &str = "
 local function may(words)
   local is_known, is_permitted = pcall(redis.acl_check_cmd, unpack(words))
@@ -73,7 +73,7 @@ if not sees_keys then missing[#missing + 1] = '~' .. keys end
 return missing
 ";
 
-/// The ACL rules that a user of the service needs, and no other: `~is:* +evalsha ...`.
+/// The ACL rules that a user of the service needs, and no others: `~is:* +evalsha ...`.
 pub fn least_acl() -> String {
     let commands: Vec<String> = COMMANDS.iter().map(|(name, _)| rule(name)).collect();
     format!("~{KEYS} {}", commands.join(" "))
@@ -108,7 +108,7 @@ fn source() -> String {
     source
 }
 
-/// The rules that the user of this connection lacks. Without EVALSHA or EVAL the others cannot be checked.
+/// The rules that the user of this connection lacks. Without EVALSHA and EVAL the others cannot be checked.
 pub(crate) async fn missing(connection: &mut Connection) -> Result<Vec<String>, StoreError> {
     let mut denied = Vec::new();
     for (command, text) in [("EVALSHA", &SCRIPT.sha), ("EVAL", &SCRIPT.source())] {
@@ -124,8 +124,8 @@ pub(crate) async fn missing(connection: &mut Connection) -> Result<Vec<String>, 
     Ok(denied)
 }
 
-/// The same refusal with the rules that are missing in its place, where Redis did not name the command: before 7.2 it does
-/// not where a script sends it.
+/// Adds the missing rules to a refusal that does not name the command. Before 7.2 Redis does not name a command that a
+/// script sends.
 pub(super) async fn named(connection: &mut Connection, error: StoreError) -> StoreError {
     match error {
         StoreError::Denied { missing: rules, why } if rules.is_empty() => match missing(connection).await {
@@ -138,6 +138,8 @@ pub(super) async fn named(connection: &mut Connection, error: StoreError) -> Sto
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     /// The page for operators with the permissions that the service needs.
@@ -149,7 +151,7 @@ mod tests {
         assert!(PAGE.lines().any(|documented| documented == line), "docs/operate/permissions.md has no line\n{line}");
     }
 
-    /// Every command that stands in the scripts or in this module.
+    /// Compares the list with the commands in the sources of the scripts and of this folder.
     #[test]
     fn no_command_is_missing() {
         let sent = |source: &str, before: &str| -> Vec<String> {
@@ -158,15 +160,20 @@ mod tests {
             calls.map(str::to_owned).collect()
         };
         let mut found: Vec<String> = Vec::new();
-        let folder = |path: &str| std::fs::read_dir(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
         for script in [Script::plain(), Script::register()] {
             let source = script.source();
             found.extend(sent(&source, "call('"));
             found.extend(sent(&source, "call_with('"));
         }
-        for path in ["src/store", "../lua/src"] {
-            for file in folder(path).map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
-                let source = std::fs::read_to_string(file).unwrap();
+        let folder = |path: &str| PathBuf::from(format!("{}/{path}", env!("CARGO_MANIFEST_DIR")));
+        let mut folders = vec![folder("src/store"), folder("../lua/src")];
+        while let Some(folder) = folders.pop() {
+            for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let source = std::fs::read_to_string(path).unwrap();
                 found.extend(sent(&source, "cmd(\""));
                 found.extend(sent(&source, "scan(connection, \""));
             }

@@ -1,5 +1,5 @@
-//! Connections to one Redis: a bounded number, every wait bounded, none used again once a late
-//! reply might come in on it. Opens connections, and knows no commands but its first.
+//! Connections to one Redis. Their number is bounded, and so is every wait. A connection that might receive a late
+//! reply is not used again. Sends no command of the service, except those that open and check a connection.
 //!
 //! A server has several pools, so that one kind of work takes no connection from another: checkout, which only the
 //! lanes use; the control of namespaces; lists and audits; watches; the health check.
@@ -24,29 +24,29 @@ use crate::{
     domain::Term,
 };
 
-/// How many connections, and how long anything may take.
+/// The limits of a pool.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Connections.
+    /// The most connections.
     pub(crate) size: usize,
-    /// Longest wait for one to be free.
+    /// Longest wait for a free connection.
     pub(crate) wait: Duration,
-    /// Longest time to open one.
+    /// Longest time to open a connection.
     pub(crate) connect: Duration,
     /// Longest wait for a reply.
     pub(crate) reply: Duration,
 }
 
-/// Connections for the control of namespaces: to find, open and configure them, and to look whether they are there.
+/// Connections for the control of namespaces: to find, open, configure and delete them.
 const CONTROL_CONNECTIONS: usize = 4;
 
 impl Limits {
-    /// Of the pool for the control of namespaces.
+    /// The limits of the pool for the control of namespaces.
     pub(crate) fn control(self) -> Limits {
         Limits { size: CONTROL_CONNECTIONS, ..self }
     }
 
-    /// Of the pool for lists and audits.
+    /// The limits of the pool for lists and audits.
     pub(crate) fn lists(self, config: &Config) -> Limits {
         Limits { size: config.list_connections, ..self }
     }
@@ -63,16 +63,16 @@ impl From<&Config> for Limits {
     }
 }
 
-/// What is known of an idle connection that a pool hands out.
+/// Whether an idle connection is checked before a pool returns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Handout {
-    /// That it was in order when it was used last: for batches, which are sent again under their identity.
+    /// It is not checked. For batches, which are sent again with the same ids after a failure.
     Unchecked,
-    /// That Redis has just answered on it: for reads, which have no second attempt.
+    /// Redis has just responded on it. For reads, which have no second attempt.
     Checked,
 }
 
-/// A pool of connections. Opens none until one is asked for.
+/// A pool of connections. Opens each connection on demand.
 #[derive(Clone)]
 pub(crate) struct Pool {
     inner: managed::Pool<Manager>,
@@ -80,8 +80,7 @@ pub(crate) struct Pool {
     peer: Peer,
 }
 
-/// The process at the other end, as far as the pools that lead there have noticed: its number is another one once a
-/// connection to it was found dead.
+/// The Redis process at the other end of the pools. Its number changes when a dead connection to it is found.
 #[derive(Clone, Debug, Default)]
 struct Peer(Arc<AtomicU64>);
 
@@ -90,8 +89,8 @@ impl Peer {
         self.0.load(Ordering::Acquire)
     }
 
-    /// The peer with this number is gone. Only the first connection that notices it counts.
-    fn note_gone(&self, number: u64) {
+    /// Records that the peer with this number is gone. Only the first connection that finds it changes the number.
+    fn set_gone(&self, number: u64) {
         let _ = self.0.compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Acquire);
     }
 }
@@ -101,8 +100,8 @@ impl Pool {
         Pool::to(Peer::default(), url, limits, Handout::Unchecked)
     }
 
-    /// Another pool that leads to the same Redis: a peer that one of them finds dead is dead for both.
-    pub(crate) fn beside(&self, limits: Limits, handout: Handout) -> Result<Pool, StoreError> {
+    /// Another pool for the same Redis. If one of the pools finds the peer dead, it is dead for all.
+    pub(crate) fn sibling(&self, limits: Limits, handout: Handout) -> Result<Pool, StoreError> {
         Pool::to(self.peer.clone(), &self.url, limits, handout)
     }
 
@@ -117,7 +116,7 @@ impl Pool {
             .max_size(limits.size)
             .wait_timeout(Some(limits.wait))
             .create_timeout(Some(limits.connect + limits.reply))
-            // The connection used last is the one whose buffers are warm.
+            // The buffers of the connection used last are in the cache.
             .queue_mode(QueueMode::Lifo)
             .runtime(deadpool_redis::Runtime::Tokio1)
             .build()
@@ -125,11 +124,11 @@ impl Pool {
         Ok(Pool { inner, url: url.clone(), peer })
     }
 
-    /// A connection of one's own, until it is dropped.
+    /// An exclusive connection, until it is dropped.
     pub(crate) async fn get(&self) -> Result<Connection, StoreError> {
         match self.inner.get().await {
-            Ok(object) => Ok(Connection { object: Some(object), clean: true, is_worn: false }),
-            // Redis has answered.
+            Ok(object) => Ok(Connection { object: Some(object), clean: true, closes_on_drop: false }),
+            // Redis has responded with an error.
             Err(PoolError::Backend(error)) if error.code().is_some() => Err(StoreError::from_redis(&error, false)),
             Err(PoolError::Backend(error)) => Err(self.cannot_connect(&error)),
             Err(PoolError::Timeout(TimeoutType::Wait)) => Err(StoreError::Busy),
@@ -146,24 +145,24 @@ impl Pool {
     }
 }
 
-/// One connection; one command at a time. Dropped in the middle of a command, or after one that
-/// was not answered, it is closed instead of going back: a late reply has nobody to reach.
+/// One connection, for one command at a time. If it is dropped during a command, or after a command without a reply, it
+/// is closed and does not return to the pool. So no other command receives the late reply.
 pub(crate) struct Connection {
-    /// There until the drop.
+    /// `None` only during the drop.
     object: Option<managed::Object<Manager>>,
-    /// Every command sent was answered, by a node that can go on answering.
+    /// Whether every command got its reply, from a node that can serve further commands.
     clean: bool,
-    /// It is not used again, though it could be.
-    is_worn: bool,
+    /// Whether a clean connection is closed too.
+    closes_on_drop: bool,
 }
 
 impl Connection {
-    /// The replication id that the store had when this connection was opened, if it said.
+    /// The replication id of the store when this connection was opened, if the store reported it.
     pub(crate) fn replid(&self) -> Option<Term> {
         self.object.as_ref().and_then(|link| link.replid)
     }
 
-    /// Sends one command and waits for its reply. An error reply is an error.
+    /// Sends one command and waits for its reply. An error reply is returned as an error.
     pub(crate) async fn send(&mut self, command: &Cmd) -> Result<Value, StoreError> {
         let Some(object) = self.object.as_mut().filter(|_| self.clean) else {
             return Err(StoreError::not_applied("the connection to the store is broken"));
@@ -180,7 +179,8 @@ impl Connection {
         Err(self.failed(&failure))
     }
 
-    /// Sends all commands of a pipeline at once, and waits for their replies; an error reply is an error of its command.
+    /// Sends all commands of a pipeline at once, and waits for their replies. An error reply is the error of its
+    /// command.
     pub(crate) async fn send_all(&mut self, pipeline: &Pipeline) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
         let Some(object) = self.object.as_mut().filter(|_| self.clean) else {
             return Err(StoreError::not_applied("the connection to the store is broken"));
@@ -199,19 +199,20 @@ impl Connection {
         Ok(checked)
     }
 
-    /// Has the connection closed when it is dropped: its buffers have grown, and would keep their size.
-    pub(super) fn wear(&mut self) {
-        self.is_worn = true;
+    /// Closes the connection when it is dropped. For one whose buffers have grown: they would keep their size.
+    pub(super) fn close_on_drop(&mut self) {
+        self.closes_on_drop = true;
     }
 
-    /// Notes whether the connection, and the others beside it, can be used after this.
+    /// Records whether this connection and the other idle ones can be used after this failure.
     fn failed(&mut self, failure: &RedisError) -> StoreError {
         self.clean = !error::ends_connection(failure);
         if error::ends_peer(failure)
             && let Some(object) = &self.object
         {
-            // After a restart or a failover all idle connections are dead, in other pools too: not one batch each.
-            object.peer.note_gone(object.number);
+            // After a restart or a failover all idle connections are dead, in other pools too. Without this, each of
+            // them would fail one batch.
+            object.peer.set_gone(object.number);
             if let Some(pool) = managed::Object::pool(object) {
                 pool.retain(|_, _| false);
             }
@@ -222,15 +223,15 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Some(object) = self.object.take().filter(|_| !self.clean || self.is_worn) {
+        if let Some(object) = self.object.take().filter(|_| !self.clean || self.closes_on_drop) {
             drop(managed::Object::take(object));
         }
     }
 }
 
-/// Opens connections as `deadpool_redis` does, and hands those for batches out without its UNWATCH and PING:
-/// they cost a round trip per batch and prove nothing about the next moment. A batch finds out by
-/// itself, and is sent again under its identity.
+/// Opens connections like `deadpool_redis`, but returns those for batches without its UNWATCH and PING, which cost a
+/// round trip per batch and prove nothing about the next moment. A batch that fails on a dead connection is sent again
+/// with the same ids.
 struct Manager {
     inner: deadpool_redis::Manager,
     peer: Peer,
@@ -246,7 +247,7 @@ impl managed::Manager for Manager {
         let mut connection = managed::Manager::create(&self.inner).await?;
         let replid = match connection.send_packed_command(cmd("INFO").arg("replication")).await {
             Ok(Value::BulkString(info)) => replid_in(&info),
-            // A store that does not say: the script reads it for each change.
+            // The store does not report it: the script reads it for each change.
             Ok(_) => None,
             Err(error) if error.code().is_some() => None,
             Err(error) => return Err(error),
@@ -267,23 +268,23 @@ impl managed::Manager for Manager {
             Ok(_) => return Ok(()),
             Err(error) => error,
         };
-        // An error reply, a missing permission among them, is a reply: what comes next meets it too.
+        // An error reply, for example of a missing permission, is a reply. The next command gets the same error.
         if !error::ends_connection(&failure) {
             return Ok(());
         }
         if error::ends_peer(&failure) {
-            link.peer.note_gone(link.number);
+            link.peer.set_gone(link.number);
         }
         Err(RecycleError::Backend(failure))
     }
 }
 
-/// A connection, and the replication id that the store had when it was opened.
+/// A connection with the replication id of the store when it was opened.
 struct Link {
     connection: MultiplexedConnection,
     replid: Option<Term>,
     peer: Peer,
-    /// Of the peer when this was opened.
+    /// The number of the peer when this was opened.
     number: u64,
 }
 
@@ -294,7 +295,7 @@ fn replid_in(info: &[u8]) -> Option<Term> {
 
 fn connection_info(url: &RedisUrl) -> Result<ConnectionInfo, StoreError> {
     let info = url.connection_info().map_err(StoreError::not_applied)?;
-    // RESP2 whatever the URL says: replies are read as what RESP2 makes of them.
+    // Always RESP2, even if the URL names another protocol: the decoders expect replies of RESP2.
     let settings = info
         .redis_settings()
         .clone()
@@ -379,15 +380,15 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_peer_that_one_pool_finds_dead_is_dead_for_all() {
         let (folder, embedded, pool) = start(2).await;
-        let beside =
-            pool.beside(Limits { size: 2, wait: REPLY, connect: REPLY, reply: REPLY }, Handout::Unchecked).unwrap();
+        let sibling =
+            pool.sibling(Limits { size: 2, wait: REPLY, connect: REPLY, reply: REPLY }, Handout::Unchecked).unwrap();
         assert_eq!(echo(&pool, "one").await, bulk("one"));
-        assert_eq!(echo(&beside, "other").await, bulk("other"));
+        assert_eq!(echo(&sibling, "other").await, bulk("other"));
         embedded.stop().await;
         let config = Config { data_dir: folder.path().to_path_buf(), ..Config::default() };
         let embedded = Embedded::start(&config, &Tasks::alone()).await.unwrap();
         assert_eq!(echo(&pool, "gone").await.unwrap_err().kind(), "unknown");
-        assert_eq!(echo(&beside, "again").await, bulk("again"));
+        assert_eq!(echo(&sibling, "again").await, bulk("again"));
         assert_eq!(echo(&pool, "again").await, bulk("again"));
         embedded.stop().await;
     }
@@ -396,7 +397,7 @@ mod tests {
     async fn a_checked_pool_hands_out_no_dead_connection() {
         let (folder, embedded, pool) = start(2).await;
         let limits = Limits { size: 2, wait: REPLY, connect: REPLY, reply: REPLY };
-        let checked = pool.beside(limits, Handout::Checked).unwrap();
+        let checked = pool.sibling(limits, Handout::Checked).unwrap();
         assert_eq!(echo(&checked, "one").await, bulk("one"));
         embedded.stop().await;
         let config = Config { data_dir: folder.path().to_path_buf(), ..Config::default() };

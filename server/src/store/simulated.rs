@@ -1,8 +1,8 @@
-//! A store in memory, for tests of the lane and the sweeper without Redis. It loses requests and replies
-//! and delays both, as its seed decides. Uses the store's traits and the domain.
+//! A store in memory, for tests of the lane and the sweeper without Redis. It loses and delays requests and replies at
+//! random, reproducibly by its seed. Uses the store's traits and the domain.
 //!
 //! It has one partition without rules, and applies SetStock, Reserve, Commit, Rollback, GetStock and
-//! Sweep. Any other operation is a defect of the test.
+//! Sweep. A test must not send any other operation.
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Mutex, time::Duration};
 
@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Answer, BuyerId, Clock, HistoryPoint, Id, Knowledge, Line, Millis, NamespaceName, Operation, Outcome, Refusal,
-        Reservation, ReservationId, ReservedLine, Rules, State, Stock, Term,
+        Answer, BuyerId, Clock, HistoryPoint, Id, Knowledge, Line, NamespaceName, Operation, Outcome, Refusal,
+        Reservation, ReservationId, ReservedLine, Rules, State, Stock, StoreTime, Term,
     },
     random::Random,
 };
@@ -70,8 +70,8 @@ impl SimulatedStore {
         self.partition().stock.get(sku).copied()
     }
 
-    fn now(&self) -> Millis {
-        Millis(1_000 + self.started_at.elapsed().as_millis() as u64)
+    fn now(&self) -> StoreTime {
+        StoreTime(1_000 + self.started_at.elapsed().as_millis() as u64)
     }
 
     fn partition(&self) -> std::sync::MutexGuard<'_, Partition> {
@@ -111,7 +111,7 @@ impl BatchStore for SimulatedStore {
 }
 
 impl Partition {
-    fn apply(&mut self, now: Millis, operations: &[Operation]) -> Reply {
+    fn apply(&mut self, now: StoreTime, operations: &[Operation]) -> Reply {
         let expired = self.expire(now);
         let results: Vec<_> = operations.iter().map(|operation| self.apply_one(now, operation)).collect();
         writeln!(self.trace, "{} {} {expired}", now.0, operations.len()).expect("a string grows");
@@ -130,7 +130,7 @@ impl Partition {
         }
     }
 
-    fn expire(&mut self, now: Millis) -> u64 {
+    fn expire(&mut self, now: StoreTime) -> u64 {
         let is_due = |held: &&Reservation| held.state == State::Pending && held.expires_at <= now;
         let due: Vec<_> = self.reservations.values().filter(is_due).map(|held| held.id.id).collect();
         due.iter().for_each(|id| self.resolve(now, id, State::Expired));
@@ -138,7 +138,7 @@ impl Partition {
     }
 
     /// Resolves a pending reservation.
-    fn resolve(&mut self, now: Millis, id: &Id, state: State) {
+    fn resolve(&mut self, now: StoreTime, id: &Id, state: State) {
         let held = self.reservations.get_mut(id).expect("a known reservation");
         (held.state, held.resolved_at) = (state, Some(now));
         self.sequence += 1;
@@ -155,7 +155,7 @@ impl Partition {
         }
     }
 
-    fn apply_one(&mut self, now: Millis, operation: &Operation) -> OperationResult {
+    fn apply_one(&mut self, now: StoreTime, operation: &Operation) -> OperationResult {
         let outcome = match operation {
             Operation::Sweep => Ok(Outcome::Swept),
             Operation::SetStock { sku, on_hand, .. } => {
@@ -183,7 +183,7 @@ impl Partition {
 
     fn reserve(
         &mut self,
-        now: Millis,
+        now: StoreTime,
         id: ReservationId,
         lines: &[Line],
         ttl: u64,
@@ -215,7 +215,7 @@ impl Partition {
             lines: lines.iter().map(reserved).collect(),
             buyer: buyer.clone(),
             created_at: now,
-            expires_at: Millis(now.0 + ttl),
+            expires_at: StoreTime(now.0 + ttl),
             resolved_at: None,
             origin: None,
             purchase: None,
@@ -224,7 +224,7 @@ impl Partition {
         Ok(Outcome::Reservation { reservation, replayed: false })
     }
 
-    fn resolve_by_call(&mut self, now: Millis, id: ReservationId, state: State) -> Result<Outcome, Refusal> {
+    fn resolve_by_call(&mut self, now: StoreTime, id: ReservationId, state: State) -> Result<Outcome, Refusal> {
         let known = self.reservations.get(&id.id).ok_or(Refusal::ReservationNotFound)?;
         let replayed = known.state != State::Pending;
         if !replayed {
@@ -273,7 +273,7 @@ impl NamespaceStore for SimulatedStore {
         Ok(())
     }
 
-    async fn place_of(&self, _: &PartitionKeys) -> Result<Option<HistoryPoint>, StoreError> {
+    async fn last_change(&self, _: &PartitionKeys) -> Result<Option<HistoryPoint>, StoreError> {
         Ok(Some(HistoryPoint { epoch: EPOCH, term: Term::NONE, sequence: self.partition().sequence }))
     }
 

@@ -1,5 +1,5 @@
-//! The store as the rooms above use it: two traits. [`Store`](super::Store) implements them on Redis, a
-//! simulated store in memory. Uses the domain and the wire types.
+//! The interface of the store: two traits. [`Store`](super::Store) implements them with Redis, the simulated store in
+//! memory. Uses the domain and the wire types.
 
 use std::future::Future;
 
@@ -66,7 +66,10 @@ pub(crate) trait NamespaceStore: BatchStore {
     fn unregister(&self, namespace: &NamespaceName) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The last change of a partition; `None` if the partition is absent or closed.
-    fn place_of(&self, keys: &PartitionKeys) -> impl Future<Output = Result<Option<HistoryPoint>, StoreError>> + Send;
+    fn last_change(
+        &self,
+        keys: &PartitionKeys,
+    ) -> impl Future<Output = Result<Option<HistoryPoint>, StoreError>> + Send;
 
     /// The deletions of earlier partitions under these keys, the newest last.
     fn deletions(&self, keys: &PartitionKeys) -> impl Future<Output = Result<Vec<HistoryPoint>, StoreError>> + Send;
@@ -83,8 +86,8 @@ pub(crate) trait NamespaceStore: BatchStore {
     /// One page of the list of all namespaces.
     fn namespaces(&self, cursor: u64) -> impl Future<Output = Result<NamesPage, StoreError>> + Send;
 
-    /// Opens a partition, and makes it as proposed if it is absent. Compares this server's knowledge
-    /// with the partition. Refuses a store that this server does not know.
+    /// Opens a partition; creates it as proposed if it is absent. Compares this server's knowledge
+    /// with the partition. Refuses a store that is not the expected one.
     fn open(
         &self,
         keys: &PartitionKeys,
@@ -110,6 +113,6 @@ pub(crate) trait NamespaceStore: BatchStore {
     /// Whether all of these partitions are present.
     fn has_all(&self, partitions: &[PartitionKeys]) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Compares the identity of the store with the known one.
+    /// Compares the identity of the store with the expected one.
     fn verify(&self, identity: &Identity) -> impl Future<Output = Result<(), StoreError>> + Send;
 }

@@ -21,18 +21,17 @@ use tracing_subscriber::{
     registry::Registry,
 };
 
-/// Lines of one kind that are written in one window.
+/// The most lines of one kind that are written in one window.
 const LINES: u32 = 4;
 /// Length of a window, from its first line.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Interval of the check for windows that ended.
-const LOOK: Duration = Duration::from_secs(1);
-/// Most namespaces of omitted lines that are distinguished.
-const MOST_NAMESPACES: usize = 10_000;
-/// Most bytes of an error in a summary.
-const MOST_ERROR: usize = 300;
-/// The target of records for an operator, such as each change of the health: all of them are
-/// written.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// The most namespaces of omitted lines that are distinguished.
+const MAX_NAMESPACES: usize = 10_000;
+/// The longest error, in bytes, in a summary.
+const MAX_ERROR_BYTES: usize = 300;
+/// The target of records for an operator, like each change of the health: all of them are written.
 pub(crate) const RECORD: &str = "sentinel_server::record";
 
 /// The counters of written and omitted lines. Clones share them.
@@ -44,12 +43,12 @@ pub(super) struct Limit(Arc<Mutex<HashMap<Identifier, Window>>>);
 struct Window {
     began: Instant,
     written: u32,
-    left_out: Option<LeftOut>,
+    omitted: Option<Omitted>,
 }
 
 /// Lines that were counted instead of written.
 #[derive(Debug)]
-struct LeftOut {
+struct Omitted {
     level: Level,
     message: String,
     lines: u64,
@@ -71,7 +70,7 @@ impl Limit {
         {
             let mut windows = self.windows();
             let window = windows.entry(key.clone()).or_insert_with(|| Window::new(now));
-            if now.duration_since(window.began) >= WINDOW && window.left_out.is_none() {
+            if now.duration_since(window.began) >= WINDOW && window.omitted.is_none() {
                 *window = Window::new(now);
             }
             if window.written < LINES {
@@ -79,36 +78,36 @@ impl Limit {
                 return true;
             }
         }
-        let mut words = Words::default();
-        event.record(&mut words);
+        let mut parts = LineParts::default();
+        event.record(&mut parts);
         let mut windows = self.windows();
-        let left_out = &mut windows.entry(key).or_insert_with(|| Window::new(now)).left_out;
-        let left_out = left_out.get_or_insert_with(|| LeftOut {
+        let omitted = &mut windows.entry(key).or_insert_with(|| Window::new(now)).omitted;
+        let omitted = omitted.get_or_insert_with(|| Omitted {
             level: *metadata.level(),
-            message: words.message,
+            message: parts.message,
             lines: 0,
             namespaces: HashSet::new(),
-            error: words.error,
+            error: parts.error,
         });
-        left_out.lines += 1;
-        if let Some(namespace) = words.namespace
-            && left_out.namespaces.len() < MOST_NAMESPACES
+        omitted.lines += 1;
+        if let Some(namespace) = parts.namespace
+            && omitted.namespaces.len() < MAX_NAMESPACES
         {
-            left_out.namespaces.insert(namespace);
+            omitted.namespaces.insert(namespace);
         }
         false
     }
 
     /// The windows that ended, or all. While lines are still omitted, the next window has its
     /// summary only.
-    fn take(&self, now: Instant, is_end: bool) -> Vec<LeftOut> {
+    fn take(&self, now: Instant, is_end: bool) -> Vec<Omitted> {
         let mut due = Vec::new();
         for window in self.windows().values_mut() {
             if (is_end || now.duration_since(window.began) >= WINDOW)
-                && let Some(left_out) = window.left_out.take()
+                && let Some(omitted) = window.omitted.take()
             {
                 window.began = now;
-                due.push(left_out);
+                due.push(omitted);
             }
         }
         due
@@ -116,16 +115,16 @@ impl Limit {
 
     /// Writes a summary for each kind with omitted lines, once a window. Never returns.
     pub(super) async fn summarize(self) {
-        let mut ticks = tokio::time::interval(LOOK);
+        let mut ticks = tokio::time::interval(CHECK_INTERVAL);
         loop {
             ticks.tick().await;
-            self.take(Instant::now(), false).iter().for_each(LeftOut::log);
+            self.take(Instant::now(), false).iter().for_each(Omitted::log);
         }
     }
 
     /// Writes the summaries that are due at a stop.
     pub(super) fn end(&self) {
-        self.take(Instant::now(), true).iter().for_each(LeftOut::log);
+        self.take(Instant::now(), true).iter().for_each(Omitted::log);
     }
 
     fn windows(&self) -> MutexGuard<'_, HashMap<Identifier, Window>> {
@@ -183,11 +182,11 @@ impl<L: Layer<Registry>> Layer<Registry> for Limited<L> {
 
 impl Window {
     fn new(began: Instant) -> Self {
-        Self { began, written: 0, left_out: None }
+        Self { began, written: 0, omitted: None }
     }
 }
 
-impl LeftOut {
+impl Omitted {
     fn log(&self) {
         let (line, lines, namespaces, error) = (&*self.message, self.lines, self.namespaces.len(), &*self.error);
         // The level of an event is a constant.
@@ -203,7 +202,7 @@ impl LeftOut {
 
 /// The parts of a line that a summary contains.
 #[derive(Default)]
-struct Words {
+struct LineParts {
     message: String,
     namespace: Option<u64>,
     error: String,
@@ -211,7 +210,7 @@ struct Words {
 
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-impl Visit for Words {
+impl Visit for LineParts {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => self.message = value.to_owned(),
@@ -232,7 +231,7 @@ impl Visit for Words {
 }
 
 fn shortened(text: &str) -> String {
-    let end = (0..=MOST_ERROR.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
+    let end = (0..=MAX_ERROR_BYTES.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
     text[..end].to_owned()
 }
 
@@ -247,9 +246,9 @@ mod tests {
 
     impl Layer<Registry> for Counter {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, Registry>) {
-            let mut words = Words::default();
-            event.record(&mut words);
-            self.0.lock().unwrap().push(words.message);
+            let mut parts = LineParts::default();
+            event.record(&mut parts);
+            self.0.lock().unwrap().push(parts.message);
         }
     }
 
@@ -295,6 +294,6 @@ mod tests {
     #[test]
     fn a_long_error_is_shortened_between_characters() {
         assert_eq!(shortened("short"), "short");
-        assert!(shortened(&"ä".repeat(MOST_ERROR)).len() <= MOST_ERROR);
+        assert!(shortened(&"ä".repeat(MAX_ERROR_BYTES)).len() <= MAX_ERROR_BYTES);
     }
 }

@@ -1,5 +1,5 @@
-//! Counters, gauges and histograms of one server, in one registry, written in the Prometheus text
-//! format. Labels are closed sets: no SKU, namespace or buyer is a label.
+//! Counters, gauges and histograms of one server, in one registry, written in the Prometheus text format. Every label
+//! has a fixed set of values: no SKU, namespace or buyer is a label.
 
 use std::time::Duration;
 
@@ -76,13 +76,13 @@ labels! {
     CallStatus {
         /// It succeeded, now or when it was first sent.
         Success = "success",
-        /// A reservation that the stock could not cover.
+        /// The stock did not suffice for the reservation.
         InsufficientStock = "insufficient_stock",
-        /// The call itself was wrong.
+        /// The request is invalid.
         Invalid = "invalid",
-        /// The call was understood and refused by a rule.
+        /// A rule refused the valid request.
         Refused = "refused",
-        /// The store or this server could not do it now.
+        /// The store or this server is unavailable.
         Unavailable = "unavailable",
     }
 }
@@ -92,13 +92,13 @@ labels! {
     Task {
         /// Sends the batches of a lane.
         LaneWorker = "lane_worker",
-        /// Reads the events of a namespace that somebody watches.
+        /// Reads the events of a watched namespace.
         FeedReader = "feed_reader",
         /// Reads events for one stream that is behind the reader.
         CatchUp = "catch_up",
         /// Applies one message of an ImportStock.
         Import = "import",
-        /// Looks namespaces up in the store.
+        /// Searches the store for namespaces.
         NamespaceSearch = "namespace_search",
         Sweeper = "sweeper",
         /// Checks whether the store can be used.
@@ -157,7 +157,7 @@ impl Metrics {
         for operation in COUNTED {
             let label = operation.label();
             let calls = IntCounterVec::new(
-                Opts::new(format!("inventory_sentinel_{label}_total"), format!("Calls to {label}, by how they ended.")),
+                Opts::new(format!("inventory_sentinel_{label}_total"), format!("Calls to {label}, by result.")),
                 &["status"],
             )?;
             registry.register(Box::new(calls.clone()))?;
@@ -181,10 +181,7 @@ impl Metrics {
         registry.register(Box::new(batch_operations.clone()))?;
 
         let store_errors = IntCounterVec::new(
-            Opts::new(
-                "inventory_sentinel_store_errors_total",
-                "Script calls that failed, by what is known of their effect.",
-            ),
+            Opts::new("inventory_sentinel_store_errors_total", "Failed script calls, by their possible effect."),
             &["kind"],
         )?;
         for kind in STORE_ERROR_KINDS {
@@ -224,13 +221,13 @@ impl Metrics {
 
         let bad_names = IntGauge::new(
             "inventory_sentinel_bad_namespace_names",
-            "Entries of the list of namespaces that this service did not write, and leaves out.",
+            "Invalid entries of the list of namespaces, which are ignored.",
         )?;
         registry.register(Box::new(bad_names.clone()))?;
 
         let fenced = IntGauge::new(
             "inventory_sentinel_fenced_partitions",
-            "Partitions that lost changes and are not settled, as far as this server has detected.",
+            "Partitions that lost changes and are not settled. Counts only losses that this server has detected.",
         )?;
         registry.register(Box::new(fenced.clone()))?;
 
@@ -254,24 +251,24 @@ impl Metrics {
             durations: std::array::from_fn(|operation| durations.with_label_values(&[RpcKind::ALL[operation].label()])),
             batch_operations,
             lane_queue,
-            expired: counter("inventory_sentinel_expired_total", "Holds given back because their deadline passed.")?,
+            expired: counter("inventory_sentinel_expired_total", "Holds that expired at their deadline.")?,
             shed: counter("inventory_sentinel_shed_total", "Operations refused because too many waited.")?,
             store_errors,
             clock_steps: counter(
                 "inventory_sentinel_clock_steps_total",
-                "Steps of 1 s or more of the store's clock that this server has met, a partition each.",
+                "Steps of 1 s or more of the store's clock that this server has detected, one per partition.",
             )?,
             clock_offset: gauge(
                 "inventory_sentinel_clock_offset_seconds",
-                "The clock of a partition minus the store's clock, of the open partition where the difference is largest.",
+                "The largest difference of an open partition: its clock minus the store's clock.",
             )?,
             time_of_day_offset: gauge(
                 "inventory_sentinel_time_of_day_offset_seconds",
-                "The time of day of a partition minus the store's clock, of the open partition where the difference is largest.",
+                "The largest difference of an open partition: its time of day minus the store's clock.",
             )?,
             history_losses: counter(
                 "inventory_sentinel_history_losses_total",
-                "Losses of acknowledged changes that this server has noticed in its store, a partition each.",
+                "Losses of acknowledged changes that this server has detected in its store, one per partition.",
             )?,
             fenced,
             watches,
@@ -281,11 +278,11 @@ impl Metrics {
             )?,
             sweep_failures: counter(
                 "inventory_sentinel_sweep_failures_total",
-                "Attempts of the sweeper to sweep a partition, or to open a namespace, that failed.",
+                "Failed attempts of the sweeper to sweep a partition or to open a namespace.",
             )?,
             resumed_deletions: counter(
                 "inventory_sentinel_resumed_deletions_total",
-                "Deletions of namespaces whose caller was gone, and that this server has ended or given up.",
+                "Abandoned deletions of namespaces that this server has completed or reversed.",
             )?,
             bad_names,
             task_panics,

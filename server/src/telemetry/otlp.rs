@@ -27,7 +27,7 @@ pub(super) fn provider() -> Result<Option<SdkTracerProvider>, String> {
     }
     let protocol = variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"));
     if let Some(protocol) = protocol.filter(|protocol| protocol != "grpc") {
-        return Err(format!("otlp goes out by grpc only, not by {protocol:?}: name the collector's grpc endpoint"));
+        return Err(format!("otlp is exported by grpc only, not by {protocol:?}: name the collector's grpc endpoint"));
     }
     let exporter = SpanExporter::builder().with_tonic().build().map_err(|error| error.to_string())?;
 

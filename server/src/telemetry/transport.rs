@@ -1,4 +1,4 @@
-//! The metrics of the ports: connections, calls that were cut, bytes that wait for a client.
+//! The metrics of the ports: connections, aborted calls, bytes that wait for a client. Touches its series only.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
@@ -32,38 +32,40 @@ impl TransportMetrics {
             )?,
             closed: counters(
                 "inventory_sentinel_connections_closed_total",
-                "Client connections that this server closed, by why: too many control frames or resets (flood), no HTTP/2 \
-                 handshake in time (handshake), an incomplete frame (slow_frame), no reading (slow_reader), too many calls \
-                 cut (cuts), most of what a bound of the server allows (hoarding), no place left (evicted), open for the longest time (aged).",
+                "Client connections that this server closed, by reason: too many control frames or resets (flood), no \
+                 HTTP/2 handshake in time (handshake), an incomplete frame (slow_frame), no reading (slow_reader), too \
+                 many aborted calls (cuts), the largest part of a full budget (hoarding), no free slot (evicted), the \
+                 end of its maximum age (aged).",
                 &["port", "reason"],
             )?,
             refused: counters(
                 "inventory_sentinel_connections_refused_total",
-                "Client connections that were closed at once because each of the others had a call.",
+                "Client connections that were closed at once because every other connection had a call.",
                 &["port"],
             )?,
             accept_failures: counters(
                 "inventory_sentinel_accept_failures_total",
-                "Attempts to accept a connection that the system refused, for want of descriptors or memory.",
+                "Attempts to accept a connection that the system refused because of descriptors or memory.",
                 &["port"],
             )?,
             calls_cut: counters(
                 "inventory_sentinel_calls_cut_total",
-                "Calls that were cut: with a connection that held too many incomplete requests or too much unread, because \
-                 the request did not come in full in time (slow_request), or because the response was not read in time (slow_reader).",
+                "Aborted calls: because their connection had too many incomplete requests \
+                 (too_many_unfinished_requests) or unread bytes (too_much_unread), because the request did not arrive \
+                 in full in time (slow_request), or because the response was not read in time (slow_reader).",
                 &["reason"],
             )?,
             waiting: IntGaugeVec::new(
                 Opts::new(
                     "inventory_sentinel_waiting_bytes",
-                    "Bytes of requests that have not come in full, and of large or streamed responses that are not read.",
+                    "Bytes of incomplete requests, and of large or streamed responses that are not read.",
                 ),
                 &["direction"],
             )?,
             pauses: counters(
                 "inventory_sentinel_pauses_total",
-                "Pauses before a connection is accepted (accept), before one is read on that makes much work though it is a \
-                 stranger (stranger), or before a scrape (scrape).",
+                "Pauses before a connection is accepted (accept), before an untrusted connection that causes much work \
+                 is read (stranger), or before a scrape (scrape).",
                 &["reason"],
             )?,
         };
@@ -115,7 +117,7 @@ impl TransportMetrics {
         self.accept_failures.with_label_values(&[self.port]).inc();
     }
 
-    /// The counter of calls that are cut for this reason.
+    /// The counter of calls that are aborted for this reason.
     pub(crate) fn calls_cut(&self, reason: &str) -> IntCounter {
         self.calls_cut.with_label_values(&[reason])
     }

@@ -24,12 +24,12 @@ use tonic::body::Body;
 use tower_service::Service;
 
 use super::{
-    ledger::{Ledger, Place},
+    compression::Encoding,
+    ledger::{Ledger, Registration},
     observer::Observer,
-    packed::Encoding,
     peer::Peer,
     refusals,
-    requests::{Bounds, IncomingMessage, Messages, Patience, ReadError},
+    requests::{Bounds, IncomingMessage, Messages, ReadError, StreamTimeouts},
     responses::Answer,
     rpc::{RequestForm, Rpc},
 };
@@ -77,8 +77,10 @@ impl<S> Entrance<S> {
 }
 
 /// The services behind the port.
-pub(crate) trait Services:
-    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static> + Clone + Send + 'static
+pub(crate) trait Services
+where
+    Self: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>,
+    Self: Clone + Send + 'static,
 {
 }
 
@@ -102,17 +104,17 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
     fn call(&self, request: Request<Incoming>) -> Call<S::Future> {
         let rpc = Rpc::of(request.uri().path(), self.shared.max_request);
         let (mut parts, mut body) = request.into_parts();
-        let packing = Encoding::take_from(&mut parts.headers);
+        let encoding = Encoding::take_from(&mut parts.headers);
         // The change log contains the caller.
         if rpc.is_admin || matches!(rpc.form, RequestForm::Stream { .. }) {
             parts.extensions.insert(self.address.map(CallerAddress));
         }
-        let place = rpc.is_tracked.then(|| self.shared.responses.enter(&self.peer));
-        if let Some(place) = &place {
-            self.peer.add_starting(place.entry());
+        let registration = rpc.is_tracked.then(|| self.shared.responses.register(&self.peer));
+        if let Some(registration) = &registration {
+            self.peer.add_starting(registration.entry());
         }
         let observer = rpc.is_observer.then(|| Observer::new(&self.peer, &self.shared.draining));
-        let bounds = |max, is_list| Bounds { max, is_list, packing: packing.unwrap_or(Encoding::Plain) };
+        let bounds = |max, is_list| Bounds { max, is_list, encoding: encoding.unwrap_or(Encoding::Plain) };
         let take = |is_needed: bool, permits: &Arc<Semaphore>| {
             is_needed.then(|| Arc::clone(permits).try_acquire_owned()).transpose()
         };
@@ -121,7 +123,7 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         let inner = match rpc.form {
             _ if !refusals::is_call(&parts) => Either::Right(Either::Left(ready(Ok(refusals::of_head(&parts))))),
             RequestForm::Unknown => self.refuse(service::refusal(Reason::UnknownMethod)),
-            _ if packing.is_none() => self.refuse(refusals::of_encoding()),
+            _ if encoding.is_none() => self.refuse(refusals::of_encoding()),
             _ if permit.is_err() || slot.is_err() => self.refuse(service::refusal(Reason::Overloaded)),
             RequestForm::Message { max, is_list } => {
                 let mut arriving = IncomingMessage::new(bounds(max, is_list), Arc::clone(&self.peer));
@@ -134,11 +136,12 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
             }
             RequestForm::Stream { max, is_list } => match Arc::clone(&self.shared.streams).try_acquire_owned() {
                 Ok(permit) => {
-                    let patience = Patience { message: self.shared.request_timeout, pause: self.shared.stream_pause };
-                    let waiting = self.shared.requests.enter(&self.peer);
+                    let timeouts =
+                        StreamTimeouts { message: self.shared.request_timeout, pause: self.shared.stream_pause };
+                    let waiting = self.shared.requests.register(&self.peer);
                     self.peer.add_starting(waiting.entry());
                     let messages =
-                        Messages::new(body, bounds(max, is_list), patience, waiting, permit, Arc::clone(&self.peer));
+                        Messages::new(body, bounds(max, is_list), timeouts, waiting, permit, Arc::clone(&self.peer));
                     Either::Left(self.serve(parts, Body::new(messages)))
                 }
                 Err(_) => self.refuse(service::refusal(Reason::Overloaded)),
@@ -146,8 +149,8 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         };
         let is_served = matches!(inner, Either::Left(_));
         let earns = (is_served && self.peer.can_earn()).then(|| Arc::clone(&self.peer));
-        let tasks = place.is_some().then(|| self.shared.tasks.clone());
-        Call { inner, place, tasks, observer, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), earns }
+        let tasks = registration.is_some().then(|| self.shared.tasks.clone());
+        Call { inner, registration, tasks, observer, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), earns }
     }
 }
 
@@ -162,8 +165,8 @@ impl<S: Services> Entrance<S> {
 
     /// Waits for the rest of a request, then passes it to the services.
     fn await_request(&self, parts: Parts, mut body: Incoming, mut arriving: IncomingMessage) -> Late {
-        let place = self.shared.requests.enter(&self.peer);
-        self.peer.add_starting(place.entry());
+        let registration = self.shared.requests.register(&self.peer);
+        self.peer.add_starting(registration.entry());
         let timeout = self.shared.request_timeout;
         let mut service = self.service.clone();
         let peer = Arc::clone(&self.peer);
@@ -175,15 +178,15 @@ impl<S: Services> Entrance<S> {
                         return Poll::Ready(arrived);
                     }
                     arriving.settle();
-                    place.wait_on_with(arriving.len());
+                    registration.wait_on_with(arriving.len());
                     timer.as_mut().poll(cx).map(|()| Err(ReadError::Late))
                 })
                 .await
             };
             if arrived == Err(ReadError::Late) {
-                place.record_late();
+                registration.record_late();
             }
-            drop((place, body));
+            drop((registration, body));
             match arrived {
                 Ok(message) => {
                     let response = service.call(Request::from_parts(parts, whole(message))).await;
@@ -207,7 +210,7 @@ pin_project! {
     pub(super) struct Call<F> {
         #[pin]
         inner: Inner<F>,
-        place: Option<Place>,
+        registration: Option<Registration>,
         // If the response is tracked.
         tasks: Option<Tasks>,
         // If the call only watches.
@@ -234,14 +237,14 @@ impl<F: Future<Output = Result<Response<Body>>>> Future for Call<F> {
                 _ => return Poll::Pending,
             },
         };
-        let (place, slot, observer) = (this.place.take(), this.slot.take(), this.observer.take());
+        let (registration, slot, observer) = (this.registration.take(), this.slot.take(), this.observer.take());
         if let Some(peer) = this.earns.take() {
             peer.earn();
         }
         let mut response = response;
         refusals::complete(response.headers_mut());
-        Poll::Ready(Ok(response.map(|body| match place.zip(this.tasks.take()) {
-            Some((place, tasks)) => Answer::tracked(body, place, slot, observer, tasks),
+        Poll::Ready(Ok(response.map(|body| match registration.zip(this.tasks.take()) {
+            Some((registration, tasks)) => Answer::tracked(body, registration, slot, observer, tasks),
             None => Answer::Plain(body),
         })))
     }

@@ -62,9 +62,9 @@ pub(super) struct Entry {
     task: OnceLock<AbortHandle>,
 }
 
-/// A place in a ledger, until it is dropped.
+/// The registration of a call in a ledger. Its drop removes the call.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Registration {
     ledger: Arc<Ledger>,
     entry: Arc<Entry>,
     number: u64,
@@ -75,8 +75,8 @@ impl Ledger {
         Self { budget, limit, used: AtomicUsize::new(0), entries: Mutex::default(), counts }
     }
 
-    /// A place for a call of this connection.
-    pub(super) fn enter(self: &Arc<Self>, peer: &Arc<Peer>) -> Place {
+    /// Registers a call of this connection.
+    pub(super) fn register(self: &Arc<Self>, peer: &Arc<Peer>) -> Registration {
         let entry = Arc::new(Entry {
             peer: Arc::clone(peer),
             bytes: AtomicUsize::new(0),
@@ -90,13 +90,13 @@ impl Ledger {
         if entries.open.len() > self.limit {
             self.make_room(&mut entries);
         }
-        Place { ledger: Arc::clone(self), entry, number }
+        Registration { ledger: Arc::clone(self), entry, number }
     }
 
     /// Cuts the calls that have waited for longer than this.
-    pub(super) fn cut_late(&self, patience: Duration) {
+    pub(super) fn cut_late(&self, timeout: Duration) {
         let mut entries = self.entries();
-        let limit = patience.as_millis() as u64;
+        let limit = timeout.as_millis() as u64;
         let late = |entry: &Entry| {
             let since = entry.since.load(Ordering::Relaxed);
             since != 0 && entry.peer.clock.now().saturating_sub(since) > limit
@@ -162,7 +162,7 @@ impl Ledger {
     }
 }
 
-impl Place {
+impl Registration {
     pub(super) fn entry(&self) -> Arc<Entry> {
         Arc::clone(&self.entry)
     }
@@ -198,7 +198,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.ledger.entries().open.remove(&self.number);
         self.ledger.set_bytes(&self.entry, 0);
@@ -228,9 +228,9 @@ mod tests {
         Arc::new(Peer::new(Clock::new()))
     }
 
-    fn running(place: &Place) -> tokio::task::JoinHandle<()> {
+    fn running(registration: &Registration) -> tokio::task::JoinHandle<()> {
         let task = tokio::spawn(std::future::pending());
-        place.entry().set_task(task.abort_handle());
+        registration.entry().set_task(task.abort_handle());
         task
     }
 
@@ -238,15 +238,15 @@ mod tests {
     fn the_connection_that_holds_most_for_longest_is_closed() {
         let ledger = ledger(100, 10);
         let (hoarder, honest) = (peer(), peer());
-        let hoard: Vec<_> = (0..3).map(|_| ledger.enter(&hoarder)).collect();
-        let place = ledger.enter(&honest);
-        hoard.iter().for_each(|place| place.wait_with(20));
-        place.wait_with(40);
+        let hoard: Vec<_> = (0..3).map(|_| ledger.register(&hoarder)).collect();
+        let registration = ledger.register(&honest);
+        hoard.iter().for_each(|registration| registration.wait_with(20));
+        registration.wait_with(40);
         assert_eq!((hoarder.closed(), honest.closed()), (None, None));
-        place.wait_with(50);
+        registration.wait_with(50);
         assert_eq!((hoarder.closed(), honest.closed()), (Some(Closed::Hoarding), None));
         assert_eq!((ledger.counts.cut.get(), ledger.counts.bytes.get()), (3, 50));
-        drop((hoard, place));
+        drop((hoard, registration));
         assert_eq!((ledger.counts.bytes.get(), ledger.used.load(Ordering::Relaxed)), (0, 0));
     }
 
@@ -254,7 +254,7 @@ mod tests {
     fn nothing_is_closed_for_what_is_read() {
         let ledger = ledger(100, 10);
         let (one, other) = (peer(), peer());
-        let (large, small) = (ledger.enter(&one), ledger.enter(&other));
+        let (large, small) = (ledger.register(&one), ledger.register(&other));
         large.wait_with(90);
         large.stop_waiting();
         small.wait_with(100);
@@ -265,12 +265,12 @@ mod tests {
     fn there_are_so_many_calls_and_no_more() {
         let ledger = ledger(100_000, 8);
         let (hoarder, honest) = (peer(), peer());
-        let hoard: Vec<_> = (0..7).map(|_| ledger.enter(&hoarder)).collect();
-        hoard.iter().for_each(|place| place.wait_with(1));
-        let place = ledger.enter(&honest);
-        place.wait_with(1);
+        let hoard: Vec<_> = (0..7).map(|_| ledger.register(&hoarder)).collect();
+        hoard.iter().for_each(|registration| registration.wait_with(1));
+        let registration = ledger.register(&honest);
+        registration.wait_with(1);
         assert_eq!(hoarder.closed(), None);
-        let _more = ledger.enter(&honest);
+        let _more = ledger.register(&honest);
         assert_eq!((hoarder.closed(), honest.closed()), (Some(Closed::Hoarding), None));
         assert_eq!(ledger.entries().open.len(), 2);
     }
@@ -278,7 +278,7 @@ mod tests {
     #[tokio::test]
     async fn what_waits_too_long_is_cut_and_what_goes_on_is_not() {
         let (ledger, peer) = (ledger(100, 10), peer());
-        let (late, idle) = (ledger.enter(&peer), ledger.enter(&peer));
+        let (late, idle) = (ledger.register(&peer), ledger.register(&peer));
         let (cut, kept) = (running(&late), running(&idle));
         late.wait_with(1);
         idle.wait_with(1);

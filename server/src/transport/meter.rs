@@ -35,7 +35,7 @@ const TURN: u32 = 20_000;
 /// Bytes of one read: usually, and of an untrusted connection. The HTTP/2 library handles all bytes
 /// of a read in one turn.
 const READ: usize = 64 * 1_024;
-const CAREFUL_READ: usize = 1_024;
+const UNTRUSTED_READ: usize = 1_024;
 const FIRST_READ: usize = 256;
 /// Work of a new connection, in microseconds.
 const FIRST_WORK: u64 = 100;
@@ -57,7 +57,7 @@ pub(super) struct Metered<S> {
     limit: usize,
     /// When the turn of the connection comes.
     pause: Option<Pin<Box<Sleep>>>,
-    /// Bytes of an untrusted connection that are passed on after the pause: `CAREFUL_READ` at most.
+    /// Bytes of an untrusted connection that are passed on after the pause: `UNTRUSTED_READ` at most.
     held: Vec<u8>,
 }
 
@@ -98,14 +98,14 @@ impl<S: AsyncRead> Metered<S> {
             work = work.saturating_add(cost.work);
             is_allowed = is_allowed && self.allowance.take(cost);
         });
-        work = work.saturating_add(self.peer.take_unpacking());
+        work = work.saturating_add(self.peer.take_decompression_work());
         self.turn = self.turn.saturating_add(work);
         // The credit comes first: an untrusted connection spends its credit too.
-        let is_strange = !self.peer.spend(calls) || !self.peer.is_proven() || suspects > MANY_SUSPECTS;
+        let is_untrusted = !self.peer.spend(calls) || !self.peer.is_proven() || suspects > MANY_SUSPECTS;
         // The rest of a frame makes no more work than its head.
-        let is_careful = is_strange || !self.peer.has_full_read_credit();
-        self.limit = if is_careful { self.parser.payload.clamp(CAREFUL_READ, READ) } else { READ };
-        if is_strange && work > 0 {
+        let is_short = is_untrusted || !self.peer.has_full_read_credit();
+        self.limit = if is_short { self.parser.payload.clamp(UNTRUSTED_READ, READ) } else { READ };
+        if is_untrusted && work > 0 {
             self.pause = self.pace.take(u64::from(work)).map(|turn| Box::pin(sleep_until(turn)));
         }
         if frames > 0 {
@@ -163,7 +163,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
                     this.peer.close(Closed::Flood);
                     return Poll::Ready(Err(io::Error::other("the connection sends too many frames of one kind")));
                 }
-                Read::Early if buffer.filled().len() - before <= CAREFUL_READ => {
+                Read::Early if buffer.filled().len() - before <= UNTRUSTED_READ => {
                     this.held.extend_from_slice(&buffer.filled()[before..]);
                     buffer.set_filled(before);
                 }
@@ -176,7 +176,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Metered<S> {
-    fn noted<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn record<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.peer.record_write(result.is_pending());
         result
     }
@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Metered<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(self.socket.get_mut()).poll_write(cx, bytes);
-        self.noted(result)
+        self.record(result)
     }
 
     fn poll_write_vectored(
@@ -194,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(self.socket.get_mut()).poll_write_vectored(cx, slices);
-        self.noted(result)
+        self.record(result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -229,7 +229,7 @@ struct Parser {
 }
 
 impl Parser {
-    fn read(&mut self, mut bytes: &[u8], mut note: impl FnMut(Cost)) {
+    fn read(&mut self, mut bytes: &[u8], mut count: impl FnMut(Cost)) {
         if self.preface < PREFACE {
             let skipped = bytes.len().min(PREFACE - self.preface);
             self.preface += skipped;
@@ -261,7 +261,7 @@ impl Parser {
             if kind == HEADERS || kind == CONTINUATION {
                 self.is_in_block = flags & END_HEADERS == 0;
             }
-            note(Cost::of(kind, flags, length));
+            count(Cost::of(kind, flags, length));
         }
     }
 
@@ -278,7 +278,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
-    use crate::transport::peer::{Clock, Patience};
+    use crate::transport::peer::{Clock, ConnectionTimeouts};
 
     const RATES: FrameRates = FrameRates { resets: 10, control: 100 };
 
@@ -362,7 +362,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn strangers_together_make_no_more_work_than_they_may() {
-        const STRANGERS: usize = 100;
+        const UNTRUSTED: usize = 100;
         const SECONDS: u64 = 3;
         let work_of_a_second = 100_000;
         let pauses = prometheus::IntCounter::new("name", "help").unwrap();
@@ -371,25 +371,25 @@ mod tests {
         let bytes = [&[b'P'; PREFACE][..], &call.repeat(1_000)].concat();
         let mut clients = Vec::new();
         let mut readers = tokio::task::JoinSet::new();
-        for _ in 0..STRANGERS {
+        for _ in 0..UNTRUSTED {
             let (mut client, server) = duplex(1 << 20);
             client.write_all(&bytes).await.unwrap();
             clients.push(client);
             let mut socket = Metered::new(server, Arc::new(Peer::new(Clock::new())), RATES, Arc::clone(&pace));
             readers.spawn(async move {
                 let mut buffer = vec![0; 1 << 16];
-                let mut come = Vec::new();
+                let mut received = Vec::new();
                 let deadline = tokio::time::Instant::now() + Duration::from_secs(SECONDS);
                 while let Ok(read) = tokio::time::timeout_at(deadline, socket.read(&mut buffer)).await {
-                    come.extend_from_slice(&buffer[..read.unwrap()]);
+                    received.extend_from_slice(&buffer[..read.unwrap()]);
                 }
-                come
+                received
             });
         }
         let mut done = 0;
-        for come in readers.join_all().await {
-            assert!(bytes.starts_with(&come), "no byte is lost or changed");
-            Parser::default().read(&come, |cost| done += u64::from(cost.work));
+        for received in readers.join_all().await {
+            assert!(bytes.starts_with(&received), "no byte is lost or changed");
+            Parser::default().read(&received, |cost| done += u64::from(cost.work));
         }
         let may = work_of_a_second * SECONDS;
         assert!((may / 2..may * 11 / 10).contains(&done), "{done} of {may} microseconds of work");
@@ -397,7 +397,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_frame_that_does_not_end_is_noticed_and_a_slow_series_is_not() {
-        let patience = Patience {
+        let timeouts = ConnectionTimeouts {
             handshake: Duration::from_secs(60),
             request: Duration::from_millis(200),
             response: Duration::from_secs(60),
@@ -411,7 +411,7 @@ mod tests {
             client.write_all(&whole[20..]).await.unwrap();
             client.write_all(&whole[..20]).await.unwrap();
             assert!(drain(&mut socket).await);
-            assert_eq!(peer.exceeded_limit(&patience), None);
+            assert_eq!(peer.exceeded_limit(&timeouts), None);
             tokio::time::sleep(Duration::from_millis(40)).await;
         }
         drop((client, socket, peer));
@@ -421,11 +421,11 @@ mod tests {
         client.write_all(&[b'P'; PREFACE]).await.unwrap();
         let began = Instant::now();
         let mut bytes = frame(1, 4, &[7; 200]).into_iter();
-        while peer.exceeded_limit(&patience).is_none() {
+        while peer.exceeded_limit(&timeouts).is_none() {
             client.write_all(&[bytes.next().expect("it is closed before its end")]).await.unwrap();
             assert!(drain(&mut socket).await);
         }
-        assert!(began.elapsed() < 3 * patience.request, "{:?}", began.elapsed());
+        assert!(began.elapsed() < 3 * timeouts.request, "{:?}", began.elapsed());
 
         // A block that never ends, however many frames it has.
         let (mut client, mut socket, peer) = metered(FrameRates { resets: 10, control: 10_000 });
@@ -433,11 +433,11 @@ mod tests {
         client.write_all(&frame(1, 0, &[7; 40])).await.unwrap();
         assert!(drain(&mut socket).await);
         let began = Instant::now();
-        while peer.exceeded_limit(&patience).is_none() {
+        while peer.exceeded_limit(&timeouts).is_none() {
             client.write_all(&frame(9, 0, &[7; 40])).await.unwrap();
             assert!(drain(&mut socket).await);
             assert!(began.elapsed() < Duration::from_secs(10));
         }
-        assert_eq!(peer.exceeded_limit(&patience), Some(Closed::SlowFrame));
+        assert_eq!(peer.exceeded_limit(&timeouts), Some(Closed::SlowFrame));
     }
 }

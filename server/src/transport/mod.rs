@@ -3,13 +3,13 @@
 //! Of the services it uses only the form of their refusals.
 //!
 //! - [`accept`][]: listening sockets, and retries while there are no descriptors.
-//! - [`places`][]: the open connections, and the one that is closed for a new one.
+//! - [`slots`][]: the open connections, and the one that is closed for a new one.
 //! - [`peer`][]: one connection: its times, its calls, the reason of its end.
 //! - [`meter`][], [`rates`][]: its socket, which counts frames; the allowed rate of each kind.
 //!   [`pace`][]: the work that untrusted connections can cause.
 //! - [`entry`][]: the entry of a call from its connection; [`rpc`][]: the limits of each RPC.
 //! - [`observer`][]: calls that only watch.
-//! - [`refusals`][]: of calls that do not reach a service; [`packed`][]: compressed messages.
+//! - [`refusals`][]: of calls that do not reach a service; [`compression`][]: compressed messages.
 //! - [`requests`][], [`responses`][]: bodies in both directions; [`ledger`][]: the bytes of them
 //!   that may wait.
 
@@ -32,19 +32,19 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) mod accept;
+mod compression;
 mod entry;
 mod ledger;
 mod meter;
 mod observer;
 pub(crate) mod pace;
-mod packed;
 pub(crate) mod peer;
-pub(crate) mod places;
 mod rates;
 mod refusals;
 mod requests;
 mod responses;
 mod rpc;
+pub(crate) mod slots;
 
 pub(crate) use self::entry::Services;
 use self::{
@@ -53,9 +53,9 @@ use self::{
     ledger::{Counts, Ledger},
     meter::Metered,
     pace::Pace,
-    peer::{Closed, Patience, Peer},
-    places::Places,
+    peer::{Closed, ConnectionTimeouts, Peer},
     rates::FrameRates,
+    slots::Slots,
 };
 use crate::{allocator, config::Config, telemetry::transport::TransportMetrics};
 
@@ -82,9 +82,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TransportLimits {
     accepts: u32,
-    stranger_time: Duration,
+    untrusted_time: Duration,
     connections: usize,
-    /// Descriptors that the server needs beside client connections.
+    /// Descriptors that the server needs for other uses than client connections.
     descriptors: usize,
     window: u32,
     streams: u32,
@@ -95,7 +95,7 @@ pub(crate) struct TransportLimits {
     request_budget: usize,
     response_budget: usize,
     stream_pause: Duration,
-    patience: Patience,
+    timeouts: ConnectionTimeouts,
     rates: FrameRates,
 }
 
@@ -103,7 +103,7 @@ impl From<&Config> for TransportLimits {
     fn from(config: &Config) -> Self {
         Self {
             accepts: config.max_accepts,
-            stranger_time: config.stranger_time,
+            untrusted_time: config.stranger_time,
             connections: config.max_connections,
             descriptors: config.pool_size + config.max_watched_namespaces,
             window: config.connection_window,
@@ -115,7 +115,7 @@ impl From<&Config> for TransportLimits {
             request_budget: config.request_budget,
             response_budget: config.response_budget,
             stream_pause: config.stream_pause,
-            patience: Patience {
+            timeouts: ConnectionTimeouts {
                 handshake: config.handshake_timeout,
                 request: config.request_timeout,
                 response: config.response_timeout,
@@ -142,7 +142,7 @@ pub(crate) async fn serve<S: Services>(
     };
     let shared = Arc::new(Shared {
         max_request: limits.max_request,
-        request_timeout: limits.patience.request,
+        request_timeout: limits.timeouts.request,
         stream_pause: limits.stream_pause,
         streams: Arc::new(Semaphore::new(limits.request_streams)),
         admin_calls: Arc::new(Semaphore::new(limits.admin_calls)),
@@ -158,10 +158,10 @@ pub(crate) async fn serve<S: Services>(
         tasks: tasks.clone(),
     });
     let max = accept::connections_for_descriptors(limits.connections, limits.descriptors);
-    let places = Arc::new(Places::new(max, metrics.clone()));
-    let work = limits.stranger_time.as_micros() as u64;
+    let slots = Arc::new(Slots::new(max, metrics.clone()));
+    let work = limits.untrusted_time.as_micros() as u64;
     let pace = Arc::new(Pace::new(work, UNTRUSTED_BURST, metrics.pauses("stranger")));
-    let port = Port { limits, services, shared, places, pace, metrics };
+    let port = Port { limits, services, shared, slots, pace, metrics };
     let tracker = TaskTracker::new();
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -199,7 +199,7 @@ struct Port<S> {
     limits: TransportLimits,
     services: S,
     shared: Arc<Shared>,
-    places: Arc<Places>,
+    slots: Arc<Slots>,
     pace: Arc<Pace>,
     metrics: TransportMetrics,
 }
@@ -215,12 +215,12 @@ impl<S: Services> Port<S> {
             }
             let Some(stream) = accept.next().await else {
                 // An idle connection may have the missing descriptor.
-                self.places.close_idle();
+                self.slots.close_idle();
                 continue;
             };
             // If no connection can be closed, the client has to retry.
-            if let Some(place) = self.places.take() {
-                tracker.spawn(self.connection(stream, shutdown.clone(), place));
+            if let Some(slot) = self.slots.take() {
+                tracker.spawn(self.connection(stream, shutdown.clone(), slot));
             }
         }
     }
@@ -230,16 +230,16 @@ impl<S: Services> Port<S> {
         &self,
         stream: TcpStream,
         shutdown: CancellationToken,
-        place: places::Place,
+        slot: slots::Slot,
     ) -> impl Future<Output = ()> + Send + use<S> {
-        let peer = place.peer();
+        let peer = slot.peer();
         let address = stream.peer_addr().ok();
         let socket = TokioIo::new(Metered::new(stream, Arc::clone(&peer), self.limits.rates, Arc::clone(&self.pace)));
         let entrance = Entrance::new(self.services.clone(), address, Arc::clone(&peer), Arc::clone(&self.shared));
         let connection = builder(&self.limits, Arc::clone(&peer)).serve_connection(socket, entrance);
         let metrics = self.metrics.clone();
         async move {
-            let _place = place;
+            let _slot = slot;
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
                 biased;
@@ -270,14 +270,14 @@ impl<S: Services> Port<S> {
 
     /// Closes connections and cuts calls that take too long. Never returns.
     async fn check(&self) {
-        let patience = self.limits.patience;
+        let timeouts = self.limits.timeouts;
         let mut ticks = tokio::time::interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_give_back = Instant::now();
         loop {
             ticks.tick().await;
-            self.places.close_late(&patience);
-            self.shared.responses.cut_late(patience.response);
+            self.slots.close_late(&timeouts);
+            self.shared.responses.cut_late(timeouts.response);
             if last_give_back.elapsed() >= MEMORY_RETURN_INTERVAL {
                 last_give_back = Instant::now();
                 allocator::give_back();

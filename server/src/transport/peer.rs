@@ -90,9 +90,9 @@ impl Clock {
     }
 }
 
-/// The time limits of a connection.
+/// The timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct ConnectionTimeouts {
     /// For its HTTP/2 handshake.
     pub(crate) handshake: Duration,
     /// For a frame, a header block and a whole request.
@@ -113,7 +113,7 @@ pub(crate) struct Peer {
     /// When its last call ended.
     idle_since: AtomicU64,
     has_called: AtomicBool,
-    has_shaken_hands: AtomicBool,
+    has_handshake: AtomicBool,
     /// A service has responded to one of its calls.
     is_proven: AtomicBool,
     /// Its credit, in calls.
@@ -124,7 +124,7 @@ pub(crate) struct Peer {
     write_since: AtomicU64,
     cuts: AtomicU32,
     /// Microseconds of decompression that the socket has not counted yet.
-    unpacking: AtomicU32,
+    decompression_work: AtomicU32,
     closed: AtomicU8,
     close: Notify,
     /// Ledger entries of the call that was just passed to the service, until its task starts.
@@ -142,13 +142,13 @@ impl Peer {
             watches: AtomicU32::new(0),
             idle_since: AtomicU64::new(now),
             has_called: AtomicBool::new(false),
-            has_shaken_hands: AtomicBool::new(false),
+            has_handshake: AtomicBool::new(false),
             is_proven: AtomicBool::new(false),
             credit: AtomicU32::new(0),
             frame_since: AtomicU64::new(0),
             write_since: AtomicU64::new(0),
             cuts: AtomicU32::new(0),
-            unpacking: AtomicU32::new(0),
+            decompression_work: AtomicU32::new(0),
             closed: AtomicU8::new(0),
             close: Notify::new(),
             starting: Mutex::default(),
@@ -206,8 +206,8 @@ impl Peer {
     }
 
     /// Adds the work of a decompressed message.
-    pub(super) fn record_unpacked(&self, work: u32) {
-        self.unpacking.fetch_add(work, Ordering::Relaxed);
+    pub(super) fn add_decompression_work(&self, work: u32) {
+        self.decompression_work.fetch_add(work, Ordering::Relaxed);
     }
 
     /// Takes all credit, because a message was decompressed in vain.
@@ -216,8 +216,12 @@ impl Peer {
     }
 
     /// Takes the decompression work since the last call.
-    pub(super) fn take_unpacking(&self) -> u32 {
-        if self.unpacking.load(Ordering::Relaxed) == 0 { 0 } else { self.unpacking.swap(0, Ordering::Relaxed) }
+    pub(super) fn take_decompression_work(&self) -> u32 {
+        if self.decompression_work.load(Ordering::Relaxed) == 0 {
+            0
+        } else {
+            self.decompression_work.swap(0, Ordering::Relaxed)
+        }
     }
 
     /// Whether a service has responded to one of its calls.
@@ -236,7 +240,7 @@ impl Peer {
     }
 
     pub(super) fn record_handshake(&self) {
-        self.has_shaken_hands.store(true, Ordering::Relaxed);
+        self.has_handshake.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn record_frame(&self, is_incomplete: bool) {
@@ -267,17 +271,17 @@ impl Peer {
     }
 
     /// The time limit, or the limit of cut calls, that the connection exceeds.
-    pub(super) fn exceeded_limit(&self, patience: &Patience) -> Option<Closed> {
+    pub(super) fn exceeded_limit(&self, timeouts: &ConnectionTimeouts) -> Option<Closed> {
         let now = self.clock.now();
         let longer =
             |since: u64, limit: Duration| since != 0 && u128::from(now.saturating_sub(since)) > limit.as_millis();
-        if !self.has_shaken_hands.load(Ordering::Relaxed) && longer(self.opened, patience.handshake) {
+        if !self.has_handshake.load(Ordering::Relaxed) && longer(self.opened, timeouts.handshake) {
             return Some(Closed::Handshake);
         }
-        if longer(self.frame_since.load(Ordering::Relaxed), patience.request) {
+        if longer(self.frame_since.load(Ordering::Relaxed), timeouts.request) {
             return Some(Closed::SlowFrame);
         }
-        if longer(self.write_since.load(Ordering::Relaxed), patience.response) {
+        if longer(self.write_since.load(Ordering::Relaxed), timeouts.response) {
             return Some(Closed::SlowReader);
         }
         (self.cuts.load(Ordering::Relaxed) >= MAX_CUTS).then_some(Closed::Cuts)
@@ -325,7 +329,7 @@ impl Peer {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience {
+    const TIMEOUTS: ConnectionTimeouts = ConnectionTimeouts {
         handshake: Duration::from_millis(1_000),
         request: Duration::from_millis(2_000),
         response: Duration::from_millis(3_000),
@@ -339,24 +343,24 @@ mod tests {
 
     #[test]
     fn a_connection_has_limited_time_for_each_of_its_duties() {
-        assert_eq!(peer(Duration::from_millis(900)).exceeded_limit(&PATIENCE), None);
+        assert_eq!(peer(Duration::from_millis(900)).exceeded_limit(&TIMEOUTS), None);
         let slow = peer(Duration::from_millis(1_500));
-        assert_eq!(slow.exceeded_limit(&PATIENCE), Some(Closed::Handshake));
+        assert_eq!(slow.exceeded_limit(&TIMEOUTS), Some(Closed::Handshake));
         slow.record_handshake();
-        assert_eq!(slow.exceeded_limit(&PATIENCE), None);
+        assert_eq!(slow.exceeded_limit(&TIMEOUTS), None);
         slow.frame_since.store(1, Ordering::Relaxed);
-        assert_eq!(slow.exceeded_limit(&PATIENCE), None);
+        assert_eq!(slow.exceeded_limit(&TIMEOUTS), None);
         let slower = peer(Duration::from_millis(3_500));
         slower.record_handshake();
         slower.frame_since.store(1, Ordering::Relaxed);
-        assert_eq!(slower.exceeded_limit(&PATIENCE), Some(Closed::SlowFrame));
+        assert_eq!(slower.exceeded_limit(&TIMEOUTS), Some(Closed::SlowFrame));
         slower.record_frame(false);
         slower.write_since.store(1, Ordering::Relaxed);
-        assert_eq!(slower.exceeded_limit(&PATIENCE), Some(Closed::SlowReader));
+        assert_eq!(slower.exceeded_limit(&TIMEOUTS), Some(Closed::SlowReader));
         slower.record_write(false);
-        assert_eq!(slower.exceeded_limit(&PATIENCE), None);
+        assert_eq!(slower.exceeded_limit(&TIMEOUTS), None);
         (0..MAX_CUTS).for_each(|_| slower.record_cut());
-        assert_eq!(slower.exceeded_limit(&PATIENCE), Some(Closed::Cuts));
+        assert_eq!(slower.exceeded_limit(&TIMEOUTS), Some(Closed::Cuts));
     }
 
     #[test]

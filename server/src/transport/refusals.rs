@@ -5,7 +5,7 @@ use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_TYPE, reques
 use inventory_sentinel::Reason;
 use tonic::{Code, Status, body::Body, metadata::MetadataValue};
 
-use super::packed::{ACCEPT_ENCODING, ACCEPTED};
+use super::compression::{ACCEPT_ENCODING, ACCEPTED};
 use crate::service;
 
 /// Start of the library's message for a request that it could not decode.
@@ -58,7 +58,7 @@ fn reasoned(status: &Status) -> Status {
         Code::InvalidArgument => Reason::MalformedRequest,
         Code::OutOfRange | Code::ResourceExhausted => Reason::RequestTooLarge,
         Code::Unimplemented => Reason::UnknownMethod,
-        // Only the health service and reflection look up names.
+        // Only the health service and reflection search for names.
         Code::NotFound => Reason::UnknownService,
         Code::DeadlineExceeded => Reason::DeadlineExceeded,
         _ => Reason::Internal,

@@ -15,8 +15,8 @@ use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
 use super::{
-    ledger::Place,
-    packed::{self, Encoding},
+    compression::{self, Encoding},
+    ledger::Registration,
     peer::Peer,
     rpc,
 };
@@ -61,20 +61,20 @@ pub(super) struct Bounds {
     /// Whether its entries are counted.
     pub(super) is_list: bool,
     /// The encoding.
-    pub(super) packing: Encoding,
+    pub(super) encoding: Encoding,
 }
 
 impl Bounds {
     /// The length of the first message in these bytes, with its prefix; `None`: there are too few
     /// bytes.
-    fn promised(self, bytes: &[u8]) -> Result<Option<usize>, ReadError> {
+    fn announced(self, bytes: &[u8]) -> Result<Option<usize>, ReadError> {
         let Some((flag, length)) = bytes.split_first().and_then(|(flag, rest)| Some((flag, rest.first_chunk::<4>()?)))
         else {
             return Ok(None);
         };
-        let max = match (*flag, self.packing) {
+        let max = match (*flag, self.encoding) {
             (0, _) => self.max,
-            (1, Encoding::Gzip) => packed::max_packed(self.max),
+            (1, Encoding::Gzip) => compression::max_compressed(self.max),
             _ => return Err(ReadError::Malformed),
         };
         let length = u32::from_be_bytes(*length) as usize;
@@ -84,7 +84,7 @@ impl Bounds {
     /// Checks a complete message, with its prefix, before it is decoded.
     fn check(self, message: &[u8]) -> Result<(), ReadError> {
         // The entries of a compressed message are counted after it is decompressed.
-        if self.is_list && !is_packed(message) && rpc::has_too_many_fields(&message[PREFIX..]) {
+        if self.is_list && !is_compressed(message) && rpc::has_too_many_fields(&message[PREFIX..]) {
             return Err(ReadError::TooLarge);
         }
         Ok(())
@@ -92,11 +92,12 @@ impl Bounds {
 
     /// Decompresses a message, if necessary, and checks it. The work counts for its connection.
     fn open(self, message: Bytes, peer: &Peer) -> Result<Bytes, ReadError> {
-        if !is_packed(&message) {
+        if !is_compressed(&message) {
             return self.check(&message).map(|()| message);
         }
-        let opened = packed::unpack(&message, self.max).and_then(|message| self.check(&message).map(|()| message));
-        peer.record_unpacked(packed::work(opened.as_ref().map_or(self.max, Bytes::len)));
+        let opened =
+            compression::decompress(&message, self.max).and_then(|message| self.check(&message).map(|()| message));
+        peer.add_decompression_work(compression::work(opened.as_ref().map_or(self.max, Bytes::len)));
         if opened.is_err() {
             peer.lose_credit();
         }
@@ -105,7 +106,7 @@ impl Bounds {
 }
 
 /// Whether the compression flag of a message is set.
-fn is_packed(message: &[u8]) -> bool {
+fn is_compressed(message: &[u8]) -> bool {
     message.first() == Some(&1)
 }
 
@@ -163,7 +164,7 @@ impl IncomingMessage {
             } else {
                 std::mem::take(&mut self.rest).freeze()
             };
-            let is_whole = self.bounds.promised(&message)? == Some(message.len());
+            let is_whole = self.bounds.announced(&message)? == Some(message.len());
             return Poll::Ready(if is_whole {
                 self.bounds.open(message, &self.peer)
             } else {
@@ -185,15 +186,15 @@ impl IncomingMessage {
             self.settle();
             self.rest.extend_from_slice(&data);
         }
-        let come = if self.rest.is_empty() { &self.first[..] } else { &self.rest[..] };
+        let received = if self.rest.is_empty() { &self.first[..] } else { &self.rest[..] };
         // Most lists with too many entries exceed the limit early. The rest of them need not
         // arrive.
-        if !self.is_checked && come.len() >= EARLY_CHECK {
+        if !self.is_checked && received.len() >= EARLY_CHECK {
             self.is_checked = true;
-            self.bounds.check(come)?;
+            self.bounds.check(received)?;
         }
-        match self.bounds.promised(come)? {
-            Some(length) if come.len() > length => Err(ReadError::Malformed),
+        match self.bounds.announced(received)? {
+            Some(length) if received.len() > length => Err(ReadError::Malformed),
             _ => Ok(()),
         }
     }
@@ -204,22 +205,22 @@ impl IncomingMessage {
 pub(super) struct Messages<B, G> {
     body: B,
     bounds: Bounds,
-    patience: Patience,
-    come: BytesMut,
+    timeouts: StreamTimeouts,
+    received: BytesMut,
     timer: Pin<Box<Sleep>>,
     /// A message has begun and is not complete.
     has_begun: bool,
     /// Messages were passed on, and the pause starts again.
     may_pause: bool,
-    place: Place,
+    registration: Registration,
     peer: Arc<Peer>,
     /// Kept while the stream is open.
     _guard: G,
 }
 
-/// The time limits of a stream of requests.
+/// The timeouts of a stream of requests.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct StreamTimeouts {
     /// For a message.
     pub(super) message: Duration,
     /// Between two messages.
@@ -227,17 +228,24 @@ pub(super) struct Patience {
 }
 
 impl<B, G> Messages<B, G> {
-    pub(super) fn new(body: B, bounds: Bounds, patience: Patience, place: Place, guard: G, peer: Arc<Peer>) -> Self {
-        let timer = Box::pin(tokio::time::sleep(patience.pause));
+    pub(super) fn new(
+        body: B,
+        bounds: Bounds,
+        timeouts: StreamTimeouts,
+        registration: Registration,
+        guard: G,
+        peer: Arc<Peer>,
+    ) -> Self {
+        let timer = Box::pin(tokio::time::sleep(timeouts.pause));
         Self {
             body,
             bounds,
-            patience,
-            come: BytesMut::new(),
+            timeouts,
+            received: BytesMut::new(),
             timer,
             has_begun: false,
             may_pause: false,
-            place,
+            registration,
             peer,
             _guard: guard,
         }
@@ -247,32 +255,32 @@ impl<B, G> Messages<B, G> {
     /// alone: only one is decompressed at a time.
     fn whole(&mut self) -> Result<Option<Bytes>, ReadError> {
         let mut end = 0;
-        while let Some(length) = self.bounds.promised(&self.come[end..])? {
-            let Some(message) = self.come.get(end..end + length) else { break };
-            if is_packed(message) {
+        while let Some(length) = self.bounds.announced(&self.received[end..])? {
+            let Some(message) = self.received.get(end..end + length) else { break };
+            if is_compressed(message) {
                 if end > 0 {
                     break;
                 }
-                let message = self.come.split_to(length).freeze();
+                let message = self.received.split_to(length).freeze();
                 return self.bounds.open(message, &self.peer).map(Some);
             }
             self.bounds.check(message)?;
             end += length;
         }
-        Ok((end > 0).then(|| self.come.split_to(end).freeze()))
+        Ok((end > 0).then(|| self.received.split_to(end).freeze()))
     }
 
     /// Records the missing bytes, and returns the next complete messages, if there are any.
     fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
         let whole = self.whole()?;
-        let had_begun = std::mem::replace(&mut self.has_begun, !self.come.is_empty());
+        let had_begun = std::mem::replace(&mut self.has_begun, !self.received.is_empty());
         if self.has_begun && (!had_begun || whole.is_some()) {
-            self.timer.as_mut().reset(Instant::now() + self.patience.message);
+            self.timer.as_mut().reset(Instant::now() + self.timeouts.message);
         }
         if self.has_begun {
-            self.place.wait_on_with(self.come.len());
+            self.registration.wait_on_with(self.received.len());
         } else {
-            self.place.stop_waiting();
+            self.registration.stop_waiting();
         }
         self.may_pause |= whole.is_some();
         Ok(whole)
@@ -290,7 +298,7 @@ where
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         if std::mem::take(&mut this.may_pause) && !this.has_begun {
-            this.timer.as_mut().reset(Instant::now() + this.patience.pause);
+            this.timer.as_mut().reset(Instant::now() + this.timeouts.pause);
         }
         // After a compressed message, others may follow in the buffer.
         if this.has_begun
@@ -302,7 +310,7 @@ where
             match Pin::new(&mut this.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
-                    this.come.extend_from_slice(&data);
+                    this.received.extend_from_slice(&data);
                     if let Some(whole) = this.next().map_err(ReadError::status)? {
                         return Poll::Ready(Some(Ok(Frame::data(whole))));
                     }
@@ -312,7 +320,7 @@ where
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => {
                     ready!(this.timer.as_mut().poll(cx));
-                    this.place.record_late();
+                    this.registration.record_late();
                     return Poll::Ready(Some(Err(ReadError::Late.status())));
                 }
             }
@@ -352,7 +360,7 @@ mod tests {
     fn arrive(pieces: &[&[u8]], ends: bool, max: usize) -> Poll<Result<Bytes, ReadError>> {
         let pieces = pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect();
         let peer = Arc::new(Peer::new(Clock::new()));
-        let mut arriving = IncomingMessage::new(Bounds { max, is_list: true, packing: Encoding::Plain }, peer);
+        let mut arriving = IncomingMessage::new(Bounds { max, is_list: true, encoding: Encoding::Plain }, peer);
         arriving.poll(&mut Pieces { pieces, ends }, &mut Context::from_waker(Waker::noop()))
     }
 
@@ -369,10 +377,13 @@ mod tests {
 
     #[test]
     fn what_is_too_large_is_refused_at_its_promise() {
-        let promise = [0, 0, 0, 1, 0];
-        assert_eq!(arrive(&[&promise], false, 255), Poll::Ready(Err(ReadError::TooLarge)));
-        assert_eq!(arrive(&[&promise[..2], &promise[2..]], false, 255), Poll::Ready(Err(ReadError::TooLarge)));
-        assert_eq!(arrive(&[&promise], false, 256), Poll::Pending);
+        let announcement = [0, 0, 0, 1, 0];
+        assert_eq!(arrive(&[&announcement], false, 255), Poll::Ready(Err(ReadError::TooLarge)));
+        assert_eq!(
+            arrive(&[&announcement[..2], &announcement[2..]], false, 255),
+            Poll::Ready(Err(ReadError::TooLarge))
+        );
+        assert_eq!(arrive(&[&announcement], false, 256), Poll::Pending);
         let many = message(&[0x0A, 0].repeat(rpc::MAX_FIELDS + 1));
         assert_eq!(arrive(&[&many], true, 1 << 20), Poll::Ready(Err(ReadError::TooLarge)));
     }

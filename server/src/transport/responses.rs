@@ -13,7 +13,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Status, body::Body};
 
-use super::{ledger::Place, observer::Observer, refusals};
+use super::{ledger::Registration, observer::Observer, refusals};
 use crate::{
     service,
     tasks::{Task, Tasks},
@@ -40,7 +40,7 @@ pub(crate) struct Tracked {
     observer: Option<Observer>,
     /// The rest of the frame that is passed on in pieces.
     rest: Bytes,
-    place: Place,
+    registration: Registration,
     tasks: Tasks,
     /// Kept while the stream is open.
     _slot: Option<OwnedSemaphorePermit>,
@@ -49,12 +49,12 @@ pub(crate) struct Tracked {
 impl Answer {
     pub(super) fn tracked(
         body: Body,
-        place: Place,
+        registration: Registration,
         slot: Option<OwnedSemaphorePermit>,
         observer: Option<Observer>,
         tasks: Tasks,
     ) -> Self {
-        Answer::Tracked(Tracked { body: Some(body), observer, rest: Bytes::new(), place, tasks, _slot: slot })
+        Answer::Tracked(Tracked { body: Some(body), observer, rest: Bytes::new(), registration, tasks, _slot: slot })
     }
 }
 
@@ -91,7 +91,7 @@ impl Tracked {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         // A poll means that the previous piece was sent.
         if self.rest.is_empty() {
-            self.place.stop_waiting();
+            self.registration.stop_waiting();
             match ready!(self.poll_body(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.rest = data,
@@ -105,7 +105,7 @@ impl Tracked {
                 end => return Poll::Ready(end),
             }
         }
-        self.place.wait_with(self.rest.len());
+        self.registration.wait_with(self.rest.len());
         let piece = self.rest.split_to(self.rest.len().min(PIECE));
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
@@ -156,9 +156,9 @@ mod tests {
         let counter = || IntCounter::new("name", "help").unwrap();
         let counts = Counts { bytes: bytes.clone(), cut: counter(), late: counter() };
         let ledger = Arc::new(Ledger::new(1 << 30, 10, counts));
-        let place = ledger.enter(&Arc::new(Peer::new(Clock::new())));
+        let registration = ledger.register(&Arc::new(Peer::new(Clock::new())));
         let whole: Bytes = (0..100_000_u32).map(|i| i as u8).collect();
-        let mut answer = Answer::tracked(Body::new(Full::new(whole.clone())), place, None, None, Tasks::alone());
+        let mut answer = Answer::tracked(Body::new(Full::new(whole.clone())), registration, None, None, Tasks::alone());
         let mut read = Vec::new();
         let mut cx = Context::from_waker(Waker::noop());
         while let Poll::Ready(Some(frame)) = Pin::new(&mut answer).poll_frame(&mut cx) {

@@ -151,7 +151,7 @@ mod tests {
         }
         assert!(paths.len() > 20, "{paths:?}");
         assert_eq!(Rpc::of("/grpc.health.v1.Health/Watch", 1).form, Rpc::of("/grpc.health.v1.Health/Check", 1).form);
-        assert_eq!(Rpc::of("/nobody/Knows", 1).form, RequestForm::Unknown);
+        assert_eq!(Rpc::of("/unknown.Service/Method", 1).form, RequestForm::Unknown);
     }
 
     #[test]

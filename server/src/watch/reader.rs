@@ -70,7 +70,7 @@ struct Reader(Weak<Feed>);
 impl Drop for Reader {
     fn drop(&mut self) {
         if let Some(feed) = self.0.upgrade() {
-            tracing::warn!(namespace = feed.name.as_str(), "the watch of a namespace has lost its place");
+            tracing::warn!(namespace = feed.name.as_str(), "the watch of a namespace has lost its position");
             feed.progress.send_modify(|progress| progress.lost = true);
             feed.protection_changed.send_replace(());
         }
@@ -129,10 +129,12 @@ impl Feed {
                 if entry.first != at {
                     return false;
                 }
-                // A partition can be made again, with the loss as its next event, before a read of
-                // its state.
-                let loses_place = |run: &events::Run| matches!(run.happened, Happened::HistoryLost(lost, kept) if lost.term == term && kept < at);
-                if entry.runs.iter().any(loses_place) {
+                // A partition can be created again, with the loss as its next event, before a read of its state.
+                let loses_position = |run: &events::Run| match run.happened {
+                    Happened::HistoryLost(lost, kept) => lost.term == term && kept < at,
+                    _ => false,
+                };
+                if entry.runs.iter().any(loses_position) {
                     return false;
                 }
                 if let Some((its, first)) = entry.term {

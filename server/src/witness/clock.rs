@@ -1,4 +1,4 @@
-//! What this server knows of the clock of one partition, by its own monotonic clock. No I/O.
+//! The last reading of the clock of one partition, related to the monotonic clock of this process. No I/O.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,15 +7,15 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::domain::{Millis, Reading};
+use crate::domain::{Reading, StoreTime};
 
-/// The longest round trip of a call that says precisely enough when the partition's clock was read. Half of the difference
-/// that the script takes for a step (lua/clock.lua).
+/// The longest round trip with which a reading is precise enough: half of the difference that counts as a step of the
+/// clock (`CLOCK_BOUND` in lua/scripts/load/clock.lua).
 const LONGEST_READING: Duration = Duration::from_millis(500);
 
-/// How long a reading is kept that later ones agree with.
+/// The time for which a reading is kept while later ones agree with it.
 const READING_KEPT: Duration = Duration::from_secs(60);
-/// The difference up to which two readings agree, in milliseconds: what the script takes for no step.
+/// The difference up to which two readings agree, in milliseconds: it does not count as a step of the clock.
 const AGREEING: u64 = 1_000;
 
 /// The last reading of the clock.
@@ -27,15 +27,16 @@ impl KnownClock {
         *self.reading()
     }
 
-    /// Notes what a reply said. One that took long says too little: the clock was read at an unknown time between.
-    pub(super) fn note(&self, now: Millis, sent: Instant, answered: Instant) {
+    /// Records the time in a reply. Ignores a reply that took too long: the clock was read at an unknown instant during
+    /// the call.
+    pub(super) fn record(&self, now: StoreTime, sent: Instant, answered: Instant) {
         if answered.saturating_duration_since(sent) > LONGEST_READING {
             return;
         }
         let mut reading = self.reading();
-        // A call that was sent later may be answered before.
+        // Replies may arrive in another order than the calls were sent.
         let is_newer = reading.is_none_or(|reading| reading.sent < sent);
-        // One that agrees is kept for a while: small steps would add up if each were taken for the truth.
+        // An agreeing reading does not replace the last one for a while: otherwise small steps would add up unnoticed.
         let agrees = reading.is_some_and(|reading| {
             sent.saturating_duration_since(reading.sent) < READING_KEPT
                 && reading.expected(sent).is_some_and(|at| at.0.abs_diff(now.0) <= AGREEING)
@@ -45,7 +46,7 @@ impl KnownClock {
         }
     }
 
-    /// Another partition has taken the place of this one.
+    /// Forgets the reading, because another partition has replaced this one.
     pub(super) fn forget(&self) {
         *self.reading() = None;
     }
@@ -66,17 +67,17 @@ mod tests {
         let first = Instant::now() + Duration::from_secs(1);
         let ms = Duration::from_millis;
         assert_eq!(expected(first), None);
-        known.note(Millis(5_000), first, first + ms(400));
+        known.record(StoreTime(5_000), first, first + ms(400));
         let later = first + ms(7_000);
-        assert_eq!(expected(later), Some(Millis(12_000)));
+        assert_eq!(expected(later), Some(StoreTime(12_000)));
 
-        known.note(Millis(90_000), first + ms(400), first + ms(901));
-        assert_eq!(expected(later), Some(Millis(12_000)), "it was read at an unknown time");
-        known.note(Millis(90_000), first - ms(1), first);
-        assert_eq!(expected(later), Some(Millis(12_000)), "it was read before");
+        known.record(StoreTime(90_000), first + ms(400), first + ms(901));
+        assert_eq!(expected(later), Some(StoreTime(12_000)), "it was read at an unknown time");
+        known.record(StoreTime(90_000), first - ms(1), first);
+        assert_eq!(expected(later), Some(StoreTime(12_000)), "it was read before");
         assert_eq!(expected(first + ms(600_000)), None, "the clocks have drifted");
-        known.note(Millis(7_000), first + ms(2_000), first + ms(2_500));
-        assert_eq!(expected(later), Some(Millis(12_000)));
+        known.record(StoreTime(7_000), first + ms(2_000), first + ms(2_500));
+        assert_eq!(expected(later), Some(StoreTime(12_000)));
         known.forget();
         assert_eq!(expected(later), None);
     }

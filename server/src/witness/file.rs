@@ -1,5 +1,5 @@
-//! What a server remembers of its store's history beyond its own life: one small file that bears
-//! witness when Redis comes back older or empty. Touches files in the state folder only.
+//! The witness file: the recorded history of the store, which survives a restart of the server. Touches files in the
+//! state folder only.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -11,16 +11,16 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// The newest format that this server writes and reads: it has namespaces that were deleted.
+use crate::domain::MAX_PARTITIONS;
+
+/// The newest format that this server reads and writes. It can contain deleted namespaces.
 pub(crate) const FORMAT: u32 = 2;
-/// The oldest, which it writes while it has none of them.
+/// The oldest format. This server writes it while there are no deleted namespaces.
 pub(crate) const FIRST_FORMAT: u32 = 1;
-/// Most bytes of a witness file.
-pub(crate) const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
-/// Most partitions of a namespace.
-pub(crate) const MAX_PARTITIONS: usize = 64;
-/// Most claims of a partition.
-pub(crate) const MAX_CLAIMS: usize = 16;
+/// The largest witness file, in bytes.
+pub(crate) const MAX_WITNESS_BYTES: u64 = 64 * 1024 * 1024;
+/// The most claims that a server records of a partition. The script accepts more.
+pub(crate) const MAX_RECORDED_CLAIMS: usize = 16;
 /// Epochs and sequence numbers are below this; `check` names it 2^48.
 const NUMBER_LIMIT: u64 = 1 << 48;
 
@@ -28,21 +28,34 @@ const NUMBER_LIMIT: u64 = 1 << 48;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateError {
     /// Another server holds the lock; its process, if the lock file names it.
-    #[error("the state folder {} is in use by another sentinel-server{}: give each its own --state-dir", folder.display(),
-        pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    #[error(
+        "the state folder {} is in use by another sentinel-server{}: give each its own --state-dir",
+        folder.display(),
+        pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
     InUse { folder: PathBuf, pid: Option<u32> },
-    /// The folder or a file in it can't be used: what was tried, on what, why it failed.
-    #[error("cannot {what} {}: {source}: let this user read and write there, or choose another --state-dir", path.display())]
+    /// This action on the folder or on a file in it failed.
+    #[error(
+        "cannot {what} {}: {source}: let this user read and write there, or choose another --state-dir",
+        path.display()
+    )]
     Io { what: &'static str, path: PathBuf, source: io::Error },
-    /// The file is no witness. The reason never quotes the file, which contains secrets.
-    #[error("the witness file {} is corrupt: {why}: restore it, or remove the file only if the store is known to be complete", path.display())]
+    /// The file is not a valid witness file. The reason never quotes the file, which contains secrets.
+    #[error(
+        "the witness file {} is corrupt: {why}: restore it, or remove the file only if the store is known to be \
+         complete",
+        path.display()
+    )]
     Corrupt { path: PathBuf, why: String },
     /// A later server wrote the file, in this format.
-    #[error("the witness file {} has format {version}, newer than {FORMAT}: run the server that wrote it, or a later one", path.display())]
+    #[error(
+        "the witness file {} has format {version}, newer than {FORMAT}: run the server that wrote it, or a later one",
+        path.display()
+    )]
     Newer { path: PathBuf, version: u64 },
 }
 
-/// What is known of the store's history: in which [`FORMAT`], of which store (32 hex digits).
+/// The content of the file: the recorded history of one store. `version` is its format, `store_id` has 32 hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Document {
@@ -53,7 +66,7 @@ pub(crate) struct Document {
     pub(crate) namespaces: Vec<NamespaceEntry>,
 }
 
-/// One namespace. Its config record, in hex, contains its secret: it is not shown by `Debug`.
+/// One namespace. `config` is its config record in hex. It contains the secret, so `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NamespaceEntry {
@@ -73,7 +86,8 @@ pub(crate) struct PartitionEntry {
     pub(crate) claims: Vec<ClaimEntry>,
 }
 
-/// One point that a partition has reached: both numbers below 2^48, the term 40 lowercase hex digits.
+/// One claim: a point of history that a partition has reached. Both numbers are below 2^48. The term has 40 lowercase
+/// hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClaimEntry {
@@ -92,7 +106,7 @@ impl fmt::Debug for NamespaceEntry {
     }
 }
 
-/// Enough of any document to know its format.
+/// The part of a document that every format has.
 #[derive(Deserialize)]
 struct Versioned {
     version: u64,
@@ -101,8 +115,8 @@ struct Versioned {
 impl Document {
     fn parse(bytes: &[u8], path: &Path) -> Result<Document, StateError> {
         let corrupt = |why| StateError::Corrupt { path: path.to_owned(), why };
-        if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err(corrupt(format!("it is longer than {MAX_FILE_BYTES} bytes")));
+        if bytes.len() as u64 > MAX_WITNESS_BYTES {
+            return Err(corrupt(format!("it is longer than {MAX_WITNESS_BYTES} bytes")));
         }
         let Versioned { version } = serde_json::from_slice(bytes).map_err(|error| corrupt(unquoted(&error)))?;
         if version > u64::from(FORMAT) {
@@ -131,11 +145,13 @@ impl Document {
         for (n, NamespaceEntry { name: _, config, deleted: _, partitions }) in self.namespaces.iter().enumerate() {
             let at = format!("namespaces[{n}]");
             held(from_hex(config).is_some(), format_args!("{at}.config is not hex of even length"))?;
-            held(partitions.len() <= MAX_PARTITIONS, format_args!("{at}.partitions are more than {MAX_PARTITIONS}"))?;
+            let fit = partitions.len() <= usize::from(MAX_PARTITIONS);
+            held(fit, format_args!("{at}.partitions are more than {MAX_PARTITIONS}"))?;
             for (p, PartitionEntry { epoch, claims }) in partitions.iter().enumerate() {
                 let at = format!("{at}.partitions[{p}]");
                 held(*epoch < NUMBER_LIMIT, format_args!("{at}.epoch is not below 2^48"))?;
-                held(claims.len() <= MAX_CLAIMS, format_args!("{at}.claims are more than {MAX_CLAIMS}"))?;
+                let fit = claims.len() <= MAX_RECORDED_CLAIMS;
+                held(fit, format_args!("{at}.claims are more than {MAX_RECORDED_CLAIMS}"))?;
                 for (c, ClaimEntry { epoch, term, sequence }) in claims.iter().enumerate() {
                     held(*epoch < NUMBER_LIMIT, format_args!("{at}.claims[{c}].epoch is not below 2^48"))?;
                     held(*sequence < NUMBER_LIMIT, format_args!("{at}.claims[{c}].sequence is not below 2^48"))?;
@@ -147,7 +163,7 @@ impl Document {
     }
 }
 
-/// Where the parser stopped, without its own words: they may quote a secret.
+/// Describes a parse error without the parser's message, which may quote a secret.
 fn unquoted(error: &serde_json::Error) -> String {
     let what = match error.classify() {
         serde_json::error::Category::Eof => "it ends too early",
@@ -157,7 +173,7 @@ fn unquoted(error: &serde_json::Error) -> String {
     format!("{what} (line {}, column {})", error.line(), error.column())
 }
 
-/// A state folder that is ours for as long as this lives. One write at a time: all use one temporary file.
+/// A state folder that this process has locked. Writes are serialized, because all use one temporary file.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     folder: PathBuf,
@@ -168,7 +184,7 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    /// Makes the folder if need be, for this user alone, locks it, and reads the file in it.
+    /// Creates the folder if it is absent, for this user only, locks it, and reads the file in it.
     pub(crate) fn open(path: &Path) -> Result<(StateDir, Option<Document>), StateError> {
         let failed = |what, path: &Path| {
             let path = path.to_owned();
@@ -181,7 +197,7 @@ impl StateDir {
         let lock = lock.map_err(failed("open", &at))?;
         match lock.try_lock() {
             Ok(()) => {
-                // For people. Always as many bytes, over the old ones: that works on a full disk too.
+                // For error messages. Overwrites the old id with the same number of bytes, which works on a full disk.
                 if let Err(error) = (&lock).write_all(format!("{:<11}\n", std::process::id()).as_bytes()) {
                     tracing::warn!(%error, "the process id could not be written into its lock");
                 }
@@ -194,7 +210,8 @@ impl StateDir {
         }
         let file = folder.join("witness.json");
         let mut bytes = Vec::new();
-        let document = match File::open(&file).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)) {
+        let document = match File::open(&file).and_then(|file| file.take(MAX_WITNESS_BYTES + 1).read_to_end(&mut bytes))
+        {
             Ok(_) => Some(Document::parse(&bytes, &file)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(failed("read", &file)(source)),
@@ -202,22 +219,22 @@ impl StateDir {
         Ok((StateDir { folder, file, writing: Mutex::new(()), _lock: lock }, document))
     }
 
-    /// Replaces the file, unless [`StateDir::open`] would refuse the new one; on success it survives
-    /// a power cut. After an error the old file or the new one is there, whole. Blocks on the disk.
+    /// Replaces the file, unless [`StateDir::open`] would refuse the new one. After a success the new file survives a
+    /// power cut. After an error the file is the old one or the new one, complete. Blocks on the disk.
     pub(crate) fn write(&self, document: &Document) -> io::Result<()> {
         document.check().map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
         let bytes = serde_json::to_vec(&Document { checksum: document.sum()?, ..document.clone() })?;
-        if bytes.len() as u64 > MAX_FILE_BYTES {
+        if bytes.len() as u64 > MAX_WITNESS_BYTES {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the witness is larger than its limit"));
         }
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let temporary = self.folder.join("witness.json.tmp");
-        // A leftover does no harm, but on a full disk its bytes are missed.
+        // A leftover does no harm, but on a full disk it takes room.
         replace(&self.file, &temporary, &bytes).inspect_err(|_| drop(fs::remove_file(&temporary)))?;
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Where the file is or will be.
+    /// The path of the file, which may be absent.
     pub(crate) fn path(&self) -> &Path {
         &self.file
     }
@@ -239,7 +256,7 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The bytes of an even number of hex digits in either case; nothing else.
+/// The bytes of an even number of hex digits in either case; `None` for any other text.
 pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
@@ -318,7 +335,7 @@ mod tests {
         let json = serde_json::to_string(&sample()).unwrap();
         assert_corrupt(&json.as_bytes()[..json.len() - 1], "it ends too early");
         assert_corrupt(b"\xff\0garbage", "it is not JSON");
-        assert_corrupt(&vec![b' '; MAX_FILE_BYTES as usize + 1], "it is longer than 67108864 bytes");
+        assert_corrupt(&vec![b' '; MAX_WITNESS_BYTES as usize + 1], "it is longer than 67108864 bytes");
         let (partition, big) = ("namespaces[0].partitions[0]", "281474976710655");
         let (claims, many) = (json.find("{\"epoch\":3").unwrap(), json.find("{\"epoch\":4").unwrap());
         let (claim, whole) = (&json[claims..json.len() - 6], &json[many..json.len() - 4]);

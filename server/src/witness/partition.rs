@@ -1,4 +1,4 @@
-//! What this server knows of the history of one partition. Uses the domain, the metrics and the log; no I/O.
+//! The recorded history of one partition. Uses the domain, the metrics and the log. No I/O.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -7,14 +7,14 @@ use std::sync::{
 
 use tokio::time::Instant;
 
-use super::{clock::KnownClock, file::MAX_CLAIMS};
+use super::{clock::KnownClock, file::MAX_RECORDED_CLAIMS};
 use crate::{
-    domain::{Clock, Fence, HistoryPoint, Knowledge, Millis, NamespaceName, Term, Verdict},
+    domain::{Clock, Fence, HistoryPoint, Knowledge, NamespaceName, StoreTime, Term, Verdict},
     telemetry::metrics::Metrics,
 };
 
-/// What this server knows of one partition: the highest acknowledged sequence of each term that no later reply has
-/// confirmed. Replies may come in any order, so there can be several.
+/// The recorded history of one partition: for each term that no later reply has confirmed, the highest acknowledged
+/// sequence. Replies may come in any order, so there can be several terms.
 #[derive(Debug)]
 pub(crate) struct Witness {
     pub(super) gates: bool,
@@ -22,7 +22,7 @@ pub(crate) struct Witness {
     pub(super) partition: u16,
     pub(super) known: Mutex<Known>,
     pub(super) clock: KnownClock,
-    /// Counts what the file has to follow.
+    /// Counts the changes that the file has to follow.
     pub(super) changes: Arc<AtomicU64>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -32,39 +32,39 @@ pub(super) struct Known {
     pub(super) epoch: u64,
     pub(super) claims: Vec<HistoryPoint>,
     pub(super) fence: Option<Fence>,
-    /// The sequence of the last reply that was fenced, while it is.
+    /// The sequence of the last fenced reply; 0 if the partition is not fenced.
     pub(super) fenced_until: u64,
 }
 
-/// What a reply says of a partition's history.
+/// The history of a partition in a reply.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Observed<'a> {
     pub(crate) at: HistoryPoint,
     pub(crate) fence: Option<Fence>,
-    /// On the claims that were sent; empty if all are part of the history.
+    /// The verdicts on the claims that were sent; empty if all are part of the history.
     pub(crate) verdicts: &'a [Verdict],
 }
 
 impl Witness {
-    /// What a batch brings along.
+    /// The knowledge for a batch.
     pub(crate) fn knowledge(&self) -> Knowledge {
         Knowledge { gates: self.gates, claims: self.known().claims.clone(), reading: self.clock.last() }
     }
 
-    /// What the opening of the partition brings along: at least that it exists.
+    /// The knowledge for the opening of the partition: at least the claim that it exists.
     pub(crate) fn opening_knowledge(&self) -> Knowledge {
         let known = self.known();
         let mut claims = known.claims.clone();
         if !claims.iter().any(|claim| claim.epoch == known.epoch) {
             claims.push(HistoryPoint { epoch: known.epoch, term: Term::NONE, sequence: 0 });
         }
-        // The script makes a lost partition with the epoch of the last claim.
+        // The script creates a lost partition with the epoch of the last claim.
         claims.sort_by_key(|claim| (claim.epoch == known.epoch, claim.sequence));
         Knowledge { gates: self.gates, claims, reading: self.clock.last() }
     }
 
-    /// Takes in the reply to a call that brought this knowledge. A reply that is not fenced confirms the claims of
-    /// earlier terms, or says that they were settled.
+    /// Records the reply to a call that was sent with this knowledge. A reply that is not fenced confirms the claims of
+    /// earlier terms, or reports that they were settled.
     pub(crate) fn confirm(&self, sent: &Knowledge, observed: Observed<'_>) {
         let mut known = self.known();
         let Observed { at, fence, verdicts } = observed;
@@ -79,14 +79,14 @@ impl Witness {
             tracing::error!(
                 namespace = self.namespace.as_str(),
                 partition = self.partition,
-                "the store has lost acknowledged changes; the service goes on, as `fast` allows"
+                "the store has lost acknowledged changes; the service continues, as `fast` allows"
             );
         }
-        // A reply that was decided before the partition was fenced may arrive after those that were decided later.
+        // A reply from before the fence may arrive after the fenced replies.
         let is_late = fence.is_none() && at.epoch == known.epoch && at.sequence < known.fenced_until;
         if !is_late {
             if known.fence.is_some() != fence.is_some() {
-                self.note_fence(fence);
+                self.report_fence(fence);
             }
             known.fence = fence;
             known.fenced_until = if fence.is_some() { at.sequence } else { 0 };
@@ -94,14 +94,14 @@ impl Witness {
         self.raise(&mut known, at);
     }
 
-    /// Notes what the clock showed in a reply. A clock in doubt says nothing.
-    pub(crate) fn read_clock(&self, now: Millis, clock: Clock, sent: Instant, answered: Instant) {
+    /// Records the time in a reply, unless the clock is in doubt.
+    pub(crate) fn read_clock(&self, now: StoreTime, clock: Clock, sent: Instant, answered: Instant) {
         if clock.doubt == 0 {
-            self.clock.note(now, sent, answered);
+            self.clock.record(now, sent, answered);
         }
     }
 
-    /// Takes in a change that a reader of the events has seen.
+    /// Records a change that was read from the events.
     pub(crate) fn observe(&self, at: HistoryPoint) {
         let mut known = self.known();
         self.raise(&mut known, at);
@@ -116,8 +116,8 @@ impl Witness {
             Some(claim) if claim.sequence >= at.sequence => return,
             Some(claim) => claim.sequence = at.sequence,
             None => {
-                // One is kept free for the opening, see `opening_knowledge`.
-                if claims.len() + 1 >= MAX_CLAIMS {
+                // One claim is reserved for the opening, see `opening_knowledge`.
+                if claims.len() + 1 >= MAX_RECORDED_CLAIMS {
                     claims.remove(0);
                 }
                 claims.push(at);
@@ -127,7 +127,7 @@ impl Witness {
     }
 
     /// Reports that the partition is fenced, or that it was settled.
-    fn note_fence(&self, fence: Option<Fence>) {
+    fn report_fence(&self, fence: Option<Fence>) {
         let (namespace, partition) = (self.namespace.as_str(), self.partition);
         match fence {
             Some(Fence { seen, kept, is_gated, .. }) => {
@@ -136,7 +136,8 @@ impl Witness {
                 let consequence = if is_gated {
                     "the partition is fenced until an operator settles it"
                 } else {
-                    "the partition was emptied and goes on, as `fast` allows; what is not found is refused until it is settled"
+                    "the partition was emptied and continues, as `fast` allows; a reservation that is not found is \
+                     refused until the partition is settled"
                 };
                 tracing::error!(
                     namespace,
@@ -220,7 +221,7 @@ mod tests {
         let witness = witness(true);
         witness.confirm(&witness.knowledge(), observed(at('a', 5)));
         let fence = Fence {
-            noticed_at: crate::domain::Millis(1),
+            noticed_at: crate::domain::StoreTime(1),
             seen: at('a', 5),
             kept: 3,
             id: crate::domain::FenceId::NONE,
@@ -247,6 +248,6 @@ mod tests {
         for number in 0..100 {
             witness.observe(HistoryPoint { epoch: number, ..at('c', 1) });
         }
-        assert!(witness.opening_knowledge().claims.len() <= MAX_CLAIMS);
+        assert!(witness.opening_knowledge().claims.len() <= MAX_RECORDED_CLAIMS);
     }
 }

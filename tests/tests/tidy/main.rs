@@ -29,19 +29,17 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "examples/",
             "lua/",
             "proto/",
-            "server/",
+            "server/src/lane/",
+            "server/src/service/",
             "src/",
             "tests/polyglot/",
             "tests/tests/it/",
         ],
     ),
-    (
-        "line length",
-        &["cli/", "client/", "examples/", "lua/", "proto/", "server/", "src/", "tests/polyglot/", "tests/tests/it/"],
-    ),
-    ("file size", &["cli/", "client/", "lua/", "proto/", "server/", "src/", "tests/src/model.rs", "tests/tests/it/"]),
-    ("header", &["client/", "lua/", "server/"]),
-    ("limits", &["cli/", "client/", "lua/", "server/", "src/"]),
+    ("line length", &["cli/", "client/", "examples/", "lua/", "proto/", "src/", "tests/polyglot/", "tests/tests/it/"]),
+    ("file size", &["cli/", "client/", "lua/", "proto/", "src/", "tests/src/model.rs", "tests/tests/it/"]),
+    ("header", &["client/", "lua/"]),
+    ("limits", &["cli/", "client/", "lua/", "server/src/service/", "src/"]),
 ];
 
 /// One violation of a rule.

@@ -73,6 +73,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("LATE_POLICY_BUY_ANEW", "a former name, in the list of changes"),
     ("bought_anew", "the same"),
     ("asked_", "the same"),
+    ("\"ASK\"", "an error code of Redis"),
 ];
 
 /// This folder lists the words.

@@ -6,7 +6,7 @@ use inventory_sentinel::{Reason, v1};
 use prost_types::{Duration, Timestamp};
 
 use super::{duration, timestamp};
-use crate::domain::{Configured, Invalid, MAX_QUANTITY, Millis, RulesChange, Sku, Stock, whole_millis};
+use crate::domain::{Configured, Invalid, MAX_QUANTITY, RulesChange, Sku, Stock, StoreTime, whole_millis};
 
 /// The latest instant of a sale window, ms since 1970: the year 9999, the last that Timestamp has.
 const LATEST: u64 = 253_402_300_799_999;
@@ -44,9 +44,9 @@ fn longest_ttl(ttl: Duration) -> Result<u64, Invalid> {
     millis.filter(|millis| *millis <= LONGEST_TTL).ok_or_else(|| Invalid::new(Reason::InvalidRule, "rules.max_ttl"))
 }
 
-fn instant(at: Timestamp, field: &str) -> Result<Millis, Invalid> {
+fn instant(at: Timestamp, field: &str) -> Result<StoreTime, Invalid> {
     let millis = whole_millis(at.seconds, at.nanos);
-    millis.filter(|millis| *millis <= LATEST).map(Millis).ok_or_else(|| Invalid::new(Reason::InvalidRule, field))
+    millis.filter(|millis| *millis <= LATEST).map(StoreTime).ok_or_else(|| Invalid::new(Reason::InvalidRule, field))
 }
 
 /// The fields that every response with a whole SKU has.
@@ -68,7 +68,7 @@ pub(in crate::service) fn sku_view(sku: Sku, stock: Stock) -> SkuView {
 /// All rules of a SKU.
 pub(in crate::service) fn encode(configured: &Configured) -> v1::SkuRules {
     let rules = &configured.rules;
-    let set = |at: Millis| (at.0 > 0).then(|| timestamp(at));
+    let set = |at: StoreTime| (at.0 > 0).then(|| timestamp(at));
     v1::SkuRules {
         is_protected: Some(configured.is_protected),
         max_quantity: Some(rules.max_quantity as i32),

@@ -1,5 +1,5 @@
-//! The data folder of the embedded Redis: its locks, its socket, its log. Files only, and the
-//! signal that ends an orphan.
+//! The data folder of the embedded Redis: its locks, its socket, its log. Touches files only, except for the signal
+//! that ends an orphan.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -12,30 +12,30 @@ use tokio::time::{Instant, sleep};
 
 use super::{EmbeddedError, process};
 
-/// Most bytes of a unix socket's path: the kernel's 108, less the NUL.
+/// The longest path of a unix socket, in bytes: the kernel's 108, without the NUL.
 const MAX_SOCKET_PATH: usize = 107;
 
-/// A log longer than this, in bytes, is set aside when a child starts.
+/// A log longer than this, in bytes, is renamed when a child starts.
 const MAX_LOG_BYTES: u64 = 10 * 1024 * 1024;
 
-/// How much of the end of the log is read, and how many lines of it are quoted.
-const LAST_WORDS: (u64, usize) = (4_096, 3);
+/// The bytes that are read from the end of the log, and the lines of it that are quoted.
+const END_OF_LOG: (u64, usize) = (4_096, 3);
 
-/// Pause between two looks at a lock that an orphan holds.
+/// Pause between two attempts to take a lock that an orphan holds.
 const LOCK_POLL: Duration = Duration::from_millis(20);
 
-/// A data folder that is ours for as long as this lives.
+/// A data folder that this process has locked.
 pub(super) struct Folder {
     /// Absolute.
     pub(super) path: PathBuf,
-    /// Where the child listens.
+    /// The path of the socket on which the child listens.
     pub(super) socket: PathBuf,
     /// `lock`, held.
     _lock: File,
 }
 
 impl Folder {
-    /// Makes the folder if need be, for this user alone, and locks it.
+    /// Creates the folder if it is absent, for this user only, and locks it.
     pub(super) fn open(path: &Path) -> Result<Folder, EmbeddedError> {
         let failed = |what: &str| {
             let what = format!("{what} {}", path.display());
@@ -43,9 +43,10 @@ impl Folder {
         };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make"))?;
         let path = path.canonicalize().map_err(failed("find"))?;
-        let mode = fs::metadata(&path).map_err(failed("look at"))?.permissions().mode();
+        let mode = fs::metadata(&path).map_err(failed("read the mode of"))?.permissions().mode();
         if mode & 0o077 != 0 {
-            tracing::warn!(folder = %path.display(), mode = format!("{:o}", mode & 0o777), "other users can enter the data folder: chmod 700");
+            let mode = format!("{:o}", mode & 0o777);
+            tracing::warn!(folder = %path.display(), mode, "other users can enter the data folder: chmod 700");
         }
 
         let lock = open_lock(&path.join("lock")).map_err(failed("lock"))?;
@@ -60,12 +61,12 @@ impl Folder {
         Ok(Folder { path, socket, _lock: lock })
     }
 
-    /// Takes the lock that every child holds. One that is held is an orphan's: it is stopped.
+    /// Takes the lock that every child holds. If it is held, its holder is an orphan, which is stopped.
     pub(super) async fn lock_redis(&self, limit: Duration) -> Result<File, EmbeddedError> {
         let failed = |source| EmbeddedError::Folder { what: "lock redis.lock".to_owned(), source };
         let lock = open_lock(&self.path.join("redis.lock")).map_err(failed)?;
         let began = Instant::now();
-        let mut asked = false;
+        let mut is_terminated = false;
         let mut killed = false;
         loop {
             match lock.try_lock() {
@@ -74,10 +75,10 @@ impl Folder {
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
             }
             let orphan = holder(&lock);
-            if !asked {
+            if !is_terminated {
                 tracing::warn!(pid = orphan, "a redis of an earlier server still runs and is stopped");
                 process::terminate(orphan);
-                asked = true;
+                is_terminated = true;
             } else if began.elapsed() > limit && !killed {
                 process::kill_group(orphan);
                 killed = true;
@@ -88,12 +89,12 @@ impl Folder {
         }
     }
 
-    /// Writes down which child holds the lock.
+    /// Writes the process id of the child into the lock that it holds.
     pub(super) fn note_redis(&self, lock: &File, child: Option<u32>) {
         note(lock, child);
     }
 
-    /// The log that the child writes to, appended; a long one is set aside first.
+    /// The log of the child, opened for appending. A long log is renamed first.
     pub(super) fn log(&self) -> io::Result<File> {
         let path = self.log_path();
         if fs::metadata(&path).is_ok_and(|log| log.len() > MAX_LOG_BYTES) {
@@ -103,18 +104,18 @@ impl Folder {
     }
 
     /// The last lines of the log, as one line.
-    pub(super) fn last_words(&self) -> String {
+    pub(super) fn end_of_log(&self) -> String {
         let read = || -> io::Result<String> {
             let mut log = File::open(self.log_path())?;
             let length = log.metadata()?.len();
-            log.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS.0)))?;
+            log.seek(SeekFrom::Start(length.saturating_sub(END_OF_LOG.0)))?;
             let mut end = Vec::new();
-            log.take(LAST_WORDS.0).read_to_end(&mut end)?;
+            log.take(END_OF_LOG.0).read_to_end(&mut end)?;
             Ok(String::from_utf8_lossy(&end).into_owned())
         };
         let end = read().unwrap_or_default();
         let lines: Vec<&str> = end.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let last = &lines[lines.len().saturating_sub(LAST_WORDS.1)..];
+        let last = &lines[lines.len().saturating_sub(END_OF_LOG.1)..];
         if last.is_empty() { "none".to_owned() } else { last.join(" | ") }
     }
 
@@ -123,8 +124,8 @@ impl Folder {
     }
 }
 
-/// In the folder; where that path is too long for a socket, in a private folder for temporary
-/// files, whose name follows from the data folder's.
+/// The path of the socket: in the data folder, or, if that path is too long, in a private temporary folder whose name
+/// is derived from the data folder's.
 fn socket_path(folder: &Path) -> io::Result<PathBuf> {
     let socket = folder.join("redis.sock");
     if socket.as_os_str().len() <= MAX_SOCKET_PATH {
@@ -138,7 +139,7 @@ fn socket_path(folder: &Path) -> io::Result<PathBuf> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    // Somebody else may have made it first: then it is not private.
+    // If another user has created it first, it is not private.
     let found = fs::symlink_metadata(&private)?;
     if !found.is_dir() || found.uid() != user || found.mode() & 0o077 != 0 {
         return Err(io::Error::other(format!("{} is not a private folder of this user", private.display())));
@@ -154,10 +155,10 @@ fn open_lock(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-/// Writes the holder's process id into a lock. For people and for orphans: the lock itself is the
-/// kernel's, so a failure here is only a poorer message.
+/// Writes the holder's process id into a lock, for error messages and for the stop of an orphan. The kernel keeps the
+/// lock, so a failure here has no effect on it.
 fn note(mut lock: &File, pid: Option<u32>) {
-    // Always as many bytes, written over the old ones: that works on a full disk too.
+    // Overwrites the old id with the same number of bytes, which works on a full disk too.
     let line = format!("{:<11}\n", pid.map_or_else(String::new, |pid| pid.to_string()));
     let mut write = || -> io::Result<()> {
         lock.rewind()?;

@@ -1,4 +1,4 @@
-//! The child process: which program, with which arguments, and the signals that end it.
+//! The child process: its program, its arguments, and the signals that end it. Touches processes only.
 
 use std::env;
 use std::ffi::OsStr;
@@ -15,14 +15,14 @@ use super::EmbeddedError;
 use super::folder::Folder;
 use crate::config::Durability;
 
-/// The programs that will do, best first.
+/// The supported programs, the preferred one first.
 const PROGRAMS: [&str; 2] = ["valkey-server", "redis-server"];
 
-/// A program that was found, and how it is to write.
+/// A program in PATH, with its settings.
 pub(super) struct Program {
     path: PathBuf,
     durability: Durability,
-    /// Bytes of memory that it may take; `None`: as many as it likes.
+    /// The memory limit in bytes; `None`: no limit.
     max_memory: Option<u64>,
 }
 
@@ -48,8 +48,8 @@ impl Program {
             .map(|path| Program { path, durability, max_memory })
     }
 
-    /// Starts the child, with `lock` as its standard input. In a process group of its own: what a
-    /// terminal sends at Ctrl-C reaches this server alone, which stops the child after its calls.
+    /// Starts the child, with `lock` as its standard input. The child is in a separate process group, so that Ctrl-C in
+    /// a terminal reaches this server only, which stops the child after its calls.
     pub(super) fn spawn(&self, folder: &Folder, lock: &File) -> Result<Child, EmbeddedError> {
         let failed = |source| EmbeddedError::Folder { what: "write redis.log".to_owned(), source };
         let log = folder.log().map_err(failed)?;
@@ -75,15 +75,15 @@ impl Program {
     }
 }
 
-/// Asks a process to stop in order.
+/// Requests a clean stop of a process.
 pub(super) fn terminate(pid: Option<u32>) {
     if let Some(pid) = valid(pid) {
-        // It fails when the process is gone, which is what was wanted.
+        // It fails only if the process is gone already.
         let _ = rustix::process::kill_process(pid, Signal::TERM);
     }
 }
 
-/// Kills a process that leads a group, and its own children with it.
+/// Kills a process that leads a group, and its children.
 pub(super) fn kill_group(pid: Option<u32>) {
     if let Some(pid) = valid(pid) {
         // As above.

@@ -1,4 +1,4 @@
-//! The embedded child against the real program, in folders of the test's own.
+//! The embedded child with the real program, in temporary folders.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,8 +13,8 @@ use crate::config::Durability;
 use crate::store::fitness;
 use crate::store::pool::{Limits, Pool};
 
-/// Longest wait of a test for something that takes a moment.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest wait for a condition in a test.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn config(folder: &Path) -> Config {
     Config { data_dir: folder.to_path_buf(), ..Config::default() }
@@ -31,7 +31,7 @@ fn alive(pid: Pid) -> bool {
 async fn until(what: &str, mut happened: impl AsyncFnMut() -> bool) {
     let began = Clock::now();
     while !happened().await {
-        assert!(began.elapsed() < PATIENCE, "{what} did not happen");
+        assert!(began.elapsed() < TIMEOUT, "{what} did not happen");
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -95,7 +95,7 @@ async fn a_folder_has_one_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_orphan_is_stopped_before_a_new_child_starts() {
     let folder = tempfile::tempdir().unwrap();
-    // What a killed server leaves: its child, which holds redis.lock.
+    // A killed server leaves its child, which holds redis.lock.
     let orphan = {
         let program = Program::find(Durability::Fast, None).unwrap();
         let opened = Folder::open(folder.path()).unwrap();
@@ -137,7 +137,7 @@ async fn a_child_that_cannot_start_says_why() {
     let began = Clock::now();
     let error = Embedded::start(&config(folder.path()), &Tasks::alone()).await.err().unwrap().to_string();
     assert!(error.contains("manifest"), "{error}");
-    assert!(began.elapsed() < PATIENCE);
+    assert!(began.elapsed() < TIMEOUT);
 }
 
 #[test]

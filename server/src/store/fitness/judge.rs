@@ -1,4 +1,4 @@
-//! What INFO and CONFIG say of a store, promise by promise, as one verdict. Pure.
+//! The verdict on a store, promise by promise, from its replies to INFO and CONFIG. Pure.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use deadpool_redis::redis::Value;
 
 use super::{
     APPENDS, Before, DURABLE, FAST, FIRST_REWRITE, FSYNC, FSYNC_ON_REWRITE, Fit, Found, LAST_WRITE, MEMORY_LIMIT,
-    NO_EVICTION, PERMISSIONS, REACHABLE, TERMS, Unfit, unseen,
+    NO_EVICTION, PERMISSIONS, REACHABLE, TERMS, Unfit, unchecked,
 };
 use crate::{
     config::Durability,
@@ -14,18 +14,18 @@ use crate::{
     store::error::StoreError,
 };
 
-/// The oldest Redis (or what Valkey says it is compatible with) whose scripts do what ours need.
+/// The oldest Redis that can run the script. Valkey reports the version of Redis that it is compatible with.
 const MIN_VERSION: (u32, u32) = (7, 0);
-/// How the fault of a store begins that is too old.
+/// The start of the fault for a store that is too old.
 pub(super) const TOO_OLD: &str = "the store is version";
-/// How the detail of a setting begins that only CONFIG GET could have shown.
+/// The start of the detail for a setting that only CONFIG GET shows.
 const UNCHECKED: &str = "could not check ";
 
-/// What INFO and CONFIG say, promise by promise, as one verdict.
+/// The verdict on the replies to INFO and CONFIG.
 pub(super) fn judge(info: &Fields, config: Option<&Fields>, durability: Durability, before: &Before) -> Found {
     if [info.get("loading"), info.get("async_loading")].contains(&"1") {
         let error = StoreError::not_applied("the store is loading its data");
-        let promises = unseen(Err(&error.to_string()), "the store is loading its data", durability);
+        let promises = unchecked(Err(&error.to_string()), "the store is loading its data", durability);
         return Found { verdict: Err(error.into()), promises };
     }
     let config = config.filter(|config| !config.0.is_empty());
@@ -44,7 +44,7 @@ pub(super) fn judge(info: &Fields, config: Option<&Fields>, durability: Durabili
     }
     promises.push(match config.map_or(info.get("maxmemory_policy"), |config| config.get("maxmemory-policy")) {
         "noeviction" => Promise::kept(NO_EVICTION, "maxmemory-policy is noeviction"),
-        "" => unchecked(NO_EVICTION, "maxmemory-policy", "noeviction"),
+        "" => unchecked_setting(NO_EVICTION, "maxmemory-policy", "noeviction"),
         policy => Promise::broken(
             NO_EVICTION,
             format!("the store evicts (maxmemory-policy {policy}), which loses stock: set maxmemory-policy noeviction"),
@@ -58,15 +58,18 @@ pub(super) fn judge(info: &Fields, config: Option<&Fields>, durability: Durabili
         "" => Promise::not_checked(MEMORY_LIMIT, "INFO does not name maxmemory"),
         "0" => Promise::not_checked(
             MEMORY_LIMIT,
-            "there is no limit, so nobody knows whether the memory of the machine suffices: set maxmemory (docs/operate/capacity.md)",
+            "there is no limit, so the memory of the machine may not suffice: set maxmemory \
+             (docs/operate/capacity.md)",
         ),
-        bytes => Promise::kept(MEMORY_LIMIT, format!("maxmemory {bytes} bytes: a full store refuses, and loses nothing")),
+        bytes => {
+            Promise::kept(MEMORY_LIMIT, format!("maxmemory {bytes} bytes: a full store refuses, and loses nothing"))
+        }
     });
     promises.push(match info.get("master_replid") {
         "" => Promise::not_checked(TERMS, "INFO names no replication id"),
         id => Promise::kept(TERMS, format!("the replication id is {id}: another one begins another term")),
     });
-    promises.push(Promise::not_checked(PERMISSIONS, "not while the store is too old to say them"));
+    promises.push(Promise::not_checked(PERMISSIONS, "the store is too old to report them"));
     let verdict = match faults.is_empty() {
         true => Ok(Fit { version, run_id: info.get("run_id").to_owned(), notes }),
         false => Err(Unfit::Faults(faults)),
@@ -74,7 +77,7 @@ pub(super) fn judge(info: &Fields, config: Option<&Fields>, durability: Durabili
     Found { verdict, promises }
 }
 
-/// Why the store can't be used, whatever it keeps on disk.
+/// The faults that have nothing to do with durability.
 fn reachable_faults(info: &Fields) -> Vec<String> {
     let mut faults = Vec::new();
     let version = info.get("redis_version");
@@ -101,7 +104,8 @@ fn durable(info: &Fields, config: Option<&Fields>, before: &Before) -> [Promise;
         return DURABLE.map(|name| match name {
             APPENDS => Promise::broken(
                 name,
-                "the store keeps no append-only file, which durable needs: set appendonly yes and appendfsync always, or run with --durability fast",
+                "the store keeps no append-only file, which durable needs: set appendonly yes and appendfsync \
+                 always, or run with --durability fast",
             ),
             name => Promise::not_checked(name, "there is no append-only file"),
         });
@@ -111,25 +115,28 @@ fn durable(info: &Fields, config: Option<&Fields>, before: &Before) -> [Promise;
         Some(policy) => Promise::broken(
             FSYNC,
             format!(
-                "the store fsyncs {policy} and not before each answer, which durable needs: set appendfsync always, or run with --durability fast"
+                "the store fsyncs {policy} and not before each answer, which durable needs: set appendfsync always, \
+                 or run with --durability fast"
             ),
         ),
-        None => unchecked(FSYNC, "appendfsync", "always"),
+        None => unchecked_setting(FSYNC, "appendfsync", "always"),
     };
-    // Redis does not fsync while a child process writes, whatever appendfsync says.
+    // With this setting Redis does not fsync while a child process writes, even if appendfsync is always.
     let on_rewrite = match config.map(|config| config.get("no-appendfsync-on-rewrite")) {
         Some("no") => Promise::kept(FSYNC_ON_REWRITE, "no-appendfsync-on-rewrite is no"),
         Some(_) => Promise::broken(
             FSYNC_ON_REWRITE,
-            "the store does not fsync while it rewrites its append-only file, which durable needs: set no-appendfsync-on-rewrite no, or run with --durability fast",
+            "the store does not fsync while it rewrites its append-only file, which durable needs: set \
+             no-appendfsync-on-rewrite no, or run with --durability fast",
         ),
-        None => unchecked(FSYNC_ON_REWRITE, "no-appendfsync-on-rewrite", "no"),
+        None => unchecked_setting(FSYNC_ON_REWRITE, "no-appendfsync-on-rewrite", "no"),
     };
     let rewrites = ["aof_rewrite_in_progress", "aof_rewrite_scheduled"].iter().any(|field| info.get(field) == "1");
     let first_rewrite = match (rewrites, rewrites && may_be_the_first(info, before)) {
         (_, true) => Promise::broken(
             FIRST_REWRITE,
-            "the store rewrites its append-only file, and may have no complete one before that ends: wait for it, or look at the log of Redis",
+            "the store rewrites its append-only file, and may have no complete one before that ends: wait for it, \
+             or read the log of Redis",
         ),
         (true, false) => {
             Promise::kept(FIRST_REWRITE, "a later rewrite is under way, and the file before it is complete")
@@ -140,13 +147,13 @@ fn durable(info: &Fields, config: Option<&Fields>, before: &Before) -> [Promise;
         "ok" => Promise::kept(LAST_WRITE, "the last write of the append-only file succeeded"),
         status => Promise::broken(
             LAST_WRITE,
-            format!("the store cannot write its append-only file ({status:?}): look at its disk and its log"),
+            format!("the store cannot write its append-only file ({status:?}): check its disk and its log"),
         ),
     };
     [Promise::kept(APPENDS, "the append-only file is on"), fsync, on_rewrite, first_rewrite, last_write]
 }
 
-fn unchecked(name: &'static str, setting: &str, value: &str) -> Promise {
+fn unchecked_setting(name: &'static str, setting: &str, value: &str) -> Promise {
     let why = "CONFIG GET is not permitted";
     Promise::not_checked(name, format!("{UNCHECKED}{setting}, because {why}: make sure that it is {value}"))
 }
@@ -155,8 +162,9 @@ fn detail(promise: &Promise) -> String {
     promise.detail.clone()
 }
 
-/// Whether this rewrite of the append-only file may be the first since the file was switched on. Until that has ended, a
-/// crash loses what was acknowledged. Later rewrites look alike, but the process was fit when they began, or has loaded a file.
+/// Whether this rewrite of the append-only file may be the first since the file was switched on. A crash before its end
+/// loses acknowledged changes. A later rewrite reports the same fields, but the process was fit when it began, or has
+/// loaded a file.
 fn may_be_the_first(info: &Fields, before: &Before) -> bool {
     match before {
         Before::Fit(run_id) if run_id == info.get("run_id") => false,
@@ -173,7 +181,7 @@ fn new_enough(version: &str) -> bool {
     }
 }
 
-/// Names and values; a name that is not there has an empty value.
+/// Names and values. An absent name has an empty value.
 #[derive(Debug, Default)]
 pub(super) struct Fields(HashMap<String, String>);
 
@@ -243,7 +251,7 @@ mod tests {
     #[test]
     fn each_fault_has_its_line() {
         let good = config("noeviction", "yes", "always");
-        for (from, to, says) in [
+        for (from, to, detail) in [
             ("redis_version:7.0.15", "redis_version:6.2.14", "6.2.14"),
             ("redis_version:7.0.15", "redis_version:unstable", "unstable"),
             ("role:master", "role:slave", "primary"),
@@ -251,7 +259,7 @@ mod tests {
             ("aof_last_write_status:ok", "aof_last_write_status:err", "disk"),
         ] {
             let found = faults(&INFO.replace(from, to), Some(&good), Durability::Durable);
-            assert!(found.len() == 1 && found[0].contains(says), "{to}: {found:?}");
+            assert!(found.len() == 1 && found[0].contains(detail), "{to}: {found:?}");
         }
         let evicts = config("allkeys-lru", "no", "everysec");
         assert_eq!(faults(INFO, Some(&evicts), Durability::Durable).len(), 2);
@@ -291,7 +299,8 @@ mod tests {
             fit.notes,
             [
                 "could not check appendfsync, because CONFIG GET is not permitted: make sure that it is always",
-                "could not check no-appendfsync-on-rewrite, because CONFIG GET is not permitted: make sure that it is no"
+                "could not check no-appendfsync-on-rewrite, because CONFIG GET is not permitted: make sure that it is \
+                 no"
             ]
         );
         let found = faults(&INFO.replace("aof_enabled:1", "aof_enabled:0"), None, Durability::Durable);
@@ -301,6 +310,9 @@ mod tests {
     #[test]
     fn loading_is_away_and_no_fault() {
         let info = Fields::parse_info(&INFO.replace("\nloading:0", "\nloading:1"));
-        assert!(matches!(judge(&info, None, Durability::Durable, &Before::Unknown).verdict, Err(Unfit::Away(_))));
+        assert!(matches!(
+            judge(&info, None, Durability::Durable, &Before::Unknown).verdict,
+            Err(Unfit::Unavailable(_))
+        ));
     }
 }

@@ -8,8 +8,8 @@ use inventory_sentinel_script::{
     Batch, NamespaceConfig, Reply,
     codes::OpKind,
     domain::{
-        BuyerId, Condition, Delta, FenceId, HistoryPoint, Id, Knowledge, Line, Millis, NamespaceName, OnHand,
-        Operation, Quantity, Reading, ReservationId, RulesChange, Sku, Term, Ttl,
+        BuyerId, Condition, Delta, FenceId, HistoryPoint, Id, Knowledge, Line, NamespaceName, OnHand, Operation,
+        Quantity, Reading, ReservationId, RulesChange, Sku, StoreTime, Term, Ttl,
     },
     keys::PartitionKeys,
     open_command,
@@ -191,8 +191,8 @@ impl Operations {
             1..=4 => change.buyer_limit = Some(self.dice.of(&[0, 6])),
             5 => change.max_quantity = Some(self.dice.of(&[0, 2])),
             6 => change.max_ttl = Some(self.dice.of(&[0, 500])),
-            7 => change.opens_at = Some(Millis(self.dice.of(&[0, 1_700_000_060_000]))),
-            _ => change.closes_at = Some(Millis(self.dice.of(&[0, 1_800_000_000_000]))),
+            7 => change.opens_at = Some(StoreTime(self.dice.of(&[0, 1_700_000_060_000]))),
+            _ => change.closes_at = Some(StoreTime(self.dice.of(&[0, 1_800_000_000_000]))),
         }
         change
     }
@@ -276,7 +276,7 @@ async fn compare(format: u8) {
         };
         // Sent in the future: the instant that is expected is the one that was read.
         let sent = Instant::now() + Duration::from_secs(3_600);
-        let reading = |now| Some(Reading { now: Millis(now), sent });
+        let reading = |now| Some(Reading { now: StoreTime(now), sent });
         let reading = match knows_clock {
             0 => None,
             1 => reading(clock),

@@ -78,7 +78,7 @@ impl Admin {
     /// Refuses results of a namespace that was deleted during the read: they may be incomplete. A
     /// deletion closes the first partition before it deletes anything.
     async fn check_presence(&self, namespace: &Namespace) -> Result<(), Failure> {
-        let place = self.store.place_of(&namespace.keys(0)).await?;
+        let place = self.store.last_change(&namespace.keys(0)).await?;
         if place.is_some_and(|at| namespace.epochs.first() == Some(&at.epoch)) {
             return Ok(());
         }

@@ -42,30 +42,30 @@ impl Encoding {
     /// Takes the encoding from the head of a call; `None`: it is unknown.
     pub(super) fn take_from(headers: &mut HeaderMap) -> Option<Self> {
         let Some(encoding) = headers.get(&ENCODING) else { return Some(Self::Plain) };
-        let packing = match encoding.as_bytes() {
+        let encoding = match encoding.as_bytes() {
             b"identity" => Self::Plain,
             b"gzip" => Self::Gzip,
             _ => return None,
         };
         // The services see plain messages.
         headers.remove(&ENCODING);
-        Some(packing)
+        Some(encoding)
     }
 }
 
-/// Most bytes of a compressed message with this many plain bytes.
-pub(super) fn max_packed(max: usize) -> usize {
+/// The most bytes of a compressed message with this many plain bytes.
+pub(super) fn max_compressed(max: usize) -> usize {
     max + max / GROWTH_SHARE + MAX_GROWTH
 }
 
 /// Approximate time to decompress this many bytes, in microseconds.
-pub(super) fn work(unpacked: usize) -> u32 {
-    u32::try_from(unpacked / BYTES_PER_MICROSECOND).unwrap_or(u32::MAX)
+pub(super) fn work(decompressed: usize) -> u32 {
+    u32::try_from(decompressed / BYTES_PER_MICROSECOND).unwrap_or(u32::MAX)
 }
 
 /// Decompresses a message with its prefix; it may have at most `max` plain bytes.
-pub(super) fn unpack(packed: &[u8], max: usize) -> Result<Bytes, ReadError> {
-    let payload = packed.get(PREFIX..).ok_or(ReadError::Malformed)?;
+pub(super) fn decompress(compressed: &[u8], max: usize) -> Result<Bytes, ReadError> {
+    let payload = compressed.get(PREFIX..).ok_or(ReadError::Malformed)?;
     // The trailer of gzip has the plain length, modulo 2^32. If that is too large, only enough is
     // decompressed to detect data that is not gzip.
     let claimed = payload.last_chunk().map_or(0, |claimed| u32::from_le_bytes(*claimed)) as usize;
@@ -95,25 +95,25 @@ mod tests {
 
     use super::*;
 
-    fn packed(message: &[u8], level: Compression) -> Vec<u8> {
+    fn compressed(message: &[u8], level: Compression) -> Vec<u8> {
         let mut encoder = GzEncoder::new(vec![1, 0, 0, 0, 0], level);
         encoder.write_all(message).unwrap();
-        let mut packed = encoder.finish().unwrap();
-        let length = (packed.len() - PREFIX) as u32;
-        packed[1..PREFIX].copy_from_slice(&length.to_be_bytes());
-        packed
+        let mut compressed = encoder.finish().unwrap();
+        let length = (compressed.len() - PREFIX) as u32;
+        compressed[1..PREFIX].copy_from_slice(&length.to_be_bytes());
+        compressed
     }
 
     #[test]
     fn what_was_packed_is_unpacked_up_to_the_limit() {
         for message in [&[][..], b"short", &[7; 100_000]] {
             for level in [Compression::none(), Compression::fast(), Compression::best()] {
-                let packed = packed(message, level);
+                let compressed = compressed(message, level);
                 let plain = [&[0], &(message.len() as u32).to_be_bytes()[..], message].concat();
-                assert_eq!(unpack(&packed, message.len()), Ok(plain.into()));
-                assert!(packed.len() - PREFIX <= max_packed(message.len()));
+                assert_eq!(decompress(&compressed, message.len()), Ok(plain.into()));
+                assert!(compressed.len() - PREFIX <= max_compressed(message.len()));
                 if let Some(less) = message.len().checked_sub(1) {
-                    assert_eq!(unpack(&packed, less), Err(ReadError::TooLarge));
+                    assert_eq!(decompress(&compressed, less), Err(ReadError::TooLarge));
                 }
             }
         }
@@ -121,14 +121,14 @@ mod tests {
 
     #[test]
     fn what_is_no_gzip_is_malformed() {
-        let whole = packed(b"a message of some length", Compression::best());
+        let whole = compressed(b"a message of some length", Compression::best());
         for end in PREFIX..whole.len() {
-            assert_eq!(unpack(&whole[..end], 100), Err(ReadError::Malformed), "{end}");
+            assert_eq!(decompress(&whole[..end], 100), Err(ReadError::Malformed), "{end}");
         }
         let mut wrong = whole.clone();
         *wrong.last_mut().unwrap() ^= 1;
-        assert_eq!(unpack(&wrong, 100), Err(ReadError::Malformed));
-        assert_eq!(unpack(&[&whole[..], &[0]].concat(), 100), Err(ReadError::Malformed));
-        assert_eq!(unpack(&[&whole[..], &whole[PREFIX..]].concat(), 100), Err(ReadError::Malformed), "two members");
+        assert_eq!(decompress(&wrong, 100), Err(ReadError::Malformed));
+        assert_eq!(decompress(&[&whole[..], &[0]].concat(), 100), Err(ReadError::Malformed));
+        assert_eq!(decompress(&[&whole[..], &whole[PREFIX..]].concat(), 100), Err(ReadError::Malformed), "two members");
     }
 }

@@ -7,12 +7,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::peer::{Clock, Closed, Patience, Peer};
+use super::peer::{Clock, Closed, ConnectionTimeouts, Peer};
 use crate::telemetry::transport::TransportMetrics;
 
-/// The places of one port.
+/// The slots of one port.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct Slots {
     max: usize,
     clock: Clock,
     open: Mutex<Open>,
@@ -25,34 +25,34 @@ struct Open {
     peers: HashMap<u64, Arc<Peer>>,
 }
 
-/// The place of one connection. Freed when dropped.
+/// The slot of one connection. Freed when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    places: Arc<Places>,
+pub(crate) struct Slot {
+    slots: Arc<Slots>,
     number: u64,
     peer: Arc<Peer>,
 }
 
-impl Place {
+impl Slot {
     pub(crate) fn peer(&self) -> Arc<Peer> {
         Arc::clone(&self.peer)
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.places.open().peers.remove(&self.number);
-        self.places.metrics.add_connections(-1);
+        self.slots.open().peers.remove(&self.number);
+        self.slots.metrics.add_connections(-1);
     }
 }
 
-impl Places {
+impl Slots {
     pub(crate) fn new(max: usize, metrics: TransportMetrics) -> Self {
         Self { max, clock: Clock::new(), open: Mutex::default(), metrics }
     }
 
-    /// A place for a new connection; `None`: all are taken by connections with calls.
-    pub(crate) fn take(self: &Arc<Self>) -> Option<Place> {
+    /// A slot for a new connection; `None`: all are taken by connections with calls.
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Slot> {
         let mut open = self.open();
         if open.peers.len() >= self.max && !evict(&mut open) {
             self.metrics.inc_refused();
@@ -63,7 +63,7 @@ impl Places {
         open.next += 1;
         open.peers.insert(number, Arc::clone(&peer));
         self.metrics.add_connections(1);
-        Some(Place { places: Arc::clone(self), number, peer })
+        Some(Slot { slots: Arc::clone(self), number, peer })
     }
 
     /// Closes the connection that has been longest without a call.
@@ -72,9 +72,9 @@ impl Places {
     }
 
     /// Closes the connections that exceed a time limit.
-    pub(crate) fn close_late(&self, patience: &Patience) {
+    pub(crate) fn close_late(&self, timeouts: &ConnectionTimeouts) {
         for peer in self.open().peers.values() {
-            if let Some(exceeded_limit) = peer.exceeded_limit(patience) {
+            if let Some(exceeded_limit) = peer.exceeded_limit(timeouts) {
                 peer.close(exceeded_limit);
             }
         }
@@ -85,7 +85,7 @@ impl Places {
     }
 }
 
-/// Closes the connection that has been longest without a call; false: each has one. Its place is
+/// Closes the connection that has been longest without a call; false: each has one. Its slot is
 /// free at once, its descriptor soon.
 fn evict(open: &mut Open) -> bool {
     // A connection with a response is closed only if there is no other.
@@ -101,32 +101,32 @@ fn evict(open: &mut Open) -> bool {
 mod tests {
     use super::*;
 
-    fn places(max: usize) -> Arc<Places> {
+    fn slots(max: usize) -> Arc<Slots> {
         let metrics = TransportMetrics::new(&prometheus::Registry::new()).unwrap();
-        Arc::new(Places::new(max, metrics))
+        Arc::new(Slots::new(max, metrics))
     }
 
     #[test]
     fn the_longest_idle_makes_room_and_a_busy_one_does_not() {
-        let places = places(2);
-        let (one, other) = (places.take().unwrap(), places.take().unwrap());
+        let slots = slots(2);
+        let (one, other) = (slots.take().unwrap(), slots.take().unwrap());
         one.peer.begin_call();
-        let third = places.take().expect("the idle one goes");
+        let third = slots.take().expect("the idle one is closed");
         assert_eq!((one.peer.closed(), other.peer.closed()), (None, Some(Closed::Evicted)));
         third.peer.begin_call();
-        assert!(places.take().is_none());
+        assert!(slots.take().is_none());
         drop(other);
-        assert!(places.take().is_none(), "its place was given away");
+        assert!(slots.take().is_none(), "its slot was given away");
         drop(one);
-        assert!(places.take().is_some());
+        assert!(slots.take().is_some());
     }
 
     #[test]
     fn one_that_had_an_answer_stays_before_one_that_had_none() {
-        let places = places(2);
-        let (proven, stranger) = (places.take().unwrap(), places.take().unwrap());
+        let slots = slots(2);
+        let (proven, untrusted) = (slots.take().unwrap(), slots.take().unwrap());
         proven.peer.earn();
-        let _third = places.take().expect("the stranger goes");
-        assert_eq!((proven.peer.closed(), stranger.peer.closed()), (None, Some(Closed::Evicted)));
+        let _third = slots.take().expect("the untrusted one is closed");
+        assert_eq!((proven.peer.closed(), untrusted.peer.closed()), (None, Some(Closed::Evicted)));
     }
 }

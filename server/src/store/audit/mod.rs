@@ -1,19 +1,30 @@
-//! The audit: the books of a partition against its records, exact under full traffic, in bounded reads and bounded
-//! memory. Reads records, counters, the deadline index and the event stream; changes nothing.
+//! The audit of a partition: compares the counters of each SKU with the records of its reservations. It is exact under
+//! full traffic, and its reads and its memory are bounded. Reads records, counters, the deadline index and the event
+//! stream. Changes nothing.
 //!
-//! A scan sees what stood still while it ran, for certain; what changed meanwhile is in the event stream. So: note the
-//! sequence, scan, note it again, and bring the scan forward by the events in between. The result is the partition at
-//! the second number, to the unit.
+//! A scan returns each record that does not change while it runs. Each change is in the event stream. So the audit
+//! reads the sequence, scans, reads the sequence again, and applies the events in between to the result of the scan.
+//! The result is the exact state of the partition at the second sequence.
 //!
-//! What does not fit into the memory is audited in several passes. The ids of reservations are split into ranges: of a
-//! range that is done only the sum per SKU is kept, which later passes bring forward by what each event has moved. SKUs
-//! are split in the same way, each range with an audit of its own.
+//! A partition that does not fit into the memory is audited in several passes. Each pass covers a range of reservation
+//! ids. After a pass only the sum of held units per SKU is kept, and later passes apply the events of its range to the
+//! sum. SKUs are split into ranges too, each with a separate audit.
+//!
+//! - this file: the passes, and the comparison;
+//! - [`range`]: the ranges of ids and SKUs;
+//! - [`ledger`]: the counters and the sums of SKUs; [`holds`]: the pending reservations of a pass.
 
-use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
+use std::collections::HashMap;
+
+mod holds;
+mod ledger;
+mod range;
+
+use self::{
+    holds::{Hold, Holds},
+    ledger::{Counters, Ledger, Units},
+    range::{Range, hash_of_id},
 };
-
 use super::{
     error::StoreError,
     events::{self, After, Entry, Run},
@@ -22,18 +33,16 @@ use super::{
     pool::Connection,
     wire::stock_from,
 };
-use crate::domain::{Finding, FindingKind, Happened, Id, Line, Report, ReservationId, Sku, State, Stock};
+use crate::domain::{Finding, FindingKind, Happened, Id, Line, Report, ReservationId, Sku, State};
 
-/// Records asked for with one HSCAN or ZSCAN.
+/// Records requested with one HSCAN or ZSCAN.
 const SCAN_COUNT: usize = 500;
 /// Events read with one XRANGE.
 const EVENTS_COUNT: usize = 50;
 /// Findings that a report lists.
 const MAX_FINDINGS: usize = 1_000;
-/// A counter above this was below zero when it was written.
+/// A counter of at least this was negative when it was written.
 const NEGATIVE: u64 = 1 << 47;
-/// Bytes that a SKU takes beside its name, about: a string, an entry of a map with room to grow, a row.
-const SKU_BYTES: usize = 160;
 
 /// Why there is no report.
 #[derive(Debug)]
@@ -51,48 +60,7 @@ impl From<StoreError> for AuditError {
     }
 }
 
-/// A range of hashes, both ends within.
-#[derive(Clone, Copy, Debug)]
-struct Range {
-    from: u64,
-    to: u64,
-}
-
-impl Range {
-    const ALL: Range = Range { from: 0, to: u64::MAX };
-
-    fn has(self, hash: u64) -> bool {
-        (self.from..=self.to).contains(&hash)
-    }
-
-    /// Keeps the lower half.
-    fn halve(&mut self) -> Result<(), AuditError> {
-        if self.from == self.to {
-            return Err(AuditError::TooLarge);
-        }
-        self.to = self.from + (self.to - self.from) / 2;
-        Ok(())
-    }
-
-    /// All behind it.
-    fn rest(self) -> Option<Range> {
-        Some(Range { from: self.to.checked_add(1)?, to: u64::MAX })
-    }
-}
-
-/// Ids are digests, so that any part of one is as good as a hash.
-fn hash_of_id(id: &Id) -> u64 {
-    id.iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte))
-}
-
-fn hash_of_sku(sku: &Sku) -> u64 {
-    // Without a key: the same in each pass.
-    let mut hasher = DefaultHasher::new();
-    sku.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// Audits one partition into the report, with about so many bytes of memory.
+/// Audits one partition with about `memory` bytes, and adds the result to the report.
 pub(crate) async fn partition(
     connection: &mut Connection,
     keys: &PartitionKeys,
@@ -103,13 +71,13 @@ pub(crate) async fn partition(
     let mut skus = Some(Range::ALL);
     while let Some(range) = skus {
         let at = sequence(connection, keys).await?;
-        let mut audit = Audit { partition, memory, at, books: Books::new(range), pending: 0, ids: Range::ALL };
+        let mut audit = Audit { partition, memory, at, ledger: Ledger::new(range), pending: 0, ids: Range::ALL };
         audit.scan_stock(connection, keys).await?;
         let mut ids = Some(Range::ALL);
         while let Some(range) = ids {
             ids = audit.pass(connection, keys, range, report).await?.rest();
         }
-        skus = audit.books.range.rest();
+        skus = audit.ledger.range.rest();
         audit.report(report);
     }
     Ok(())
@@ -120,180 +88,23 @@ async fn sequence(connection: &mut Connection, keys: &PartitionKeys) -> Result<u
     state.map(|state| state.at.sequence).ok_or_else(|| StoreError::corrupt("the state of a partition"))
 }
 
-/// The SKUs of a range, each with its counters and with what its reservations hold.
-struct Books {
-    range: Range,
-    places: HashMap<Sku, u32>,
-    rows: Vec<Row>,
-    bytes: usize,
-}
-
-#[derive(Default)]
-struct Row {
-    /// `None`: there is no such SKU, or not any more.
-    counters: Option<Counters>,
-    /// What the reservations hold whose ids are in the ranges that are done.
-    held: i64,
-}
-
-#[derive(Clone, Copy)]
-struct Counters {
-    available: u64,
-    held: u64,
-    sold: u64,
-    supplied: u64,
-}
-
-impl Books {
-    fn new(range: Range) -> Self {
-        Self { range, places: HashMap::new(), rows: Vec::new(), bytes: 0 }
-    }
-
-    fn place(&mut self, sku: &Sku) -> usize {
-        if let Some(place) = self.places.get(sku) {
-            return *place as usize;
-        }
-        let place = self.rows.len();
-        self.places.insert(sku.clone(), place as u32);
-        self.rows.push(Row::default());
-        self.bytes += SKU_BYTES + sku.as_str().len();
-        place
-    }
-
-    /// The row of a SKU, if it is in the range.
-    fn row(&mut self, sku: &Sku) -> Option<&mut Row> {
-        if !self.range.has(hash_of_sku(sku)) {
-            return None;
-        }
-        let place = self.place(sku);
-        self.rows.get_mut(place)
-    }
-
-    fn set(&mut self, sku: &Sku, stock: Option<Stock>) {
-        let counters = |Stock { available, held, sold, supplied, .. }| Counters { available, held, sold, supplied };
-        if let Some(row) = self.row(sku) {
-            row.counters = stock.map(counters);
-        }
-    }
-
-    /// Keeps the lower half, while no hold names a place.
-    fn halve(&mut self) -> Result<(), AuditError> {
-        self.range.halve()?;
-        let (places, rows) = (std::mem::take(&mut self.places), std::mem::take(&mut self.rows));
-        self.bytes = 0;
-        for (sku, place) in places {
-            if let Some(row) = self.row(&sku) {
-                row.counters = rows.get(place as usize).and_then(|row| row.counters);
-            }
-        }
-        Ok(())
-    }
-
-    /// The units of these lines, by the places of their SKUs.
-    fn units(&mut self, lines: impl Iterator<Item = (Sku, u32)>) -> Units {
-        let mut units = Vec::new();
-        for (sku, number) in lines {
-            if number > 0 && self.range.has(hash_of_sku(&sku)) {
-                units.push((self.place(&sku) as u32, number));
-            }
-        }
-        match units[..] {
-            [(sku, number)] => Units::One(sku, number),
-            _ => Units::Many(units.into()),
-        }
-    }
-
-    fn add(&mut self, place: u32, units: i64) {
-        if let Some(row) = self.rows.get_mut(place as usize) {
-            row.held += units;
-        }
-    }
-}
-
-/// Units that a reservation holds, by the place of the SKU. Most hold one SKU.
-enum Units {
-    One(u32, u32),
-    Many(Box<[(u32, u32)]>),
-}
-
-/// A pending reservation.
-struct Hold {
-    units: Units,
-    deadline: u64,
-    /// Whether it was there from the start, so that the scan of the index must have met it.
-    seen_from_start: bool,
-    /// Whether the index has its deadline.
-    is_indexed: bool,
-}
-
-/// The pending reservations of a range of ids, within a bound of bytes.
-struct Holds {
-    range: Range,
-    most_bytes: usize,
-    /// Bytes beside the map.
-    bytes: usize,
-    map: HashMap<Id, Hold>,
-}
-
-impl Holds {
-    fn bytes_of(hold: &Hold) -> usize {
-        match &hold.units {
-            Units::One(..) => 0,
-            Units::Many(units) => size_of_val(&**units) + 16,
-        }
-    }
-
-    /// Whether another hold fits, also where the map has to grow for it.
-    fn has_room(&self) -> bool {
-        let capacity = if self.map.len() < self.map.capacity() { self.map.capacity() } else { 2 * self.map.capacity() };
-        // A map keeps an eighth free.
-        self.bytes + capacity * 8 / 7 * (size_of::<(Id, Hold)>() + 1) <= self.most_bytes
-    }
-
-    /// Adds a hold, and keeps the lower half of the range where there is no room.
-    fn insert(&mut self, id: Id, hold: Hold) -> Result<(), AuditError> {
-        while !self.has_room() {
-            self.range.halve()?;
-            let range = self.range;
-            self.map.retain(|id, _| range.has(hash_of_id(id)));
-            self.bytes = self.map.values().map(Self::bytes_of).sum();
-            if self.map.is_empty() {
-                self.map.shrink_to_fit();
-            }
-        }
-        if self.range.has(hash_of_id(&id)) {
-            self.bytes += Self::bytes_of(&hold);
-            if let Some(old) = self.map.insert(id, hold) {
-                self.bytes -= Self::bytes_of(&old);
-            }
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, id: &Id) {
-        if let Some(old) = self.map.remove(id) {
-            self.bytes -= Self::bytes_of(&old);
-        }
-    }
-}
-
 /// The audit of a range of SKUs.
 struct Audit {
     partition: u16,
     memory: usize,
-    /// Everything that was read is brought forward to this sequence.
+    /// The sequence up to which all events are applied.
     at: u64,
-    books: Books,
-    /// Pending reservations in the ranges of ids that are done.
+    ledger: Ledger,
+    /// Pending reservations in the finished ranges of ids.
     pending: i64,
     /// The range of ids of this pass.
     ids: Range,
 }
 
 impl Audit {
-    /// Whether this is the audit that looks at the reservations themselves.
+    /// Whether this audit also checks the reservations themselves. Only that of the first range of SKUs does.
     fn is_first(&self) -> bool {
-        self.books.range.from == 0
+        self.ledger.range.from == 0
     }
 
     async fn scan_stock(&mut self, connection: &mut Connection, keys: &PartitionKeys) -> Result<(), AuditError> {
@@ -303,10 +114,10 @@ impl Audit {
             for record in records.chunks_exact(2) {
                 let entry = Sku::from_store(&record[0]).zip(stock_from(&record[1]));
                 let (sku, stock) = entry.ok_or_else(|| StoreError::corrupt("a stock record"))?;
-                self.books.set(&sku, Some(stock));
+                self.ledger.set(&sku, Some(stock));
             }
-            while self.books.bytes > self.memory / 2 {
-                self.books.halve()?;
+            while self.ledger.bytes > self.memory / 2 {
+                self.ledger.halve()?;
             }
             if next == 0 {
                 return Ok(());
@@ -315,7 +126,8 @@ impl Audit {
         }
     }
 
-    /// One pass over the reservations whose ids are in this range, or in a lower part of it. Returns that part.
+    /// One pass over the reservations whose ids are in this range, or in its lower part if they do not fit. Returns the
+    /// range that was covered.
     async fn pass(
         &mut self,
         connection: &mut Connection,
@@ -342,7 +154,7 @@ impl Audit {
                 self.at = entry.last;
                 self.apply(entry, &mut holds)?;
             }
-            if self.books.bytes > self.memory {
+            if self.ledger.bytes > self.memory {
                 return Err(AuditError::TooLarge);
             }
         }
@@ -370,7 +182,7 @@ impl Audit {
                         let held = line.held();
                         (line.sku, held)
                     });
-                    let (units, deadline) = (self.books.units(lines), reservation.expires_at.0);
+                    let (units, deadline) = (self.ledger.units(lines), reservation.expires_at.0);
                     holds.insert(id, Hold { units, deadline, seen_from_start: true, is_indexed: false })?;
                 }
                 if next == 0 {
@@ -382,7 +194,7 @@ impl Audit {
         Ok(())
     }
 
-    /// Brings what was read forward by an event.
+    /// Applies an event to the result of the scans.
     fn apply(&mut self, entry: Entry, holds: &mut Holds) -> Result<(), AuditError> {
         for run in &entry.runs {
             for change in &run.changes {
@@ -393,7 +205,7 @@ impl Audit {
                     match &run.after {
                         After::Holding { lines, deadline } => {
                             let lines = lines.iter().map(|line| (line.sku.clone(), line.quantity.get()));
-                            let (units, deadline) = (self.books.units(lines), deadline.0);
+                            let (units, deadline) = (self.ledger.units(lines), deadline.0);
                             let hold = Hold { units, deadline, seen_from_start: false, is_indexed: false };
                             holds.insert(change.id, hold)?;
                         }
@@ -404,12 +216,12 @@ impl Audit {
             }
         }
         for (sku, stock) in &entry.stock {
-            self.books.set(sku, *stock);
+            self.ledger.set(sku, *stock);
         }
         Ok(())
     }
 
-    /// What an event did to one reservation of a range that is done: of that only the sums are kept.
+    /// Applies an event of a reservation in a finished range, of which only the sums are kept.
     fn move_units(&mut self, run: &Run) {
         let (lines, sign): (&[Line], i64) = match &run.happened {
             Happened::Reserved(lines) => (lines, 1),
@@ -417,7 +229,7 @@ impl Audit {
             _ => return,
         };
         for line in lines {
-            if let Some(row) = self.books.row(&line.sku) {
+            if let Some(row) = self.ledger.row(&line.sku) {
                 row.held += sign * i64::from(line.quantity.get());
             }
         }
@@ -428,14 +240,14 @@ impl Audit {
         }
     }
 
-    /// Ends a pass: its holds become sums.
+    /// Ends a pass: adds its holds to the sums.
     fn close(&mut self, holds: &Holds, report: &mut Report) {
         self.pending += holds.map.len() as i64;
         for (&id, hold) in &holds.map {
             match &hold.units {
-                Units::One(place, number) => self.books.add(*place, i64::from(*number)),
+                Units::One(index, number) => self.ledger.add(*index, i64::from(*number)),
                 Units::Many(units) => {
-                    units.iter().for_each(|(place, number)| self.books.add(*place, i64::from(*number)));
+                    units.iter().for_each(|(index, number)| self.ledger.add(*index, i64::from(*number)));
                 }
             }
             if self.is_first() && hold.seen_from_start && !hold.is_indexed {
@@ -445,10 +257,10 @@ impl Audit {
         }
     }
 
-    /// Compares the counters of each SKU with what its reservations hold.
+    /// Compares the counters of each SKU with the units that its reservations hold.
     fn report(&self, report: &mut Report) {
-        for (sku, &place) in &self.books.places {
-            let Some(row) = self.books.rows.get(place as usize) else { continue };
+        for (sku, &index) in &self.ledger.indexes {
+            let Some(row) = self.ledger.rows.get(index as usize) else { continue };
             let in_records = u64::try_from(row.held).unwrap_or(0);
             let Some(Counters { available, held, sold, supplied }) = row.counters else {
                 if in_records > 0 {
@@ -478,7 +290,7 @@ impl Audit {
     }
 }
 
-/// Notes which holds the index will look at when they are due.
+/// Marks the holds whose deadlines are in the index.
 async fn scan_deadlines(
     connection: &mut Connection,
     keys: &PartitionKeys,

@@ -1,0 +1,79 @@
+//! The gRPC services of a server, with their layers, and the descriptors for reflection. No I/O.
+
+use std::sync::Arc;
+
+use inventory_sentinel::v1::{
+    self, inventory_admin_server::InventoryAdminServer, inventory_events_server::InventoryEventsServer,
+    inventory_sentinel_server::InventorySentinelServer,
+};
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tower_layer::Layer as _;
+
+use super::RunError;
+use crate::{
+    catch_panic::CatchPanicLayer,
+    config::Config,
+    promises::Promises,
+    router_bypass::RouterBypassLayer,
+    service::{Admin, Checkout, Events, ServiceContext},
+    store::Store,
+    tasks::Tasks,
+    telemetry::grpc::TraceLayer,
+    transport::Services,
+    watch::Hub,
+};
+
+/// All services behind the gRPC port.
+pub(super) fn services<H: Health>(
+    config: &Config,
+    context: ServiceContext,
+    (hub, lists): (Arc<Hub>, Arc<Store>),
+    promises: Promises,
+    health: HealthServer<H>,
+    tasks: &Tasks,
+) -> Result<impl Services + use<H>, RunError> {
+    let max_request = config.max_request_bytes;
+    let checkout = InventorySentinelServer::new(Checkout { context: context.clone(), hub: Arc::clone(&hub) })
+        .max_decoding_message_size(max_request);
+    let events = Events { context: context.clone(), hub };
+    let admin = Admin::new(context, lists, promises, config);
+    let routes = Routes::new(InventoryEventsServer::new(events).max_decoding_message_size(max_request))
+        .add_service(InventoryAdminServer::new(admin).max_decoding_message_size(max_request))
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .prepare();
+    Ok(TraceLayer.layer(CatchPanicLayer(tasks.clone()).layer(RouterBypassLayer(checkout).layer(routes))))
+}
+
+/// The descriptors of all services.
+const DESCRIPTORS: [&[u8]; 4] = [
+    v1::FILE_DESCRIPTOR_SET,
+    tonic_health::pb::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+];
+
+/// The full names of all services.
+pub(super) fn service_names() -> Result<Vec<String>, prost::DecodeError> {
+    let mut names = Vec::new();
+    for descriptors in DESCRIPTORS {
+        for file in FileDescriptorSet::decode(descriptors)?.file {
+            names.extend(file.service.iter().map(|service| format!("{}.{}", file.package(), service.name())));
+        }
+    }
+    Ok(names)
+}
+
+/// Describes the services and the details of errors, so that grpcurl can decode the reason of a refusal.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    // The builder adds the descriptors of the reflection services.
+    let builder = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET);
+    DESCRIPTORS[..2]
+        .iter()
+        .fold(builder, |builder, descriptors| builder.register_encoded_file_descriptor_set(descriptors))
+}
