@@ -10,12 +10,10 @@ use sentinel_tests::{
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use super::{
-    super::{
-        watch::{Feed, assert_gapless_but, ended, next},
-        watch_numbers::{available, watch_protected, watch_stock},
-    },
-    says_fenced, sell, take_one, token, two_lost_sales,
+use super::{says_fenced, sell, take_one, token, two_lost_sales};
+use crate::streams::{
+    events::{Feed, assert_gapless_but, ended, next},
+    stock::{available, watch_protected, watch_stock},
 };
 
 /// 100 units and 70 of them sold; the copy was made at 30.

@@ -6,10 +6,8 @@ use sentinel_tests::{
     model::execute::may_repeat, new_id, until_fenced,
 };
 
-use super::{
-    super::watch::{Feed, assert_gapless, assert_gapless_but, ended},
-    says_fenced, take_one,
-};
+use super::{says_fenced, take_one};
+use crate::streams::events::{Feed, assert_gapless, assert_gapless_but, ended};
 
 const LOSSES: &str = "inventory_sentinel_history_losses_total";
 

@@ -16,7 +16,8 @@ use tokio::{
     time::sleep,
 };
 
-use super::{super::watch::Feed, Lost, retry_until_answered, says_fenced, sell, take_one, token, two_lost_sales};
+use super::{Lost, retry_until_answered, says_fenced, sell, take_one, token, two_lost_sales};
+use crate::streams::events::Feed;
 
 /// What becomes of a script call of the kind that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

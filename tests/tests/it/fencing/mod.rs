@@ -20,7 +20,7 @@ use sentinel_tests::{
     Redis, SentinelProcess, TestClient, eventually, model::execute::may_repeat, new_id, reserve_request, until_fenced,
 };
 
-use super::watch::Feed;
+use crate::streams::events::Feed;
 
 /// Sells so many units, one by one.
 async fn sell(shop: &TestClient, sku: &str, units: usize) {

@@ -9,7 +9,8 @@ use inventory_sentinel::{
 };
 use sentinel_tests::{TestClient, assert_refused, figure, new_id, reserve_request};
 
-use super::{super::watch::Feed, Lost};
+use super::Lost;
+use crate::streams::events::Feed;
 
 fn returning(sku: &str, available: i64) -> v1::SettledSku {
     v1::SettledSku { old_holds_return: true, ..figure(sku, available) }

@@ -16,10 +16,8 @@ use sentinel_tests::{
 use tokio::task::JoinSet;
 use tonic::Status;
 
-use super::{
-    super::watch::{Feed, assert_gapless},
-    take_one,
-};
+use super::take_one;
+use crate::streams::events::{Feed, assert_gapless};
 
 const BUYERS: usize = 8;
 /// Pause between two purchases, and between two tries of one call.

@@ -13,10 +13,8 @@ use sentinel_tests::{
 };
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{
-    super::watch::{Feed, assert_gapless},
-    Lost, sell, sell_out, take_one,
-};
+use super::{Lost, sell, sell_out, take_one};
+use crate::streams::events::{Feed, assert_gapless};
 
 /// An operator who forgets a SKU must not sell it. One who names a SKU that the copy lacks gets it back.
 #[tokio::test]

@@ -9,7 +9,8 @@ use sentinel_tests::{
     Redis, SentinelProcess, TestClient, assert_refused, eventually, figure, new_id, reserve_request, until_fenced,
 };
 
-use super::{super::watch::Feed, sell, sell_out, take_one};
+use super::{sell, sell_out, take_one};
+use crate::streams::events::Feed;
 
 const META: &str = "is:{sale/0}:meta";
 const STOCK: &str = "is:{sale/0}:stock";

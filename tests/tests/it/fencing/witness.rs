@@ -251,7 +251,7 @@ async fn a_witness_of_another_store_serves_nothing_and_fences_nothing() {
     let lost = remembering(&elsewhere, state.path()).start_unready().await;
     eventually("it says why", async || lost.readyz().await.1.contains("another store").then_some(())).await;
     assert_eq!(http_get(lost.admin_address(), "/readyz").await.expect("an answer").0, 503);
-    assert_eq!(super::super::process::health(&lost).await, "NotServing");
+    assert_eq!(crate::operations::process::health(&lost).await, "NotServing");
     for namespace in ["sale", "mine", "new"] {
         let shop = lost.shop(namespace);
         assert_refused(take_one(&shop, "ps5").await, Reason::StoreUnavailable, None);

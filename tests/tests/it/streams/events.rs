@@ -12,22 +12,22 @@ use sentinel_tests::{
 use tokio::{task::JoinSet, time::timeout};
 use tonic::{Status, Streaming};
 
-use super::watch_numbers::{available, watch_protected, watch_stock};
+use super::stock::{available, watch_protected, watch_stock};
 
-pub(super) async fn next<T>(stream: &mut Streaming<T>) -> Result<T, Status> {
+pub(crate) async fn next<T>(stream: &mut Streaming<T>) -> Result<T, Status> {
     let message = timeout(BOUND, stream.message()).await.expect("something in time");
     message.map(|message| message.expect("a stream has no end of its own"))
 }
 
 /// A stream of events, and what it has told.
-pub(super) struct Feed {
-    pub(super) stream: Streaming<v1::WatchResponse>,
-    pub(super) token: String,
-    pub(super) events: Vec<v1::Event>,
+pub(crate) struct Feed {
+    pub(crate) stream: Streaming<v1::WatchResponse>,
+    pub(crate) token: String,
+    pub(crate) events: Vec<v1::Event>,
 }
 
 impl Feed {
-    pub(super) async fn open(shop: &TestClient, resume_token: &str, from_oldest: bool) -> Result<Feed, Status> {
+    pub(crate) async fn open(shop: &TestClient, resume_token: &str, from_oldest: bool) -> Result<Feed, Status> {
         let request =
             v1::WatchRequest { namespace_id: shop.namespace.clone(), resume_token: resume_token.into(), from_oldest };
         let stream = shop.events.clone().watch(request).await?.into_inner();
@@ -35,7 +35,7 @@ impl Feed {
     }
 
     /// Takes one response in; says whether it told something.
-    pub(super) async fn next(&mut self) -> Result<bool, Status> {
+    pub(crate) async fn next(&mut self) -> Result<bool, Status> {
         let response = next(&mut self.stream).await?;
         let told = !response.events.is_empty();
         self.token = response.resume_token;
@@ -44,13 +44,13 @@ impl Feed {
     }
 
     /// Reads on until there is nothing new.
-    pub(super) async fn catch_up(&mut self) {
+    pub(crate) async fn catch_up(&mut self) {
         while self.next().await.expect("a response") {}
     }
 }
 
 /// Reads on until the stream ends, and says why.
-pub(super) async fn ended<T>(stream: &mut Streaming<T>) -> Status {
+pub(crate) async fn ended<T>(stream: &mut Streaming<T>) -> Status {
     let ended = async {
         loop {
             if let Err(status) = next(stream).await {
@@ -86,14 +86,14 @@ fn replayed(events: &[v1::Event]) -> BTreeMap<String, (i64, i64, i64)> {
 
 /// Checks that these are all changes from this sequence on.
 /// The same, but the numbers go on at `next` behind `last`: those between were lost.
-pub(super) fn assert_gapless_but(events: &[v1::Event], first: i64, (last, next): (i64, i64)) {
+pub(crate) fn assert_gapless_but(events: &[v1::Event], first: i64, (last, next): (i64, i64)) {
     let at = events.iter().position(|event| event.sequence > last).expect("some behind the gap");
     assert_gapless(&events[..at], first);
     assert_eq!(events[at - 1].sequence, last);
     assert_gapless(&events[at..], next);
 }
 
-pub(super) fn assert_gapless(events: &[v1::Event], first: i64) {
+pub(crate) fn assert_gapless(events: &[v1::Event], first: i64) {
     let numbers: Vec<_> = events.iter().map(|event| event.sequence).collect();
     assert_eq!(numbers, (first..first + numbers.len() as i64).collect::<Vec<_>>());
 }

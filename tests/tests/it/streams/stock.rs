@@ -7,9 +7,9 @@ use sentinel_tests::{Redis, SentinelProcess, TestClient, assert_refused, eventua
 use tokio::task::JoinSet;
 use tonic::Streaming;
 
-use super::watch::next;
+use super::events::next;
 
-pub(super) async fn watch_stock(
+pub(crate) async fn watch_stock(
     shop: &TestClient,
     skus: &[&str],
     interval: Duration,
@@ -34,7 +34,7 @@ async fn news(stream: &mut Streaming<v1::WatchStockResponse>) -> v1::WatchStockR
     }
 }
 
-pub(super) fn available(response: &v1::WatchStockResponse) -> BTreeMap<&str, Option<i64>> {
+pub(crate) fn available(response: &v1::WatchStockResponse) -> BTreeMap<&str, Option<i64>> {
     response.skus.iter().map(|sku| (sku.sku.as_str(), sku.stock.as_ref().map(|stock| stock.available))).collect()
 }
 
@@ -127,7 +127,7 @@ async fn changes_of_stock_come_no_oftener_than_asked() {
     assert_refused(invalid(many, 10_000_000).await, Reason::TooManyOperations, Some("skus"));
 }
 
-pub(super) async fn watch_protected(shop: &TestClient, token: &str) -> Streaming<v1::WatchProtectedResponse> {
+pub(crate) async fn watch_protected(shop: &TestClient, token: &str) -> Streaming<v1::WatchProtectedResponse> {
     let request = v1::WatchProtectedRequest { namespace_id: shop.namespace.clone(), resume_token: token.into() };
     shop.checkout.clone().watch_protected(request).await.expect("a stream").into_inner()
 }
@@ -246,7 +246,7 @@ async fn a_namespace_with_too_many_skus_is_not_kept_for_who_watches_numbers() {
     assert_refused(large.events.clone().watch_stock(request).await, Reason::TooManyWatches, None);
     let request = v1::WatchProtectedRequest { namespace_id: "large".into(), ..Default::default() };
     assert_refused(large.checkout.clone().watch_protected(request).await, Reason::TooManyWatches, None);
-    let mut feed = super::watch::Feed::open(&large, "", true).await.expect("events are not kept by SKU");
+    let mut feed = super::events::Feed::open(&large, "", true).await.expect("events are not kept by SKU");
     feed.catch_up().await;
     assert_eq!(feed.events.len(), 4);
     let mut stream = watch_stock(&small, &[], Duration::from_millis(50), "").await;

@@ -239,11 +239,11 @@ async fn a_store_that_comes_late_is_waited_for() {
     let server = SentinelProcess::launch().on(&redis).start_unready().await;
     let shop = server.shop("sale");
     assert!(!server.readyz().await.0);
-    assert_eq!(super::process::health(&server).await, "NotServing");
+    assert_eq!(crate::operations::process::health(&server).await, "NotServing");
     assert_refused(shop.set_stock("ps5", 1, &new_id()).await, Reason::StoreUnavailable, None);
     redis.restart().await;
     server.wait_until_ready().await;
-    assert_eq!(super::process::health(&server).await, "Serving");
+    assert_eq!(crate::operations::process::health(&server).await, "Serving");
     shop.supply("ps5", 1).await;
     shop.hold("ps5", 1).await;
 
@@ -262,7 +262,7 @@ async fn a_store_that_comes_late_is_waited_for() {
 async fn is_unfit(server: &SentinelProcess, why: &str) {
     eventually(why, async || server.readyz().await.1.contains(why).then_some(())).await;
     assert!(!server.readyz().await.0);
-    assert_eq!(super::process::health(server).await, "NotServing");
+    assert_eq!(crate::operations::process::health(server).await, "NotServing");
     let told = |line: &serde_json::Value| {
         line["component"] == "store" && line["reason"].as_str().is_some_and(|reason| reason.contains(why))
     };

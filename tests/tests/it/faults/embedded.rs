@@ -94,7 +94,7 @@ async fn a_full_disk(flags: &str) {
     while Instant::now() < until {
         let (is_ready, said) = server.readyz().await;
         assert!(!is_ready && said.contains(FULL), "{said}");
-        assert_eq!(super::process::health(&server).await, "NotServing");
+        assert_eq!(crate::operations::process::health(&server).await, "NotServing");
         let began = Instant::now();
         let status = shop.reserve(reserve_request(&[("ps5", 1)])).await.expect_err("nothing can be written");
         longest = longest.max(began.elapsed());

@@ -6,7 +6,7 @@ use inventory_sentinel::Reason;
 use sentinel_tests::{BOUND, HostedSentinel, Redis, assert_refused, eventually, reserve_request};
 use tokio::time::timeout;
 
-use super::watch::{Feed, ended};
+use crate::streams::events::{Feed, ended};
 
 async fn panics(server: &HostedSentinel, task: &str) -> Option<f64> {
     server.metric(&format!("inventory_sentinel_task_panics_total{{task=\"{task}\"}}")).await

@@ -18,9 +18,9 @@ use tokio::time::timeout;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use super::{
-    watch::{Feed, next},
-    watch_numbers::{watch_protected, watch_stock},
+use crate::streams::{
+    events::{Feed, next},
+    stock::{watch_protected, watch_stock},
 };
 
 /// The user of the service.
@@ -55,7 +55,7 @@ async fn until_it_lacks(server: &SentinelProcess, rules: &str) {
     let says = format!("store: the Redis user of the service lacks permissions: grant {rules} (");
     eventually(&format!("it lacks {rules}"), async || server.readyz().await.1.contains(&says).then_some(())).await;
     assert!(!server.readyz().await.0);
-    assert_eq!(super::process::health(server).await, "NotServing");
+    assert_eq!(crate::operations::process::health(server).await, "NotServing");
 }
 
 /// What Redis has refused to the user, each once.

@@ -328,8 +328,8 @@ async fn callers_who_give_up_harm_nobody_on_their_connection() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 1_000).await;
-    let mut watch = super::watch_numbers::watch_stock(&shop, &[], Duration::from_millis(10), "").await;
-    super::watch::next(&mut watch).await.expect("the stock");
+    let mut watch = crate::streams::stock::watch_stock(&shop, &[], Duration::from_millis(10), "").await;
+    crate::streams::events::next(&mut watch).await.expect("the stock");
     server.stop();
     let mut calls = JoinSet::new();
     for _ in 0..200 {
@@ -351,7 +351,7 @@ async fn callers_who_give_up_harm_nobody_on_their_connection() {
     server.cont();
     patient.await.expect("it runs").expect("a call with time left succeeds");
     shop.adjust_stock("ps5", 1, &new_id()).await.expect("adjusted");
-    super::watch::next(&mut watch).await.expect("the stream goes on");
+    crate::streams::events::next(&mut watch).await.expect("the stream goes on");
     assert_eq!(closed(&server, "flood").await, 0.0);
 }
 
@@ -385,7 +385,7 @@ async fn a_stream_that_is_not_read_loses_its_place() {
     eventually("it is cut", async || (cut(&server, "slow_reader").await == 1.0).then_some(())).await;
     let honest =
         TestClient { events: v1::inventory_events_client::InventoryEventsClient::new(narrow(&server).await), ..shop };
-    let mut feed = super::watch::Feed::open(&honest, "", true).await.expect("its place is free");
+    let mut feed = crate::streams::events::Feed::open(&honest, "", true).await.expect("its place is free");
     feed.catch_up().await;
     assert!(feed.events.len() > 2_000);
     // One who reads is not cut, however little happens.

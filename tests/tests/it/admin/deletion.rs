@@ -15,9 +15,9 @@ use tempfile::TempDir;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use super::{
-    watch::{Feed, ended},
-    watch_numbers::{watch_protected, watch_stock},
+use crate::streams::{
+    events::{Feed, ended},
+    stock::{watch_protected, watch_stock},
 };
 
 const RESUMED: &str = "inventory_sentinel_resumed_deletions_total";

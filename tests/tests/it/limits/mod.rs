@@ -1,0 +1,5 @@
+//! Each bound of the service: stored records, queued calls, and the resources of one connection.
+
+mod overload;
+mod records;
+mod untrusted_peers;
