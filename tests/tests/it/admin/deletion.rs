@@ -1,5 +1,5 @@
-//! The end of a namespace: DeleteNamespace, interrupted and repeated, with other servers, old tokens and an older store;
-//! and how namespaces are made: their number, and mistyped names.
+//! DeleteNamespace: interrupted and repeated, with other servers, old tokens and an older store. And how namespaces are
+//! created: their number, and mistyped names.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ async fn a_deleted_namespace_leaves_a_tombstone_and_a_repeat_is_a_replay() {
     assert_refused(Err::<(), _>(status.clone()), Reason::NamespaceHasHolds, None);
     let number = |key| metadata(&status, key).and_then(|value| value.parse::<i64>().ok());
     assert!(number("held") > Some(0) && number("partition") < Some(3), "{status:?}");
-    // It goes on as before.
+    // A repeat changes nothing.
     for (id, sku) in held.iter().zip(0..) {
         shop.commit(id).await.expect("sold");
         shop.supply(&format!("sku-{sku}"), 5).await;
@@ -117,7 +117,7 @@ async fn holds_that_are_due_are_given_back_first() {
     assert_gone(&shop, &last.reservation_id).await;
 }
 
-/// An identity that was used in the namespace is no identity of its deletion.
+/// A request id that was used in the namespace is refused for its deletion.
 #[tokio::test]
 async fn an_identity_of_another_request_deletes_nothing() {
     let server = SentinelProcess::start().await;
@@ -127,7 +127,8 @@ async fn an_identity_of_another_request_deletes_nothing() {
     assert_eq!(shop.counts("ps5").await, (3, 0, 0));
 }
 
-/// Other servers learn of the deletion, in memory and from their files; they neither fence it nor make it again.
+/// Other servers notice the deletion, in memory and in their files. They neither fence the namespace nor create it
+/// again.
 #[tokio::test]
 async fn other_servers_forget_a_deleted_namespace_and_take_the_next_one_for_another() {
     let (redis, state) = (Redis::start().await, TempDir::with_prefix("sentinel-state-").expect("a folder"));
@@ -155,7 +156,7 @@ async fn other_servers_forget_a_deleted_namespace_and_take_the_next_one_for_anot
         }
     }
     assert!(!page_token.is_empty());
-    // One that knows the namespace from its file only.
+    // This server has the namespace in its file only.
     three.terminate();
     assert!(three.exit().await.success(), "{}", three.log());
 
@@ -169,9 +170,9 @@ async fn other_servers_forget_a_deleted_namespace_and_take_the_next_one_for_anot
     let absent = three.shop("sale");
     assert_gone(&absent, &sold).await;
     assert!(delete(&absent, "end").await.expect("a replay on any server"));
-    // Each sweeper looks around within 5 s.
+    // Each sweeper reads the list of namespaces within 5 s.
     let start = redis.now().await;
-    eventually("each server has looked around", async || (redis.now().await > start + 6_000).then_some(())).await;
+    eventually("each server has read the list", async || (redis.now().await > start + 6_000).then_some(())).await;
     for server in [&one, &two, &three] {
         assert_eq!(server.info().await.fenced_partitions, []);
         assert!(!server.log().contains("lost acknowledged"), "{}", server.log());
@@ -202,7 +203,7 @@ async fn other_servers_forget_a_deleted_namespace_and_take_the_next_one_for_anot
     }
 }
 
-/// The steps of a deletion, as a server sends them that dies behind any of them. Of a namespace of one partition.
+/// The steps of a deletion of a namespace with one partition. A server may die after any of them.
 fn steps(epoch: u64) -> Vec<Cmd> {
     let (token, request) = ([7_u8; 16], [8_u8; 16]);
     let closing = [&[1][..], &token, &request].concat();
@@ -244,23 +245,23 @@ async fn a_deletion_that_ended_anywhere_goes_on_when_it_is_repeated() {
         }
         let shop = server.shop("sale");
         if done == 1 {
-            // It can be given up, so that no answer is final.
+            // The deletion can still be cancelled, so no answer is final.
             until_refused("GetStock", Reason::StoreUnavailable, async || shop.try_stock("ps5").await).await;
             assert_refused(shop.commit(&sold).await, Reason::StoreUnavailable, None);
         } else {
             until_refused("GetStock", Reason::NamespaceNotFound, async || shop.try_stock("ps5").await).await;
             assert_gone(&shop, &sold).await;
         }
-        // And it is not made again meanwhile.
+        // It is not created again meanwhile.
         assert_refused(shop.set_stock("ps5", 3, &new_id()).await, Reason::StoreUnavailable, None);
         let other = SentinelProcess::on(&redis).await;
-        assert!(!delete(&other.shop("sale"), "end").await.expect("it goes on"));
+        assert!(!delete(&other.shop("sale"), "end").await.expect("deleted"));
         assert_eq!(keys(&redis).await, ["is:{sale/0}:meta"], "{done}");
         until_refused("GetStock", Reason::NamespaceNotFound, async || shop.try_stock("ps5").await).await;
         shop.supply("ps5", 4).await;
         assert_eq!(other.shop("sale").counts("ps5").await, (4, 0, 0));
         assert_eq!(server.info().await.fenced_partitions, []);
-        // A late step of the call that was given up changes nothing.
+        // A late step of the cancelled call changes nothing.
         for step in &steps[1..] {
             redis.query::<Value>(step).await;
         }
@@ -268,7 +269,7 @@ async fn a_deletion_that_ended_anywhere_goes_on_when_it_is_repeated() {
     }
 }
 
-/// Nobody repeats it: the server ends it, or gives it up.
+/// Nobody repeats the deletion: the server completes or cancels it.
 #[tokio::test]
 async fn a_deletion_that_its_caller_has_left_is_ended_by_the_server() {
     for done in [1, 2, 8] {
@@ -278,11 +279,11 @@ async fn a_deletion_that_its_caller_has_left_is_ended_by_the_server() {
         for step in &steps(sentinel_tests::epoch(&redis).await)[..done] {
             redis.query::<Value>(step).await;
         }
-        // Another process knows nothing of the namespace.
+        // This process has not opened the namespace.
         server.kill9();
         server.restart().await;
         let shop = server.shop("sale");
-        // Where it is not in the list of namespaces any more the server meets it here.
+        // Where the list of namespaces lacks it, this call makes the server find it.
         assert_refused(shop.set_stock("ps5", 3, &new_id()).await, Reason::StoreUnavailable, None);
         eventually("it is ended", async || (keys(&redis).await == ["is:{sale/0}:meta"]).then_some(())).await;
         eventually("it is counted", async || (server.metric(RESUMED).await == 1.0).then_some(())).await;
@@ -308,7 +309,7 @@ async fn a_deletion_that_its_caller_has_left_is_given_up_where_units_are_held() 
     assert_eq!(shop.audit().await.skus, 8);
 }
 
-/// A partition has holds that were made while others were closed already: all of them are opened again.
+/// A partition received holds while others were already closed: all are opened again.
 #[tokio::test]
 async fn a_deletion_that_is_given_up_leaves_the_namespace_as_it_was() {
     let redis = Redis::start().await;
@@ -320,7 +321,7 @@ async fn a_deletion_that_is_given_up_leaves_the_namespace_as_it_was() {
         shop.commit(id).await.expect("sold");
     }
     let before = redis.digest("").await;
-    // As by a server that died: the first partition is closed.
+    // As after a server that died: the first partition is closed.
     let close = &steps(sentinel_tests::epoch(&redis).await)[0];
     redis.query::<Value>(close).await;
     let status = delete(&shop, "end").await.expect_err("units are held");
@@ -333,7 +334,7 @@ async fn a_deletion_that_is_given_up_leaves_the_namespace_as_it_was() {
     assert_eq!(server.info().await.fenced_partitions, []);
 }
 
-/// The backup was made before the namespace was deleted. Its units were sold since, or moved elsewhere.
+/// The backup was made before the namespace was deleted. Its units may have been sold since, or moved elsewhere.
 #[tokio::test]
 async fn a_store_that_comes_back_with_a_deleted_namespace_is_fenced() {
     let (mut redis, state) = (Redis::start().await, TempDir::with_prefix("sentinel-state-").expect("a folder"));
@@ -350,7 +351,7 @@ async fn a_store_that_comes_back_with_a_deleted_namespace_is_fenced() {
     server.restart_unready().await;
     let shop = server.shop("sale");
     until_fenced("Reserve", async || shop.reserve(reserve_request(&[("ps5", 1)])).await).await;
-    // What was deleted is settled, and deleted again.
+    // The restored namespace is settled, and deleted again.
     assert_refused(delete(&shop, "again").await, Reason::StoreFenced, None);
     shop.settle(0, &[figure("ps5", 0)], &new_id()).await.expect("settled");
     assert!(!delete(&shop, "again").await.expect("deleted"));
@@ -395,8 +396,7 @@ async fn what_is_under_way_gets_a_definite_answer() {
     }
 }
 
-/// Calls that delete at the same time, on two servers and of several partitions: the later ones go on with what the earlier ones
-/// have begun.
+/// Concurrent deletions, on two servers and of several partitions. Later calls continue the steps of earlier ones.
 #[tokio::test]
 async fn deletions_at_the_same_time_all_end_and_the_namespace_is_gone() {
     let redis = Redis::start().await;
@@ -414,7 +414,7 @@ async fn deletions_at_the_same_time_all_end_and_the_namespace_is_gone() {
         for deletion in deletions.collect::<Vec<_>>() {
             match deletion.await.expect("it ends") {
                 Ok(_) => {}
-                // It came when the namespace was gone.
+                // The call arrived after the namespace was deleted.
                 Err(status) => assert_eq!(reason(&status), Reason::NamespaceNotFound, "{status:?}"),
             }
         }

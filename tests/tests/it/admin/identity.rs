@@ -1,5 +1,5 @@
-//! Each change of an administrator has an identity: a lost reply or a delayed duplicate never undoes a later change, and
-//! neither a quota nor the store's memory limit keeps an administrator from what exists.
+//! Each change of an administrator has an identity. A lost reply or a delayed duplicate never undoes a later change.
+//! Neither a quota nor the store's memory limit prevents a change of existing things.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use sentinel_tests::{
 use tokio::task::JoinHandle;
 use tonic::Request;
 
-/// A server whose replies can be lost, another on the same store, and a namespace that both have opened.
+/// Two servers on one store, one of them through a proxy that can lose replies, and a namespace that both have opened.
 struct Pair {
     redis: Redis,
     proxy: LossyProxy,
     _servers: [SentinelProcess; 2],
-    /// Through the proxy.
+    /// Uses the proxy.
     shop: TestClient,
-    /// Past it.
+    /// Uses the store directly.
     other: TestClient,
 }
 
@@ -37,8 +37,8 @@ impl Pair {
         Pair { redis, proxy, _servers: [server, beside], shop, other }
     }
 
-    /// Makes a call whose change is applied and whose reply is lost; what is sent again reaches the store after
-    /// `meanwhile`. Returns the answer of the call.
+    /// Makes a call whose change is applied and whose reply is lost. Its repeat reaches the store after `meanwhile`.
+    /// Returns the answer of the call.
     async fn delayed<T: Send + 'static>(
         &self,
         call: impl Future<Output = T> + Send + 'static,
@@ -215,7 +215,7 @@ async fn a_lost_reply_of_configure_sku_is_no_version_mismatch() {
     let shop = pair.shop.clone();
     let first = pair.delayed(async move { limit_buyers(&shop, 2, Some(0), "").await }, async || {}).await;
     assert_eq!(first.expect("applied once").rules_version, 1);
-    // A later change stays, and the answer says how things are now.
+    // A later change stays, and the answer describes the present.
     let shop = pair.shop.clone();
     let second = pair.delayed(async move { limit_buyers(&shop, 3, Some(1), "").await }, async || {
         limit_buyers(&pair.other, 4, Some(2), "").await.expect("a later change");
@@ -252,7 +252,7 @@ async fn a_lost_reply_of_configure_namespace_is_sent_again_and_is_no_version_mis
     configure(&pair.other, ttl(80), None, "").await.expect("changed");
     assert_eq!(configure(&pair.shop, ttl(70), None, "same").await.expect("known").version, 6);
     assert_eq!(default_ttl(&pair.other).await, seconds(80));
-    // And the identity is one for all kinds of changes of the partition.
+    // All kinds of changes of a partition share their request ids.
     assert_refused(pair.shop.set_stock("ps5", 1, "same").await, Reason::RequestIdReused, None);
 }
 
@@ -436,7 +436,7 @@ async fn the_count_of_remembered_requests_stays_exact_when_generations_change() 
     shop.audit().await;
 }
 
-/// What changed nothing is remembered without an event, and moves no sequence.
+/// A change without effect is recorded without an event, and does not move the sequence.
 #[tokio::test]
 async fn a_change_that_changes_nothing_is_remembered_without_an_event() {
     let redis = Redis::start().await;
@@ -458,7 +458,7 @@ async fn a_change_that_changes_nothing_is_remembered_without_an_event() {
     assert!(limit_buyers(&shop, 0, Some(0), "none").await.expect("known").replayed);
     assert_eq!(shop.counts("vita").await, (1, 0, 0));
     assert!(!shop.is_protected("ps5").await);
-    // One identity, whatever it was for.
+    // Request ids are shared by all kinds of changes.
     assert_refused(delete(&shop, "ps5", "gone").await, Reason::RequestIdReused, None);
     assert_refused(limit_buyers(&shop, 1, Some(0), "none").await, Reason::RequestIdReused, None);
     assert_refused(limit_buyers(&shop, 1, None, "gone").await, Reason::RequestIdReused, None);
@@ -466,7 +466,7 @@ async fn a_change_that_changes_nothing_is_remembered_without_an_event() {
     shop.audit().await;
 }
 
-/// A change of config that got no further than the first partition: its repeat brings the others along.
+/// A change of the config ended after the first partition. Its repeat applies it to the others.
 #[tokio::test]
 async fn a_repeat_of_a_configuration_that_was_interrupted_ends_it() {
     let redis = Redis::start().await;
@@ -474,7 +474,7 @@ async fn a_repeat_of_a_configuration_that_was_interrupted_ends_it() {
     let shop = server.shop("sale");
     let config = || v1::NamespaceConfig { partitions: Some(3), ..ttl(77) };
     configure(&shop, config(), Some(0), "make").await.expect("made");
-    // What a server leaves behind that was killed before it could make the second partition.
+    // A server was killed before it created the second partition.
     redis.execute::<()>("DEL is:{sale/1}:meta is:{sale/1}:records:a is:{sale/1}:records:b").await;
     let later = SentinelProcess::launch().on(&redis).flags("--sweep-interval 1m").start().await;
     let shop = later.shop("sale");
@@ -512,7 +512,7 @@ async fn an_old_identity_of_an_administrator_is_refused() {
     assert_eq!(shop.counts("ps5").await, (10, 0, 0));
 }
 
-/// A store that is away for longer than requests are remembered: what is sent again would be a second change.
+/// The store is unreachable for longer than requests are recorded: a repeat would be a second change.
 #[tokio::test]
 async fn a_lane_does_not_send_again_what_the_store_may_have_forgotten() {
     let pair = Pair::start("--retention 1s --resend-for 1m").await;
@@ -533,5 +533,5 @@ async fn a_lane_does_not_send_again_what_the_store_may_have_forgotten() {
     let adjusted = adjusted.await;
     let (available, _, _) = pair.other.counts("ps5").await;
     assert!((100..200).contains(&available), "applied once: {available}, {adjusted:?}");
-    assert_eq!(reason(&adjusted.expect_err("nobody knows")), Reason::OutcomeUnknown);
+    assert_eq!(reason(&adjusted.expect_err("unknown")), Reason::OutcomeUnknown);
 }

@@ -14,7 +14,7 @@ use inventory_sentinel_client::{Imported, ListStockError, Protection, State};
 use sentinel_tests::{Redis, SentinelProcess, TestClient, assert_refused, eventually, new_id, reason, reserve_request};
 use tonic::Status;
 
-/// What a store that keeps up to 512 elements as one piece may add to a page.
+/// A store that keeps up to 512 elements in one piece may return a page that is longer by this number.
 const ONE_PIECE: usize = 512;
 
 fn row(sku: impl Into<String>, on_hand: i64) -> v1::ImportRow {
@@ -85,7 +85,7 @@ async fn all_stock(shop: &TestClient, page_size: i32) -> (HashMap<String, v1::Li
     }
 }
 
-/// Every pending reservation that is asked for, by id.
+/// Every reservation that the request selects, by id.
 async fn all_reservations(shop: &TestClient, request: v1::ListReservationsRequest) -> HashMap<String, v1::Reservation> {
     let mut request = v1::ListReservationsRequest { namespace_id: shop.namespace.clone(), ..request };
     let mut found = HashMap::new();
@@ -262,7 +262,7 @@ async fn a_page_that_can_not_be_is_refused() {
     admin.list_reservations(next).await.expect("the next page");
 }
 
-/// A token of one namespace is none of another, and one with a flipped bit is none at all. A restart keeps a token.
+/// A token is refused for another namespace, and so is one with a flipped bit. It survives a restart.
 #[tokio::test]
 async fn a_token_of_another_namespace_or_a_damaged_one_is_refused() {
     let redis = Redis::start().await;
@@ -308,8 +308,8 @@ async fn a_bad_entry_of_the_list_of_namespaces_is_left_out() {
     assert_eq!(listed.into_iter().map(|listed| listed.namespace_id).collect::<Vec<_>>(), ["sale"]);
     let metric = "inventory_sentinel_bad_namespace_names";
     eventually("they are counted", async || (server.metric(metric).await == 4.0).then_some(())).await;
-    let said = || server.log().matches("entries that this service did not write").count();
-    assert_eq!(said(), 1, "{}", server.log());
+    let logged = || server.log().matches("entries that this service did not write").count();
+    assert_eq!(logged(), 1, "{}", server.log());
 }
 
 #[tokio::test]
@@ -345,7 +345,7 @@ async fn reservations_are_listed_by_state_from_both_generations() {
         (redis.records().await.iter().all(|&records| records > 1) && i > 40).then_some(ids)
     })
     .await;
-    // What is not known any more can't be listed; what is has to be.
+    // Forgotten reservations cannot be listed; all others must be.
     let mut known = HashMap::new();
     for (id, about) in ids.drain() {
         if shop.reservation(&id).await.is_ok() {
@@ -364,12 +364,12 @@ async fn reservations_are_listed_by_state_from_both_generations() {
                 };
                 let listed = all_reservations(&shop, request).await;
                 for (id, (state, of_sku, of_buyer)) in &known {
-                    let asked = states.contains(state)
+                    let selected = states.contains(state)
                         && (sku.is_empty() || sku == *of_sku)
                         && (buyer.is_empty() || buyer == *of_buyer);
                     // Its time may be over by now.
-                    if listed.contains_key(id) != asked {
-                        assert!(asked && shop.reservation(id).await.is_err(), "{id} of {known:?} in {listed:?}");
+                    if listed.contains_key(id) != selected {
+                        assert!(selected && shop.reservation(id).await.is_err(), "{id} of {known:?} in {listed:?}");
                     }
                 }
                 assert!(listed.values().all(|held| states.contains(&held.state())));
@@ -411,7 +411,7 @@ async fn an_import_run_again_in_the_middle_of_a_sale_resets_nothing() {
     assert_eq!(shop.counts("sku-1").await, (5, 4, 1));
     assert_eq!(shop.counts("sku-5000").await, (10, 0, 0));
 
-    // Who wants them set says so, and goes not below what is held.
+    // `overwrite` sets them, at least to what is held.
     let mut messages = import(&shop, &[row("sku-1", 3), row("sku-2", 7)], &new_id());
     messages[0].overwrite = true;
     let results = send(&shop, messages).await.expect("an import");
@@ -556,7 +556,7 @@ async fn the_client_lists_imports_and_protects() {
     assert_eq!(sentinel.list_namespaces().size(10).await.expect("a page").items, ["sale"]);
 }
 
-/// Lists and audits have connections of their own: who waits for one of those takes none from a buyer.
+/// Lists and audits have separate connections: their waiting callers take none from a buyer.
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_take_no_connection_from_checkout() {
     let redis = Redis::start_in_memory().await;

@@ -75,7 +75,7 @@ async fn a_reservation_carries_its_partition_and_a_cart_keeps_to_one() {
     let audit = shop.audit().await;
     assert_eq!((audit.skus, audit.sold, audit.supplied), (16, 16, 160));
 
-    // The number is fixed when the namespace is made, whatever a later server is told.
+    // The number is fixed when the namespace is created, whatever the flags of a later server are.
     let later = SentinelProcess::launch().on(&redis).flags("--partitions 2").start().await;
     for id in &held {
         assert!(later.shop("sale").commit(id).await.expect("the same sale").replayed);
@@ -97,7 +97,7 @@ async fn servers_that_make_a_namespace_at_once_make_the_same() {
     }
 }
 
-/// The sets of reasons that a caller can't tell apart from outside are told apart by their reason.
+/// Callers distinguish these failures by their reason only.
 #[tokio::test]
 async fn unknown_things_are_told_apart() {
     let server = SentinelProcess::start().await;

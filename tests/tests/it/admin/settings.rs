@@ -1,4 +1,4 @@
-//! The settings of a namespace: made with them, changed while it is used, compared before they are set.
+//! The settings of a namespace: at its creation, changed while it is in use, compared before they are set.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ async fn a_namespace_is_made_as_it_is_asked_for_and_changed_under_way() {
     for sku in ["a", "b", "c", "d", "e", "f"] {
         assert_eq!(ttl(shop.hold(sku, 1).await), 50_000, "{sku}");
     }
-    eventually("the other server hears of it", async || {
+    eventually("the other server uses it", async || {
         (ttl(elsewhere.hold_for("b", 1, Duration::from_millis(1)).await) == 1).then_some(())?;
         (ttl(elsewhere.hold("a", 1).await) == 50_000).then_some(())
     })

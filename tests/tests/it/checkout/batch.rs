@@ -24,9 +24,9 @@ async fn try_batch(shop: &TestClient, operations: Vec<Sent>) -> Result<Vec<Recei
 }
 
 async fn batch(shop: &TestClient, operations: Vec<Sent>) -> Vec<Received> {
-    let asked = operations.len();
+    let count = operations.len();
     let results = try_batch(shop, operations).await.expect("a batch");
-    assert_eq!(results.len(), asked);
+    assert_eq!(results.len(), count);
     results
 }
 
@@ -209,14 +209,14 @@ async fn what_batches_answer_can_be_put_in_one_order() {
             tokio::spawn(async move {
                 let (mut seen, mut mine) = (Vec::new(), Vec::new());
                 for _ in 0..10 {
-                    let mut asked: Vec<Sent> = (0..6).map(|_| reserve(&shop, reserve_request(&[("ps5", 1)]))).collect();
+                    let mut calls: Vec<Sent> = (0..6).map(|_| reserve(&shop, reserve_request(&[("ps5", 1)]))).collect();
                     let resolved: Vec<String> = std::mem::take(&mut mine);
                     for (i, id) in resolved.iter().enumerate() {
-                        asked.push(if i % 3 == 0 { commit(&shop, id) } else { rollback(&shop, id) });
+                        calls.push(if i % 3 == 0 { commit(&shop, id) } else { rollback(&shop, id) });
                     }
-                    asked.push(get_stock(&shop, "ps5"));
+                    calls.push(get_stock(&shop, "ps5"));
                     let began = Instant::now();
-                    let received = batch(&shop, asked).await;
+                    let received = batch(&shop, calls).await;
                     let ended = Instant::now();
                     for received in received {
                         let (sequence, event) = event(received);

@@ -1,5 +1,5 @@
-//! The counts of buyers live as long as the limit that they serve: they start with it, end with it, are dropped in bounded
-//! steps, and count in the quota.
+//! The count of a buyer exists only as long as the limit that it serves. It starts and ends with the limit, is deleted
+//! in bounded steps, and counts towards the quota.
 
 use inventory_sentinel::{Reason, v1};
 use sentinel_tests::{Redis, SentinelProcess, TestClient, assert_refused, eventually, new_id, reserve_request};
@@ -41,7 +41,7 @@ async fn a_limit_that_is_set_again_counts_from_nothing() {
     limit(&shop, "ps5", 2).await;
     let old = shop.hold_order(by("amy", "ps5", 2)).await.reservation_id;
     assert_refused(shop.reserve(by("amy", "ps5", 1)).await, Reason::BuyerLimit, None);
-    // Another limit in the place of one goes on counting.
+    // A limit that replaces another keeps the counts.
     limit(&shop, "ps5", 3).await;
     let third = shop.hold_order(by("amy", "ps5", 1)).await.reservation_id;
     assert_refused(shop.reserve(by("amy", "ps5", 1)).await, Reason::BuyerLimit, None);
@@ -51,7 +51,7 @@ async fn a_limit_that_is_set_again_counts_from_nothing() {
     limit(&shop, "ps5", 2).await;
     let new = shop.hold_order(by("amy", "ps5", 2)).await.reservation_id;
     assert_refused(shop.reserve(by("amy", "ps5", 1)).await, Reason::BuyerLimit, None);
-    // What was not counted for this limit gives nothing back to it.
+    // A hold that was not counted for this limit returns nothing to its count.
     shop.rollback_lines(&old, &[("ps5", 1)], &new_id()).await.expect("a part");
     for id in [&old, &third, &between] {
         shop.rollback(id).await.expect("given back");
@@ -155,7 +155,7 @@ async fn counts_of_buyers_are_in_the_quota_of_records() {
     }
     // Five records, and five counts.
     assert_refused(shop.reserve(by("buyer 5", "ps5", 1)).await, Reason::NamespaceQuota, None);
-    // What needs no count has its room.
+    // A hold without a count still fits.
     shop.hold("vita", 1).await;
     limit(&shop, "ps5", 0).await;
     shop.hold_order(by("buyer 5", "ps5", 1)).await;
@@ -168,7 +168,7 @@ async fn counts_of_buyers_are_in_the_quota_of_records() {
     shop.audit().await;
 }
 
-/// In an older format a count has no instant, and goes on. It stays what it is when the format is raised.
+/// In an older format a count has no instant and survives its limit. Raising the format does not change it.
 #[tokio::test]
 async fn a_namespace_of_an_older_format_counts_as_before() {
     let redis = Redis::start().await;

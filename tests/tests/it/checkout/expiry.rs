@@ -7,13 +7,13 @@ use inventory_sentinel::v1::{ReservationState as State, reserve_response::Result
 use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, millis, number_in, reserve_request};
 use tokio::task::JoinSet;
 
-/// Units of a SKU that are held, as Redis has it (lua/records.lua): nobody is asked, so that nobody gives back.
+/// Held units of a SKU, read from Redis directly (lua/scripts/formats.lua): a call to the server would expire the hold.
 async fn held_in_store(redis: &Redis, sku: &str) -> i64 {
     let record: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:stock", sku)).await;
     number_in(&record[6..12])
 }
 
-/// The state is what Redis's clock says, to the millisecond, whenever it is asked.
+/// The state matches Redis's clock to the millisecond at each read.
 #[tokio::test]
 async fn a_hold_ends_exactly_at_its_deadline() {
     let redis = Redis::start().await;
@@ -59,7 +59,7 @@ async fn a_hold_ends_without_traffic_too() {
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
     let hold = shop.hold_for("ps5", 3, Duration::from_millis(100)).await;
-    // Nobody calls; only Redis itself is looked at.
+    // Nobody calls the server. Only Redis is read.
     eventually("the sweeper gives it back", async || (held_in_store(&redis, "ps5").await == 0).then_some(())).await;
     assert!(redis.now().await >= millis(hold.expires_at));
     eventually("it is counted", async || {
@@ -71,7 +71,7 @@ async fn a_hold_ends_without_traffic_too() {
     assert_eq!(shop.counts("ps5").await, (10, 0, 0));
 }
 
-/// A server that has never heard of the namespace sweeps it when the one that sold it is gone.
+/// A server that has never served the namespace sweeps it after the server that sold it is gone.
 #[tokio::test]
 async fn holds_of_a_dead_server_end_by_another() {
     let redis = Redis::start().await;
@@ -107,7 +107,7 @@ async fn what_the_deadline_decided_stays_so() {
     assert_eq!(shop.counts("ps5").await, (10, 0, 0));
 }
 
-/// More due holds than one script call gives back, nobody to sweep them, and a buyer who wants all.
+/// More due holds than one script call expires, no sweeper, and a buyer who reserves all units.
 #[tokio::test]
 async fn sold_out_is_never_said_while_a_due_hold_is_out() {
     const HOLDS: i64 = 3_000;

@@ -1,4 +1,4 @@
-//! Each change has an identity: repeated it has one effect, whoever repeats it and however the reply was lost.
+//! Each change has an identity. A repeat has no further effect, from whichever caller and after whichever lost reply.
 
 use std::time::Duration;
 
@@ -146,7 +146,7 @@ async fn a_repeated_reserve_is_a_hold_only_while_units_are_held() {
         let request = BatchRequest { operations: vec![BatchOperation { operation, timeout: None }] };
         let mut results = shop.checkout.clone().batch(request).await.expect("answers").into_inner().results;
         let Some(Received::Reserve(batched)) = results.remove(0).result else { panic!("no answer of a Reserve") };
-        assert_eq!(batched, single, "a Batch says the same");
+        assert_eq!(batched, single, "a Batch returns the same");
         assert!(single.replayed);
         single.result
     };
@@ -156,7 +156,7 @@ async fn a_repeated_reserve_is_a_hold_only_while_units_are_held() {
     let id = id_of(shop.reserve(placed.clone()).await.expect("held").result);
     shop.commit_lines(&id, &[("ps5", 1)], RestPolicy::Keep, &new_id()).await.expect("sold in part");
     assert!(matches!(again(&placed).await, Some(Reserved::Reservation(held)) if held.lines[0].held == 1));
-    // What is left is given back: something was bought.
+    // The rest is given back: something was bought.
     shop.rollback(&id).await.expect("given back");
     assert!(matches!(again(&placed).await, Some(Reserved::AlreadyPurchased(bought)) if bought.reservation_id == id));
 
@@ -248,7 +248,7 @@ async fn a_first_attempt_is_spared_the_look_for_an_earlier_one_and_nothing_else(
     let another = shop.reserve(ReserveRequest { request_id: new_id(), ..placed.clone() }).await.expect("an answer");
     assert!(matches!(another.result, Some(Reserved::Shortage(_))), "{another:?}");
 
-    // Repeated as it should be, whoever says that it is a repeat.
+    // A proper repeat is recognized, whether the caller or a proxy marks it as one.
     let id = id_of(first.result);
     let repeated = ReserveRequest { first_attempt: false, ..placed.clone() };
     let again = shop.reserve(repeated).await.expect("held");
@@ -271,7 +271,7 @@ async fn a_first_attempt_is_spared_the_look_for_an_earlier_one_and_nothing_else(
     let Some(Received::Reserve(again)) = results.into_iter().next().and_then(|entry| entry.result) else { panic!() };
     assert_eq!((again.replayed, id_of(again.result)), (true, id.clone()));
 
-    // A mistake can cost him who makes it an answer, and the shop nothing.
+    // A wrong first_attempt can cost its caller an answer, and the shop nothing.
     let mistaken = shop.reserve(placed.clone()).await.expect("an answer");
     assert!(matches!(mistaken.result, Some(Reserved::Shortage(_))), "{mistaken:?}");
     assert_eq!(shop.counts("ps5").await, (0, 1, 0));
@@ -282,7 +282,7 @@ async fn a_first_attempt_is_spared_the_look_for_an_earlier_one_and_nothing_else(
     assert_refused(shop.reserve(other).await, Reason::RequestIdReused, None);
     assert_eq!(shop.counts("ps5").await, (4, 1, 0));
 
-    // The same where the record has more to say, as one that counts for its buyer does.
+    // The same with a longer record, that of a hold which counts for its buyer.
     shop.supply("vita", 5).await;
     shop.configure("vita", SkuRules { buyer_limit: Some(1), ..Default::default() }).await.expect("a limit");
     let placed = ReserveRequest { first_attempt: true, buyer_id: "ada".into(), ..reserve_request(&[("vita", 1)]) };
@@ -360,7 +360,7 @@ async fn commit_and_rollback_repeat_harmlessly() {
         assert_eq!(again.reservation, first.reservation);
     }
     assert_eq!(shop.counts("ps5").await, (7, 0, 3));
-    // Together, in whatever batches: one of them decides, and the other says so.
+    // A concurrent Commit and Rollback: one of them decides, and the other is refused with that result.
     let id = shop.hold("ps5", 1).await.reservation_id;
     let (commit, rollback) = tokio::join!(shop.commit(&id), shop.rollback(&id));
     match (commit, rollback) {
@@ -371,7 +371,7 @@ async fn commit_and_rollback_repeat_harmlessly() {
     shop.audit().await;
 }
 
-/// Every kind of change, each repeated by itself by the server when the reply is lost.
+/// Each kind of change. The server repeats it automatically when the reply is lost.
 #[tokio::test]
 async fn a_reply_cut_off_after_the_change_leaves_one_effect() {
     let redis = Redis::start().await;

@@ -205,7 +205,7 @@ async fn a_hold_is_swapped_for_another_in_one_step() {
     shop.audit().await;
 }
 
-/// A reservation remembers its changes itself, so that neither a quota nor other requests are in their way.
+/// Changes are recorded in the reservation, so neither a quota nor other requests can prevent them.
 #[tokio::test]
 async fn a_reservation_remembers_its_changes_up_to_a_limit() {
     let server = SentinelProcess::launch().flags("--quota-records 3").start().await;
@@ -216,8 +216,8 @@ async fn a_reservation_remembers_its_changes_up_to_a_limit() {
     let third = shop.hold_for("ps5", 1, Duration::from_millis(1)).await.reservation_id;
     assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::NamespaceQuota, None);
 
-    // At the quota everything that resolves or prolongs a hold goes on, a late Commit as well. Identities are those of
-    // the reservation: another one's, and that of the Reserve, are none of them.
+    // At the quota, everything that resolves or prolongs a hold still works, also a late Commit. An identity belongs to
+    // its reservation: the same one for another reservation, or for its Reserve, is another request.
     shop.expired(&third).await;
     shop.commit_late(&third).await.expect("bought late");
     let first = shop.extend(&one, MINUTE * 20, "order-1").await.expect("extended");
@@ -255,14 +255,14 @@ async fn a_reservation_remembers_its_changes_up_to_a_limit() {
     }
     assert_eq!(shop.counts("ps5").await, (112, 2, 86));
     assert_eq!(shop.reservation(&one).await.expect("known").lines[0].sold, 85);
-    // The Reserve that made it is one of its own.
+    // The request id of its Reserve is a different identity.
     let again = v1::ReserveRequest { request_id: "order-1".into(), ..reserve_request(&[("ps5", 100)]) };
     let answer = shop.reserve(again).await.expect("a replay");
     assert!(matches!(answer.result, Some(v1::reserve_response::Result::AlreadyPurchased(_))) && answer.replayed);
     shop.audit().await;
 }
 
-/// What an older format has remembered in records apart is found when the namespace is raised.
+/// Older formats record changes apart from the reservation. They are still found after the format is raised.
 #[tokio::test]
 async fn a_raised_namespace_remembers_the_changes_of_before() {
     let server = SentinelProcess::launch().flags("--format 4").start().await;

@@ -1,6 +1,6 @@
-//! When two requests with one request_id are the same: lines in any order, the ttl unset or named as it is in force;
-//! and a reservation that a late Commit repurchased names its purchase. In each format of a namespace, and in one that
-//! was raised since.
+//! When two requests with one request_id are the same: the order of lines is free, and an unset ttl equals the ttl that
+//! was in force. An expired reservation that a late Commit repurchased names its purchase. Tested in each format of a
+//! namespace, and in one that was raised afterwards.
 
 use std::time::Duration;
 
@@ -29,16 +29,16 @@ fn backwards(placed: &ReserveRequest) -> ReserveRequest {
     ReserveRequest { lines: placed.lines.iter().rev().cloned().collect(), ..placed.clone() }
 }
 
-/// A repeat of what made this reservation, which is as it is now.
+/// Checks the answer to a repeat of the request that created this reservation: the reservation as it is now.
 async fn assert_replay(shop: &TestClient, placed: ReserveRequest, id: &str, what: &str) {
     let answer = shop.reserve(placed).await.unwrap_or_else(|status| panic!("{what}: {status:?}"));
-    let Some(Reserved::Reservation(told) | Reserved::AlreadyPurchased(told) | Reserved::AlreadyReleased(told)) =
+    let Some(Reserved::Reservation(found) | Reserved::AlreadyPurchased(found) | Reserved::AlreadyReleased(found)) =
         answer.result.clone()
     else {
         panic!("{what}: {answer:?}")
     };
     assert!(answer.replayed, "{what}");
-    assert_eq!(told, shop.reservation(id).await.expect("it is known"), "{what}");
+    assert_eq!(found, shop.reservation(id).await.expect("it is known"), "{what}");
 }
 
 async fn assert_reused(shop: &TestClient, placed: ReserveRequest, what: &str) {
@@ -58,7 +58,7 @@ async fn raise(shop: &TestClient, format: i32) {
     set(shop, NamespaceConfig { format: Some(format), ..Default::default() }).await;
 }
 
-/// What can become of a reservation, and so each form of its record.
+/// The outcomes of a reservation, and so each form of its record.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Plain,
@@ -113,7 +113,7 @@ async fn made(shop: &TestClient, kind: Kind, ttl: Option<Duration>) -> (ReserveR
     (placed, id)
 }
 
-/// Everything that is the same request, and everything near it that is not.
+/// Checks every request that counts as the same, and close ones that do not.
 async fn check(shop: &TestClient, placed: &ReserveRequest, id: &str, in_force: Duration, what: &str) {
     let before = shop.stock("ps5").await;
     let named = |ttl| lasting(placed, Some(ttl));
@@ -233,7 +233,7 @@ async fn a_named_ttl_is_held_against_the_one_that_was_in_force_then() {
         shop.configure("cable", none).await.expect("no limit");
         assert_replay(&shop, lasting(&shortened, Some(MINUTE)), &short_id, "the limit has gone, named").await;
         assert_replay(&shop, shortened.clone(), &short_id, "the limit has gone, unset").await;
-        // A limit that is shorter than what is named now is no reason to take it for the same.
+        // The answer does not depend on a limit that became shorter than the named ttl.
         let tight = SkuRules { max_ttl: Some(MINUTE.try_into().expect("a ttl")), ..Default::default() };
         shop.configure("cable", tight).await.expect("a limit");
         assert_reused(&shop, lasting(&shortened, Some(2 * MINUTE)), "longer than the limit in force").await;
@@ -270,16 +270,16 @@ async fn two_orders_of_the_lines_in_one_batch_are_one_request() {
             let request = BatchRequest { operations: operations.collect() };
             let results = shop.checkout.clone().batch(request).await.expect("answers").into_inner().results;
             let mut replayed = 0;
-            let mut told: Vec<Reservation> = Vec::new();
+            let mut reservations: Vec<Reservation> = Vec::new();
             for result in results {
                 let Some(Received::Reserve(answer)) = result.result else { panic!("{result:?}") };
                 replayed += i32::from(answer.replayed);
                 let Some(Reserved::Reservation(reservation)) = answer.result else { panic!("{answer:?}") };
-                told.push(reservation);
+                reservations.push(reservation);
             }
             assert_eq!(replayed, 3);
-            assert!(told.iter().all(|reservation| *reservation == told[0]), "{told:?}");
-            shop.commit(&told[0].reservation_id).await.expect("sold");
+            assert!(reservations.iter().all(|reservation| *reservation == reservations[0]), "{reservations:?}");
+            shop.commit(&reservations[0].reservation_id).await.expect("sold");
         }
         assert_eq!((shop.counts("ps5").await, shop.counts("vita").await), ((999, 0, 1), (998, 0, 2)));
         assert_eq!((shop.counts("limited").await, shop.counts("pad").await), ((999, 0, 1), (999, 0, 1)));
@@ -357,7 +357,7 @@ async fn list(shop: &TestClient) -> Vec<Reservation> {
     }
 }
 
-/// Today's C24: the reply to the late Commit is lost, and the caller gives back what they think they hold.
+/// The reply to a late Commit is lost, and the caller gives back what seems to be a hold.
 #[tokio::test]
 async fn an_expired_reservation_names_what_was_bought_of_it() {
     let redis = Redis::start().await;
@@ -408,7 +408,7 @@ async fn an_expired_reservation_names_what_was_bought_of_it() {
     let bought = shop.commit_late(&id).await.expect("repurchased").reservation.expect("one");
     assert_eq!((bought.lines.len(), bought.lines[0].sold), (1, 2));
     assert_names_its_purchase(&shop, &placed, &id, &bought.reservation_id).await;
-    // A hold that comes of it has a purchase of its own when it is late in its turn.
+    // A hold that replaces it and expires too has a separate purchase.
     let next = ReserveRequest { replaces_reservation_id: id.clone(), ..lasting(&reserve_request(&[("pad", 1)]), ttl) };
     let second = shop.hold_order(next.clone()).await.reservation_id;
     shop.expired(&second).await;

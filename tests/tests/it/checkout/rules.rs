@@ -55,10 +55,10 @@ async fn a_buyer_has_no_more_than_he_may() {
     let held = shop.hold_order(by("amy", "ps5", 1)).await.reservation_id;
     let sold = shop.hold_order(by("amy", "ps5", 1)).await.reservation_id;
     assert_refused(shop.reserve(by("amy", "ps5", 1)).await, Reason::BuyerLimit, None);
-    // Others are not in her way, nor she in theirs.
+    // The counts of two buyers are independent.
     shop.hold_order(by("bob", "ps5", 2)).await;
 
-    // What is bought counts for good; what is given back does not.
+    // Bought units count permanently; returned units do not.
     shop.commit(&sold).await.expect("sold");
     assert_refused(shop.reserve(by("amy", "ps5", 1)).await, Reason::BuyerLimit, None);
     shop.rollback(&held).await.expect("given back");
@@ -69,11 +69,11 @@ async fn a_buyer_has_no_more_than_he_may() {
     let due = shop.hold_order(short).await.reservation_id;
     shop.expired(&due).await;
     let last = shop.hold_order(by("amy", "ps5", 1)).await.reservation_id;
-    // She is not in the way of herself.
+    // A replaced hold does not count against its replacement.
     let swap = v1::ReserveRequest { replaces_reservation_id: last, ..by("amy", "ps5", 1) };
     shop.hold_order(swap).await;
     assert_refused(shop.reserve(by("amy", "ps5", 1)).await, Reason::BuyerLimit, None);
-    // Nor is a late commit a way around.
+    // A late Commit respects the limit too.
     assert_refused(shop.commit_late(&due).await, Reason::BuyerLimit, None);
     shop.audit().await;
 }
@@ -154,13 +154,13 @@ async fn a_paused_sale_takes_no_new_holds() {
     shop.extend(&late.reservation_id, std::time::Duration::from_secs(700), &new_id()).await.expect("extended");
     shop.commit(&sold.reservation_id).await.expect("sold");
     shop.rollback(&back.reservation_id).await.expect("given back");
-    // Other changes of the rules leave the pause, and repeats change nothing.
+    // Other changes of the rules do not end the pause, and repeats change nothing.
     let limited = shop.configure("ps5", v1::SkuRules { max_quantity: Some(5), ..rules() }).await.expect("a limit");
     assert_eq!(limited.rules.expect("rules").is_paused, Some(true));
     shop.set_stock("ps5", 20, &new_id()).await.expect("more units");
     assert!(shop.stock("ps5").await.is_paused);
     assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::SalePaused, None);
-    shop.configure("ps5", pause(false)).await.expect("it goes on");
+    shop.configure("ps5", pause(false)).await.expect("resumed");
     shop.hold("ps5", 1).await;
     shop.audit().await;
 }
@@ -190,13 +190,13 @@ async fn a_namespace_is_paused_as_a_whole_on_every_server() {
         }
     }
     elsewhere.commit(&held).await.expect("sold");
-    configure(pause(false)).await.expect("it goes on");
+    configure(pause(false)).await.expect("resumed");
     for sku in &skus {
         elsewhere.hold(sku, 1).await;
     }
 }
 
-/// A pause has a bit that servers of an older release would not understand.
+/// A pause is a bit in the record that older releases do not understand.
 #[tokio::test]
 async fn an_older_format_has_no_pause() {
     let server = SentinelProcess::launch().flags("--format 4").start().await;
@@ -214,7 +214,7 @@ async fn an_older_format_has_no_pause() {
     shop.configure("ps5", pause).await.expect("paused too");
 }
 
-/// Who keeps a trail of the rules needs no other source.
+/// The events alone are a complete audit trail of the rules.
 #[tokio::test]
 async fn an_event_has_the_rules_after_the_change() {
     let server = SentinelProcess::start().await;
@@ -276,7 +276,7 @@ async fn a_sku_has_limits_of_its_own() {
         ..reserve_request(&[("ps5", 1)])
     };
     assert_refused(shop.reserve(long).await, Reason::TtlLimit, None);
-    // A ttl that nobody asked for is shortened.
+    // A default ttl is shortened.
     let held = shop.hold("ps5", 2).await;
     assert_eq!(millis(held.expires_at) - millis(held.created_at), 10_000);
     shop.configure("ps5", v1::SkuRules { max_quantity: Some(0), ..rules() }).await.expect("no limit");

@@ -1,4 +1,4 @@
-//! Many buyers, few units: exactly as many win as there are units, through one server or several.
+//! Many buyers, few units: exactly as many buyers succeed as there are units, through one server or several.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use inventory_sentinel::v1::reserve_response::Result as Reserved;
 use sentinel_tests::{Event, History, Redis, SentinelProcess, reserve_request};
 use tokio::task::JoinSet;
 
-/// What a buyer of one unit was told.
+/// The event in the answer to a buyer of one unit.
 fn event(response: &inventory_sentinel::v1::ReserveResponse) -> Event {
     match response.result.as_ref().expect("an answer has a result") {
         Reserved::Reservation(reservation) => Event::Held(reservation.reservation_id.clone(), 1),
@@ -49,26 +49,26 @@ async fn ten_thousand_buyers_through_four_servers_buy_exactly_what_there_is() {
     for i in 0..10_000 {
         let shop = servers[i % 4].shop("sale");
         buyers.spawn(async move {
-            let mut told = Vec::new();
+            let mut events = Vec::new();
             let began = Instant::now();
             let answer = shop.reserve(reserve_request(&[("ps5", 1)])).await.expect("an answer");
             let event = event(&answer);
-            told.push((began, Instant::now(), answer.sequence, event.clone()));
+            events.push((began, Instant::now(), answer.sequence, event.clone()));
             // Of those who have one, every second pays; the others keep holding it.
             if let (Event::Held(id, _), 0) = (event, i % 2) {
                 let began = Instant::now();
                 let answer = shop.commit(&id).await.expect("a sale");
-                told.push((began, Instant::now(), answer.sequence, Event::Committed(id)));
+                events.push((began, Instant::now(), answer.sequence, Event::Committed(id)));
             }
-            told
+            events
         });
     }
-    let told: Vec<_> = buyers.join_all().await.into_iter().flatten().collect();
-    let count = |wanted: fn(&Event) -> bool| told.iter().filter(|(.., event)| wanted(event)).count() as i64;
+    let events: Vec<_> = buyers.join_all().await.into_iter().flatten().collect();
+    let count = |wanted: fn(&Event) -> bool| events.iter().filter(|(.., event)| wanted(event)).count() as i64;
     let won = count(|event| matches!(event, Event::Held(..)));
     let sold = count(|event| matches!(event, Event::Committed(_)));
     assert_eq!(won, 100);
-    for (began, ended, sequence, event) in told {
+    for (began, ended, sequence, event) in events {
         history.note_ended(began, ended, sequence, event);
     }
     for server in &servers {

@@ -1,4 +1,4 @@
-//! The counters: what moves them, what does not, and what the rules of a SKU allow.
+//! The counters: each call that moves units, each that does not, and the effect of a SKU's rules.
 
 use inventory_sentinel::{Reason, v1::reserve_response::Result as Reserved};
 use sentinel_tests::{SentinelProcess, assert_refused, new_id, reserve_request};
@@ -103,11 +103,11 @@ async fn versions_and_sequences_only_grow() {
     let version = ruled.stock.expect("the counters").version;
     grows(ruled.sequence, version);
 
-    // What changes nothing has no number of its own.
+    // A change without effect has no number.
     let same = shop.protect("ps5", false).await.expect("a rule");
     assert_eq!(same.sequence, ruled.sequence);
     assert_eq!(shop.try_stock("ps5").await.expect("the stock").sequence, ruled.sequence);
-    // Another SKU has its own version, and the partition one sequence.
+    // The other SKU has its separate version; the sequence is that of the partition.
     let other = shop.set_stock("vita", 1, &new_id()).await.expect("set");
     assert_eq!(other.sequence, ruled.sequence + 1);
     assert_eq!(shop.stock("ps5").await.version, version);

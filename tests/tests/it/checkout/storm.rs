@@ -34,8 +34,8 @@ const CONNECTIONS: usize = 16;
 /// How long calls are measured before the storm, and how long the storm may last.
 const CALM: Duration = Duration::from_secs(4);
 const STORM_LIMIT: Duration = Duration::from_secs(30);
-/// The p99 during the storm that a debug build on a busy machine may always reach, and the part of the storm's length: a call
-/// that waits for the storm takes nearly all of it.
+/// The p99 during the storm may always reach `FLOOR`, even of a debug build on a busy machine, and this part of the
+/// storm's length. A call that waits for the storm takes nearly all of its length.
 const FLOOR: Duration = Duration::from_millis(50);
 const MAX_PART: u32 = 8;
 /// The ratio of both p99 that is allowed above that.
@@ -183,7 +183,7 @@ async fn a_storm_of_one_sku_delays_no_call_for_another() {
         apart.push(server.shop_apart("sale").await);
     }
     let streams = Streams::start(&shop, lapsed);
-    // The first deadlines are as far behind that instant as a Batch call takes, the last as far as all those under way take.
+    // Deadlines differ from that instant by the duration of one to `FILLERS` Batch calls.
     eventually("the first are due", async || (redis.now().await > first_due).then_some(())).await;
     let storm = Instant::now();
     let whole = (HOLDS as i64, (TRIAL * MESSAGE) as i64, 0);
