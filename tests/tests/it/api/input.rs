@@ -1,5 +1,5 @@
-//! Hostile strings in every field of every call: refused by the name of the field or stored safely, and
-//! never a line of the log of their own.
+//! Hostile strings in every field of every call. Each is refused with the name of the field or stored safely, and none
+//! can add a line to the log.
 
 use inventory_sentinel::{Reason, v1};
 use sentinel_tests::{Redis, SentinelProcess, assert_refused, new_id, reserve_request};
@@ -36,7 +36,7 @@ fn field<T: std::fmt::Debug>(result: Result<T, Status>) -> String {
     status.get_details_bad_request().expect("it names the field").field_violations[0].field.clone()
 }
 
-/// The field that a Batch says of an operation: its fields are those of the single calls.
+/// The field in the refusal of one operation of a Batch, named as in the single call.
 async fn field_in_a_batch(server: &SentinelProcess, text: &str) -> String {
     let reserve = v1::ReserveRequest { request_id: text.to_owned(), ..reserve_request(&[("ps5", 1)]) };
     let operation = Some(v1::batch_operation::Operation::Reserve(reserve));
@@ -51,7 +51,8 @@ async fn field_in_a_batch(server: &SentinelProcess, text: &str) -> String {
     }
 }
 
-/// Sends a text in every string field of every call; each must be refused by its name. Says how many there are.
+/// Sends a text in every string field of every call. Each must be refused with the name of the field. Returns the
+/// number of fields.
 async fn in_every_field(server: &SentinelProcess, text: &str) -> usize {
     let (mut checkout, mut admin) = (server.checkout(), server.admin());
     let (sale, ps5, id) = (|| "sale".to_owned(), || "ps5".to_owned(), || "A".repeat(24));
@@ -181,7 +182,7 @@ async fn hostile_strings_do_no_harm(format: &str) {
     let raw = log.chars().find(|&character| character.is_control() && character != '\n');
     assert_eq!(raw, None, "a control character in the log");
     for line in log.lines() {
-        assert!(line.starts_with(if format == "json" { '{' } else { '2' }), "not a line of ours: {line:?}");
+        assert!(line.starts_with(if format == "json" { '{' } else { '2' }), "not a line of the server: {line:?}");
     }
 }
 
@@ -220,8 +221,8 @@ async fn separators_in_ids_are_only_characters() {
     shop.audit().await;
 }
 
-/// SKUs and buyers as shops name them: sold, listed and watched by their names, and no part of a key, a label or a line of
-/// the log.
+/// SKUs and buyers with the names that shops use: sold, listed and watched by these names. They never become part of a
+/// key, a label or another line of the log.
 #[tokio::test]
 async fn names_of_shops_are_taken_as_they_are() {
     for format in ["json", "human"] {

@@ -1,5 +1,5 @@
-//! Each operation's refusals: the right reason, all that goes with it, and not a byte written. Every reason
-//! of the catalogue is provoked here or in the module of its subject.
+//! The refusals of each operation: the right reason with its details, and no byte written. Every reason of the
+//! catalogue is provoked here or in the module of its subject.
 
 use std::{pin::Pin, time::Duration};
 
@@ -14,7 +14,7 @@ type Call<'a> = Pin<Box<dyn Future<Output = Result<(), Status>> + 'a>>;
 /// A call that must be refused.
 struct Case<'a>(Reason, Option<&'static str>, Call<'a>);
 
-/// A call as a case: what it answers does not matter, it must not.
+/// One case: a call whose answer does not matter, as it must be refused.
 macro_rules! case {
     ($reason:ident, $field:expr, $call:expr) => {
         Case(Reason::$reason, $field, Box::pin(async move { $call.await.map(|_| ()) }))
@@ -141,7 +141,7 @@ fn refused_by_a_rule<'a>(shop: &'a TestClient, ghost: &'a TestClient, ids: &'a I
     ]
 }
 
-/// What the refusals by a rule are about.
+/// The subject of a refusal by a rule.
 struct Ids {
     order: v1::ReserveRequest,
     held: String,
@@ -195,7 +195,7 @@ async fn numbers_go_with_the_refusals_that_have_them() {
     let status = shop.try_stock("vita").await.expect_err("unknown");
     assert_eq!(status.get_details_error_info().unwrap().metadata["sku"], "vita");
 
-    // The shortage names every line that falls short, and those only.
+    // The shortage names all lines that are short, and no others.
     shop.supply("vita", 1).await;
     shop.supply("cable", 9).await;
     let answer = shop.reserve(reserve_request(&[("vita", 2), ("cable", 9), ("ps5", 4)])).await.expect("an answer");
@@ -205,7 +205,7 @@ async fn numbers_go_with_the_refusals_that_have_them() {
     assert_eq!(shop.counts("cable").await, (9, 0, 0));
 }
 
-/// What a person reads must be enough to correct the call.
+/// The message of a refusal is enough for a person to correct the call.
 #[tokio::test]
 async fn a_refusal_names_its_cause_and_its_numbers() {
     let server = SentinelProcess::start().await;
@@ -222,7 +222,7 @@ async fn a_refusal_names_its_cause_and_its_numbers() {
     let reserve = async |order: v1::ReserveRequest| shop.reserve(order).await.map(drop);
     let vita = |quantity| reserve_request(&[("vita", quantity)]);
 
-    let said = async |what: Result<(), tonic::Status>, parts: &[&str]| {
+    let assert_names = async |what: Result<(), tonic::Status>, parts: &[&str]| {
         let status = what.expect_err("refused");
         assert!(
             parts.iter().all(|part| status.message().contains(part)),
@@ -230,28 +230,28 @@ async fn a_refusal_names_its_cause_and_its_numbers() {
             status.message()
         );
     };
-    said(ghost.reserve(vita(1)).await.map(drop), &["namespace sael", "does not exist"]).await;
-    said(ghost.commit(&held).await.map(drop), &["namespace sael"]).await;
-    said(ghost.try_stock("ps5").await.map(drop), &["namespace sael"]).await;
-    said(reserve(reserve_request(&[("ps6", 1)])).await, &["ps6", "namespace sale"]).await;
-    said(reserve(ttl(3_601, 0)).await, &["ttl: ", "1h"]).await;
-    said(shop.set_stock("ps5", 6, &new_id()).await.map(drop), &["7 are held"]).await;
-    said(shop.delete_sku("ps5").await.map(drop), &["7 are held"]).await;
-    said(configure(window(20, 10)).await, &["rules.closes_at: ", "opens_at"]).await;
+    assert_names(ghost.reserve(vita(1)).await.map(drop), &["namespace sael", "does not exist"]).await;
+    assert_names(ghost.commit(&held).await.map(drop), &["namespace sael"]).await;
+    assert_names(ghost.try_stock("ps5").await.map(drop), &["namespace sael"]).await;
+    assert_names(reserve(reserve_request(&[("ps6", 1)])).await, &["ps6", "namespace sale"]).await;
+    assert_names(reserve(ttl(3_601, 0)).await, &["ttl: ", "1h"]).await;
+    assert_names(shop.set_stock("ps5", 6, &new_id()).await.map(drop), &["7 are held"]).await;
+    assert_names(shop.delete_sku("ps5").await.map(drop), &["7 are held"]).await;
+    assert_names(configure(window(20, 10)).await, &["rules.closes_at: ", "opens_at"]).await;
     let negative = v1::SkuRules { max_quantity: Some(-1), ..Default::default() };
-    said(configure(negative).await, &["rules.max_quantity: "]).await;
+    assert_names(configure(negative).await, &["rules.max_quantity: "]).await;
     configure(window(4_102_444_800, 4_102_444_900)).await.expect("a window");
-    said(reserve(vita(1)).await, &["vita", "2100-01-01T00:00:00.000Z", "not opened"]).await;
+    assert_names(reserve(vita(1)).await, &["vita", "2100-01-01T00:00:00.000Z", "not opened"]).await;
     configure(window(1, 1_577_836_800)).await.expect("a window");
-    said(reserve(vita(1)).await, &["vita", "2020-01-01T00:00:00.000Z", "over"]).await;
+    assert_names(reserve(vita(1)).await, &["vita", "2020-01-01T00:00:00.000Z", "over"]).await;
     configure(v1::SkuRules { max_quantity: Some(3), buyer_limit: Some(2), ..window(0, 0) }).await.expect("limits");
-    said(reserve(vita(4)).await, &["vita", "allows 3"]).await;
-    said(reserve(vita(1)).await, &["vita", "buyer"]).await;
+    assert_names(reserve(vita(4)).await, &["vita", "allows 3"]).await;
+    assert_names(reserve(vita(1)).await, &["vita", "buyer"]).await;
     let by = |quantity| v1::ReserveRequest { buyer_id: "amy".into(), ..vita(quantity) };
     reserve(by(1)).await.expect("held");
-    said(reserve(by(2)).await, &["vita", "1 of at most 2"]).await;
+    assert_names(reserve(by(2)).await, &["vita", "1 of at most 2"]).await;
     let day = Duration::from_secs(3_600);
-    said(shop.extend(&held, day * 3, &new_id()).await.map(drop), &["ttl: ", "1h"]).await;
+    assert_names(shop.extend(&held, day * 3, &new_id()).await.map(drop), &["ttl: ", "1h"]).await;
 }
 
 #[tokio::test]

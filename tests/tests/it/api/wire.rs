@@ -1,4 +1,4 @@
-//! Calls as bytes: whatever is wrong with a call, its refusal has a reason of the catalogue; and compressed requests.
+//! Calls as raw bytes: each malformed call is refused with a reason of the catalogue. And compressed requests.
 
 use std::{
     fs,
@@ -78,11 +78,11 @@ impl Call {
     }
 }
 
-/// What came back.
+/// The answer.
 #[derive(Debug)]
 struct Answer {
     http: StatusCode,
-    /// Those that have the status.
+    /// The headers that contain the status.
     headers: HeaderMap,
     body: Bytes,
 }
@@ -93,9 +93,9 @@ impl Answer {
         if status.code() == Code::Ok { Ok(()) } else { Err(status) }
     }
 
-    /// The messages of a call that went well.
+    /// The messages of a successful call.
     fn messages<M: prost::Message + Default>(&self) -> Vec<M> {
-        self.status().expect("it goes well");
+        self.status().expect("it succeeds");
         let mut messages = Vec::new();
         let mut rest = &self.body[..];
         while !rest.is_empty() {
@@ -161,7 +161,7 @@ async fn whatever_is_wrong_with_a_call_its_refusal_has_a_reason() {
         (Call::new(IMPORT, vec![0, 0, 0, 0, 9, 1]), Reason::MalformedRequest),
         (Call::new(RESERVE, Vec::new()), Reason::MalformedRequest),
         (Call::new(RESERVE, framed(2, &[])), Reason::MalformedRequest),
-        // The flag says that it is compressed, and nothing says how.
+        // The flag marks it as compressed, and no encoding is given.
         (Call::new(RESERVE, framed(1, &[])), Reason::MalformedRequest),
         (Call::new(IMPORT, framed(1, &[])), Reason::MalformedRequest),
         (Call::new(RESERVE, framed(0, &vec![0; 300_000])), Reason::RequestTooLarge),
@@ -170,7 +170,7 @@ async fn whatever_is_wrong_with_a_call_its_refusal_has_a_reason() {
         (Call::new("/inventory_sentinel.v1.InventoryAdmin/Nothing", garbage()), Reason::UnknownMethod),
         (Call::new("/inventory_sentinel.v1.InventoryEvents/Nothing", garbage()), Reason::UnknownMethod),
         (Call::new("/grpc.health.v1.Health/Nothing", plain(&v1::GetServerInfoRequest {})), Reason::UnknownMethod),
-        (Call::new("/nobody.v1.Knows/It", garbage()), Reason::UnknownMethod),
+        (Call::new("/nobody.v1.Nothing/It", garbage()), Reason::UnknownMethod),
         (Call::new("/", garbage()), Reason::UnknownMethod),
         (Call::new(RESERVE, plain(&reserve("ps5"))).with("grpc-encoding", "br"), Reason::UnknownEncoding),
         (Call::new(IMPORT, plain(&import("one"))).with("grpc-encoding", "zstd"), Reason::UnknownEncoding),
@@ -204,7 +204,7 @@ async fn whatever_is_wrong_with_a_call_its_refusal_has_a_reason() {
     assert_eq!(server.shop("sale").counts("ps5").await, (7, 3, 0), "only the good ones were applied");
 }
 
-/// Whatever a call waits for, its deadline is refused with a reason before the caller gives up.
+/// A call is refused with a reason at its deadline, before its caller gives up, whatever it waits for.
 #[tokio::test]
 async fn deadlines_have_a_reason_whatever_waits() {
     let redis = Redis::start().await;
@@ -254,7 +254,7 @@ async fn compressed_requests_are_served() {
     held(&gzipped(RESERVE, zipped(&reserve("ps5"))).with("grpc-accept-encoding", "gzip").send(&server).await);
     assert_eq!(shop.counts("ps5").await, (96, 4, 0));
 
-    // As large as it may be, unpacked.
+    // The largest size that is allowed, unpacked.
     let operation = |i: usize| v1::BatchOperation {
         operation: Some(v1::batch_operation::Operation::GetStock(v1::GetStockRequest {
             namespace_id: "sale".into(),
@@ -331,13 +331,13 @@ async fn a_compressed_request_is_bounded_by_what_it_unpacks_to() {
     assert_eq!(shop.counts("ps5").await, (10, 0, 0));
 }
 
-/// Bytes of memory that a server has.
+/// Resident memory of a server, in bytes.
 fn resident(server: &SentinelProcess) -> usize {
     let statm = fs::read_to_string(format!("/proc/{}/statm", server.pid())).expect("the server runs");
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4_096
 }
 
-/// Time of processors that a server has used.
+/// Processor time that a server has used.
 fn processor_time(server: &SentinelProcess) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", server.pid())).expect("the server runs");
     let (_, fields) = stat.rsplit_once(") ").expect("a name in parentheses");

@@ -378,7 +378,7 @@ async fn an_expired_reservation_names_what_was_bought_of_it() {
         let rolled_back = shop.rollback(&id).await.expect("it was given back").reservation.expect("one");
         assert_eq!(rolled_back.state(), State::Expired, "{kind:?}");
         let purchase = rolled_back.purchase_reservation_id;
-        assert_ne!(purchase, "", "{kind:?}: two units are sold, and nothing says so");
+        assert_ne!(purchase, "", "{kind:?}: two units are sold, and the answer names no purchase");
         assert_names_its_purchase(&shop, &placed, &id, &purchase).await;
         assert_eq!(shop.counts("vita").await.2, sold + 2, "{kind:?}");
 

@@ -1,5 +1,5 @@
-//! The Rust client's own batches, against the real server: calls at the same time share messages, and
-//! each is answered, retried and timed as if it had been alone.
+//! The batches of the Rust client, against the real server. Concurrent calls share messages, and each is answered,
+//! retried and timed as a single call.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 const BATCHES: &str = "inventory_sentinel_operation_duration_seconds_count{operation=\"batch\"}";
 const RESERVES: &str = "inventory_sentinel_operation_duration_seconds_count{operation=\"reserve\"}";
 
-/// Units held of so many Reserves at the same time, of which the rest must have come too late.
+/// Units held after this many concurrent Reserves; the others must be short.
 async fn rush(sale: &Namespace, buyers: usize) -> Vec<String> {
     let mut calls = JoinSet::new();
     for _ in 0..buyers {
@@ -40,7 +40,7 @@ async fn a_rush_shares_messages_and_everyone_has_his_own_answer() {
     assert!((1.0..250.0).contains(&batches), "{batches} batches");
     assert_eq!(server.metric(RESERVES).await, 500.0, "each is counted as a call");
 
-    // The words for each are those of a single call, whoever he travels with.
+    // The outcome of each is that of a single call, whatever else is in its batch.
     let mut calls = JoinSet::new();
     for (i, id) in held.into_iter().enumerate() {
         let sale = sale.clone();
@@ -77,8 +77,8 @@ async fn a_lone_caller_and_one_who_wants_none_send_no_batch() {
     assert_eq!(server.metric(BATCHES).await, 0.0);
 }
 
-/// The server gives up at once, so that it is the client who repeats what may have been done: more calls
-/// than its budget has tokens, but in few messages.
+/// The server gives up at once, so the client repeats calls that may have been applied: more calls than its budget has
+/// tokens, in few messages.
 #[tokio::test(flavor = "multi_thread")]
 async fn retries_of_gathered_calls_have_one_effect() {
     let redis = Redis::start().await;

@@ -1,4 +1,4 @@
-//! The Rust client against the real server: its words for what happened, and retries that are safe.
+//! The Rust client against the real server: its result types, and its safe retries.
 
 use std::time::Duration;
 
@@ -67,8 +67,8 @@ async fn its_identity_is_the_callers_or_a_new_one() {
     assert_eq!(sale.stock("ps5").await.expect("the stock").held, 2);
 }
 
-/// The server looks an identity up in the partition of the first line only: a known limit, which the Rust client closes
-/// for what its own process sends.
+/// The server searches for an identity in the partition of the first line only. The Rust client prevents the
+/// consequence of this limit for the calls of its process.
 #[tokio::test]
 async fn one_identity_has_one_effect_over_several_partitions() {
     let server = SentinelProcess::launch().flags("--partitions 8").start().await;
@@ -86,7 +86,7 @@ async fn one_identity_has_one_effect_over_several_partitions() {
     let (here, there) = (&skus[0], &skus[elsewhere]);
     let counts = async || (shop.counts(here).await, shop.counts(there).await);
 
-    // The limit, by a caller of the plain API.
+    // The limit, as a caller of the plain API sees it.
     let id = new_id();
     for sku in [here, there] {
         let order = ReserveRequest { request_id: id.clone(), ..reserve_request(&[(sku, 1)]) };
@@ -115,7 +115,7 @@ async fn one_identity_has_one_effect_over_several_partitions() {
     shop.audit().await;
 }
 
-/// The server gives up at once, so that it is the client who repeats what may have been done.
+/// The server gives up at once, so the client repeats calls that may have been applied.
 #[tokio::test]
 async fn its_retries_have_one_effect() {
     let redis = Redis::start().await;
@@ -187,7 +187,7 @@ async fn a_batch_does_what_its_operations_would_have_done_alone() {
     assert_eq!(sale.stock("ps5").await.expect("the stock").held, 2, "none of them was done");
 }
 
-/// TCP connections to this server that its end has open.
+/// Established TCP connections of this server.
 fn connections(server: &SentinelProcess) -> usize {
     let port = format!(":{:04X}", server.grpc().port());
     let table = std::fs::read_to_string("/proc/net/tcp").expect("the connections of this machine");
@@ -223,7 +223,7 @@ async fn many_calls_at_once_open_more_connections() {
         (most > 1).then_some(())
     })
     .await;
-    // Whatever the calls, at most as many as there are groups of them.
+    // There are at most as many connections as groups of calls.
     assert!(most <= 1_000_usize.div_ceil(CALLS_PER_CONNECTION), "{most} connections");
 }
 
@@ -231,7 +231,7 @@ async fn many_calls_at_once_open_more_connections() {
 async fn the_stock_of_many_skus_is_read_in_their_order() {
     let server = SentinelProcess::start().await;
     let sale = server.client().await.namespace("sale");
-    // More than one message carries; every second is known.
+    // More SKUs than fit into one message; every second one exists.
     let skus: Vec<String> = (0..1_030).map(|n| format!("sku-{n}")).collect();
     let known = (0..1_030).filter(|n| n % 2 == 0).map(|n| (format!("sku-{n}"), n + 1));
     sale.admin().import_stock(known).await.expect("imported");

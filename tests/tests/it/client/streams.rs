@@ -1,12 +1,12 @@
-//! The streams of the Rust client, against the real server: they go on by themselves, and a set that is kept here
-//! never answers when it is too old.
+//! The streams of the Rust client, against the real server. They resume automatically, and the local set of protected
+//! SKUs never answers when it is too old.
 
 use std::time::{Duration, Instant};
 
 use inventory_sentinel_client::{EventKind, RulesChange, Sentinel, WatchError, WatchStockError};
 use sentinel_tests::{Redis, SentinelProcess, TcpForwarder, eventually};
 
-const ASKED: &str = "inventory_sentinel_operation_duration_seconds_count{operation=\"is_protected\"}";
+const CALLS: &str = "inventory_sentinel_operation_duration_seconds_count{operation=\"is_protected\"}";
 
 #[tokio::test]
 async fn the_protected_set_answers_without_a_call_and_never_when_it_is_too_old() {
@@ -20,20 +20,20 @@ async fn the_protected_set_answers_without_a_call_and_never_when_it_is_too_old()
     eventually("the set is known", async || protected.known("ps5")).await;
     assert_eq!((protected.known("ps5"), protected.known("none")), (Some(true), Some(false)));
     sale.admin().configure_sku("ps5", RulesChange::new().protected(false)).await.expect("not protected");
-    eventually("the change is heard of", async || (protected.known("ps5") == Some(false)).then_some(())).await;
+    eventually("the change arrives", async || (protected.known("ps5") == Some(false)).then_some(())).await;
     for _ in 0..100 {
         assert!(protected.is_protected("vita").await.expect("an answer"));
     }
-    assert_eq!(server.metric(ASKED).await, 0.0);
+    assert_eq!(server.metric(CALLS).await, 0.0);
     assert_eq!(protected.skus().expect("a set"), ["vita"]);
 
-    // Too old for who wants it younger than a server says that it is: then he asks.
+    // The set is older than this caller permits, so the client makes a call.
     let strict = protected.max_age(Duration::ZERO);
     assert_eq!(strict.known("vita"), None);
-    assert!(strict.is_protected("vita").await.expect("asked"));
-    assert_eq!(server.metric(ASKED).await, 1.0);
+    assert!(strict.is_protected("vita").await.expect("an answer"));
+    assert_eq!(server.metric(CALLS).await, 1.0);
 
-    // Nobody is there: the set lives on for its time and no longer.
+    // Without a server the set stays valid until its maximum age.
     let short = protected.max_age(Duration::from_secs(2));
     let gone = Instant::now();
     server.kill9();
@@ -49,7 +49,7 @@ async fn the_protected_set_answers_without_a_call_and_never_when_it_is_too_old()
     let back = eventually("the set is kept again", async || short.known("vita")).await;
     assert!(back);
     sale.admin().configure_sku("ps5", RulesChange::new().protected(true)).await.expect("protected");
-    eventually("changes are heard of again", async || (short.known("ps5") == Some(true)).then_some(())).await;
+    eventually("changes arrive again", async || (short.known("ps5") == Some(true)).then_some(())).await;
 }
 
 #[tokio::test]
@@ -60,28 +60,28 @@ async fn events_go_on_over_another_server() {
     let sale = Sentinel::connect(door.uri()).await.expect("a connection").namespace("sale");
     sale.admin().set_stock("ps5", 10).await.expect("set");
     let mut events = sale.events().from_oldest();
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     let mut token = String::new();
-    let mut read_to = async |told: &mut Vec<_>, last: i64| {
-        while told.last().is_none_or(|event: &inventory_sentinel_client::Event| event.sequence < last) {
-            let changes = events.next().await.expect("it goes on");
+    let mut read_to = async |received: &mut Vec<_>, last: i64| {
+        while received.last().is_none_or(|event: &inventory_sentinel_client::Event| event.sequence < last) {
+            let changes = events.next().await.expect("the stream resumes");
             token = changes.resume_token;
-            told.extend(changes.events);
+            received.extend(changes.events);
         }
         token.clone()
     };
     let held = sale.reserve("ps5", 2).buyer("mo").await.expect("held");
-    read_to(&mut told, 2).await;
+    read_to(&mut received, 2).await;
     door.lead_to(other.grpc());
     one.terminate();
     let other_sale = Sentinel::connect(door.uri()).await.expect("a connection").namespace("sale");
     other_sale.commit(&held.id).await.expect("sold");
-    let token = read_to(&mut told, 3).await;
+    let token = read_to(&mut received, 3).await;
     assert!(one.exit().await.success());
-    let kinds: Vec<_> = told.iter().map(|event| event.kind).collect();
+    let kinds: Vec<_> = received.iter().map(|event| event.kind).collect();
     assert_eq!(kinds, [EventKind::StockSet, EventKind::Reserved, EventKind::Committed]);
-    assert_eq!((told[1].reservation_id.as_str(), told[1].buyer.as_deref()), (held.id.as_str(), Some("mo")));
-    assert_eq!((told[0].delta, told[0].state, told[2].lines[0].quantity), (10, None, 2));
+    assert_eq!((received[1].reservation_id.as_str(), received[1].buyer.as_deref()), (held.id.as_str(), Some("mo")));
+    assert_eq!((received[0].delta, received[0].state, received[2].lines[0].quantity), (10, None, 2));
 
     other_sale.reserve("ps5", 1).await.expect("held");
     redis.execute::<i64>("XTRIM is:{sale/0}:events MAXLEN 0").await;

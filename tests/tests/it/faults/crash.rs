@@ -1,5 +1,5 @@
-//! Processes that die under load, callers that never hear, and the last millisecond before a
-//! deadline: what was acknowledged stays, nothing is sold twice, every unit is accounted for.
+//! Processes that die under load, callers that never get an answer, and the last millisecond before a deadline. What
+//! was acknowledged stays, nothing is sold twice, and every unit is accounted for.
 
 use std::{
     collections::HashMap,
@@ -29,20 +29,20 @@ use tonic::transport::Channel;
 
 const SALE: &str = "sale";
 const SKUS: [&str; 4] = ["a", "b", "c", "d"];
-/// Units of each SKU: enough for most of the time, and in the end too few.
+/// Units of each SKU: enough for most of the test, and too few at its end.
 const UNITS: i64 = 2_000;
-/// Callers at once.
+/// Concurrent callers.
 const CALLERS: usize = 64;
 /// Pause of a caller between two purchases, so that the checks at the end stay short.
 const PAUSE: Duration = Duration::from_millis(3);
-/// The life of a hold that nobody ends; longer than any outage here, so that other holds see the end of theirs.
+/// The ttl of a hold that nobody resolves; longer than any outage here, so that other holds end first.
 const LONG: i64 = 3_600_000;
-/// The life of a hold whose caller dies without a word.
+/// The ttl of a hold whose caller dies.
 const SHORT: i64 = 1_000;
 /// Pause between two tries of one call.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Where a server is at present, for callers who outlive it.
+/// The current address of a server, for callers that outlive it.
 #[derive(Clone)]
 struct Place(Arc<RwLock<Channel>>);
 
@@ -59,7 +59,7 @@ impl Place {
         self.0.read().expect("no caller panics here").clone()
     }
 
-    /// Makes the call, for the first time and with the same identity until it is answered.
+    /// Makes the call, and repeats it with the same identity until it is answered.
     async fn retry_until_answered(&self, op: &Op) -> Received {
         let (start, mut is_first) = (Instant::now(), true);
         loop {
@@ -90,7 +90,7 @@ struct Load {
 }
 
 impl Load {
-    /// Every buyer goes to one of these places, in turn.
+    /// Buyers use these places in turn.
     fn start(places: &[Place]) -> Self {
         let (stop, bought) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let mut buyers = JoinSet::new();
@@ -112,7 +112,7 @@ impl Load {
         Self { buyers, stop, bought }
     }
 
-    /// Waits until so many more purchases have ended: the load is a load again.
+    /// Waits until this many more purchases have ended: the load has resumed.
     async fn wait_for_progress(&self, purchases: usize) {
         let before = self.bought.load(Ordering::Relaxed);
         let more = async || (self.bought.load(Ordering::Relaxed) >= before + purchases).then_some(());
@@ -133,7 +133,7 @@ impl Load {
     }
 }
 
-/// One purchase: most pay, some fail to, some leave; and some die at the first thing that goes wrong.
+/// One purchase. Most buyers pay, some give back, some do nothing more; and some die at the first failure.
 async fn buy(place: &Place, turn: usize, ledger: &mut Ledger) {
     let dies = turn % 4 == 3;
     let line = |step: usize| (SKUS[(turn + step) % SKUS.len()].to_owned(), 1 + (turn / 4 % 2) as i32);
@@ -166,10 +166,10 @@ async fn buy(place: &Place, turn: usize, ledger: &mut Ledger) {
         }
         other => panic!("{reserve:?}: {other:?}"),
     };
-    let asked: Vec<_> = made.lines.iter().map(|line| (line.sku.clone(), line.quantity)).collect();
-    // An answer that took long may tell of a hold whose time is over.
+    let reserved: Vec<_> = made.lines.iter().map(|line| (line.sku.clone(), line.quantity)).collect();
+    // A late answer may contain a hold that has expired.
     let is_over = dies && made.state() == State::Expired;
-    assert!(asked == lines && (made.state() == State::Pending || is_over), "{reserve:?}: {made:?}");
+    assert!(reserved == lines && (made.state() == State::Pending || is_over), "{reserve:?}: {made:?}");
     let id = made.reservation_id.clone();
     assert!(ledger.acknowledged.insert(id.clone(), made).is_none(), "{id} was made twice");
     let end = match turn % 5 {
@@ -192,12 +192,12 @@ async fn open(shop: &TestClient, units: i64) {
     }
 }
 
-/// Every reservation is as it was acknowledged, or as its deadline made it since; the counters are
-/// the sum of them, exactly; and the holds of those who died have come back.
+/// Every reservation is as it was acknowledged, or as its deadline left it. The counters are exactly the sum of the
+/// reservations. The holds of callers that died have expired.
 async fn check(place: &Place, shop: &TestClient, ledger: Ledger) {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
     sleep(Duration::from_millis(SHORT as u64 + 1)).await;
-    assert!(ledger.short > 0, "nobody heard that it was sold out, so overselling was not tried");
+    assert!(ledger.short > 0, "no caller got a shortage, so overselling was not tested");
     let (mut sold, mut held) = (HashMap::new(), HashMap::new());
     let mut reads = JoinSet::new();
     let all: Vec<_> = ledger.acknowledged.into_values().collect();
@@ -264,7 +264,7 @@ async fn a_server_killed_under_load_comes_back_to_its_books() {
     let load = Load::start(std::slice::from_ref(&place));
     for _ in 0..5 {
         load.wait_for_progress(1_000).await;
-        // Its Redis lives on, and the next server ends it before it starts its own.
+        // Its Redis survives, and the next server stops it before it starts another.
         server.restart().await;
         place.moved_to(&server);
     }
@@ -283,7 +283,7 @@ async fn of_two_servers_on_one_redis_one_dies_again_and_again() {
     let load = Load::start(&places);
     for _ in 0..8 {
         load.wait_for_progress(600).await;
-        // Exact while others sell.
+        // Exact while others buy.
         steady.shop(SALE).audit().await;
         dying.restart().await;
         places[1].moved_to(&dying);
@@ -420,7 +420,7 @@ async fn one_order_explains_all_answers_of_a_concurrent_sale() {
     shop.audit().await;
 }
 
-/// What this client does next: buys, ends what it has, asks again, and sometimes changes the stock.
+/// The next call of this client: a purchase, its end, a repeat, and sometimes a change of stock.
 fn concurrent_op(client: usize, turn: usize, mine: &[String], calls: &[Call]) -> Op {
     let sku = |step: usize| SKUS[(client + turn + step) % SKUS.len()].to_owned();
     let request_id = format!("{client}-{turn}");

@@ -1,4 +1,4 @@
-//! The embedded Redis at its limits: its disk is full, or its memory is.
+//! The embedded Redis at its limits: with a full disk, and at its memory limit.
 
 use std::{
     fs,
@@ -11,13 +11,13 @@ use inventory_sentinel::{Reason, v1};
 use sentinel_tests::{SentinelProcess, TestClient, assert_refused, eventually, new_id, reason, reserve_request};
 use tempfile::TempDir;
 
-/// A small disk of the test's own, in memory; unmounted when dropped.
+/// A small disk for one test, in memory; unmounted when dropped.
 struct Disk {
     folder: TempDir,
 }
 
 impl Disk {
-    /// `None`, and a line that says so, where this machine does not let the test mount one.
+    /// `None`, and a line of output, where this machine does not permit the mount.
     fn mount(mebibytes: u32) -> Option<Disk> {
         let folder = TempDir::with_prefix("sentinel-disk-").expect("a temporary folder");
         let size = format!("size={mebibytes}m");
@@ -33,7 +33,7 @@ impl Disk {
         self.folder.path().join("data")
     }
 
-    /// Takes all of the space but so many bytes.
+    /// Fills the disk up to this many free bytes.
     fn fill(&self, rest: u64) {
         let free = free(self.folder.path());
         fs::write(self.ballast(), vec![0; free.saturating_sub(rest) as usize]).expect("there is so much space");
@@ -59,7 +59,7 @@ fn free(path: &Path) -> u64 {
     found.f_bavail * found.f_frsize
 }
 
-/// What is said of a full disk.
+/// The text that reports a full disk.
 const FULL: &str = "the disk of the data folder is full";
 
 /// Holds units until that is refused; returns how many were acknowledged.
@@ -86,14 +86,14 @@ async fn a_full_disk(flags: &str) {
     shop.supply("ps5", 1_000_000).await;
     disk.fill(400 << 10);
     let held = hold_until_refused(&shop).await;
-    eventually("it says why", async || server.readyz().await.1.contains(FULL).then_some(())).await;
+    eventually("the reason is reported", async || server.readyz().await.1.contains(FULL).then_some(())).await;
 
-    // It stays so, whatever is tried, and nobody waits long to hear it.
+    // It stays full, and each call is refused quickly.
     let until = Instant::now() + Duration::from_secs(4);
     let mut longest = Duration::ZERO;
     while Instant::now() < until {
-        let (is_ready, said) = server.readyz().await;
-        assert!(!is_ready && said.contains(FULL), "{said}");
+        let (is_ready, report) = server.readyz().await;
+        assert!(!is_ready && report.contains(FULL), "{report}");
         assert_eq!(crate::operations::process::health(&server).await, "NotServing");
         let began = Instant::now();
         let status = shop.reserve(reserve_request(&[("ps5", 1)])).await.expect_err("nothing can be written");

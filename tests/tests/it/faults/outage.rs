@@ -1,5 +1,5 @@
-//! An outage of the store as the log and the callers have it: a bounded log, whatever the number of namespaces, and calls
-//! that work as soon as the store is back.
+//! An outage of the store, in the log and for callers. The log is bounded, whatever the number of namespaces, and calls
+//! work as soon as the store is back.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const PARTITIONS: usize = 4;
 const MOST_LINES: usize = 30;
 const FAILURES: &str = "inventory_sentinel_sweep_failures_total";
 
-/// A server with many namespaces that nobody calls, each partition of which has changes that can be lost.
+/// A server with many idle namespaces. Each partition has changes that can be lost.
 async fn with_namespaces(redis: &Redis) -> SentinelProcess {
     let flags = format!("--partitions {PARTITIONS} --store-timeout 1s --connect-timeout 1s");
     let server = SentinelProcess::launch().on(redis).flags(&flags).start().await;
@@ -37,7 +37,7 @@ fn lines(server: &SentinelProcess) -> usize {
     server.log().lines().count()
 }
 
-/// What was logged since, most of it: for the message of an assertion.
+/// Most of the log since then, for the message of an assertion.
 fn logged_since(server: &SentinelProcess, before: usize) -> String {
     server.log().lines().skip(before).take(2 * MOST_LINES).collect::<Vec<_>>().join("\n")
 }
@@ -56,7 +56,7 @@ async fn wait_for_failures(server: &SentinelProcess, more: usize) {
 
 async fn wait_until_back(server: &SentinelProcess, before: usize) {
     server.wait_until_ready().await;
-    eventually("the log says that it is over", async || {
+    eventually("the log reports the end", async || {
         logged_since(server, before).contains("the store answers again").then_some(())
     })
     .await;
@@ -73,7 +73,7 @@ async fn wait_until_back(server: &SentinelProcess, before: usize) {
 async fn an_outage_takes_few_lines_of_the_log_whatever_the_number_of_namespaces() {
     let mut redis = Redis::start().await;
     let server = with_namespaces(&redis).await;
-    // Some of them are watched.
+    // Some of them have streams.
     let mut watches = Vec::new();
     for i in 0..8 {
         let request = v1::WatchRequest { namespace_id: format!("sale-{i}"), ..Default::default() };
@@ -83,7 +83,7 @@ async fn an_outage_takes_few_lines_of_the_log_whatever_the_number_of_namespaces(
         watches.push(stream);
     }
 
-    // It stands still: each attempt takes its time.
+    // Redis is suspended: each attempt takes its whole time limit.
     let before = lines(&server);
     redis.stop();
     wait_for_failures(&server, NAMESPACES).await;
@@ -92,7 +92,7 @@ async fn an_outage_takes_few_lines_of_the_log_whatever_the_number_of_namespaces(
     wait_until_back(&server, before).await;
     assert_outage_is_bounded(&server, before).await;
 
-    // It is gone: each attempt fails at once.
+    // Redis is killed: each attempt fails at once.
     let before = lines(&server);
     redis.kill9();
     wait_for_failures(&server, 5 * NAMESPACES * PARTITIONS).await;
@@ -101,7 +101,7 @@ async fn an_outage_takes_few_lines_of_the_log_whatever_the_number_of_namespaces(
     wait_until_back(&server, before).await;
     assert_outage_is_bounded(&server, before).await;
 
-    // Calls that fail are no reason for a line each either.
+    // Failed calls do not add a line each.
     let before = lines(&server);
     redis.kill9();
     eventually("it is not ready", async || (!server.readyz().await.0).then_some(())).await;
@@ -121,7 +121,7 @@ async fn a_store_that_lost_everything_takes_few_lines_of_the_log() {
     let fenced = "inventory_sentinel_fenced_partitions";
     let all = (NAMESPACES * PARTITIONS) as f64;
     eventually("all are fenced", async || (server.metric(fenced).await >= all).then_some(())).await;
-    // And it goes on being quiet while each is swept again and again.
+    // The log stays quiet while each namespace is swept repeatedly.
     let sweeps = async || {
         let stats: String = redis.execute("INFO commandstats").await;
         let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha:")).unwrap_or_default().to_owned();
@@ -140,7 +140,7 @@ async fn a_store_that_lost_everything_takes_few_lines_of_the_log() {
 #[tokio::test]
 async fn the_first_call_after_a_restart_of_the_store_works() {
     let mut redis = Redis::start().await;
-    // Nothing but the health check calls the store by itself, so nothing else finds the connections dead.
+    // Only the health check calls the store without a caller, so nothing else notices the dead connections.
     let server = SentinelProcess::launch().on(&redis).flags("--sweep-interval 1m").start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
@@ -180,7 +180,7 @@ async fn the_first_call_after_a_restart_of_the_store_works() {
             assert!(outcome.is_ok(), "{call}, the first: {is_first}: {outcome:?}");
         }
     }
-    // Connections that Redis itself has closed, while it runs on.
+    // Connections that Redis itself closed, while it keeps running.
     let request = v1::ListStockRequest { namespace_id: "sale".into(), ..Default::default() };
     redis.query::<i64>(cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes")).await;
     let listed = timeout(Duration::from_secs(10), shop.admin.clone().list_stock(request)).await;

@@ -1,4 +1,4 @@
-//! Redis is not as it should be: without its scripts, with foreign data, away, or unfit.
+//! A Redis with faults: without its scripts, with foreign data, unreachable, or with unsuitable settings.
 
 use std::{
     sync::{
@@ -104,7 +104,7 @@ async fn a_wrong_type_under_any_key_is_reported_and_nothing_is_written() {
     other.audit().await;
 }
 
-/// Counters that are wrong, which only an audit can see, are found by it, whichever they are.
+/// Wrong counters that only an audit can find: it finds each of them.
 #[tokio::test]
 async fn an_audit_finds_what_does_not_add_up() {
     use inventory_sentinel::v1::AuditFindingKind as Kind;
@@ -123,7 +123,7 @@ async fn an_audit_finds_what_does_not_add_up() {
 
     let stock = "is:{sale/0}:stock";
     let good: Vec<u8> = redis.query(&Cmd::hget(stock, "ps5")).await;
-    // The counters are 6 bytes each, big-endian: available, held, sold, supplied.
+    // The test writes the raw format: counters of 6 bytes each, big-endian: available, held, sold, supplied.
     let tamper = async |byte: usize| {
         let mut bad = good.clone();
         bad[byte] += 1;
@@ -144,7 +144,7 @@ async fn an_audit_finds_what_does_not_add_up() {
     shop.audit().await;
 }
 
-/// Many times what fits into the memory of an audit: it takes many passes, and callers go on meanwhile.
+/// Many times more than fits into the memory of one pass of an audit, with concurrent callers.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_in_many_passes_is_exact() {
     use inventory_sentinel::v1::AuditFindingKind as Kind;
@@ -212,7 +212,7 @@ async fn an_audit_in_many_passes_is_exact() {
     buyers.join_all().await;
     shop.audit().await;
 
-    // What is wrong is found all the same.
+    // The audit still finds wrong counters.
     let stock = "is:{sale/0}:stock";
     for i in 0..SKUS {
         let sku = format!("sku-{i}");
@@ -258,15 +258,15 @@ async fn a_store_that_comes_late_is_waited_for() {
     assert_eq!(shop.counts("ps5").await, (0, 1, 0), "fsynced before it was acknowledged");
 }
 
-/// Waits for the reason in `/readyz`, checks that the log has it too and that calls are refused with it.
+/// Waits for the reason in `/readyz`; checks that the log contains it and that calls are refused with it.
 async fn is_unfit(server: &SentinelProcess, why: &str) {
     eventually(why, async || server.readyz().await.1.contains(why).then_some(())).await;
     assert!(!server.readyz().await.0);
     assert_eq!(crate::operations::process::health(server).await, "NotServing");
-    let told = |line: &serde_json::Value| {
+    let has_reason = |line: &serde_json::Value| {
         line["component"] == "store" && line["reason"].as_str().is_some_and(|reason| reason.contains(why))
     };
-    eventually("the log says it", async || server.log_lines().iter().any(told).then_some(())).await;
+    eventually("the log has it", async || server.log_lines().iter().any(has_reason).then_some(())).await;
     let status = server.shop("sale").set_stock("ps5", 1, &new_id()).await.expect_err("no call passes");
     assert!(status.message().contains(why), "{status:?}");
     assert_refused(Err::<(), _>(status), Reason::StoreUnavailable, None);
@@ -282,7 +282,7 @@ async fn a_store_that_evicts_is_not_used() {
     redis.execute::<()>("CONFIG SET maxmemory-policy noeviction").await;
     server.wait_until_ready().await;
     server.shop("sale").supply("ps5", 1).await;
-    // Found in mid-sale too.
+    // Detected in the middle of a sale too.
     redis.execute::<()>("CONFIG SET maxmemory-policy volatile-ttl").await;
     is_unfit(&server, "maxmemory-policy volatile-ttl").await;
 }
@@ -302,7 +302,7 @@ async fn a_store_that_keeps_nothing_on_disk_is_used_in_the_fast_mode_only() {
     fast.shop("sale").supply("ps5", 1).await;
 }
 
-/// From `appendonly yes` until its first rewrite has ended, Redis loses with a crash what it has acknowledged.
+/// From `appendonly yes` until the end of its first rewrite, Redis loses acknowledged writes with a crash.
 #[tokio::test]
 async fn an_append_only_file_that_was_just_switched_on_is_waited_for() {
     let mut redis = Redis::start().await;
@@ -320,7 +320,7 @@ async fn an_append_only_file_that_was_just_switched_on_is_waited_for() {
     server.wait_until_ready().await;
     assert_eq!(shop.counts("ps5").await, (0, 1, 0), "it was acknowledged");
 
-    // A later rewrite takes nothing away: the file before it is complete.
+    // A later rewrite loses nothing: the file before it is complete.
     eventually("it is fit", async || (checks(&redis).await > 0 && server.readyz().await.0).then_some(())).await;
     redis.execute::<()>("CONFIG SET rdb-key-save-delay 2000000").await;
     redis.execute::<String>("BGREWRITEAOF").await;
@@ -347,8 +347,8 @@ async fn a_store_that_pauses_its_fsync_is_not_used() {
     server.wait_until_ready().await;
 }
 
-/// What that setting does to a store that nobody checks: an acknowledged write is lost with the machine. What the server
-/// acknowledges is not.
+/// Without the server's check this setting loses acknowledged writes when the machine crashes. Writes that the server
+/// acknowledges survive.
 #[tokio::test]
 async fn only_what_is_synced_is_acknowledged() {
     let mut redis = Redis::start_with_disk().await;
@@ -382,7 +382,7 @@ async fn a_replica_is_not_used() {
     let redis = Redis::start().await;
     let server = SentinelProcess::launch().on(&redis).start().await;
     server.shop("sale").supply("ps5", 1).await;
-    // There is no such primary, which makes it a replica all the same.
+    // There is no such primary, but the setting alone makes it a replica.
     redis.execute::<()>("REPLICAOF 127.0.0.1 1").await;
     is_unfit(&server, "not the primary").await;
     redis.execute::<()>("REPLICAOF NO ONE").await;

@@ -1,4 +1,4 @@
-//! Background tasks that panic: what they served goes on, or the server stops, as each task declares.
+//! Background tasks that panic: the task is restarted, or the server stops, as each task declares.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn a_task_that_lasts_is_started_again() {
         .await;
         shop.hold("ps5", 1).await;
     }
-    // Without a call, the sweeper gives back.
+    // The sweeper works without a call.
     shop.hold_for("ps5", 1, Duration::from_millis(50)).await;
     eventually("the hold is given back", async || {
         (server.metric("inventory_sentinel_expired_total").await? >= 1.0).then_some(())
@@ -138,7 +138,7 @@ async fn a_call_whose_handler_panics_is_answered() {
     assert_eq!(panics(&server, "call").await, Some(1.0));
 }
 
-/// Its connection has other calls, which go on.
+/// Other calls on the same connection continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_panics_ends_with_a_refusal_and_nothing_else_does() {
     let redis = Redis::start().await;
@@ -153,14 +153,14 @@ async fn a_stream_that_panics_ends_with_a_refusal_and_nothing_else_does() {
     // Either of them may be the next to be polled.
     shop.hold("ps5", 1).await;
     let (first, second) = tokio::join!(feed.next(), other.next());
-    let (refused, goes_on) = if first.is_err() { (first, second) } else { (second, first) };
+    let (refused, other) = if first.is_err() { (first, second) } else { (second, first) };
     assert_refused(refused, Reason::Internal, None);
-    goes_on.expect("the other stream goes on");
+    other.expect("the other stream continues");
     shop.hold("ps5", 1).await;
     assert_eq!(panics(&server, "stream").await, Some(1.0));
 }
 
-/// The next test runs this one as a child process and reads its standard error, where the log of a whole process stands.
+/// The next test runs this one as a child process and reads its standard error, which has the log of the whole process.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a_panic_is_one_structured_line runs it as a child process"]
 async fn a_process_with_a_panic() {
@@ -177,7 +177,8 @@ async fn a_process_with_a_panic() {
 #[tokio::test]
 async fn a_panic_is_one_structured_line() {
     let mut part = tokio::process::Command::new(std::env::current_exe().expect("a program"));
-    part.args(["--exact", "supervision::a_process_with_a_panic", "--ignored", "--nocapture"]).kill_on_drop(true);
+    part.args(["--exact", "faults::supervision::a_process_with_a_panic", "--ignored", "--nocapture"])
+        .kill_on_drop(true);
     let output = timeout(2 * BOUND, part.output()).await.expect("it ends").expect("it runs");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");

@@ -139,7 +139,7 @@ async fn the_embedded_redis_killed_again_and_again_is_never_fenced() {
     assert_terms(&shop, 4).await;
 }
 
-/// Restarts between which nothing changes leave no trace: the list of terms has room for 64.
+/// Restarts without changes in between leave no trace: the list of terms has room for 64.
 #[tokio::test]
 async fn many_idle_restarts_are_one_term() {
     let mut redis = Redis::start().await;
@@ -154,8 +154,8 @@ async fn many_idle_restarts_are_one_term() {
     assert_terms(&shop, 2).await;
 }
 
-/// A server that was away while many terms began knows the first of them only. Its witness is too old to prove
-/// anything, and too old to fence anything.
+/// A server was away while many terms began, and has seen only the first of them. Its witness is too old to prove or to
+/// fence anything.
 #[tokio::test]
 async fn a_witness_of_a_term_that_is_not_listed_any_more_fences_nothing() {
     let mut redis = Redis::start().await;
@@ -179,7 +179,7 @@ async fn a_witness_of_a_term_that_is_not_listed_any_more_fences_nothing() {
     assert_eq!(server.info().await.fenced_partitions, []);
 }
 
-/// The server restarts too, with and without what it knew.
+/// The server restarts too, with and without its witness.
 #[tokio::test]
 async fn server_and_redis_restarted_together_are_never_fenced() {
     let mut redis = Redis::start().await;

@@ -1,4 +1,4 @@
-//! Stores that are not what they seem: of before an upgrade, without their config or their id, full, or another one.
+//! Unexpected stores: from before an upgrade, without their config or their id, full, or another store altogether.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn raise(shop: &TestClient) {
     configure(shop, v1::NamespaceConfig { format: Some(2), ..Default::default() }).await.expect("raised");
 }
 
-/// The copy is of before the format was raised. The server saw the namespace in format 2, with 40 sales more.
+/// The copy is from before the format was raised. The server saw the namespace in format 2, with 40 more sales.
 #[tokio::test]
 async fn a_copy_of_before_the_raise_sells_nothing_twice() {
     let mut redis = Redis::start().await;
@@ -68,12 +68,12 @@ async fn a_lost_configuration_is_not_lost_in_silence() {
     let taken = retry_until_answered("an answer", async || take_one(&shop, "ps5").await).await;
     let request = v1::GetNamespaceRequest { namespace_id: "sale".into() };
     let now = shop.admin.clone().get_namespace(request).await.expect("a config").into_inner();
-    let said = server.log_lines().into_iter().filter(|line| line["level"] == "ERROR").count();
+    let errors = server.log_lines().into_iter().filter(|line| line["level"] == "ERROR").count();
     let kept = now.config.expect("a config").retention == retention;
-    assert!(taken.is_err() || kept || said > 0, "the configuration is gone, and nobody says so: {taken:?}");
+    assert!(taken.is_err() || kept || errors > 0, "the configuration is gone, and nothing reports it: {taken:?}");
 }
 
-/// A server is pointed at another store by mistake. What it saw there says nothing about the store that it knows.
+/// A server is pointed at another store by mistake. The changes that it saw there prove nothing about its own store.
 #[tokio::test]
 async fn namespaces_of_another_store_are_not_taken_for_ours() {
     let (redis, elsewhere, state) =
@@ -88,8 +88,8 @@ async fn namespaces_of_another_store_are_not_taken_for_ours() {
     owner.kill9();
 
     let mut lost = SentinelProcess::launch().on(&elsewhere).state_dir(state.path()).start_unready().await;
-    eventually("it says why", async || lost.readyz().await.1.contains("another store").then_some(())).await;
-    // It looks for namespaces at every tick, and has had some.
+    eventually("the reason is reported", async || lost.readyz().await.1.contains("another store").then_some(())).await;
+    // It searches for namespaces at each tick, and has found some.
     for _ in 0..3 {
         assert_refused(lost.shop("mine").try_stock("ps5").await, Reason::StoreUnavailable, None);
         sleep(Duration::from_millis(300)).await;

@@ -1,4 +1,5 @@
-//! Redis stands still: what is queued, sent, late, given up or too much is told apart, and all of it is bounded.
+//! A suspended Redis. Queued, sent, late, cancelled and rejected calls get different reasons, and each of them is
+//! bounded.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,9 @@ use tonic::{Code, Request, Status};
 const BATCHES: &str = "inventory_sentinel_batch_operations_count";
 const QUEUED: &str = "inventory_sentinel_lane_queue_operations";
 
-/// Why a call with a deadline was refused; `None` where the client's own clock was faster than the server's answer.
-fn told<T: std::fmt::Debug>(answer: Result<T, Status>) -> Option<Reason> {
-    let status = answer.expect_err("redis stands still");
+/// The reason of the refusal of a call with a deadline; `None` if the client's timer fired before the server answered.
+fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>) -> Option<Reason> {
+    let status = answer.expect_err("redis is suspended");
     if status.details().is_empty() {
         assert!(matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded), "{status:?}");
         return None;
@@ -35,7 +36,7 @@ async fn reserve_within(
     shop.checkout.clone().reserve(request).await.map(tonic::Response::into_inner)
 }
 
-/// One batch at a time, so that it is known who is sent and who waits.
+/// A server that sends one batch at a time, so that the test controls which call is sent and which waits.
 async fn one_at_a_time(redis: &Redis) -> SentinelProcess {
     let flags = "--batches-in-flight 1 --store-timeout 10s --resend-for 10s --sweep-interval 1m";
     SentinelProcess::launch().on(redis).flags(flags).start().await
@@ -47,8 +48,8 @@ async fn a_deadline_says_whether_the_call_was_sent() {
     let server = one_at_a_time(&redis).await;
     let shop = server.shop("sale");
     shop.supply("ps5", 1_000).await;
-    eventually("both are told by the server", async || {
-        let (sent, waiting) = stand_still(&redis, &server).await;
+    eventually("the server answers both", async || {
+        let (sent, waiting) = refusals_while_suspended(&redis, &server).await;
         assert!(matches!(sent, None | Some(Reason::OutcomeUnknown)), "{sent:?}");
         assert!(matches!(waiting, None | Some(Reason::DeadlineExceeded)), "{waiting:?}");
         sent.and(waiting)
@@ -57,9 +58,9 @@ async fn a_deadline_says_whether_the_call_was_sent() {
     shop.audit().await;
 }
 
-/// One call is sent and one is given up and one waits, and then time is up: why the sent one and the one that waited
-/// were refused. What was sent was done; what waited and what was given up was not.
-async fn stand_still(redis: &Redis, server: &SentinelProcess) -> (Option<Reason>, Option<Reason>) {
+/// Suspends Redis while one call is sent, one is cancelled and one waits, until their deadlines pass. Returns the
+/// reasons for the sent and the waiting one. The sent one was applied; the others were not.
+async fn refusals_while_suspended(redis: &Redis, server: &SentinelProcess) -> (Option<Reason>, Option<Reason>) {
     let shop = server.shop("sale");
     let held = shop.stock("ps5").await.held;
     let batches = server.metric(BATCHES).await;
@@ -86,7 +87,7 @@ async fn stand_still(redis: &Redis, server: &SentinelProcess) -> (Option<Reason>
         assert!(!shop.reserve(never_sent).await.expect("an answer").replayed);
         assert_eq!(shop.stock("ps5").await.held, held + units);
     }
-    (told(first), told(late))
+    (refusal(first), refusal(late))
 }
 
 #[tokio::test]
@@ -96,10 +97,10 @@ async fn a_read_that_is_late_leaves_no_doubt() {
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
     redis.stop();
-    let reason = eventually("the server says so", async || {
+    let reason = eventually("the server answers", async || {
         let mut request = Request::new(v1::GetStockRequest { namespace_id: "sale".into(), sku: "ps5".into() });
         request.set_timeout(Duration::from_millis(300));
-        told(shop.checkout.clone().get_stock(request).await)
+        refusal(shop.checkout.clone().get_stock(request).await)
     })
     .await;
     assert_eq!(reason, Reason::DeadlineExceeded);
@@ -119,11 +120,11 @@ async fn too_many_callers_are_shed_at_once_and_the_rest_is_served() {
         let shop = shop.clone();
         buyers.spawn(async move { shop.reserve(reserve_request(&[("ps5", 1)])).await });
     }
-    // Two batches of eight at most are on their way, and eight wait: all others hear it while Redis stands still.
+    // At most two batches of eight are sent, and eight calls wait. All others are refused while Redis is suspended.
     for _ in 0..500 - 3 * 8 {
         let answer = tokio::time::timeout(Duration::from_secs(10), buyers.join_next()).await.expect("shed at once");
-        let status = answer.unwrap().unwrap().expect_err("redis stands still");
-        let pushback = status.metadata().get("grpc-retry-pushback-ms").expect("gRPC clients are told to wait");
+        let status = answer.unwrap().unwrap().expect_err("redis is suspended");
+        let pushback = status.metadata().get("grpc-retry-pushback-ms").expect("gRPC clients must wait");
         assert!(pushback.to_str().unwrap().parse::<u32>().unwrap() > 0);
         assert_refused(Err::<(), _>(status), Reason::Overloaded, None);
     }
@@ -145,7 +146,7 @@ async fn too_many_callers_are_shed_at_once_and_the_rest_is_served() {
     shop.audit().await;
 }
 
-/// Calls whose caller has gone kept their places in the queue until their deadlines, and live ones were shed.
+/// Calls of disconnected callers stayed in the queue until their deadlines, and live calls were shed.
 #[tokio::test]
 async fn callers_who_have_gone_keep_no_place_in_the_queue() {
     const LIMIT: usize = 64;
@@ -179,7 +180,7 @@ async fn callers_who_have_gone_keep_no_place_in_the_queue() {
     assert_eq!(shop.counts("ps5").await, (967, 33, 0));
 }
 
-/// A sale opens at a server that has not heard of it yet: the namespace is looked for once, not by each buyer.
+/// A sale opens at a server that has not seen its namespace: the server looks it up once, not for each buyer.
 #[tokio::test]
 async fn a_crowd_at_a_server_that_does_not_know_the_sale_yet_is_served() {
     let redis = Redis::start().await;
@@ -193,13 +194,13 @@ async fn a_crowd_at_a_server_that_does_not_know_the_sale_yet_is_served() {
         let shop = server.shop("sale");
         buyers.spawn(async move { shop.reserve(reserve_request(&[("ps5", 1)])).await.expect("an answer") });
     }
-    // On the same connection, and answered without the store: when it is, the crowd has arrived.
+    // This call uses the same connection and needs no store: its answer shows that all earlier calls have arrived.
     assert_refused(server.shop("sale").reserve(reserve_request(&[])).await, Reason::NoLines, Some("lines"));
     redis.cont();
     let answers = buyers.join_all().await;
     let held = answers.iter().filter(|answer| matches!(answer.result, Some(Reserved::Reservation(_)))).count();
     assert_eq!(held, 10);
-    // A namespace that is not there is looked for by each, and that is not remembered.
+    // A missing namespace is looked up for each call; its absence is not cached.
     let ghost = server.shop("ghost");
     assert_eq!(reason(&ghost.try_stock("ps5").await.expect_err("unknown")), Reason::NamespaceNotFound);
     other.shop("ghost").supply("ps5", 1).await;
@@ -212,23 +213,25 @@ async fn a_deadline_holds_where_the_namespace_is_not_known_yet() {
     let server = one_at_a_time(&redis).await;
     redis.stop();
     for attempt in ["reading", "making"] {
-        let reason = eventually("the server says so", async || {
+        let reason = eventually("the server answers", async || {
             let mut request = Request::new(v1::SetStockRequest { sku: "ps5".into(), on_hand: 1, ..Default::default() });
             request.get_mut().request_id = attempt.to_owned();
             request.set_timeout(Duration::from_millis(300));
             if attempt == "making" {
-                return told(server.admin().set_stock(request).await);
+                return refusal(server.admin().set_stock(request).await);
             }
-            told(reserve_within(server.shop("sale"), reserve_request(&[("ps5", 1)]), Duration::from_millis(300)).await)
+            refusal(
+                reserve_within(server.shop("sale"), reserve_request(&[("ps5", 1)]), Duration::from_millis(300)).await,
+            )
         })
         .await;
         assert_eq!(reason, Reason::DeadlineExceeded);
     }
     redis.cont();
-    eventually("it goes on", async || server.shop("sale").set_stock("ps5", 1, "opening").await.ok()).await;
+    eventually("it works again", async || server.shop("sale").set_stock("ps5", 1, "opening").await.ok()).await;
 }
 
-/// Nobody has read the requests yet when thousands more of them arrive on the same connection.
+/// Thousands of requests arrive on one connection before the server has read the first of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rush_on_one_connection_is_answered_whole() {
     const BUYERS: i64 = 20_000;

@@ -1,4 +1,4 @@
-//! What is bounded: how long things are remembered, how many there may be, and Redis's memory.
+//! Bounds of stored data: how long records are kept, how many there may be, and Redis's memory limit.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn resolved_reservations_stay_for_the_retention_and_go_soon_after() {
     let sold = shop.commit(&id).await.expect("sold").reservation.unwrap();
     let resolved = millis(sold.resolved_at);
     let age = eventually("it is forgotten", async || {
-        // Changes go on, so that generations change.
+        // Changes continue, so generations change.
         shop.adjust_stock("ps5", 1, &new_id()).await.expect("adjusted");
         match shop.reservation(&id).await {
             Ok(reservation) => {
@@ -37,12 +37,12 @@ async fn resolved_reservations_stay_for_the_retention_and_go_soon_after() {
     assert!(age >= RETENTION, "forgotten after {age} ms");
     assert!(age <= 3 * RETENTION + 2_000, "remembered for {age} ms");
 
-    // The weights stay.
+    // The padding stays.
     eventually("an idle partition drops what is over", async || (redis.records().await == [1, 1]).then_some(())).await;
     shop.audit().await;
 }
 
-/// What was made together goes together: not before its longest hold has ended and is as old as the retention.
+/// Records of one generation are deleted together: after its longest hold has ended and is older than the retention.
 #[tokio::test]
 async fn a_hold_may_outlive_the_retention_several_times() {
     const LIFE: i64 = 4 * RETENTION;
@@ -56,7 +56,7 @@ async fn a_hold_may_outlive_the_retention_several_times() {
     let forgotten = eventually("both are forgotten", async || {
         shop.adjust_stock("ps5", 1, &new_id()).await.expect("adjusted");
         let now = redis.now().await;
-        // In the older generation by now.
+        // In the older generation now.
         if sold.is_none() && now > expires_at - LIFE + 2 * RETENTION {
             let committed = shop.commit(&bought.reservation_id).await.expect("sold").reservation.unwrap();
             sold = Some(millis(committed.resolved_at));
@@ -109,13 +109,13 @@ async fn at_the_quota_nothing_new_is_made_and_all_that_is_out_is_resolved() {
     let other = shop.hold("ps5", 1).await.reservation_id;
     shop.hold("vita", 1).await;
     assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::NamespaceQuota, None);
-    // Nothing new is made by these.
+    // These create nothing.
     assert_eq!(shop.hold_order(placed).await.reservation_id, one);
     shop.protect("vita", false).await.expect("a rule");
     shop.commit(&one).await.expect("sold");
     shop.rollback(&other).await.expect("given back");
     assert_eq!(shop.counts("ps5").await, (9, 0, 1));
-    // Another namespace has a quota of its own.
+    // Another namespace has a separate quota.
     server.shop("other").supply("ps5", 1).await;
     shop.audit().await;
 }
@@ -138,7 +138,7 @@ async fn out_of_memory_only_what_makes_records_is_refused() {
     assert_refused(shop.adjust_stock("vita", 1, &new_id()).await, Reason::StoreFull, None);
     shop.stock("ps5").await;
     shop.protect("ps5", true).await.expect("a rule");
-    // Together with those that are refused, in the same batches.
+    // In the same batches as refused ones.
     let mut calls = JoinSet::new();
     for id in &held[..18] {
         let (shop, id) = (shop.clone(), id.clone());

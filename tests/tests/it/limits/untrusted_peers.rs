@@ -1,4 +1,5 @@
-//! What a stranger on the gRPC port can take: memory, places, time. Each test is a stranger beside an honest caller.
+//! The memory, connections and time that an untrusted peer can take from the gRPC port. Each test runs an attacker
+//! beside an honest caller.
 
 use std::{
     fs,
@@ -40,23 +41,23 @@ const WATCH: &str = "/inventory_sentinel.v1.InventoryEvents/Watch";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// An HTTP/2 connection whose frames a test can send as it likes.
-struct Stranger {
+struct RawConnection {
     calls: SendRequest<Bytes>,
 }
 
-impl Stranger {
-    async fn connect(server: &SentinelProcess) -> Stranger {
-        Stranger::with_windows(server, 65_535).await
+impl RawConnection {
+    async fn connect(server: &SentinelProcess) -> RawConnection {
+        RawConnection::with_windows(server, 65_535).await
     }
 
     /// With so many bytes that a response may send before they are read.
-    async fn with_windows(server: &SentinelProcess, window: u32) -> Stranger {
+    async fn with_windows(server: &SentinelProcess, window: u32) -> RawConnection {
         let socket = TcpStream::connect(server.grpc()).await.expect("a connection");
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(window).initial_connection_window_size(1 << 24);
         let (calls, connection) = builder.handshake(socket).await.expect("a handshake");
         tokio::spawn(connection);
-        Stranger { calls }
+        RawConnection { calls }
     }
 
     /// Sends the head of a call, and these bytes of its body.
@@ -85,22 +86,22 @@ impl Stranger {
 
 /// A message as gRPC sends it.
 fn framed(message: &[u8]) -> Vec<u8> {
-    [&promise(message.len()), message].concat()
+    [&prefix(message.len()), message].concat()
 }
 
-/// What stands before a message of this length.
-fn promise(length: usize) -> Vec<u8> {
+/// The prefix of a message of this length.
+fn prefix(length: usize) -> Vec<u8> {
     [&[0], &(length as u32).to_be_bytes()[..]].concat()
 }
 
-/// How a call was refused.
+/// The refusal of a call.
 async fn refused(response: ResponseFuture) -> Result<(), Status> {
     let response = timeout(BOUND, response).await.expect("an answer in time").expect("a response");
     let headers: &HeaderMap = response.headers();
     Err(Status::from_header_map(headers).expect("a refusal in the head of the response"))
 }
 
-/// Bytes of memory that a process has.
+/// Resident memory of a server, in bytes.
 fn resident(server: &SentinelProcess) -> usize {
     let statm = fs::read_to_string(format!("/proc/{}/statm", server.pid())).expect("the server runs");
     let pages: usize = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("pages");
@@ -123,7 +124,7 @@ async fn read_to_end(socket: &mut TcpStream) {
     timeout(BOUND, end).await.expect("the server closes the connection");
 }
 
-/// 1 MB is promised by each of 1,000 calls, and one byte of it comes.
+/// Each of 1,000 calls announces 1 MB and sends one byte of it.
 #[tokio::test]
 async fn a_promise_takes_no_memory() {
     const MIB: usize = 1 << 20;
@@ -131,14 +132,14 @@ async fn a_promise_takes_no_memory() {
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
     let calm = resident(&server);
-    let mut strangers = Vec::new();
+    let mut attackers = Vec::new();
     for _ in 0..4 {
-        let mut stranger = Stranger::connect(&server).await;
+        let mut attacker = RawConnection::connect(&server).await;
         let mut calls = Vec::new();
         for _ in 0..250 {
-            calls.push(stranger.call(BATCH, &[&promise(1_048_000)[..], &[10]].concat(), false).await);
+            calls.push(attacker.call(BATCH, &[&prefix(1_048_000)[..], &[10]].concat(), false).await);
         }
-        strangers.push((stranger, calls));
+        attackers.push((attacker, calls));
     }
     let waiting = r#"inventory_sentinel_waiting_bytes{direction="request"}"#;
     eventually("all of it is there", async || (server.metric(waiting).await == 6_000.0).then_some(())).await;
@@ -150,16 +151,16 @@ async fn a_promise_takes_no_memory() {
 #[tokio::test]
 async fn a_request_that_does_not_come_in_full_is_answered_in_time() {
     let server = SentinelProcess::launch().flags("--request-timeout 500ms").start().await;
-    let mut stranger = Stranger::connect(&server).await;
+    let mut attacker = RawConnection::connect(&server).await;
     let whole =
         framed(&v1::ReserveRequest { namespace_id: "sale".into(), ..reserve_request(&[("ps5", 1)]) }.encode_to_vec());
-    let (begun, _sender) = stranger.call(RESERVE, &whole[..20], false).await;
-    let (empty, _other) = stranger.call(RESERVE, &[], false).await;
+    let (begun, _sender) = attacker.call(RESERVE, &whole[..20], false).await;
+    let (empty, _other) = attacker.call(RESERVE, &[], false).await;
     assert_refused(refused(begun).await, Reason::RequestTooSlow, None);
     assert_refused(refused(empty).await, Reason::RequestTooSlow, None);
     assert_eq!(cut(&server, "slow_request").await, 2.0);
-    // The connection is as good as before, for a request that comes in pieces too.
-    let (response, mut sender) = stranger.call(RESERVE, &whole[..20], false).await;
+    // The connection still works, also for a request that arrives in pieces.
+    let (response, mut sender) = attacker.call(RESERVE, &whole[..20], false).await;
     for piece in whole[20..].chunks(7) {
         sender.send_data(Bytes::copy_from_slice(piece), false).expect("a piece");
         tokio::task::yield_now().await;
@@ -171,13 +172,13 @@ async fn a_request_that_does_not_come_in_full_is_answered_in_time() {
 #[tokio::test]
 async fn what_is_too_large_or_no_message_is_refused_with_a_reason() {
     let server = SentinelProcess::launch().flags("--max-request-bytes 1000000").start().await;
-    let mut stranger = Stranger::connect(&server).await;
+    let mut attacker = RawConnection::connect(&server).await;
     for (path, limit) in [(RESERVE, 262_144), (BATCH, 1_000_000)] {
-        let (response, _sender) = stranger.call(path, &promise(limit + 1), false).await;
+        let (response, _sender) = attacker.call(path, &prefix(limit + 1), false).await;
         assert_refused(refused(response).await, Reason::RequestTooLarge, None);
     }
     let many = framed(&[0x0A, 0].repeat(100_000));
-    let (response, mut sender) = stranger.call(BATCH, &many[..1_000], false).await;
+    let (response, mut sender) = attacker.call(BATCH, &many[..1_000], false).await;
     for piece in many[1_000..].chunks(16_384) {
         sender.reserve_capacity(piece.len());
         sender.send_data(Bytes::copy_from_slice(piece), false).expect("a piece");
@@ -185,7 +186,7 @@ async fn what_is_too_large_or_no_message_is_refused_with_a_reason() {
     sender.send_data(Bytes::new(), true).expect("the end");
     assert_refused(refused(response).await, Reason::RequestTooLarge, None);
     for bytes in [&b""[..], b"\0\0", b"\0\0\0\0\x05ab", b"\x07\0\0\0\0", b"\0\0\0\0\0\0\0\0\0\0"] {
-        let (response, _sender) = stranger.call(RESERVE, bytes, true).await;
+        let (response, _sender) = attacker.call(RESERVE, bytes, true).await;
         assert_refused(refused(response).await, Reason::MalformedRequest, None);
     }
 }
@@ -243,15 +244,15 @@ async fn a_flood_of_control_frames_closes_its_connection_only() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_only_refused_is_still_a_strangers() {
-    let server = SentinelProcess::launch().flags("--stranger-time 3ms --request-timeout 300ms").start().await;
-    let mut stranger = Stranger::connect(&server).await;
-    let (late, _sender) = stranger.call(RESERVE, &promise(10), false).await;
+async fn a_connection_that_was_only_refused_is_still_untrusted() {
+    let server = SentinelProcess::launch().flags("--attacker-time 3ms --request-timeout 300ms").start().await;
+    let mut attacker = RawConnection::connect(&server).await;
+    let (late, _sender) = attacker.call(RESERVE, &prefix(10), false).await;
     assert_refused(refused(late).await, Reason::RequestTooSlow, None);
-    let pauses = || server.metric(r#"inventory_sentinel_pauses_total{reason="stranger"}"#);
+    let pauses = || server.metric(r#"inventory_sentinel_pauses_total{reason="attacker"}"#);
     let before = pauses().await;
     for _ in 0..20 {
-        let (response, _sender) = stranger.call(RESERVE, &promise(1 << 30), false).await;
+        let (response, _sender) = attacker.call(RESERVE, &prefix(1 << 30), false).await;
         assert_refused(refused(response).await, Reason::RequestTooLarge, None);
     }
     let paused = pauses().await - before;
@@ -260,20 +261,20 @@ async fn a_connection_that_was_only_refused_is_still_a_strangers() {
 
 #[tokio::test]
 async fn answers_earn_a_connection_further_calls_and_refusals_use_them_up() {
-    let server = SentinelProcess::launch().flags("--stranger-time 3ms").start().await;
-    let mut stranger = Stranger::connect(&server).await;
+    let server = SentinelProcess::launch().flags("--attacker-time 3ms").start().await;
+    let mut attacker = RawConnection::connect(&server).await;
     let whole =
         framed(&v1::ReserveRequest { namespace_id: "sale".into(), ..reserve_request(&[("ps5", 1)]) }.encode_to_vec());
-    let pauses = || server.metric(r#"inventory_sentinel_pauses_total{reason="stranger"}"#);
+    let pauses = || server.metric(r#"inventory_sentinel_pauses_total{reason="attacker"}"#);
     let mut paused = Vec::new();
     for (answered, refusals) in [(40, 200), (1, 40), (20, 40)] {
         for _ in 0..answered {
-            let (response, _sender) = stranger.call(RESERVE, &whole, true).await;
+            let (response, _sender) = attacker.call(RESERVE, &whole, true).await;
             assert_refused(refused(response).await, Reason::NamespaceNotFound, None);
         }
         let before = pauses().await;
         for _ in 0..refusals {
-            let (response, _sender) = stranger.call(RESERVE, &promise(1 << 30), false).await;
+            let (response, _sender) = attacker.call(RESERVE, &prefix(1 << 30), false).await;
             assert_refused(refused(response).await, Reason::RequestTooLarge, None);
         }
         paused.push(pauses().await - before);
@@ -322,7 +323,7 @@ async fn a_newcomer_gets_the_place_of_the_longest_idle() {
     shop.try_stock("ps5").await.expect("a newcomer took no place of a caller");
 }
 
-/// Callers whose deadlines pass while the server stands still reset their calls all at once.
+/// The deadlines of many calls pass while the server is suspended: all are reset at once.
 #[tokio::test]
 async fn callers_who_give_up_harm_nobody_on_their_connection() {
     let server = SentinelProcess::start().await;
@@ -351,11 +352,11 @@ async fn callers_who_give_up_harm_nobody_on_their_connection() {
     server.cont();
     patient.await.expect("it runs").expect("a call with time left succeeds");
     shop.adjust_stock("ps5", 1, &new_id()).await.expect("adjusted");
-    crate::streams::events::next(&mut watch).await.expect("the stream goes on");
+    crate::streams::events::next(&mut watch).await.expect("the stream continues");
     assert_eq!(closed(&server, "flood").await, 0.0);
 }
 
-/// An endpoint whose connections take little of a stream before it is read.
+/// An endpoint whose streams have a small flow-control window.
 async fn narrow(server: &SentinelProcess) -> tonic::transport::Channel {
     let endpoint = Endpoint::from_shared(format!("http://{}", server.grpc())).expect("an address");
     endpoint.initial_stream_window_size(65_535).connect().await.expect("a connection")
@@ -378,9 +379,9 @@ async fn a_stream_that_is_not_read_loses_its_place() {
         });
         server.checkout().batch(v1::BatchRequest { operations: operations.collect() }).await.expect("a batch");
     }
-    let mut stranger = Stranger::with_windows(&server, 65_535).await;
+    let mut attacker = RawConnection::with_windows(&server, 65_535).await;
     let request = v1::WatchRequest { namespace_id: "sale".into(), from_oldest: true, ..Default::default() };
-    let (response, _sender) = stranger.call(WATCH, &framed(&request.encode_to_vec()), true).await;
+    let (response, _sender) = attacker.call(WATCH, &framed(&request.encode_to_vec()), true).await;
     let unread = timeout(BOUND, response).await.expect("in time").expect("a response");
     eventually("it is cut", async || (cut(&server, "slow_reader").await == 1.0).then_some(())).await;
     let honest =
@@ -388,7 +389,7 @@ async fn a_stream_that_is_not_read_loses_its_place() {
     let mut feed = crate::streams::events::Feed::open(&honest, "", true).await.expect("its place is free");
     feed.catch_up().await;
     assert!(feed.events.len() > 2_000);
-    // One who reads is not cut, however little happens.
+    // A peer that reads is not disconnected, however few changes there are.
     let quiet = Instant::now();
     while quiet.elapsed() < Duration::from_secs(2) {
         feed.next().await.expect("progress");
@@ -412,12 +413,12 @@ async fn answers_that_are_not_read_are_cut_for_those_that_are() {
     answers.message().await.expect("an answer");
     let request = v1::ListStockRequest { namespace_id: "sale".into(), page_size: 1_000, ..Default::default() };
     let calm = resident(&server);
-    let mut stranger = Stranger::with_windows(&server, 100).await;
+    let mut attacker = RawConnection::with_windows(&server, 100).await;
     let mut unread = Vec::new();
     let message = framed(&request.encode_to_vec());
     for _ in 0..100 {
-        // The server closes a connection that holds too much.
-        let Ok((response, sender)) = stranger.try_call(LIST_STOCK, &message, true).await else { break };
+        // The server closes a connection with too many unread bytes.
+        let Ok((response, sender)) = attacker.try_call(LIST_STOCK, &message, true).await else { break };
         let Ok(response) = timeout(BOUND, response).await.expect("in time") else { break };
         unread.push((response, sender));
     }
@@ -462,7 +463,7 @@ async fn imports_are_bounded_in_number_and_in_their_pauses() {
     assert!(answers.message().await.expect("an orderly end").is_none());
 }
 
-/// More connections than the process may have descriptors.
+/// More connections than the process has descriptors.
 #[tokio::test]
 async fn without_descriptors_the_server_waits_and_says_so() {
     let redis = Redis::start().await;
@@ -494,7 +495,7 @@ async fn the_admin_port_has_few_places_and_one_that_idles_takes_none() {
     }
     assert_eq!(http_get(server.admin_address(), "/livez").await.expect("an answer").0, 200);
     assert!(server.metric(r#"inventory_sentinel_connections{port="admin"}"#).await <= 64.0);
-    // A flood of scrapes that nobody reads.
+    // A flood of scrapes whose answers are never read.
     let mut socket = TcpStream::connect(server.admin_address()).await.expect("a connection");
     let scrape = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
     let _ = timeout(Duration::from_secs(1), socket.write_all(&scrape.repeat(20_000))).await;

@@ -1,11 +1,11 @@
-//! `sentinelctl demo` against a real server: what it prints is true, and its exit code says so.
+//! `sentinelctl demo` against a real server: its output is true, and its exit code matches it.
 
 use std::process::Output;
 
 use sentinel_tests::{SentinelProcess, sentinelctl};
 use serde_json::Value;
 
-/// What every rule of the sale is counted as.
+/// The names under which the demo counts refusals by each rule.
 const RULES: [&str; 11] = [
     "BUYER_LIMIT",
     "BUYER_REQUIRED",
@@ -32,8 +32,8 @@ fn number(summary: &Value, key: &str) -> i64 {
     summary[key].as_i64().unwrap_or_else(|| panic!("no {key} in {summary}"))
 }
 
-/// What any sale must say of itself, and what the server says of it to somebody else.
-async fn check_books(server: &SentinelProcess, summary: &Value) -> i64 {
+/// Checks the summary of a sale against itself and against the server's audit. Returns the sold units.
+async fn check_summary(server: &SentinelProcess, summary: &Value) -> i64 {
     let n = |key| number(summary, key);
     assert_eq!(n("reserved"), n("committed") + n("rolled_back") + n("expired"), "{summary}");
     assert_eq!(n("attempts"), n("reserved") - n("repurchased") + n("sold_out") + n("refused_attempts"), "{summary}");
@@ -55,7 +55,7 @@ async fn the_plain_sale_sells_every_unit() {
     let server = SentinelProcess::start().await;
     let output = sentinelctl(server.grpc(), "demo --json --units 500 --buyers 500 --attempts 4000").await;
     let summary = summary(&output);
-    assert_eq!(check_books(&server, &summary).await, 500);
+    assert_eq!(check_summary(&server, &summary).await, 500);
     assert_eq!(number(&summary, "committed"), 500);
     assert_eq!((&summary["scenario"], &summary["refused"]), (&"plain".into(), &serde_json::json!({})));
 }
@@ -66,8 +66,8 @@ async fn the_sale_by_the_rules_meets_every_rule() {
     let sizes = "--units 500 --buyers 1000 --attempts 5000 --in-flight 128 --seed 7";
     let output = sentinelctl(server.grpc(), &format!("demo --scenario rules --json {sizes}")).await;
     let summary = summary(&output);
-    // Nobody is at the shop any more, and every unit that is not sold is on its shelf.
-    let sold = check_books(&server, &summary).await;
+    // The sale is over: each unit is sold or available.
+    let sold = check_summary(&server, &summary).await;
     assert!(0 < sold && sold < number(&summary, "units"), "{sold} sold: {summary}");
     let refused = summary["refused"].as_object().expect("refusals by reason");
     assert_eq!(refused.keys().collect::<Vec<_>>(), RULES);

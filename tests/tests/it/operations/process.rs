@@ -1,4 +1,4 @@
-//! The process as an operator meets it: exit codes, help, health, reflection, and an orderly stop.
+//! The server process as an operator sees it: exit codes, help, health, reflection, and an orderly stop.
 
 use std::{net::TcpListener, time::Instant};
 
@@ -12,26 +12,26 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, codegen::http::uri::PathAndQuery};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-/// What the health service says of the whole server.
+/// The status of the whole server, from the health service.
 pub(crate) async fn health(server: &SentinelProcess) -> String {
     let mut client = HealthClient::new(server.channel());
     let answer = client.check(HealthCheckRequest::default()).await.expect("health").into_inner();
     format!("{:?}", answer.status())
 }
 
-/// Both versions of the protocol have messages of their own with the same names.
+/// Both versions of the protocol have separate messages with the same names.
 macro_rules! services_by {
     ($server:expr, $version:ident) => {{
         use tonic_reflection::pb::$version::{
             ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
             server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
         };
-        let ask =
+        let request =
             |message_request| ServerReflectionRequest { host: String::new(), message_request: Some(message_request) };
         let requests = tokio_stream::iter([
-            ask(MessageRequest::ListServices(String::new())),
-            ask(MessageRequest::FileContainingSymbol("inventory_sentinel.v1.ReserveRequest".into())),
-            ask(MessageRequest::FileContainingSymbol("google.rpc.ErrorInfo".into())),
+            request(MessageRequest::ListServices(String::new())),
+            request(MessageRequest::FileContainingSymbol("inventory_sentinel.v1.ReserveRequest".into())),
+            request(MessageRequest::FileContainingSymbol("google.rpc.ErrorInfo".into())),
         ]);
         let answers = ServerReflectionClient::new($server.channel()).server_reflection_info(requests).await;
         let mut answers = answers.expect("reflection").into_inner();
@@ -79,7 +79,7 @@ async fn what_else_can_go_wrong_at_the_start_has_its_own_code() {
     assert!(log.contains("install one"), "{log}");
 }
 
-/// As containers and unit files have them.
+/// Empty variables, as containers and unit files set them.
 #[tokio::test]
 async fn an_empty_variable_is_an_unset_one() {
     let redis = Redis::start().await;
@@ -131,24 +131,24 @@ async fn health_is_told_for_each_service_and_watched() {
     let redis = Redis::start().await;
     let server = SentinelProcess::on(&redis).await;
     let mut client = HealthClient::new(server.channel());
-    let asked = |service: &str| HealthCheckRequest { service: service.into() };
+    let check = |service: &str| HealthCheckRequest { service: service.into() };
     let mut services = services_by!(server, v1);
     services.extend(services_by!(server, v1alpha));
     assert!(services.iter().any(|name| name == "inventory_sentinel.v1.InventoryEvents"), "{services:?}");
     for service in services.iter().map(String::as_str).chain([""]) {
-        let answer = client.check(asked(service)).await.expect("health").into_inner();
+        let answer = client.check(check(service)).await.expect("health").into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
     }
-    let unknown = client.check(asked("nothing")).await.expect_err("no such service");
+    let unknown = client.check(check("nothing")).await.expect_err("no such service");
     assert_eq!(unknown.code(), Code::NotFound);
 
-    let mut watch = client.watch(asked("")).await.expect("a watch").into_inner();
+    let mut watch = client.watch(check("")).await.expect("a watch").into_inner();
     assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
     redis.execute::<()>("CONFIG SET maxmemory-policy allkeys-lru").await;
-    let next = tokio::time::timeout(BOUND, watch.next()).await.expect("a change is told");
+    let next = tokio::time::timeout(BOUND, watch.next()).await.expect("a change in time");
     assert_eq!(next.unwrap().unwrap().status(), ServingStatus::NotServing);
     redis.execute::<()>("CONFIG SET maxmemory-policy noeviction").await;
-    let next = tokio::time::timeout(BOUND, watch.next()).await.expect("a change is told");
+    let next = tokio::time::timeout(BOUND, watch.next()).await.expect("a change in time");
     assert_eq!(next.unwrap().unwrap().status(), ServingStatus::Serving);
 }
 
@@ -174,7 +174,7 @@ async fn told_to_stop_it_turns_its_health_finishes_its_calls_and_leaves() {
     let mut watch = watching.expect("a watch").into_inner();
     assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
 
-    // Redis stands still, so that the calls are surely under way when the signal comes.
+    // Redis is suspended, so the calls are under way when the signal arrives.
     redis.stop();
     let mut calls = JoinSet::new();
     for _ in 0..20 {
@@ -203,7 +203,7 @@ async fn told_to_stop_it_turns_its_health_finishes_its_calls_and_leaves() {
     assert_eq!(server.shop("sale").counts("ps5").await, (80, 20, 0));
 }
 
-/// Load balancers need a moment to notice: meanwhile calls are served, also on new connections.
+/// Load balancers react with a delay. Calls are served meanwhile, also on new connections.
 #[tokio::test]
 async fn calls_are_served_between_the_turn_of_the_health_and_the_end_of_the_delay() {
     let mut server = SentinelProcess::launch().flags("--drain-delay 3s").start().await;
@@ -241,7 +241,7 @@ async fn a_call_that_comes_after_the_signal_is_refused_as_draining() {
         client.client_streaming(Request::new(message), path, codec).await
     });
     sent.await.expect("the head is sent");
-    // On the same connection: when this is answered, the head has arrived.
+    // This call is on the same connection: its answer shows that the head has arrived.
     shop.stock("ps5").await;
     server.terminate();
     eventually("it is not ready", async || (!server.readyz().await.0).then_some(())).await;
@@ -252,14 +252,14 @@ async fn a_call_that_comes_after_the_signal_is_refused_as_draining() {
     assert_eq!(server.shop("sale").counts("ps5").await, (1, 0, 0));
 }
 
-/// A stream of one message that says when it is asked for, and gives it when it is released.
-fn held_back<T>(message: T, asked: oneshot::Sender<()>, released: oneshot::Receiver<()>) -> impl Stream<Item = T> {
-    let mut gate = Some((asked, released));
+/// A stream of one message. It signals when it is polled, and yields the message after it is released.
+fn held_back<T>(message: T, polled: oneshot::Sender<()>, released: oneshot::Receiver<()>) -> impl Stream<Item = T> {
+    let mut gate = Some((polled, released));
     tokio_stream::once(message).then(move |message| {
         let gate = gate.take();
         async move {
-            if let Some((asked, released)) = gate {
-                let _ = asked.send(());
+            if let Some((polled, released)) = gate {
+                let _ = polled.send(());
                 let _ = released.await;
             }
             message
@@ -302,8 +302,8 @@ async fn a_stop_under_load_loses_nothing_that_was_answered() {
             loop {
                 match shop.reserve(reserve_request(&[("ps5", 1)])).await {
                     Ok(_) => held += 1,
-                    // Either we are told so, or there is nobody to tell it: what the transport makes of a
-                    // connection that is going away it says by one of several codes, and without details.
+                    // Either the reason is DRAINING, or the connection is gone. For that the transport has several
+                    // codes, without details.
                     Err(status) => {
                         let codes = [Code::Unavailable, Code::Cancelled, Code::Unknown, Code::Internal];
                         assert!(codes.contains(&status.code()), "{status:?}");

@@ -1,5 +1,5 @@
-//! GetServerInfo and `/readyz` say of each thing that an OK depends on whether it holds; what was not checked is never
-//! called kept.
+//! GetServerInfo and `/readyz` report the state of each promise behind an OK. A promise that was not checked is never
+//! reported as kept.
 
 use inventory_sentinel::v1::PromiseState::{self, Broken, Kept, NotChecked};
 use sentinel_server::least_acl;
@@ -28,7 +28,7 @@ const DURABLE: &[&str] =
     &["append_only_file", "fsync_before_answer", "fsync_during_rewrite", "first_rewrite", "last_write"];
 const ON_DISK: [&str; 3] = ["--appendonly yes", "--appendfsync always", "--maxmemory 1gb"];
 
-/// Waits until these promises, and no other, are in another state than kept; returns their details, in that order.
+/// Waits until exactly these promises are in these states and all others are kept; returns their details in that order.
 async fn not_kept(server: &SentinelProcess, expected: &[(&str, PromiseState)]) -> Vec<String> {
     let found = async || {
         let promises = server.info().await.promises;
@@ -40,7 +40,7 @@ async fn not_kept(server: &SentinelProcess, expected: &[(&str, PromiseState)]) -
         (states == expected).then(|| others.iter().map(|promise| promise.detail.clone()).collect())
     };
     let details: Vec<String> = eventually(&format!("{expected:?}"), found).await;
-    // The operator's port says the same, in words.
+    // The operator's port reports the same as text.
     let (_, body) = http_get(server.admin_address(), "/readyz").await.expect("an answer");
     for ((name, state), detail) in expected.iter().zip(&details) {
         let word = if *state == Broken { "broken" } else { "not checked" };
@@ -110,7 +110,7 @@ async fn what_the_user_may_not_ask_is_not_called_kept() {
     let found = async || not_kept(&server, &lacking).await[0].contains("cannot be checked: grant +eval").then_some(());
     eventually("it lacks both", found).await;
 
-    // Nothing is said of what only INFO shows.
+    // Only INFO would show the state of the others.
     redis.permit("sentinel", "+evalsha +eval +zrem -info").await;
     let state = |name| if name == "permissions" { Broken } else { NotChecked };
     let unread: Vec<_> = ALL[..13].iter().map(|&name| (name, state(name))).collect();

@@ -1,4 +1,4 @@
-//! The stop: only calls that do work hold it back. What merely watches, and connections that are idle, end at once.
+//! The stop of the server waits only for calls that do work. Streams and idle connections end at once.
 
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,9 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest,
 };
 
-/// Flags with a grace that no stop of these tests may take.
+/// A long grace, which no stop of these tests may use up.
 const GRACE: &str = "--drain-grace 25s";
-/// Longest time of a stop that nothing holds back: it takes well under a second on a machine that is not busy.
+/// Longest time of a stop without work: it takes well under a second on an idle machine.
 const SOON: Duration = Duration::from_secs(3);
 
 /// Operations that were sent to the store.
@@ -38,7 +38,7 @@ async fn assert_stops_soon(server: &mut SentinelProcess, beside: &str) {
     assert!(!server.log().contains("still under way"), "{}", server.log());
 }
 
-/// What the stream has still to say until its end.
+/// Reads the stream to its end; returns the final status.
 async fn end_of<T>(stream: &mut Streaming<T>) -> Result<(), Status> {
     loop {
         match timeout(SOON, stream.message()).await.expect("the stream ends") {
@@ -61,7 +61,7 @@ async fn idle_connections_do_not_hold_the_stop_back() {
     operators_half.write_all(b"GET /metrics HTTP/1.1\r\nhost: x").await.expect("half a request");
     let mut halting = TcpStream::connect(server.grpc()).await.expect("a connection");
     halting.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0").await.expect("half a handshake");
-    // Shakes hands and then reads nothing: it does not answer a GOAWAY.
+    // Completes the handshake and then reads nothing: it does not answer a GOAWAY.
     let mut deaf = TcpStream::connect(server.grpc()).await.expect("a connection");
     deaf.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("a handshake");
     let called = server.shop_apart("sale").await;
@@ -88,25 +88,25 @@ async fn streams_that_watch_end_as_draining_and_do_not_hold_the_stop_back() {
     let mut stock = shop.events.clone().watch_stock(request).await.expect("a watch").into_inner();
     let request = v1::WatchProtectedRequest { namespace_id, ..Default::default() };
     let mut protected = shop.checkout.clone().watch_protected(request).await.expect("a watch").into_inner();
-    let (questions, asked) = mpsc::channel(1);
-    let question = MessageRequest::ListServices(String::new());
-    let question = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
-    questions.send(question).await.expect("a question");
+    let (sender, requests) = mpsc::channel(1);
+    let request = MessageRequest::ListServices(String::new());
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(request) };
+    sender.send(request).await.expect("a request");
     let mut reflection = ServerReflectionClient::new(server.channel())
-        .server_reflection_info(ReceiverStream::new(asked))
+        .server_reflection_info(ReceiverStream::new(requests))
         .await
         .expect("reflection")
         .into_inner();
     reflection.next().await.expect("an answer").expect("an answer");
 
     let health = tokio::spawn(async move {
-        let turned = timeout(SOON, health.message()).await.expect("the health turns").expect("it is said");
+        let turned = timeout(SOON, health.message()).await.expect("the health turns").expect("a message");
         assert_eq!(turned.expect("before the end").status(), ServingStatus::NotServing);
         end_of(&mut health).await
     });
     let rest = tokio::spawn(async move {
         let ends = [end_of(&mut events).await, end_of(&mut stock).await, end_of(&mut protected).await];
-        (ends, end_of(&mut reflection).await, questions)
+        (ends, end_of(&mut reflection).await, sender)
     });
     assert_stops_soon(&mut server, "streams that watch").await;
     let (ends, reflection, _) = rest.await.expect("they end");
@@ -115,7 +115,7 @@ async fn streams_that_watch_end_as_draining_and_do_not_hold_the_stop_back() {
     }
 }
 
-/// Each alone, as it may be another one that ends the rest; and none of them reads anything.
+/// One stream at a time, so that none can end because of another. No stream is read.
 #[tokio::test]
 async fn streams_that_nobody_reads_do_not_hold_the_stop_back() {
     let request = |namespace_id: &str| v1::WatchRequest { namespace_id: namespace_id.into(), ..Default::default() };
@@ -132,7 +132,7 @@ async fn streams_that_nobody_reads_do_not_hold_the_stop_back() {
         server.restart().await;
         server.shop("sale").supply("ps5", 10).await;
         let socket = TcpStream::connect(server.grpc()).await.expect("a connection");
-        // No byte of an answer may be sent: the stream stands still.
+        // No byte of an answer may be sent: the stream is blocked.
         let mut builder = h2::client::Builder::new();
         let (calls, connection) = builder.initial_window_size(0).handshake::<_, Bytes>(socket).await.expect("hands");
         tokio::spawn(connection);
@@ -151,7 +151,7 @@ async fn streams_that_nobody_reads_do_not_hold_the_stop_back() {
     }
 }
 
-/// A stream whose start waits for the store does no work either.
+/// A stream that waits for the store at its start does no work either.
 #[tokio::test]
 async fn a_watch_that_waits_for_the_store_is_refused_as_draining() {
     let redis = Redis::start().await;
@@ -165,7 +165,7 @@ async fn a_watch_that_waits_for_the_store_is_refused_as_draining() {
     let mut watching = Box::pin(events.watch(request));
     let early = timeout(Duration::from_millis(100), &mut watching).await;
     assert!(early.is_err(), "{early:?}");
-    // On the same connection, and behind it.
+    // On the same connection, after it.
     server.info().await;
     let watching = async { watching.await.map(drop) };
     let (refused, took) = tokio::join!(watching, stop(&mut server));
@@ -181,7 +181,7 @@ async fn calls_that_do_work_hold_the_stop_back_and_are_answered() {
     let mut server = SentinelProcess::launch().on(&redis).flags(&flags).start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
-    // Beside a stream that watches, on the same connection.
+    // Beside an open stream, on the same connection.
     let request = v1::WatchRequest { namespace_id: "sale".into(), ..Default::default() };
     let mut watch = shop.events.clone().watch(request).await.expect("a watch").into_inner();
     redis.stop();
@@ -216,7 +216,7 @@ async fn calls_that_do_work_hold_the_stop_back_and_are_answered() {
     .await;
     server.terminate();
     assert_refused(end_of(&mut watch).await, Reason::Draining, None);
-    // Longer than a connection without work may take to end.
+    // Longer than an idle connection may take to close.
     let held = timeout(Duration::from_secs(2), server.exit()).await;
     assert!(held.is_err(), "{}", server.log());
     redis.cont();

@@ -1,12 +1,12 @@
-//! The sweeper: a namespace that is broken, or a partition that is stuck, holds no other one up.
+//! The sweeper: a broken namespace or a blocked partition delays no other.
 
 use std::time::Duration;
 
 use sentinel_tests::{HostedSentinel, Redis, SentinelProcess, eventually};
 use tokio::time::timeout;
 
-/// Lines of the log that name a namespace and say this.
-fn said(server: &SentinelProcess, namespace: &str, message: &str) -> usize {
+/// The number of log lines with this namespace and this message.
+fn logged(server: &SentinelProcess, namespace: &str, message: &str) -> usize {
     let lines = server.log_lines();
     lines.iter().filter(|line| line["namespace"] == namespace && line["message"] == message).count()
 }
@@ -35,12 +35,12 @@ async fn a_namespace_that_can_not_be_opened_is_reported_and_all_others_are_swept
         (server.metric("inventory_sentinel_sweep_failures_total").await >= 2.0).then_some(())
     })
     .await;
-    assert_eq!(said(&server, "bad", UNOPENED), 1);
-    assert!(names[..SHOPS - 1].iter().all(|name| said(&server, name, UNOPENED) == 0));
+    assert_eq!(logged(&server, "bad", UNOPENED), 1);
+    assert!(names[..SHOPS - 1].iter().all(|name| logged(&server, name, UNOPENED) == 0));
 
     redis.execute::<()>("DEL is:{bad/0}:meta").await;
     eventually("its repair is reported", async || {
-        (said(&server, "bad", "a namespace can be opened again, or is gone") == 1).then_some(())
+        (logged(&server, "bad", "a namespace can be opened again, or is gone") == 1).then_some(())
     })
     .await;
 }
@@ -59,7 +59,7 @@ async fn a_partition_that_breaks_is_reported_once_and_all_others_are_swept() {
         (server.metric("inventory_sentinel_sweep_failures_total").await >= 3.0).then_some(())
     })
     .await;
-    assert_eq!(said(&server, "bad", "a partition can't be swept"), 1);
+    assert_eq!(logged(&server, "bad", "a partition can't be swept"), 1);
     good.hold_for("ps5", 1, Duration::from_millis(50)).await;
     eventually("the good one is swept", async || {
         (server.metric("inventory_sentinel_expired_total").await as usize == 1).then_some(())
@@ -71,7 +71,7 @@ async fn a_partition_that_breaks_is_reported_once_and_all_others_are_swept() {
 async fn a_lane_that_is_stuck_holds_no_other_up() {
     let redis = Redis::start().await;
     let server = HostedSentinel::on(&redis, "").await;
-    // The oldest lane is the one that gets stuck.
+    // The oldest lane is the one that blocks.
     let (stuck, free) = (server.shop("stuck"), server.shop("free"));
     for shop in [&stuck, &free] {
         shop.supply("ps5", 2).await;
@@ -79,7 +79,7 @@ async fn a_lane_that_is_stuck_holds_no_other_up() {
     server.stall("lane_worker");
     let call = stuck.hold("ps5", 1);
     assert!(timeout(Duration::from_millis(500), call).await.is_err(), "its worker is stuck");
-    // Longer than the sweeper takes to come to a silent partition.
+    // Longer than the sweeper needs to reach an idle partition.
     eventually("the sweeper has come to the stuck one", async || {
         (server.metric("inventory_sentinel_lane_queue_operations").await? >= 2.0).then_some(())
     })

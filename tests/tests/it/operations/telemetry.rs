@@ -1,4 +1,4 @@
-//! What is seen from outside: traces at a collector in this process, and the numbers of `/metrics`.
+//! Observability: traces, received by a collector in this process, and the values of `/metrics`.
 
 use std::{
     collections::HashSet,
@@ -43,7 +43,7 @@ async fn a_call_is_followed_from_its_caller_to_redis() {
     assert_eq!(call.name, "inventory_sentinel.v1.InventorySentinel/Reserve");
     let links_to =
         |span: &Span, id: &[u8]| span.links.iter().any(|link| link.span_id == id && hex(&link.trace_id) == trace);
-    let batch = eventually("the batch that carried it", async || {
+    let batch = eventually("the batch that contained it", async || {
         collector.spans().into_iter().find(|span| links_to(span, &call.span_id))
     })
     .await;
@@ -115,7 +115,7 @@ async fn every_call_is_linked_from_the_batch_that_carried_it() {
     assert_eq!(links.into_iter().collect::<HashSet<_>>(), calls);
 }
 
-/// A collector that accepts and never answers, and one that is not there.
+/// A collector that accepts and never answers, and one that does not exist.
 #[tokio::test]
 async fn a_dead_collector_is_in_nobodys_way() {
     let black_hole = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -176,7 +176,7 @@ async fn calls_are_counted_by_how_they_ended() {
     }
     let series = "inventory_sentinel_operation_duration_seconds_count{operation=\"set_stock\"}";
     assert_eq!(server.metric(series).await, 2.0);
-    // No name of a caller's is a label.
+    // No name that a caller chose is a label.
     let metrics = server.metrics().await;
     assert!(!metrics.contains("ps5") && !metrics.contains("sale"), "{metrics}");
     assert!(metrics.contains("le=\"0.00005\""), "buckets from 50 us: {metrics}");

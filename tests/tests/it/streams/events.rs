@@ -1,4 +1,4 @@
-//! The stream of events: what it tells, that it goes on without a gap or a double; and how every stream ends.
+//! The stream of events: its contents, its continuation without gaps or duplicates, and the end of each kind of stream.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,10 +16,10 @@ use super::stock::{available, watch_protected, watch_stock};
 
 pub(crate) async fn next<T>(stream: &mut Streaming<T>) -> Result<T, Status> {
     let message = timeout(BOUND, stream.message()).await.expect("something in time");
-    message.map(|message| message.expect("a stream has no end of its own"))
+    message.map(|message| message.expect("the server never ends a stream without a status"))
 }
 
-/// A stream of events, and what it has told.
+/// A stream of events, and the events received so far.
 pub(crate) struct Feed {
     pub(crate) stream: Streaming<v1::WatchResponse>,
     pub(crate) token: String,
@@ -34,22 +34,22 @@ impl Feed {
         Ok(Feed { stream, token: resume_token.into(), events: Vec::new() })
     }
 
-    /// Takes one response in; says whether it told something.
+    /// Receives one response; returns whether it had events.
     pub(crate) async fn next(&mut self) -> Result<bool, Status> {
         let response = next(&mut self.stream).await?;
-        let told = !response.events.is_empty();
+        let has_events = !response.events.is_empty();
         self.token = response.resume_token;
         self.events.extend(response.events);
-        Ok(told)
+        Ok(has_events)
     }
 
-    /// Reads on until there is nothing new.
+    /// Reads until there is nothing new.
     pub(crate) async fn catch_up(&mut self) {
         while self.next().await.expect("a response") {}
     }
 }
 
-/// Reads on until the stream ends, and says why.
+/// Reads to the end of the stream; returns its status.
 pub(crate) async fn ended<T>(stream: &mut Streaming<T>) -> Status {
     let ended = async {
         loop {
@@ -61,7 +61,7 @@ pub(crate) async fn ended<T>(stream: &mut Streaming<T>) -> Status {
     timeout(BOUND, ended).await.expect("an end in time")
 }
 
-/// The counters that the events of a namespace amount to: available, held, sold.
+/// The counters that result from the events of a namespace: available, held, sold.
 fn replayed(events: &[v1::Event]) -> BTreeMap<String, (i64, i64, i64)> {
     let mut stock: BTreeMap<String, (i64, i64, i64)> = BTreeMap::new();
     for event in events {
@@ -84,8 +84,7 @@ fn replayed(events: &[v1::Event]) -> BTreeMap<String, (i64, i64, i64)> {
     stock
 }
 
-/// Checks that these are all changes from this sequence on.
-/// The same, but the numbers go on at `next` behind `last`: those between were lost.
+/// As [`assert_gapless`], but the number after `last` is `next`: those in between were lost.
 pub(crate) fn assert_gapless_but(events: &[v1::Event], first: i64, (last, next): (i64, i64)) {
     let at = events.iter().position(|event| event.sequence > last).expect("some behind the gap");
     assert_gapless(&events[..at], first);
@@ -93,6 +92,7 @@ pub(crate) fn assert_gapless_but(events: &[v1::Event], first: i64, (last, next):
     assert_gapless(&events[at..], next);
 }
 
+/// Checks that these are all changes from this sequence on.
 pub(crate) fn assert_gapless(events: &[v1::Event], first: i64) {
     let numbers: Vec<_> = events.iter().map(|event| event.sequence).collect();
     assert_eq!(numbers, (first..first + numbers.len() as i64).collect::<Vec<_>>());
@@ -146,22 +146,22 @@ async fn an_event_tells_what_happened() {
             SkuDeleted
         ]
     );
-    let told = |i: usize| {
+    let fields = |i: usize| {
         let event = &feed.events[i];
         let lines: Vec<_> = event.lines.iter().map(|line| (line.sku.as_str(), line.quantity)).collect();
         (event.reservation_id.as_str(), event.buyer_id.as_str(), lines, event.state(), event.expires_at)
     };
     let (id, pending) = (held.reservation_id.as_str(), v1::ReservationState::Pending);
-    assert_eq!(told(1), (id, "mo", vec![("ps5", 3)], pending, held.expires_at));
-    assert_eq!(told(2), (id, "mo", vec![("ps5", 1)], pending, held.expires_at));
-    assert_eq!(told(4), (id, "mo", vec![("ps5", 2)], v1::ReservationState::Committed, None));
-    assert_eq!(told(6).3, v1::ReservationState::Expired);
-    assert_eq!(told(9).0, late.reservation_id);
+    assert_eq!(fields(1), (id, "mo", vec![("ps5", 3)], pending, held.expires_at));
+    assert_eq!(fields(2), (id, "mo", vec![("ps5", 1)], pending, held.expires_at));
+    assert_eq!(fields(4), (id, "mo", vec![("ps5", 2)], v1::ReservationState::Committed, None));
+    assert_eq!(fields(6).3, v1::ReservationState::Expired);
+    assert_eq!(fields(9).0, late.reservation_id);
     assert_eq!((feed.events[7].sku.as_str(), feed.events[7].delta), ("ps5", -4));
     assert_eq!(replayed(&feed.events)["ps5"], shop.counts("ps5").await);
 }
 
-/// Callers of all kinds while the servers come and go: who reads the events knows what the store knows.
+/// Callers of all kinds while servers restart: the events alone give the counters of the store.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_go_on_over_restarts_without_a_gap_or_a_double() {
     let redis = Redis::start().await;
@@ -205,7 +205,7 @@ async fn events_go_on_over_restarts_without_a_gap_or_a_double() {
         while work.try_join_next().is_some() {}
     }
     let mut feed = Feed::open(&server.shop("sale"), &token, false).await.expect("a stream");
-    eventually("everything is told", async || {
+    eventually("all events are delivered", async || {
         feed.catch_up().await;
         let all = [&events[..], &feed.events].concat();
         assert_gapless(&all, 1);
@@ -259,7 +259,7 @@ async fn a_place_that_is_not_kept_is_refused() {
     assert_refused(compacted(&server.shop("no where"), "").await, Reason::InvalidNamespace, Some("namespace_id"));
 }
 
-/// More happens in one call of the script than one response tells: the token says how much of it was told.
+/// One script call makes more changes than fit into one response. The token contains the position in the middle.
 #[tokio::test]
 async fn a_large_batch_is_told_in_parts_and_gone_on_with_in_the_middle() {
     let server = SentinelProcess::start().await;
@@ -289,7 +289,7 @@ async fn a_large_batch_is_told_in_parts_and_gone_on_with_in_the_middle() {
     assert_eq!(replayed(&all).len(), 500);
 }
 
-/// His connection takes little, and he reads nothing while more happens than is held ready.
+/// A connection with a small window, and a consumer that reads nothing while the server buffers more than its limit.
 #[tokio::test]
 async fn a_slow_reader_is_told_so_and_goes_on_from_his_token() {
     let redis = Redis::start_in_memory().await;
@@ -359,10 +359,10 @@ async fn a_stream_outlives_a_restart_of_redis() {
     server.wait_until_ready().await;
     eventually("the store can be used", async || shop.try_stock("ps5").await.ok()).await;
     shop.hold("ps5", 4).await;
-    while !feed.next().await.expect("the stream goes on") {}
+    while !feed.next().await.expect("the stream continues") {}
     assert_eq!(feed.events[0].kind(), EventKind::Reserved);
     loop {
-        let response = next(&mut stock).await.expect("the stream goes on");
+        let response = next(&mut stock).await.expect("the stream continues");
         if available(&response).get("ps5") == Some(&Some(6)) {
             break;
         }
@@ -385,13 +385,14 @@ async fn there_are_no_more_streams_than_allowed() {
     eventually("there is room for another namespace", async || Feed::open(&other, "", false).await.ok()).await;
 }
 
-/// Eight streams with much to read, which is as many as may read the store at a time. None of them is read any more.
+/// Eight streams with much to read, as many as may read the store at a time. After a while none of them is read.
 #[tokio::test]
 async fn streams_that_are_not_read_hold_no_other_back() {
     let redis = Redis::start_in_memory().await;
     let server = SentinelProcess::launch().on(&redis).flags("--durability fast").start().await;
     let (shop, other) = (server.shop("sale"), server.shop("other"));
-    // One read of the store gives less than a stream may have under way: so it is soon in the middle of the next read.
+    // One read of the store returns less than a stream may buffer, so each stream is soon in the middle of its next
+    // read.
     let name = format!("{:0>128}", 1);
     shop.supply(&name, 1_000_000).await;
     for _ in 0..1_500 {

@@ -1,4 +1,4 @@
-//! The streams of what is there: counters and protection, told whole and then as they change.
+//! The streams of stock and of protection: a snapshot first, then the changes.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -24,8 +24,8 @@ pub(crate) async fn watch_stock(
     shop.events.clone().watch_stock(request).await.expect("a stream").into_inner()
 }
 
-/// The next response that tells something.
-async fn news(stream: &mut Streaming<v1::WatchStockResponse>) -> v1::WatchStockResponse {
+/// The next response with changes.
+async fn next_changes(stream: &mut Streaming<v1::WatchStockResponse>) -> v1::WatchStockResponse {
     loop {
         let response = next(stream).await.expect("a response");
         if !response.skus.is_empty() {
@@ -47,36 +47,36 @@ async fn stock_is_told_as_it_is_and_then_as_it_changes() {
     let interval = Duration::from_millis(10);
     let mut all = watch_stock(&shop, &[], interval, "").await;
     let mut some = watch_stock(&shop, &["ps5", "none", "ps5"], interval, "").await;
-    for (stream, told) in
+    for (stream, expected) in
         [(&mut all, [("ps5", Some(10)), ("vita", Some(20))]), (&mut some, [("none", None), ("ps5", Some(10))])]
     {
         let snapshot = next(stream).await.expect("a snapshot");
         assert!(snapshot.is_snapshot);
-        assert_eq!(available(&snapshot), BTreeMap::from(told));
+        assert_eq!(available(&snapshot), BTreeMap::from(expected));
         let complete = next(stream).await.expect("its end");
         assert!(!complete.is_snapshot && complete.skus.is_empty());
     }
     shop.hold("ps5", 3).await;
     shop.hold("vita", 1).await;
-    let mut told = BTreeMap::new();
+    let mut seen = BTreeMap::new();
     let token = loop {
         let response = next(&mut all).await.expect("a response");
-        told.extend(available(&response).into_iter().map(|(sku, units)| (sku.to_owned(), units)));
-        if told == BTreeMap::from([("ps5".into(), Some(7)), ("vita".into(), Some(19))]) {
+        seen.extend(available(&response).into_iter().map(|(sku, units)| (sku.to_owned(), units)));
+        if seen == BTreeMap::from([("ps5".into(), Some(7)), ("vita".into(), Some(19))]) {
             break response.resume_token;
         }
     };
-    let changed = news(&mut some).await;
-    assert_eq!(available(&changed), BTreeMap::from([("ps5", Some(7))]), "who did not ask is not told");
+    let changed = next_changes(&mut some).await;
+    assert_eq!(available(&changed), BTreeMap::from([("ps5", Some(7))]), "only the requested SKUs");
 
-    // Nothing happens, and that is told too.
+    // A response without changes is a sign of life.
     let idle = next(&mut all).await.expect("a sign of life");
     assert!(idle.skus.is_empty() && !idle.is_snapshot && idle.resume_token == token);
 
     shop.hold("ps5", 1).await;
     let mut resumed = watch_stock(&shop, &[], interval, &token).await;
-    // The server may not have heard of the hold when the stream begins.
-    let since = news(&mut resumed).await;
+    // The server may not have read the hold when the stream begins.
+    let since = next_changes(&mut resumed).await;
     assert!(!since.is_snapshot);
     assert_eq!(available(&since), BTreeMap::from([("ps5", Some(6))]));
     let mut elsewhere = watch_stock(&server.shop("sale"), &["vita"], interval, "").await;
@@ -132,8 +132,8 @@ pub(crate) async fn watch_protected(shop: &TestClient, token: &str) -> Streaming
     shop.checkout.clone().watch_protected(request).await.expect("a stream").into_inner()
 }
 
-/// The next response that tells something.
-async fn flips(stream: &mut Streaming<v1::WatchProtectedResponse>) -> v1::WatchProtectedResponse {
+/// The next response with changes.
+async fn next_protection(stream: &mut Streaming<v1::WatchProtectedResponse>) -> v1::WatchProtectedResponse {
     loop {
         let response = next(stream).await.expect("a response");
         if !response.added_skus.is_empty() || !response.removed_skus.is_empty() {
@@ -161,9 +161,9 @@ async fn protection_is_told_whole_then_as_it_changes_and_over_a_restart() {
     assert!(complete.added_skus.is_empty() && !complete.is_snapshot);
     shop.hold("a", 1).await;
     shop.protect("b", true).await.expect("protected");
-    let told = flips(&mut stream).await;
-    assert_eq!((told.added_skus, told.removed_skus, told.is_snapshot), (vec!["b".into()], vec![], false));
-    let token = told.resume_token;
+    let changes = next_protection(&mut stream).await;
+    assert_eq!((changes.added_skus, changes.removed_skus, changes.is_snapshot), (vec!["b".into()], vec![], false));
+    let token = changes.resume_token;
 
     shop.protect("a", false).await.expect("not protected");
     server.restart().await;
@@ -171,23 +171,23 @@ async fn protection_is_told_whole_then_as_it_changes_and_over_a_restart() {
     shop.supply("d", 1).await;
     let mut stream = watch_protected(&shop, &token).await;
     let (mut set, mut whole) = (std::collections::BTreeSet::from(["a", "b", "c"].map(String::from)), false);
-    // This server was not there when the token was made, and starts over.
+    // The token is not of this run of the server, which sends a snapshot.
     while set != ["b", "c", "d"].map(String::from).into() {
-        let told = next(&mut stream).await.expect("a response");
-        if told.is_snapshot && !whole {
+        let changes = next(&mut stream).await.expect("a response");
+        if changes.is_snapshot && !whole {
             (set, whole) = (Default::default(), true);
         }
-        set.extend(told.added_skus);
-        set.retain(|sku| !told.removed_skus.contains(sku));
+        set.extend(changes.added_skus);
+        set.retain(|sku| !changes.removed_skus.contains(sku));
     }
     assert!(whole);
     shop.protect("d", false).await.expect("not protected");
-    let told = flips(&mut stream).await;
-    assert_eq!((told.added_skus, told.removed_skus), (vec![], vec!["d".into()]));
-    let mut resumed = watch_protected(&shop, &told.resume_token).await;
+    let changes = next_protection(&mut stream).await;
+    assert_eq!((changes.added_skus, changes.removed_skus), (vec![], vec!["d".into()]));
+    let mut resumed = watch_protected(&shop, &changes.resume_token).await;
     shop.protect("d", true).await.expect("protected");
-    let told = flips(&mut resumed).await;
-    assert_eq!((told.added_skus, told.is_snapshot), (vec!["d".into()], false), "what changed since, and no more");
+    let changes = next_protection(&mut resumed).await;
+    assert_eq!((changes.added_skus, changes.is_snapshot), (vec!["d".into()], false), "what changed since, and no more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,7 +213,7 @@ async fn a_thousand_watchers_are_one_reader() {
     }
     let streams = opening.join_all().await;
     assert_eq!(server.metric("inventory_sentinel_watches").await, 1_000.0);
-    eventually("one client waits for news", async || {
+    eventually("one client waits for next_changes", async || {
         let clients: String = redis.execute("CLIENT LIST").await;
         let readers = clients.lines().filter(|client| client.contains("cmd=xread")).count();
         assert!(readers <= 1, "{clients}");
