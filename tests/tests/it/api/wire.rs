@@ -186,7 +186,7 @@ async fn whatever_is_wrong_with_a_call_its_refusal_has_a_reason() {
         let accepts = answer.headers.get("grpc-accept-encoding").map(|value| value.as_bytes());
         assert_eq!(accepts, (expected == Reason::UnknownEncoding).then_some(&b"identity,gzip"[..]), "case {i}");
     }
-    // What is no gRPC has a status of HTTP too.
+    // An answer that is not gRPC has an HTTP status.
     let call = || Call::new(RESERVE, plain(&reserve("ps5")));
     for content_type in ["application/json", "text/html", "application/grpc-web", "application/grpcx", ""] {
         let answer = call().with("content-type", content_type).send(&server).await;

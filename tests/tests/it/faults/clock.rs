@@ -1,4 +1,5 @@
-//! Steps of the store's clock: durations stay right whatever it shows, and the time of day ignores a step that is taken back.
+//! Steps of the store's clock. Durations stay right whatever the clock shows, and the time of day ignores a step that
+//! is taken back.
 
 use std::time::{Duration, Instant};
 
@@ -17,20 +18,20 @@ use tokio::task::{AbortHandle, JoinSet, LocalSet};
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
-/// What a deadline may be off by (lua/clock.lua), and what this machine may be late by.
+/// The permitted error of a deadline (lua/scripts/load/clock.lua), and the possible delay of this machine.
 const BOUND: Duration = Duration::from_millis(1_000);
 const SLACK: Duration = Duration::from_millis(1_500);
 /// Bytes of the state of a partition whose clock is the store's.
 const STATE_LENGTH: usize = 117;
-/// Cases that run at once: most of a case is waiting.
+/// Concurrent cases: a case mostly waits.
 const AT_ONCE: usize = 12;
 
-/// Who serves while the store's clock makes its step.
+/// The servers while the store's clock makes its step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Servers {
     One,
     Two,
-    /// The second does not run while the step is made, and goes on after it.
+    /// The second is suspended before the step and resumed after it.
     OneSuspended,
     /// The second starts after the step and is called first.
     OneNew,
@@ -44,10 +45,10 @@ struct Case {
     servers: Servers,
 }
 
-/// A hold, and when its deadline is by the clock of this process.
+/// A hold, and its deadline by the clock of this process.
 struct Hold {
     id: String,
-    /// The call was made and answered then.
+    /// Before the call and after its answer.
     made: (Instant, Instant),
     ttl: Duration,
 }
@@ -58,7 +59,7 @@ async fn hold(shop: &TestClient, ttl: Duration) -> Hold {
     Hold { id, made: (began, Instant::now()), ttl }
 }
 
-/// Looks at a hold until it has ended. It must be pending until its deadline, and ended soon after.
+/// Reads a hold until it has ended. It must be pending until its deadline, and expired soon after.
 async fn ends_in_time(shop: &TestClient, hold: &Hold, what: &str) {
     let (earliest, latest) = (hold.made.0 + hold.ttl - BOUND, hold.made.1 + hold.ttl + BOUND + SLACK);
     let id = &hold.id;
@@ -76,7 +77,7 @@ async fn ends_in_time(shop: &TestClient, hold: &Hold, what: &str) {
     .await;
 }
 
-/// The same of a hold that nobody looks at before it has ended, but once a good while before.
+/// The same for a hold that is read only once well before its deadline, and once after it.
 async fn ends_in_time_unseen(shop: &TestClient, hold: &Hold, what: &str) {
     let deadline = hold.made.0 + hold.ttl;
     tokio::time::sleep_until((deadline - 2 * BOUND).into()).await;
@@ -93,7 +94,7 @@ fn rules(opens_in: i64) -> SkuRules {
     SkuRules { opens_at: Some(prost_types::Timestamp { seconds: now + opens_in, nanos: 0 }), ..Default::default() }
 }
 
-/// What depends on the time of day, which a step that is not older than five minutes does not change.
+/// Checks everything that depends on the time of day. A step of less than five minutes ago must not affect it.
 async fn time_of_day_is_right(shop: &TestClient, what: &str) {
     let result = shop.reserve(reserve_request(&[("later", 1)])).await;
     assert_eq!(result.map_err(|status| reason(&status)).err(), Some(Reason::SaleNotOpen), "{what}");
@@ -103,7 +104,7 @@ async fn time_of_day_is_right(shop: &TestClient, what: &str) {
     let before = now();
     let held = shop.hold("ps5", 1).await;
     let (earliest, latest) = (before - 1_500, now() + 1_500);
-    // A server that does not know the clock yet may have to be corrected.
+    // The reading of a new server may be corrected later.
     eventually(what, async || {
         let held = shop.reservation(&held.reservation_id).await.expect("it is known");
         (earliest..=latest).contains(&millis(held.created_at)).then_some(())
@@ -116,7 +117,7 @@ fn now() -> i64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis() as i64
 }
 
-/// Calls that come all the time.
+/// Continuous calls.
 fn traffic(shop: &TestClient) -> AbortHandle {
     let shop = shop.clone();
     tokio::spawn(async move {
@@ -133,7 +134,7 @@ async fn play(case: Case) {
     let redis = Redis::start_with_clock().await;
     let launch = || SentinelProcess::launch().on(&redis).flags("--sweep-interval 50ms");
     let first = launch().start().await;
-    // The sale of `busy` goes on while the step is made; nobody calls `quiet`, which has a hold, and `idle`, which has none.
+    // `busy` has traffic during the step. `quiet` has a hold and no calls, `idle` neither.
     let (busy, quiet, idle) = (first.shop("busy"), first.shop("quiet"), first.shop("idle"));
     for shop in [&busy, &quiet, &idle] {
         shop.supply("ps5", 1_000).await;
@@ -152,7 +153,7 @@ async fn play(case: Case) {
     }
     let calls = traffic(&busy);
     let before = [hold(&busy, Duration::from_secs(9)).await, hold(&quiet, Duration::from_secs(9)).await];
-    // So long that the time since the last write is no bound for the step.
+    // Long enough that the time since the last write does not limit the step.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
 
     if let (Servers::OneSuspended, Some(second)) = (case.servers, &second) {
@@ -192,7 +193,8 @@ async fn play(case: Case) {
     }
 }
 
-/// A hold ended seconds after it was made, or stayed for days; a sale opened early; fresh request ids were refused.
+/// A hold used to end seconds after its creation, or to stay for days; a sale opened early; new request ids were
+/// refused.
 #[tokio::test]
 async fn no_step_of_the_clock_moves_a_deadline_or_a_sale() {
     let mut left: Vec<Case> = Vec::new();
@@ -203,7 +205,7 @@ async fn no_step_of_the_clock_moves_a_deadline_or_a_sale() {
             }
         }
     }
-    // All, so that one failure shows whether it stands alone.
+    // All cases run, so that one failure shows whether others fail too.
     let failed = LocalSet::new()
         .run_until(async move {
             let (mut cases, mut failed) = (JoinSet::new(), 0);
@@ -219,16 +221,16 @@ async fn no_step_of_the_clock_moves_a_deadline_or_a_sale() {
     assert_eq!(failed, 0, "cases failed");
 }
 
-/// How the clock of the partition stands, as a call of the script says it; in milliseconds.
+/// The clock of the partition, as a call of the script returns it; in milliseconds.
 #[derive(Clone, Copy, Debug)]
-struct Said {
+struct ClockState {
     now: i64,
     offset: i64,
     correction: i64,
     doubt: i64,
 }
 
-/// The script of the partition `sale/0`, called as a server that expects this instant, or none.
+/// The script of the partition `sale/0`, called as by a server that expects this instant, or none.
 struct Script {
     source: String,
     epoch: u64,
@@ -240,7 +242,7 @@ impl Script {
         Self { source: script_source(), epoch: epoch(&redis).await, redis }
     }
 
-    async fn call(&self, expected: Option<i64>, groups: &[[&[u8]; 4]]) -> Said {
+    async fn call(&self, expected: Option<i64>, groups: &[[&[u8]; 4]]) -> ClockState {
         let mut command = script_call(&self.source);
         let knowledge = [b"g", &expected.unwrap_or(0).to_be_bytes()[2..]].concat();
         command.arg(self.epoch).arg(knowledge);
@@ -252,13 +254,13 @@ impl Script {
         let signed = |at: usize| i64::from_be_bytes(head[at..at + 8].try_into().expect("eight bytes"));
         let now = number_in(&head[..6]);
         match head[74] {
-            0 => Said { now, offset: 0, correction: 0, doubt: 0 },
-            22 => Said { now, offset: signed(76), correction: signed(84), doubt: number_in(&head[92..98]) },
+            0 => ClockState { now, offset: 0, correction: 0, doubt: 0 },
+            22 => ClockState { now, offset: signed(76), correction: signed(84), doubt: number_in(&head[92..98]) },
             other => panic!("a clock of {other} bytes"),
         }
     }
 
-    /// Where the deadline index looks next, in milliseconds; 0: nowhere.
+    /// The next deadlines in the index, in milliseconds.
     async fn next_deadlines(&self) -> Vec<i64> {
         let index: Vec<(Vec<u8>, i64)> =
             self.redis.query(&Cmd::zrangebyscore_withscores("is:{sale/0}:deadlines", "-inf", "+inf")).await;
@@ -270,7 +272,7 @@ fn about(value: i64, expected: i64) -> bool {
     (value - expected).abs() < 900
 }
 
-/// A namespace that was left by its only server, with a hold for an hour.
+/// A namespace whose only server is gone, with a hold for an hour.
 async fn left_alone(flags: &str) -> Script {
     let redis = Redis::start_with_clock().await;
     let mut server = SentinelProcess::launch().on(&redis).flags(flags).start().await;
@@ -281,31 +283,31 @@ async fn left_alone(flags: &str) -> Script {
     Script::of(redis).await
 }
 
-/// A reservation of one unit for ten seconds, as the script reads it.
+/// A reservation of one unit for ten seconds, as an argument of the script.
 const RESERVE: [&[u8]; 4] = [b"reserve", b"\0\0\0\0\x27\x10\x01\0\0\0\x01\x03ps5", &[7; 16], &[0; 6]];
 
 #[tokio::test]
 async fn the_time_of_day_follows_a_step_that_has_stood_for_five_minutes() {
     let script = left_alone("--sweep-interval 50ms").await;
     let start = script.redis.now().await;
-    let Said { now, offset, correction, .. } = script.call(Some(start), &[]).await;
+    let ClockState { now, offset, correction, .. } = script.call(Some(start), &[]).await;
     assert_eq!((offset, correction), (0, 0));
-    // So many seconds later, with the store's clock ahead by so much.
+    // This many seconds later, with the store's clock ahead by this difference.
     let later = async |seconds: i64, ahead: i64| {
         script.redis.step_clock(seconds * 1_000 + ahead);
-        let said = script.call(Some(now + seconds * 1_000), &[]).await;
-        assert!(about(said.now, now + seconds * 1_000), "{said:?}");
-        assert!(about(said.offset, -ahead), "{said:?}");
-        said.correction
+        let clock = script.call(Some(now + seconds * 1_000), &[]).await;
+        assert!(about(clock.now, now + seconds * 1_000), "{clock:?}");
+        assert!(about(clock.offset, -ahead), "{clock:?}");
+        clock.correction
     };
     assert_eq!(later(1, HOUR).await, 0);
     assert_eq!(later(200, HOUR).await, 0);
-    // Another step: from here it has to stand.
+    // Another step: the five minutes start again here.
     assert_eq!(later(290, HOUR + 5_000).await, 0);
     assert_eq!(later(585, HOUR + 5_000).await, 0);
     let correction = later(592, HOUR + 5_000).await;
     assert!(about(correction, HOUR + 5_000), "{correction}");
-    // The same on the way back.
+    // The same when the clock returns.
     assert_eq!(later(600, 0).await, correction);
     assert_eq!(later(895, 0).await, correction);
     assert_eq!(later(902, 0).await, 0);
@@ -335,29 +337,29 @@ async fn a_server_that_knows_nothing_waits_before_it_believes_the_clock() {
     assert_eq!((third.doubt, third.offset, third.correction), (0, 0, 0), "{third:?}");
 }
 
-/// New holds count from the later instant; those of a doubt that was wrong are corrected.
+/// New holds count from the later instant. Those made during a wrong doubt are corrected.
 #[tokio::test]
 async fn a_server_that_knows_the_clock_ends_the_doubt_of_another() {
     for time_has_passed in [true, false] {
         let script = left_alone("--sweep-interval 50ms").await;
         let mark = script.redis.now().await;
         script.redis.step_clock(MINUTE);
-        let said = script.call(None, &[RESERVE]).await;
-        assert!(about(said.doubt, MINUTE), "{said:?}");
+        let clock = script.call(None, &[RESERVE]).await;
+        assert!(about(clock.doubt, MINUTE), "{clock:?}");
         let deadlines = script.next_deadlines().await;
         assert!(about(deadlines[0], mark + MINUTE + 10_000), "{deadlines:?} {mark}");
-        // The deadline may move back, so the SKU's record has no lower bound of it (lua/records.lua).
+        // The deadline may move back, so the SKU's record has no lower bound of it (lua/scripts/formats.lua).
         let stock: Vec<u8> = script.redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await;
         assert_eq!((stock.len(), stock[30]), (31, 1), "{stock:?}");
         let expected = if time_has_passed { mark + MINUTE } else { mark };
-        let said = script.call(Some(expected), &[]).await;
-        assert!(about(said.now, expected) && said.doubt == 0, "{said:?}");
-        assert!(about(said.offset, expected - mark - MINUTE), "{said:?}");
+        let clock = script.call(Some(expected), &[]).await;
+        assert!(about(clock.now, expected) && clock.doubt == 0, "{clock:?}");
+        assert!(about(clock.offset, expected - mark - MINUTE), "{clock:?}");
         let deadlines = script.next_deadlines().await;
         assert!(about(deadlines[0], expected + 10_000), "{deadlines:?} {expected}");
         let left: Vec<u8> = script.redis.query(&Cmd::hget("is:{sale/0}:meta", "doubted")).await;
         assert!(left.is_empty(), "{left:?}");
-        // It ends then, and not before.
+        // The hold ends then, and not before.
         script.redis.step_clock(MINUTE + 9_000);
         script.call(Some(expected + 9_000), &[]).await;
         let held = |stock: Vec<u8>| number_in(&stock[6..12]);
@@ -368,7 +370,7 @@ async fn a_server_that_knows_the_clock_ends_the_doubt_of_another() {
     }
 }
 
-/// Without a hold a sale window depends on the difference.
+/// Without a hold a sale window still depends on the difference.
 #[tokio::test]
 async fn an_idle_partition_waits_too() {
     let redis = Redis::start_with_clock().await;
@@ -377,28 +379,29 @@ async fn an_idle_partition_waits_too() {
     server.kill9();
     redis.step_clock(HOUR);
     let script = Script::of(redis).await;
-    let said = script.call(None, &[]).await;
-    assert!(about(said.doubt, HOUR), "{said:?}");
+    let clock = script.call(None, &[]).await;
+    assert!(about(clock.doubt, HOUR), "{clock:?}");
     script.redis.step_clock(HOUR + 5_500);
-    let said = script.call(None, &[]).await;
-    assert!(about(said.now, script.redis.now().await) && said.doubt == 0, "{said:?}");
+    let clock = script.call(None, &[]).await;
+    assert!(about(clock.now, script.redis.now().await) && clock.doubt == 0, "{clock:?}");
 }
 
-/// Older formats have no room for a doubt or a correction: what is ahead is believed at once, and the time of day is the store's.
+/// Older formats have no room for a doubt or a correction. A clock that is ahead is believed at once, and the time of
+/// day is the store's.
 #[tokio::test]
 async fn an_older_format_keeps_durations_and_the_time_of_day_is_that_of_the_store() {
     for format in [1, 2] {
         let script = left_alone(&format!("--format {format}")).await;
         let start = script.redis.now().await;
         script.redis.step_clock(HOUR);
-        let said = script.call(Some(start), &[]).await;
-        assert!(about(said.now, start) && about(said.offset, -HOUR) && about(said.correction, HOUR), "{said:?}");
+        let clock = script.call(Some(start), &[]).await;
+        assert!(about(clock.now, start) && about(clock.offset, -HOUR) && about(clock.correction, HOUR), "{clock:?}");
         script.redis.step_clock(0);
-        let said = script.call(None, &[]).await;
-        assert!(said.now >= start - 900 && about(said.now, start), "{said:?}");
+        let clock = script.call(None, &[]).await;
+        assert!(clock.now >= start - 900 && about(clock.now, start), "{clock:?}");
         script.redis.step_clock(MINUTE);
-        let said = script.call(None, &[]).await;
-        assert!(about(said.now, start + MINUTE) && said.doubt == 0, "{said:?}");
+        let clock = script.call(None, &[]).await;
+        assert!(about(clock.now, start + MINUTE) && clock.doubt == 0, "{clock:?}");
     }
 }
 
@@ -416,7 +419,7 @@ async fn a_server_that_was_away_moves_no_deadline() {
     server.restart().await;
     let shop = server.shop("sale");
     let last = hold(&shop, Duration::from_secs(7)).await;
-    // All are held, one of them longer than it should be: nobody hears "sold out" before that is known.
+    // All units are held, one of them longer than it should be: no buyer gets a shortage while that is in doubt.
     let next = hold(&shop, Duration::from_secs(5)).await;
     assert_eq!(shop.reservation(&short.id).await.expect("the hold is known").state(), State::Expired);
     for (what, hold) in [("made while away is in doubt", &last), ("made after that", &next), ("of before", &long)] {
@@ -425,7 +428,7 @@ async fn a_server_that_was_away_moves_no_deadline() {
     shop.audit().await;
 }
 
-/// Both differences can be seen, and the first need not end.
+/// Both differences are reported, and the first need not end.
 #[tokio::test]
 async fn a_step_is_shown_and_logged_once() {
     let redis = Redis::start_with_clock().await;
@@ -459,19 +462,19 @@ async fn a_step_is_shown_and_logged_once() {
     assert_eq!(logged.count(), 2, "one line for each change");
 }
 
-/// The settings of a namespace are changed in the middle of a step, before any other call meets it.
+/// The settings of a namespace change in the middle of a step, before any other call.
 #[tokio::test]
 async fn a_change_of_settings_during_a_step_moves_no_deadline() {
     let redis = Redis::start_with_clock().await;
     let mut servers = Vec::new();
     for _ in 0..2 {
-        // One that never calls by itself.
+        // A server that makes no calls without a caller.
         servers.push(SentinelProcess::launch().on(&redis).flags("--sweep-interval 1m").start().await);
         if servers.len() == 1 {
             servers[0].shop("sale").supply("ps5", 10).await;
         }
     }
-    // The first knows the partition, the second has not called it.
+    // The first has opened the partition; the second has not called it.
     for (server, step) in [(0, HOUR), (1, -HOUR), (1, DAY)] {
         let shop = servers[0].shop("sale");
         let held = hold(&shop, Duration::from_secs(6)).await;
@@ -489,7 +492,7 @@ async fn a_change_of_settings_during_a_step_moves_no_deadline() {
     servers[0].shop("sale").audit().await;
 }
 
-/// Time has passed since the last write, and the store's clock has made a step: a new server knows neither.
+/// Time has passed since the last write, and the store's clock has made a step: a new server can measure neither.
 #[tokio::test]
 async fn holds_of_a_new_server_end_in_time_after_an_idle_spell() {
     let play = async |step: i64, is_held: bool, idle: u64| {
@@ -501,7 +504,7 @@ async fn holds_of_a_new_server_end_in_time_after_an_idle_spell() {
         if is_held {
             shop.hold_for("ps5", 1, Duration::from_secs(3_000)).await;
         }
-        // Holds are shorter than the longer spell: by the time since the last write they would be due at once.
+        // Holds are shorter than the longer pause: by the time since the last write they would be due at once.
         tokio::time::sleep(Duration::from_millis(idle)).await;
         redis.step_clock(step);
         let second = launch().start().await;
@@ -533,7 +536,7 @@ async fn a_raised_namespace_keeps_its_time_of_day() {
     shop.configure("open", rules(-600)).await.expect("configured");
     shop.configure("later", rules(600)).await.expect("configured");
     redis.step_clock(0);
-    // The server hears what time it is.
+    // The server reads the clock.
     shop.counts("ps5").await;
     time_of_day_is_right(&shop, "format 2").await;
     let config = NamespaceConfig { format: Some(3), ..Default::default() };
@@ -543,7 +546,7 @@ async fn a_raised_namespace_keeps_its_time_of_day() {
     assert_eq!(server.metric("inventory_sentinel_time_of_day_offset_seconds").await.round(), 0.0);
 }
 
-/// The call that ends a doubt reserves and resolves too: the stock of the corrected holds is none of its business.
+/// The call that ends a doubt also reserves and resolves. The correction of the other holds must not affect its stock.
 #[tokio::test]
 async fn the_end_of_a_doubt_goes_together_with_other_operations() {
     let redis = Redis::start_with_clock().await;
@@ -560,8 +563,8 @@ async fn the_end_of_a_doubt_goes_together_with_other_operations() {
     script.redis.step_clock(MINUTE);
     script.call(None, &[RESERVE]).await;
     let [reserve, args, _, extra] = RESERVE;
-    let said = script.call(Some(mark), &[[reserve, args, &[8; 16], extra], [b"commit", b"", &[8; 16], b""]]).await;
-    assert!(said.doubt == 0 && about(said.now, mark), "{said:?}");
+    let clock = script.call(Some(mark), &[[reserve, args, &[8; 16], extra], [b"commit", b"", &[8; 16], b""]]).await;
+    assert!(clock.doubt == 0 && about(clock.now, mark), "{clock:?}");
     let stock: Vec<u8> = script.redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await;
     assert_eq!((number_in(&stock[6..12]), number_in(&stock[12..18])), (1, 1), "held and sold");
 }

@@ -1,5 +1,5 @@
-//! The Redis user of the service: all that it does it does under the documented permissions; and where one of them is
-//! missing nothing is changed half-way, the refusal and `/readyz` name it, and it heals.
+//! The Redis user of the service. All calls work under the documented permissions. If one is missing, no change is
+//! half-done, the refusal and `/readyz` name it, and the server recovers when it is granted.
 
 use std::{
     collections::HashSet,
@@ -25,7 +25,7 @@ use crate::streams::{
 
 /// The user of the service.
 const USER: &str = "sentinel";
-/// The connections of a server try these too, and go on without them.
+/// The connections of a server try these too, and work without them.
 const OPTIONAL: [&str; 2] = ["client|setinfo", "config|get"];
 
 /// The rules of the documented line.
@@ -33,7 +33,7 @@ fn rules() -> Vec<String> {
     least_acl().split(' ').map(str::to_owned).collect()
 }
 
-/// What takes a rule away again.
+/// The ACL rule that takes a rule away again.
 fn without(rule: &str) -> String {
     match rule.strip_prefix('+') {
         Some(command) => format!("-{command}"),
@@ -41,7 +41,7 @@ fn without(rule: &str) -> String {
     }
 }
 
-/// What the metadata of STORE_DENIED names.
+/// The rules that the metadata of STORE_DENIED names.
 fn missing(status: &Status) -> String {
     assert_refused(Err::<(), _>(status.clone()), Reason::StoreDenied, None);
     let metadata = status.get_details_error_info().expect("an ErrorInfo").metadata;
@@ -50,15 +50,15 @@ fn missing(status: &Status) -> String {
     missing
 }
 
-/// Waits until the server is not ready for want of exactly these rules.
+/// Waits until the server is not ready because it lacks exactly these rules.
 async fn until_it_lacks(server: &SentinelProcess, rules: &str) {
-    let says = format!("store: the Redis user of the service lacks permissions: grant {rules} (");
-    eventually(&format!("it lacks {rules}"), async || server.readyz().await.1.contains(&says).then_some(())).await;
+    let reported = format!("store: the Redis user of the service lacks permissions: grant {rules} (");
+    eventually(&format!("it lacks {rules}"), async || server.readyz().await.1.contains(&reported).then_some(())).await;
     assert!(!server.readyz().await.0);
     assert_eq!(crate::operations::process::health(server).await, "NotServing");
 }
 
-/// What Redis has refused to the user, each once.
+/// The commands and keys that Redis has refused to the user.
 async fn refused_by(redis: &Redis) -> HashSet<String> {
     let log: Vec<Vec<Value>> = redis.execute("ACL LOG 1000").await;
     let field = |entry: &[Value], name: &str| {
@@ -85,7 +85,7 @@ async fn everything_works_under_the_documented_permissions() {
     next(&mut stock).await.expect("a table");
     next(&mut protected).await.expect("a table");
 
-    // Held, and resolved in each way.
+    // A hold, and each way to resolve one.
     let sold = shop.hold("ps5", 2).await.reservation_id;
     shop.commit(&sold).await.expect("sold");
     let back = shop.hold("ps5", 1).await.reservation_id;
@@ -141,10 +141,10 @@ async fn everything_works_under_the_documented_permissions() {
     next(&mut stock).await.expect("changes");
     next(&mut protected).await.expect("changes");
 
-    // Redis loses the script; records are forgotten.
+    // Redis loses the script, and records are forgotten.
     redis.execute::<()>("SCRIPT FLUSH").await;
     shop.hold_for("ps5", 1, Duration::from_millis(1)).await;
-    eventually("a generation of records goes", async || {
+    eventually("a generation of records is deleted", async || {
         shop.adjust_stock("ps5", 1, &new_id()).await.expect("one more");
         shop.reservation(&sold).await.is_err().then_some(())
     })
@@ -198,7 +198,7 @@ async fn each_missing_rule_is_named_and_heals(rules: &[String]) {
         assert!(redis.digest("").await == before, "{rule}: something was written");
         redis.permit(USER, rule).await;
         server.wait_until_ready().await;
-        shop.commit(&held).await.expect("the sale goes on");
+        shop.commit(&held).await.expect("the sale continues");
         sold += 1;
     }
     assert_eq!(shop.counts("ps5").await, (100 - sold, 0, sold));
@@ -206,12 +206,12 @@ async fn each_missing_rule_is_named_and_heals(rules: &[String]) {
 
     let lines = server.log_lines();
     for rule in rules {
-        let says = format!("grant {rule} (");
-        let told = lines.iter().filter(|line| line["reason"].as_str().is_some_and(|reason| reason.contains(&says)));
-        assert_eq!(told.count(), 1, "{rule}: one line when it is missing");
+        let grant = format!("grant {rule} (");
+        let logged = lines.iter().filter(|line| line["reason"].as_str().is_some_and(|reason| reason.contains(&grant)));
+        assert_eq!(logged.count(), 1, "{rule}: one line when it is missing");
     }
     let failed = lines.iter().filter(|line| line["message"] == "a batch failed");
-    assert_eq!(failed.count(), 0, "what is told once is not told for each batch");
+    assert_eq!(failed.count(), 0, "a reported cause is not logged again for each batch");
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn a_server_without_permissions_says_so_from_the_start() {
     until_it_lacks(&server, "+evalsha +eval").await;
     redis.permit(USER, "-@all resetkeys +evalsha +eval +info").await;
     let all = rules();
-    // Whether SET is permitted shows only when the keys are.
+    // SET can be checked only on permitted keys.
     let rest = all.iter().filter(|rule| !["~is:*", "+evalsha", "+eval", "+info", "+set"].contains(&rule.as_str()));
     let rest: Vec<&str> = rest.map(String::as_str).collect();
     until_it_lacks(&server, &format!("{} ~is:*", rest.join(" "))).await;
@@ -253,7 +253,7 @@ async fn a_server_without_permissions_says_so_from_the_start() {
     server.wait_until_ready().await;
 }
 
-/// A command that was renamed is one that the user may not send.
+/// A renamed command counts as one that the user may not send.
 #[tokio::test]
 async fn a_renamed_command_is_named() {
     let redis = Redis::start_with(&["--appendonly yes", "--appendfsync always", "--rename-command ZREM ZREMOVE"]).await;
@@ -267,8 +267,8 @@ async fn a_renamed_command_is_named() {
     assert_eq!((rpc.reason(), rpc.attempts(), rpc.outcome_unknown()), (Some(Reason::StoreDenied), 1, false));
 }
 
-/// A user that may do everything but one command, which is needed now and then only: found in the middle of a sale.
-async fn a_sale_stops_whole_and_goes_on(rule: &str) {
+/// The user lacks one command, which is needed rarely: the server finds out in the middle of a sale.
+async fn a_sale_stops_and_resumes(rule: &str) {
     let redis = Redis::start().await;
     redis.permit(USER, "~is:* +@all").await;
     let server =
@@ -289,7 +289,7 @@ async fn a_sale_stops_whole_and_goes_on(rule: &str) {
     redis.permit(USER, rule).await;
     server.wait_until_ready().await;
     let id = shop.hold("ps5", 1).await.reservation_id;
-    shop.commit(&id).await.expect("the sale goes on");
+    shop.commit(&id).await.expect("the sale continues");
     eventually("what was due meanwhile is given back", async || {
         let (_, held, sold) = shop.counts("ps5").await;
         (held == 0 && sold == 2).then_some(())
@@ -301,24 +301,25 @@ async fn a_sale_stops_whole_and_goes_on(rule: &str) {
 
 #[tokio::test]
 async fn without_zrem_nothing_expires_half_way() {
-    a_sale_stops_whole_and_goes_on("+zrem").await;
+    a_sale_stops_and_resumes("+zrem").await;
 }
 
 #[tokio::test]
 async fn without_zadd_nothing_is_held_half_way() {
-    a_sale_stops_whole_and_goes_on("+zadd").await;
+    a_sale_stops_and_resumes("+zadd").await;
 }
 
 #[tokio::test]
 async fn without_unlink_no_generation_goes_half_way() {
-    a_sale_stops_whole_and_goes_on("+unlink").await;
+    a_sale_stops_and_resumes("+unlink").await;
 }
 
 fn millis(n: i32) -> prost_types::Duration {
     prost_types::Duration { seconds: 0, nanos: n * 1_000_000 }
 }
 
-/// The reply to a change is lost; its repeat is refused. What became of it stays unknown, and is found out by the same identity.
+/// The reply to a change is lost, and its repeat is refused. The outcome stays unknown until a repeat with the same
+/// identity.
 #[tokio::test]
 async fn a_lost_reply_stays_unknown_when_the_repeat_is_denied() {
     let redis = Redis::start().await;
@@ -352,7 +353,7 @@ async fn a_lost_reply_stays_unknown_when_the_repeat_is_denied() {
     assert_eq!(shop.counts("ps5").await, (9, 1, 0));
 }
 
-// The script by itself, without the gate of a server.
+// The script, called without a server and so without its gate.
 
 const KEYS: &str = "is:{sale/0}:";
 /// The commands that every batch needs.
@@ -379,7 +380,7 @@ struct Alone {
 }
 
 impl Alone {
-    /// A partition made by a server that has gone.
+    /// A partition whose server is gone.
     async fn start(flags: &str) -> Alone {
         let redis = Redis::start().await;
         let mut server = SentinelProcess::launch().on(&redis).flags(flags).start().await;
@@ -412,7 +413,7 @@ impl Alone {
 
     fn batch(&self, groups: &[Group]) -> Cmd {
         let mut command = script_call(&self.script);
-        // The clock of the machine is that of Redis, so that no time is in doubt (lua/clock.lua).
+        // The clock of the machine is that of Redis, so no time is in doubt (lua/scripts/load/clock.lua).
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
         command.arg(self.epoch).arg([b"g", &u48(now)[..]].concat());
         for (kind, args, ids, extra) in groups {
@@ -421,7 +422,7 @@ impl Alone {
         command
     }
 
-    /// Does this as a user that may do everything.
+    /// Makes this call as a user with all permissions.
     async fn make(&self, groups: &[Group]) {
         self.redis.query::<Value>(&self.batch(groups)).await;
     }
@@ -431,8 +432,8 @@ impl Alone {
         ("reserve", shape(2, sku, ttl), id.to_vec(), [&u48(0)[..], &buyer].concat())
     }
 
-    /// Calls it under each user that lacks one of these commands, and checks that exactly these are needed. `call` makes
-    /// it again each time.
+    /// Makes the call as users that each lack one of these commands, and checks that exactly these are needed. `call`
+    /// prepares it again each time.
     async fn needs_of(&self, what: &str, commands: &[&str], needed: &[&str], mut call: impl AsyncFnMut() -> Cmd) {
         let mut refused = Vec::new();
         for command in commands {
@@ -442,11 +443,11 @@ impl Alone {
             let before = self.redis.digest("").await;
             let answer: Result<Value, RedisError> = command.query_async(&mut self.user.clone()).await;
             if let Err(error) = answer {
-                let told = error.to_string();
+                let message = error.to_string();
                 let is_denied = error.code() == Some("SENTINELDENIED")
-                    || told.contains("executing the script can't run")
-                    || told.contains("ACL failure in script");
-                assert!(is_denied, "{what} without {rule}: {told}");
+                    || message.contains("executing the script can't run")
+                    || message.contains("ACL failure in script");
+                assert!(is_denied, "{what} without {rule}: {message}");
                 assert!(self.redis.digest("").await == before, "{what} without {rule}: half done");
                 refused.push(rule[1..].to_owned());
             }
@@ -458,7 +459,7 @@ impl Alone {
         assert_eq!(refused, needed, "{what}");
     }
 
-    /// The same of all commands, and beside those that every batch needs.
+    /// The same with all commands; `needed` is in addition to those of every batch.
     async fn needs(&self, what: &str, needed: &[&str], call: impl AsyncFnMut() -> Cmd) {
         let rules = rules();
         // INFO is needed once a second.
@@ -542,12 +543,12 @@ async fn no_batch_is_half_done_for_want_of_a_permission() {
         alone.make(&[alone.reserve("ps5", &id, "", 50)]).await;
         alone.make(&[("commit", none(), id, none())]).await;
         let until = alone.redis.now().await + 50;
-        eventually("its entry is looked at", async || (alone.redis.now().await > until).then_some(())).await;
+        eventually("its entry is due", async || (alone.redis.now().await > until).then_some(())).await;
         alone.batch(&[])
     };
     alone.needs("an entry that is done with", &["hset", "zrangebyscore", "zrem"], stale).await;
 
-    // All of it is sound.
+    // The data is consistent.
     let server = SentinelProcess::on(&alone.redis).await;
     server.shop("sale").audit().await;
 }
@@ -562,7 +563,7 @@ async fn no_generation_goes_half_way_for_want_of_a_permission() {
         alone.batch(&[])
     };
     let needed = [&LOADS[..], &["hset", "unlink"]].concat();
-    alone.needs_of("a generation that goes", &[&needed[..], &["xadd", "zadd"]].concat(), &needed, over).await;
+    alone.needs_of("the deletion of a generation", &[&needed[..], &["xadd", "zadd"]].concat(), &needed, over).await;
 }
 
 #[tokio::test]
@@ -590,7 +591,7 @@ async fn no_partition_is_made_configured_or_settled_half_way_for_want_of_a_permi
     let all = [&makes[..], &["hlen", "hget", "xadd"]].concat();
     alone.needs_of("a partition that is made", &all, &makes, opened).await;
 
-    // A loss: the partition is made again by one who knows of a change.
+    // A loss: the partition is created again by a server that has seen a change.
     let lost = [&b"g"[..], &u48(7), "f".repeat(40).as_bytes(), &u48(9)].concat();
     let fenced = async || {
         alone.redis.execute::<()>("FLUSHALL").await;
@@ -618,7 +619,7 @@ async fn no_partition_is_made_configured_or_settled_half_way_for_want_of_a_permi
         alone.batch(&[("settle_sku", [&[0][..], &u48(5), sku.as_bytes()].concat(), key.clone(), Vec::new())])
     };
     alone.needs("a figure of a settlement", &["hset", "xadd"], set).await;
-    // There is one end only.
+    // There is only one end.
     let needed = [&LOADS[..], &["hset", "xadd"]].concat();
     let end = || alone.batch(&[("end_settlement", key.clone(), vec![9; 16], Vec::new())]);
     alone.needs_of("the end of a settlement", &needed, &needed, async || end()).await;
@@ -628,7 +629,7 @@ async fn no_partition_is_made_configured_or_settled_half_way_for_want_of_a_permi
     server.shop("sale").audit().await;
 }
 
-/// Redis reaches its memory limit while a script runs: the batch is written whole. The next is refused whole.
+/// Redis reaches its memory limit while a script runs: that batch is written completely, and the next is refused.
 #[tokio::test]
 async fn a_batch_that_crosses_the_memory_limit_is_whole() {
     let alone = Alone::start("--sweep-interval 1m").await;
@@ -667,8 +668,8 @@ async fn a_batch_that_crosses_the_memory_limit_is_whole() {
     server.shop("sale").audit().await;
 }
 
-/// What an older release left behind when ZREM was refused: the event and the records are written, the index and the state
-/// are not. The next change has no number in the stream, until the partition is settled.
+/// The data that an older release left when ZREM was refused: the event and the records are written, the index and the
+/// state are not. The next change has no number in the stream until the partition is settled.
 #[tokio::test]
 async fn a_partition_that_was_left_half_done_is_settled() {
     let alone = Alone::start("--sweep-interval 1m").await;
@@ -686,20 +687,16 @@ async fn a_partition_that_was_left_half_done_is_settled() {
     let shop = server.shop("sale");
     is_settled_and_sells(&shop).await;
     assert_eq!(shop.counts("ps5").await, (9, 0, 1));
-    assert_eq!(
-        pending(&alone.redis).await,
-        (0, 0),
-        "what the state counts: a generation with a pending hold never goes"
-    );
+    assert_eq!(pending(&alone.redis).await, (0, 0), "in the state: a generation with a pending hold is never deleted");
     shop.audit().await;
 }
 
-/// The partition refuses changes, is settled, and goes on.
+/// The partition refuses changes, is settled, and works again.
 async fn is_settled_and_sells(shop: &TestClient) {
     assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::StoreCorrupt, None);
     shop.settle(0, &[figure("ps5", 10), figure("few", 20)], &new_id()).await.expect("settled");
     let id = shop.hold("ps5", 1).await.reservation_id;
-    shop.commit(&id).await.expect("the sale goes on");
+    shop.commit(&id).await.expect("the sale continues");
 }
 
 /// Pending reservations as the state counts them: of both generations, and of the older one.
@@ -708,7 +705,7 @@ async fn pending(redis: &Redis) -> (i64, i64) {
     (number_in(&state[74..80]), number_in(&state[80..86]))
 }
 
-/// The same of ZADD: two holds have no entry in the deadline index, and one that was there is committed.
+/// The same with ZADD: two holds have no entry in the deadline index, and one with an entry is committed.
 #[tokio::test]
 async fn holds_that_were_left_without_a_deadline_expire_after_the_settlement() {
     let alone = Alone::start("--sweep-interval 1m").await;
@@ -738,7 +735,7 @@ async fn holds_that_were_left_without_a_deadline_expire_after_the_settlement() {
     shop.audit().await;
 }
 
-/// The same of HDEL: what was left half done is about no reservation.
+/// The same with HDEL: the half-done change is about no reservation.
 #[tokio::test]
 async fn a_deletion_that_was_left_half_done_is_settled() {
     let alone = Alone::start("--sweep-interval 1m").await;

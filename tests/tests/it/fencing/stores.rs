@@ -109,7 +109,7 @@ async fn namespaces_of_another_store_are_not_taken_for_ours() {
     assert_eq!(server.info().await.fenced_partitions, []);
 }
 
-/// ConfigureNamespace in the moment between the change of the store and the look of the probe.
+/// ConfigureNamespace between the change of the store and the next check of the probe.
 #[tokio::test]
 async fn a_configuration_does_not_fence_another_store() {
     let mut redis = Redis::start().await;
@@ -138,13 +138,16 @@ async fn a_configuration_does_not_fence_another_store() {
     assert!(taken.is_ok(), "the other store is fenced: {taken:?}");
 }
 
-/// Something else stands where the id of the store should be.
+/// The key of the store's id has other contents.
 #[tokio::test]
 async fn an_odd_id_of_the_store_is_not_believed() {
     let (redis, state) = (Redis::start().await, tempfile::tempdir().expect("a folder"));
     redis.query::<()>(cmd("SET").arg("is:store").arg("x".repeat(1 << 20))).await;
     let server = SentinelProcess::launch().on(&redis).state_dir(state.path()).start_unready().await;
-    eventually("it says why", async || server.readyz().await.1.contains("32 hexadecimal digits").then_some(())).await;
+    eventually("the reason is reported", async || {
+        server.readyz().await.1.contains("32 hexadecimal digits").then_some(())
+    })
+    .await;
     assert_refused(server.shop("sale").warm_up("ps5", 10).await, Reason::StoreUnavailable, None);
     assert_eq!(server.info().await.store_id, "");
     redis.execute::<()>("DEL is:store").await;
@@ -153,7 +156,7 @@ async fn an_odd_id_of_the_store_is_not_believed() {
     eventually("the file is written", async || state.path().join("witness.json").exists().then_some(())).await;
 }
 
-/// An upgrade at the memory limit: the id of the store finds no room, and nothing can be resolved.
+/// An upgrade at the memory limit: the id of the store cannot be written, and nothing can be resolved.
 #[tokio::test]
 async fn a_full_store_without_an_id_still_resolves() {
     let redis = Redis::start().await;
@@ -170,7 +173,7 @@ async fn a_full_store_without_an_id_still_resolves() {
     assert_refused(take_one(&shop, "ps5").await, Reason::StoreFull, None);
 }
 
-/// A loss in `fast` is marked in the feed, however many there were before.
+/// A loss in `fast` is an event in the stream, however many there were before.
 #[tokio::test]
 async fn each_loss_in_fast_has_its_mark() {
     let redis = Redis::start().await;

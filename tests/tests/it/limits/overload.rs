@@ -180,7 +180,7 @@ async fn callers_who_have_gone_keep_no_place_in_the_queue() {
     assert_eq!(shop.counts("ps5").await, (967, 33, 0));
 }
 
-/// A sale opens at a server that has not seen its namespace: the server looks it up once, not for each buyer.
+/// A sale opens at a server that has not seen its namespace: one lookup serves all buyers.
 #[tokio::test]
 async fn a_crowd_at_a_server_that_does_not_know_the_sale_yet_is_served() {
     let redis = Redis::start().await;
@@ -200,7 +200,7 @@ async fn a_crowd_at_a_server_that_does_not_know_the_sale_yet_is_served() {
     let answers = buyers.join_all().await;
     let held = answers.iter().filter(|answer| matches!(answer.result, Some(Reserved::Reservation(_)))).count();
     assert_eq!(held, 10);
-    // A missing namespace is looked up for each call; its absence is not cached.
+    // Each call searches for a missing namespace; its absence is not cached.
     let ghost = server.shop("ghost");
     assert_eq!(reason(&ghost.try_stock("ps5").await.expect_err("unknown")), Reason::NamespaceNotFound);
     other.shop("ghost").supply("ps5", 1).await;

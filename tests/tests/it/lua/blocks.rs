@@ -1,5 +1,6 @@
-//! The script with every block that a condition only leaves out to save time. It answers as the script of the service does, and
-//! leaves the same data. So a block that is missing where it is needed, and one that does more than it should, both show.
+//! The script with all conditional blocks switched on. A condition around a block only saves time, so this script must
+//! give the same answers and leave the same data as the script of the service. A block that is missing where it is
+//! needed, or that does more than it should, makes a difference.
 
 use std::collections::BTreeMap;
 
@@ -24,12 +25,12 @@ use tokio::time::{Duration, Instant};
 
 const EPOCH: u64 = 7;
 const TTL: Duration = Duration::from_secs(60);
-/// The time that both scripts read, as the reply of TIME.
+/// The key with the time for both scripts, in the form of a reply to TIME.
 const TIME: &str = "test:time";
 const SKUS: [&str; 4] = ["alpha", "beta", "limited", "new"];
 const STEPS: usize = 700;
 
-/// Numbers that are the same in each run.
+/// Random numbers, the same in each run.
 struct Dice(TestRunner);
 
 impl Dice {
@@ -56,7 +57,7 @@ struct Twins {
 
 impl Twins {
     async fn open(format: u8) -> Self {
-        // Both scripts read the same time, however long the one before took.
+        // Both scripts read the same time, however long the first one takes.
         let time = |source: String| {
             assert!(source.contains("call('TIME')"));
             source.replace("call('TIME')", &format!("call('LRANGE', '{TIME}', 0, -1)"))
@@ -94,7 +95,7 @@ impl Twins {
         self.redis.query::<()>(cmd("RPUSH").arg(TIME).arg(&time)).await;
     }
 
-    /// Calls both, and compares the replies and what is stored.
+    /// Calls both scripts; compares the replies and the stored data.
     async fn call(&self, command: impl Fn(&PartitionKeys) -> Cmd) -> Result<Value, String> {
         let mut connection = self.redis.connection().await;
         let mut replies = Vec::new();
@@ -105,7 +106,7 @@ impl Twins {
                 let Arg::Simple(bytes) = argument else { panic!("an argument without bytes") };
                 call.arg(bytes);
             }
-            // Of an error all but the place in the script.
+            // An error without its place in the script.
             let place = |error: RedisError| error.to_string().split(" script: ").next().unwrap_or_default().to_owned();
             replies.push(call.query_async::<Value>(&mut connection).await.map_err(place));
         }
@@ -119,7 +120,7 @@ impl Twins {
     }
 }
 
-/// Random operations on what earlier ones have made.
+/// Random operations, many of them on reservations of earlier ones.
 struct Operations {
     dice: Dice,
     made: Vec<Id>,
@@ -133,7 +134,7 @@ impl Operations {
         [&[9; 8][..], &self.next.to_be_bytes()].concat().try_into().expect("16 bytes")
     }
 
-    /// Usually a new one, else one that was used.
+    /// Usually a new id, else one that was used.
     fn memo(&mut self) -> Id {
         if !self.memos.is_empty() && self.dice.one_in(6) {
             return self.dice.of(&self.memos);
@@ -230,7 +231,7 @@ impl Operations {
     fn some(&mut self) -> Vec<Operation> {
         let number = self.dice.of(&[0, 1, 1, 1, 2, 4, 8]);
         match self.dice.below(5) {
-            // Reserves alone, which may be rejected before anything else is made.
+            // Only Reserves, so that a batch may be rejected as a whole.
             0 => (0..number).map(|_| self.reserve(None)).collect(),
             _ => (0..number).map(|_| self.one()).collect(),
         }
@@ -260,7 +261,7 @@ async fn compare(format: u8) {
     let mut clock = twins.time;
     for step in 0..STEPS {
         let batch: Vec<Operation> = if settling.is_empty() { operations.some() } else { settling.remove(0) };
-        // Usually a little later. Now and then the clock of the store makes a step, or much time passes.
+        // Usually a little later. Rarely the clock of the store makes a step, or much time passes.
         twins.time = match operations.dice.below(40) {
             0 => twins.time.saturating_sub(5_000),
             1 => twins.time + 8_000,
@@ -268,16 +269,16 @@ async fn compare(format: u8) {
             _ => twins.time + [0, 1, 20, 200][operations.dice.below(4)],
         };
         twins.set_time().await;
-        let knows_clock = operations.dice.below(4);
+        let clock_choice = operations.dice.below(4);
         let claims = match latest {
             Some(point) if step % 97 == 96 => vec![HistoryPoint { sequence: point.sequence + 1_000, ..point }],
             Some(point) if !operations.dice.one_in(3) => vec![point],
             _ => Vec::new(),
         };
-        // Sent in the future: the instant that is expected is the one that was read.
+        // Sent in the future, so that the expected instant is exactly the reading.
         let sent = Instant::now() + Duration::from_secs(3_600);
         let reading = |now| Some(Reading { now: Millis(now), sent });
-        let reading = match knows_clock {
+        let reading = match clock_choice {
             0 => None,
             1 => reading(clock),
             _ => reading(twins.time.max(clock)),
@@ -289,7 +290,7 @@ async fn compare(format: u8) {
         eprintln!("{what}");
         match twins.call(call).await {
             Ok(reply) => {
-                note_codes(&mut seen, &reply);
+                count_codes(&mut seen, &reply);
                 let Reply { now, sequence, term, fence, expired: given_back, .. } =
                     grouped.decode(&reply, 0, batch).unwrap_or_else(|error| panic!("{what}: {error}"));
                 clock = now.0;
@@ -308,13 +309,13 @@ async fn compare(format: u8) {
     }
     assert!(expired > 50 && errors * 5 < STEPS, "{expired} expired, {errors} errors");
     assert!(format == 1 || fences > 0, "nothing was settled");
-    // Of the answers most, each with its number.
+    // Most codes occurred. The message has the count of each.
     assert!(seen.len() > 20, "{seen:?}");
     assert!(OpKind::ALL.len() == 20, "a new kind belongs into `Operations::one`");
 }
 
 /// Counts the codes in a reply.
-fn note_codes(seen: &mut BTreeMap<String, usize>, reply: &Value) {
+fn count_codes(seen: &mut BTreeMap<String, usize>, reply: &Value) {
     let Value::Array(parts) = reply else { panic!("{reply:?}") };
     for part in &parts[1..] {
         let Value::Array(group) = part else { panic!("{part:?}") };

@@ -1,5 +1,5 @@
-//! The script by itself, called as no server of ours would: what the server should have refused it refuses again,
-//! before its first write; and the groups of a batch, of which each sees what those before it have done.
+//! The script, called without a server. It repeats the checks of the server before its first write. And each group of a
+//! batch sees the effects of the groups before it.
 
 use deadpool_redis::redis::{Cmd, ToRedisArgs, Value, cmd};
 use inventory_sentinel::v1::SkuRules;
@@ -34,7 +34,7 @@ type Group = (&'static str, Vec<u8>, Vec<u8>, Vec<u8>);
 
 fn call(script: &str, epoch: impl ToRedisArgs, groups: &[Group]) -> Cmd {
     let mut command = script_call(script);
-    // The epoch, and the knowledge of a caller who knows nothing.
+    // The epoch, and the knowledge of a caller that has seen nothing.
     command.arg(epoch).arg("g");
     for (kind, args, ids, extra) in groups {
         command.arg(kind).arg(args).arg(ids).arg(extra);
@@ -142,32 +142,32 @@ async fn each_group_of_a_batch_sees_what_those_before_it_have_done() {
     shop.supply("ps5", 100).await;
     shop.supply("vita", 5).await;
     let (script, epoch) = (script_source(), epoch(&redis).await);
-    let ask = async |groups: &[Group]| codes(&redis.query(&call(&script, epoch, groups)).await);
+    let run = async |groups: &[Group]| codes(&redis.query(&call(&script, epoch, groups)).await);
     let id = |n: u8| vec![n; 16];
     let reserve = |sku: &str, n: u8, ttl: u64| ("reserve", lasting(ttl, &[(1, sku)]), id(n), u48(ttl).to_vec());
     let extend = |of: u8, n: u8, ttl: u64| ("extend", [id(of), u48(ttl).to_vec()].concat(), id(n), Vec::new());
 
-    // A SKU that goes, one that comes, a reservation that is committed at once.
+    // A SKU is deleted, another created, a reservation committed at once.
     let gone = [("delete_sku", b"vita".to_vec(), id(20), Vec::new()), reserve("vita", 1, 60_000)];
-    assert_eq!(ask(&gone).await, ["K", "N"]);
+    assert_eq!(run(&gone).await, ["K", "N"]);
     let set = [&u48(3)[..], &[0], &u48(0), b"cable"].concat();
-    assert_eq!(ask(&[("set_stock", set, id(2), Vec::new()), reserve("cable", 3, 60_000)]).await, ["K", "K"]);
+    assert_eq!(run(&[("set_stock", set, id(2), Vec::new()), reserve("cable", 3, 60_000)]).await, ["K", "K"]);
     assert_eq!(shop.counts("cable").await, (2, 1, 0));
     let bought = [reserve("ps5", 4, 60_000), ("commit", Vec::new(), id(4), Vec::new())];
-    assert_eq!(ask(&bought).await, ["K", "K"]);
+    assert_eq!(run(&bought).await, ["K", "K"]);
     assert_eq!(shop.counts("ps5").await, (99, 0, 1));
 
-    // Extended several times at once: the index has the last deadline, whatever the order of a table is.
+    // Extended several times at once: the index has the last deadline, whatever the order of a Lua table.
     for n in 0..20 {
         let (held, first) = (100 + n, 130 + 3 * n);
         let longer = |i: u8| extend(held, first + i, 100_000 * (1 + u64::from(i)) + u64::from(n));
         let groups = [reserve("ps5", held, 60_000 + u64::from(n)), longer(0), longer(1), longer(2)];
-        assert_eq!(ask(&groups).await, ["K", "K", "K", "K"]);
+        assert_eq!(run(&groups).await, ["K", "K", "K", "K"]);
         shop.audit().await;
     }
 
-    // An entry of the index that is done with, and one like it that is made by the same call.
-    assert_eq!(ask(&[reserve("ps5", 5, 1)]).await, ["K"]);
+    // A stale entry of the index, and a new one with the same id in the same call.
+    assert_eq!(run(&[reserve("ps5", 5, 1)]).await, ["K"]);
     let mut stale = cmd("ZADD");
     redis.query::<()>(stale.arg("is:{sale/0}:deadlines").arg(1).arg(id(6))).await;
     eventually("it is due", async || {
@@ -175,13 +175,13 @@ async fn each_group_of_a_batch_sees_what_those_before_it_have_done() {
         (redis.now().await > due[0]).then_some(())
     })
     .await;
-    assert_eq!(ask(&[reserve("ps5", 6, 60_000)]).await, ["K"]);
+    assert_eq!(run(&[reserve("ps5", 6, 60_000)]).await, ["K"]);
     shop.audit().await;
     let (available, held, sold) = shop.counts("ps5").await;
     assert_eq!((available, held, sold), (78, 21, 1));
 }
 
-/// The server groups operations by their words, so that one request can stand in several groups of a call.
+/// The server groups equal operations by their arguments, so one request can be in several groups of a call.
 #[tokio::test]
 async fn a_call_takes_one_request_in_several_words_for_one() {
     let redis = Redis::start().await;
@@ -192,7 +192,7 @@ async fn a_call_takes_one_request_in_several_words_for_one() {
     }
     shop.configure("limited", SkuRules { buyer_limit: Some(5), ..Default::default() }).await.expect("a limit");
     let (script, epoch) = (script_source(), epoch(&redis).await);
-    let ask = async |groups: &[Group]| codes(&redis.query(&call(&script, epoch, groups)).await);
+    let run = async |groups: &[Group]| codes(&redis.query(&call(&script, epoch, groups)).await);
     let id = |n: u8| vec![n; 16];
     for (n, other, buyer) in [(1, "vita", &[][..]), (2, "limited", &[3, b'a', b'd', b'a'][..])] {
         let reserve = |ttl: u64, lines: &[(u32, &str)]| {
@@ -212,20 +212,20 @@ async fn a_call_takes_one_request_in_several_words_for_one() {
             ("commit", Vec::new(), id(n), Vec::new()),
             reserve(0, &two),
         ];
-        assert_eq!(ask(&groups).await, ["K", "Y", "Y", "D", "D", "K", "Y", "Y", "K", "Y"], "{other}");
+        assert_eq!(run(&groups).await, ["K", "Y", "Y", "D", "D", "K", "Y", "Y", "K", "Y"], "{other}");
         assert_eq!(shop.counts(other).await, (99, 0, 1), "{other}");
     }
-    // The same words twice in a group.
+    // The same request twice in a group.
     let twice = ("reserve", shape(&[(1, "ps5")]), [id(9), id(9)].concat(), u48(60_000).to_vec());
-    assert_eq!(ask(&[twice]).await, ["KY"]);
+    assert_eq!(run(&[twice]).await, ["KY"]);
     // Late commits of one call.
     let short = ("reserve", lasting(1, &[(1, "ps5"), (1, "vita")]), [id(20), id(21)].concat(), u48(1).to_vec());
-    assert_eq!(ask(&[short]).await, ["KK"]);
+    assert_eq!(run(&[short]).await, ["KK"]);
     let late = ("commit_late", Vec::new(), [id(20), id(21), id(20)].concat(), [id(120), id(121), id(120)].concat());
     let made = redis.now().await;
     eventually("they are due", async || (redis.now().await > made + 1).then_some(())).await;
     let back = ("rollback", Vec::new(), [id(20), id(21)].concat(), Vec::new());
-    assert_eq!(ask(&[late.clone(), back, late]).await, ["JJj", "YY", "jjj"]);
+    assert_eq!(run(&[late.clone(), back, late]).await, ["JJj", "YY", "jjj"]);
     assert_eq!(shop.counts("vita").await, (97, 0, 3));
     shop.audit().await;
 }
@@ -241,7 +241,7 @@ async fn what_is_malformed_is_refused_again_before_the_first_write() {
     let epoch = epoch(&redis).await;
     let mut connection = redis.connection().await;
     let good = ("reserve", shape(&[(1, "ps5")]), vec![9; 16], u48(60_000).to_vec());
-    // Called this way it works, so what is refused below is refused for its own sake.
+    // This call succeeds, so each refusal below has its own cause.
     let answer: Value = redis.query(&call(&script, epoch, std::slice::from_ref(&good))).await;
     assert!(matches!(answer, Value::Array(_)), "{answer:?}");
     assert_eq!(shop.counts("ps5").await, (8, 2, 0));
@@ -255,7 +255,7 @@ async fn what_is_malformed_is_refused_again_before_the_first_write() {
     for group in malformed() {
         let what = format!("{group:?}");
         check(call(&script, epoch, std::slice::from_ref(&group)), "SENTINELMALFORMED", &what).await;
-        // Behind a good one it takes that one with it.
+        // It also rejects a well-formed group before it.
         let other = (good.0, good.1.clone(), vec![8; 16], good.3.clone());
         check(call(&script, epoch, &[other, group]), "SENTINELMALFORMED", &what).await;
     }

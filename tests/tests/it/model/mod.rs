@@ -1,6 +1,6 @@
-//! The real service against a plain model of it, step by step: any calls in any order, repeats with
-//! the same and with other arguments, deadlines that pass, crashes and restarts. A failure prints the
-//! shortest sequence that still fails; `PROPTEST_CASES` sets how many are tried.
+//! The real service against a plain model of it: any calls in any order, repeats with the same and with other
+//! arguments, deadlines that pass, crashes and restarts. A failure prints the shortest sequence that still fails;
+//! `PROPTEST_CASES` sets the number of sequences.
 
 use std::{
     cell::Cell,
@@ -41,14 +41,14 @@ const MAX_STEPS: usize = 60;
 const STOCK: i64 = 8;
 /// Longest search for a shorter sequence that fails, in milliseconds.
 const SHRINK_LIMIT: u32 = 90_000;
-/// The books are audited after so many steps, and at the end.
+/// The counters are audited after this many steps, and at the end.
 const AUDIT_EVERY: usize = 8;
-/// No call is made so shortly before a deadline: what it should answer would be anybody's guess.
+/// No call is made this shortly before a deadline: its answer could be either of two.
 const MARGIN: Duration = Duration::from_millis(150);
-/// The same around a crash, which takes its time.
+/// The same around a crash, which takes longer.
 const STORM_MARGIN: Duration = Duration::from_secs(3);
 
-/// One sequence: the model, and what steps refer to.
+/// One sequence: the model, and the objects that steps refer to.
 struct Run<'a> {
     server: &'a mut SentinelProcess,
     namespace: String,
@@ -62,7 +62,7 @@ struct Run<'a> {
 
 /// Why a sequence ended early.
 enum End {
-    /// The machine stood still while a deadline passed, so that nobody can say what is right.
+    /// The machine paused while a deadline passed, so the right answer is unknown.
     Stalled,
     Wrong(String),
 }
@@ -77,9 +77,9 @@ impl Run<'_> {
     async fn steps(&mut self, steps: &[Step]) -> Result<(), End> {
         for (i, step) in steps.iter().enumerate() {
             self.step(step).await?;
-            // What has fallen due is left for the next call to find, whatever that is.
+            // The next call must handle due holds, so nothing is read while there are any.
             if !self.has_due(MARGIN) {
-                self.look_at_stock().await?;
+                self.check_stock().await?;
             }
             if (i + 1) % AUDIT_EVERY == 0 {
                 self.audit().await?;
@@ -88,7 +88,7 @@ impl Run<'_> {
         self.audit().await
     }
 
-    /// A namespace in which no hold lives longer than its first ttl may be.
+    /// A namespace whose longest life of a hold is its longest first ttl.
     async fn make_namespace(&self) -> Result<(), End> {
         let max_life = Some(MAX_TTL.try_into().map_err(|error| format!("{error}"))?);
         let request = ConfigureNamespaceRequest {
@@ -113,7 +113,7 @@ impl Run<'_> {
                 self.wait_for_the_store().await
             }
             Step::During(fault, step) => match self.op(step) {
-                Some(op) => self.ask_during(fault, op).await,
+                Some(op) => self.retry_during(fault, op).await,
                 None => Ok(()),
             },
             step => match self.op(step) {
@@ -141,7 +141,7 @@ impl Run<'_> {
                 };
                 Op::SetStock { sku: sku(of), on_hand: *on_hand, condition, request_id }
             }
-            // 0 is not a change, which is for the bad calls to try.
+            // 0 is no change. `Step::Bad` tries it.
             Step::AdjustStock(of, delta) => {
                 Op::AdjustStock { sku: sku(of), delta: if *delta == 0 { 1 } else { *delta }, request_id }
             }
@@ -207,9 +207,9 @@ impl Run<'_> {
         lines
     }
 
-    /// Nothing falls due, and the model knows what the answer depends on.
+    /// Waits until no hold falls due soon, and until the model has the version that the answer depends on.
     async fn prepare(&mut self, op: &Op, margin: Duration) -> Result<(), End> {
-        self.keep_away_from_deadlines(margin).await;
+        self.wait_for_near_deadlines(margin).await;
         match op {
             Op::SetStock { sku, condition: Condition::IfVersion(_), .. }
             | Op::ConfigureSku { sku, if_version: Some(_), .. }
@@ -219,7 +219,7 @@ impl Run<'_> {
                 let received = retry_until_answered(self.server, &self.namespace, &op).await?;
                 self.compare(op, received, before)
             }
-            // The longest life may be over a millisecond after the birth, but not in the same one.
+            // In the millisecond of the Reserve the longest life cannot be exceeded yet.
             Op::Extend { .. } => {
                 wait_until_after(now()).await;
                 Ok(())
@@ -236,24 +236,24 @@ impl Run<'_> {
         self.compare(op, received, before)
     }
 
-    /// Whether it says that its identity is new: about half of those that may say so.
+    /// The `first_attempt` of a call: about half of the new identities.
     fn is_first_attempt(&self, op: &Op) -> bool {
         op.request_id().is_some_and(|id| self.calls.iter().all(|call| call.request_id() != Some(id)))
             && self.calls.len().is_multiple_of(2)
     }
 
-    /// Asks until there is an answer. The call and its repeats count as one, so the answer may say
-    /// that it is a replay, whether the first or a later attempt was the one that counted.
-    async fn ask_during(&mut self, fault: &Fault, op: Op) -> Result<(), End> {
+    /// Repeats a call until it is answered. The call and its repeats count as one, so the answer may be marked as a
+    /// replay, whichever attempt was applied.
+    async fn retry_during(&mut self, fault: &Fault, op: Op) -> Result<(), End> {
         match &op {
-            // A repeat would receive another answer.
+            // A repeat would get another answer.
             Op::Extend { ttl_ms, .. } if *ttl_ms < STORM_MARGIN.as_millis() as i64 => return self.execute(op).await,
             _ => self.prepare(&op, STORM_MARGIN).await?,
         }
         let mut before = now();
         let channel = self.server.channel();
-        let asked = op.execute(&channel, &self.namespace, self.is_first_attempt(&op));
-        let (first, ()) = tokio::join!(asked, inject(self.server, fault));
+        let attempt = op.execute(&channel, &self.namespace, self.is_first_attempt(&op));
+        let (first, ()) = tokio::join!(attempt, inject(self.server, fault));
         let mut received = match first {
             Ok(received) => received,
             Err(_) => retry_until_answered(self.server, &self.namespace, &op).await?,
@@ -263,7 +263,7 @@ impl Run<'_> {
             && made.state() == ReservationState::Expired
             && !is_replay(&self.model, &op)
         {
-            // The answer that was lost had the hold; this one has its end.
+            // The lost answer had the pending hold; this one has the expired one.
             let lost = Answer::Reservation(made.clone(), false);
             self.model.expect(&op, millis(made.created_at), new_id_of(&op, &lost));
             before = now();
@@ -285,21 +285,21 @@ impl Run<'_> {
         self.compare(op, received, before)
     }
 
-    /// A call through the store is answered again, whatever the answer.
+    /// Waits until the store answers again, whatever the answer is.
     async fn wait_for_the_store(&mut self) -> Result<(), End> {
         retry_until_answered(self.server, &self.namespace, &Op::GetStock { sku: SKUS[0].into() }).await.map(|_| ())
     }
 
-    /// Holds the answer against the model's; both go on from there.
+    /// Compares the answer with that of the model; both then have the same state.
     fn compare(&mut self, op: Op, received: Received, before: i64) -> Result<(), End> {
         let after = now();
-        // An Extend that found a later deadline does not tell when it was.
+        // An Extend that found a later deadline does not return its instant.
         let at = instant_of(&op, &received.answer).filter(|at| !matches!(op, Op::Extend { .. }) || *at <= after);
         if at.is_some_and(|at| !(before..=after).contains(&at)) {
-            return Err(format!("{op:?} was answered at {before} to {after}, and says {received:?}").into());
+            return Err(format!("{op:?} was answered at {before} to {after}, and returned {received:?}").into());
         }
         self.model.advance(before);
-        // Also short of it, as the store's deadlines have no margin.
+        // One millisecond early, as the store's deadlines have no margin.
         if self.model.next_deadline().is_some_and(|deadline| deadline <= after + 1) {
             return Err(End::Stalled);
         }
@@ -322,7 +322,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A version grows with every change of its SKU, and stands for nothing else.
+    /// A version grows with every change of its SKU, and does not change otherwise.
     fn check_version(&mut self, op: &Op, received: &Received) -> Result<(), End> {
         let (Op::SetStock { sku, .. }
         | Op::AdjustStock { sku, .. }
@@ -355,7 +355,7 @@ impl Run<'_> {
     }
 
     /// The counters of every SKU, against the model and against the invariants.
-    async fn look_at_stock(&mut self) -> Result<(), End> {
+    async fn check_stock(&mut self) -> Result<(), End> {
         for sku in SKUS {
             self.execute(Op::GetStock { sku: sku.into() }).await?;
         }
@@ -368,7 +368,7 @@ impl Run<'_> {
     }
 
     async fn audit(&mut self) -> Result<(), End> {
-        self.look_at_stock().await?;
+        self.check_stock().await?;
         let shop = self.server.shop(&self.namespace);
         let audit = match shop.try_audit().await {
             Ok(audit) => audit,
@@ -377,7 +377,7 @@ impl Run<'_> {
             }
             Err(status) => return Err(format!("no audit: {status:?}").into()),
         };
-        // What is due and not given back yet is held, to an audit.
+        // For an audit, due holds are held until a call expires them.
         if self.has_due(Duration::ZERO) {
             return if audit.clean { Ok(()) } else { Err(format!("{audit:?}").into()) };
         }
@@ -395,13 +395,13 @@ impl Run<'_> {
         if audit == expected { Ok(()) } else { Err(format!("{audit:?}, expected {expected:?}").into()) }
     }
 
-    /// Whether a hold falls due within this time, as far as the model has gone.
+    /// Whether a hold of the model falls due within this time.
     fn has_due(&self, margin: Duration) -> bool {
         self.model.next_deadline().is_some_and(|deadline| deadline <= now() + margin.as_millis() as i64)
     }
 
-    /// Waits for the deadlines that are so near.
-    async fn keep_away_from_deadlines(&mut self, margin: Duration) {
+    /// Waits until no deadline is this near.
+    async fn wait_for_near_deadlines(&mut self, margin: Duration) {
         while let Some(deadline) = self.model.next_deadline().filter(|_| self.has_due(margin)) {
             wait_until_after(deadline).await;
             self.model.advance(now());
@@ -489,10 +489,10 @@ fn the_service_does_what_the_model_does() {
             };
             if is_made {
                 run.make_namespace().await?;
-                // Most of what there is to see needs stock.
+                // Most calls need stock to have an effect.
                 let stock = (0..SKUS.len()).map(|sku| Step::SetStock(sku, STOCK, If::Always)).collect::<Vec<_>>();
                 run.steps(&stock).await?;
-                // And what a buyer is given back shows only where he had come near a limit.
+                // The return of units to a buyer's count shows only near the limit.
                 let rules = SkuRules { buyer_limit: Some(4), ..SkuRules::default() };
                 run.steps(&[Step::Configure(0, rules, None), Step::Configure(1, rules, None)]).await?;
             }
@@ -511,5 +511,5 @@ fn the_service_does_what_the_model_does() {
         panic!("{error}");
     }
     let (cases, stalled) = (cases.get(), stalled.get());
-    assert!(stalled * 4 <= cases, "{stalled} of {cases} sequences met a machine that stood still: nothing is proven");
+    assert!(stalled * 4 <= cases, "the machine paused in {stalled} of {cases} sequences: nothing is proven");
 }
