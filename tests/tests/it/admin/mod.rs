@@ -2,6 +2,8 @@
 
 mod deletion;
 mod identity;
+mod imports;
 mod lists;
 mod namespaces;
+mod quota;
 mod settings;

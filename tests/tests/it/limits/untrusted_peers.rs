@@ -8,11 +8,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{
-    SendStream,
-    client::{ResponseFuture, SendRequest},
-};
-use http::{HeaderMap, Request};
 use inventory_sentinel::{
     Reason,
     v1::{
@@ -33,73 +28,14 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Endpoint};
 
+use super::raw_connection::{RawConnection, framed, prefix, refused};
+
 const RESERVE: &str = "/inventory_sentinel.v1.InventorySentinel/Reserve";
 const BATCH: &str = "/inventory_sentinel.v1.InventorySentinel/Batch";
 const LIST_STOCK: &str = "/inventory_sentinel.v1.InventoryAdmin/ListStock";
 const WATCH: &str = "/inventory_sentinel.v1.InventoryEvents/Watch";
 /// The text with which an HTTP/2 connection begins, and an empty SETTINGS frame.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-/// An HTTP/2 connection whose frames a test can send as it likes.
-struct RawConnection {
-    calls: SendRequest<Bytes>,
-}
-
-impl RawConnection {
-    async fn connect(server: &SentinelProcess) -> RawConnection {
-        RawConnection::with_windows(server, 65_535).await
-    }
-
-    /// With so many bytes that a response may send before they are read.
-    async fn with_windows(server: &SentinelProcess, window: u32) -> RawConnection {
-        let socket = TcpStream::connect(server.grpc()).await.expect("a connection");
-        let mut builder = h2::client::Builder::new();
-        builder.initial_window_size(window).initial_connection_window_size(1 << 24);
-        let (calls, connection) = builder.handshake(socket).await.expect("a handshake");
-        tokio::spawn(connection);
-        RawConnection { calls }
-    }
-
-    /// Sends the head of a call, and these bytes of its body.
-    async fn call(&mut self, path: &str, body: &[u8], ends: bool) -> (ResponseFuture, SendStream<Bytes>) {
-        self.try_call(path, body, ends).await.expect("an open connection")
-    }
-
-    /// The same, where the server may close the connection.
-    async fn try_call(
-        &mut self,
-        path: &str,
-        body: &[u8],
-        ends: bool,
-    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
-        self.calls = self.calls.clone().ready().await?;
-        let request = Request::post(format!("http://sentinel{path}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .expect("a request");
-        let (response, mut sender) = self.calls.send_request(request, false)?;
-        sender.send_data(Bytes::copy_from_slice(body), ends)?;
-        Ok((response, sender))
-    }
-}
-
-/// A message as gRPC sends it.
-fn framed(message: &[u8]) -> Vec<u8> {
-    [&prefix(message.len()), message].concat()
-}
-
-/// The prefix of a message of this length.
-fn prefix(length: usize) -> Vec<u8> {
-    [&[0], &(length as u32).to_be_bytes()[..]].concat()
-}
-
-/// The refusal of a call.
-async fn refused(response: ResponseFuture) -> Result<(), Status> {
-    let response = timeout(BOUND, response).await.expect("an answer in time").expect("a response");
-    let headers: &HeaderMap = response.headers();
-    Err(Status::from_header_map(headers).expect("a refusal in the head of the response"))
-}
 
 /// Resident memory of a server, in bytes.
 fn resident(server: &SentinelProcess) -> usize {
