@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 
 use deadpool_redis::redis::{Arg, Cmd, RedisError, Value, cmd};
 use inventory_sentinel_script::{
-    Batch, NamespaceConfig, Reply,
-    codes::OpKind,
+    Batch, DeletionStep, NamespaceConfig, OperationResult, Reply, Stepped,
+    codes::{AnswerCode, OpKind},
+    decode_step, deletion_command,
     domain::{
         BuyerId, Condition, Delta, FenceId, HistoryPoint, Id, Knowledge, Line, Millis, NamespaceName, OnHand,
-        Operation, Quantity, Reading, ReservationId, RulesChange, Sku, Term, Ttl,
+        Operation, Outcome, Quantity, Reading, ReservationId, RulesChange, Sku, Term, Ttl,
     },
     keys::PartitionKeys,
+    limits::FIRST_WITH_PAUSE,
     open_command,
     script::{script_source, script_source_with_all_blocks},
 };
@@ -29,6 +31,8 @@ const TTL: Duration = Duration::from_secs(60);
 const TIME: &str = "test:time";
 const SKUS: [&str; 4] = ["alpha", "beta", "limited", "new"];
 const STEPS: usize = 700;
+/// Attempts to close a partition that still has holds or is fenced.
+const CLOSING_ATTEMPTS: usize = 12;
 
 /// Random numbers, the same in each run.
 struct Dice(TestRunner);
@@ -126,6 +130,7 @@ struct Operations {
     made: Vec<Id>,
     memos: Vec<Id>,
     next: u64,
+    may_pause: bool,
 }
 
 impl Operations {
@@ -187,13 +192,14 @@ impl Operations {
 
     fn change(&mut self) -> RulesChange {
         let mut change = RulesChange::default();
-        match self.dice.below(9) {
+        match self.dice.below(if self.may_pause { 11 } else { 9 }) {
             0 => change.is_protected = Some(!self.dice.one_in(4)),
             1..=4 => change.buyer_limit = Some(self.dice.of(&[0, 6])),
             5 => change.max_quantity = Some(self.dice.of(&[0, 2])),
             6 => change.max_ttl = Some(self.dice.of(&[0, 500])),
             7 => change.opens_at = Some(Millis(self.dice.of(&[0, 1_700_000_060_000]))),
-            _ => change.closes_at = Some(Millis(self.dice.of(&[0, 1_800_000_000_000]))),
+            8 => change.closes_at = Some(Millis(self.dice.of(&[0, 1_800_000_000_000]))),
+            _ => change.is_paused = Some(self.dice.one_in(3)),
         }
         change
     }
@@ -238,6 +244,36 @@ impl Operations {
     }
 }
 
+/// The first steps of a deletion. A partition is closed when its holds have ended, which a check finds out before.
+struct Closing {
+    token: Id,
+    request: Id,
+    is_checked: bool,
+    attempts: usize,
+}
+
+impl Closing {
+    fn begin(operations: &mut Operations) -> Self {
+        Self { token: operations.new_id(), request: operations.new_id(), is_checked: false, attempts: 0 }
+    }
+
+    fn operation(&self, operations: &mut Operations) -> Operation {
+        let memo = operations.new_id();
+        Operation::ClosePartition { memo, token: self.token, request: self.request, only_check: !self.is_checked }
+    }
+
+    /// Cancels the deletion of a closed partition, so that the next steps have one.
+    async fn cancel(&self, twins: &Twins, other: Id) {
+        let step = async |step, token| {
+            let reply = twins.call(|keys| deletion_command("", keys, step, &token)).await.expect("a step");
+            decode_step(&reply).expect("the result of a step")
+        };
+        assert!(matches!(step(DeletionStep::Take, other).await, Stepped::Taken(_)));
+        assert_eq!(step(DeletionStep::Reopen, self.token).await, Stepped::Overtaken);
+        assert_eq!(step(DeletionStep::Reopen, other).await, Stepped::Done);
+    }
+}
+
 /// The steps of a settlement of this fence, each a batch.
 fn settlement(operations: &mut Operations, fence: FenceId) -> Vec<Vec<Operation>> {
     let (memo, key) = (operations.new_id(), operations.new_id());
@@ -254,15 +290,27 @@ fn settlement(operations: &mut Operations, fence: FenceId) -> Vec<Vec<Operation>
 async fn compare(format: u8) {
     let mut twins = Twins::open(format).await;
     let dice = Dice(TestRunner::deterministic());
-    let mut operations = Operations { dice, made: Vec::new(), memos: Vec::new(), next: 0 };
+    let may_pause = format >= FIRST_WITH_PAUSE;
+    let mut operations = Operations { dice, made: Vec::new(), memos: Vec::new(), next: 0, may_pause };
     let (mut latest, mut settling): (Option<HistoryPoint>, Vec<Vec<Operation>>) = (None, Vec::new());
-    let (mut expired, mut fences, mut errors) = (0, 0, 0);
+    let mut closing: Option<Closing> = None;
+    let (mut expired, mut fences, mut closed, mut errors) = (0, 0, 0, 0);
     let mut seen = BTreeMap::<String, usize>::new();
     let mut clock = twins.time;
     for step in 0..STEPS {
-        let batch: Vec<Operation> = if settling.is_empty() { operations.some() } else { settling.remove(0) };
-        // Usually a little later. Rarely the clock of the store makes a step, or much time passes.
+        if closing.is_none() && operations.dice.one_in(40) {
+            closing = Some(Closing::begin(&mut operations));
+        }
+        let is_closing = settling.is_empty() && closing.is_some();
+        let batch: Vec<Operation> = match &closing {
+            _ if !settling.is_empty() => settling.remove(0),
+            Some(closing) => vec![closing.operation(&mut operations)],
+            None => operations.some(),
+        };
+        // Usually a little later. Rarely the clock of the store makes a step, or much time passes. A partition is closed
+        // when all holds are due.
         twins.time = match operations.dice.below(40) {
+            _ if is_closing => twins.time + 2 * TTL.as_millis() as u64,
             0 => twins.time.saturating_sub(5_000),
             1 => twins.time + 8_000,
             2 => twins.time + 30_000,
@@ -279,6 +327,7 @@ async fn compare(format: u8) {
         let sent = Instant::now() + Duration::from_secs(3_600);
         let reading = |now| Some(Reading { now: Millis(now), sent });
         let reading = match clock_choice {
+            _ if is_closing => reading(twins.time.max(clock)),
             0 => None,
             1 => reading(clock),
             _ => reading(twins.time.max(clock)),
@@ -288,10 +337,11 @@ async fn compare(format: u8) {
         let what = format!("format {format}, step {step}: {batch:?}");
         let call = |keys: &PartitionKeys| grouped.command("", keys, EPOCH, &knowledge, None::<Term>);
         eprintln!("{what}");
+        let mut is_closed = false;
         match twins.call(call).await {
             Ok(reply) => {
                 count_codes(&mut seen, &reply);
-                let Reply { now, sequence, term, fence, expired: given_back, .. } =
+                let Reply { now, sequence, term, fence, expired: given_back, results, .. } =
                     grouped.decode(&reply, 0, batch).unwrap_or_else(|error| panic!("{what}: {error}"));
                 clock = now.0;
                 expired += given_back;
@@ -300,17 +350,35 @@ async fn compare(format: u8) {
                     fences += 1;
                     settling = settlement(&mut operations, fence.id);
                 }
+                if let Some(closing) = closing.as_mut().filter(|_| is_closing) {
+                    closing.attempts += 1;
+                    let is_done = |result: &OperationResult| matches!(result, OperationResult::Answered(answer) if answer.outcome == Ok(Outcome::Closed));
+                    if results.iter().any(is_done) {
+                        is_closed = closing.is_checked;
+                        closing.is_checked = true;
+                    }
+                }
             }
             Err(error) => {
                 assert!(!error.contains("ERR"), "{what}: {error}");
                 errors += 1;
             }
         }
+        if let Some(done) = closing.take_if(|closing| is_closed || closing.attempts > CLOSING_ATTEMPTS)
+            && is_closed
+        {
+            twins.call(call).await.expect_err("a closed partition");
+            done.cancel(&twins, operations.new_id()).await;
+            closed += 1;
+        }
     }
     assert!(expired > 50 && errors * 5 < STEPS, "{expired} expired, {errors} errors");
     assert!(format == 1 || fences > 0, "nothing was settled");
+    assert!(closed > 3, "closed {closed} times");
     // Most codes occurred. The message has the count of each.
-    assert!(seen.len() > 20, "{seen:?}");
+    let has = |code: AnswerCode| seen.contains_key(&char::from(code.byte()).to_string());
+    assert!(seen.len() > 20 && has(AnswerCode::HasHolds), "{seen:?}");
+    assert_eq!(has(AnswerCode::SalePaused), may_pause, "{seen:?}");
     assert!(OpKind::ALL.len() == 20, "a new kind belongs into `Operations::one`");
 }
 
