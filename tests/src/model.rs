@@ -11,6 +11,7 @@ use inventory_sentinel::{
     Reason,
     v1::{Reservation, ReservationState as State, ShortLine, SkuRules},
 };
+use inventory_sentinel_script::limits;
 use prost_types::Timestamp;
 
 mod check;
@@ -29,15 +30,11 @@ pub const MAX_TTL: Duration = Duration::from_secs(3_600);
 /// The longest life of a hold, as the server's default is.
 pub const MAX_LIFE: Duration = Duration::from_secs(7_200);
 /// The longest ttl if there is no namespace.
-pub const ANY_TTL: Duration = Duration::from_secs(30 * 24 * 3_600);
+pub const ANY_TTL: Duration = limits::MAX_TTL;
 /// The most units on hand of a SKU.
-pub const MAX_STOCK: i64 = 1_000_000_000;
+pub const MAX_STOCK: i64 = limits::MAX_STOCK as i64;
 /// The most units of a line.
-pub const MAX_QUANTITY: i32 = 1_000_000;
-/// The most lines of a reservation.
-pub const MAX_LINES: usize = 32;
-/// The longest SKU, request id or buyer id, in bytes.
-pub const MAX_NAME_BYTES: usize = 128;
+pub const MAX_QUANTITY: i32 = limits::MAX_QUANTITY as i32;
 
 /// The outcome. Sequence and version of the response are in [`execute::Received`].
 #[derive(Clone, Debug, PartialEq)]

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, aio::MultiplexedConnection};
+use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, aio::MultiplexedConnection, cmd};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -112,6 +112,21 @@ impl Redis {
         let keys = partition_keys("sale", 0);
         let [a, b] = keys.records().map(Cmd::hlen);
         [self.query(&a).await, self.query(&b).await]
+    }
+
+    /// The number of events in the first partition of `sale`.
+    pub async fn events(&self) -> i64 {
+        self.query(cmd("XLEN").arg(partition_keys("sale", 0).events())).await
+    }
+
+    /// Deletes all but the newest events of the first partition of `sale`.
+    pub async fn trim_events(&self, kept: usize) {
+        self.query::<i64>(cmd("XTRIM").arg(partition_keys("sale", 0).events()).arg("MAXLEN").arg(kept)).await;
+    }
+
+    /// The number of counts of buyers in the first partition of `sale`.
+    pub async fn buyer_counts(&self) -> i64 {
+        self.query(&Cmd::hlen(partition_keys("sale", 0).buyers())).await
     }
 
     /// Sends one command.

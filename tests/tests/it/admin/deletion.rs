@@ -6,10 +6,10 @@ use std::time::Duration;
 use deadpool_redis::redis::{Cmd, Value};
 use inventory_sentinel::{Reason, v1};
 use inventory_sentinel_client::DeleteNamespaceError;
-use inventory_sentinel_script::script::script_source;
+use inventory_sentinel_script::{keys::NAMESPACES, script::script_source};
 use sentinel_tests::{
-    Redis, SentinelProcess, TestClient, assert_refused, eventually, figure, new_id, reason, reserve_request,
-    script_call, until_fenced,
+    Redis, SentinelProcess, TestClient, assert_refused, eventually, figure, new_id, partition_keys, reason,
+    reserve_request, script_call, until_fenced,
 };
 use tempfile::TempDir;
 use tonic::Status;
@@ -34,10 +34,15 @@ async fn names(shop: &TestClient) -> Vec<String> {
     page.namespaces.into_iter().map(|listed| listed.namespace_id).collect()
 }
 
+/// All keys of `sale`, by a raw pattern: it must not miss a key that [`partition_keys`] lacks.
 async fn keys(redis: &Redis) -> Vec<String> {
     let mut keys: Vec<String> = redis.execute("KEYS is:{sale/*").await;
     keys.sort();
     keys
+}
+
+fn meta(partition: u16) -> String {
+    partition_keys("sale", partition).meta().to_owned()
 }
 
 fn metadata(status: &Status, key: &str) -> Option<String> {
@@ -81,10 +86,10 @@ async fn a_deleted_namespace_leaves_a_tombstone_and_a_repeat_is_a_replay() {
     assert!(!delete(&shop, "first").await.expect("deleted"));
     assert_gone(&shop, &held[0]).await;
     assert_eq!(names(&shop).await, Vec::<String>::new());
-    assert_eq!(keys(&redis).await, [0, 1, 2].map(|partition| format!("is:{{sale/{partition}}}:meta")));
-    let fields: Vec<String> = redis.execute("HKEYS is:{sale/0}:meta").await;
+    assert_eq!(keys(&redis).await, [0, 1, 2].map(meta));
+    let fields: Vec<String> = redis.execute(&format!("HKEYS {}", meta(0))).await;
     assert_eq!(fields, ["deleted"]);
-    let bytes: i64 = redis.execute("MEMORY USAGE is:{sale/0}:meta").await;
+    let bytes: i64 = redis.execute(&format!("MEMORY USAGE {}", meta(0))).await;
     assert!(bytes < 400, "{bytes}");
     assert!(delete(&shop, "first").await.expect("a replay"));
     assert_refused(delete(&shop, "second").await, Reason::NamespaceNotFound, None);
@@ -179,7 +184,7 @@ async fn other_servers_forget_a_deleted_namespace_and_take_the_next_one_for_anot
         assert!(!server.log().contains("can't be"), "{}", server.log());
         assert_gone(&server.shop("sale"), &sold).await;
     }
-    assert_eq!(keys(&redis).await, ["is:{sale/0}:meta"]);
+    assert_eq!(keys(&redis).await, [meta(0)]);
 
     // Another namespace of the same name.
     let absent = three.shop("sale");
@@ -218,7 +223,7 @@ fn steps(epoch: u64) -> Vec<Cmd> {
     add("decide", 0);
     (2..=7).for_each(|number| add("unlink", number));
     let mut unregister = Cmd::new();
-    unregister.arg("SREM").arg("is:namespaces").arg("sale");
+    unregister.arg("SREM").arg(NAMESPACES).arg("sale");
     steps.push(unregister);
     steps
 }
@@ -256,7 +261,7 @@ async fn a_deletion_that_ended_anywhere_goes_on_when_it_is_repeated() {
         assert_refused(shop.set_stock("ps5", 3, &new_id()).await, Reason::StoreUnavailable, None);
         let other = SentinelProcess::on(&redis).await;
         assert!(!delete(&other.shop("sale"), "end").await.expect("deleted"));
-        assert_eq!(keys(&redis).await, ["is:{sale/0}:meta"], "{done}");
+        assert_eq!(keys(&redis).await, [meta(0)], "{done}");
         until_refused("GetStock", Reason::NamespaceNotFound, async || shop.try_stock("ps5").await).await;
         shop.supply("ps5", 4).await;
         assert_eq!(other.shop("sale").counts("ps5").await, (4, 0, 0));
@@ -285,7 +290,7 @@ async fn a_deletion_that_its_caller_has_left_is_ended_by_the_server() {
         let shop = server.shop("sale");
         // Where the list of namespaces lacks it, this call makes the server find it.
         assert_refused(shop.set_stock("ps5", 3, &new_id()).await, Reason::StoreUnavailable, None);
-        eventually("it is ended", async || (keys(&redis).await == ["is:{sale/0}:meta"]).then_some(())).await;
+        eventually("it is ended", async || (keys(&redis).await == [meta(0)]).then_some(())).await;
         eventually("it is counted", async || (server.metric(RESUMED).await == 1.0).then_some(())).await;
         shop.supply("ps5", 4).await;
         assert_eq!(shop.counts("ps5").await, (4, 0, 0));

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use deadpool_redis::redis::{Cmd, cmd};
 use inventory_sentinel::{Reason, v1};
+use inventory_sentinel_script::keys::PartitionKeys;
 use sentinel_tests::{
-    LossyProxy, Redis, SentinelProcess, TestClient, assert_refused, eventually, id_born, new_id, reason,
+    LossyProxy, Redis, SentinelProcess, TestClient, assert_refused, eventually, id_born, new_id, partition_keys, reason,
 };
 use tokio::task::JoinHandle;
 use tonic::Request;
@@ -291,24 +292,26 @@ async fn a_repeat_of_a_configuration_that_was_interrupted_ends_it() {
     let config = || v1::NamespaceConfig { partitions: Some(3), ..ttl(77) };
     configure(&shop, config(), Some(0), "make").await.expect("made");
     // A server was killed before it created the second partition.
-    redis.execute::<()>("DEL is:{sale/1}:meta is:{sale/1}:records:a is:{sale/1}:records:b").await;
+    let keys = [0, 1, 2].map(|partition| partition_keys("sale", partition));
+    let [records_a, records_b] = keys[1].records();
+    redis.query::<()>(&Cmd::del(&[keys[1].meta(), records_a, records_b])).await;
     let later = SentinelProcess::launch().on(&redis).flags("--sweep-interval 1m").start().await;
     let shop = later.shop("sale");
     let again = configure(&shop, config(), Some(0), "make").await.expect("known");
     assert_eq!((again.version, again.replayed), (1, true));
-    let known: i64 = redis.execute("EXISTS is:{sale/0}:meta is:{sale/1}:meta is:{sale/2}:meta").await;
+    let known: i64 = redis.query(&Cmd::exists(&keys.each_ref().map(PartitionKeys::meta))).await;
     assert_eq!(known, 3);
 
     // The same of a change: one partition has the old config still.
-    let old: Vec<u8> = redis.query(&Cmd::hget("is:{sale/2}:meta", "config")).await;
+    let old: Vec<u8> = redis.query(&Cmd::hget(keys[2].meta(), "config")).await;
     configure(&shop, ttl(78), Some(1), "change").await.expect("changed");
-    redis.query::<()>(&Cmd::hset("is:{sale/2}:meta", "config", old)).await;
+    redis.query::<()>(&Cmd::hset(keys[2].meta(), "config", old)).await;
     let last = SentinelProcess::launch().on(&redis).flags("--sweep-interval 1m").start().await;
     let again = configure(&last.shop("sale"), ttl(78), Some(1), "change").await.expect("known");
     assert_eq!((again.version, again.replayed), (2, true));
     let configs: Vec<Vec<u8>> = vec![
-        redis.query(&Cmd::hget("is:{sale/0}:meta", "config")).await,
-        redis.query(&Cmd::hget("is:{sale/2}:meta", "config")).await,
+        redis.query(&Cmd::hget(keys[0].meta(), "config")).await,
+        redis.query(&Cmd::hget(keys[2].meta(), "config")).await,
     ];
     assert!(configs[0] == configs[1], "all partitions have the same config");
 }
@@ -338,8 +341,9 @@ async fn a_lane_does_not_send_again_what_the_store_may_have_forgotten() {
             pair.other.adjust_stock("ps5", 1, &new_id()).await.expect("adjusted");
             tokio::time::sleep(Duration::from_millis(50)).await;
             let mut known = false;
-            for key in ["is:{sale/0}:records:a", "is:{sale/0}:records:b"] {
+            for key in partition_keys("sale", 0).records() {
                 let fields: Vec<Vec<u8>> = pair.redis.query(cmd("HVALS").arg(key)).await;
+                // A memo has no decoder: an AdjustStock of 100.
                 known |= fields.iter().any(|record| record.get(7..16) == Some(&[b'A', 0, 0, 0, 0, 0, 0, 0, 100]));
             }
             (!known).then_some(())

@@ -7,6 +7,7 @@ use inventory_sentinel::{
     Reason,
     v1::{self, ImportOutcome},
 };
+use inventory_sentinel_script::keys::NAMESPACES;
 use sentinel_tests::{Redis, SentinelProcess, TestClient, assert_refused, eventually, new_id, reason, reserve_request};
 
 use super::imports::{import, outcomes, row, send};
@@ -257,7 +258,7 @@ async fn a_bad_entry_of_the_list_of_namespaces_is_left_out() {
     let redis = Redis::start().await;
     let server = SentinelProcess::on(&redis).await;
     server.shop("sale").supply("ps5", 1).await;
-    let add = |name: &[u8]| cmd("SADD").arg("is:namespaces").arg(name).to_owned();
+    let add = |name: &[u8]| cmd("SADD").arg(NAMESPACES).arg(name).to_owned();
     for bad in [&b"a b"[..], b"", b"\xff\x00\n", &[b'x'; 1_000]] {
         redis.query::<i64>(&add(bad)).await;
     }

@@ -4,8 +4,11 @@
 use std::{pin::Pin, time::Duration};
 
 use inventory_sentinel::{Reason, v1};
+use inventory_sentinel_script::limits::{MAX_ID_BYTES, MAX_LINES, MAX_SKU_BYTES};
 use sentinel_tests::{
-    Redis, SentinelProcess, TestClient, assert_refused, eventually, id_born, new_id, reserve_request,
+    Redis, SentinelProcess, TestClient, assert_refused, eventually, id_born,
+    model::{MAX_QUANTITY, MAX_STOCK},
+    new_id, partition_keys, reserve_request,
 };
 use tonic::Status;
 
@@ -33,7 +36,7 @@ fn ttl(seconds: i64, nanos: i32) -> v1::ReserveRequest {
 
 fn malformed<'a>(shop: &'a TestClient, ghost: &'a TestClient, misnamed: &'a TestClient) -> Vec<Case<'a>> {
     let with_id = |id: String| reserve_with(|request| request.request_id = id);
-    let many: Vec<String> = (0..33).map(|i| format!("sku-{i}")).collect();
+    let many: Vec<String> = (0..=MAX_LINES).map(|i| format!("sku-{i}")).collect();
     let many: Vec<(&str, i32)> = many.iter().map(|sku| (sku.as_str(), 1)).collect();
     let many = reserve_request(&many);
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -48,7 +51,7 @@ fn malformed<'a>(shop: &'a TestClient, ghost: &'a TestClient, misnamed: &'a Test
         case!(InvalidSku, Some("lines[0].sku"), shop.reserve(reserve_request(&[("p\ns", 1)]))),
         case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(reserve_request(&[("ps5", 0)]))),
         case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(reserve_request(&[("ps5", -100)]))),
-        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(reserve_request(&[("ps5", 1_000_001)]))),
+        case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(reserve_request(&[("ps5", MAX_QUANTITY + 1)]))),
         case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(reserve_request(&[("ps5", i32::MAX)]))),
         case!(InvalidQuantity, Some("lines[0].quantity"), shop.reserve(reserve_request(&[("ps5", i32::MIN)]))),
         case!(InvalidTtl, Some("ttl"), shop.reserve(ttl(0, 0))),
@@ -60,7 +63,7 @@ fn malformed<'a>(shop: &'a TestClient, ghost: &'a TestClient, misnamed: &'a Test
         case!(InvalidTtl, Some("ttl"), shop.reserve(ttl(i64::MAX, 999_000_000))),
         case!(InvalidTtl, Some("ttl"), ghost.reserve(ttl(i64::MAX, 0))),
         case!(RequestIdRequired, Some("request_id"), shop.reserve(with_id(String::new()))),
-        case!(InvalidRequestId, Some("request_id"), shop.reserve(with_id("x".repeat(129)))),
+        case!(InvalidRequestId, Some("request_id"), shop.reserve(with_id("x".repeat(MAX_ID_BYTES + 1)))),
         case!(InvalidRequestId, Some("request_id"), shop.reserve(with_id("with space".into()))),
         case!(
             InvalidRequestId,
@@ -70,14 +73,14 @@ fn malformed<'a>(shop: &'a TestClient, ghost: &'a TestClient, misnamed: &'a Test
         case!(RequestTooOld, Some("request_id"), shop.reserve(with_id(id_born(DAY)))),
         case!(InvalidBuyerId, Some("buyer_id"), shop.reserve(reserve_with(|r| r.buyer_id = "j\u{200b}".into()))),
         case!(EmptySku, Some("sku"), shop.set_stock("", 1, "a")),
-        case!(InvalidSku, Some("sku"), shop.set_stock(&"s".repeat(129), 1, "a")),
+        case!(InvalidSku, Some("sku"), shop.set_stock(&"s".repeat(MAX_SKU_BYTES + 1), 1, "a")),
         case!(InvalidStock, Some("on_hand"), shop.set_stock("ps5", -1, "a")),
-        case!(InvalidStock, Some("on_hand"), shop.set_stock("ps5", 1_000_000_001, "a")),
+        case!(InvalidStock, Some("on_hand"), shop.set_stock("ps5", MAX_STOCK + 1, "a")),
         case!(InvalidStock, Some("on_hand"), shop.set_stock("ps5", i64::MIN, "a")),
         case!(RequestIdRequired, Some("request_id"), shop.set_stock("ps5", 1, "")),
         case!(RequestTooOld, Some("request_id"), shop.set_stock("ps5", 1, &id_born(DAY))),
         case!(InvalidDelta, Some("delta"), shop.adjust_stock("ps5", 0, "a")),
-        case!(InvalidDelta, Some("delta"), shop.adjust_stock("ps5", 1_000_000_001, "a")),
+        case!(InvalidDelta, Some("delta"), shop.adjust_stock("ps5", MAX_STOCK + 1, "a")),
         case!(InvalidDelta, Some("delta"), shop.adjust_stock("ps5", i64::MIN, "a")),
         case!(RequestIdRequired, Some("request_id"), shop.adjust_stock("ps5", 1, "")),
         case!(EmptySku, Some("sku"), shop.adjust_stock("", 1, "a")),
@@ -137,7 +140,7 @@ fn refused_by_a_rule<'a>(shop: &'a TestClient, ghost: &'a TestClient, ids: &'a I
         case!(RequestIdReused, None, shop.adjust_stock("ps5", 100, "opening")),
         case!(StockBelowHeld, None, shop.set_stock("ps5", 0, "a")),
         case!(StockBelowHeld, None, shop.adjust_stock("ps5", -100, "a")),
-        case!(StockLimit, None, shop.adjust_stock("ps5", 1_000_000_000, "a")),
+        case!(StockLimit, None, shop.adjust_stock("ps5", MAX_STOCK, "a")),
     ]
 }
 
@@ -272,7 +275,7 @@ async fn an_audit_whose_events_are_trimmed_away_says_so() {
         let mut connection = redis.connection().await;
         tokio::spawn(async move {
             let mut trim = deadpool_redis::redis::cmd("XTRIM");
-            trim.arg("is:{sale/0}:events").arg("MAXLEN").arg(0);
+            trim.arg(partition_keys("sale", 0).events()).arg("MAXLEN").arg(0);
             while trim.query_async::<i64>(&mut connection).await.is_ok() {
                 tokio::task::yield_now().await;
             }

@@ -9,11 +9,9 @@ use inventory_sentinel::{
         reserve_response::Result as Reserved,
     },
 };
+use inventory_sentinel_script::limits::MAX_OPERATIONS;
 use sentinel_tests::{Event, History, Redis, SentinelProcess, TestClient, assert_refused, new_id, reserve_request};
 use tonic::{Code, Status};
-
-/// Most entries of one batch.
-const MOST: usize = 512;
 
 async fn try_batch(shop: &TestClient, operations: Vec<Sent>) -> Result<Vec<Received>, Status> {
     let operations =
@@ -187,11 +185,12 @@ async fn the_operations_of_a_batch_share_script_calls() {
     shop.supply("ps5", 1_000).await;
     let calls = "inventory_sentinel_batch_operations_count";
     let before = server.metric(calls).await;
-    let received = batch(&shop, (0..MOST).map(|_| reserve(&shop, reserve_request(&[("ps5", 1)]))).collect()).await;
+    let received =
+        batch(&shop, (0..MAX_OPERATIONS).map(|_| reserve(&shop, reserve_request(&[("ps5", 1)]))).collect()).await;
     assert!(received.iter().all(|received| !held(received).1));
     let calls = server.metric(calls).await - before;
     // One, but for sweeps and a worker that was quick.
-    assert!(calls <= 4.0, "{calls} script calls for {MOST} operations");
+    assert!(calls <= 4.0, "{calls} script calls for {MAX_OPERATIONS} operations");
     assert_eq!(shop.counts("ps5").await, (488, 512, 0));
     shop.audit().await;
 }
@@ -265,7 +264,7 @@ async fn a_batch_too_large_or_empty_is_refused_whole() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 1_000).await;
-    let many = (0..=MOST).map(|_| reserve(&shop, reserve_request(&[("ps5", 1)]))).collect();
+    let many = (0..=MAX_OPERATIONS).map(|_| reserve(&shop, reserve_request(&[("ps5", 1)]))).collect();
     assert_refused(try_batch(&shop, many).await, Reason::TooManyOperations, Some("operations"));
     assert_refused(try_batch(&shop, Vec::new()).await, Reason::NoOperations, Some("operations"));
     assert_eq!(shop.counts("ps5").await, (1_000, 0, 0));
@@ -312,8 +311,8 @@ async fn many_stocks_are_read_in_one_call() {
     assert_refused(read(&ghost, &["a"]).await, Reason::NamespaceNotFound, None);
 
     assert_refused(read(&shop, &[]).await, Reason::NoOperations, Some("skus"));
-    assert_refused(read(&shop, &["a"; MOST + 1]).await, Reason::TooManyOperations, Some("skus"));
-    assert_eq!(read(&shop, &["a"; MOST]).await.expect("an answer").found.len(), MOST);
+    assert_refused(read(&shop, &["a"; MAX_OPERATIONS + 1]).await, Reason::TooManyOperations, Some("skus"));
+    assert_eq!(read(&shop, &["a"; MAX_OPERATIONS]).await.expect("an answer").found.len(), MAX_OPERATIONS);
     assert_refused(read(&shop, &["a", ""]).await, Reason::EmptySku, Some("skus[1]"));
     assert_refused(read(&shop, &["a", "b", "p\ns"]).await, Reason::InvalidSku, Some("skus[2]"));
     assert_refused(read(&server.shop("n n"), &["a"]).await, Reason::InvalidNamespace, Some("namespace_id"));

@@ -4,8 +4,6 @@
 use inventory_sentinel::{Reason, v1};
 use sentinel_tests::{Redis, SentinelProcess, TestClient, assert_refused, eventually, new_id, reserve_request};
 
-const COUNTS: &str = "HLEN is:{sale/0}:buyers";
-
 fn by(buyer: &str, sku: &str, quantity: i32) -> v1::ReserveRequest {
     v1::ReserveRequest { buyer_id: buyer.into(), ..reserve_request(&[(sku, quantity)]) }
 }
@@ -30,7 +28,7 @@ async fn hold_each(shop: &TestClient, sku: &str, buyers: std::ops::Range<usize>)
 }
 
 async fn eventually_counts(redis: &Redis, expected: i64) {
-    eventually("the counts are dropped", async || (redis.execute::<i64>(COUNTS).await == expected).then_some(())).await;
+    eventually("the counts are dropped", async || (redis.buyer_counts().await == expected).then_some(())).await;
 }
 
 #[tokio::test]
@@ -102,7 +100,7 @@ async fn what_buyers_had_is_dropped_with_the_limit_and_nothing_else() {
         let id = shop.hold_order(by(&format!("buyer {n}"), "gone", 1)).await.reservation_id;
         shop.commit(&id).await.expect("sold");
     }
-    assert_eq!(redis.execute::<i64>(COUNTS).await, 1_303);
+    assert_eq!(redis.buyer_counts().await, 1_303);
     limit(&shop, "ps5", 0).await;
     eventually_counts(&redis, 303).await;
     assert_refused(shop.reserve(by("buyer 7", "vita", 2)).await, Reason::BuyerLimit, None);
@@ -135,7 +133,7 @@ async fn counts_are_dropped_under_traffic_and_across_a_restart() {
         }
     });
     limit(&shop, "ps5", 0).await;
-    eventually("some are dropped", async || (redis.execute::<i64>(COUNTS).await < 3_000).then_some(())).await;
+    eventually("some are dropped", async || (redis.buyer_counts().await < 3_000).then_some(())).await;
     redis.kill9();
     redis.restart().await;
     eventually_counts(&redis, 0).await;

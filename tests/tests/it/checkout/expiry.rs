@@ -2,16 +2,9 @@
 
 use std::time::Duration;
 
-use deadpool_redis::redis::Cmd;
 use inventory_sentinel::v1::{ReservationState as State, reserve_response::Result as Reserved};
-use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, millis, number_in, reserve_request};
+use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, millis, reserve_request, stored_stock};
 use tokio::task::JoinSet;
-
-/// Held units of a SKU, read from Redis directly (lua/scripts/formats.lua): a call to the server would expire the hold.
-async fn held_in_store(redis: &Redis, sku: &str) -> i64 {
-    let record: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:stock", sku)).await;
-    number_in(&record[6..12])
-}
 
 /// The state matches Redis's clock to the millisecond at each read.
 #[tokio::test]
@@ -60,7 +53,7 @@ async fn a_hold_ends_without_traffic_too() {
     shop.supply("ps5", 10).await;
     let hold = shop.hold_for("ps5", 3, Duration::from_millis(100)).await;
     // Nobody calls the server. Only Redis is read.
-    eventually("the sweeper gives it back", async || (held_in_store(&redis, "ps5").await == 0).then_some(())).await;
+    eventually("the sweeper gives it back", async || (stored_stock(&redis, "ps5").await.held == 0).then_some(())).await;
     assert!(redis.now().await >= millis(hold.expires_at));
     eventually("it is counted", async || {
         (server.metric("inventory_sentinel_expired_total").await == 1.0).then_some(())
@@ -81,7 +74,7 @@ async fn holds_of_a_dead_server_end_by_another() {
     shop.hold_for("ps5", 3, Duration::from_secs(1)).await;
     seller.kill9();
     let other = SentinelProcess::on(&redis).await;
-    eventually("the other server gives it back", async || (held_in_store(&redis, "ps5").await == 0).then_some(()))
+    eventually("the other server gives it back", async || (stored_stock(&redis, "ps5").await.held == 0).then_some(()))
         .await;
     assert_eq!(other.shop("sale").counts("ps5").await, (10, 0, 0));
 }
@@ -124,7 +117,7 @@ async fn sold_out_is_never_said_while_a_due_hold_is_out() {
     }
     let last = buyers.join_all().await.into_iter().max().unwrap();
     eventually("all are due", async || (redis.now().await >= last).then_some(())).await;
-    let out = held_in_store(&redis, "ps5").await;
+    let out = stored_stock(&redis, "ps5").await.held;
     assert!(out > 1_024, "only {out} holds are out: this machine is too slow for this test");
 
     let answer = shop.reserve(reserve_request(&[("ps5", HOLDS as i32)])).await.expect("an answer");

@@ -14,11 +14,10 @@ use inventory_sentinel::{
     },
 };
 use sentinel_tests::{
-    LossyProxy, Redis, SentinelProcess, TestClient, assert_refused, eventually, new_id, reserve_request,
+    LossyProxy, Redis, SentinelProcess, TestClient, assert_refused, eventually, model::DEFAULT_TTL, new_id,
+    partition_keys, reserve_request,
 };
 
-/// The ttl of a hold that names none, as the server's default is.
-const DEFAULT: Duration = Duration::from_secs(600);
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn lasting(placed: &ReserveRequest, ttl: Option<Duration>) -> ReserveRequest {
@@ -177,7 +176,7 @@ async fn the_same_request_is_a_replay_in_whatever_words() {
             for ttl in [None, Some(MINUTE)] {
                 let (what, ttl) = (format!("format {format}, {kind:?}, {ttl:?}"), ttl_of(kind, ttl));
                 let (placed, id) = made(&shop, kind, ttl).await;
-                check(&shop, &placed, &id, ttl.unwrap_or(DEFAULT), &what).await;
+                check(&shop, &placed, &id, ttl.unwrap_or(DEFAULT_TTL), &what).await;
                 of_before.push((what, placed, id, ttl));
             }
         }
@@ -186,13 +185,13 @@ async fn the_same_request_is_a_replay_in_whatever_words() {
             raise(&shop, 3).await;
             for (what, placed, id, ttl) in of_before {
                 let what = format!("raised from {what}");
-                check(&shop, &placed, &id, ttl.unwrap_or(DEFAULT), &what).await;
+                check(&shop, &placed, &id, ttl.unwrap_or(DEFAULT_TTL), &what).await;
                 // A record of before that changes now.
                 if shop.reservation(&id).await.expect("known").state() == State::Pending {
                     shop.rollback_lines(&id, &[("cable", 1)], &new_id()).await.expect("in part");
-                    check(&shop, &placed, &id, ttl.unwrap_or(DEFAULT), &format!("{what}, changed")).await;
+                    check(&shop, &placed, &id, ttl.unwrap_or(DEFAULT_TTL), &format!("{what}, changed")).await;
                     shop.commit(&id).await.expect("the rest");
-                    check(&shop, &placed, &id, ttl.unwrap_or(DEFAULT), &format!("{what}, resolved")).await;
+                    check(&shop, &placed, &id, ttl.unwrap_or(DEFAULT_TTL), &format!("{what}, resolved")).await;
                 }
             }
             shop.audit().await;
@@ -220,9 +219,9 @@ async fn a_named_ttl_is_held_against_the_one_that_was_in_force_then() {
             },
         )
         .await;
-        check(&shop, &placed, &id, DEFAULT, "the default has changed").await;
+        check(&shop, &placed, &id, DEFAULT_TTL, "the default has changed").await;
         assert_replay(&shop, backwards(&shortened), &short_id, "the SKU's limit, unset").await;
-        for (ttl, is_same) in [(MINUTE, true), (DEFAULT, false), (Duration::from_secs(300), false)] {
+        for (ttl, is_same) in [(MINUTE, true), (DEFAULT_TTL, false), (Duration::from_secs(300), false)] {
             let named = backwards(&lasting(&shortened, Some(ttl)));
             match is_same {
                 true => assert_replay(&shop, named, &short_id, "the SKU's limit, named").await,
@@ -242,8 +241,8 @@ async fn a_named_ttl_is_held_against_the_one_that_was_in_force_then() {
         shop.extend(&id, Duration::from_secs(3_000), &new_id()).await.expect("extended");
         assert_replay(&shop, backwards(&placed), &id, "extended, unset").await;
         match format {
-            3 => assert_replay(&shop, lasting(&placed, Some(DEFAULT)), &id, "extended, named").await,
-            _ => assert_reused(&shop, lasting(&placed, Some(DEFAULT)), "extended, named").await,
+            3 => assert_replay(&shop, lasting(&placed, Some(DEFAULT_TTL)), &id, "extended, named").await,
+            _ => assert_reused(&shop, lasting(&placed, Some(DEFAULT_TTL)), "extended, named").await,
         }
         shop.audit().await;
     }
@@ -260,8 +259,8 @@ async fn two_orders_of_the_lines_in_one_batch_are_one_request() {
             let wordings = [
                 placed.clone(),
                 backwards(&placed),
-                lasting(&placed, Some(DEFAULT)),
-                backwards(&lasting(&placed, Some(DEFAULT))),
+                lasting(&placed, Some(DEFAULT_TTL)),
+                backwards(&lasting(&placed, Some(DEFAULT_TTL))),
             ];
             let operations = wordings.into_iter().map(|placed| {
                 let placed = ReserveRequest { namespace_id: shop.namespace.clone(), ..placed };
@@ -448,10 +447,11 @@ async fn a_reservation_of_the_older_generation_names_its_purchase() {
     let shop = open_shop(&server, "sale").await;
     let retention = Some(prost_types::Duration { seconds: 2, nanos: 0 });
     set(&shop, NamespaceConfig { retention, ..Default::default() }).await;
+    let keys = partition_keys("sale", 0);
     // The generations that have a record of this buyer.
     let generations_of = async |buyer: &str| {
         let mut found = Vec::new();
-        for key in ["is:{sale/0}:records:a", "is:{sale/0}:records:b"] {
+        for key in keys.records() {
             let records: Vec<Vec<u8>> = redis.query(&Cmd::hvals(key)).await;
             if records.iter().any(|record| record.windows(buyer.len()).any(|part| part == buyer.as_bytes())) {
                 found.push(key);

@@ -16,13 +16,12 @@ use inventory_sentinel::{
         reserve_response::Result as Reserved,
     },
 };
+use inventory_sentinel_script::limits::MAX_OPERATIONS;
 use sentinel_tests::{Redis, SentinelProcess, TestClient, assert_refused, eventually, new_id, reserve_request};
 use tokio::task::JoinSet;
 
 /// Holds that fall due together.
 const HOLDS: usize = 200_000;
-/// Operations of one Batch call.
-const MESSAGE: usize = 512;
 /// Batch calls under way while the holds are made.
 const FILLERS: usize = 4;
 /// Batch calls that measure how long the filling takes.
@@ -59,7 +58,7 @@ async fn fill(shop: &TestClient, holds: usize, ttl: impl Fn() -> Duration + Send
             loop {
                 let mine = {
                     let mut left = left.lock().expect("no filler panics");
-                    let mine = MESSAGE.min(*left);
+                    let mine = MAX_OPERATIONS.min(*left);
                     *left -= mine;
                     mine
                 };
@@ -157,7 +156,7 @@ async fn a_storm_of_one_sku_delays_no_call_for_another() {
     let server = SentinelProcess::launch().on(&redis).flags("--durability fast --sweep-interval 1m").start().await;
     let shop = server.shop("sale");
     // Every unit of it is held.
-    shop.supply("storm", (HOLDS + TRIAL * MESSAGE) as i64).await;
+    shop.supply("storm", (HOLDS + TRIAL * MAX_OPERATIONS) as i64).await;
     shop.supply("open", 1_000_000_000).await;
     shop.supply("sold-out", 10).await;
     shop.supply("late", 1).await;
@@ -168,8 +167,8 @@ async fn a_storm_of_one_sku_delays_no_call_for_another() {
 
     // How long the filling takes, with a margin, decides when all that it makes falls due.
     let start = Instant::now();
-    fill(&shop, TRIAL * MESSAGE, || LONG).await;
-    let needed = 2 * start.elapsed() * (HOLDS / (TRIAL * MESSAGE)) as u32;
+    fill(&shop, TRIAL * MAX_OPERATIONS, || LONG).await;
+    let needed = 2 * start.elapsed() * (HOLDS / (TRIAL * MAX_OPERATIONS)) as u32;
     let all_due = Instant::now() + needed + CALM;
     let until_due = move || Duration::from_millis(all_due.saturating_duration_since(Instant::now()).as_millis() as u64);
     fill(&shop, HOLDS, until_due).await;
@@ -186,7 +185,7 @@ async fn a_storm_of_one_sku_delays_no_call_for_another() {
     // Deadlines differ from that instant by the duration of one to `FILLERS` Batch calls.
     eventually("the first are due", async || (redis.now().await > first_due).then_some(())).await;
     let storm = Instant::now();
-    let whole = (HOLDS as i64, (TRIAL * MESSAGE) as i64, 0);
+    let whole = (HOLDS as i64, (TRIAL * MAX_OPERATIONS) as i64, 0);
     let mut waiters = JoinSet::new();
     for i in 0..WAITERS {
         let shop = apart[i % CONNECTIONS].clone();

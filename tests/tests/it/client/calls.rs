@@ -7,6 +7,7 @@ use inventory_sentinel_client::{
     AdjustStockError, BatchError, BatchGetStockError, BatchOutcome, CALLS_PER_CONNECTION, CommitError,
     GetReservationError, Line, ReserveError, RetryPolicy, RollbackError, RulesChange, Sentinel, SetStockError, State,
 };
+use inventory_sentinel_script::limits::MAX_OPERATIONS;
 use sentinel_tests::{LossyProxy, Redis, SentinelProcess, eventually, new_id, reserve_request};
 use tokio::task::JoinSet;
 
@@ -181,7 +182,7 @@ async fn a_batch_does_what_its_operations_would_have_done_alone() {
     let stock = sale.stock("ps5").await.expect("the stock");
     assert_eq!((stock.available, stock.held, stock.sold), (3, 2, 1));
 
-    let many = (0..513).fold(sale.batch(), |batch, _| batch.reserve(sale.reserve("ps5", 1)));
+    let many = (0..=MAX_OPERATIONS).fold(sale.batch(), |batch, _| batch.reserve(sale.reserve("ps5", 1)));
     assert!(matches!(many.await, Err(BatchError::TooManyOperations(_))));
     assert!(matches!(sale.batch().await, Err(BatchError::NoOperations(_))));
     assert_eq!(sale.stock("ps5").await.expect("the stock").held, 2, "none of them was done");

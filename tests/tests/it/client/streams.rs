@@ -84,7 +84,7 @@ async fn events_go_on_over_another_server() {
     assert_eq!((received[0].delta, received[0].state, received[2].lines[0].quantity), (10, None, 2));
 
     other_sale.reserve("ps5", 1).await.expect("held");
-    redis.execute::<i64>("XTRIM is:{sale/0}:events MAXLEN 0").await;
+    redis.trim_events(0).await;
     let compacted = other_sale.events().after(token).next().await;
     assert!(matches!(compacted, Err(WatchError::Compacted(_))), "{compacted:?}");
     let malformed = other_sale.events().after("x").next().await;

@@ -2,7 +2,7 @@
 
 use deadpool_redis::redis::Cmd;
 use sentinel_server::least_acl;
-use sentinel_tests::{Ctl, Ran, Redis, SentinelProcess, eventually, new_id, until_fenced};
+use sentinel_tests::{Ctl, Ran, Redis, SentinelProcess, eventually, new_id, partition_keys, until_fenced};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -121,9 +121,10 @@ async fn an_audit_says_whether_the_books_are_clean() {
     let clean = ctl(&server, &["audit"]).await.ends(0).object();
     assert_eq!((&clean["clean"], &clean["held"], &clean["pending_reservations"]), (&true.into(), &3.into(), &1.into()));
     // The test writes the raw format: a unit without a source in the counters, 6 bytes each, big-endian.
-    let mut counters: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await;
+    let keys = partition_keys("sale", 0);
+    let mut counters: Vec<u8> = redis.query(&Cmd::hget(keys.stock(), "ps5")).await;
     counters[5] += 1;
-    redis.query::<()>(&Cmd::hset("is:{sale/0}:stock", "ps5", counters)).await;
+    redis.query::<()>(&Cmd::hset(keys.stock(), "ps5", counters)).await;
     let found = ctl(&server, &["audit"]).await.ends(1).object();
     assert_eq!((&found["clean"], &found["findings"][0]["kind"]), (&false.into(), &"NOT_CONSERVED".into()));
     let table = ctl(&server, &["audit", "--table"]).await.ends(1).out;

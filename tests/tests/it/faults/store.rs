@@ -10,7 +10,7 @@ use std::{
 
 use deadpool_redis::redis::{Cmd, cmd};
 use inventory_sentinel::{Reason, v1};
-use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, new_id, reserve_request};
+use sentinel_tests::{Redis, SentinelProcess, assert_refused, eventually, new_id, partition_keys, reserve_request};
 use tokio::task::JoinSet;
 
 #[tokio::test]
@@ -53,36 +53,37 @@ async fn a_wrong_type_under_any_key_is_reported_and_nothing_is_written() {
     shop.commit(&sold).await.expect("sold");
     let held = shop.hold("ps5", 1).await.reservation_id;
 
-    for name in ["meta", "stock", "records:a", "records:b", "deadlines", "events"] {
-        let key = format!("is:{{sale/0}}:{name}");
-        let aside = format!("aside:{name}");
-        let exists: bool = redis.query(&Cmd::exists(&key)).await;
+    let keys = partition_keys("sale", 0);
+    // All but the last, which only limits per buyer need.
+    for key in &keys.all()[..6] {
+        let aside = format!("aside:{key}");
+        let exists: bool = redis.query(&Cmd::exists(key)).await;
         if exists {
-            redis.query::<()>(&Cmd::rename(&key, &aside)).await;
+            redis.query::<()>(&Cmd::rename(key, &aside)).await;
         }
-        redis.query::<()>(&Cmd::set(&key, "not ours")).await;
+        redis.query::<()>(&Cmd::set(key, "foreign")).await;
         let before = redis.digest("{sale/0}").await;
         assert_refused(shop.reserve(reserve_request(&[("ps5", 1)])).await, Reason::StoreCorrupt, None);
-        assert!(redis.digest("{sale/0}").await == before, "{name}: something was written");
+        assert!(redis.digest("{sale/0}").await == before, "{key}: something was written");
         other.hold("ps5", 1).await;
-        redis.query::<()>(&Cmd::del(&key)).await;
+        redis.query::<()>(&Cmd::del(key)).await;
         if exists {
-            redis.query::<()>(&Cmd::rename(&aside, &key)).await;
+            redis.query::<()>(&Cmd::rename(&aside, key)).await;
         }
         shop.hold("ps5", 1).await;
     }
-    // The key that only limits per buyer need.
+    // The last key.
     let limit = v1::SkuRules { buyer_limit: Some(3), ..Default::default() };
     other.configure("ps5", limit).await.expect("a limit");
     let cart = || v1::ReserveRequest { buyer_id: "mo".into(), ..reserve_request(&[("ps5", 1)]) };
-    redis.query::<()>(&Cmd::set("is:{other/0}:buyers", "not ours")).await;
+    redis.query::<()>(&Cmd::set(partition_keys("other", 0).buyers(), "foreign")).await;
     let before = redis.digest("{other/0}").await;
     assert_refused(other.reserve(cart()).await, Reason::StoreCorrupt, None);
     assert!(redis.digest("{other/0}").await == before, "buyers: something was written");
-    redis.query::<()>(&Cmd::del("is:{other/0}:buyers")).await;
+    redis.query::<()>(&Cmd::del(partition_keys("other", 0).buyers())).await;
     other.hold_order(cart()).await;
     // A value in a hash that this service did not write.
-    let stock = "is:{sale/0}:stock";
+    let stock = keys.stock();
     let good: Vec<u8> = redis.query(&Cmd::hget(stock, "ps5")).await;
     redis.query::<()>(&Cmd::hset(stock, "ps5", "9")).await;
     let before = redis.digest("{sale/0}").await;
@@ -91,7 +92,7 @@ async fn a_wrong_type_under_any_key_is_reported_and_nothing_is_written() {
     assert!(redis.digest("{sale/0}").await == before);
     redis.query::<()>(&Cmd::hset(stock, "ps5", good)).await;
     // A state of another length.
-    let meta = "is:{sale/0}:meta";
+    let meta = keys.meta();
     let good: Vec<u8> = redis.query(&Cmd::hget(meta, "state")).await;
     redis.query::<()>(&Cmd::hset(meta, "state", &good[..39])).await;
     assert_refused(shop.commit(&held).await, Reason::StoreCorrupt, None);
@@ -121,7 +122,8 @@ async fn an_audit_finds_what_does_not_add_up() {
         audit.findings.iter().map(|finding| finding.kind()).collect()
     };
 
-    let stock = "is:{sale/0}:stock";
+    let keys = partition_keys("sale", 0);
+    let stock = keys.stock();
     let good: Vec<u8> = redis.query(&Cmd::hget(stock, "ps5")).await;
     // The test writes the raw format: counters of 6 bytes each, big-endian: available, held, sold, supplied.
     let tamper = async |byte: usize| {
@@ -136,7 +138,7 @@ async fn an_audit_finds_what_does_not_add_up() {
     redis.query::<()>(&Cmd::hset(stock, "ps5", &good)).await;
     shop.audit().await;
 
-    let deadlines = "is:{sale/0}:deadlines";
+    let deadlines = keys.deadlines();
     let entries: Vec<(Vec<u8>, f64)> = redis.query(&Cmd::zrange_withscores(deadlines, 0, -1)).await;
     redis.query::<()>(&Cmd::del(deadlines)).await;
     assert_eq!(kinds().await, [Kind::NoDeadline], "a hold that would never end");
@@ -213,11 +215,12 @@ async fn an_audit_in_many_passes_is_exact() {
     shop.audit().await;
 
     // The audit still finds wrong counters.
-    let stock = "is:{sale/0}:stock";
+    let keys = partition_keys("sale", 0);
+    let stock = keys.stock();
     for i in 0..SKUS {
         let sku = format!("sku-{i}");
         let mut record: Vec<u8> = redis.query(&Cmd::hget(stock, &sku)).await;
-        // One unit more is held, and one less is available.
+        // In the raw record one unit more is held, and one less is available.
         record[5] = record[5].wrapping_sub(1);
         record[11] = record[11].wrapping_add(1);
         if record[5] != 255 && record[11] != 0 {

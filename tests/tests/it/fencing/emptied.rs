@@ -10,7 +10,7 @@ use inventory_sentinel::{
 };
 use sentinel_tests::{
     Fence, LossyProxy, Redis, SentinelProcess, TestClient, assert_fenced, assert_refused, eventually, figure,
-    model::execute::may_repeat, new_id, until_fenced,
+    model::execute::may_repeat, new_id, partition_keys, until_fenced,
 };
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -237,8 +237,7 @@ async fn a_partition_that_is_deleted_is_fenced_without_a_call() {
     let redis = Redis::start().await;
     let server = SentinelProcess::launch().on(&redis).flags("--partitions 2").start().await;
     server.shop("sale").supply("ps5", 100).await;
-    let keys: Vec<String> = redis.execute("KEYS is:{sale/1}:*").await;
-    redis.query::<()>(&Cmd::del(keys)).await;
+    redis.query::<()>(&Cmd::del(partition_keys("sale", 1).all())).await;
     assert_eq!(reported_fence(&server, 1).await.kept_sequence, 0);
     assert_eq!(server.info().await.fenced_partitions.len(), 1);
 }
@@ -253,8 +252,7 @@ async fn a_partition_that_is_deleted_is_fenced_and_the_others_go_on() {
     // The last character of an id is the partition.
     let is_lost = |id: &String| id.ends_with('C');
     assert!(held.iter().any(is_lost) && !held.iter().all(is_lost), "{held:?}");
-    let keys: Vec<String> = redis.execute("KEYS is:{sale/2}:*").await;
-    redis.query::<()>(&Cmd::del(keys)).await;
+    redis.query::<()>(&Cmd::del(partition_keys("sale", 2).all())).await;
     for (sku, id) in skus.iter().zip(&held) {
         if is_lost(id) {
             let fence = until_fenced("Reserve", async || take_one(&shop, sku).await).await;

@@ -3,11 +3,11 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use deadpool_redis::redis::{Cmd, Value};
+use deadpool_redis::redis::Value;
 use inventory_sentinel::{Reason, v1};
 use inventory_sentinel_script::script::script_source;
 use sentinel_tests::{
-    Redis, SentinelProcess, assert_refused, epoch, figure, new_id, number_in, reason, script_call, until_fenced,
+    Redis, SentinelProcess, assert_refused, epoch, figure, new_id, reason, script_call, stored_stock, until_fenced,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -136,8 +136,7 @@ async fn a_loss_within_a_settlement_is_not_settled_by_its_end() {
     holder.let_go(Held::Sent);
     holder.hold("end_settlement");
     holder.until_held(1).await;
-    let stock: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await;
-    assert_eq!(number_in(&stock[..6]), 60, "the figure is set, and acknowledged");
+    assert_eq!(stored_stock(&redis, "ps5").await.available, 60, "the figure is set, and acknowledged");
     redis.restart_with_copy(&begun).await;
     holder.let_go(Held::Cut);
     let answer = settling.await.expect("an end");

@@ -7,9 +7,10 @@ use inventory_sentinel::{
     Reason,
     v1::{self, EventKind},
 };
+use inventory_sentinel_script::limits::MAX_ID_BYTES;
 use sentinel_tests::{
-    LossyProxy, Redis, SentinelProcess, TestClient, assert_refused, eventually, figure, model::execute::may_repeat,
-    new_id, reason, until_fenced,
+    LossyProxy, Redis, SentinelProcess, TestClient, assert_refused, eventually, figure, model::MAX_STOCK,
+    model::execute::may_repeat, new_id, partition_keys, reason, until_fenced,
 };
 use tokio::{task::JoinSet, time::timeout};
 
@@ -107,7 +108,7 @@ async fn a_settlement_that_can_not_be_is_refused_and_changes_nothing() {
         (0, vec![figure("", 1)], Reason::EmptySku, Some("skus[0].sku")),
         (0, vec![figure("p\ns", 1)], Reason::InvalidSku, Some("skus[0].sku")),
         (0, vec![figure(&here, -1)], Reason::InvalidStock, Some("skus[0].available")),
-        (0, vec![figure(&here, 1_000_000_001)], Reason::InvalidStock, Some("skus[0].available")),
+        (0, vec![figure(&here, MAX_STOCK + 1)], Reason::InvalidStock, Some("skus[0].available")),
         (0, many, Reason::TooManyRows, Some("skus")),
     ];
     for (partition, figures, reason, field) in malformed {
@@ -115,7 +116,7 @@ async fn a_settlement_that_can_not_be_is_refused_and_changes_nothing() {
     }
     let identities = [
         (String::new(), Reason::RequestIdRequired),
-        ("x".repeat(129), Reason::InvalidRequestId),
+        ("x".repeat(MAX_ID_BYTES + 1), Reason::InvalidRequestId),
         (sentinel_tests::id_born(Duration::from_secs(2 * 24 * 60 * 60)), Reason::RequestTooOld),
     ];
     for (request_id, reason) in identities {
@@ -231,7 +232,8 @@ async fn a_partition_whose_stream_is_ahead_of_its_state_can_be_settled() {
     let mut server = SentinelProcess::on(&redis).await;
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
-    let meta = "is:{sale/0}:meta";
+    let keys = partition_keys("sale", 0);
+    let meta = keys.meta();
     let state: Vec<u8> = redis.query(&Cmd::hget(meta, "state")).await;
     sell(&shop, "ps5", 3).await;
     server.kill9();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use deadpool_redis::redis::{Value, cmd};
+use deadpool_redis::redis::{Cmd, Value, cmd};
 use inventory_sentinel::{Reason, v1};
-use inventory_sentinel_script::script::script_source;
+use inventory_sentinel_script::{keys::STORE_ID, script::script_source};
 use sentinel_tests::{
     Redis, SentinelProcess, TestClient, assert_refused, epoch, eventually, script_call, until_fenced,
 };
@@ -142,7 +142,7 @@ async fn a_configuration_does_not_fence_another_store() {
 #[tokio::test]
 async fn an_odd_id_of_the_store_is_not_believed() {
     let (redis, state) = (Redis::start().await, tempfile::tempdir().expect("a folder"));
-    redis.query::<()>(cmd("SET").arg("is:store").arg("x".repeat(1 << 20))).await;
+    redis.query::<()>(cmd("SET").arg(STORE_ID).arg("x".repeat(1 << 20))).await;
     let server = SentinelProcess::launch().on(&redis).state_dir(state.path()).start_unready().await;
     eventually("the reason is reported", async || {
         server.readyz().await.1.contains("32 hexadecimal digits").then_some(())
@@ -150,7 +150,7 @@ async fn an_odd_id_of_the_store_is_not_believed() {
     .await;
     assert_refused(server.shop("sale").warm_up("ps5", 10).await, Reason::StoreUnavailable, None);
     assert_eq!(server.info().await.store_id, "");
-    redis.execute::<()>("DEL is:store").await;
+    redis.query::<()>(&Cmd::del(STORE_ID)).await;
     server.wait_until_ready().await;
     server.shop("sale").supply("ps5", 10).await;
     eventually("the file is written", async || state.path().join("witness.json").exists().then_some(())).await;
@@ -165,7 +165,7 @@ async fn a_full_store_without_an_id_still_resolves() {
     shop.supply("ps5", 10).await;
     let held = shop.hold("ps5", 1).await.reservation_id;
     server.kill9();
-    redis.execute::<()>("DEL is:store").await;
+    redis.query::<()>(&Cmd::del(STORE_ID)).await;
     redis.execute::<()>("CONFIG SET maxmemory 500000").await;
     let later = SentinelProcess::launch().on(&redis).start_unready().await;
     let shop = later.shop("sale");
@@ -188,7 +188,7 @@ async fn each_loss_in_fast_has_its_mark() {
         let mut command = script_call(&script);
         let claim = [&b"n"[..], &epoch.to_be_bytes()[2..], term.as_bytes(), &(100_000 + n).to_be_bytes()[2..]].concat();
         redis.query::<Value>(command.arg(epoch).arg(claim)).await;
-        let length: i64 = redis.execute("XLEN is:{sale/0}:events").await;
+        let length: i64 = redis.events().await;
         marks = length - 1;
     }
     assert_eq!(marks, 70, "each of 70 losses");

@@ -15,6 +15,7 @@ use inventory_sentinel::{
         inventory_admin_client::InventoryAdminClient,
     },
 };
+use inventory_sentinel_script::limits::{MAX_LINES, MAX_OPERATIONS, MAX_SKU_BYTES};
 use prost::Message as _;
 use sentinel_tests::{
     BOUND, Redis, SentinelProcess, TestClient, assert_refused, eventually, http_get, new_id, reserve_request,
@@ -127,17 +128,17 @@ async fn what_is_too_large_or_no_message_is_refused_with_a_reason() {
     }
 }
 
-/// 512 Reserves of 32 lines with SKUs of 128 bytes.
+/// As many Reserves as a batch may have, each with the most lines, and with the longest SKUs.
 #[tokio::test]
 async fn a_batch_as_large_as_its_counts_allow_is_taken() {
     let server = SentinelProcess::start().await;
     let shop = server.shop("sale");
-    let skus: Vec<String> = (0..32).map(|i| format!("{i:x>128}")).collect();
+    let skus: Vec<String> = (0..MAX_LINES).map(|i| format!("{i:x>MAX_SKU_BYTES$}")).collect();
     for sku in &skus {
         shop.supply(sku, 1_000).await;
     }
     let lines: Vec<(&str, i32)> = skus.iter().map(|sku| (sku.as_str(), 1)).collect();
-    let operations = (0..512).map(|_| v1::BatchOperation {
+    let operations = (0..MAX_OPERATIONS).map(|_| v1::BatchOperation {
         operation: Some(Operation::Reserve(v1::ReserveRequest {
             namespace_id: "sale".into(),
             ..reserve_request(&lines)
@@ -148,7 +149,7 @@ async fn a_batch_as_large_as_its_counts_allow_is_taken() {
     assert!(request.encoded_len() > 2_000_000);
     let mut checkout = server.checkout().max_decoding_message_size(16 << 20);
     let results = checkout.batch(request).await.expect("a batch").into_inner().results;
-    assert_eq!(results.len(), 512);
+    assert_eq!(results.len(), MAX_OPERATIONS);
     assert!(results.iter().all(|result| matches!(result.result, Some(Answered::Reserve(_)))));
     assert_eq!(shop.counts(&skus[0]).await, (488, 512, 0));
 
@@ -306,7 +307,7 @@ async fn a_stream_that_is_not_read_loses_its_place() {
     let shop = server.shop("sale");
     shop.supply("ps5", 100_000).await;
     for _ in 0..4 {
-        let operations = (0..512).map(|_| v1::BatchOperation {
+        let operations = (0..MAX_OPERATIONS).map(|_| v1::BatchOperation {
             operation: Some(Operation::Reserve(v1::ReserveRequest {
                 namespace_id: "sale".into(),
                 ..reserve_request(&[("ps5", 1)])

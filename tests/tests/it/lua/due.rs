@@ -3,19 +3,25 @@
 
 use deadpool_redis::redis::{Cmd, Value};
 use inventory_sentinel::v1::{ConfigureNamespaceRequest, NamespaceConfig, SkuRules};
-use inventory_sentinel_script::script::script_source;
+use inventory_sentinel_script::{
+    domain::{Id, ReservationId, State},
+    limits::MAX_OPERATIONS,
+    reservation_from,
+    script::script_source,
+    stock_from,
+};
 use proptest::{
     strategy::{Strategy as _, ValueTree as _},
     test_runner::TestRunner,
 };
-use sentinel_tests::{Redis, SentinelProcess, epoch, eventually, number_in};
+use sentinel_tests::{Group, Redis, SentinelProcess, epoch, eventually, line_set, number_in, partition_keys, u48};
 
-use super::{Group, call, codes, lasting, u48};
+use super::{call, codes};
 
 /// One expired and one pending hold of `late`, and pending holds of `other` and `limited`: nothing is available.
 async fn hold_all(run: &impl AsyncFn(&[Group]) -> Vec<String>, redis: &Redis) {
     let reserve = |sku: &str, n: u8, ttl: u64, extra: &[u8]| {
-        ("reserve", lasting(ttl, &[(1, sku)]), vec![n; 16], [&u48(ttl)[..], extra].concat())
+        ("reserve", line_set(ttl, &[(1, sku)]), vec![n; 16], [&u48(ttl)[..], extra].concat())
     };
     assert_eq!(run(&[reserve("late", 1, 1, &[])]).await, ["K"]);
     let made = redis.now().await;
@@ -28,12 +34,12 @@ async fn hold_all(run: &impl AsyncFn(&[Group]) -> Vec<String>, redis: &Redis) {
 /// A buyer field.
 const ADA: [u8; 4] = [3, b'a', b'd', b'a'];
 /// Holds of `storm` that fall due together: many more than one call gives back.
-const STORM: usize = 512;
+const STORM: usize = MAX_OPERATIONS;
 
 /// Holds of `storm` that are due: more than one call expires.
 async fn storm_of(run: &impl AsyncFn(&[Group]) -> Vec<String>, redis: &Redis, first: u16) {
     let ids: Vec<u8> = (0..STORM as u16).flat_map(|i| [&(first + i).to_be_bytes()[..], &[0xEE; 14]].concat()).collect();
-    let hold = ("reserve", lasting(1, &[(1, "storm")]), ids, u48(1).to_vec());
+    let hold = ("reserve", line_set(1, &[(1, "storm")]), ids, u48(1).to_vec());
     assert_eq!(run(&[hold]).await, ["K".repeat(STORM)]);
     let made = redis.now().await;
     eventually("all are due", async || (redis.now().await > made + 1).then_some(())).await;
@@ -59,7 +65,7 @@ async fn a_sku_that_has_no_due_hold_is_answered_beside_one_that_has() {
 
         let none = Vec::new;
         let reserve = |lines: &[(u32, &str)], n: u8, buyer: &[u8]| {
-            ("reserve", lasting(60_000, lines), vec![n; 16], [&u48(60_000)[..], buyer].concat())
+            ("reserve", line_set(60_000, lines), vec![n; 16], [&u48(60_000)[..], buyer].concat())
         };
         let adjust =
             |sku: &str| ("adjust_stock", [&(-1i64).to_be_bytes()[..], sku.as_bytes()].concat(), vec![23; 16], none());
@@ -99,7 +105,7 @@ async fn a_limit_counts_from_its_place_in_the_batch() {
     shop.supply("ps5", 100).await;
     let (script, epoch) = (script_source(), epoch(&redis).await);
     let run = async |groups: &[Group]| codes(&redis.query(&call(&script, epoch, groups)).await).concat();
-    let reserve = |n: u8| ("reserve", lasting(60_000, &[(1, "ps5")]), vec![n; 16], [&u48(60_000)[..], &ADA].concat());
+    let reserve = |n: u8| ("reserve", line_set(60_000, &[(1, "ps5")]), vec![n; 16], [&u48(60_000)[..], &ADA].concat());
     let limit = |units: u32, n: u8| {
         let any_revision = [0xFF; 6];
         let args = [&[8, 0][..], &[0; 4], &[0; 6], &units.to_be_bytes(), &[0; 12], &any_revision, b"ps5"].concat();
@@ -141,7 +147,7 @@ async fn limits_do_not_move_the_clock_far() {
     shop.audit().await;
 }
 
-/// The number of holds that a call expired.
+/// The number of holds that a call expired, from the raw reply: decoding needs the operations.
 fn expired(reply: &Value) -> u32 {
     let Value::Array(reply) = reply else { panic!("{reply:?}") };
     let Value::BulkString(head) = &reply[0] else { panic!("{reply:?}") };
@@ -161,7 +167,7 @@ async fn a_call_for_other_skus_leaves_a_storm_to_the_sweeps() {
     let query = async |groups: &[Group]| redis.query(&call(&script, epoch, groups)).await;
     let run = async |groups: &[Group]| codes(&query(groups).await);
     let read = |sku: &str| ("get_stock", sku.as_bytes().to_vec(), Vec::new(), Vec::new());
-    let hold = |sku: &str, n: u8, ttl: u64| ("reserve", lasting(ttl, &[(1, sku)]), vec![n; 16], u48(ttl).to_vec());
+    let hold = |sku: &str, n: u8, ttl: u64| ("reserve", line_set(ttl, &[(1, sku)]), vec![n; 16], u48(ttl).to_vec());
 
     assert_eq!(run(&[hold("other", 1, 60_000), hold("few", 2, 1)]).await, ["K", "K"]);
     let made = redis.now().await;
@@ -197,9 +203,11 @@ async fn a_raised_namespace_learns_the_earliest_deadlines() {
     shop.supply("other", 2).await;
     let (script, epoch) = (script_source(), epoch(&redis).await);
     let run = async |groups: &[Group]| codes(&redis.query(&call(&script, epoch, groups)).await);
-    let record = async |sku: &str| redis.query::<Vec<u8>>(&Cmd::hget("is:{sale/0}:stock", sku)).await;
+    // The bound is read from the raw record: no decoder returns it.
+    let keys = partition_keys("sale", 0);
+    let record = async |sku: &str| redis.query::<Vec<u8>>(&Cmd::hget(keys.stock(), sku)).await;
     let read = |sku: &str| ("get_stock", sku.as_bytes().to_vec(), Vec::new(), Vec::new());
-    let hold = |n: u8, ttl: u64| ("reserve", lasting(ttl, &[(1, "other")]), vec![n; 16], u48(ttl).to_vec());
+    let hold = |n: u8, ttl: u64| ("reserve", line_set(ttl, &[(1, "other")]), vec![n; 16], u48(ttl).to_vec());
     assert_eq!(run(&[hold(1, 60_000)]).await, ["K"]);
     assert_eq!(record("other").await.len(), 31);
 
@@ -228,14 +236,16 @@ async fn a_raised_namespace_learns_the_earliest_deadlines() {
     shop.audit().await;
 }
 
-/// The earliest deadline of the pending holds of a SKU, from the raw records; `None` if there is none.
+/// The earliest deadline of the pending holds of a SKU, on the clock of the partition; `None` if there is none.
 async fn earliest_deadline(redis: &Redis, sku: &str) -> Option<i64> {
     let mut earliest = None;
-    for key in ["is:{sale/0}:records:a", "is:{sale/0}:records:b"] {
+    let any_id = ReservationId { id: Id::default(), partition: 0 };
+    for key in partition_keys("sale", 0).records() {
         let records: Vec<Vec<u8>> = redis.query(&Cmd::hvals(key)).await;
-        for record in records.iter().filter(|record| matches!(record[0], b'P' | b'p' | 0xF0)) {
-            if record.windows(sku.len()).any(|word| word == sku.as_bytes()) {
-                let deadline = number_in(&record[1..7]);
+        let reservations = records.iter().filter_map(|record| reservation_from(any_id, record));
+        for reservation in reservations.filter(|reservation| reservation.state == State::Pending) {
+            if reservation.lines.iter().any(|line| line.sku.as_str() == sku) {
+                let deadline = reservation.expires_at.0 as i64;
                 earliest = Some(earliest.map_or(deadline, |other: i64| other.min(deadline)));
             }
         }
@@ -264,10 +274,11 @@ async fn no_hold_has_an_earlier_deadline_than_the_record_of_its_sku() {
         next += 1;
         [&[1; 12][..], &next.to_be_bytes()].concat()
     };
+    let keys = partition_keys("sale", 0);
     for step in 0..600 {
         let sku = SKUS[pick(3)];
         let ttl = [20, 300, 5_000, 60_000][pick(4)];
-        let shape = lasting(ttl, &[(2, sku)]);
+        let shape = line_set(ttl, &[(2, sku)]);
         let extra = [&u48(ttl)[..], &ADA].concat();
         let target: Option<Vec<u8>> = if held.is_empty() { None } else { Some(held[pick(held.len())].clone()) };
         let group = match (pick(10), target) {
@@ -278,7 +289,7 @@ async fn no_hold_has_an_earlier_deadline_than_the_record_of_its_sku() {
             }
             (5, Some(target)) => ("extend", [&target[..], &u48(ttl)].concat(), new_id(), Vec::new()),
             (6, Some(target)) => {
-                ("commit_lines", [&target[..], &[1], &lasting(0, &[(1, sku)])].concat(), new_id(), Vec::new())
+                ("commit_lines", [&target[..], &[1], &line_set(0, &[(1, sku)])].concat(), new_id(), Vec::new())
             }
             (7, Some(target)) => ("rollback", Vec::new(), target, Vec::new()),
             (8, Some(target)) => ("commit", Vec::new(), target, Vec::new()),
@@ -291,10 +302,11 @@ async fn no_hold_has_an_earlier_deadline_than_the_record_of_its_sku() {
         let what = format!("step {step}: {group:?}");
         run(&[group]).await;
         for sku in SKUS {
-            let record: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:stock", sku)).await;
-            let held = number_in(&record[6..12]);
+            let record: Vec<u8> = redis.query(&Cmd::hget(keys.stock(), sku)).await;
+            let held = stock_from(&record).expect("a stock record").held;
             let deadline = earliest_deadline(&redis, sku).await;
             assert_eq!(held > 0, deadline.is_some(), "{what}: {sku}");
+            // The flag and the bound are raw: no decoder returns them.
             assert_eq!(held > 0, record[30] & 16 != 0, "{what}: {sku}");
             if let Some(deadline) = deadline {
                 let bound = number_in(&record[record.len() - 6..]);

@@ -3,34 +3,19 @@
 
 use deadpool_redis::redis::{Cmd, ToRedisArgs, Value, cmd};
 use inventory_sentinel::v1::SkuRules;
-use inventory_sentinel_script::script::script_source;
-use sentinel_tests::{Redis, SentinelProcess, epoch, eventually, script_call};
+use inventory_sentinel_script::{
+    limits::{MAX_LINES, MAX_OPERATIONS, MAX_QUANTITY, MAX_STOCK},
+    script::script_source,
+};
+use sentinel_tests::{Group, Redis, SentinelProcess, epoch, eventually, line_set, partition_keys, script_call, u48};
 
 mod blocks;
 mod bytecode;
 mod due;
 
-fn u48(number: u64) -> [u8; 6] {
-    number.to_be_bytes()[2..].try_into().expect("six bytes")
-}
-
 fn shape(lines: &[(u32, &str)]) -> Vec<u8> {
-    lasting(60_000, lines)
+    line_set(60_000, lines)
 }
-
-fn lasting(ttl: u64, lines: &[(u32, &str)]) -> Vec<u8> {
-    let mut shape = u48(ttl).to_vec();
-    shape.push(lines.len() as u8);
-    for (quantity, sku) in lines {
-        shape.extend(quantity.to_be_bytes());
-        shape.push(sku.len() as u8);
-        shape.extend(sku.as_bytes());
-    }
-    shape
-}
-
-/// Kind, args, ids and extra.
-type Group = (&'static str, Vec<u8>, Vec<u8>, Vec<u8>);
 
 fn call(script: &str, epoch: impl ToRedisArgs, groups: &[Group]) -> Cmd {
     let mut command = script_call(script);
@@ -55,11 +40,11 @@ fn malformed() -> Vec<Group> {
         [&[set, flags], &most[..], &u48(0), &limit, &u48(0), &u48(0), &u48((1 << 48) - 1), b"ps5"].concat()
     };
     let target = || vec![6; 16];
-    let many: Vec<String> = (0..33).map(|i| format!("sku-{i}")).collect();
+    let many: Vec<String> = (0..=MAX_LINES).map(|i| format!("sku-{i}")).collect();
     let many: Vec<(u32, &str)> = many.iter().map(|sku| (1, sku.as_str())).collect();
     vec![
         reserve(shape(&[(0, "ps5")])),
-        reserve(shape(&[(1_000_001, "ps5")])),
+        reserve(shape(&[(MAX_QUANTITY + 1, "ps5")])),
         reserve(shape(&[(u32::MAX, "ps5")])),
         reserve(shape(&[(1, "")])),
         reserve(shape(&[])),
@@ -69,8 +54,8 @@ fn malformed() -> Vec<Group> {
         reserve(good()[..good().len() - 1].to_vec()),
         reserve([good(), vec![0]].concat()),
         reserve(Vec::new()),
-        reserve(lasting(0, &[(1, "ps5")])),
-        reserve(lasting((1 << 48) - 1, &[(1, "ps5")])),
+        reserve(line_set(0, &[(1, "ps5")])),
+        reserve(line_set((1 << 48) - 1, &[(1, "ps5")])),
         ("reserve", good(), id(), vec![1]),
         // A buyer field for the first of two only.
         ("reserve", good(), ids(2), [ttl(), vec![1, b'x']].concat()),
@@ -78,24 +63,24 @@ fn malformed() -> Vec<Group> {
         ("reserve", good(), vec![7; 15], ttl()),
         ("reserve_first", good(), Vec::new(), ttl()),
         ("reserve_first", good(), vec![7; 15], ttl()),
-        ("reserve_first", good(), ids(513), ttl()),
-        ("reserve_first", lasting(0, &[(1, "ps5")]), id(), ttl()),
+        ("reserve_first", good(), ids(MAX_OPERATIONS + 1), ttl()),
+        ("reserve_first", line_set(0, &[(1, "ps5")]), id(), ttl()),
         ("reserve_first", shape(&[(0, "ps5")]), id(), ttl()),
         ("commit", Vec::new(), vec![7; 17], Vec::new()),
         ("commit", Vec::new(), Vec::new(), Vec::new()),
-        ("get_reservation", Vec::new(), ids(513), Vec::new()),
-        ("set_stock", set(1_000_000_001, "ps5"), id(), Vec::new()),
+        ("get_reservation", Vec::new(), ids(MAX_OPERATIONS + 1), Vec::new()),
+        ("set_stock", set(MAX_STOCK + 1, "ps5"), id(), Vec::new()),
         ("set_stock", set(1, ""), id(), Vec::new()),
         ("set_stock", set(1, "ps5"), ids(2), Vec::new()),
         ("adjust_stock", adjust(0, "ps5"), id(), Vec::new()),
-        ("adjust_stock", adjust(1_000_000_001, "ps5"), id(), Vec::new()),
+        ("adjust_stock", adjust(MAX_STOCK as i64 + 1, "ps5"), id(), Vec::new()),
         ("adjust_stock", adjust(i64::MIN, "ps5"), id(), Vec::new()),
         ("adjust_stock", adjust(1, ""), id(), Vec::new()),
         ("set_stock", [&u48(1)[..], &[3], &u48(0), b"ps5"].concat(), id(), Vec::new()),
         ("configure_sku", rules(0, 1, 0, 0), id(), Vec::new()),
         ("configure_sku", rules(1, 2, 0, 0), id(), Vec::new()),
-        ("configure_sku", rules(2, 1, 1_000_001, 0), id(), Vec::new()),
-        ("configure_sku", rules(8, 1, 0, 1_000_001), id(), Vec::new()),
+        ("configure_sku", rules(2, 1, MAX_QUANTITY + 1, 0), id(), Vec::new()),
+        ("configure_sku", rules(8, 1, 0, MAX_QUANTITY + 1), id(), Vec::new()),
         ("configure_sku", rules(1, 1, 0, 0), Vec::new(), Vec::new()),
         ("configure_sku", rules(1, 1, 0, 0), ids(2), Vec::new()),
         ("configure_sku", rules(1, 1, 0, 0)[..34].to_vec(), id(), Vec::new()),
@@ -113,7 +98,7 @@ fn malformed() -> Vec<Group> {
         ("get_stock", Vec::new(), Vec::new(), Vec::new()),
         ("Z", Vec::new(), id(), Vec::new()),
         ("settle_sku", [&[4][..], &u48(1), b"ps5"].concat(), id(), Vec::new()),
-        ("settle_sku", [&[0][..], &u48(1_000_000_001), b"ps5"].concat(), id(), Vec::new()),
+        ("settle_sku", [&[0][..], &u48(MAX_STOCK + 1), b"ps5"].concat(), id(), Vec::new()),
         ("settle_sku", [&[0][..], &u48(1)].concat(), id(), Vec::new()),
         ("begin_settlement", vec![1; 15], id(), Vec::new()),
         ("end_settlement", vec![1; 17], id(), Vec::new()),
@@ -144,7 +129,7 @@ async fn each_group_of_a_batch_sees_what_those_before_it_have_done() {
     let (script, epoch) = (script_source(), epoch(&redis).await);
     let run = async |groups: &[Group]| codes(&redis.query(&call(&script, epoch, groups)).await);
     let id = |n: u8| vec![n; 16];
-    let reserve = |sku: &str, n: u8, ttl: u64| ("reserve", lasting(ttl, &[(1, sku)]), id(n), u48(ttl).to_vec());
+    let reserve = |sku: &str, n: u8, ttl: u64| ("reserve", line_set(ttl, &[(1, sku)]), id(n), u48(ttl).to_vec());
     let extend = |of: u8, n: u8, ttl: u64| ("extend", [id(of), u48(ttl).to_vec()].concat(), id(n), Vec::new());
 
     // A SKU is deleted, another created, a reservation committed at once.
@@ -169,9 +154,9 @@ async fn each_group_of_a_batch_sees_what_those_before_it_have_done() {
     // A stale entry of the index, and a new one with the same id in the same call.
     assert_eq!(run(&[reserve("ps5", 5, 1)]).await, ["K"]);
     let mut stale = cmd("ZADD");
-    redis.query::<()>(stale.arg("is:{sale/0}:deadlines").arg(1).arg(id(6))).await;
+    redis.query::<()>(stale.arg(partition_keys("sale", 0).deadlines()).arg(1).arg(id(6))).await;
     eventually("it is due", async || {
-        let due: Vec<i64> = redis.query(&Cmd::zscore_multiple("is:{sale/0}:deadlines", &[id(5)])).await;
+        let due: Vec<i64> = redis.query(&Cmd::zscore_multiple(partition_keys("sale", 0).deadlines(), &[id(5)])).await;
         (redis.now().await > due[0]).then_some(())
     })
     .await;
@@ -197,7 +182,7 @@ async fn a_call_takes_one_request_in_several_words_for_one() {
     for (n, other, buyer) in [(1, "vita", &[][..]), (2, "limited", &[3, b'a', b'd', b'a'][..])] {
         let reserve = |ttl: u64, lines: &[(u32, &str)]| {
             let in_force = if ttl == 0 { 60_000 } else { ttl };
-            ("reserve", lasting(in_force, lines), id(n), [&u48(ttl)[..], buyer].concat())
+            ("reserve", line_set(in_force, lines), id(n), [&u48(ttl)[..], buyer].concat())
         };
         let (one, two) = ([(1, "ps5"), (2, other)], [(2, other), (1, "ps5")]);
         let groups = [
@@ -219,7 +204,7 @@ async fn a_call_takes_one_request_in_several_words_for_one() {
     let twice = ("reserve", shape(&[(1, "ps5")]), [id(9), id(9)].concat(), u48(60_000).to_vec());
     assert_eq!(run(&[twice]).await, ["KY"]);
     // Late commits of one call.
-    let short = ("reserve", lasting(1, &[(1, "ps5"), (1, "vita")]), [id(20), id(21)].concat(), u48(1).to_vec());
+    let short = ("reserve", line_set(1, &[(1, "ps5"), (1, "vita")]), [id(20), id(21)].concat(), u48(1).to_vec());
     assert_eq!(run(&[short]).await, ["KK"]);
     let late = ("commit_late", Vec::new(), [id(20), id(21), id(20)].concat(), [id(120), id(121), id(120)].concat());
     let made = redis.now().await;

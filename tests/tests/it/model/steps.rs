@@ -2,9 +2,10 @@
 //! no I/O.
 
 use inventory_sentinel::v1::SkuRules;
+use inventory_sentinel_script::limits::{MAX_ID_BYTES, MAX_LINES};
 use proptest::{collection::vec, prelude::*, sample::select};
 use prost_types::{Duration, Timestamp};
-use sentinel_tests::model::{ANY_TTL, Condition, DEFAULT_TTL, MAX_LINES, MAX_QUANTITY, MAX_STOCK, MAX_TTL, Op};
+use sentinel_tests::model::{ANY_TTL, Condition, DEFAULT_TTL, MAX_QUANTITY, MAX_STOCK, MAX_TTL, Op};
 
 pub(super) const SKUS: [&str; 4] = ["a", "b", "c", "d"];
 /// The ttl of a hold that some later step finds expired, in milliseconds.
@@ -218,7 +219,8 @@ fn fault() -> impl Strategy<Value = Fault> {
 
 /// Calls that are refused in every state of the shop.
 fn bad_calls() -> Vec<Op> {
-    let (fine, long, broken, id) = ("fine".to_owned(), "x".repeat(129), "a\tb".to_owned(), "bad".to_owned());
+    let (fine, long, broken, id) =
+        ("fine".to_owned(), "x".repeat(MAX_ID_BYTES + 1), "a\tb".to_owned(), "bad".to_owned());
     let reserve = |lines: Vec<(String, i32)>| Op::Reserve {
         request_id: id.clone(),
         lines,

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sentinel_tests::{HostedSentinel, Redis, SentinelProcess, eventually};
+use deadpool_redis::redis::Cmd;
+use sentinel_tests::{HostedSentinel, Redis, SentinelProcess, eventually, partition_keys};
 use tokio::time::timeout;
 
 /// The number of log lines with this namespace and this message.
@@ -24,7 +25,7 @@ async fn a_namespace_that_can_not_be_opened_is_reported_and_all_others_are_swept
         server.shop(name).hold_for("ps5", 1, Duration::from_secs(2)).await;
     }
     server.kill9();
-    redis.execute::<()>("SET is:{bad/0}:meta boo").await;
+    redis.query::<()>(&Cmd::set(partition_keys("bad", 0).meta(), "boo")).await;
     server.restart().await;
     eventually("all that can be swept are swept", async || {
         (server.metric("inventory_sentinel_expired_total").await as usize == SHOPS - 1).then_some(())
@@ -38,7 +39,7 @@ async fn a_namespace_that_can_not_be_opened_is_reported_and_all_others_are_swept
     assert_eq!(logged(&server, "bad", UNOPENED), 1);
     assert!(names[..SHOPS - 1].iter().all(|name| logged(&server, name, UNOPENED) == 0));
 
-    redis.execute::<()>("DEL is:{bad/0}:meta").await;
+    redis.query::<()>(&Cmd::del(partition_keys("bad", 0).meta())).await;
     eventually("its repair is reported", async || {
         (logged(&server, "bad", "a namespace can be opened again, or is gone") == 1).then_some(())
     })
@@ -54,7 +55,7 @@ async fn a_partition_that_breaks_is_reported_once_and_all_others_are_swept() {
     for shop in [&bad, &good] {
         shop.supply("ps5", 2).await;
     }
-    redis.execute::<()>("SET is:{bad/0}:meta boo").await;
+    redis.query::<()>(&Cmd::set(partition_keys("bad", 0).meta(), "boo")).await;
     eventually("the bad one is counted", async || {
         (server.metric("inventory_sentinel_sweep_failures_total").await >= 3.0).then_some(())
     })

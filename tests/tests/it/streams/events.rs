@@ -238,13 +238,13 @@ async fn a_place_that_is_not_kept_is_refused() {
         Err(status) => Err(status),
     };
     assert!(compacted(&shop, &token).await.is_ok(), "it is kept");
-    redis.execute::<i64>("XTRIM is:{sale/0}:events MAXLEN 2").await;
+    redis.trim_events(2).await;
     assert_refused(compacted(&shop, &token).await, Reason::EventsCompacted, None);
     assert_refused(compacted(&other, &token).await, Reason::EventsCompacted, None);
     let mut oldest = Feed::open(&shop, "", true).await.expect("a stream");
     oldest.catch_up().await;
     assert_gapless(&oldest.events, 5);
-    redis.execute::<i64>("XTRIM is:{sale/0}:events MAXLEN 0").await;
+    redis.trim_events(0).await;
     let mut none = Feed::open(&shop, "", true).await.expect("a stream");
     none.catch_up().await;
     shop.hold("ps5", 1).await;

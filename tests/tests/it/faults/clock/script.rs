@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_redis::redis::{Cmd, Value};
 use inventory_sentinel::v1::SkuRules;
 use inventory_sentinel_script::script::script_source;
-use sentinel_tests::{Redis, SentinelProcess, epoch, number_in, script_call};
+use sentinel_tests::{Redis, SentinelProcess, epoch, number_in, partition_keys, script_call, stored_stock};
 
 use super::{DAY, HOUR, MINUTE};
 
@@ -42,6 +42,7 @@ impl Script {
         }
         let Value::Array(reply) = self.redis.query(&command).await else { panic!("no reply") };
         let Value::BulkString(head) = &reply[0] else { panic!("{reply:?}") };
+        // The head of a raw reply: `Reply` has no doubt and no correction of the clock.
         let signed = |at: usize| i64::from_be_bytes(head[at..at + 8].try_into().expect("eight bytes"));
         let now = number_in(&head[..6]);
         match head[74] {
@@ -53,8 +54,9 @@ impl Script {
 
     /// The next deadlines in the index, in milliseconds.
     async fn next_deadlines(&self) -> Vec<i64> {
+        let keys = partition_keys("sale", 0);
         let index: Vec<(Vec<u8>, i64)> =
-            self.redis.query(&Cmd::zrangebyscore_withscores("is:{sale/0}:deadlines", "-inf", "+inf")).await;
+            self.redis.query(&Cmd::zrangebyscore_withscores(keys.deadlines(), "-inf", "+inf")).await;
         index.into_iter().map(|(_, score)| score).collect()
     }
 }
@@ -108,7 +110,7 @@ async fn the_time_of_day_follows_a_step_that_has_stood_for_five_minutes() {
     assert_eq!(later(1_350, 0).await, 0);
     assert_eq!(later(1_500, -DAY).await, 0);
     assert_eq!(later(1_510, 0).await, 0);
-    let state: Vec<u8> = script.redis.query(&Cmd::hget("is:{sale/0}:meta", "state")).await;
+    let state: Vec<u8> = script.redis.query(&Cmd::hget(partition_keys("sale", 0).meta(), "state")).await;
     assert_eq!(state.len(), STATE_LENGTH);
 }
 
@@ -139,8 +141,8 @@ async fn a_server_that_knows_the_clock_ends_the_doubt_of_another() {
         assert!(about(clock.doubt, MINUTE), "{clock:?}");
         let deadlines = script.next_deadlines().await;
         assert!(about(deadlines[0], mark + MINUTE + 10_000), "{deadlines:?} {mark}");
-        // The deadline may move back, so the SKU's record has no lower bound of it (lua/scripts/formats.lua).
-        let stock: Vec<u8> = script.redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await;
+        // The deadline may move back, so the SKU's raw record has no lower bound of it (lua/scripts/formats.lua).
+        let stock: Vec<u8> = script.redis.query(&Cmd::hget(partition_keys("sale", 0).stock(), "ps5")).await;
         assert_eq!((stock.len(), stock[30]), (31, 1), "{stock:?}");
         let expected = if time_has_passed { mark + MINUTE } else { mark };
         let clock = script.call(Some(expected), &[]).await;
@@ -148,16 +150,15 @@ async fn a_server_that_knows_the_clock_ends_the_doubt_of_another() {
         assert!(about(clock.offset, expected - mark - MINUTE), "{clock:?}");
         let deadlines = script.next_deadlines().await;
         assert!(about(deadlines[0], expected + 10_000), "{deadlines:?} {expected}");
-        let left: Vec<u8> = script.redis.query(&Cmd::hget("is:{sale/0}:meta", "doubted")).await;
+        let left: Vec<u8> = script.redis.query(&Cmd::hget(partition_keys("sale", 0).meta(), "doubted")).await;
         assert!(left.is_empty(), "{left:?}");
         // The hold ends then, and not before.
         script.redis.step_clock(MINUTE + 9_000);
         script.call(Some(expected + 9_000), &[]).await;
-        let held = |stock: Vec<u8>| number_in(&stock[6..12]);
-        assert_eq!(held(script.redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await), 2);
+        assert_eq!(stored_stock(&script.redis, "ps5").await.held, 2);
         script.redis.step_clock(MINUTE + 11_000);
         script.call(Some(expected + 11_000), &[]).await;
-        assert_eq!(held(script.redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await), 1);
+        assert_eq!(stored_stock(&script.redis, "ps5").await.held, 1);
     }
 }
 
@@ -215,6 +216,6 @@ async fn the_end_of_a_doubt_goes_together_with_other_operations() {
     let [reserve, args, _, extra] = RESERVE;
     let clock = script.call(Some(mark), &[[reserve, args, &[8; 16], extra], [b"commit", b"", &[8; 16], b""]]).await;
     assert!(clock.doubt == 0 && about(clock.now, mark), "{clock:?}");
-    let stock: Vec<u8> = script.redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await;
-    assert_eq!((number_in(&stock[6..12]), number_in(&stock[12..18])), (1, 1), "held and sold");
+    let stock = stored_stock(&script.redis, "ps5").await;
+    assert_eq!((stock.held, stock.sold), (1, 1));
 }

@@ -4,10 +4,11 @@
 use deadpool_redis::redis::{Cmd, cmd};
 use inventory_sentinel::Reason;
 use sentinel_tests::{
-    Redis, SentinelProcess, TestClient, assert_refused, eventually, figure, new_id, number_in, reserve_request,
+    Redis, SentinelProcess, TestClient, assert_refused, eventually, figure, new_id, number_in, partition_keys,
+    reserve_request,
 };
 
-use super::{KEYS, script::Alone};
+use super::script::Alone;
 
 /// The data that an older release left when ZREM was refused: the event and the records are written, the index and the
 /// state are not. The next change has no number in the stream until the partition is settled.
@@ -15,14 +16,15 @@ use super::{KEYS, script::Alone};
 async fn a_partition_that_was_left_half_done_is_settled() {
     let alone = Alone::start("--sweep-interval 1m").await;
     alone.make(&[alone.reserve("ps5", &alone.id(), "", 1)]).await;
-    let (meta, deadlines) = (format!("{KEYS}meta"), format!("{KEYS}deadlines"));
-    let state: Vec<u8> = alone.redis.query(&Cmd::hget(&meta, "state")).await;
-    let index: Vec<u8> = alone.redis.query(cmd("DUMP").arg(&deadlines)).await;
+    let keys = partition_keys("sale", 0);
+    let (meta, deadlines) = (keys.meta(), keys.deadlines());
+    let state: Vec<u8> = alone.redis.query(&Cmd::hget(meta, "state")).await;
+    let index: Vec<u8> = alone.redis.query(cmd("DUMP").arg(deadlines)).await;
     let until = alone.redis.now().await + 1;
     eventually("it is due", async || (alone.redis.now().await > until).then_some(())).await;
     alone.make(&[]).await;
-    alone.redis.query::<()>(&Cmd::hset(&meta, "state", state)).await;
-    alone.redis.query::<()>(cmd("RESTORE").arg(&deadlines).arg(0).arg(index).arg("REPLACE")).await;
+    alone.redis.query::<()>(&Cmd::hset(meta, "state", state)).await;
+    alone.redis.query::<()>(cmd("RESTORE").arg(deadlines).arg(0).arg(index).arg("REPLACE")).await;
 
     let server = SentinelProcess::on(&alone.redis).await;
     let shop = server.shop("sale");
@@ -40,9 +42,10 @@ async fn is_settled_and_sells(shop: &TestClient) {
     shop.commit(&id).await.expect("the sale continues");
 }
 
-/// Pending reservations as the state counts them: of both generations, and of the older one.
+/// Pending reservations as the state counts them: of both generations, and of the older one. Raw: no decoder
+/// returns them.
 async fn pending(redis: &Redis) -> (i64, i64) {
-    let state: Vec<u8> = redis.query(&Cmd::hget(format!("{KEYS}meta"), "state")).await;
+    let state: Vec<u8> = redis.query(&Cmd::hget(partition_keys("sale", 0).meta(), "state")).await;
     (number_in(&state[74..80]), number_in(&state[80..86]))
 }
 
@@ -52,9 +55,10 @@ async fn holds_that_were_left_without_a_deadline_expire_after_the_settlement() {
     let alone = Alone::start("--sweep-interval 1m").await;
     let sold = alone.id();
     alone.make(&[alone.reserve("ps5", &sold, "", 3_600_000)]).await;
-    let (meta, deadlines) = (format!("{KEYS}meta"), format!("{KEYS}deadlines"));
-    let state: Vec<u8> = alone.redis.query(&Cmd::hget(&meta, "state")).await;
-    let index: Vec<u8> = alone.redis.query(cmd("DUMP").arg(&deadlines)).await;
+    let keys = partition_keys("sale", 0);
+    let (meta, deadlines) = (keys.meta(), keys.deadlines());
+    let state: Vec<u8> = alone.redis.query(&Cmd::hget(meta, "state")).await;
+    let index: Vec<u8> = alone.redis.query(cmd("DUMP").arg(deadlines)).await;
     let [named, other] = [alone.id(), alone.id()];
     alone
         .make(&[
@@ -63,8 +67,8 @@ async fn holds_that_were_left_without_a_deadline_expire_after_the_settlement() {
             ("commit", Vec::new(), sold, Vec::new()),
         ])
         .await;
-    alone.redis.query::<()>(&Cmd::hset(&meta, "state", state)).await;
-    alone.redis.query::<()>(cmd("RESTORE").arg(&deadlines).arg(0).arg(index).arg("REPLACE")).await;
+    alone.redis.query::<()>(&Cmd::hset(meta, "state", state)).await;
+    alone.redis.query::<()>(cmd("RESTORE").arg(deadlines).arg(0).arg(index).arg("REPLACE")).await;
     assert_eq!(pending(&alone.redis).await, (1, 0), "as it was before");
 
     let server = SentinelProcess::on(&alone.redis).await;
@@ -82,10 +86,11 @@ async fn a_deletion_that_was_left_half_done_is_settled() {
     let alone = Alone::start("--sweep-interval 1m").await;
     let adjusted = [&1i64.to_be_bytes()[..], b"old"].concat();
     alone.make(&[("adjust_stock", adjusted, alone.id(), Vec::new())]).await;
-    let meta = format!("{KEYS}meta");
-    let state: Vec<u8> = alone.redis.query(&Cmd::hget(&meta, "state")).await;
+    let keys = partition_keys("sale", 0);
+    let meta = keys.meta();
+    let state: Vec<u8> = alone.redis.query(&Cmd::hget(meta, "state")).await;
     alone.make(&[("delete_sku", b"old".to_vec(), alone.id(), Vec::new())]).await;
-    alone.redis.query::<()>(&Cmd::hset(&meta, "state", state)).await;
+    alone.redis.query::<()>(&Cmd::hset(meta, "state", state)).await;
 
     let server = SentinelProcess::on(&alone.redis).await;
     let shop = server.shop("sale");

@@ -22,5 +22,3 @@ fn without(rule: &str) -> String {
         None => "resetkeys".to_owned(),
     }
 }
-
-const KEYS: &str = "is:{sale/0}:";

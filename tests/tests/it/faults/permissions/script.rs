@@ -3,27 +3,16 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use deadpool_redis::redis::{Cmd, RedisError, Value, aio::MultiplexedConnection, cmd};
+use deadpool_redis::redis::{Cmd, RedisError, Value, aio::MultiplexedConnection};
 use inventory_sentinel::v1;
-use inventory_sentinel_script::script::script_source;
+use inventory_sentinel_script::{NamespaceConfig, script::script_source};
 use sentinel_server::least_acl;
-use sentinel_tests::{Redis, SentinelProcess, epoch, eventually, script_call};
+use sentinel_tests::{Group, Redis, SentinelProcess, epoch, eventually, line_set, partition_keys, script_call, u48};
 
-use super::{KEYS, USER, rules, without};
+use super::{USER, rules, without};
 
 /// The commands that every batch needs.
 const LOADS: [&str; 3] = ["hlen", "hmget", "time"];
-
-fn u48(number: u64) -> [u8; 6] {
-    number.to_be_bytes()[2..].try_into().expect("six bytes")
-}
-
-fn shape(quantity: u32, sku: &str, ttl: u64) -> Vec<u8> {
-    [&u48(ttl)[..], &[1], &quantity.to_be_bytes(), &[sku.len() as u8], sku.as_bytes()].concat()
-}
-
-/// Kind, args, ids and extra.
-pub(super) type Group = (&'static str, Vec<u8>, Vec<u8>, Vec<u8>);
 
 /// A Redis whose user lacks one permission after the other.
 pub(super) struct Alone {
@@ -84,7 +73,7 @@ impl Alone {
 
     pub(super) fn reserve(&self, sku: &str, id: &[u8], buyer: &str, ttl: u64) -> Group {
         let buyer = if buyer.is_empty() { Vec::new() } else { [&[buyer.len() as u8][..], buyer.as_bytes()].concat() };
-        ("reserve", shape(2, sku, ttl), id.to_vec(), [&u48(0)[..], &buyer].concat())
+        ("reserve", line_set(ttl, &[(2, sku)]), id.to_vec(), [&u48(0)[..], &buyer].concat())
     }
 
     /// Makes the call as users that each lack one of these commands, and checks that exactly these are needed. `call`
@@ -151,7 +140,7 @@ async fn no_batch_is_half_done_for_want_of_a_permission() {
     alone.needs("Rollback, and the buyer has none left", &["hdel", "hset", "xadd"], back).await;
     let part = async || {
         let target = held("ps5", "").await;
-        alone.batch(&[("commit_lines", [&target[..], &[1], &shape(1, "ps5", 0)].concat(), alone.id(), none())])
+        alone.batch(&[("commit_lines", [&target[..], &[1], &line_set(0, &[(1, "ps5")])].concat(), alone.id(), none())])
     };
     alone.needs("Commit of a part", &["hset", "xadd"], part).await;
     let extend = async || {
@@ -163,7 +152,7 @@ async fn no_batch_is_half_done_for_want_of_a_permission() {
         let target = held("ps5", "").await;
         alone.batch(&[(
             "reserve_replacing",
-            shape(1, "ps5", 60_000),
+            line_set(60_000, &[(1, "ps5")]),
             alone.id(),
             [&u48(0)[..], &[0], &target].concat(),
         )])
@@ -224,14 +213,14 @@ async fn no_generation_goes_half_way_for_want_of_a_permission() {
 #[tokio::test]
 async fn no_partition_is_made_configured_or_settled_half_way_for_want_of_a_permission() {
     let mut alone = Alone::start("--sweep-interval 1m").await;
-    let config: Vec<u8> = alone.redis.query(&Cmd::hget(format!("{KEYS}meta"), "config")).await;
-    let revision = |config: &[u8]| sentinel_tests::number_in(&config[1..7]);
+    let keys = partition_keys("sale", 0);
+    let config: Vec<u8> = alone.redis.query(&Cmd::hget(keys.meta(), "config")).await;
     let configured = async || {
-        let now: Vec<u8> = alone.redis.query(&Cmd::hget(format!("{KEYS}meta"), "config")).await;
-        let mut next = now.clone();
-        next[6] += 1;
+        let now: Vec<u8> = alone.redis.query(&Cmd::hget(keys.meta(), "config")).await;
+        let now = NamespaceConfig::decode(&now).expect("a config");
+        let next = NamespaceConfig { revision: now.revision + 1, ..now };
         let mut command = script_call(&alone.script);
-        command.arg("configure").arg("g").arg(revision(&now)).arg(next);
+        command.arg("configure").arg("g").arg(now.revision).arg(next.encode());
         command
     };
     alone.needs("ConfigureNamespace", &["hset"], configured).await;
@@ -308,7 +297,7 @@ async fn a_batch_that_crosses_the_memory_limit_is_whole() {
             Ok(_) => {
                 whole += 1;
                 crossed += usize::from(used().await > limit);
-                let skus: i64 = alone.redis.query(cmd("HLEN").arg(format!("{KEYS}stock"))).await;
+                let skus: i64 = alone.redis.query(&Cmd::hlen(partition_keys("sale", 0).stock())).await;
                 assert_eq!(skus, 2 + 500 * whole, "all of it");
             }
             Err(error) => {

@@ -319,7 +319,7 @@ async fn a_lost_reply_stays_unknown_when_the_repeat_is_denied() {
         tokio::spawn(async move { shop.reserve(placed).await })
     };
     eventually("it is applied", async || {
-        let events: i64 = redis.execute("XLEN is:{sale/0}:events").await;
+        let events: i64 = redis.events().await;
         (events == 2).then_some(())
     })
     .await;
