@@ -192,14 +192,14 @@ impl Operations {
 
     fn change(&mut self) -> RulesChange {
         let mut change = RulesChange::default();
-        match self.dice.below(if self.may_pause { 11 } else { 9 }) {
+        match self.dice.below(if self.may_pause { 12 } else { 9 }) {
             0 => change.is_protected = Some(!self.dice.one_in(4)),
             1..=4 => change.buyer_limit = Some(self.dice.of(&[0, 6])),
             5 => change.max_quantity = Some(self.dice.of(&[0, 2])),
             6 => change.max_ttl = Some(self.dice.of(&[0, 500])),
             7 => change.opens_at = Some(Millis(self.dice.of(&[0, 1_700_000_060_000]))),
             8 => change.closes_at = Some(Millis(self.dice.of(&[0, 1_800_000_000_000]))),
-            _ => change.is_paused = Some(self.dice.one_in(3)),
+            _ => change.is_paused = Some(self.dice.one_in(2)),
         }
         change
     }
@@ -307,8 +307,8 @@ async fn compare(format: u8) {
             Some(closing) => vec![closing.operation(&mut operations)],
             None => operations.some(),
         };
-        // Usually a little later. Rarely the clock of the store makes a step, or much time passes. A partition is closed
-        // when all holds are due.
+        // Usually a little later. Rarely the clock of the store makes a step, or much time passes. All holds are due
+        // when a partition is closed.
         twins.time = match operations.dice.below(40) {
             _ if is_closing => twins.time + 2 * TTL.as_millis() as u64,
             0 => twins.time.saturating_sub(5_000),
@@ -352,8 +352,11 @@ async fn compare(format: u8) {
                 }
                 if let Some(closing) = closing.as_mut().filter(|_| is_closing) {
                     closing.attempts += 1;
-                    let is_done = |result: &OperationResult| matches!(result, OperationResult::Answered(answer) if answer.outcome == Ok(Outcome::Closed));
-                    if results.iter().any(is_done) {
+                    let mut answers = results.iter().filter_map(|result| match result {
+                        OperationResult::Answered(answer) => Some(&answer.outcome),
+                        OperationResult::Again(_) => None,
+                    });
+                    if answers.any(|outcome| *outcome == Ok(Outcome::Closed)) {
                         is_closed = closing.is_checked;
                         closing.is_checked = true;
                     }
