@@ -59,6 +59,11 @@ impl PartitionKeys {
     pub fn events(&self) -> &str {
         &self.0[5]
     }
+
+    /// The counts of buyers.
+    pub fn buyers(&self) -> &str {
+        &self.0[6]
+    }
 }
 
 #[cfg(test)]

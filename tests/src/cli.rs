@@ -1,4 +1,4 @@
-//! `sentinelctl` as people run it: the real binary, to its end.
+//! `sentinelctl` as operators run it: starts the real binary and waits until it exits.
 
 use std::{
     ffi::OsString,

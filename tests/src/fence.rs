@@ -40,7 +40,7 @@ pub fn assert_fenced<T: Debug>(result: Result<T, Status>) -> Fence {
     fence
 }
 
-/// Checks that a place in a history is one: its epoch, the name of its term, its sequence.
+/// Checks the position in a history: its epoch, the name of its term, its sequence.
 pub fn assert_point(point: &v1::HistoryPoint) {
     assert!(point.epoch > 0 && point.sequence > 0, "{point:?}");
     let is_hex = |name: &str| name.len() == 40 && name.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));

@@ -1,5 +1,5 @@
-//! Checks that concurrent answers are those of one shop in which calls happen one after the other.
-//! The sequence of an answer is its place, so the check is a sort and a replay. No I/O.
+//! Checks that concurrent answers are those of one shop in which calls are applied one after the other. The sequence of
+//! an answer is its position in that order, so the check is a sort and a replay. No I/O.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -39,7 +39,7 @@ struct Entry {
     event: Event,
 }
 
-/// The answers about one SKU, the only one in its partition; expiry has no place in it.
+/// The answers about one SKU, the only one in its partition. Holds must not expire: an expiry has no answer.
 #[derive(Debug, Default)]
 pub struct History(Vec<Entry>);
 
@@ -108,7 +108,7 @@ struct Model {
 }
 
 impl Model {
-    /// Applies a change or compares a reading; false if it can't be so.
+    /// Applies a change or compares a reading; false if the model cannot explain it.
     fn explains(&mut self, event: &Event) -> bool {
         match event {
             Event::Supplied(units) => {

@@ -1,15 +1,15 @@
 //! The harness of the end-to-end tests: real processes, clients for them, and waiting with a bound.
 //!
-//! - [`Redis`]: a redis-server or valkey-server of the test's own, on a unix socket.
-//! - [`StoreFiles`]: its data files, copied, put back, removed or cut off.
+//! - [`Redis`]: a redis-server or valkey-server for one test, on a unix socket.
+//! - [`StoreFiles`]: its data files: copied, restored, removed or truncated.
 //! - [`SentinelProcess`]: the real binary, on its embedded Redis or on one of the above.
 //! - [`HostedSentinel`]: the same server as a library in the process of the test.
 //! - [`TestClient`]: the raw generated clients of one namespace, with short methods for common calls.
-//! - [`LossyProxy`]: a proxy between the server and Redis and can lose replies.
+//! - [`LossyProxy`]: a proxy between the server and Redis that can drop replies.
 //! - [`TcpForwarder`]: a forwarder between clients and servers, with a changeable target.
 //! - [`sentinelctl`], [`Ctl`]: the real command line, run to its end.
 //! - [`Collector`]: an OTLP receiver.
-//! - [`script_call`]: a call of the script without a server.
+//! - [`script_call`], [`partition_keys`], [`stored_stock`]: the script and the store without a server.
 //! - [`until_fenced`]: the wait until a server notices a store that lost changes, and the content of the refusal.
 //! - [`History`]: answers of concurrent calls, checked for linearizability by their sequence.
 //! - [`model`]: a plain model of the service: its answer to each call.
@@ -54,7 +54,7 @@ pub use self::{
     http::http_get,
     lossy_proxy::LossyProxy,
     redis::Redis,
-    script::{epoch, partition_keys, script_call},
+    script::{Group, epoch, line_set, partition_keys, script_call, stored_stock, u48},
     sentinel::{SentinelProcess, ServerBuilder},
     tcp_forwarder::TcpForwarder,
     test_client::{TestClient, figure, reserve_request},
@@ -65,7 +65,7 @@ pub const BOUND: Duration = Duration::from_secs(30);
 /// Pause between two checks of a condition.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Waits until the condition gives something, at most [`BOUND`]; panics with `what` was awaited.
+/// Waits until the condition returns a value, at most [`BOUND`]; panics with `what` if it does not.
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -99,8 +99,8 @@ pub fn millis(timestamp: Option<prost_types::Timestamp>) -> i64 {
     seconds * 1_000 + i64::from(nanos) / 1_000_000
 }
 
-/// Checks that a call was refused, and the content of a refusal: the code of its reason, our domain,
-/// the field where one is wrong, and when to come back where that helps.
+/// Checks that a call was refused, and the content of the refusal: the code of its reason, the domain, the malformed
+/// field if there is one, and a delay before the next try if a repeat can succeed.
 pub fn assert_refused<T: Debug>(result: Result<T, Status>, expected: Reason, field: Option<&str>) {
     let status = result.expect_err(expected.as_str());
     assert_eq!(reason(&status), expected, "{status:?}");

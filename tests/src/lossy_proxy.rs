@@ -67,13 +67,14 @@ impl LossyProxy {
         format!("redis://{user}:{user}@{}", self.address)
     }
 
-    /// From now on: so many script calls for a partition reach Redis, and their connection is cut before the reply.
+    /// From now on, this many script calls for a partition reach Redis, and their connection is closed before the
+    /// reply.
     pub fn lose_replies(&self, number: usize) {
         self.to_lose.store(number, Ordering::SeqCst);
     }
 
-    /// From now on: the next script call reaches Redis, its reply is lost, and from then on nothing gets through in
-    /// either direction until [`LossyProxy::come_back`].
+    /// The next script call reaches Redis and its reply is lost. After that nothing passes in either direction until
+    /// [`LossyProxy::come_back`].
     pub fn lose_a_reply_and_go_away(&self) {
         self.away.after_loss.store(true, Ordering::SeqCst);
         self.lose_replies(1);

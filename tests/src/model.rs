@@ -11,14 +11,17 @@ use inventory_sentinel::{
     Reason,
     v1::{Reservation, ReservationState as State, ShortLine, SkuRules},
 };
+use inventory_sentinel_script::limits;
 use prost_types::Timestamp;
-use tonic::Code;
 
 mod check;
 pub mod execute;
 pub mod history;
+mod op;
 mod refusals;
 mod units;
+
+pub use op::{Condition, Op};
 
 /// The ttl of a hold that names none, as the server's default is.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(600);
@@ -27,96 +30,11 @@ pub const MAX_TTL: Duration = Duration::from_secs(3_600);
 /// The longest life of a hold, as the server's default is.
 pub const MAX_LIFE: Duration = Duration::from_secs(7_200);
 /// The longest ttl if there is no namespace.
-pub const ANY_TTL: Duration = Duration::from_secs(30 * 24 * 3_600);
+pub const ANY_TTL: Duration = limits::MAX_TTL;
 /// The most units on hand of a SKU.
-pub const MAX_STOCK: i64 = 1_000_000_000;
+pub const MAX_STOCK: i64 = limits::MAX_STOCK as i64;
 /// The most units of a line.
-pub const MAX_QUANTITY: i32 = 1_000_000;
-/// The most lines of a reservation.
-pub const MAX_LINES: usize = 32;
-/// The longest SKU, request id or buyer id, in bytes.
-pub const MAX_NAME_BYTES: usize = 128;
-
-/// One call.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the fields are those of the requests")]
-pub enum Op {
-    SetStock {
-        sku: String,
-        on_hand: i64,
-        condition: Condition,
-        request_id: String,
-    },
-    AdjustStock {
-        sku: String,
-        delta: i64,
-        request_id: String,
-    },
-    ConfigureSku {
-        sku: String,
-        rules: SkuRules,
-        if_version: Option<i64>,
-        request_id: String,
-    },
-    GetSku {
-        sku: String,
-    },
-    DeleteSku {
-        sku: String,
-        request_id: String,
-    },
-    Reserve {
-        request_id: String,
-        lines: Vec<(String, i32)>,
-        ttl_ms: Option<i64>,
-        buyer_id: String,
-        replaces: String,
-    },
-    /// `late`: repurchases after the deadline.
-    Commit {
-        reservation_id: String,
-        late: bool,
-    },
-    CommitLines {
-        reservation_id: String,
-        lines: Vec<(String, i32)>,
-        keep_rest: bool,
-        request_id: String,
-    },
-    Rollback {
-        reservation_id: String,
-    },
-    RollbackLines {
-        reservation_id: String,
-        lines: Vec<(String, i32)>,
-        request_id: String,
-    },
-    Extend {
-        reservation_id: String,
-        ttl_ms: i64,
-        request_id: String,
-    },
-    GetReservation {
-        reservation_id: String,
-    },
-    GetStock {
-        sku: String,
-    },
-    IsProtected {
-        sku: String,
-    },
-}
-
-/// When SetStock may be applied.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Condition {
-    /// Always.
-    Always,
-    /// Only if the SKU is not known.
-    IfAbsent,
-    /// Only at this version of the SKU.
-    IfVersion(i64),
-}
+pub const MAX_QUANTITY: i32 = limits::MAX_QUANTITY as i32;
 
 /// The outcome. Sequence and version of the response are in [`execute::Received`].
 #[derive(Clone, Debug, PartialEq)]
@@ -434,41 +352,6 @@ impl Model {
         let is_pending = reservation.state() == State::Pending;
         let left = if is_pending { latest - millis(reservation.expires_at) } else { 0 };
         Answer::Extended(Box::new(reservation), left, replayed)
-    }
-}
-
-impl Op {
-    /// The identity of a change; a Commit or Rollback of a whole reservation has that of the reservation.
-    pub fn request_id(&self) -> Option<&str> {
-        match self {
-            Op::SetStock { request_id, .. }
-            | Op::AdjustStock { request_id, .. }
-            | Op::ConfigureSku { request_id, .. }
-            | Op::DeleteSku { request_id, .. }
-            | Op::Reserve { request_id, .. }
-            | Op::CommitLines { request_id, .. }
-            | Op::RollbackLines { request_id, .. }
-            | Op::Extend { request_id, .. } => Some(request_id),
-            _ => None,
-        }
-    }
-
-    /// The identity of a repeat of this call: its request id, for a change of a reservation together with that.
-    fn identity(&self) -> Option<String> {
-        let request_id = self.request_id()?;
-        Some(match self {
-            Op::CommitLines { reservation_id: id, .. }
-            | Op::RollbackLines { reservation_id: id, .. }
-            | Op::Extend { reservation_id: id, .. } => format!("{id}\0{request_id}"),
-            _ => request_id.to_owned(),
-        })
-    }
-
-    /// Whether the namespace is made before this call is answered so.
-    fn makes_namespace(&self, answer: &Answer) -> bool {
-        let is_malformed = matches!(answer, Answer::Refused(reason, _) if reason.code() == Code::InvalidArgument);
-        let makes = matches!(self, Op::SetStock { .. }) || matches!(self, Op::AdjustStock { delta: 1.., .. });
-        makes && !is_malformed
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct Owned(pub(crate) Child);
 
 impl Owned {
     pub(crate) fn signal(&self, signal: Signal) {
-        // It fails when the process is gone, which is for the test to find out.
+        // It fails if the process has already exited. The test finds that out.
         let _ = rustix::process::kill_process(Pid::from_child(&self.0), signal);
     }
 

@@ -1,4 +1,4 @@
-//! A Redis of the test's own: one process in a temporary folder, on a unix socket, with faults to order.
+//! A Redis for one test: one process in a temporary folder, on a unix socket, with faults on request.
 
 use std::{
     fs,
@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, aio::MultiplexedConnection};
+use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, aio::MultiplexedConnection, cmd};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -31,19 +31,19 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// One that is fit for the durable mode: on disk before each answer, and never evicting.
+    /// One that suits the durable mode: it syncs to disk before each answer, and never evicts.
     pub async fn start() -> Redis {
         Redis::start_with(&["--appendonly yes", "--appendfsync always"]).await
     }
 
-    /// One whose time of day [`Redis::step_clock`] changes, fit for the durable mode.
+    /// As [`Redis::start`], with a time of day that [`Redis::step_clock`] changes.
     pub async fn start_with_clock() -> Redis {
         let folder = TempDir::with_prefix("sentinel-redis-").expect("a temporary folder");
         fs::write(folder.path().join(CLOCK), 0i64.to_ne_bytes()).expect("the file of the clock");
         Redis::start_in(folder, &["--appendonly yes", "--appendfsync always"]).await
     }
 
-    /// One that [`Redis::lose_power`] can be done to, fit for the durable mode.
+    /// As [`Redis::start`], for tests that call [`Redis::lose_power`].
     pub async fn start_with_disk() -> Redis {
         let folder = TempDir::with_prefix("sentinel-redis-").expect("a temporary folder");
         fs::create_dir(folder.path().join(SYNCED)).expect("the folder of what is synced");
@@ -114,13 +114,28 @@ impl Redis {
         [self.query(&a).await, self.query(&b).await]
     }
 
+    /// The number of events in the first partition of `sale`.
+    pub async fn events(&self) -> i64 {
+        self.query(cmd("XLEN").arg(partition_keys("sale", 0).events())).await
+    }
+
+    /// Deletes all but the newest events of the first partition of `sale`.
+    pub async fn trim_events(&self, kept: usize) {
+        self.query::<i64>(cmd("XTRIM").arg(partition_keys("sale", 0).events()).arg("MAXLEN").arg(kept)).await;
+    }
+
+    /// The number of counts of buyers in the first partition of `sale`.
+    pub async fn buyer_counts(&self) -> i64 {
+        self.query(&Cmd::hlen(partition_keys("sale", 0).buyers())).await
+    }
+
     /// Sends one command.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> T {
         command.query_async(&mut self.connection().await).await.expect("redis obeys")
     }
 
-    /// Everything that is stored under keys with this part in their name, each as a digest of what it holds,
-    /// in whatever order it holds it.
+    /// Everything under keys that contain this text, each as a digest of its value. Digests ignore the order in which
+    /// Redis stores the elements.
     pub async fn digest(&self, part: &str) -> Vec<(String, String)> {
         let mut connection = self.connection().await;
         let mut keys: Vec<String> = words("KEYS *").query_async(&mut connection).await.expect("the keys");
@@ -160,12 +175,12 @@ impl Redis {
         self.files().keep_synced(&self.folder.path().join(SYNCED));
     }
 
-    /// Stops it in the middle of whatever it does: connections stay open, nothing is answered.
+    /// Suspends it: connections stay open, and nothing is answered.
     pub fn stop(&self) {
         self.child.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Resumes it.
     pub fn cont(&self) {
         self.child.signal(Signal::CONT);
     }

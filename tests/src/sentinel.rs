@@ -23,7 +23,7 @@ use crate::{
     test_client::TestClient,
 };
 
-/// Bytes of answers under way on a connection: room for those of 65,536 calls that nobody has read yet.
+/// Bytes of answers that may be buffered on a connection: room for the unread answers of 65,536 calls.
 const ANSWERS_WINDOW: u32 = 32 * 1024 * 1024;
 
 /// How a server is to be started.
@@ -68,7 +68,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Lets the server have so many open files and sockets and no more.
+    /// Limits the open files and sockets of the server.
     #[must_use]
     pub fn descriptors(self, number: u32) -> Self {
         Self { descriptors: Some(number), ..self }
@@ -116,7 +116,7 @@ impl ServerBuilder {
             command.env("TMPDIR", temporary);
         }
         let child = command
-            // As variables, so that a flag has its way.
+            // As variables of the environment, so that a flag overrides them.
             .env("SENTINEL_LISTEN", "127.0.0.1:0")
             .env("SENTINEL_ADMIN_LISTEN", "127.0.0.1:0")
             .env("SENTINEL_DATA_DIR", folder.path().join("data"))
@@ -257,7 +257,7 @@ impl SentinelProcess {
         self.child.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Resumes it.
     pub fn cont(&self) {
         self.child.signal(Signal::CONT);
     }
@@ -324,7 +324,7 @@ impl SentinelProcess {
         })
         .await;
         (self.grpc, self.admin) = (grpc, admin);
-        // Room for the answers of a whole rush, though nobody has read them yet.
+        // Room for all answers of a rush of calls before the test reads them.
         let endpoint = Endpoint::from_shared(format!("http://{grpc}")).expect("an address");
         self.channel = endpoint.initial_connection_window_size(ANSWERS_WINDOW).connect_lazy();
     }

@@ -1,4 +1,4 @@
-//! A port that stays while the server behind it changes: what a load balancer is to a client.
+//! A port that stays the same while the server behind it changes, as that of a load balancer does.
 
 use std::{
     net::SocketAddr,
@@ -11,7 +11,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Forwards every connection to the server that it leads to.
+/// Forwards each connection to the current server.
 #[derive(Debug)]
 pub struct TcpForwarder {
     address: SocketAddr,
@@ -20,7 +20,7 @@ pub struct TcpForwarder {
 }
 
 impl TcpForwarder {
-    /// A door that leads to `to`.
+    /// Listens on a free port and forwards to `to`.
     pub async fn open(to: SocketAddr) -> TcpForwarder {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -45,7 +45,7 @@ impl TcpForwarder {
         format!("http://{}", self.address)
     }
 
-    /// Leads elsewhere from now on; what is connected stays.
+    /// Forwards new connections to another server; established ones stay.
     pub fn lead_to(&self, to: SocketAddr) {
         *self.to.lock().unwrap_or_else(PoisonError::into_inner) = to;
     }

@@ -1,4 +1,4 @@
-//! The raw generated clients of one namespace, with short words for the calls that tests make often.
+//! The raw generated clients of one namespace, with short methods for the calls that tests make often.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub struct TestClient {
     pub checkout: InventorySentinelClient<Channel>,
     /// The raw client for operators.
     pub admin: InventoryAdminClient<Channel>,
-    /// The raw client for who watches.
+    /// The raw client for consumers of streams.
     pub events: InventoryEventsClient<Channel>,
     /// The name.
     pub namespace: String,

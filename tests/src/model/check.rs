@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use inventory_sentinel::{Reason, v1::SkuRules};
+use inventory_sentinel_script::limits::{MAX_ID_BYTES, MAX_LINES, MAX_SKU_BYTES};
 
-use super::{ANY_TTL, Condition, MAX_LINES, MAX_NAME_BYTES, MAX_QUANTITY, MAX_STOCK, Op, millis, millis_of};
+use super::{ANY_TTL, Condition, MAX_QUANTITY, MAX_STOCK, Op, millis, millis_of};
 
 /// Why, and which field.
 type Wrong = (Reason, String);
@@ -39,7 +40,7 @@ impl Op {
             Op::Reserve { request_id, lines, ttl_ms, buyer_id, replaces } => {
                 check_request_id(request_id)?;
                 check_lines(lines)?;
-                if buyer_id.len() > MAX_NAME_BYTES || buyer_id.contains(char::is_control) {
+                if buyer_id.len() > MAX_ID_BYTES || buyer_id.contains(char::is_control) {
                     return bad(Reason::InvalidBuyerId, "buyer_id");
                 }
                 if !replaces.is_empty() {
@@ -72,7 +73,7 @@ impl Op {
 fn check_sku(sku: &str, field: &str) -> Result<(), Wrong> {
     if sku.is_empty() {
         Err((Reason::EmptySku, field.into()))
-    } else if sku.len() > MAX_NAME_BYTES || sku.contains(char::is_control) {
+    } else if sku.len() > MAX_SKU_BYTES || sku.contains(char::is_control) {
         Err((Reason::InvalidSku, field.into()))
     } else {
         Ok(())
@@ -109,7 +110,7 @@ fn check_lines(lines: &[(String, i32)]) -> Result<(), Wrong> {
 }
 
 fn is_identifier(text: &str) -> bool {
-    text.len() <= MAX_NAME_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic())
+    text.len() <= MAX_ID_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn check_id(id: &str, field: &str) -> Result<(), Wrong> {

@@ -4,11 +4,9 @@ use inventory_sentinel::{
     Reason,
     v1::{Reservation, ReservationState as State, ShortLine, SkuRules},
 };
+use inventory_sentinel_script::limits::MAX_CHANGES;
 
 use super::{ANY_TTL, Answer, Condition, MAX_STOCK, MAX_TTL, Model, Op, about, millis, millis_of};
-
-/// Most changes of a reservation with an identity.
-const MAX_CHANGES: usize = 32;
 
 fn refused(reason: Reason, what: &str) -> Option<Answer> {
     Some(Answer::Refused(reason, what.into()))

@@ -1,45 +1,27 @@
-//! The end-to-end tests: one binary, a module per subject, so that they link once and run in parallel.
+//! The end-to-end tests: one binary, so that they link once and run in parallel.
+//!
+//! - `admin`: the calls of an administrator: namespaces, settings, lists, imports, deletion.
+//! - `api`: the form of a call: fields, bytes on the wire, and the reason of each refusal.
+//! - `checkout`: reserve, commit, roll back and extend, with their rules, deadlines and repeats.
+//! - `client`: the Rust client against a real server.
+//! - `ctl`: `sentinelctl` against a real server.
+//! - `faults`: crashes, clock steps, a full disk, and a store that is unreachable or misconfigured.
+//! - `fencing`: a store that lost changes, and its settlement.
+//! - `limits`: bounds of records, queues and connections.
+//! - `lua`: the script, called without a server.
+//! - `model`: random sequences of calls against a plain model of the service.
+//! - `operations`: the process in production: start, stop, health, metrics, and the demo.
+//! - `streams`: the streams of events, of stock and of protection.
 
-mod admin_identity;
-mod batch;
-mod buyers;
+mod admin;
+mod api;
+mod checkout;
 mod client;
-mod clock;
-mod crash;
 mod ctl;
-mod deletion;
-mod demo;
-mod embedded;
-mod expiry;
+mod faults;
 mod fencing;
-mod gather;
-mod identity;
-mod input;
 mod limits;
-mod lists;
 mod lua;
 mod model;
-mod namespaces;
-mod outage;
-mod overload;
-mod parts;
-mod permissions;
-mod process;
-mod promises;
-mod refusals;
-mod repeats;
-mod rules;
-mod sale;
-mod settings;
-mod stock;
-mod stopping;
-mod store;
-mod storm;
-mod strangers;
-mod supervision;
-mod sweeps;
-mod telemetry;
-mod watch;
-mod watch_client;
-mod watch_numbers;
-mod wire;
+mod operations;
+mod streams;

@@ -1,6 +1,6 @@
-//! The examples of docs/operate/sentinelctl.md and docs/operate/running-a-sale.md, run as they stand there, in order. Where an example
-//! needs a buyer or a loss, a comment in front of it says so: `<!-- test: hold NAMESPACE SKU UNITS BUYER [REQUEST_ID] -->`, `sell` with
-//! the same words, `<!-- test: fence NAMESPACE -->`. In a SKU `_` stands for a space.
+//! Runs the examples of docs/operate/sentinelctl.md and docs/operate/running-a-sale.md as printed, in order. A comment
+//! before an example sets the scene: `<!-- test: hold NAMESPACE SKU UNITS BUYER [REQUEST_ID] -->` adds a buyer, `sell`
+//! with the same words a sale, `<!-- test: fence NAMESPACE -->` a loss. In a SKU `_` replaces a space.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 const REFERENCE: &str = include_str!("../../../../docs/operate/sentinelctl.md");
 const SALE: &str = include_str!("../../../../docs/operate/running-a-sale.md");
 
-/// What a page has the reader do, in order.
+/// The steps of a page, in order.
 #[derive(Debug)]
 enum Step {
     Script(String),

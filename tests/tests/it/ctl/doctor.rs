@@ -2,7 +2,7 @@
 
 use deadpool_redis::redis::Cmd;
 use sentinel_server::least_acl;
-use sentinel_tests::{Ctl, Ran, Redis, SentinelProcess, eventually, new_id, until_fenced};
+use sentinel_tests::{Ctl, Ran, Redis, SentinelProcess, eventually, new_id, partition_keys, until_fenced};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -45,7 +45,7 @@ async fn a_sound_server_has_no_fail() {
         assert_eq!(checks(&found, name).len(), 1, "{name}");
     }
     assert!(checks(&found, "state file")[0]["found"].as_str().unwrap().ends_with(" ago"), "{found:?}");
-    // Three of them have a check of their own.
+    // Three of them have a separate check.
     assert_eq!(checks(&found, "promise").len(), server.info().await.promises.len() - 3);
     let table = doctor(&server, &["--table"]).await.ends(0).out;
     assert!(table.lines().count() == found.len() && table.lines().all(|line| line.starts_with("OK    ")), "{table}");
@@ -66,7 +66,7 @@ async fn what_could_be_better_is_a_warning() {
         check["found"].as_str().is_some_and(|found| found.ends_with(": fast: an OK is in memory only"))
     };
     assert_eq!(warned.iter().filter(of_disk).count(), 5, "{ran:?}");
-    // An empty variable is an unset one, and a flag goes before it.
+    // An empty variable is an unset one, and a flag overrides it.
     let url = format!("http://{}", server.admin_address());
     let ran = Ctl::new(["doctor"]).at(server.grpc()).variable("SENTINEL_ADMIN_URL", url.as_str()).run().await.ends(0);
     assert_eq!(status(&ran.objects(), "readyz"), "OK");
@@ -76,7 +76,7 @@ async fn what_could_be_better_is_a_warning() {
     Ctl::new(["doctor", "--admin-url", "nonsense"]).at(server.grpc()).run().await.ends(64);
 }
 
-/// The fix that the server names must reach the operator, who may not have its log.
+/// The fix that the server names is printed: the operator may not have the server's log.
 #[tokio::test]
 async fn a_store_that_is_not_fit_is_shown_with_its_fix() {
     let redis = Redis::start().await;
@@ -120,17 +120,18 @@ async fn an_audit_says_whether_the_books_are_clean() {
     shop.hold("ps5", 3).await;
     let clean = ctl(&server, &["audit"]).await.ends(0).object();
     assert_eq!((&clean["clean"], &clean["held"], &clean["pending_reservations"]), (&true.into(), &3.into(), &1.into()));
-    // A unit from nowhere: the counters are 6 bytes each, big-endian.
-    let mut counters: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await;
+    // The test writes the raw format: a unit without a source in the counters, 6 bytes each, big-endian.
+    let keys = partition_keys("sale", 0);
+    let mut counters: Vec<u8> = redis.query(&Cmd::hget(keys.stock(), "ps5")).await;
     counters[5] += 1;
-    redis.query::<()>(&Cmd::hset("is:{sale/0}:stock", "ps5", counters)).await;
+    redis.query::<()>(&Cmd::hset(keys.stock(), "ps5", counters)).await;
     let found = ctl(&server, &["audit"]).await.ends(1).object();
     assert_eq!((&found["clean"], &found["findings"][0]["kind"]), (&false.into(), &"NOT_CONSERVED".into()));
     let table = ctl(&server, &["audit", "--table"]).await.ends(1).out;
     assert!(table.starts_with("clean                 NO\n") && table.contains("\nNOT_CONSERVED  ps5"), "{table}");
 }
 
-/// The whole way of an operator after a loss: see it, be asked, settle, sell again.
+/// Everything that an operator does after a loss: notice it, confirm, settle, sell again.
 #[tokio::test]
 async fn a_fenced_partition_is_seen_and_settled() {
     let mut redis = Redis::start().await;
@@ -186,8 +187,8 @@ async fn a_fenced_partition_is_seen_and_settled() {
         "--request-id",
         "settle-1",
     ];
-    let asked = ctl(&server, &settle).await.ends(77);
-    assert!(asked.err.contains("all others get 0 available"), "{asked:?}");
+    let unconfirmed = ctl(&server, &settle).await.ends(77);
+    assert!(unconfirmed.err.contains("all others get 0 available"), "{unconfirmed:?}");
     let wrong: Vec<&str> =
         settle.iter().map(|&word| if word == fence { "0000000000000000" } else { word }).chain(["-y"]).collect();
     assert!(ctl(&server, &wrong).await.ends(65).err.contains("(FENCE_CHANGED)"));

@@ -89,7 +89,7 @@ async fn a_flag_goes_before_the_environment_before_the_file() {
     assert_eq!(sku(of_file(&["-n", "flag"]).variable("SENTINEL_NAMESPACE", "environment")).await, "flag");
     assert_eq!(sku(list(&[]).at(server.grpc())).await, "default");
     of_file(&[]).at(nowhere()).run().await.ends(69);
-    // The place of the file that nobody named.
+    // The default place of the file.
     fs::create_dir(folder.path().join("sentinelctl")).expect("a folder");
     fs::copy(&file, folder.path().join("sentinelctl/config.toml")).expect("a copy");
     assert_eq!(sku(list(&[]).variable("XDG_CONFIG_HOME", folder.path())).await, "file");
@@ -101,10 +101,10 @@ async fn a_config_file_that_is_wrong_is_named_with_its_line() {
     let file = folder.path().join("ctl.toml");
     let run = async || Ctl::new(["stock", "list"]).variable("SENTINEL_CONFIG", file.as_os_str()).run().await.ends(64);
     assert!(run().await.err.contains("ctl.toml"), "missing");
-    for (text, says) in [("namespace = 'a'\nserved = 1\n", "ctl.toml, line 2: "), ("server = [", "line 1: ")] {
+    for (text, expected) in [("namespace = 'a'\nserved = 1\n", "ctl.toml, line 2: "), ("server = [", "line 1: ")] {
         fs::write(&file, text).expect("a file");
         let ran = run().await;
-        assert!(ran.err.contains(says), "{ran:?}");
+        assert!(ran.err.contains(expected), "{ran:?}");
     }
 }
 

@@ -72,7 +72,7 @@ async fn overwriting_needs_yes() {
     assert_eq!(shop.stock("ps5").await.available, 10);
 }
 
-/// The store goes away in the middle, and the answer to what it did is lost.
+/// The store becomes unreachable during an import, and the answer to an applied message is lost.
 #[tokio::test]
 async fn an_import_that_broke_is_repeated_as_it_was() {
     let redis = Redis::start().await;
@@ -97,7 +97,7 @@ async fn an_import_that_broke_is_repeated_as_it_was() {
 #[tokio::test]
 async fn a_malformed_file_changes_nothing() {
     let server = SentinelProcess::start().await;
-    for (csv, says) in [
+    for (csv, expected) in [
         ("ps5,10\npad,many\n", "-, line 2: on_hand is \"many\""),
         ("ps5,10\npad\n", "line 2: 1 fields"),
         ("ps5,10\npad,1,2\n", "line 2: 3 fields"),
@@ -106,14 +106,15 @@ async fn a_malformed_file_changes_nothing() {
         ("", "no row"),
     ] {
         let ran = import(&server, csv, &[]).await.ends(64);
-        assert!(ran.err.contains(says) && ran.err.contains("nothing was changed"), "{ran:?}");
+        assert!(ran.err.contains(expected) && ran.err.contains("nothing was changed"), "{ran:?}");
     }
     let missing = ctl(&server, &["stock", "import", "/nowhere/file.csv"]).await.ends(64);
     assert!(missing.err.contains("/nowhere/file.csv"), "{missing:?}");
     assert_eq!(ctl(&server, &["namespace", "list"]).await.ends(0).out, "", "not even the namespace was made");
 }
 
-/// A repeat changes nothing, also with `--overwrite` and after other changes. It says so, and how the rows are set again.
+/// A repeat changes nothing, also with `--overwrite` and after other changes. The command prints this, and how to set
+/// the rows again.
 #[tokio::test]
 async fn a_repeat_says_how_the_rows_are_set_again() {
     let server = SentinelProcess::start().await;

@@ -1,9 +1,10 @@
-//! `sentinelctl` against real servers: what the operators' commands do and print, and how they end.
+//! `sentinelctl` against real servers: the effect, the output and the exit code of each command.
 //!
 //! - `stock`, `import`, `sku`, `reservations`, `namespace`, `streams`: the groups of commands.
 //! - `keys`: the keys of the JSON objects.
-//! - `doctor`: doctor, info, audit and settle; `exits`: exit codes, configuration, forms of the output, completions; `docs`: the examples of
-//!   the documentation.
+//! - `doctor`: doctor, info, audit and settle.
+//! - `exits`: exit codes, configuration, forms of the output, completions.
+//! - `docs`: the examples of the documentation.
 
 mod docs;
 mod doctor;
@@ -23,5 +24,14 @@ async fn ctl(server: &SentinelProcess, arguments: &[&str]) -> Ran {
     Ctl::new(["-n", "sale"].iter().chain(arguments).copied()).at(server.grpc()).run().await
 }
 
-/// SKUs that a shop may really have, and that a careless program trips over.
-const HOSTILE: [&str; 7] = ["t shirt", "a/b", "Größe 42 ü", "say \"hi\"", "it's", "a,b;c|d\\n", "--yes"];
+/// SKUs that a shop may use, and that a careless program handles wrongly.
+const HOSTILE: [&str; 7] = [
+    "t shirt",
+    "a/b",
+    "Größe 42 ü",
+    "the \"pro\"",
+    "it's",
+    "a,b;c|d\
+",
+    "--yes",
+];

@@ -40,7 +40,7 @@ async fn a_namespace_is_made_changed_shown_and_listed() {
         ["600s", "1200s", "7200s", "180s"]
     );
     assert_eq!((config["quota_records"].as_i64(), config["quota_skus"].as_i64()), (Some(1_000), Some(10)));
-    // The name behind the command, or the global option.
+    // The name after the command, or the global option.
     let shown = Ctl::new(["namespace", "show", "-n", "drop-7"]).at(server.grpc()).run().await.ends(0).object();
     assert_eq!(shown, changed);
     let listed = ctl(&server, &["namespace", "list"]).await.ends(0).object();
@@ -67,7 +67,7 @@ async fn a_namespace_is_paused_and_resumed_and_its_skus_stay_as_they_are() {
     assert_refused(shop.reserve(reserve_request(&[("pad", 1)])).await, Reason::SalePaused, None);
     shop.commit(&held.reservation_id).await.expect("what is held can be sold");
     let pad = ctl(&server, &["sku", "show", "pad"]).await.ends(0).object();
-    assert_eq!(pad["rules"]["is_paused"], false, "it is not paused by itself");
+    assert_eq!(pad["rules"]["is_paused"], false, "its own rules do not pause it");
 
     let resumed = Ctl::new(["namespace", "resume", "sale"]).at(server.grpc()).run().await.ends(0).object();
     assert_eq!(resumed["config"]["is_paused"], false);
@@ -76,7 +76,7 @@ async fn a_namespace_is_paused_and_resumed_and_its_skus_stay_as_they_are() {
     let configured = ctl(&server, &["namespace", "configure", "--is-paused", "true"]).await.ends(0).object();
     assert_eq!(configured["config"]["is_paused"], true);
 
-    // A name that is misspelt makes no namespace.
+    // A misspelt name creates no namespace.
     let unknown = ctl(&server, &["namespace", "pause", "slae"]).await.ends(65);
     assert!(unknown.err.contains("(NAMESPACE_NOT_FOUND)"), "{unknown:?}");
     assert_eq!(ctl(&server, &["namespace", "list"]).await.ends(0).objects().len(), 1);
@@ -105,7 +105,7 @@ async fn a_namespace_is_deleted_after_a_yes_and_not_while_units_are_held() {
     assert!(refused.err.contains("drop-7") && refused.err.contains("--yes"), "{refused:?}");
     let holds = ctl(&server, &["namespace", "delete", "drop-7", "--yes"]).await.ends(65);
     assert!(holds.err.contains("(NAMESPACE_HAS_HOLDS)") && holds.err.contains("namespace pause drop-7"), "{holds:?}");
-    shop.commit(&held).await.expect("the namespace goes on");
+    shop.commit(&held).await.expect("the namespace still works");
     let delete = ["namespace", "delete", "drop-7", "--yes", "--request-id", "end-of-drop-7"];
     let deleted = ctl(&server, &delete).await.ends(0).object();
     assert_eq!(deleted, serde_json::json!({"namespace_id": "drop-7"}));
@@ -115,7 +115,7 @@ async fn a_namespace_is_deleted_after_a_yes_and_not_while_units_are_held() {
     assert!(unknown.err.contains("(NAMESPACE_NOT_FOUND)"), "{unknown:?}");
 }
 
-/// A SKU does not say that its namespace is paused, so the command does.
+/// A SKU does not contain the pause of its namespace, so the command prints it.
 #[tokio::test]
 async fn a_paused_namespace_is_noted_beside_its_skus() {
     let server = SentinelProcess::start().await;

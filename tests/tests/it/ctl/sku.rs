@@ -37,8 +37,8 @@ async fn rules_are_set_kept_and_taken_away() {
     let cleared = ["sku", "rules", "ps5", "--max-ttl", "none", "--buyer-limit", "none", "--opens-at", "none"];
     let cleared = ctl(&server, &cleared).await.ends(0).object();
     let expected = serde_json::json!({
-        "is_protected": true, "is_paused": false, "max_quantity": 3, "max_ttl": null, "buyer_limit": null, "opens_at": null,
-        "closes_at": "2026-11-27T20:00:00.500Z",
+        "is_protected": true, "is_paused": false, "max_quantity": 3, "max_ttl": null, "buyer_limit": null,
+        "opens_at": null, "closes_at": "2026-11-27T20:00:00.500Z",
     });
     assert_eq!(cleared["rules"], expected);
     assert_eq!(ctl(&server, &["sku", "show", "ps5"]).await.ends(0).object(), cleared);

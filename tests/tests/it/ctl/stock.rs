@@ -58,7 +58,7 @@ async fn hostile_names_are_names() {
         assert_eq!(ctl(&server, &rules).await.ends(0).object()["rules"]["buyer_limit"], 2);
         ctl(&server, &["sku", "delete", "--yes", "--", sku]).await.ends(0);
     }
-    // What could forge a line is refused by the server, and is escaped in what is said about it.
+    // The server refuses a SKU that could forge a line, and the message escapes it.
     let forged = ctl(&server, &["stock", "get", "a\nnext: \u{1b}[31m\u{202e}"]).await.ends(65);
     assert!(forged.err.contains("(INVALID_SKU)"), "{forged:?}");
     assert!(!forged.err.contains(['\u{1b}', '\u{202e}']), "{forged:?}");

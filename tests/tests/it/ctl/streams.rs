@@ -13,7 +13,7 @@ use tokio::{
 
 use super::ctl;
 
-/// A command that goes on, and the lines that it prints.
+/// A running command, and the lines that it prints.
 struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -32,14 +32,14 @@ impl Running {
 
     async fn line(&mut self) -> String {
         let line = timeout(BOUND, self.lines.next_line()).await.expect("a line in time").expect("a line");
-        line.expect("it goes on")
+        line.expect("a line")
     }
 
     async fn object(&mut self) -> Value {
         serde_json::from_str(&self.line().await).expect("an object")
     }
 
-    /// Presses Ctrl-C; the exit code.
+    /// Sends SIGINT, as Ctrl-C does; returns the exit code.
     async fn interrupt(mut self) -> Option<i32> {
         let pid = Pid::from_raw(self.child.id().expect("it runs") as i32).expect("a process");
         rustix::process::kill_process(pid, Signal::INT).expect("a signal");
@@ -136,8 +136,8 @@ async fn streams_go_on_over_a_restart() {
     }
     server.kill9();
     let mut note = String::new();
-    let mut said = BufReader::new(watch.child.stderr.take().expect("a pipe"));
-    timeout(BOUND, said.read_line(&mut note)).await.expect("a note in time").expect("a note");
+    let mut errors = BufReader::new(watch.child.stderr.take().expect("a pipe"));
+    timeout(BOUND, errors.read_line(&mut note)).await.expect("a note in time").expect("a note");
     assert!(note.starts_with("note: the stream broke"), "{note}");
     server.restart().await;
     server.shop("sale").delete_sku("pad").await.expect("deleted");
@@ -164,8 +164,8 @@ async fn a_reader_that_goes_away_is_no_error() {
         }
     });
     assert_eq!(ended.await.expect("its end in time").code(), Some(0));
-    let mut said = String::new();
+    let mut printed = String::new();
     let mut error = child.stderr.take().expect("a pipe");
-    tokio::io::AsyncReadExt::read_to_string(&mut error, &mut said).await.expect("what it said");
-    assert_eq!(said, "", "it says nothing");
+    tokio::io::AsyncReadExt::read_to_string(&mut error, &mut printed).await.expect("its standard error");
+    assert_eq!(printed, "", "no message");
 }

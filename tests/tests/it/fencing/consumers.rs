@@ -1,4 +1,4 @@
-//! Consumers of a store that lost changes: no change is skipped in silence, and a resume token is a witness.
+//! Consumers of a store that lost changes. No change is skipped silently, and a resume token is evidence of a loss.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,12 +10,10 @@ use sentinel_tests::{
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
-use super::{
-    super::{
-        watch::{Feed, assert_gapless_but, ended, next},
-        watch_numbers::{available, watch_protected, watch_stock},
-    },
-    says_fenced, sell, take_one, token, two_lost_sales,
+use super::{reported_fence, sell, take_one, token, two_lost_sales};
+use crate::streams::{
+    events::{Feed, assert_gapless_but, ended, next},
+    stock::{available, watch_protected, watch_stock},
 };
 
 /// 100 units and 70 of them sold; the copy was made at 30.
@@ -49,7 +47,7 @@ impl Consumed {
     }
 }
 
-/// Why this token is refused, at once or with the first response.
+/// Returns the refusal of this token, at once or with the first response.
 async fn resumed(shop: &TestClient, token: &str) -> Result<(), Status> {
     Feed::open(shop, token, false).await?.next().await.map(|_| ())
 }
@@ -88,8 +86,8 @@ async fn a_token_of_lost_changes_is_refused_before_and_after_the_new_history_pas
     assert!(resumed(&all.shop, &feed.token).await.is_ok());
 }
 
-/// A consumer who was slow has read only what the copy has. Nothing that it knows is lost, so it must lose nothing
-/// either.
+/// A slow consumer has read only changes that the copy has too. None of these are lost, so the consumer must lose
+/// nothing either.
 #[tokio::test]
 async fn a_token_of_the_kept_part_goes_on_without_a_gap() {
     let mut all = Consumed::start().await;
@@ -101,7 +99,7 @@ async fn a_token_of_the_kept_part_goes_on_without_a_gap() {
     all.settle().await;
     sell(&all.shop, "ps5", 2).await;
     eventually("the last sale is delivered", async || {
-        feed.next().await.expect("the stream goes on");
+        feed.next().await.expect("the stream continues");
         let sold = feed.events.iter().filter(|event| event.kind() == EventKind::Committed).count();
         (sold == 20 + 2).then_some(())
     })
@@ -111,7 +109,7 @@ async fn a_token_of_the_kept_part_goes_on_without_a_gap() {
     assert_eq!(terms.len(), 2, "one term before the loss and one after it");
 }
 
-/// A stream that is open has delivered changes that do not exist any more. It went on as if nothing had happened.
+/// An open stream has delivered changes that no longer exist. It used to continue as if nothing had happened.
 #[tokio::test]
 async fn streams_that_are_open_notice_the_loss() {
     let mut all = Consumed::start().await;
@@ -130,9 +128,9 @@ async fn streams_that_are_open_notice_the_loss() {
     assert_eq!(reason(&status), Reason::StoreUnavailable, "{status:?}");
     let status = ended(&mut protected).await;
     assert_eq!(reason(&status), Reason::StoreUnavailable, "{status:?}");
-    says_fenced(&all.server, 0).await;
+    reported_fence(&all.server, 0).await;
 
-    // The counters of the lost part are not those of the table any more.
+    // The counters of the lost changes are no longer those of the table.
     let mut stock = watch_stock(&all.shop, &["ps5"], Duration::from_millis(10), &token).await;
     let snapshot = next(&mut stock).await.expect("a snapshot");
     assert!(snapshot.is_snapshot, "{snapshot:?}");
@@ -172,7 +170,7 @@ async fn streams_that_are_open_notice_an_emptied_store() {
     assert!(feed.events.iter().any(|event| event.kind() == EventKind::PartitionSettled), "{:?}", feed.events);
 }
 
-/// Whoever could make a token could close every sale. A token that no server made is refused and proves nothing.
+/// A forged token could close every sale. A token that no server issued is refused and proves nothing.
 #[tokio::test]
 async fn a_token_that_no_server_made_is_refused_and_fences_nothing() {
     let all = Consumed::start().await;
@@ -191,7 +189,7 @@ async fn a_token_that_no_server_made_is_refused_and_fences_nothing() {
     assert!(resumed(&all.shop, &all.lost).await.is_ok(), "the true one is good");
 }
 
-/// All servers are new, and only the consumer was there before: its token is enough.
+/// All servers are new. The token of a consumer alone reveals the loss.
 #[tokio::test]
 async fn a_token_alone_fences_a_store_that_no_server_remembers() {
     let Consumed { mut redis, mut server, copy, kept, lost, .. } = Consumed::start().await;
@@ -217,7 +215,8 @@ async fn a_token_alone_fences_a_store_that_no_server_remembers() {
     assert_eq!(later.info().await.fenced_partitions, []);
 }
 
-/// The settlement forgives what was known when it was made. A consumer knows of a later change that is lost as well.
+/// A settlement accepts the losses that were recorded when it was made. A consumer has seen a later change that is lost
+/// too.
 #[tokio::test]
 async fn a_token_above_what_is_forgiven_fences_once_more() {
     let (redis, early, late) = two_lost_sales().await;
@@ -236,7 +235,7 @@ async fn a_token_above_what_is_forgiven_fences_once_more() {
     sell(&shop, "ps5", 1).await;
 }
 
-/// The token of one namespace says nothing about another.
+/// The token of one namespace proves nothing about another.
 #[tokio::test]
 async fn a_token_of_another_namespace_fences_nothing() {
     let all = Consumed::start().await;

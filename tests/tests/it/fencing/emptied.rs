@@ -1,5 +1,5 @@
 //! A store that comes back empty: FLUSHALL, an empty folder, a partition whose keys are gone. A namespace that a server
-//! knows is never "not found" and never "not protected".
+//! has seen is never "not found" and never "not protected".
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use inventory_sentinel::{
 };
 use sentinel_tests::{
     Fence, LossyProxy, Redis, SentinelProcess, TestClient, assert_fenced, assert_refused, eventually, figure,
-    model::execute::may_repeat, new_id, until_fenced,
+    model::execute::may_repeat, new_id, partition_keys, until_fenced,
 };
 use tokio::task::JoinSet;
 use tonic::Status;
 
-use super::{says_fenced, sell, sell_out, take_one};
+use super::{reported_fence, sell, sell_out, take_one};
 
 /// How the store loses everything.
 #[derive(Clone, Copy, Debug)]
@@ -74,9 +74,9 @@ macro_rules! emptied {
     )+ };
 }
 
-// Each is the first call after the loss: it must not get another answer only because nobody looked before it. They said
-// SKU_NOT_FOUND and RESERVATION_NOT_FOUND, which are final; IsProtected said false, which sends the crowd to the
-// ordinary path; and a repeated warm-up sold all units a second time.
+// Each is the first call after the loss: its answer must not depend on an earlier check. These calls used to return
+// SKU_NOT_FOUND and RESERVATION_NOT_FOUND, which are final. IsProtected returned false, which sends all buyers to the
+// ordinary path. A repeated warm-up sold all units a second time.
 emptied! {
     an_emptied_store_is_not_out_of_skus: "Reserve", |shop, _held| take_one(&shop, "ps5");
     an_emptied_store_has_not_resolved_a_hold: "Commit", |shop, held| shop.commit(&held);
@@ -95,7 +95,7 @@ async fn batch_get_stock(shop: &TestClient) -> Result<v1::BatchGetStockResponse,
     shop.checkout.clone().batch_get_stock(request).await.map(tonic::Response::into_inner)
 }
 
-/// Nobody calls, and an operator looks at the server.
+/// Nobody calls, and an operator reads the state of the server.
 #[tokio::test]
 async fn an_emptied_store_is_noticed_without_a_call_and_can_be_settled() {
     for loss in LOSSES {
@@ -103,7 +103,7 @@ async fn an_emptied_store_is_noticed_without_a_call_and_can_be_settled() {
         let request = v1::GetNamespaceRequest { namespace_id: "sale".into() };
         let config = shop.admin.clone().get_namespace(request.clone()).await.expect("the config").into_inner();
         loss.happens_to(&mut redis).await;
-        let fenced = says_fenced(&server, 0).await;
+        let fenced = reported_fence(&server, 0).await;
         assert_eq!((fenced.seen.map(|seen| seen.sequence), fenced.kept_sequence), (Some(22), 0), "{loss:?}");
         assert!(server.readyz().await.0, "{loss:?}: what can go on does");
         let kept = shop.admin.clone().get_namespace(request).await.expect("it is known").into_inner();
@@ -122,7 +122,7 @@ async fn an_emptied_store_is_noticed_without_a_call_and_can_be_settled() {
     }
 }
 
-/// Buyers at work while the store is emptied: none of them gets an answer that is wrong.
+/// Buyers call while the store is emptied: none of them gets a wrong answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_caller_gets_a_wrong_answer_while_a_store_is_emptied() {
     let Sale { redis, server, shop, .. } = Sale::start().await;
@@ -154,43 +154,43 @@ async fn no_caller_gets_a_wrong_answer_while_a_store_is_emptied() {
         assert!(fence.seen.sequence > before && fence.kept_sequence == 0, "{fence:?}");
     }
     assert_fenced(shop.try_stock("ps5").await);
-    says_fenced(&server, 0).await;
+    reported_fence(&server, 0).await;
 }
 
-/// One server does not know the namespace, and a warm-up that it serves makes it a second time before the other server
-/// looks. The one that knows fences what was made.
+/// One server has not seen the namespace. A warm-up through it creates the namespace a second time before the other
+/// server checks. That other server fences it.
 #[tokio::test]
 async fn what_an_unaware_server_made_after_the_loss_is_fenced() {
     let redis = Redis::start().await;
-    // Its only search for namespaces is over before there is one.
+    // Its only search for namespaces ends before one exists.
     let unaware = SentinelProcess::launch().on(&redis).flags("--sweep-interval 1m").start().await;
     let aware = SentinelProcess::on(&redis).await;
-    let (knows, other) = (aware.shop("sale"), unaware.shop("sale"));
-    knows.supply("ps5", 100).await;
-    sell(&knows, "ps5", 10).await;
-    // It stands still, so that the other is first for certain.
+    let (first, other) = (aware.shop("sale"), unaware.shop("sale"));
+    first.supply("ps5", 100).await;
+    sell(&first, "ps5", 10).await;
+    // It is suspended, so the other server is certainly first.
     aware.stop();
     redis.execute::<()>("FLUSHALL").await;
-    other.warm_up("ps5", 100).await.expect("this server knows nothing");
+    other.warm_up("ps5", 100).await.expect("this server has not seen the namespace");
     let made = other.hold("ps5", 1).await.reservation_id;
     aware.cont();
 
-    let fence = until_fenced("Reserve", async || take_one(&knows, "ps5").await).await;
+    let fence = until_fenced("Reserve", async || take_one(&first, "ps5").await).await;
     assert_eq!((fence.seen.sequence, fence.kept_sequence), (21, 0));
     assert_eq!(assert_fenced(take_one(&other, "ps5").await), fence);
     assert_fenced(other.try_is_protected("ps5").await);
     assert_fenced(other.warm_up("vita", 1).await);
-    // It is fenced as it is: what was made there can be resolved.
+    // It is fenced with its present data: reservations there can be resolved.
     assert_eq!(other.counts("ps5").await, (99, 1, 0));
     other.commit(&made).await.expect("it is known");
-    knows.settle(0, &[figure("ps5", 89)], &new_id()).await.expect("settled");
+    first.settle(0, &[figure("ps5", 89)], &new_id()).await.expect("settled");
     assert_eq!(10 + 1 + sell_out(&other, "ps5").await, 100);
-    assert_eq!(sell_out(&knows, "ps5").await, 0);
-    knows.audit().await;
+    assert_eq!(sell_out(&first, "ps5").await, 0);
+    first.audit().await;
     other.audit().await;
 }
 
-/// The same, and nobody calls the server that knows.
+/// The same without calls to the server that has seen the namespace.
 #[tokio::test]
 async fn what_an_unaware_server_made_is_fenced_without_a_call() {
     let redis = Redis::start().await;
@@ -200,32 +200,32 @@ async fn what_an_unaware_server_made_is_fenced_without_a_call() {
     aware.stop();
     redis.execute::<()>("FLUSHALL").await;
     let other = unaware.shop("sale");
-    other.warm_up("ps5", 100).await.expect("this server knows nothing");
+    other.warm_up("ps5", 100).await.expect("this server has not seen the namespace");
     aware.cont();
-    says_fenced(&aware, 0).await;
+    reported_fence(&aware, 0).await;
     assert_fenced(take_one(&other, "ps5").await);
 }
 
-/// The unaware server makes the namespace with more partitions: SKUs of the one that is lost lie in all of them.
+/// The unaware server creates the namespace with more partitions, so the SKUs of the lost one are in all of them.
 #[tokio::test]
 async fn every_partition_of_a_namespace_that_took_over_is_fenced() {
     let redis = Redis::start().await;
     let unaware = SentinelProcess::launch().on(&redis).flags("--sweep-interval 1m --partitions 4").start().await;
     let aware = SentinelProcess::on(&redis).await;
-    let (knows, other) = (aware.shop("sale"), unaware.shop("sale"));
+    let (first, other) = (aware.shop("sale"), unaware.shop("sale"));
     let skus: Vec<String> = (0..16).map(|i| format!("sku-{i}")).collect();
     for sku in &skus {
-        knows.supply(sku, 10).await;
+        first.supply(sku, 10).await;
     }
     aware.stop();
     redis.execute::<()>("FLUSHALL").await;
     for sku in &skus {
-        other.warm_up(sku, 10).await.expect("this server knows nothing");
+        other.warm_up(sku, 10).await.expect("this server has not seen the namespace");
     }
     aware.cont();
     let mut partitions = std::collections::HashSet::new();
     for sku in &skus {
-        partitions.insert(until_fenced("Reserve", async || take_one(&knows, sku).await).await.partition);
+        partitions.insert(until_fenced("Reserve", async || take_one(&first, sku).await).await.partition);
         assert_fenced(take_one(&other, sku).await);
     }
     assert_eq!(partitions.len(), 4, "{partitions:?}");
@@ -237,13 +237,12 @@ async fn a_partition_that_is_deleted_is_fenced_without_a_call() {
     let redis = Redis::start().await;
     let server = SentinelProcess::launch().on(&redis).flags("--partitions 2").start().await;
     server.shop("sale").supply("ps5", 100).await;
-    let keys: Vec<String> = redis.execute("KEYS is:{sale/1}:*").await;
-    redis.query::<()>(&Cmd::del(keys)).await;
-    assert_eq!(says_fenced(&server, 1).await.kept_sequence, 0);
+    redis.query::<()>(&Cmd::del(partition_keys("sale", 1).all())).await;
+    assert_eq!(reported_fence(&server, 1).await.kept_sequence, 0);
     assert_eq!(server.info().await.fenced_partitions.len(), 1);
 }
 
-/// The keys of one partition of several are deleted by hand: the others lost nothing and go on.
+/// The keys of one of several partitions are deleted by hand. The others lost nothing and still work.
 #[tokio::test]
 async fn a_partition_that_is_deleted_is_fenced_and_the_others_go_on() {
     let redis = Redis::start().await;
@@ -253,8 +252,7 @@ async fn a_partition_that_is_deleted_is_fenced_and_the_others_go_on() {
     // The last character of an id is the partition.
     let is_lost = |id: &String| id.ends_with('C');
     assert!(held.iter().any(is_lost) && !held.iter().all(is_lost), "{held:?}");
-    let keys: Vec<String> = redis.execute("KEYS is:{sale/2}:*").await;
-    redis.query::<()>(&Cmd::del(keys)).await;
+    redis.query::<()>(&Cmd::del(partition_keys("sale", 2).all())).await;
     for (sku, id) in skus.iter().zip(&held) {
         if is_lost(id) {
             let fence = until_fenced("Reserve", async || take_one(&shop, sku).await).await;
@@ -276,8 +274,8 @@ async fn a_partition_that_is_deleted_is_fenced_and_the_others_go_on() {
     shop.audit().await;
 }
 
-/// The reply of a batch is lost, and then the partition. To send the batch again can't show what became of it, and blocked the
-/// lane for as long as `--resend-for` says.
+/// The reply to a batch is lost, and then the partition. A repeat of the batch cannot reveal its outcome. Such repeats
+/// used to block the lane for the duration of `--resend-for`.
 #[tokio::test]
 async fn a_lost_reply_does_not_keep_the_lane_from_a_lost_partition() {
     const LIMIT: Duration = Duration::from_secs(15);

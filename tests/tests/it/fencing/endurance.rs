@@ -1,4 +1,4 @@
-//! Long mixtures: what is no loss is never taken for one, and no place in the history is acknowledged twice.
+//! Long mixtures of faults. A restart without loss is never reported as a loss, and no sequence is acknowledged twice.
 
 use std::{
     sync::{
@@ -62,7 +62,7 @@ async fn nothing_of_this_is_a_loss() {
     shop.audit().await;
 }
 
-/// A replica that has everything takes over.
+/// A replica with all changes becomes the primary.
 #[tokio::test]
 async fn a_replica_that_has_everything_takes_over() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
@@ -98,8 +98,7 @@ async fn a_replica_that_has_everything_takes_over() {
     assert_eq!(server.info().await.fenced_partitions, []);
 }
 
-/// Buyers at two servers while older copies come back: no number of the sequence is acknowledged twice but by a
-/// settlement in between.
+/// Buyers call two servers while older copies come back. No sequence is acknowledged twice, except after a settlement.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_sequence_is_acknowledged_twice() {
     let mut redis = Redis::start().await;
@@ -117,7 +116,7 @@ async fn no_sequence_is_acknowledged_twice() {
                 let mut acknowledged = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     match take_one(&shop, "ps5").await {
-                        // A replay has the number of the last change that it could see.
+                        // A replay has the number of the last change before it.
                         Ok(taken) if taken.replayed => {}
                         Ok(taken) => acknowledged.push(taken.sequence),
                         Err(status) if may_repeat(&status) => sleep(Duration::from_millis(2)).await,

@@ -1,4 +1,4 @@
-//! The mode `fast`, which promises less: a loss closes nothing, and is not silent either.
+//! The mode `fast`, which promises less: a loss closes no partition, but is reported.
 
 use inventory_sentinel::{Reason, v1::EventKind};
 use sentinel_tests::{
@@ -6,14 +6,12 @@ use sentinel_tests::{
     model::execute::may_repeat, new_id, until_fenced,
 };
 
-use super::{
-    super::watch::{Feed, assert_gapless, assert_gapless_but, ended},
-    says_fenced, take_one,
-};
+use super::{reported_fence, take_one};
+use crate::streams::events::{Feed, assert_gapless, assert_gapless_but, ended};
 
 const LOSSES: &str = "inventory_sentinel_history_losses_total";
 
-/// A snapshot, 20 changes, a crash, 60 changes: an open stream delivered 40 of the 60, and nobody noticed.
+/// A snapshot, 20 changes, a crash, 60 changes. An open stream used to deliver 40 of the 60 without any report.
 #[tokio::test]
 async fn a_fast_store_that_lost_changes_sells_on_and_says_so() {
     let mut redis = Redis::start_in_memory().await;
@@ -68,7 +66,7 @@ async fn a_fast_store_that_lost_changes_sells_on_and_says_so() {
     assert_eq!(marks[0].kept_sequence, 11);
     assert!(marks[0].sequence > 11 && marks[0].term != term, "{:?}", marks[0]);
     assert_eq!(whole.events.len(), 11 + 60 + 1, "all changes and the mark");
-    // The token of before the loss is refused here too.
+    // A token from before the loss is refused here too.
     let refused = match Feed::open(&shop, &feed.token, false).await {
         Ok(mut feed) => feed.next().await.map(|_| ()),
         Err(status) => Err(status),
@@ -77,7 +75,7 @@ async fn a_fast_store_that_lost_changes_sells_on_and_says_so() {
     shop.audit().await;
 }
 
-/// The file of a store that does not sync is put back as it was: the same, by another way.
+/// The same with another cause: the file of a store that does not sync is restored.
 #[tokio::test]
 async fn a_fast_store_that_comes_back_older_sells_on() {
     let mut redis = Redis::start_with(&["--appendonly yes", "--appendfsync no"]).await;
@@ -101,8 +99,8 @@ async fn a_fast_store_that_comes_back_older_sells_on() {
     shop.audit().await;
 }
 
-/// A cache-like sale whose Redis was emptied sells what it is given. But what is not there may be lost: to say that it is
-/// not protected would send the crowd to the ordinary path.
+/// A sale whose Redis was emptied sells what it is given afterwards. Missing SKUs may be lost: the answer "not
+/// protected" would send all buyers to the ordinary path.
 #[tokio::test]
 async fn a_fast_store_that_was_emptied_sells_on_and_never_says_not_protected() {
     let redis = Redis::start_in_memory().await;
@@ -115,7 +113,7 @@ async fn a_fast_store_that_was_emptied_sells_on_and_never_says_not_protected() {
     assert_eq!((fence.seen.sequence, fence.kept_sequence), (2, 0));
     assert_fenced(take_one(&shop, "ps5").await);
     assert_fenced(shop.commit(&lost).await);
-    assert_eq!(says_fenced(&server, 0).await.kept_sequence, 0);
+    assert_eq!(reported_fence(&server, 0).await.kept_sequence, 0);
 
     shop.supply("vita", 5).await;
     take_one(&shop, "vita").await.expect("what is there is sold");
@@ -148,7 +146,7 @@ async fn a_fast_store_that_lost_nothing_counts_no_loss() {
         eventually("the store can be used", async || take_one(&shop, "ps5").await.ok()).await;
     }
     while feed.events.len() < 4 {
-        feed.next().await.expect("the stream goes on");
+        feed.next().await.expect("the stream continues");
     }
     assert_gapless(&feed.events, 1);
     assert!(feed.events.iter().all(|event| event.kind() != EventKind::HistoryLost));

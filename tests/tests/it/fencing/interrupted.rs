@@ -1,13 +1,13 @@
-//! Settlements that are interrupted, repeated or overtaken: losses in the middle of one, steps that come late, figures of
+//! Settlements that are interrupted, repeated or concurrent: losses in the middle of one, late steps, and figures for
 //! another loss.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use deadpool_redis::redis::{Cmd, Value};
+use deadpool_redis::redis::Value;
 use inventory_sentinel::{Reason, v1};
 use inventory_sentinel_script::script::script_source;
 use sentinel_tests::{
-    Redis, SentinelProcess, assert_refused, epoch, figure, new_id, number_in, reason, script_call, until_fenced,
+    Redis, SentinelProcess, assert_refused, epoch, figure, new_id, reason, script_call, stored_stock, until_fenced,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -16,22 +16,23 @@ use tokio::{
     time::sleep,
 };
 
-use super::{super::watch::Feed, Lost, retry_until_answered, says_fenced, sell, take_one, token, two_lost_sales};
+use super::{Lost, reported_fence, retry_until_answered, sell, take_one, token, two_lost_sales};
+use crate::streams::events::Feed;
 
-/// What becomes of a script call of the kind that is held.
+/// The fate of a held script call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Held {
     Waits,
-    /// It goes on to Redis.
+    /// It is forwarded to Redis.
     Sent,
-    /// Its connection is cut before it is sent.
+    /// Its connection is closed before it is sent.
     Cut,
 }
 
-/// Stands between the server and Redis, and holds script calls of one kind back.
+/// A proxy between the server and Redis that holds script calls of one kind.
 struct Holder {
     address: std::net::SocketAddr,
-    /// The kind that is held, and what becomes of it.
+    /// The kind that is held, and the fate of its calls.
     order: watch::Sender<(&'static str, Held)>,
     /// How many calls were held.
     held: watch::Receiver<usize>,
@@ -62,7 +63,7 @@ impl Holder {
         self.order.send_replace((kind, Held::Waits));
     }
 
-    /// Lets what is held go; nothing is held any more.
+    /// Releases the held calls; nothing is held from then on.
     fn let_go(&self, held: Held) {
         self.order.send_replace(("", held));
     }
@@ -135,8 +136,7 @@ async fn a_loss_within_a_settlement_is_not_settled_by_its_end() {
     holder.let_go(Held::Sent);
     holder.hold("end_settlement");
     holder.until_held(1).await;
-    let stock: Vec<u8> = redis.query(&Cmd::hget("is:{sale/0}:stock", "ps5")).await;
-    assert_eq!(number_in(&stock[..6]), 60, "the figure is set, and acknowledged");
+    assert_eq!(stored_stock(&redis, "ps5").await.available, 60, "the figure is set, and acknowledged");
     redis.restart_with_copy(&begun).await;
     holder.let_go(Held::Cut);
     let answer = settling.await.expect("an end");
@@ -145,7 +145,7 @@ async fn a_loss_within_a_settlement_is_not_settled_by_its_end() {
     assert!(taken.is_err() || counts.0 <= 59, "settled: {answer:?}; it sells from {counts:?}, and 40 were sold before");
 }
 
-/// Another server knows of more lost changes, and says so while an operator settles what was known when he began.
+/// An operator settles the losses that were known when they began. Meanwhile another server reports more lost changes.
 #[tokio::test]
 async fn a_loss_that_is_noticed_within_a_settlement_is_not_forgiven_by_it() {
     let (redis, early, late) = two_lost_sales().await;
@@ -167,7 +167,7 @@ async fn a_loss_that_is_noticed_within_a_settlement_is_not_forgiven_by_it() {
     assert!(taken.is_err(), "{answer:?}; sells 99 although 2 were sold: {taken:?}");
 }
 
-/// The operator's tool repeats a settlement whose answer it did not get. Meanwhile an older copy came back once more.
+/// A settlement's answer is lost, and `sentinelctl` repeats it. Meanwhile an older copy came back again.
 #[tokio::test]
 async fn a_settlement_is_not_repeated_for_another_loss() {
     let mut redis = Redis::start().await;
@@ -178,7 +178,7 @@ async fn a_settlement_is_not_repeated_for_another_loss() {
     sell(&shop, "ps5", 40).await;
     redis.restart_with_copy(&copy).await;
     until_fenced("Reserve", async || take_one(&shop, "ps5").await).await;
-    let (settlement, fence) = (new_id(), says_fenced(&server, 0).await.fence);
+    let (settlement, fence) = (new_id(), reported_fence(&server, 0).await.fence);
     shop.settle_fence(0, &fence, &[figure("ps5", 60)], &settlement).await.expect("settled");
     sell(&shop, "ps5", 60).await;
     redis.restart_with_copy(&copy).await;
@@ -189,7 +189,7 @@ async fn a_settlement_is_not_repeated_for_another_loss() {
     assert_refused(shop.settle_fence(0, "ps5", &[], &new_id()).await, Reason::InvalidFence, Some("fence"));
 }
 
-/// Two settlements have one identity and other figures. The last call of the first comes late.
+/// Two settlements have one identity and different figures. The last call of the first arrives late.
 #[tokio::test]
 async fn a_settlement_sets_the_figures_that_it_was_begun_with() {
     let (lost, ()) = Lost::after(async |shop| drop(shop.supply("ps5", 100).await)).await;
@@ -207,7 +207,7 @@ async fn a_settlement_sets_the_figures_that_it_was_begun_with() {
         String::from_utf8(codes.clone()).expect("letters")
     };
     let figure = |available: u64| [&[0][..], &available.to_be_bytes()[2..], b"ps5"].concat();
-    let fence = says_fenced(&lost.server, 0).await.fence;
+    let fence = reported_fence(&lost.server, 0).await.fence;
     let begin = |key: u8| [&[key; 16][..], fence.as_bytes()].concat();
     assert_eq!(call("begin_settlement", &[&[1; 16][..], b"0123456789abcdef"].concat(), 7).await, "e");
     assert_eq!(call("begin_settlement", &begin(1), 7).await, "V");
@@ -221,7 +221,7 @@ async fn a_settlement_sets_the_figures_that_it_was_begun_with() {
     assert_eq!(lost.shop.counts("ps5").await.0, 30);
 }
 
-/// A consumer stopped before a restart of the store, of which the servers knew only what came later.
+/// A consumer stopped before a restart of the store. The servers have seen only later changes.
 #[tokio::test]
 async fn a_settlement_forgives_all_that_was_lost_below_what_was_seen() {
     let mut redis = Redis::start().await;
@@ -245,7 +245,7 @@ async fn a_settlement_forgives_all_that_was_lost_below_what_was_seen() {
     take_one(&shop, "ps5").await.expect("the settlement was about all that came after the copy");
 }
 
-/// As many SKUs as wait at once in a settlement, and a queue that is shorter.
+/// A settlement with more SKUs than the queue has room for.
 #[tokio::test]
 async fn a_settlement_ends_on_a_server_with_a_short_queue() {
     let mut redis = Redis::start().await;

@@ -1,5 +1,5 @@
-//! A store that comes back older or empty: servers and consumers notice the loss, and nothing is sold until an
-//! operator settles the partition. One file for each kind of loss; here is what they share.
+//! A store that comes back older or empty. Servers and consumers notice the loss, and nothing is sold until an operator
+//! settles the partition. One file for each kind of loss; this one has the shared helpers.
 
 mod consumers;
 mod emptied;
@@ -20,7 +20,7 @@ use sentinel_tests::{
     Redis, SentinelProcess, TestClient, eventually, model::execute::may_repeat, new_id, reserve_request, until_fenced,
 };
 
-use super::watch::Feed;
+use crate::streams::events::Feed;
 
 /// Sells so many units, one by one.
 async fn sell(shop: &TestClient, sku: &str, units: usize) {
@@ -30,7 +30,7 @@ async fn sell(shop: &TestClient, sku: &str, units: usize) {
     }
 }
 
-/// Sells unit by unit until there is a shortage; says how many were sold.
+/// Sells unit by unit until there is a shortage; returns the number of sold units.
 async fn sell_out(shop: &TestClient, sku: &str) -> i64 {
     for sold in 0.. {
         match shop.reserve(reserve_request(&[(sku, 1)])).await.expect("an answer").result {
@@ -42,13 +42,13 @@ async fn sell_out(shop: &TestClient, sku: &str) -> i64 {
     unreachable!("the stock ends before the numbers do")
 }
 
-/// A Reserve of one unit, for whether it is refused.
+/// A Reserve of one unit; only a refusal matters.
 async fn take_one(shop: &TestClient, sku: &str) -> Result<v1::ReserveResponse, tonic::Status> {
     shop.reserve(reserve_request(&[(sku, 1)])).await
 }
 
-/// Waits until the server says that this partition of `sale` is fenced, without any other call.
-async fn says_fenced(server: &SentinelProcess, partition: i32) -> v1::FencedPartition {
+/// Waits until the server reports, without any other call, that this partition of `sale` is fenced.
+async fn reported_fence(server: &SentinelProcess, partition: i32) -> v1::FencedPartition {
     eventually("the server reports the fenced partition", async || {
         let fenced = server.info().await.fenced_partitions;
         fenced.into_iter().find(|fenced| (fenced.namespace_id.as_str(), fenced.partition) == ("sale", partition))
@@ -56,7 +56,7 @@ async fn says_fenced(server: &SentinelProcess, partition: i32) -> v1::FencedPart
     .await
 }
 
-/// The only partition of `sale`, fenced: an older copy is in the place of a store that had one more change.
+/// The only partition of `sale`, fenced: an older copy replaced a store that had one more change.
 struct Lost {
     redis: Redis,
     server: SentinelProcess,
@@ -64,7 +64,7 @@ struct Lost {
 }
 
 impl Lost {
-    /// What `before` does is in the copy.
+    /// The copy contains the changes that `before` makes.
     async fn after<T>(before: impl AsyncFnOnce(&TestClient) -> T) -> (Lost, T) {
         let mut redis = Redis::start().await;
         let server = SentinelProcess::launch().on(&redis).flags("--sweep-interval 20ms").start().await;
@@ -103,8 +103,8 @@ async fn token(shop: &TestClient, sequence: i64) -> String {
     feed.token
 }
 
-/// A store that lost two sales, which no server knows any more, and the tokens of the consumers that saw the first
-/// and the second of them.
+/// A store that lost two sales, which no server has seen, and the tokens of two consumers: one saw the first sale, the
+/// other both.
 async fn two_lost_sales() -> (Redis, String, String) {
     let mut redis = Redis::start().await;
     let mut server = SentinelProcess::on(&redis).await;

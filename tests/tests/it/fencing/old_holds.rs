@@ -9,7 +9,8 @@ use inventory_sentinel::{
 };
 use sentinel_tests::{TestClient, assert_refused, figure, new_id, reserve_request};
 
-use super::{super::watch::Feed, Lost};
+use super::Lost;
+use crate::streams::events::Feed;
 
 fn returning(sku: &str, available: i64) -> v1::SettledSku {
     v1::SettledSku { old_holds_return: true, ..figure(sku, available) }
@@ -59,13 +60,13 @@ async fn units_of_an_old_hold_do_not_return() {
     assert!(shop.rollback(&of_a).await.expect("it is known").replayed);
     assert_eq!(counts(shop, "a").await, (5, 1, 0, 2), "a replay withdraws nothing");
     shop.rollback(&of_b).await.expect("it is known");
-    assert_eq!(counts(shop, "b").await, (9, 4, 0, 0), "the operator said that they return");
+    assert_eq!(counts(shop, "b").await, (9, 4, 0, 0), "the operator chose that they return");
     shop.rollback(&cart).await.expect("it is known");
     assert_eq!(counts(shop, "a").await, (5, 0, 0, 3));
     assert_eq!(counts(shop, "b").await, (13, 0, 0, 0));
     shop.audit().await;
 
-    // A hold of after the settlement is as any other, although it is of the same SKU and the next change.
+    // A hold from after the settlement is an ordinary one, although it is of the same SKU and the next change.
     let new = shop.hold("a", 5).await.reservation_id;
     shop.rollback(&new).await.expect("it is known");
     assert_eq!(counts(shop, "a").await, (5, 0, 0, 3));
@@ -101,7 +102,7 @@ async fn units_of_an_old_hold_that_expires_do_not_return() {
     lost.settle(&[figure("a", 5)]).await;
     shop.expired(&held).await;
     assert_eq!(counts(shop, "a").await, (5, 1, 0, 4));
-    // An extension makes no new hold of it.
+    // An extension does not make it a new hold.
     shop.extend(&extended, Duration::from_secs(900), &new_id()).await.expect("extended");
     shop.rollback(&extended).await.expect("it is known");
     assert_eq!(counts(shop, "a").await, (5, 0, 0, 5));
@@ -112,13 +113,13 @@ async fn units_of_an_old_hold_that_expires_do_not_return() {
     let ended = feed.events.iter().find(|event| event.kind() == EventKind::Expired).expect("its end");
     assert_eq!((ended.reservation_id.as_str(), lines(&ended.lines)), (held.as_str(), vec![("a", 4)]));
     assert_eq!(lines(&ended.withdrawn), [("a", 4)]);
-    // Bought late it takes what is there, as any purchase.
+    // A late Commit takes available units, as any purchase.
     shop.commit_late(&held).await.expect("bought late");
     assert_eq!(counts(shop, "a").await, (1, 0, 4, 5));
     shop.audit().await;
 }
 
-/// A hold can end in parts. Each part is as old as the hold.
+/// A hold can end in parts. Each part counts as old as the hold.
 #[tokio::test]
 async fn parts_of_an_old_hold_do_not_return_either() {
     let (lost, held) = Lost::after(async |shop| {
@@ -142,11 +143,11 @@ async fn parts_of_an_old_hold_do_not_return_either() {
     }
     shop.commit(&held[0]).await.expect("the rest is sold");
     assert_eq!(counts(shop, "a").await, (1, 6, 1, 2));
-    // One unit of each is sold, and the rest is released by the same call.
+    // One unit of each is sold, and the same call releases the rest.
     shop.commit_lines(&held[1], &[("a", 1), ("b", 1)], v1::RestPolicy::Release, &new_id()).await.expect("in part");
     assert_eq!(counts(shop, "a").await, (1, 3, 2, 4));
     assert_eq!(counts(shop, "b").await, (4, 3, 3, 0));
-    // One is sold, and the rest stays held, as old as before.
+    // One is sold, and the rest stays held and counts as old.
     shop.commit_lines(&held[2], &[("a", 1)], v1::RestPolicy::Keep, &new_id()).await.expect("in part");
     shop.rollback(&held[2]).await.expect("the rest");
     assert_eq!(counts(shop, "a").await, (1, 0, 3, 6));
@@ -154,7 +155,7 @@ async fn parts_of_an_old_hold_do_not_return_either() {
     shop.audit().await;
 }
 
-/// The buyer did not buy, whatever became of the units: the limit counts what a buyer holds and has bought.
+/// The buyer did not buy, whatever happened to the units: the limit counts units that a buyer holds or bought.
 #[tokio::test]
 async fn an_old_hold_that_ends_gives_its_buyer_the_limit_back() {
     let (lost, held) = Lost::after(async |shop| {
@@ -173,7 +174,7 @@ async fn an_old_hold_that_ends_gives_its_buyer_the_limit_back() {
     assert_eq!(counts(shop, "a").await, (1, 2, 0, 2));
 }
 
-/// Replacing a hold uses its units for the new one. Those of an old hold are not there to be used.
+/// A replacement uses the units of the replaced hold. Those of an old hold cannot be used.
 #[tokio::test]
 async fn an_old_hold_gives_nothing_to_the_hold_that_replaces_it() {
     let (lost, held) = Lost::after(async |shop| {
@@ -196,7 +197,7 @@ async fn an_old_hold_gives_nothing_to_the_hold_that_replaces_it() {
     shop.audit().await;
 }
 
-/// What was withdrawn stays counted, and a deleted SKU takes the count with it.
+/// Withdrawn units stay counted, and the deletion of a SKU deletes the count.
 #[tokio::test]
 async fn the_count_of_withdrawn_units_lives_as_long_as_its_sku() {
     let (lost, held) = Lost::after(async |shop| {

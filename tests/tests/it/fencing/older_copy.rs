@@ -1,4 +1,5 @@
-//! A store that comes back as an older copy of itself: what is refused, what goes on, and that every server obeys.
+//! A store that comes back as an older copy of itself: the calls that are refused, those that still work, and all
+//! servers obey.
 
 use std::time::Duration;
 
@@ -8,10 +9,10 @@ use sentinel_tests::{
 };
 use tonic::Status;
 
-use super::{Lost, says_fenced, sell, sell_out, take_one};
+use super::{Lost, reported_fence, sell, sell_out, take_one};
 
-/// 100 units and 70 of them sold, when Redis restarts with the copy that was made at 30. The server knew better, said
-/// nothing and sold 140 of 100; the audit was clean.
+/// 100 units and 70 of them sold, when Redis restarts with the copy from 30. The server used to ignore what it had
+/// seen, and sold 140 of 100; the audit was clean.
 #[tokio::test]
 async fn an_older_copy_sells_nothing_until_it_is_settled_and_never_more_than_there_was() {
     let mut redis = Redis::start().await;
@@ -25,7 +26,7 @@ async fn an_older_copy_sells_nothing_until_it_is_settled_and_never_more_than_the
 
     let fence = until_fenced("Reserve", async || take_one(&shop, "ps5").await).await;
     assert_eq!((fence.partition, fence.seen.sequence, fence.kept_sequence), (0, 141, 61));
-    let reported = says_fenced(&server, 0).await;
+    let reported = reported_fence(&server, 0).await;
     assert_eq!((reported.seen.as_ref(), reported.kept_sequence), (Some(&fence.seen), 61));
     assert!(reported.fenced_at.is_some(), "{reported:?}");
     assert_eq!(shop.counts("ps5").await, (70, 0, 30), "the counters are those of the copy");
@@ -47,7 +48,7 @@ async fn an_older_copy_sells_nothing_until_it_is_settled_and_never_more_than_the
     assert_eq!(sell_out(&shop, "ps5").await, 0);
 }
 
-/// While units can be taken or added, the lost sales can be made again. What the copy knows is not in doubt.
+/// While units can be taken or added, the lost sales can be repeated. The contents of the copy are not in doubt.
 #[tokio::test]
 async fn a_fenced_partition_takes_and_adds_nothing_and_resolves_what_it_knows() {
     let mut redis = Redis::start().await;
@@ -70,7 +71,7 @@ async fn a_fenced_partition_takes_and_adds_nothing_and_resolves_what_it_knows() 
     let first = until_fenced("Commit", async || shop.commit(&lost).await).await;
     let before = redis.digest("{sale/0}").await;
     let same = |what: &str, result: Result<(), Status>| {
-        assert_eq!(assert_fenced(result), first, "{what} says what the first refusal said");
+        assert_eq!(assert_fenced(result), first, "{what} has the details of the first refusal");
     };
     macro_rules! fenced {
         ($($call:expr;)+) => { $(same(stringify!($call), $call.await.map(drop));)+ };
@@ -152,10 +153,10 @@ async fn a_server_that_knows_nothing_obeys_the_gate() {
         assert_eq!(until_fenced("Reserve", async || take_one(&shop, "ps5").await).await, fence);
         assert_eq!(assert_fenced(shop.try_is_protected("ps5").await), fence);
         assert_eq!(shop.counts("ps5").await, (100, 0, 0));
-        assert_eq!(says_fenced(unaware, 0).await.seen, Some(fence.seen.clone()));
+        assert_eq!(reported_fence(unaware, 0).await.seen, Some(fence.seen.clone()));
     }
 
-    // Any of them settles, and all sell on.
+    // Any of them settles, and all continue to sell.
     let settlement = new_id();
     later.shop("sale").settle(0, &[figure("ps5", 99)], &settlement).await.expect("settled");
     for server in [&server, &other, &later] {
@@ -187,7 +188,7 @@ async fn a_second_loss_is_noticed_after_the_first_is_settled() {
     shop.audit().await;
 }
 
-/// A namespace beside it lost nothing: it goes on.
+/// Another namespace of the store lost nothing: it still works.
 #[tokio::test]
 async fn only_the_partition_that_lost_changes_is_fenced() {
     let mut redis = Redis::start().await;
@@ -204,7 +205,7 @@ async fn only_the_partition_that_lost_changes_is_fenced() {
     assert_eq!(server.info().await.fenced_partitions.len(), 1);
 }
 
-/// The probe compares once a second: nobody has to call first.
+/// The probe compares once a second: no call is needed.
 #[tokio::test]
 async fn an_older_copy_is_noticed_without_a_call() {
     let (mut redis, server) = {
@@ -217,14 +218,14 @@ async fn an_older_copy_is_noticed_without_a_call() {
     let copy = redis.files().copy();
     sell(&shop, "ps5", 2).await;
     redis.restart_with_copy(&copy).await;
-    let fenced = says_fenced(&server, 0).await;
+    let fenced = reported_fence(&server, 0).await;
     let seen = fenced.seen.expect("what was seen");
     assert_point(&seen);
     assert_eq!((seen.sequence, fenced.kept_sequence), (5, 1));
     assert_fenced(take_one(&shop, "ps5").await);
 }
 
-/// What expires while the partition is fenced expires: a deadline is a promise to the buyer, not a sale.
+/// Holds expire in a fenced partition: a deadline is a promise to the buyer, not a sale.
 #[tokio::test]
 async fn holds_expire_in_a_fenced_partition_and_can_not_be_bought_late() {
     let (lost, held) = Lost::after(async |shop| {

@@ -16,10 +16,8 @@ use sentinel_tests::{
 use tokio::task::JoinSet;
 use tonic::Status;
 
-use super::{
-    super::watch::{Feed, assert_gapless},
-    take_one,
-};
+use super::take_one;
+use crate::streams::events::{Feed, assert_gapless};
 
 const BUYERS: usize = 8;
 /// Pause between two purchases, and between two tries of one call.
@@ -141,7 +139,7 @@ async fn the_embedded_redis_killed_again_and_again_is_never_fenced() {
     assert_terms(&shop, 4).await;
 }
 
-/// Restarts between which nothing changes leave no trace: the list of terms has room for 64.
+/// Restarts without changes in between leave no trace: the list of terms has room for 64.
 #[tokio::test]
 async fn many_idle_restarts_are_one_term() {
     let mut redis = Redis::start().await;
@@ -156,8 +154,8 @@ async fn many_idle_restarts_are_one_term() {
     assert_terms(&shop, 2).await;
 }
 
-/// A server that was away while many terms began knows the first of them only. Its witness is too old to prove
-/// anything, and too old to fence anything.
+/// A server was away while many terms began, and has seen only the first of them. Its witness is too old to prove or to
+/// fence anything.
 #[tokio::test]
 async fn a_witness_of_a_term_that_is_not_listed_any_more_fences_nothing() {
     let mut redis = Redis::start().await;
@@ -181,7 +179,7 @@ async fn a_witness_of_a_term_that_is_not_listed_any_more_fences_nothing() {
     assert_eq!(server.info().await.fenced_partitions, []);
 }
 
-/// The server restarts too, with and without what it knew.
+/// The server restarts too, with and without its witness.
 #[tokio::test]
 async fn server_and_redis_restarted_together_are_never_fenced() {
     let mut redis = Redis::start().await;

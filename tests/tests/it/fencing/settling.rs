@@ -1,4 +1,4 @@
-//! SettlePartition: the figures that it sets, its repeats, its refusals, and that one settlement at a time wins.
+//! SettlePartition: its figures, its repeats, its refusals, and concurrent settlements, of which one wins.
 
 use std::time::Duration;
 
@@ -7,16 +7,15 @@ use inventory_sentinel::{
     Reason,
     v1::{self, EventKind},
 };
+use inventory_sentinel_script::limits::MAX_ID_BYTES;
 use sentinel_tests::{
-    LossyProxy, Redis, SentinelProcess, TestClient, assert_refused, eventually, figure, model::execute::may_repeat,
-    new_id, reason, until_fenced,
+    LossyProxy, Redis, SentinelProcess, TestClient, assert_refused, eventually, figure, model::MAX_STOCK,
+    model::execute::may_repeat, new_id, partition_keys, reason, until_fenced,
 };
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{
-    super::watch::{Feed, assert_gapless},
-    Lost, sell, sell_out, take_one,
-};
+use super::{Lost, sell, sell_out, take_one};
+use crate::streams::events::{Feed, assert_gapless};
 
 /// An operator who forgets a SKU must not sell it. One who names a SKU that the copy lacks gets it back.
 #[tokio::test]
@@ -46,7 +45,7 @@ async fn what_has_no_figure_has_no_units_and_what_is_unknown_is_made() {
     shop.audit().await;
 }
 
-/// The feed must show what the settlement did, or consumers add up other counters than the store has.
+/// The events must show the settlement, or consumers compute other counters than the store has.
 #[tokio::test]
 async fn a_settlement_has_its_own_events() {
     let (lost, ()) = Lost::after(async |shop| {
@@ -73,7 +72,7 @@ async fn a_settlement_has_its_own_events() {
     assert!(*term != feed.events[0].term && term.len() == 40, "the store restarted between them");
 }
 
-/// An operator under stress mistypes. A wrong figure, SKU or partition must leave the gate closed.
+/// An operator may mistype. A wrong figure, SKU or partition must leave the gate closed.
 #[tokio::test]
 async fn a_settlement_that_can_not_be_is_refused_and_changes_nothing() {
     let mut redis = Redis::start().await;
@@ -109,7 +108,7 @@ async fn a_settlement_that_can_not_be_is_refused_and_changes_nothing() {
         (0, vec![figure("", 1)], Reason::EmptySku, Some("skus[0].sku")),
         (0, vec![figure("p\ns", 1)], Reason::InvalidSku, Some("skus[0].sku")),
         (0, vec![figure(&here, -1)], Reason::InvalidStock, Some("skus[0].available")),
-        (0, vec![figure(&here, 1_000_000_001)], Reason::InvalidStock, Some("skus[0].available")),
+        (0, vec![figure(&here, MAX_STOCK + 1)], Reason::InvalidStock, Some("skus[0].available")),
         (0, many, Reason::TooManyRows, Some("skus")),
     ];
     for (partition, figures, reason, field) in malformed {
@@ -117,7 +116,7 @@ async fn a_settlement_that_can_not_be_is_refused_and_changes_nothing() {
     }
     let identities = [
         (String::new(), Reason::RequestIdRequired),
-        ("x".repeat(129), Reason::InvalidRequestId),
+        ("x".repeat(MAX_ID_BYTES + 1), Reason::InvalidRequestId),
         (sentinel_tests::id_born(Duration::from_secs(2 * 24 * 60 * 60)), Reason::RequestTooOld),
     ];
     for (request_id, reason) in identities {
@@ -138,7 +137,7 @@ async fn a_settlement_that_can_not_be_is_refused_and_changes_nothing() {
     shop.audit().await;
 }
 
-/// A partition of `sale` with so many SKUs `s0`, `s1`, … that a settlement needs several steps, and fenced.
+/// A fenced partition of `sale` with so many SKUs (`s0`, `s1`, …) that a settlement needs several steps.
 async fn many_skus(redis: &mut Redis, shop: &TestClient) {
     const SKUS: usize = 6_000;
     let names: Vec<String> = (0..SKUS).map(|i| format!("s{i}")).collect();
@@ -162,7 +161,7 @@ async fn many_skus(redis: &mut Redis, shop: &TestClient) {
     until_fenced("Reserve", async || take_one(shop, "s0").await).await;
 }
 
-/// Two operators settle at the same time, with figures of their own: one set of figures holds, whole.
+/// Two operators settle at the same time, with different figures: one complete set of figures applies.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_settlements_at_the_same_time_one_wins() {
     let mut redis = Redis::start().await;
@@ -225,7 +224,7 @@ async fn a_settlement_that_is_cut_off_is_finished_by_its_repeat() {
     shop.audit().await;
 }
 
-/// A fault between two writes left the event stream ahead of the state: every change was refused for good. A
+/// A fault between two writes left the event stream ahead of the state. Every change used to be refused permanently. A
 /// settlement repairs it.
 #[tokio::test]
 async fn a_partition_whose_stream_is_ahead_of_its_state_can_be_settled() {
@@ -233,7 +232,8 @@ async fn a_partition_whose_stream_is_ahead_of_its_state_can_be_settled() {
     let mut server = SentinelProcess::on(&redis).await;
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
-    let meta = "is:{sale/0}:meta";
+    let keys = partition_keys("sale", 0);
+    let meta = keys.meta();
     let state: Vec<u8> = redis.query(&Cmd::hget(meta, "state")).await;
     sell(&shop, "ps5", 3).await;
     server.kill9();
@@ -248,11 +248,11 @@ async fn a_partition_whose_stream_is_ahead_of_its_state_can_be_settled() {
     let mut feed = Feed::open(&shop, "", true).await.expect("a stream");
     feed.catch_up().await;
     let sequences: Vec<_> = feed.events.iter().map(|event| event.sequence).collect();
-    assert!(sequences.is_sorted_by(|a, b| a < b), "no sequence stands for two changes: {sequences:?}");
+    assert!(sequences.is_sorted_by(|a, b| a < b), "no two changes have one sequence: {sequences:?}");
     shop.audit().await;
 }
 
-/// The gate itself outlives the store: it is on disk before the refusal.
+/// The gate survives a restart of the store: it is on disk before the refusal.
 #[tokio::test]
 async fn the_gate_is_as_durable_as_a_sale() {
     let (mut lost, ()) = Lost::after(async |shop| drop(shop.supply("ps5", 10).await)).await;
@@ -264,7 +264,7 @@ async fn the_gate_is_as_durable_as_a_sale() {
     assert_eq!((fence.seen.sequence, fence.kept_sequence), (2, 1));
     shop.settle(0, &[figure("ps5", 10)], &new_id()).await.expect("settled");
 
-    // After the settlement a restart of the store is an ordinary restart.
+    // After the settlement, a restart of the store is an ordinary one.
     lost.redis.restart().await;
     let held = eventually("the store can be used", async || match take_one(&shop, "ps5").await {
         Err(status) if may_repeat(&status) => None,

@@ -1,10 +1,10 @@
-//! Stores that are not what they seem: of before an upgrade, without their config or their id, full, or another one.
+//! Unexpected stores: from before an upgrade, without their config or their id, full, or another store altogether.
 
 use std::time::Duration;
 
-use deadpool_redis::redis::{Value, cmd};
+use deadpool_redis::redis::{Cmd, Value, cmd};
 use inventory_sentinel::{Reason, v1};
-use inventory_sentinel_script::script::script_source;
+use inventory_sentinel_script::{keys::STORE_ID, script::script_source};
 use sentinel_tests::{
     Redis, SentinelProcess, TestClient, assert_refused, epoch, eventually, script_call, until_fenced,
 };
@@ -25,7 +25,7 @@ async fn raise(shop: &TestClient) {
     configure(shop, v1::NamespaceConfig { format: Some(2), ..Default::default() }).await.expect("raised");
 }
 
-/// The copy is of before the format was raised. The server saw the namespace in format 2, with 40 sales more.
+/// The copy is from before the format was raised. The server saw the namespace in format 2, with 40 more sales.
 #[tokio::test]
 async fn a_copy_of_before_the_raise_sells_nothing_twice() {
     let mut redis = Redis::start().await;
@@ -68,12 +68,12 @@ async fn a_lost_configuration_is_not_lost_in_silence() {
     let taken = retry_until_answered("an answer", async || take_one(&shop, "ps5").await).await;
     let request = v1::GetNamespaceRequest { namespace_id: "sale".into() };
     let now = shop.admin.clone().get_namespace(request).await.expect("a config").into_inner();
-    let said = server.log_lines().into_iter().filter(|line| line["level"] == "ERROR").count();
+    let errors = server.log_lines().into_iter().filter(|line| line["level"] == "ERROR").count();
     let kept = now.config.expect("a config").retention == retention;
-    assert!(taken.is_err() || kept || said > 0, "the configuration is gone, and nobody says so: {taken:?}");
+    assert!(taken.is_err() || kept || errors > 0, "the configuration is gone, and nothing reports it: {taken:?}");
 }
 
-/// A server is pointed at another store by mistake. What it saw there says nothing about the store that it knows.
+/// A server is pointed at another store by mistake. The changes that it saw there prove nothing about its own store.
 #[tokio::test]
 async fn namespaces_of_another_store_are_not_taken_for_ours() {
     let (redis, elsewhere, state) =
@@ -88,8 +88,8 @@ async fn namespaces_of_another_store_are_not_taken_for_ours() {
     owner.kill9();
 
     let mut lost = SentinelProcess::launch().on(&elsewhere).state_dir(state.path()).start_unready().await;
-    eventually("it says why", async || lost.readyz().await.1.contains("another store").then_some(())).await;
-    // It looks for namespaces at every tick, and has had some.
+    eventually("the reason is reported", async || lost.readyz().await.1.contains("another store").then_some(())).await;
+    // It searches for namespaces at each tick, and has found some.
     for _ in 0..3 {
         assert_refused(lost.shop("mine").try_stock("ps5").await, Reason::StoreUnavailable, None);
         sleep(Duration::from_millis(300)).await;
@@ -109,7 +109,7 @@ async fn namespaces_of_another_store_are_not_taken_for_ours() {
     assert_eq!(server.info().await.fenced_partitions, []);
 }
 
-/// ConfigureNamespace in the moment between the change of the store and the look of the probe.
+/// ConfigureNamespace between the change of the store and the next check of the probe.
 #[tokio::test]
 async fn a_configuration_does_not_fence_another_store() {
     let mut redis = Redis::start().await;
@@ -138,22 +138,25 @@ async fn a_configuration_does_not_fence_another_store() {
     assert!(taken.is_ok(), "the other store is fenced: {taken:?}");
 }
 
-/// Something else stands where the id of the store should be.
+/// The key of the store's id has other contents.
 #[tokio::test]
 async fn an_odd_id_of_the_store_is_not_believed() {
     let (redis, state) = (Redis::start().await, tempfile::tempdir().expect("a folder"));
-    redis.query::<()>(cmd("SET").arg("is:store").arg("x".repeat(1 << 20))).await;
+    redis.query::<()>(cmd("SET").arg(STORE_ID).arg("x".repeat(1 << 20))).await;
     let server = SentinelProcess::launch().on(&redis).state_dir(state.path()).start_unready().await;
-    eventually("it says why", async || server.readyz().await.1.contains("32 hexadecimal digits").then_some(())).await;
+    eventually("the reason is reported", async || {
+        server.readyz().await.1.contains("32 hexadecimal digits").then_some(())
+    })
+    .await;
     assert_refused(server.shop("sale").warm_up("ps5", 10).await, Reason::StoreUnavailable, None);
     assert_eq!(server.info().await.store_id, "");
-    redis.execute::<()>("DEL is:store").await;
+    redis.query::<()>(&Cmd::del(STORE_ID)).await;
     server.wait_until_ready().await;
     server.shop("sale").supply("ps5", 10).await;
     eventually("the file is written", async || state.path().join("witness.json").exists().then_some(())).await;
 }
 
-/// An upgrade at the memory limit: the id of the store finds no room, and nothing can be resolved.
+/// An upgrade at the memory limit: the id of the store cannot be written, and nothing can be resolved.
 #[tokio::test]
 async fn a_full_store_without_an_id_still_resolves() {
     let redis = Redis::start().await;
@@ -162,7 +165,7 @@ async fn a_full_store_without_an_id_still_resolves() {
     shop.supply("ps5", 10).await;
     let held = shop.hold("ps5", 1).await.reservation_id;
     server.kill9();
-    redis.execute::<()>("DEL is:store").await;
+    redis.query::<()>(&Cmd::del(STORE_ID)).await;
     redis.execute::<()>("CONFIG SET maxmemory 500000").await;
     let later = SentinelProcess::launch().on(&redis).start_unready().await;
     let shop = later.shop("sale");
@@ -170,7 +173,7 @@ async fn a_full_store_without_an_id_still_resolves() {
     assert_refused(take_one(&shop, "ps5").await, Reason::StoreFull, None);
 }
 
-/// A loss in `fast` is marked in the feed, however many there were before.
+/// A loss in `fast` is an event in the stream, however many there were before.
 #[tokio::test]
 async fn each_loss_in_fast_has_its_mark() {
     let redis = Redis::start().await;
@@ -185,7 +188,7 @@ async fn each_loss_in_fast_has_its_mark() {
         let mut command = script_call(&script);
         let claim = [&b"n"[..], &epoch.to_be_bytes()[2..], term.as_bytes(), &(100_000 + n).to_be_bytes()[2..]].concat();
         redis.query::<Value>(command.arg(epoch).arg(claim)).await;
-        let length: i64 = redis.execute("XLEN is:{sale/0}:events").await;
+        let length: i64 = redis.events().await;
         marks = length - 1;
     }
     assert_eq!(marks, 70, "each of 70 losses");

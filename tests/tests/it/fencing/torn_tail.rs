@@ -1,4 +1,4 @@
-//! An append-only file whose end is missing: Redis starts with what is whole, and the rest is noticed.
+//! An append-only file whose end is missing: Redis starts with the complete part, and the loss of the rest is noticed.
 
 use std::os::unix::net::UnixStream;
 
@@ -6,11 +6,11 @@ use sentinel_tests::{Redis, SentinelProcess, assert_fenced, eventually, figure, 
 
 use super::{sell, sell_out, take_one};
 
-/// Few enough that they are all of the last change.
+/// A number of bytes that is less than the last change.
 const TORN: u64 = 10;
 
-/// The last of ten units is held when the machine loses the end of the file. Redis starts without a warning that
-/// anyone reads, the hold is gone, and an eleventh unit of ten was given.
+/// The last of ten units is held when the machine loses the end of the file. Redis starts with an unnoticed warning,
+/// the hold is gone, and an eleventh unit of ten used to be given.
 #[tokio::test]
 async fn a_torn_tail_sells_no_unit_twice() {
     let mut redis = Redis::start().await;
@@ -39,7 +39,7 @@ async fn a_torn_tail_of_the_embedded_redis_sells_no_unit_twice() {
     shop.supply("ps5", 10).await;
     sell(&shop, "ps5", 9).await;
     shop.hold("ps5", 1).await;
-    // The supervisor stands still, so that it does not start Redis before the file is cut.
+    // The supervisor is suspended, so Redis does not start before the file is cut.
     server.stop();
     server.kill9_redis();
     eventually("redis is dead", async || UnixStream::connect(server.embedded_socket()).err()).await;
@@ -52,7 +52,7 @@ async fn a_torn_tail_of_the_embedded_redis_sells_no_unit_twice() {
     shop.audit().await;
 }
 
-/// A torn change that nobody was answered is no loss: it never happened.
+/// A torn change that was not answered is no loss: it never happened.
 #[tokio::test]
 async fn a_torn_tail_that_nobody_was_promised_passes() {
     let mut redis = Redis::start().await;
@@ -60,7 +60,7 @@ async fn a_torn_tail_that_nobody_was_promised_passes() {
     let shop = server.shop("sale");
     shop.supply("ps5", 10).await;
     shop.hold("ps5", 1).await;
-    // A write of another client, which is the last of the file.
+    // A write of another client, the last of the file.
     redis.execute::<()>("SET other:key value").await;
     redis.kill9();
     redis.files().truncate_aof(TORN);

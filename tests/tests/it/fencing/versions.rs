@@ -1,22 +1,25 @@
-//! Versions of what is stored: what a newer release has written is refused before the first write, and a namespace of
-//! format 1 works as before until it is raised.
+//! Versions of stored data. Data of a newer release is refused before the first write. A namespace of format 1 works as
+//! before until it is raised.
 
 use std::time::Duration;
 
 use deadpool_redis::redis::Cmd;
 use inventory_sentinel::{Reason, v1};
 use sentinel_tests::{
-    Redis, SentinelProcess, TestClient, assert_refused, eventually, figure, new_id, reserve_request, until_fenced,
+    Redis, SentinelProcess, TestClient, assert_refused, eventually, figure, new_id, partition_keys, reserve_request,
+    until_fenced,
 };
 
-use super::{super::watch::Feed, sell, sell_out, take_one};
+use super::{sell, sell_out, take_one};
+use crate::streams::events::Feed;
 
+// Raw keys and offsets on purpose: other releases have written data at these places.
 const META: &str = "is:{sale/0}:meta";
 const STOCK: &str = "is:{sale/0}:stock";
 /// Length of a state of format 1.
 const STATE_1: usize = 51;
 
-/// Replaces one byte of a field, and gives the field as it was.
+/// Replaces one byte of a field; returns the field before.
 async fn poke(redis: &Redis, key: &str, field: &[u8], at: usize, byte: u8) -> Vec<u8> {
     let good: Vec<u8> = redis.query(&Cmd::hget(key, field)).await;
     let mut newer = good.clone();
@@ -25,7 +28,7 @@ async fn poke(redis: &Redis, key: &str, field: &[u8], at: usize, byte: u8) -> Ve
     good
 }
 
-/// Checks calls of all kinds: refused as STORE_NEWER, and not a byte is written.
+/// Checks that calls of all kinds are refused as STORE_NEWER, and that no byte is written.
 macro_rules! newer {
     ($redis:expr, $($call:expr),+ $(,)?) => {
         let before = $redis.digest("").await;
@@ -34,8 +37,7 @@ macro_rules! newer {
     };
 }
 
-/// A server of this release is left running beside a newer one: it took the new state for a partition that was
-/// replaced.
+/// A server of this release runs beside a newer one. It used to take the new state for that of a replaced partition.
 #[tokio::test]
 async fn a_state_of_a_newer_release_is_not_touched() {
     let redis = Redis::start().await;
@@ -56,7 +58,7 @@ async fn a_state_of_a_newer_release_is_not_touched() {
     shop.audit().await;
 }
 
-/// Unknown flags were ignored, and written back without their meaning.
+/// Unknown flags used to be ignored, and written back without their meaning.
 #[tokio::test]
 async fn a_stock_record_of_a_newer_release_is_not_touched() {
     let redis = Redis::start().await;
@@ -72,14 +74,14 @@ async fn a_stock_record_of_a_newer_release_is_not_touched() {
         shop.rollback(&held), shop.try_stock("ps5"), shop.set_stock("ps5", 5, &new_id()), shop.warm_up("ps5", 1),
         shop.adjust_stock("ps5", 1, &new_id()), shop.protect("ps5", false), shop.delete_sku("ps5"),
     }
-    // It is about this SKU alone.
+    // The refusal concerns this SKU only.
     sell(&shop, "vita", 1).await;
     redis.query::<()>(&Cmd::hset(STOCK, "ps5", good)).await;
     shop.commit(&held).await.expect("sold");
     shop.audit().await;
 }
 
-/// A letter that the script did not know passed for an ended reservation: the answer was RESERVATION_EXPIRED.
+/// The script took an unknown letter for an ended reservation, and answered RESERVATION_EXPIRED.
 #[tokio::test]
 async fn a_reservation_of_a_newer_release_is_not_touched() {
     let redis = Redis::start().await;
@@ -89,8 +91,9 @@ async fn a_reservation_of_a_newer_release_is_not_touched() {
     let placed = reserve_request(&[("ps5", 1)]);
     let held = shop.hold_order(placed.clone()).await.reservation_id;
     let other = shop.hold("ps5", 1).await.reservation_id;
+    let keys = partition_keys("sale", 0);
     let mut records: Vec<(&str, Vec<u8>)> = Vec::new();
-    for key in ["is:{sale/0}:records:a", "is:{sale/0}:records:b"] {
+    for key in keys.records() {
         let fields: Vec<(Vec<u8>, Vec<u8>)> = redis.query(&Cmd::hgetall(key)).await;
         records.extend(fields.into_iter().filter(|(_, record)| record[0] == b'P').map(|(id, _)| (key, id)));
     }
@@ -113,7 +116,7 @@ async fn a_reservation_of_a_newer_release_is_not_touched() {
     shop.audit().await;
 }
 
-/// A config of a newer release was reported as STORE_CORRUPT, which sends the operator to look for a fault.
+/// A config of a newer release used to be reported as STORE_CORRUPT, for which an operator searches for a fault.
 #[tokio::test]
 async fn a_config_of_a_newer_release_is_not_touched() {
     let redis = Redis::start().await;
@@ -156,7 +159,7 @@ async fn format(shop: &TestClient) -> Option<i32> {
     answer.config.expect("a config").format
 }
 
-/// During an upgrade the old servers still run: what they read must be what they can read.
+/// Old servers still run during an upgrade: they must be able to read what they find.
 #[tokio::test]
 async fn a_namespace_of_format_1_works_until_it_is_raised() {
     let mut redis = Redis::start().await;
@@ -213,7 +216,7 @@ async fn a_namespace_of_format_1_works_until_it_is_raised() {
     shop.audit().await;
 }
 
-/// Without a flag nothing of the old format is made, and nothing goes back to it.
+/// Without a flag no server creates the old format, and nothing returns to it.
 #[tokio::test]
 async fn a_new_namespace_has_the_newest_format() {
     let redis = Redis::start().await;
@@ -223,7 +226,7 @@ async fn a_new_namespace_has_the_newest_format() {
     assert_eq!(format(&shop).await, Some(5));
     assert!(state_length(&redis).await > STATE_1);
     assert_refused(configure(&shop, 1).await, Reason::InvalidConfig, Some("config.format"));
-    // A server that makes others leaves this one as it is.
+    // A server with another default leaves this namespace unchanged.
     let later = SentinelProcess::launch().on(&redis).flags("--format 1").start().await;
     sell(&later.shop("sale"), "ps5", 1).await;
     assert_eq!(format(&later.shop("sale")).await, Some(5));

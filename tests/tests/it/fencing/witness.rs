@@ -1,4 +1,5 @@
-//! What a server knows outlives it in `--state-dir`: the loss that nobody saw happen, and the rules of that folder.
+//! The witness in `--state-dir`: what a server has seen survives its restart, so it notices a loss during its downtime.
+//! And the rules of that folder.
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ use sentinel_tests::{
 };
 use tempfile::TempDir;
 
-use super::{says_fenced, sell, sell_out, take_one};
+use super::{reported_fence, sell, sell_out, take_one};
 
 fn state_folder() -> TempDir {
     TempDir::with_prefix("sentinel-state-").expect("a temporary folder")
@@ -30,7 +31,7 @@ fn witness_file(folder: &Path) -> PathBuf {
     files.max_by_key(|file| file.metadata().expect("a length").len()).expect("a witness file").path()
 }
 
-/// Stops it in order: what it knows is on disk.
+/// Stops the server in order: its witness is on disk.
 async fn stop(server: &mut SentinelProcess) {
     server.terminate();
     assert!(server.exit().await.success(), "{}", server.log());
@@ -57,7 +58,7 @@ async fn restarted_on_an_emptied_store() -> (Redis, TempDir, SentinelProcess) {
     (redis, state, server)
 }
 
-/// The server was down while the operator restored the backup of the store. It started without a memory, and sold.
+/// The server was down while the operator restored a backup of the store. It used to start without a witness, and sold.
 #[tokio::test]
 async fn a_restarted_server_notices_an_older_copy() {
     let (mut redis, state) = (Redis::start().await, state_folder());
@@ -79,12 +80,12 @@ async fn a_restarted_server_notices_an_older_copy() {
     assert_eq!(server.info().await.fenced_partitions, []);
 }
 
-/// Server and store were down together, and the store came back empty: the sale could begin a second time.
+/// Server and store were down together, and the store came back empty: the sale could have started a second time.
 #[tokio::test]
 async fn a_restarted_server_notices_an_emptied_store() {
     let (_redis, _state, server) = restarted_on_an_emptied_store().await;
     // Nobody has called it yet.
-    let fenced = says_fenced(&server, 0).await;
+    let fenced = reported_fence(&server, 0).await;
     assert_eq!((fenced.seen.map(|seen| seen.sequence), fenced.kept_sequence), (Some(141), 0));
     let shop = server.shop("sale");
     assert_fenced(shop.try_is_protected("ps5").await);
@@ -102,7 +103,7 @@ async fn a_restarted_server_does_not_warm_up_an_emptied_store() {
     until_fenced("SetStock if_absent", async || shop.warm_up("ps5", 100).await).await;
 }
 
-/// A crash leaves what was written within the last second: a hint that is a little old is a hint still.
+/// After a crash the witness lacks the last second. It is still evidence.
 #[tokio::test]
 async fn a_server_that_was_killed_notices_an_older_copy() {
     let (mut redis, state) = (Redis::start().await, state_folder());
@@ -141,12 +142,12 @@ async fn a_server_says_where_it_keeps_what_it_knows() {
     assert!(keeps.state.contains(&state.path().display().to_string()), "{keeps:?}");
     assert_eq!((keeps.store_id, keeps.state_error.as_str()), (forgets.store_id, ""));
 
-    // It says so, too, when the file cannot be written any more: here its folder is a file.
+    // The server also reports a file that cannot be written: here its folder is a file.
     fs::remove_dir_all(state.path()).expect("removed");
     fs::write(state.path(), "").expect("a file");
     file.shop("sale").supply("ps5", 2).await;
     eventually("the failure is reported", async || (!file.info().await.state_error.is_empty()).then_some(())).await;
-    take_one(&file.shop("sale"), "ps5").await.expect("the sale goes on");
+    take_one(&file.shop("sale"), "ps5").await.expect("the sale still works");
     fs::remove_file(state.path()).expect("removed");
 }
 
@@ -166,7 +167,7 @@ async fn the_witness_file_is_for_its_owner_alone() {
     }
 }
 
-/// Two servers that write one file overwrite what the other knows.
+/// Two servers with one file overwrite each other's witness.
 #[tokio::test]
 async fn a_state_folder_is_for_one_server() {
     let (redis, state) = (Redis::start().await, state_folder());
@@ -174,14 +175,14 @@ async fn a_state_folder_is_for_one_server() {
     let (code, log) = remembering(&redis, state.path()).run().await;
     assert!(code.is_some_and(|code| code != 0 && code != 101), "{code:?}: {log}");
     let path = state.path().display().to_string();
-    assert!(log.contains(&path) && log.contains("another"), "it says which folder, and why: {log}");
+    assert!(log.contains(&path) && log.contains("another"), "the log has the folder and the reason: {log}");
     first.shop("sale").supply("ps5", 1).await;
     // The lock dies with its owner, however it dies.
     first.kill9();
     remembering(&redis, state.path()).start().await.shop("sale").hold("ps5", 1).await;
 }
 
-/// Whoever restores the data folder must not restore the witness with it.
+/// A restored data folder must not contain the witness.
 #[tokio::test]
 async fn a_state_folder_does_not_lie_in_the_data_folder() {
     let (redis, data) = (Redis::start().await, state_folder());
@@ -202,14 +203,14 @@ async fn a_state_folder_does_not_lie_in_the_data_folder() {
             assert!(log.contains("--state-dir") && log.contains("--data-dir"), "{log}");
         }
     }
-    // Beside it is well, even where one name begins with the other.
+    // A folder beside it is allowed, also if one name begins with the other.
     let beside = format!("{}-state", data.path().display());
     let flags = format!("--data-dir {} --state-dir {beside}", data.path().display());
     SentinelProcess::launch().on(&redis).flags(&flags).start().await.shop("sale").supply("ps5", 1).await;
     fs::remove_dir_all(beside).expect("removed");
 }
 
-/// To start without what it knew would be to forget a loss in silence.
+/// A start without the damaged witness would hide a loss.
 #[tokio::test]
 async fn a_damaged_witness_file_is_not_taken_for_none() {
     let (redis, state) = (Redis::start().await, state_folder());
@@ -225,14 +226,14 @@ async fn a_damaged_witness_file_is_not_taken_for_none() {
         let (code, log) = remembering(&redis, state.path()).run().await;
         assert!(code.is_some_and(|code| code != 0 && code != 101), "{code:?}: {log}");
         assert!(log.contains(&state.path().display().to_string()), "it names the file: {log}");
-        assert_eq!(fs::read(&file).expect("a file"), damaged, "it is left for the operator to look at");
+        assert_eq!(fs::read(&file).expect("a file"), damaged, "it is kept for the operator");
     }
     fs::write(&file, good).expect("repaired");
     remembering(&redis, state.path()).start().await.shop("sale").hold("ps5", 1).await;
 }
 
-/// The address of the store changed, or the file was copied to a server of another shop. What the file says is about
-/// another store, so it must neither be believed nor fence this one.
+/// The address of the store changed, or the file was copied to a server of another shop. The file describes another
+/// store, so it is neither believed, nor does it fence this one.
 #[tokio::test]
 async fn a_witness_of_another_store_serves_nothing_and_fences_nothing() {
     let (redis, elsewhere, state) = (Redis::start().await, Redis::start().await, state_folder());
@@ -249,9 +250,9 @@ async fn a_witness_of_another_store_serves_nothing_and_fences_nothing() {
 
     let before = elsewhere.digest("").await;
     let lost = remembering(&elsewhere, state.path()).start_unready().await;
-    eventually("it says why", async || lost.readyz().await.1.contains("another store").then_some(())).await;
+    eventually("the reason is reported", async || lost.readyz().await.1.contains("another store").then_some(())).await;
     assert_eq!(http_get(lost.admin_address(), "/readyz").await.expect("an answer").0, 503);
-    assert_eq!(super::super::process::health(&lost).await, "NotServing");
+    assert_eq!(crate::operations::process::health(&lost).await, "NotServing");
     for namespace in ["sale", "mine", "new"] {
         let shop = lost.shop(namespace);
         assert_refused(take_one(&shop, "ps5").await, Reason::StoreUnavailable, None);
@@ -264,13 +265,13 @@ async fn a_witness_of_another_store_serves_nothing_and_fences_nothing() {
     drop(lost);
     let owner = SentinelProcess::on(&elsewhere).await;
     sell(&owner.shop("sale"), "ps5", 3).await;
-    // And the file is as good as before for the store that it is of.
+    // And the file is still valid for its store.
     server.restart().await;
     sell(&server.shop("sale"), "ps5", 30).await;
     assert_eq!(server.info().await.fenced_partitions, []);
 }
 
-/// The same under a server that runs: another store answers at the same address.
+/// The same in a running server: another store answers at the same address.
 #[tokio::test]
 async fn another_store_at_the_same_address_is_not_served() {
     let mut redis = Redis::start().await;
@@ -283,8 +284,8 @@ async fn another_store_at_the_same_address_is_not_served() {
     redis.restart_with_copy(&elsewhere.files().copy()).await;
     let before = elsewhere.digest("").await;
     let shop = server.shop("sale");
-    eventually("it says why", async || {
-        // Of a call that was under way when the connection broke, the outcome is unknown.
+    eventually("the reason is reported", async || {
+        // The outcome of a call during the disconnection is unknown.
         let status = take_one(&shop, "ps5").await.expect_err("another store");
         assert!(matches!(reason(&status), Reason::StoreUnavailable | Reason::OutcomeUnknown), "{status:?}");
         server.readyz().await.1.contains("another store").then_some(())

@@ -1,17 +1,20 @@
-//! The script with every block that a condition only leaves out to save time. It answers as the script of the service does, and
-//! leaves the same data. So a block that is missing where it is needed, and one that does more than it should, both show.
+//! The script with all conditional blocks switched on. A condition around a block only saves time, so this script must
+//! give the same answers and leave the same data as the script of the service. A block that is missing where it is
+//! needed, or that does more than it should, makes a difference.
 
 use std::collections::BTreeMap;
 
 use deadpool_redis::redis::{Arg, Cmd, RedisError, Value, cmd};
 use inventory_sentinel_script::{
-    Batch, NamespaceConfig, Reply,
-    codes::OpKind,
+    Batch, DeletionStep, NamespaceConfig, OperationResult, Reply, Stepped,
+    codes::{AnswerCode, OpKind},
+    decode_step, deletion_command,
     domain::{
         BuyerId, Condition, Delta, FenceId, HistoryPoint, Id, Knowledge, Line, NamespaceName, OnHand, Operation,
-        Quantity, Reading, ReservationId, RulesChange, Sku, StoreTime, Term, Ttl,
+        Outcome, Quantity, Reading, ReservationId, RulesChange, Sku, StoreTime, Term, Ttl,
     },
     keys::PartitionKeys,
+    limits::FIRST_WITH_PAUSE,
     open_command,
     script::{script_source, script_source_with_all_blocks},
 };
@@ -24,12 +27,14 @@ use tokio::time::{Duration, Instant};
 
 const EPOCH: u64 = 7;
 const TTL: Duration = Duration::from_secs(60);
-/// The time that both scripts read, as the reply of TIME.
+/// The key with the time for both scripts, in the form of a reply to TIME.
 const TIME: &str = "test:time";
 const SKUS: [&str; 4] = ["alpha", "beta", "limited", "new"];
 const STEPS: usize = 700;
+/// Attempts to close a partition that still has holds or is fenced.
+const CLOSING_ATTEMPTS: usize = 12;
 
-/// Numbers that are the same in each run.
+/// Random numbers, the same in each run.
 struct Dice(TestRunner);
 
 impl Dice {
@@ -56,7 +61,7 @@ struct Twins {
 
 impl Twins {
     async fn open(format: u8) -> Self {
-        // Both scripts read the same time, however long the one before took.
+        // Both scripts read the same time, however long the first one takes.
         let time = |source: String| {
             assert!(source.contains("call('TIME')"));
             source.replace("call('TIME')", &format!("call('LRANGE', '{TIME}', 0, -1)"))
@@ -94,7 +99,7 @@ impl Twins {
         self.redis.query::<()>(cmd("RPUSH").arg(TIME).arg(&time)).await;
     }
 
-    /// Calls both, and compares the replies and what is stored.
+    /// Calls both scripts; compares the replies and the stored data.
     async fn call(&self, command: impl Fn(&PartitionKeys) -> Cmd) -> Result<Value, String> {
         let mut connection = self.redis.connection().await;
         let mut replies = Vec::new();
@@ -105,7 +110,7 @@ impl Twins {
                 let Arg::Simple(bytes) = argument else { panic!("an argument without bytes") };
                 call.arg(bytes);
             }
-            // Of an error all but the place in the script.
+            // An error without its place in the script.
             let place = |error: RedisError| error.to_string().split(" script: ").next().unwrap_or_default().to_owned();
             replies.push(call.query_async::<Value>(&mut connection).await.map_err(place));
         }
@@ -119,12 +124,13 @@ impl Twins {
     }
 }
 
-/// Random operations on what earlier ones have made.
+/// Random operations, many of them on reservations of earlier ones.
 struct Operations {
     dice: Dice,
     made: Vec<Id>,
     memos: Vec<Id>,
     next: u64,
+    may_pause: bool,
 }
 
 impl Operations {
@@ -133,7 +139,7 @@ impl Operations {
         [&[9; 8][..], &self.next.to_be_bytes()].concat().try_into().expect("16 bytes")
     }
 
-    /// Usually a new one, else one that was used.
+    /// Usually a new id, else one that was used.
     fn memo(&mut self) -> Id {
         if !self.memos.is_empty() && self.dice.one_in(6) {
             return self.dice.of(&self.memos);
@@ -186,13 +192,14 @@ impl Operations {
 
     fn change(&mut self) -> RulesChange {
         let mut change = RulesChange::default();
-        match self.dice.below(9) {
+        match self.dice.below(if self.may_pause { 12 } else { 9 }) {
             0 => change.is_protected = Some(!self.dice.one_in(4)),
             1..=4 => change.buyer_limit = Some(self.dice.of(&[0, 6])),
             5 => change.max_quantity = Some(self.dice.of(&[0, 2])),
             6 => change.max_ttl = Some(self.dice.of(&[0, 500])),
             7 => change.opens_at = Some(StoreTime(self.dice.of(&[0, 1_700_000_060_000]))),
-            _ => change.closes_at = Some(StoreTime(self.dice.of(&[0, 1_800_000_000_000]))),
+            8 => change.closes_at = Some(StoreTime(self.dice.of(&[0, 1_800_000_000_000]))),
+            _ => change.is_paused = Some(self.dice.one_in(2)),
         }
         change
     }
@@ -230,10 +237,40 @@ impl Operations {
     fn some(&mut self) -> Vec<Operation> {
         let number = self.dice.of(&[0, 1, 1, 1, 2, 4, 8]);
         match self.dice.below(5) {
-            // Reserves alone, which may be rejected before anything else is made.
+            // Only Reserves, so that a batch may be rejected as a whole.
             0 => (0..number).map(|_| self.reserve(None)).collect(),
             _ => (0..number).map(|_| self.one()).collect(),
         }
+    }
+}
+
+/// The first steps of a deletion. A partition is closed when its holds have ended, which a check finds out before.
+struct Closing {
+    token: Id,
+    request: Id,
+    is_checked: bool,
+    attempts: usize,
+}
+
+impl Closing {
+    fn begin(operations: &mut Operations) -> Self {
+        Self { token: operations.new_id(), request: operations.new_id(), is_checked: false, attempts: 0 }
+    }
+
+    fn operation(&self, operations: &mut Operations) -> Operation {
+        let memo = operations.new_id();
+        Operation::ClosePartition { memo, token: self.token, request: self.request, only_check: !self.is_checked }
+    }
+
+    /// Cancels the deletion of a closed partition, so that the next steps have one.
+    async fn cancel(&self, twins: &Twins, other: Id) {
+        let step = async |step, token| {
+            let reply = twins.call(|keys| deletion_command("", keys, step, &token)).await.expect("a step");
+            decode_step(&reply).expect("the result of a step")
+        };
+        assert!(matches!(step(DeletionStep::Take, other).await, Stepped::Taken(_)));
+        assert_eq!(step(DeletionStep::Reopen, self.token).await, Stepped::Overtaken);
+        assert_eq!(step(DeletionStep::Reopen, other).await, Stepped::Done);
     }
 }
 
@@ -253,31 +290,44 @@ fn settlement(operations: &mut Operations, fence: FenceId) -> Vec<Vec<Operation>
 async fn compare(format: u8) {
     let mut twins = Twins::open(format).await;
     let dice = Dice(TestRunner::deterministic());
-    let mut operations = Operations { dice, made: Vec::new(), memos: Vec::new(), next: 0 };
+    let may_pause = format >= FIRST_WITH_PAUSE;
+    let mut operations = Operations { dice, made: Vec::new(), memos: Vec::new(), next: 0, may_pause };
     let (mut latest, mut settling): (Option<HistoryPoint>, Vec<Vec<Operation>>) = (None, Vec::new());
-    let (mut expired, mut fences, mut errors) = (0, 0, 0);
+    let mut closing: Option<Closing> = None;
+    let (mut expired, mut fences, mut closed, mut errors) = (0, 0, 0, 0);
     let mut seen = BTreeMap::<String, usize>::new();
     let mut clock = twins.time;
     for step in 0..STEPS {
-        let batch: Vec<Operation> = if settling.is_empty() { operations.some() } else { settling.remove(0) };
-        // Usually a little later. Now and then the clock of the store makes a step, or much time passes.
+        if closing.is_none() && operations.dice.one_in(40) {
+            closing = Some(Closing::begin(&mut operations));
+        }
+        let is_closing = settling.is_empty() && closing.is_some();
+        let batch: Vec<Operation> = match &closing {
+            _ if !settling.is_empty() => settling.remove(0),
+            Some(closing) => vec![closing.operation(&mut operations)],
+            None => operations.some(),
+        };
+        // Usually a little later. Rarely the clock of the store makes a step, or much time passes. All holds are due
+        // when a partition is closed.
         twins.time = match operations.dice.below(40) {
+            _ if is_closing => twins.time + 2 * TTL.as_millis() as u64,
             0 => twins.time.saturating_sub(5_000),
             1 => twins.time + 8_000,
             2 => twins.time + 30_000,
             _ => twins.time + [0, 1, 20, 200][operations.dice.below(4)],
         };
         twins.set_time().await;
-        let knows_clock = operations.dice.below(4);
+        let clock_choice = operations.dice.below(4);
         let claims = match latest {
             Some(point) if step % 97 == 96 => vec![HistoryPoint { sequence: point.sequence + 1_000, ..point }],
             Some(point) if !operations.dice.one_in(3) => vec![point],
             _ => Vec::new(),
         };
-        // Sent in the future: the instant that is expected is the one that was read.
+        // Sent in the future, so that the expected instant is exactly the reading.
         let sent = Instant::now() + Duration::from_secs(3_600);
         let reading = |now| Some(Reading { now: StoreTime(now), sent });
-        let reading = match knows_clock {
+        let reading = match clock_choice {
+            _ if is_closing => reading(twins.time.max(clock)),
             0 => None,
             1 => reading(clock),
             _ => reading(twins.time.max(clock)),
@@ -287,10 +337,11 @@ async fn compare(format: u8) {
         let what = format!("format {format}, step {step}: {batch:?}");
         let call = |keys: &PartitionKeys| grouped.command("", keys, EPOCH, &knowledge, None::<Term>);
         eprintln!("{what}");
+        let mut is_closed = false;
         match twins.call(call).await {
             Ok(reply) => {
-                note_codes(&mut seen, &reply);
-                let Reply { now, sequence, term, fence, expired: given_back, .. } =
+                count_codes(&mut seen, &reply);
+                let Reply { now, sequence, term, fence, expired: given_back, results, .. } =
                     grouped.decode(&reply, 0, batch).unwrap_or_else(|error| panic!("{what}: {error}"));
                 clock = now.0;
                 expired += given_back;
@@ -299,22 +350,43 @@ async fn compare(format: u8) {
                     fences += 1;
                     settling = settlement(&mut operations, fence.id);
                 }
+                if let Some(closing) = closing.as_mut().filter(|_| is_closing) {
+                    closing.attempts += 1;
+                    let mut answers = results.iter().filter_map(|result| match result {
+                        OperationResult::Answered(answer) => Some(&answer.outcome),
+                        OperationResult::Again(_) => None,
+                    });
+                    if answers.any(|outcome| *outcome == Ok(Outcome::Closed)) {
+                        is_closed = closing.is_checked;
+                        closing.is_checked = true;
+                    }
+                }
             }
             Err(error) => {
                 assert!(!error.contains("ERR"), "{what}: {error}");
                 errors += 1;
             }
         }
+        if let Some(done) = closing.take_if(|closing| is_closed || closing.attempts > CLOSING_ATTEMPTS)
+            && is_closed
+        {
+            twins.call(call).await.expect_err("a closed partition");
+            done.cancel(&twins, operations.new_id()).await;
+            closed += 1;
+        }
     }
     assert!(expired > 50 && errors * 5 < STEPS, "{expired} expired, {errors} errors");
     assert!(format == 1 || fences > 0, "nothing was settled");
-    // Of the answers most, each with its number.
-    assert!(seen.len() > 20, "{seen:?}");
+    assert!(closed > 3, "closed {closed} times");
+    // Most codes occurred. The message has the count of each.
+    let has = |code: AnswerCode| seen.contains_key(&char::from(code.byte()).to_string());
+    assert!(seen.len() > 20 && has(AnswerCode::HasHolds), "{seen:?}");
+    assert_eq!(has(AnswerCode::SalePaused), may_pause, "{seen:?}");
     assert!(OpKind::ALL.len() == 20, "a new kind belongs into `Operations::one`");
 }
 
 /// Counts the codes in a reply.
-fn note_codes(seen: &mut BTreeMap<String, usize>, reply: &Value) {
+fn count_codes(seen: &mut BTreeMap<String, usize>, reply: &Value) {
     let Value::Array(parts) = reply else { panic!("{reply:?}") };
     for part in &parts[1..] {
         let Value::Array(group) = part else { panic!("{part:?}") };

@@ -1,4 +1,4 @@
-//! The assembled script as its Redis compiles it: it sets no global, and stays well below Lua's limits.
+//! The bytecode of the assembled script, from its Redis: it sets no global, and stays well below Lua's limits.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ const MOST_LOCALS: usize = 180;
 /// Upvalues of one function; Lua permits 60.
 const MOST_UPVALUES: usize = 55;
 
-/// What the bytecode of a chunk shows.
+/// The properties of a chunk's bytecode.
 #[derive(Debug, Default)]
 struct Usage {
     read: BTreeSet<String>,
@@ -51,7 +51,7 @@ impl Chunk<'_> {
         String::from_utf8_lossy(bytes.strip_suffix(b"\0").unwrap_or(bytes)).into_owned()
     }
 
-    /// Adds what a function and those within it use.
+    /// Adds those of a function and of the functions inside it.
     fn function(&mut self, usage: &mut Usage) {
         const GET_GLOBAL: usize = 5;
         const SET_GLOBAL: usize = 7;
@@ -103,7 +103,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What this Lua uses.
+/// The properties of this Lua source.
 async fn usage(redis: &Redis, lua: &str) -> Usage {
     let mut compile = cmd("EVAL");
     compile.arg("return string.dump(assert(loadstring(ARGV[1])))").arg(0).arg(lua);
@@ -128,7 +128,7 @@ async fn the_script_has_no_global_of_its_own_and_stays_below_the_limits_of_lua()
     assert!(unknown.is_empty(), "globals that are read: {unknown:?}");
     assert!(found.locals < MOST_LOCALS && found.upvalues < MOST_UPVALUES, "{found:?}");
 
-    // The check sees what it is for.
+    // The check finds what it is for.
     let leaking = format!("{lua}\n", lua = lua.replacen("local function call_with", "function call_with", 1));
     assert_eq!(Vec::from_iter(usage(&redis, &leaking).await.written), ["call_with"]);
     let misspelt = lua.replacen("ctx.sequence", "cxt.sequence", 1);

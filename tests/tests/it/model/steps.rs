@@ -1,26 +1,27 @@
-//! The steps of the model test: what can happen, how likely it is, and every call that is malformed.
-//! Strategies and plain data, no I/O.
+//! The steps of the model test: their kinds, their probabilities, and every malformed call. Strategies and plain data,
+//! no I/O.
 
 use inventory_sentinel::v1::SkuRules;
+use inventory_sentinel_script::limits::{MAX_ID_BYTES, MAX_LINES};
 use proptest::{collection::vec, prelude::*, sample::select};
 use prost_types::{Duration, Timestamp};
-use sentinel_tests::model::{ANY_TTL, Condition, DEFAULT_TTL, MAX_LINES, MAX_QUANTITY, MAX_STOCK, MAX_TTL, Op};
+use sentinel_tests::model::{ANY_TTL, Condition, DEFAULT_TTL, MAX_QUANTITY, MAX_STOCK, MAX_TTL, Op};
 
 pub(super) const SKUS: [&str; 4] = ["a", "b", "c", "d"];
-/// The life of a hold that some later step finds expired, in milliseconds.
+/// The ttl of a hold that some later step finds expired, in milliseconds.
 pub(super) const SOON: i64 = 400;
-/// The life of a hold that the next step finds expired, in milliseconds.
+/// The ttl of a hold that the next step finds expired, in milliseconds.
 const AT_ONCE: i64 = 3;
-/// Sales open and close so far from now that no clock is in doubt; in seconds since 1970.
+/// Sales open and close far enough from now to be independent of the clock; in seconds since 1970.
 const LONG_AGO: i64 = 1_000_000;
 const FAR_AWAY: i64 = 4_000_000_000;
 
-/// One step; what names an earlier call or reservation counts from the latest, and wraps.
+/// One step. A reference to an earlier call or reservation counts from the latest one, and wraps.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     SetStock(usize, i64, If),
     AdjustStock(usize, i64),
-    /// These rules, perhaps only at a version that is so far from the true one.
+    /// These rules, sometimes only at a version with this difference from the true one.
     Configure(usize, SkuRules, Option<i64>),
     GetSku(usize),
     DeleteSku(usize),
@@ -38,21 +39,21 @@ pub(super) enum Step {
     IsProtected(usize),
     /// An earlier call again.
     Repeat(usize),
-    /// An earlier call again in other words.
+    /// An earlier call again, in another form.
     Reword(usize, Words),
-    /// The identity of an earlier call, with something else in one of its fields.
+    /// The identity of an earlier call, with another value in one of its fields.
     Reuse(usize, usize),
     /// A call that refers to nothing, or has a field out of range.
     Bad(Op),
     /// Waits until the next hold has expired.
     PassDeadline,
-    /// This happens while nobody calls, perhaps while holds fall due.
+    /// A fault while nobody calls, perhaps while holds fall due.
     Idle(Fault),
-    /// This happens during a call.
+    /// A fault during a call.
     During(Fault, Box<Step>),
 }
 
-/// When SetStock applies: the version is as far as this from the true one.
+/// When SetStock applies: at a version with this difference from the true one.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum If {
     Always,
@@ -60,25 +61,25 @@ pub(super) enum If {
     Version(i64),
 }
 
-/// Other words for a call.
+/// Another form of a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Words {
-    /// Lines that stand behind the others instead of before them; all backwards where it is odd.
+    /// The number of lines that move to the end; if odd, their order is reversed.
     turned: usize,
-    /// Another ttl, or none, which is the same only where it was in force.
+    /// Another ttl, or none. The call stays the same only if that ttl was in force.
     ttl_ms: Option<Option<i64>>,
 }
 
 /// Lines of a reservation.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
-    /// Places of lines, which wrap, and units, at most those that are held.
+    /// Indexes of lines, which wrap, and units, at most those that are held.
     pub(super) lines: Vec<(usize, i32)>,
-    /// Instead: SKUs, and units as they are, whatever is held.
+    /// Instead: SKUs, and units independent of what is held.
     pub(super) is_wild: bool,
 }
 
-/// What can happen to a server, after so many milliseconds of a call.
+/// A fault of a server, this many milliseconds after a call.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
     RedisKilled(u64),
@@ -86,7 +87,7 @@ pub(super) enum Fault {
     ServerStopped(u64),
 }
 
-/// A step, or several about one buyer that chance would seldom put together.
+/// One step, or several about one buyer that chance would seldom combine.
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop_oneof![
         94 => step().prop_map(|step| vec![step]),
@@ -96,7 +97,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     ]
 }
 
-/// A shelf with a limit of 4 units per buyer, and one who takes some.
+/// A SKU with a limit of 4 units per buyer, and a buyer who takes some.
 fn taken(sku: usize, units: i32, ttl: Option<i64>) -> Vec<Step> {
     let rules = SkuRules { buyer_limit: Some(4), is_protected: Some(true), ..SkuRules::default() };
     let take = Step::Reserve(vec![(sku, units)], ttl, "cy");
@@ -107,7 +108,7 @@ fn some(units: i32) -> Part {
     Part { lines: vec![(0, units)], is_wild: false }
 }
 
-/// Units go back in part, and then the same buyer wants as many as he may, or more.
+/// Units are returned in part, and then the same buyer reserves up to the limit, or more.
 fn given_back() -> impl Strategy<Value = Vec<Step>> {
     (0..2_usize, 1..=4_i32, 1..=3_i32, 1..=4_i32).prop_map(|(sku, units, back, again)| {
         let more = [Step::RollbackLines(0, some(back)), Step::Reserve(vec![(sku, again)], None, "cy")];
@@ -115,8 +116,8 @@ fn given_back() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// A hold expires, perhaps after a part of it was given back; the same buyer takes others, or somebody the rest
-/// of the shelf, and then he pays.
+/// A hold expires, perhaps after a part of it was returned. The same buyer reserves other units, or another buyer the
+/// rest of the stock. Then the first buyer pays.
 fn paid_late(ttl: i64) -> impl Strategy<Value = Vec<Step>> {
     let meanwhile = (0..2_usize, 1..=4_i32, select(vec!["cy", "cy", "bob"]));
     (meanwhile, 2..=4_i32, any::<bool>(), 2..=6_i64).prop_map(move |((sku, others, who), units, in_part, left)| {
@@ -145,7 +146,8 @@ fn call() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (sku.clone(), prop_oneof![9 => 0..=12_i64, 1 => Just(MAX_STOCK)], condition())
             .prop_map(|(sku, units, condition)| Step::SetStock(sku, units, condition)),
-        3 => (sku.clone(), prop_oneof![9 => -6..=6_i64, 1 => Just(MAX_STOCK)]).prop_map(|(sku, units)| Step::AdjustStock(sku, units)),
+        3 => (sku.clone(), prop_oneof![9 => -6..=6_i64, 1 => Just(MAX_STOCK)])
+            .prop_map(|(sku, units)| Step::AdjustStock(sku, units)),
         5 => (sku.clone(), rules(), prop::option::weighted(0.25, -1..=1_i64))
             .prop_map(|(sku, rules, off)| Step::Configure(sku, rules, off)),
         1 => sku.clone().prop_map(Step::GetSku),
@@ -215,9 +217,10 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
-/// Calls that no state of the shop can accept.
+/// Calls that are refused in every state of the shop.
 fn bad_calls() -> Vec<Op> {
-    let (fine, long, broken, id) = ("fine".to_owned(), "x".repeat(129), "a\tb".to_owned(), "bad".to_owned());
+    let (fine, long, broken, id) =
+        ("fine".to_owned(), "x".repeat(MAX_ID_BYTES + 1), "a\tb".to_owned(), "bad".to_owned());
     let reserve = |lines: Vec<(String, i32)>| Op::Reserve {
         request_id: id.clone(),
         lines,
@@ -293,7 +296,7 @@ fn bad_calls() -> Vec<Op> {
     ] {
         bad.push(Op::ConfigureSku { sku: fine.clone(), rules, if_version: None, request_id: id.clone() });
     }
-    // The last two are well formed: an id that nobody has, and one of a partition that is not there.
+    // The last two are well formed: an unknown id, and one of a partition that does not exist.
     for reservation_id in [String::new(), "A".repeat(23), "!".repeat(24), "A".repeat(24), "_".repeat(24)] {
         bad.push(Op::Commit { reservation_id: reservation_id.clone(), late: true });
         bad.push(in_part(&reservation_id, "a", 1));
@@ -304,7 +307,7 @@ fn bad_calls() -> Vec<Op> {
     bad
 }
 
-/// The same identity and the same units in other words, which mean the same or do not.
+/// The same identity and units in another form, which is the same call or is not.
 pub(super) fn reworded(mut op: Op, Words { turned, ttl_ms: other }: Words) -> Op {
     if let Op::Reserve { lines, .. } | Op::CommitLines { lines, .. } | Op::RollbackLines { lines, .. } = &mut op
         && !lines.is_empty()
@@ -321,7 +324,7 @@ pub(super) fn reworded(mut op: Op, Words { turned, ttl_ms: other }: Words) -> Op
     op
 }
 
-/// The same identity, with something else in a field.
+/// The same identity, with another value in a field.
 pub(super) fn reused(op: Op, field: usize) -> Op {
     match (op, field) {
         (Op::SetStock { sku, on_hand, request_id, .. }, 0) => {

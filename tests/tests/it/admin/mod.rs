@@ -1,0 +1,9 @@
+//! The calls of an administrator: namespaces and their settings, lists, imports, deletion.
+
+mod deletion;
+mod identity;
+mod imports;
+mod lists;
+mod namespaces;
+mod quota;
+mod settings;
