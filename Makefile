@@ -1,5 +1,5 @@
-# The commands of this repository, each one a word; `make` alone lists them. Recipes of more than a few lines are
-# scripts in scripts/, bench/, tests/ and .ci/. Everything that is built or downloaded is in target/.
+# The commands of this repository; `make` alone lists them. Recipes of more than a few lines are scripts in scripts/,
+# bench/, tests/ and .ci/. All build outputs and downloads are in target/.
 
 .DEFAULT_GOAL := help
 .PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs guard abuse bench bench-quick bench-against clean
@@ -13,10 +13,10 @@ help: ## list these targets
 bootstrap: ## install what is missing on this machine: redis-server or valkey-server, a C compiler
 	@scripts/bootstrap
 
-demo: bootstrap ## play a flash sale of 200,000 attempts against a real server (ARGS="--scenario rules" for one with every rule, --json for one line of JSON)
+demo: bootstrap ## run a flash sale of 200,000 attempts against a real server (ARGS="--scenario rules" for one with every rule, --json for one line of JSON)
 	@scripts/demo.sh $(ARGS)
 
-run: bootstrap ## serve on 127.0.0.1:50051 until stopped, data in ./sentinel-data (ARGS go to the server)
+run: bootstrap ## serve on 127.0.0.1:50051 until stopped, data in ./sentinel-data (ARGS are passed to the server)
 	@scripts/run.sh $(ARGS)
 
 build: bootstrap ## build the server and sentinelctl for release
@@ -44,7 +44,7 @@ lint-docs: bootstrap ## build the Rust documentation, warnings denied
 lint-proto: ## lint proto/ with buf
 	.ci/lint-proto
 
-lint-shell: ## lint the shell scripts with shellcheck, where it is installed
+lint-shell: ## lint the shell scripts with shellcheck, if it is installed
 	.ci/lint-shell
 
 fmt: ## format the Rust code and proto/
@@ -55,22 +55,22 @@ docs: bootstrap ## write the generated pages of docs/ and the code in docs/start
 	UPDATE_DOCS=1 cargo test --workspace --lib --locked the_documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-guard: ## fail where an operation costs more commands or instructions than bench/guards.json expects (ARGS=--update: expect what is counted)
+guard: ## fail if an operation costs more commands or instructions than bench/guards.json expects (ARGS=--update: accept the current counts)
 	@scripts/bootstrap guard
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
 	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench count --programs $${CARGO_TARGET_DIR:-target}/release $(ARGS)
 
-abuse: bootstrap ## attack each bound of the server beside an honest caller, in about 9 minutes; fails where a bound does not hold (ARGS="--short" for a minute, "--only NAME", --json)
+abuse: bootstrap ## attack each bound of the server while an honest caller uses it, in about 9 minutes; fails if a bound does not hold (ARGS="--short" for a minute, "--only NAME", --json)
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
 	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench abuse --server $${CARGO_TARGET_DIR:-target}/release/sentinel-server $(ARGS)
 
-bench: ## measure this service beside its alternatives, and what size costs, in half an hour; writes docs/benchmarks and the figures in README.md (ARGS are passed to the runner)
+bench: ## measure this service, its alternatives and the cost of size, in half an hour; writes docs/benchmarks and the figures in README.md (ARGS are passed to the runner)
 	@bench/run --full --seconds 3 --docs docs/benchmarks --readme README.md $(ARGS)
 
-bench-quick: ## measure this service beside its alternatives, in under eight minutes after the build (ARGS are passed to the runner)
+bench-quick: ## measure this service and its alternatives, in under eight minutes after the build (ARGS are passed to the runner)
 	@bench/run $(ARGS)
 
-bench-against: bootstrap ## measure this server beside that of another commit (ARGS=COMMIT)
+bench-against: bootstrap ## compare this server with that of another commit (ARGS=COMMIT)
 	@bench/compare $(ARGS)
 
 clean: ## remove everything that was built; ./sentinel-data stays

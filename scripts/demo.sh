@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# `make demo`: builds, starts a server with its embedded Redis in a temporary folder, plays a sale against it with
-# `sentinelctl demo "$@"` and stops it. Standard output is sentinelctl's alone, and so is the exit code.
+# `make demo`: builds, starts a server with its embedded Redis in a temporary folder, runs a sale against it with
+# `sentinelctl demo "$@"`, and stops it. Standard output and the exit code are those of sentinelctl.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/server.sh
@@ -22,7 +22,7 @@ trap 'exit 143' TERM
 start_server "$bin/sentinel-server" "$folder" 50051 9464
 print_line "the server is ready: gRPC on $SERVER_ADDRESS, metrics on http://$SERVER_ADMIN/metrics"
 
-# In the background, so that a signal is dealt with at once and not when the sale is over.
+# In the background, so that a signal is handled at once and not after the sale.
 "$bin/sentinelctl" --server "http://$SERVER_ADDRESS" demo "$@" </dev/null &
 demo_pid=$!
 wait "$demo_pid"

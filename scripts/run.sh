@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# `make run`: builds and serves until stopped; Ctrl-C drains. Arguments go to the server. Prints, once it is ready,
-# the first calls to paste. Touches ./sentinel-data, unless a flag sets another folder.
+# `make run`: builds and serves until stopped; Ctrl-C drains. Arguments are passed to the server. When it is ready,
+# prints the first calls to paste. Writes ./sentinel-data, unless a flag sets another folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/server.sh
 
-# Together with sentinelctl, as for the demo: so that what the one has built the other need not build again.
+# The same packages as for the demo, so that `make run` and `make demo` reuse each other's build.
 cargo build --release --locked --package inventory-sentinel-server --package sentinelctl >&2
 
-# The addresses the server will have, read as it reads them: arguments, environment, defaults.
+# The addresses of the server, in its order of precedence: arguments, environment, defaults.
 listen=${SENTINEL_LISTEN:-127.0.0.1:50051} admin=${SENTINEL_ADMIN_LISTEN:-127.0.0.1:9464}
 previous=
 for argument in "$@"; do

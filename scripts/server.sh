@@ -1,5 +1,5 @@
 # Runs a server for a script: picks ports, starts it, waits until it is ready, stops it. Sourced by scripts/demo.sh,
-# scripts/run.sh and tests/polyglot/run; touches only the data folder it is given and the process that it started.
+# scripts/run.sh and tests/polyglot/run; touches only the given data folder and the process that it started.
 # shellcheck shell=bash
 
 READY_SECONDS=30 # Longest wait for a server to become ready.
@@ -9,10 +9,10 @@ SERVER_PID=
 
 print_line() { printf '%s\n' "$*" >&2; }
 
-# Bash's own /dev/tcp, because a fresh machine need not have curl.
+# Uses /dev/tcp of bash, because curl may not be installed.
 port_is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# free_port [PREFERRED]: a port of the loopback interface that nobody listens on.
+# free_port [PREFERRED]: prints a port of the loopback interface on which no process listens.
 free_port() {
     local port=${1:-} attempt
     for attempt in {1..50}; do
@@ -24,18 +24,18 @@ free_port() {
     return 1
 }
 
-# is_ready HOST:PORT: whether the admin address reports a ready server.
+# is_ready HOST:PORT: whether the admin address reports that the server is ready.
 is_ready() {
     (
         exec 3<>"/dev/tcp/${1%:*}/${1##*:}"
         printf 'GET /readyz HTTP/1.1\r\nhost: %s\r\nconnection: close\r\n\r\n' "$1" >&3
         read -r -t 2 line <&3
-        read -r -t 2 -d '' _ <&3 || true # To its end, so that the server does not see a broken connection.
+        read -r -t 2 -d '' _ <&3 || true # Read to the end, so that the server does not detect a broken connection.
         [[ $line == "HTTP/1.1 200 "* ]]
     ) 2>/dev/null
 }
 
-# wait_until_ready PID HOST:PORT: 0 when it is ready; 1 when it is gone or not ready in READY_SECONDS.
+# wait_until_ready PID HOST:PORT: returns 0 when the server is ready, 1 if it stops or is not ready in READY_SECONDS.
 wait_until_ready() {
     local deadline=$((SECONDS + READY_SECONDS))
     until is_ready "$2"; do
@@ -45,14 +45,14 @@ wait_until_ready() {
     done
 }
 
-# start_server BINARY FOLDER [PORT ADMIN_PORT]: a server with its embedded Redis and all its data in FOLDER, on these
-# ports where they are free. Sets SERVER_PID, SERVER_ADDRESS and SERVER_ADMIN; returns once it is ready.
+# start_server BINARY FOLDER [PORT ADMIN_PORT]: starts a server with its embedded Redis and all its data in FOLDER, on
+# these ports if they are free. Sets SERVER_PID, SERVER_ADDRESS and SERVER_ADMIN; returns once the server is ready.
 start_server() {
     local binary=$1 folder=$2 port admin_port
     port=$(free_port "${3:-}") && admin_port=$(free_port "${4:-}") || return 1
     SERVER_ADDRESS=127.0.0.1:$port SERVER_ADMIN=127.0.0.1:$admin_port
     (
-        # The caller's own settings are for the caller's own server.
+        # Settings in the caller's environment do not apply to this server.
         for name in $(compgen -e SENTINEL_); do unset "$name"; done
         exec "$binary" --listen "$SERVER_ADDRESS" --admin-listen "$SERVER_ADMIN" --data-dir "$folder/data"
     ) </dev/null >"$folder/server.log" 2>&1 &

@@ -1,8 +1,8 @@
-//! A test that keeps the code in `docs/start/first-checkout.md` equal to that of `examples/`. Reads both; writes the page if
-//! UPDATE_DOCS is set.
+//! A test that keeps the code in `docs/start/first-checkout.md` equal to that of `examples/`. Reads both; writes the
+//! page if UPDATE_DOCS is set.
 //!
-//! The page names a part of a file in a line such as `<!-- examples/go/checkout.go: call -->`, and the fenced block after it
-//! contains the lines of the file between the comments `region call` and `endregion call`.
+//! The page names a part of a file in a line such as `<!-- examples/go/checkout.go: call -->`, and the fenced block
+//! after it contains the lines of the file between the comments `region call` and `endregion call`.
 
 use std::{fs, path::Path};
 

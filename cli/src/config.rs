@@ -38,8 +38,8 @@ pub(crate) struct ConfigArgs {
     /// Timeout of a call with its retries, up to 1h [default: 5s; 30s for audit and settle].
     #[arg(long, global = true, value_name = "DURATION", value_parser = timeout, help_heading = "Global options")]
     pub(crate) timeout: Option<Duration>,
-    /// The config file in TOML, with the keys server, namespace, existing_namespace and timeout [env: SENTINEL_CONFIG; default:
-    /// $XDG_CONFIG_HOME/sentinelctl/config.toml, or ~/.config/sentinelctl/config.toml if it exists].
+    /// The config file in TOML, with the keys server, namespace, existing_namespace and timeout [env: SENTINEL_CONFIG;
+    /// default: $XDG_CONFIG_HOME/sentinelctl/config.toml, or ~/.config/sentinelctl/config.toml if it exists].
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub(crate) config: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! The confirmation of commands that destroy or lose units: `--yes`, or a yes at the terminal. Reads standard input.
+//! The confirmation of commands that destroy or lose units: `--yes`, or "yes" at the terminal. Reads standard input.
 
 use std::io::{self, IsTerminal as _, Write as _};
 

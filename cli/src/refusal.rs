@@ -33,10 +33,10 @@ macro_rules! refusals {
 }
 
 refusals! {
-    AdjustStockError, AuditError, ConfigureNamespaceError, ConfigureSkuError, DeleteNamespaceError, DeleteSkuError, ExtendError,
-    GetNamespaceError, GetReservationError, GetSkuError, GetStockError, ImportStockError, ListNamespacesError,
-    ListReservationsError, ListStockError, RollbackError, SetProtectionError, SetStockError, SettlePartitionError,
-    WatchError, WatchStockError,
+    AdjustStockError, AuditError, ConfigureNamespaceError, ConfigureSkuError, DeleteNamespaceError, DeleteSkuError,
+    ExtendError, GetNamespaceError, GetReservationError, GetSkuError, GetStockError, ImportStockError,
+    ListNamespacesError, ListReservationsError, ListStockError, RollbackError, SetProtectionError, SetStockError,
+    SettlePartitionError, WatchError, WatchStockError,
 }
 
 /// The subject of a call, for the sentences.
@@ -159,7 +159,8 @@ fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
         Reason::SkuNotFound => list,
         Reason::ReservationNotFound => {
             format!(
-                "list the reservations with `sentinelctl -n {namespace} reservations list`; resolved ones are stored for the retention of the namespace"
+                "list the reservations with `sentinelctl -n {namespace} reservations list`; resolved ones are stored for \
+                 the retention of the namespace"
             )
         }
         Reason::StockBelowHeld => match (rpc.metadata().get("held"), subject.sku) {
@@ -171,7 +172,8 @@ fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
                 .to_owned()
         }
         Reason::NamespaceHasHolds => format!(
-            "stop the sales with `sentinelctl namespace pause {namespace}`, and wait until its holds have ended, or roll them back"
+            "stop the sales with `sentinelctl namespace pause {namespace}`, and wait until its holds have ended, or roll \
+             them back"
         ),
         Reason::TooManyNamespaces => {
             "delete unused namespaces with `sentinelctl namespace delete`, or raise --max-namespaces of the server"
@@ -194,7 +196,8 @@ fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
         }
         Reason::PartitionsFixed => "omit --partitions; another number needs another namespace".to_owned(),
         Reason::InvalidConfig | Reason::InvalidRule if is_of_pause(rpc) => format!(
-            "raise the format with `sentinelctl namespace configure {namespace} --format 5`, once no older server uses this store"
+            "raise the format with `sentinelctl namespace configure {namespace} --format 5`, once no older server uses \
+             this store"
         ),
         Reason::InvalidConfig if has_ttl_violation(rpc) => {
             "keep --default-ttl <= --max-ttl <= --max-life: set them in one command, or lower them in this order"
@@ -206,7 +209,7 @@ fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
         },
         _ => match reason.advice() {
             Advice::Fix => "correct the arguments".to_owned(),
-            Advice::Decide => "the refusal is final while the state stays the same".to_owned(),
+            Advice::Decide => reason.action().to_owned(),
             Advice::Retry => {
                 "nothing was applied: retry the command after a pause, or run `sentinelctl doctor`".to_owned()
             }

@@ -13,9 +13,9 @@ use csv::{ReaderBuilder, StringRecord};
 use crate::{failure::Failure, table::shown};
 
 /// The largest file that is read, in bytes.
-const MAX_FILE_BYTES: u64 = 256 * 1024 * 1024;
+const MAX_CSV_BYTES: u64 = 256 * 1024 * 1024;
 /// The most rows of a file.
-const MAX_ROWS: usize = 1_000_000;
+const MAX_CSV_ROWS: usize = 1_000_000;
 
 /// One row of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,9 +81,9 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         Box::new(File::open(path).map_err(|error| unreadable(&error))?)
     };
     let mut bytes = Vec::new();
-    source.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(unreadable(&format_args!("it has more than {MAX_FILE_BYTES} bytes: split it")));
+    source.take(MAX_CSV_BYTES + 1).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
+    if bytes.len() as u64 > MAX_CSV_BYTES {
+        return Err(unreadable(&format_args!("it has more than {MAX_CSV_BYTES} bytes: split it")));
     }
     Ok(bytes)
 }
@@ -119,8 +119,8 @@ fn parse(name: &str, bytes: &[u8], columns: &[&str], required: usize) -> Result<
             return Err(malformed(name, line, &format!("SKU {:?} is in line {first} too", fields[0])));
         }
         rows.push((line, fields));
-        if rows.len() > MAX_ROWS {
-            return Err(malformed(name, line, &format!("more than {MAX_ROWS} rows: split the file")));
+        if rows.len() > MAX_CSV_ROWS {
+            return Err(malformed(name, line, &format!("more than {MAX_CSV_ROWS} rows: split the file")));
         }
     }
     if rows.is_empty() {

@@ -12,7 +12,7 @@ const NONE: &str = "none";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OrNone<T>(pub(crate) Option<T>);
 
-/// Reads a duration such as `5m` or `1h 30m`.
+/// Parses a duration, for example `5m` or `1h 30m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; examples: 90s, 5m, 1h30m"))
 }

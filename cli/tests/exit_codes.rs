@@ -32,7 +32,7 @@ fn bad_usage_is_64() {
     for args in [&[][..], &["bogus"], &["demo", "--units", "many"], &["demo", "--bogus"]] {
         assert_eq!(sentinelctl(args).status.code(), Some(USAGE), "{args:?}");
     }
-    for (args, said) in [
+    for (args, expected) in [
         (&["demo", "--units", "0"][..], "--units is 0"),
         (&["demo", "--attempts", "9"], "--attempts is 9"),
         (&["demo", "--scenario", "rules", "--products", "3"], "--products is 3"),
@@ -40,7 +40,7 @@ fn bad_usage_is_64() {
     ] {
         let output = sentinelctl(args);
         assert_eq!(output.status.code(), Some(USAGE), "{args:?}");
-        assert!(one_line(&output).contains(said));
+        assert!(one_line(&output).contains(expected));
     }
 }
 

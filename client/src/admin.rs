@@ -20,7 +20,8 @@ use crate::{
     types::{Applied, Audit, Protection, Snapshot, Stock, server::ServerInfo},
 };
 
-/// The operators' operations on one namespace. Made by [`Namespace::admin`](crate::Namespace::admin); cheap to clone.
+/// The operators' operations on one namespace. [`Namespace::admin`](crate::Namespace::admin) returns them. Cheap to
+/// clone.
 #[derive(Clone, Debug)]
 pub struct Admin(AdminScope);
 
@@ -29,7 +30,7 @@ impl Admin {
         Admin(AdminScope { scope, request_id: None, existing_namespace_only: false })
     }
 
-    /// The same operations under an identity that the caller stores, such as the id of a transfer:
+    /// The same operations under an identity that the caller stores, for example the id of a transfer:
     /// `sale.admin().request_id("transfer-17").adjust_stock("ps5", 100).await`. By default each call gets a new one.
     #[must_use]
     pub fn request_id(mut self, request_id: impl Into<String>) -> Self {
@@ -46,9 +47,9 @@ impl Admin {
         self
     }
 
-    /// Sets the units on hand, which are the available and the held ones; sold ones stay. Creates a missing SKU, protected,
-    /// and a missing namespace. Await it, or set parameters first: `admin.set_stock("ps5", 100).if_absent().await`.
-    /// Refusals: [`SetStockError`](crate::SetStockError).
+    /// Sets the units on hand, which are the available and the held ones; sold ones stay. Creates a missing SKU,
+    /// protected, and a missing namespace. Await it, or set parameters first: `admin.set_stock("ps5",
+    /// 100).if_absent().await`. Refusals: [`SetStockError`](crate::SetStockError).
     pub fn set_stock(&self, sku: &str, on_hand: i64) -> SetStock {
         SetStock::new(self.0.clone(), sku, on_hand)
     }
@@ -67,7 +68,7 @@ impl Admin {
             existing_namespace_only: self.0.existing_namespace_only,
         };
         let send = |channel, request| async { admin_client(channel).adjust_stock(request).await };
-        Ok(self.0.change(message, send).await?)
+        Ok(self.0.scope.change(message, self.0.is_named(), send).await?)
     }
 
     /// Changes the rules of a SKU. Await it, or set parameters first:
@@ -84,11 +85,11 @@ impl Admin {
     pub async fn sku(&self, sku: &str) -> Result<Snapshot<SkuConfiguration>, GetSkuError> {
         let message = v1::GetSkuRequest { namespace_id: self.0.namespace_id(), sku: sku.to_owned() };
         let send = |channel, request| async { admin_client(channel).get_sku(request).await };
-        Ok(self.0.read(message, send).await?)
+        Ok(self.0.scope.read(message, send).await?)
     }
 
-    /// Deletes a SKU with its counters and rules, and returns its last counters; `None` if it did not exist. A retry after
-    /// a lost response returns the current counters, which exist only if the SKU was created again.
+    /// Deletes a SKU with its counters and rules, and returns its last counters; `None` if it did not exist. A retry
+    /// after a lost response returns the current counters, which exist only if the SKU was created again.
     ///
     /// # Errors
     /// See [`DeleteSkuError`].
@@ -99,7 +100,7 @@ impl Admin {
             request_id: self.0.request_id(),
         };
         let send = |channel, request| async { admin_client(channel).delete_sku(request).await };
-        Ok(self.0.change(message, send).await?)
+        Ok(self.0.scope.change(message, self.0.is_named(), send).await?)
     }
 
     /// Changes the settings of the namespace, or creates it. Await it, or set parameters first:
@@ -109,8 +110,8 @@ impl Admin {
         ConfigureNamespace::new(self.0.clone(), change)
     }
 
-    /// Deletes the namespace with all its data; true if this identity deleted it before. Refused while any unit is held. If
-    /// a call fails half-way, repeat it with the same [identity](Self::request_id): it continues.
+    /// Deletes the namespace with all its data; true if this identity deleted it before. Refused while any unit is
+    /// held. If a call fails half-way, repeat it with the same [identity](Self::request_id): it continues.
     ///
     /// # Errors
     /// See [`DeleteNamespaceError`].
@@ -118,7 +119,7 @@ impl Admin {
         let message =
             v1::DeleteNamespaceRequest { namespace_id: self.0.namespace_id(), request_id: self.0.request_id() };
         let send = |channel, request| async { admin_client(channel).delete_namespace(request).await };
-        Ok(self.0.change(message, send).await?)
+        Ok(self.0.scope.change(message, self.0.is_named(), send).await?)
     }
 
     /// Reads the settings of the namespace.
@@ -128,7 +129,7 @@ impl Admin {
     pub async fn namespace_config(&self) -> Result<NamespaceConfig, GetNamespaceError> {
         let message = v1::GetNamespaceRequest { namespace_id: self.0.namespace_id() };
         let send = |channel, request| async { admin_client(channel).get_namespace(request).await };
-        Ok(self.0.read(message, send).await?)
+        Ok(self.0.scope.read(message, send).await?)
     }
 
     /// A page of the SKUs with their counters and rules. Await it, or set parameters first:
@@ -144,9 +145,9 @@ impl Admin {
         ListReservations::new(self.0.clone())
     }
 
-    /// Sets the units on hand of many SKUs: `admin.import_stock([("ps5", 100), ("pad", 500)]).await`. Existing SKUs change
-    /// only with [`overwrite`](ImportStock::overwrite), so an import may run again during a sale. Returns one outcome per
-    /// row, in order. Sends 1,000 rows per message, each with the namespace's deadline. Failures:
+    /// Sets the units on hand of many SKUs: `admin.import_stock([("ps5", 100), ("pad", 500)]).await`. Existing SKUs
+    /// change only with [`overwrite`](ImportStock::overwrite), so an import may run again during a sale. Returns one
+    /// outcome per row, in order. Sends 1,000 rows per message, each with the namespace's deadline. Failures:
     /// [`ImportStockError`](crate::ImportStockError).
     pub fn import_stock(&self, rows: impl IntoIterator<Item = (impl Into<String>, i64)>) -> ImportStock {
         ImportStock::new(self.0.clone(), rows)
@@ -166,8 +167,8 @@ impl Admin {
         bulk::set_protection(&self.0, skus.into_iter().map(Into::into).collect(), is_protected).await
     }
 
-    /// Opens a partition that is fenced because its store lost changes. Sets the available units of each SKU to the given
-    /// figure, or to 0. The figures come from the caller's records and apply to one loss, which
+    /// Opens a partition that is fenced because its store lost changes. Sets the available units of each SKU to the
+    /// given figure, or to 0. The figures come from the caller's records and apply to one loss, which
     /// [`FencedPartition::fence`](crate::FencedPartition) names. Await it, or set parameters first:
     /// `admin.settle_partition(0, fence).available("ps5", 30).await`. Refusals:
     /// [`SettlePartitionError`](crate::SettlePartitionError).
@@ -191,6 +192,6 @@ impl Admin {
     pub async fn audit(&self) -> Result<Audit, AuditError> {
         let message = v1::AuditRequest { namespace_id: self.0.namespace_id() };
         let send = |channel, request| async { admin_client(channel).audit(request).await };
-        Ok(self.0.read(message, send).await?)
+        Ok(self.0.scope.read(message, send).await?)
     }
 }

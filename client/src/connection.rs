@@ -16,9 +16,9 @@ use crate::{
     },
 };
 
-/// Bytes of unread responses that a connection may have in flight: the windows of its 256 calls, 64 KiB each. So a stream
-/// that is not read does not block the others. The HTTP/2 library counts a small response as 256 bytes, and closes a
-/// connection on which these exceed half of its window: this is room for 32,768 of them.
+/// Bytes of unread responses that a connection may have in flight: the windows of its 256 calls, 64 KiB each. So a
+/// stream that is not read does not block the others. The HTTP/2 library counts a small response as 256 bytes, and
+/// closes a connection on which these exceed half of its window: this is room for 32,768 of them.
 const CONNECTION_WINDOW: u32 = 256 * 64 * 1024;
 
 /// Interval of pings, also on an idle connection, which detect a dead peer.
@@ -72,7 +72,7 @@ impl Sentinel {
     }
 }
 
-/// The settings of a client. Made by [`Sentinel::builder`].
+/// The settings of a client; see [`Sentinel::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "nothing is connected before connect() or connect_lazy()"]
 pub struct Builder {
@@ -103,33 +103,33 @@ impl Builder {
         self
     }
 
-    /// How many HTTP/2 connections are opened at the start, 1 to [`MAX_CONNECTIONS`]. Calls take turns on them. Default 1;
-    /// more help if one core of the client or server is the limit.
+    /// How many HTTP/2 connections are opened at the start, 1 to [`MAX_CONNECTIONS`]. Calls take turns on them. Default
+    /// 1; more help if one core of the client or server is the limit.
     ///
-    /// While each has [`CALLS_PER_CONNECTION`](crate::CALLS_PER_CONNECTION) calls in flight, the client opens further ones
-    /// in the background, up to [`MAX_CONNECTIONS`]. They stay open, and calls use them while the first ones have no room.
-    /// A call never waits for a connection to open. If no further connection can be opened, calls share the open ones, and
-    /// the client tries again after a pause.
+    /// While each has [`CALLS_PER_CONNECTION`](crate::CALLS_PER_CONNECTION) calls in flight, the client opens further
+    /// ones in the background, up to [`MAX_CONNECTIONS`]. They stay open, and calls use them while the first ones have
+    /// no room. A call never waits for a connection to open. If no further connection can be opened, calls share the
+    /// open ones, and the client tries again after a pause.
     pub fn connections(mut self, number: usize) -> Self {
         self.connections = number;
         self
     }
 
-    /// Whether concurrent Reserve, Commit and Rollback calls share messages. Default true. While few calls are in flight,
-    /// each is sent at once and alone. Further ones wait until one of those ends, 10 to 15 ms at most, and then share a
-    /// message. Each keeps its identity, deadline, retries and errors, but may report a passed deadline about 5 ms late. A
-    /// shared message has the trace context of its first call. The runtime on which the client was connected sends these
-    /// messages and has to keep running.
+    /// Whether concurrent Reserve, Commit and Rollback calls share messages. Default true. While few calls are in
+    /// flight, each is sent at once and alone. Further ones wait until one of those ends, 10 to 15 ms at most, and then
+    /// share a message. Each keeps its identity, deadline, retries and errors, but may report a passed deadline about 5
+    /// ms late. A shared message has the trace context of its first call. The runtime on which the client was connected
+    /// sends these messages and has to keep running.
     pub fn batching(mut self, batching: bool) -> Self {
         self.settings.batching = batching;
         self
     }
 
-    /// Declares that nothing between this client and the server repeats calls: no proxy and no service mesh with retries.
-    /// The first attempt of a Reserve whose `request_id` this client makes then sets `first_attempt`, and the store can
-    /// report a shortage without a lookup of the id. By default no call sets it. If a proxy repeats such a call
-    /// nevertheless, the caller can get a shortage although the first copy of the call made a reservation, whose units
-    /// return at its deadline.
+    /// Declares that nothing between this client and the server repeats calls: no proxy and no service mesh with
+    /// retries. The first attempt of a Reserve whose `request_id` this client makes then sets `first_attempt`, and the
+    /// store can report a shortage without a lookup of the id. By default no call sets it. If a proxy repeats such a
+    /// call nevertheless, the caller can get a shortage although the first copy of the call made a reservation, whose
+    /// units return at its deadline.
     pub fn direct(mut self) -> Self {
         self.settings.is_direct = true;
         self
@@ -139,9 +139,9 @@ impl Builder {
     /// [`DEFAULT_IDENTITY_MEMORY`]; an id takes 128 bytes at most. Beyond the limit the oldest are dropped.
     ///
     /// One `request_id` has one effect in a namespace. The server compares a repeat with the first request only if both
-    /// name SKUs of the same partition. So in a namespace of several partitions this client refuses the second use of an
-    /// id for another request (`REQUEST_ID_REUSED`, nothing is sent). It has only the ids of its process. Ids of calls
-    /// without an effect, such as a shortage, are dropped at once.
+    /// name SKUs of the same partition. So in a namespace of several partitions this client refuses the second use of
+    /// an id for another request (`REQUEST_ID_REUSED`, nothing is sent). It has only the ids of its process. Ids of
+    /// calls without an effect, such as a shortage, are dropped at once.
     pub fn identity_memory(mut self, bytes: usize) -> Self {
         self.settings.identity_memory = bytes;
         self
@@ -164,8 +164,8 @@ impl Builder {
         Ok(self.sentinel(channels, endpoint))
     }
 
-    /// Connects at the first call; until the server is reachable, calls fail with `UNAVAILABLE`. Must be called in a Tokio
-    /// runtime.
+    /// Connects at the first call; until the server is reachable, calls fail with `UNAVAILABLE`. Must be called in a
+    /// Tokio runtime.
     ///
     /// # Errors
     /// If the URI is invalid.

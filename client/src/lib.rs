@@ -23,16 +23,16 @@
 //! ```
 //!
 //! # Features
-//! - **Identity.** Every change gets a `request_id` (UUIDv7) unless the caller sets one, except a Commit or Rollback of a
-//!   whole reservation, which is idempotent. All attempts of a call have the same id, so a change is never applied twice.
-//!   An id that a caller set is refused for another request (see [`Builder::identity_memory`]).
+//! - **Identity.** Every change gets a `request_id` (UUIDv7) unless the caller sets one, except a Commit or Rollback of
+//!   a whole reservation, which is idempotent. All attempts of a call have the same id, so a change is never applied
+//!   twice. An id that a caller set is refused for another request (see [`Builder::identity_memory`]).
 //! - **Deadline.** Each call has one for all its attempts together (5 s by default). The remaining time is sent as
 //!   `grpc-timeout`.
 //! - **Retries** on `UNAVAILABLE` only, by the [`RetryPolicy`]. The caller handles all other errors.
 //! - **Errors** by operation: a commit fails with a [`CommitError`], and so on. [`RpcError`] is their common part; it
 //!   reports whether the [outcome is unknown](RpcError::outcome_unknown).
-//! - **Batches.** Concurrent Reserve, Commit and Rollback calls share messages, see [`Builder::batching`]. Callers with many
-//!   operations at hand use [`Namespace::batch`].
+//! - **Batches.** Concurrent Reserve, Commit and Rollback calls share messages, see [`Builder::batching`]. Callers with
+//!   many operations at hand use [`Namespace::batch`].
 //! - **Streams** that resume after failures. [`Namespace::watch_protected`] caches which SKUs are protected.
 //! - **Traces.** Calls propagate the W3C trace context of the current `tracing` span.
 //!
@@ -43,7 +43,7 @@
 //! - `connection`: [`Sentinel`] and its [`Builder`].
 //! - `namespace`: [`Namespace`], the checkout operations; `admin`: [`Admin`], the operators' operations.
 //! - `watch`: the streams [`Events`], [`WatchStock`], [`ProtectedSkus`].
-//! - `requests`: the awaitable requests, such as [`Reserve`] and [`SetStock`].
+//! - `requests`: the awaitable requests, for example [`Reserve`] and [`SetStock`].
 //! - `scope`: the target of a request: shared state, namespace name, deadline.
 //! - `transport`: deadline, retries, identities, batching, connections, traces.
 //! - `convert`: the generated messages to the types and back.

@@ -16,7 +16,7 @@ pub const CALLS_PER_CONNECTION: usize = 192;
 /// Bytes of memory for the `request_id`s that callers set: 16 MiB, which is room for 131,072.
 pub const DEFAULT_IDENTITY_MEMORY: usize = 16 * 1024 * 1024;
 
-/// The largest response that is read, in bytes: far above an audit's 1,000 findings.
+/// The largest response that is accepted, in bytes: far above an audit's 1,000 findings.
 pub(crate) const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
 /// The largest request that is sent, in bytes: a batch of 512 carts of 32 lines with the longest names fits.
 pub(crate) const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;

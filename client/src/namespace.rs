@@ -79,13 +79,14 @@ impl Namespace {
 
     /// Up to 512 operations in one call, with one typed outcome each, in the order in which they were added. They are
     /// independent, as if called at the same moment: send an operation that depends on another's outcome in a later
-    /// call. A larger batch is refused as a whole, see [`BatchError`](crate::BatchError). Retries repeat the whole call;
-    /// an error of an operation is left to the caller.
+    /// call. A larger batch is refused as a whole, see [`BatchError`](crate::BatchError). Retries repeat the whole
+    /// call; an error of an operation is left to the caller.
     ///
     /// ```no_run
     /// use inventory_sentinel_client::{BatchOutcome, Namespace};
     ///
-    /// # async fn settle(sale: Namespace, paid: &[String], failed: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    /// # type Error = Box<dyn std::error::Error>;
+    /// # async fn settle(sale: Namespace, paid: &[String], failed: &[String]) -> Result<(), Error> {
     /// let mut batch = sale.batch().reserve(sale.reserve("ps5", 1).buyer("7"));
     /// for id in paid {
     ///     batch = batch.commit(sale.commit(id));
@@ -116,7 +117,7 @@ impl Namespace {
         reads::reservation(&self.0, reservation_id, "").await
     }
 
-    /// Reads the reservation that a Reserve with this `request_id` made, such as the id of an order.
+    /// Reads the reservation that the Reserve with this `request_id` created.
     ///
     /// # Errors
     /// See [`GetReservationError`].
@@ -132,8 +133,8 @@ impl Namespace {
         reads::stock(&self.0, sku).await
     }
 
-    /// Reads the counters of many SKUs, in the order of `skus`; `None` for one that does not exist. Each is exact at the
-    /// instant of its read. Sends 512 SKUs per message, each with the namespace's deadline.
+    /// Reads the counters of many SKUs, in the order of `skus`; `None` for one that does not exist. Each is exact at
+    /// the instant of its read. Sends 512 SKUs per message, each with the namespace's deadline.
     ///
     /// ```no_run
     /// # async fn shelves(sale: inventory_sentinel_client::Namespace) -> Result<(), Box<dyn std::error::Error>> {
@@ -157,8 +158,8 @@ impl Namespace {
         reads::stock_of(&self.0, skus.into_iter().map(Into::into).collect()).await
     }
 
-    /// Caches the set of protected SKUs. [`ProtectedSkus::is_protected`] then needs no call while a server is reachable.
-    /// Must be called in a Tokio runtime.
+    /// Caches the set of protected SKUs. [`ProtectedSkus::is_protected`] then needs no call while a server is
+    /// reachable. Must be called in a Tokio runtime.
     ///
     /// ```no_run
     /// # async fn path(sale: inventory_sentinel_client::Namespace) -> Result<(), Box<dyn std::error::Error>> {
@@ -173,8 +174,8 @@ impl Namespace {
         ProtectedSkus::watch(self.0.clone())
     }
 
-    /// The counters of these SKUs as they change, or of all SKUs if the list is empty; for pages that show the available
-    /// units. Call [`WatchStock::next`] for each update.
+    /// The counters of these SKUs as they change, or of all SKUs if the list is empty; for pages that show the
+    /// available units. Call [`WatchStock::next`] for each update.
     pub fn watch_stock<S: Into<String>>(&self, skus: impl IntoIterator<Item = S>) -> WatchStock {
         WatchStock::new(self.0.clone(), skus.into_iter().map(Into::into).collect())
     }

@@ -31,9 +31,9 @@ struct Inner {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FieldViolation {
-    /// The path of the field, such as `lines[0].quantity`.
+    /// The path of the field, for example `lines[0].quantity`.
     pub field: String,
-    /// What is wrong with it.
+    /// Why it is malformed.
     pub description: String,
 }
 
@@ -208,8 +208,8 @@ impl RpcError {
     }
 }
 
-/// Whether a retry can be refused for this reason although an earlier attempt was applied, because of a change or of time
-/// that passed in between.
+/// Whether a retry can be refused for this reason although an earlier attempt was applied, because of a change or of
+/// time that passed in between.
 fn is_refused_before_lookup(reason: Reason) -> bool {
     matches!(
         reason,
@@ -221,8 +221,8 @@ fn is_refused_before_lookup(reason: Reason) -> bool {
     )
 }
 
-/// Code and "may have been applied" of a status that the service did not write: a proxy, tonic's server, or this process
-/// made it, the latter after a connection failure.
+/// Code and "may have been applied" of a status that the service did not write: a proxy, tonic's server, or this
+/// process made it, the latter after a connection failure.
 fn without_reason(status: &Status) -> (Code, bool) {
     if caused_by::<TimeoutExpired>(status) {
         // Tonic reports its own timeout as CANCELLED.

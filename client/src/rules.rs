@@ -81,8 +81,8 @@ impl RulesChange {
         self
     }
 
-    /// Most units that one buyer may hold and have bought in all, 1 to 1,000,000. Units count from the moment that a limit
-    /// is set until it is removed.
+    /// Most units that one buyer may hold and have bought in all, 1 to 1,000,000. Units count from the moment that a
+    /// limit is set until it is removed.
     pub fn buyer_limit(mut self, units: impl Into<Option<i32>>) -> Self {
         self.buyer_limit = Some(units.into());
         self
@@ -127,8 +127,8 @@ pub struct NamespaceConfig {
     pub version: i64,
 }
 
-/// A change of the settings of a namespace. Settings that are not set stay unchanged, or get the server's default if the
-/// namespace is created: `NamespaceChange::new().partitions(8)`.
+/// A change of the settings of a namespace. Settings that are not set stay unchanged, or get the server's default if
+/// the namespace is created: `NamespaceChange::new().partitions(8)`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "nothing is changed before it is sent"]
 pub struct NamespaceChange {
@@ -198,8 +198,8 @@ impl NamespaceChange {
         self
     }
 
-    /// The format in which records are written, 1 to 5; it can only be raised, after the last server of an older release
-    /// has stopped.
+    /// The format in which records are written, 1 to 5; it can only be raised, after the last server of an older
+    /// release has stopped.
     pub fn format(mut self, format: i32) -> Self {
         self.format = Some(format);
         self

@@ -1,5 +1,6 @@
 //! The target of a request: the client's shared state, a namespace and a deadline. Every request builder holds a scope;
-//! [`Namespace`](crate::Namespace) and [`Admin`](crate::Admin) are scopes with methods. It imports `transport` only.
+//! [`Namespace`](crate::Namespace) and [`Admin`](crate::Admin) are scopes with methods. Uses `convert`, `rpc_error` and
+//! `transport`.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -14,7 +15,7 @@ use crate::{
     },
 };
 
-/// Where the requests of one namespace are sent, and how long they may take.
+/// The namespace of a request, the connections to the server, and the deadline.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
     pub(crate) core: Arc<Core>,
@@ -51,7 +52,7 @@ impl Scope {
         self.core.call(self.deadline, message, send).await
     }
 
-    /// As `call`, for a read. A read changes nothing, so its outcome is never unknown.
+    /// Sends a read like `call`. A read changes nothing, so its outcome is never unknown.
     pub(crate) async fn read<M, R, F>(
         &self,
         message: M,
@@ -65,7 +66,8 @@ impl Scope {
         self.call(message, send).await.map_err(RpcError::into_read)
     }
 
-    /// As `call`, for a change that its `request_id` identifies.
+    /// Sends a change like `call`. `is_named`: the caller set its `request_id`, so the client refuses the same id for
+    /// another request.
     pub(crate) async fn change<M, R, F>(
         &self,
         message: M,
@@ -92,31 +94,8 @@ impl AdminScope {
         self.request_id.clone().unwrap_or_else(new_request_id)
     }
 
-    /// As [`Scope::read`].
-    pub(crate) async fn read<M, R, F>(
-        &self,
-        message: M,
-        send: impl Fn(Channel, Request<M>) -> F,
-    ) -> Result<R::Value, RpcError>
-    where
-        M: Clone,
-        R: Decode,
-        F: Future<Output = Result<Response<R>, Status>>,
-    {
-        self.scope.read(message, send).await
-    }
-
-    /// As [`Scope::change`].
-    pub(crate) async fn change<M, R, F>(
-        &self,
-        message: M,
-        send: impl Fn(Channel, Request<M>) -> F,
-    ) -> Result<R::Value, RpcError>
-    where
-        M: Clone + Identified,
-        R: Decode,
-        F: Future<Output = Result<Response<R>, Status>>,
-    {
-        self.scope.change(message, self.request_id.is_some(), send).await
+    /// Whether the caller set the identity.
+    pub(crate) fn is_named(&self) -> bool {
+        self.request_id.is_some()
     }
 }

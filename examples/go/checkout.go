@@ -1,11 +1,11 @@
-// A checkout that never charges twice. Reserves, takes the payment, commits; safe to run again after any error.
+// A checkout that charges at most once: reserves, takes the payment, commits. It can be run again after any error.
 //
 // This line generates the client, from this folder, with protoc, protoc-gen-go and protoc-gen-go-grpc in PATH:
 //
 //	protoc -I ../../proto --go_out=. --go_opt=paths=source_relative \
 //	  --go-grpc_out=. --go-grpc_opt=paths=source_relative ../../proto/inventory_sentinel/v1/*.proto
 //
-// Calls the server that its caller names. docs/start/first-checkout.md explains it; main.go plays it.
+// Calls the server at the given address. docs/start/first-checkout.md explains it; main.go plays it.
 package main
 
 import (
@@ -29,8 +29,8 @@ import (
 
 const (
 	callTimeout  = 2 * time.Second        // The deadline of one call.
-	callAttempts = 5                      // How often a call is sent at most.
-	firstPause   = 100 * time.Millisecond // Before the first repeat; doubles with each.
+	callAttempts = 5                      // The most attempts of a call.
+	firstPause   = 100 * time.Millisecond // The longest pause before the first repeat; doubles with each repeat.
 )
 
 // connect makes one connection for the whole process: it is safe to share, and reconnects automatically.
@@ -58,7 +58,7 @@ type PaidButRefused struct{ Refusal Refused }
 
 func (open PaidButRefused) Error() string { return "paid, but refused: " + open.Refusal.Error() }
 
-// call sends the same request until there is an answer, a refusal, or no attempt left.
+// call sends the same request until the service responds, or no attempt is left.
 func call[Request, Response any](
 	ctx context.Context,
 	method func(context.Context, *Request, ...grpc.CallOption) (*Response, error),
@@ -107,10 +107,10 @@ type Order struct {
 	Hold           time.Duration
 }
 
-// Payments: each function is idempotent by Order.ID. An order is charged once, in whichever attempt, however often Pay
-// is called.
+// Payments: each function is idempotent by Order.ID. An order is charged once, whatever attempts
+// and repeats there are.
 type Payments struct {
-	Pay    func(order Order, attempt int) (accepted bool, err error) // The attempt is kept with the charge.
+	Pay    func(order Order, attempt int) (accepted bool, err error) // Stores the attempt with the charge.
 	IsPaid func(order Order, attempt int) (bool, error)              // Whether this attempt has charged the order.
 	Refund func(Order) error
 }
@@ -129,8 +129,8 @@ const (
 
 // region checkout
 
-// checkout buys one order. Its error is Refused where it is not charged, PaidButRefused, Unknown, or one of the
-// payments.
+// checkout buys one order. Its error is Refused if the order is not charged, PaidButRefused if it is, Unknown, or an
+// error of the payments.
 func checkout(
 	ctx context.Context, sentinel pb.InventorySentinelClient, payments Payments, sale string, order Order, attempt int,
 ) (Outcome, error) {

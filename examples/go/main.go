@@ -1,5 +1,5 @@
 // Plays the checkout: `checkout ADDRESS NAMESPACE` against a running server, in a namespace that must be new. Prints
-// one line for each step, and exits with 1 where a step does not go as it must.
+// one line for each step, and exits with 1 if a step has another result than expected.
 package main
 
 import (
@@ -18,13 +18,13 @@ import (
 
 var (
 	errCrash = errors.New("the process stops here")
-	// Charges and refunds by order, as the bank would book them.
+	// Charges and refunds by order, as the bank records them.
 	charges, refunds = map[string]int{}, map[string]int{}
 	// The attempt that has charged an order.
 	paid = map[string]int{}
 )
 
-// bank accepts or declines; meanwhile happens after it has done so.
+// bank accepts or declines. meanwhile runs after that.
 func bank(accept bool, meanwhile func() error) Payments {
 	return Payments{
 		Pay: func(order Order, attempt int) (bool, error) {
@@ -45,8 +45,8 @@ func bank(accept bool, meanwhile func() error) Payments {
 	}
 }
 
-// losesAnswers is the same server behind a bad line: it applies each call, and the first answer to each is lost. Client
-// libraries make an error without ErrorInfo of that.
+// losesAnswers is the same server behind a faulty network: it applies each call, but the first response to each is
+// lost. Client libraries then report an error without ErrorInfo.
 type losesAnswers struct {
 	pb.InventorySentinelClient
 	lost map[string]bool
@@ -165,7 +165,7 @@ func main() {
 	step("a declined payment of an order that is bought late", tooLate, 1, bank(false, buyLateInAnotherRun),
 		AlreadyBought, 1, 0)
 	kim := order("order-11", "kim", "none", usual)
-	_, err = accepts.Pay(kim, 1) // As before a crash, after which the store has lost the hold.
+	_, err = accepts.Pay(kim, 1) // Simulates a crash after the payment; the store has lost the hold since.
 	must(err)
 	step("paid, the hold is lost, and the product is sold out", kim, 1, accepts, Refunded, 1, 1)
 	lea := order("order-12", "lea", "nothing", usual)

@@ -1,7 +1,7 @@
-// A checkout that never charges twice. Reserves, takes the payment, commits; safe to run again after any error.
+// A checkout that charges at most once: reserves, takes the payment, commits. It can be run again after any error.
 //
 // `npm install && npm run generate && npm run build` generates the types from ../../proto (or the folder PROTO) and
-// compiles to dist/. The proto files are read at run time too. Calls the server that its caller names.
+// compiles to dist/. The proto files are read at run time too. Calls the server at the given address.
 // docs/start/first-checkout.md explains it; play.ts plays it.
 import { setTimeout as sleep } from "node:timers/promises";
 import * as grpc from "@grpc/grpc-js";
@@ -15,10 +15,10 @@ import type { ProtoGrpcType as SentinelTypes } from "./generated/inventory_senti
 
 // region call
 const CALL_MILLISECONDS = 2_000; // The deadline of one call.
-const CALL_ATTEMPTS = 5; // How often a call is sent at most.
-const FIRST_PAUSE_MILLISECONDS = 100; // Before the first repeat; doubles with each.
+const CALL_ATTEMPTS = 5; // The most attempts of a call.
+const FIRST_PAUSE_MILLISECONDS = 100; // The longest pause before the first repeat; doubles with each repeat.
 
-/** The clients of one address, for the whole process: they share one connection and reconnect by themselves. */
+/** The clients of one address, for the whole process: they share one connection and reconnect automatically. */
 export function connect(address: string, protoFolder: string) {
   const options = { longs: String, enums: String, defaults: true, oneofs: true, includeDirs: [protoFolder] };
   const files = ["inventory_sentinel", "inventory_admin"].map((name) => `inventory_sentinel/v1/${name}.proto`);
@@ -36,7 +36,7 @@ export function connect(address: string, protoFolder: string) {
   };
 }
 
-/** What of google/rpc/status.proto and error_details.proto is needed to read why a call failed. */
+/** The parts of google/rpc/status.proto and error_details.proto that contain the reason of a failed call. */
 const rpc = protobuf.parse(`
   syntax = "proto3"; package google.rpc;
   message Any { string type_url = 1; bytes value = 2; }
@@ -45,7 +45,7 @@ const rpc = protobuf.parse(`
   message Duration { int64 seconds = 1; int32 nanos = 2; }
   message RetryInfo { Duration retry_delay = 1; }`).root;
 
-/** The details of a failed call by message name, such as ErrorInfo; empty where the service did not write the error. */
+/** The details of a failed call by message name (ErrorInfo); empty if the service did not write the error. */
 function detailsOf(error: grpc.ServiceError): Record<string, any> {
   const found: Record<string, any> = {};
   for (const status of error.metadata.get("grpc-status-details-bin").slice(0, 1)) {
@@ -80,7 +80,7 @@ export class PaidButRefused extends Error {
 
 type Send<Response> = (options: grpc.CallOptions, done: grpc.requestCallback<Response>) => unknown;
 
-/** Sends the same request until there is an answer, a refusal, or no attempt left. */
+/** Sends the same request until the service responds, or no attempt is left. */
 export async function call<Response>(send: Send<Response>): Promise<Response> {
   let last: grpc.ServiceError | undefined;
   for (let attempt = 0; attempt < CALL_ATTEMPTS; attempt++) {
@@ -109,9 +109,9 @@ export interface Order {
   holdMilliseconds: number;
 }
 
-/** Each is idempotent by order.id: an order is charged once, in whichever attempt, however often `pay` is called. */
+/** Each function is idempotent by order.id: an order is charged once, whatever attempts and repeats there are. */
 export interface Payments {
-  /** The attempt is kept with the charge. False: declined. */
+  /** Stores the attempt with the charge. False: declined. */
   pay(order: Order, attempt: number): Promise<boolean>;
   /** Whether this attempt has charged the order. */
   isPaid(order: Order, attempt: number): Promise<boolean>;
@@ -127,10 +127,10 @@ export type Outcome =
   | "paid too late and sold out: refunded";
 
 // region checkout
-/** Reasons for which a Commit leaves a buyer who has paid with nothing. */
+/** The reasons of a Commit after which a buyer that has paid gets nothing. */
 const NOT_SOLD = ["LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT", "BUYER_REQUIRED"];
 
-/** Buys one order. Throws Refused where it is not charged, PaidButRefused, Unknown, or what the payments throw. */
+/** Buys one order. Throws Refused (not charged), PaidButRefused (charged), Unknown, or an error of the payments. */
 export async function checkout(
   sentinel: InventorySentinelClient,
   payments: Payments,

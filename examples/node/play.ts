@@ -1,5 +1,5 @@
 // Plays the checkout: `node dist/play.js ADDRESS NAMESPACE PROTO_FOLDER` against a running server, in a namespace that
-// must be new. Prints one line for each step, and exits with 1 where a step does not go as it must.
+// must be new. Prints one line for each step, and exits with 1 if a step has another result than expected.
 import { setTimeout as sleep } from "node:timers/promises";
 import * as grpc from "@grpc/grpc-js";
 import {
@@ -9,7 +9,7 @@ import type { GetStockResponse__Output } from "./generated/inventory_sentinel/v1
 
 const [address, sale, protoFolder] = process.argv.slice(2);
 const { sentinel, admin } = connect(address, protoFolder);
-// The order of each charge and refund, as the bank would book them.
+// The order of each charge and refund, as the bank records them.
 const charges: string[] = [];
 const refunds: string[] = [];
 // The attempt that has charged an order.
@@ -18,7 +18,7 @@ const count = (entries: string[], order: Order) => entries.filter((id) => id ===
 
 class Crash extends Error {}
 
-/** A bank that accepts or declines; `meanwhile` happens after it has done so. */
+/** A bank that accepts or declines. `meanwhile` runs after that. */
 function bank({ accept = true, meanwhile = async () => {} } = {}): Payments {
   return {
     async pay(order, attempt) {
@@ -108,15 +108,15 @@ const buyLateInAnotherRun = () =>
 await step("a declined payment of an order that is bought late", tooLate, 1,
   bank({ accept: false, meanwhile: buyLateInAnotherRun }), "bought before, not charged again", 1);
 const kim = order("order-11", "kim", "none");
-await bank().pay(kim, 1); // As before a crash, after which the store has lost the hold.
+await bank().pay(kim, 1); // Simulates a crash after the payment; the store has lost the hold since.
 await step("paid, the hold is lost, and the product is sold out", kim, 1, bank(),
   "paid too late and sold out: refunded", 1, { refunded: 1 });
 const lea = order("order-12", "lea", "nothing");
 await bank().pay(lea, 1);
 await step("paid, the hold is lost, and the product was removed", lea, 1, bank(), PaidButRefused, 1);
 
-// The same server behind a bad line: it applies each call, and the first answer to each is lost. The error that the
-// client library makes of that has no ErrorInfo.
+// The same server behind a faulty network: it applies each call, and the first response to each is lost. The client
+// library then reports an error without ErrorInfo.
 const losesAnswers = Object.create(sentinel) as typeof sentinel;
 for (const name of ["reserve", "commit"] as const) {
   let isLost = false;

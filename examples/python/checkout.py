@@ -1,8 +1,8 @@
-"""A checkout that never charges twice. Reserves, takes the payment, commits; safe to run again after any error.
+"""A checkout that charges at most once: reserves, takes the payment, commits. It can be run again after any error.
 
 Needs the packages of requirements.txt and the code that this line generates, from the root of the repository:
     python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. proto/inventory_sentinel/v1/*.proto
-Calls the server that its caller names. docs/start/first-checkout.md explains it; play.py plays it.
+Calls the server at the given address. docs/start/first-checkout.md explains it; play.py plays it.
 """
 import random
 import time
@@ -18,8 +18,8 @@ from inventory_sentinel.v1 import inventory_sentinel_pb2, inventory_sentinel_pb2
 
 # region call
 CALL_SECONDS = 2  # The deadline of one call.
-CALL_ATTEMPTS = 5  # How often a call is sent at most.
-FIRST_PAUSE_SECONDS = 0.1  # Before the first repeat; doubles with each.
+CALL_ATTEMPTS = 5  # The most attempts of a call.
+FIRST_PAUSE_SECONDS = 0.1  # The longest pause before the first repeat; doubles with each repeat.
 
 
 def connect(address: str) -> grpc.Channel:
@@ -47,7 +47,7 @@ class PaidButRefused(Exception):
 
 
 def call(method, request):
-    """Sends the same request until there is an answer, a refusal, or no attempt left."""
+    """Sends the same request until the service responds, or no attempt is left."""
     for attempt in range(CALL_ATTEMPTS):
         try:
             return method(request, timeout=CALL_SECONDS)
@@ -77,9 +77,9 @@ class Order:
 
 @dataclass
 class Payments:
-    """Each is idempotent by order.id: an order is charged once, in whichever attempt, however often `pay` is called."""
+    """Each function is idempotent by order.id: an order is charged once, whatever attempts and repeats there are."""
 
-    pay: Callable[[Order, int], bool]  # The order and the attempt, which is kept with the charge. False: declined.
+    pay: Callable[[Order, int], bool]  # The order and the attempt, which is stored with the charge. False: declined.
     is_paid: Callable[[Order, int], bool]  # Whether this attempt has charged the order.
     refund: Callable[[Order], None]
 
@@ -94,7 +94,7 @@ class Outcome(Enum):
 
 
 # region checkout
-# Reasons for which a Commit leaves a buyer who has paid with nothing.
+# The reasons of a Commit after which a buyer that has paid gets nothing.
 NOT_SOLD = ("LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT", "BUYER_REQUIRED")
 
 
@@ -106,7 +106,7 @@ def checkout(
     attempt: int,
     show: Callable[[str], None] = print,
 ) -> Outcome:
-    """Buys one order. Raises Refused where it is not charged, PaidButRefused, and Unknown."""
+    """Buys one order. Raises Refused if the order is not charged, PaidButRefused if it is, and Unknown."""
     reserve = inventory_sentinel_pb2.ReserveRequest(
         namespace_id=sale,
         request_id=f"{order.id}-{attempt}",

@@ -1,5 +1,5 @@
 """Plays the checkout: `play.py ADDRESS NAMESPACE` against a running server, in a namespace that must be new. Prints one
-line for each step, and exits with 1 where a step does not go as it must.
+line for each step, and exits with 1 if a step has another result than expected.
 """
 import sys
 import time
@@ -18,13 +18,13 @@ address, sale = sys.argv[1:]
 channel = connect(address)
 sentinel = inventory_sentinel_pb2_grpc.InventorySentinelStub(channel)
 admin = inventory_admin_pb2_grpc.InventoryAdminStub(channel)
-charges: list[str] = []  # The order of each charge, as the bank would book it.
+charges: list[str] = []  # The order of each charge, as the bank records it.
 refunds: list[str] = []
 paid: dict[str, int] = {}  # The attempt that has charged an order.
 
 
 def payments(accept=True, meanwhile=lambda: None) -> Payments:
-    """A bank that accepts or declines; `meanwhile` happens after it has done so."""
+    """A bank that accepts or declines. `meanwhile` runs after that."""
 
     def pay(order, attempt):
         if accept and order.id not in paid:
@@ -116,7 +116,7 @@ def buy_late_in_another_run():
 declines = payments(accept=False, meanwhile=buy_late_in_another_run)
 step("a declined payment of an order that is bought late", too_late, 1, declines, Outcome.ALREADY_BOUGHT, 1)
 kim = Order("order-11", "kim", "none")
-payments().pay(kim, 1)  # As before a crash, after which the store has lost the hold.
+payments().pay(kim, 1)  # Simulates a crash after the payment; the store has lost the hold since.
 step("paid, the hold is lost, and the product is sold out", kim, 1, payments(), Outcome.REFUNDED, 1, 1)
 lea = Order("order-12", "lea", "nothing")
 payments().pay(lea, 1)
@@ -124,14 +124,14 @@ step("paid, the hold is lost, and the product was removed", lea, 1, payments(), 
 
 
 class Lost(grpc.RpcError):
-    """What a client library makes of a broken connection: an error without ErrorInfo."""
+    """The error of a client library after a broken connection: it has no ErrorInfo."""
 
     def trailing_metadata(self):
         return None
 
 
 class LosesAnswers:
-    """The same server behind a bad line: it applies each call, and the first answer to each is lost."""
+    """The same server behind a faulty network: it applies each call, and the first response to each is lost."""
 
     def __init__(self):
         self.lost = set()

@@ -1,4 +1,5 @@
--- The bytes of every record, big-endian. src/records.rs, config.rs, history.rs, deletion.rs and events.rs decode them. No code.
+-- The bytes of every record, big-endian. src/records.rs, config.rs, history.rs, deletion.rs and
+-- events.rs decode them. No code.
 --
 -- Formats as struct.pack reads them, lengths in bytes:
 --   state     version B (3), epoch I6, term 40, sequence I6, clock mark I6, clock offset i8, number

@@ -8,14 +8,15 @@
 --   `--@include FILES only if ..` as a block that must not run otherwise
 -- Redis executes all of this at each call. So a file that not every batch needs runs under a condition.
 --
--- The script loads what the batch touches, decides on Lua tables, and then writes (contract.lua says why).
+-- The script loads what the batch touches, decides on Lua tables, and then writes. contract.lua
+-- explains why.
 
 --@inline "contract.lua"
 --@inline "formats.lua"
 --@inline "shared.lua"
 --@include "load/lines.lua"
 
--- Opening a partition: this call ends here where it makes one.
+-- Opening a partition: this call ends here if it creates one.
 --@include "load/terms.lua", "write/open.lua" only if ARGV[1] == 'open'
 if saves then
 --@include "write/state.lua"
@@ -34,7 +35,7 @@ end
 --@include "load/clock.lua"
 --@include "load/terms.lua", "load/history.lua" only if is_unproven
 
--- Opening one that exists, and configuring a namespace.
+-- Opening a partition that exists, and configuring a namespace.
 if not is_batch then
 --@include "write/configure.lua"
 --@include "write/state.lua" only if saves

@@ -1,5 +1,5 @@
-//! Makes one script of the files of `scripts/`: expands the manifest `main.lua`, and puts the values of constants in the place
-//! of their names. No I/O.
+//! Assembles the script from the files of `scripts/`: expands the manifest `main.lua`, and replaces each constant by
+//! its value. No I/O.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -61,12 +61,12 @@ files! {
     "write/reply.lua",
 }
 
-/// How the script is made.
+/// Which variant of the script is assembled.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options {
-    /// For Redis at its memory limit: the script makes no SKU.
+    /// For Redis at its memory limit: the script creates no SKU.
     pub(crate) at_memory_limit: bool,
-    /// Runs every block that a condition only leaves out to save time.
+    /// Runs every block whose condition only saves time.
     pub(crate) forces_blocks: bool,
 }
 
@@ -115,7 +115,7 @@ fn joined(manifest: &str) -> String {
     manifest.replace("\n--@    ", " ")
 }
 
-/// A line of the manifest that files are put in the place of.
+/// A line of the manifest that is replaced by files.
 struct Directive<'a> {
     files: Vec<&'a str>,
     block: Block<'a>,
@@ -123,12 +123,12 @@ struct Directive<'a> {
 
 /// When the files of a directive run.
 enum Block<'a> {
-    /// Their locals belong to what follows.
+    /// Always, and the files behind them see their locals.
     Inline,
     Always,
-    /// Where the condition holds. Elsewhere they would change nothing.
+    /// If the condition holds. Otherwise the files would change nothing, so the condition only saves time.
     Saving(&'a str),
-    /// Where the condition holds, and nowhere else.
+    /// If the condition holds. Otherwise the files must not run.
     Acting(&'a str),
 }
 
@@ -153,10 +153,10 @@ fn directive(line: &str) -> Option<Directive<'_>> {
     Some(Directive { files, block })
 }
 
-/// The Lua with the value of each constant in the place of its name, and without comments. Lines stay where they are.
+/// The Lua with each constant replaced by its value, and without comments. The number of lines does not change.
 ///
-/// A constant is a name in capitals to which a line that begins with `local` gives a number or a text, in the prelude or in
-/// the script. As a local it would be set in each call, and again for each function that uses it.
+/// A constant is a name in capitals. A line of the prelude or of the script that begins with `local` assigns a number
+/// or a text to it. As a local it would be set in each call, and again for each function that uses it.
 fn with_constants(prelude: &str, lua: &str) -> String {
     let lines = prelude.lines().chain(lua.lines());
     let constants: HashMap<&str, &str> = lines.filter_map(constants_in).flatten().collect();
@@ -221,7 +221,8 @@ mod tests {
 
     #[test]
     fn a_constant_is_put_in_the_place_of_its_name() {
-        let lua = "local MOST, TEXT = 7, 'a MOST -- b' -- the MOST\nlocal made = { MOST, TEXT, MOST_OF, 'MOST\\'MOST' } -- MOST\n";
+        let lua = "local MOST, TEXT = 7, 'a MOST -- b' -- the MOST\n\
+            local made = { MOST, TEXT, MOST_OF, 'MOST\\'MOST' } -- MOST\n";
         assert_eq!(with_constants("", lua), "\nlocal made = { 7, 'a MOST -- b', MOST_OF, 'MOST\\'MOST' } \n");
         assert_eq!(with_constants("local ONE = 1\n", "local one = ONE\n"), "local one = 1\n");
         for kept in
@@ -252,12 +253,12 @@ mod tests {
         assert_eq!(script.lines().count(), lua.lines().count());
         let left = script.lines().flat_map(tokens).find(|token| values.contains_key(token));
         assert_eq!(left, None);
-        // What `tokens` does not read.
-        assert!(!script.contains("[[") && !script.contains('"'), "other quotes than those of `tokens`");
+        // `tokens` does not parse these quotes.
+        assert!(!script.contains("[[") && !script.contains('"'), "quotes that `tokens` does not parse");
     }
 
-    /// The script uses every constant of the prelude, but for letters that another alphabet has too: an event that resolves
-    /// reservations has the letter of their state, and a change of stock that of its memo.
+    /// The script uses every constant of the prelude, except letters that two alphabets share: an event that resolves
+    /// reservations has the letter of their state, and a change of stock has the letter of its memo.
     #[test]
     fn every_constant_of_the_prelude_is_used() {
         let prelude = prelude(false);

@@ -1,4 +1,4 @@
-//! The primitives of every format: a cursor over big-endian bytes, and the shapes of Redis's replies. No I/O.
+//! The primitives of every format: a cursor over big-endian bytes, and the forms of Redis's replies. No I/O.
 
 use deadpool_redis::redis::{Cmd, Value, cmd};
 
@@ -28,7 +28,7 @@ pub(crate) fn number(value: &Value) -> Option<u64> {
     }
 }
 
-/// The numbers of records have six bytes.
+/// Appends a number of a record, which has six bytes.
 pub(crate) fn put_u48(out: &mut Vec<u8>, number: u64) {
     debug_assert!(number < 1 << 48, "a number of a record has six bytes");
     out.extend_from_slice(&number.to_be_bytes()[2..]);
@@ -66,24 +66,24 @@ impl<'a> ByteReader<'a> {
         Some(i64::from_be_bytes(self.take(8)?.try_into().ok()?))
     }
 
-    /// The clock of a partition beside that of the store.
+    /// The difference of a partition's clock from that of the store.
     pub(crate) fn clock(&mut self) -> Option<Clock> {
         Some(Clock { offset: self.i64()?, correction: self.i64()?, doubt: self.u48()? })
     }
 
-    /// A length of one byte, and so many bytes.
+    /// A length of one byte, then that number of bytes.
     pub(crate) fn take_u8_prefixed(&mut self) -> Option<&'a [u8]> {
         let length = self.u8()?;
         self.take(length.into())
     }
 
-    /// A length of two bytes, and so many bytes.
+    /// A length of two bytes, then that number of bytes.
     pub(crate) fn take_u16_prefixed(&mut self) -> Option<&'a [u8]> {
         let length = self.u16()?;
         self.take(length.into())
     }
 
-    /// The lines of a shape.
+    /// The lines of a line set.
     pub(crate) fn lines(&mut self) -> Option<Vec<Line>> {
         let _ttl = self.u48()?;
         (0..self.u8()?)

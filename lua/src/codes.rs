@@ -40,7 +40,7 @@ macro_rules! alphabet {
 /// The kinds of groups in a batch: a variant, its word in Lua, and what it means.
 macro_rules! kinds {
     ($($variant:ident $word:literal $doc:literal,)+) => {
-        /// What the operations of a group do. A word travels once for each group.
+        /// The kind of the operations of a group. Its word is sent once for each group.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum OpKind {
             $(#[doc = $doc] $variant,)+
@@ -149,7 +149,7 @@ alphabet! {
 }
 
 impl AnswerCode {
-    /// How far an operation with this answer moves the sequence on.
+    /// By how much an operation with this answer advances the sequence.
     pub(crate) const fn changes(self) -> u64 {
         match self {
             AnswerCode::Applied | AnswerCode::Repurchased => 1,
@@ -160,7 +160,8 @@ impl AnswerCode {
 }
 
 alphabet! {
-    /// The state in a record: the first byte of a plain one. Other forms have it in lower case, or with `DIGESTED` added.
+    /// The state of a record: the first byte of a plain record. Other forms of records have it in lower case, or with
+    /// `DIGESTED` added.
     RecordState {
         Pending = b'P' "STATE_PENDING" "Held.",
         Committed = b'C' "STATE_COMMITTED" "Sold.",
@@ -170,20 +171,21 @@ alphabet! {
     }
 }
 
-/// What lower case adds to a letter: the record has an extension.
+/// Added to the letter of a record that has an extension: its lower case.
 pub(crate) const EXTENDED: u8 = 0x20;
-/// What is added beside lower case where the record has a digest of its request, and alone where it has changes too.
+/// Added to the letter together with `EXTENDED` if the record has a digest of its request, and alone if it has changes
+/// too.
 pub(crate) const DIGESTED: u8 = 0x80;
 
 alphabet! {
-    /// Which request a record remembers: the first byte of its fingerprint.
+    /// The kind of a remembered request: the first byte of its fingerprint.
     MemoKind {
         SetStock = b'S' "MEMO_SET_STOCK" "SetStock.",
         AdjustStock = b'A' "MEMO_ADJUST_STOCK" "AdjustStock.",
         ConfigureSku = b'F' "MEMO_CONFIGURE_SKU" "ConfigureSku and SetProtection.",
         DeleteSku = b'D' "MEMO_DELETE_SKU" "DeleteSku.",
         Settlement = b'I' "MEMO_SETTLEMENT" "The settlement of a fence.",
-        ConfigureNamespace = b'N' "MEMO_CONFIGURE_NAMESPACE" "ConfigureNamespace, and what makes a namespace.",
+        ConfigureNamespace = b'N' "MEMO_CONFIGURE_NAMESPACE" "ConfigureNamespace, and the creation of a namespace.",
         CommitLines = b'c' "MEMO_COMMIT_LINES" "Commit of some lines.",
         RollbackLines = b'b' "MEMO_ROLLBACK_LINES" "Rollback of some lines.",
         Extend = b'E' "MEMO_EXTEND" "Extend.",
@@ -191,9 +193,9 @@ alphabet! {
 }
 
 alphabet! {
-    /// What an event of the stream reports.
+    /// The kind of an event of the stream.
     EventKind {
-        Held = b'H' "EVENT_HELD" "A reservation was made.",
+        Held = b'H' "EVENT_HELD" "A reservation was created.",
         Committed = b'C' "EVENT_COMMITTED" "Units were sold.",
         RolledBack = b'R' "EVENT_ROLLED_BACK" "A call gave units back.",
         Expired = b'E' "EVENT_EXPIRED" "A deadline gave units back.",
@@ -301,7 +303,7 @@ pub(crate) mod stock_flags {
 pub(crate) mod state_flags {
     /// The partition takes and adds no units.
     pub(crate) const GATED: u8 = 1;
-    /// The partition has lost all and goes on.
+    /// The partition has lost everything and continues.
     pub(crate) const EMPTIED: u8 = 2;
     /// A loss has no event yet.
     pub(crate) const UNREPORTED: u8 = 4;

@@ -14,25 +14,25 @@ use crate::{
     limits::FORMATS,
 };
 
-/// The newest version of the record. Version 1 stands for a namespace of format 1, version 2 names the format, and version 3,
-/// since format 5, has flags.
+/// The newest version of the record. Version 1 implies format 1, version 2 contains the format, and version 3 (since
+/// format 5) also contains flags.
 pub(crate) const VERSION: u8 = 3;
-/// The first version that names the format.
+/// The first version that contains the format.
 pub(crate) const FIRST_WITH_FORMAT: u8 = 2;
 /// The first format whose config has flags.
 const FIRST_WITH_FLAGS: u8 = 5;
 /// Flags: the namespace is paused; reservation ids are sealed request ids.
 pub(crate) const PAUSED: u8 = 1;
 const SEALED_IDS: u8 = 2;
-/// ByteReader of the secret that ids are derived with.
+/// The length of the secret from which ids are derived.
 const SECRET_BYTES: usize = 32;
 
-/// What holds for a namespace.
+/// The settings of a namespace, as they are stored in each of its partitions.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NamespaceConfig {
     /// Grows with every change.
     pub revision: u64,
-    /// How long resolved reservations and requests are known.
+    /// How long resolved reservations and requests are remembered.
     pub retention: Duration,
     /// The ttl of a hold that names none.
     pub default_ttl: Duration,
@@ -48,18 +48,18 @@ pub struct NamespaceConfig {
     pub events_kept: u64,
     /// Partitions; never changes.
     pub partitions: u16,
-    /// In which records are written; can only be raised.
+    /// The format in which records are written; can only be raised.
     pub format: u8,
     /// Whether every Reserve is refused; only in format 5 and later.
     pub is_paused: bool,
     /// Whether a reservation id can be turned back into its request id (`namespaces::identity`); never changes.
     pub has_sealed_ids: bool,
-    /// What ids are derived with; never shown, never changes.
+    /// The secret from which ids are derived; never shown, never changes.
     pub secret: [u8; SECRET_BYTES],
 }
 
 impl NamespaceConfig {
-    /// As the record of a partition.
+    /// Encodes the record that each partition stores.
     pub fn encode(&self) -> Vec<u8> {
         let version = match self.format {
             1 => 1,
@@ -90,7 +90,7 @@ impl NamespaceConfig {
         out
     }
 
-    /// From the record of a partition.
+    /// Decodes the record that a partition stores.
     pub fn decode(record: &[u8]) -> Result<Self, DecodeError> {
         let config = Self::read(record).ok_or_else(|| DecodeError::malformed("the config of a partition"))?;
         let newer = |what: &str| Err(DecodeError::newer(what));
@@ -101,7 +101,7 @@ impl NamespaceConfig {
         }
     }
 
-    /// Reads a newer version as far as it is known.
+    /// Decodes the fields that this release has, also from a record of a newer version.
     fn read(record: &[u8]) -> Option<Self> {
         let mut bytes = ByteReader(record);
         let version = bytes.u8()?;
@@ -130,7 +130,7 @@ impl NamespaceConfig {
     }
 }
 
-/// A partition as it was found or made.
+/// A partition that was found or created.
 pub struct Opened {
     /// On the partition's clock.
     pub now: StoreTime,
@@ -152,14 +152,14 @@ pub struct ConfigMemo {
     pub if_revision: Option<u64>,
 }
 
-/// What came of a change of config.
+/// The result of a change of config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Configured {
-    /// Nothing: the config has another revision than the one that was to be replaced.
+    /// Nothing changed: the config no longer has the revision that was to be replaced.
     Overtaken,
     /// The config was replaced.
     Replaced,
-    /// Nothing: the request was applied before.
+    /// Nothing changed: the request was applied before.
     Replayed,
     /// Refused: the identity was used for another request.
     Reused,
@@ -167,7 +167,8 @@ pub enum Configured {
     OtherRevision,
 }
 
-/// The call that opens a partition, with what is proposed if there is none, and with the request that makes it.
+/// The call that opens a partition. If there is none, it is created with this config and epoch, and remembers the
+/// request.
 pub fn open_command(
     sha: &str,
     keys: &PartitionKeys,
@@ -196,7 +197,7 @@ pub fn decode_opened(reply: &Value) -> Result<Opened, DecodeError> {
     Ok(Opened { now, clock, config: NamespaceConfig::decode(config)?, epoch })
 }
 
-/// The call that replaces the config of a partition, if it still has this revision; without a config it only remembers
+/// The call that replaces the config of a partition if it still has this revision. Without a config it only remembers
 /// the request.
 pub fn configure_command(
     sha: &str,
@@ -216,7 +217,7 @@ pub fn configure_command(
     command
 }
 
-/// What came of it, and the config that is there now.
+/// The reply to [`configure_command`]: the result, and the config after it.
 pub fn decode_configured(reply: &Value) -> Result<(Configured, NamespaceConfig), DecodeError> {
     let configured = || {
         let [code, Value::BulkString(config)] = array(reply)? else {
@@ -236,7 +237,7 @@ pub fn decode_configured(reply: &Value) -> Result<(Configured, NamespaceConfig),
     Ok((configured, NamespaceConfig::decode(config)?))
 }
 
-/// A request that changes a namespace as bytes: the same for the same request.
+/// A change of a namespace as bytes. Equal requests have equal bytes.
 pub fn encode_change(change: &NamespaceChange, if_revision: Option<u64>) -> Vec<u8> {
     let NamespaceChange {
         partitions,
@@ -266,14 +267,14 @@ pub fn encode_change(change: &NamespaceChange, if_revision: Option<u64>) -> Vec<
     for (field, value) in (0..).zip(fields) {
         if let Some(value) = value {
             out.push(field);
-            // A value out of its range is refused later, and may be of any size.
+            // A value out of its range is refused later. It may have any size here.
             out.extend_from_slice(&value.to_be_bytes());
         }
     }
     out
 }
 
-/// The config in a partition's meta, for one that may not exist.
+/// The config in the meta of a partition that may not exist.
 pub fn decode_config(reply: &Value) -> Result<Option<NamespaceConfig>, DecodeError> {
     match reply {
         Value::Nil => Ok(None),

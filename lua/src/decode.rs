@@ -15,10 +15,10 @@ use crate::{
     records::{next_reservation, next_stock},
 };
 
-/// A reply that is not read yet.
+/// A reply that is not decoded yet.
 pub type RawReply = Value;
 
-/// What the script said about one operation.
+/// The script's answer to one operation.
 pub enum OperationResult {
     /// The answer.
     Answered(Answer),
@@ -51,7 +51,7 @@ pub struct Reply {
 }
 
 impl Batch {
-    /// Reads the reply to this batch, which was made of these operations on this partition.
+    /// Decodes the reply to this batch, which was built from these operations on this partition.
     pub fn decode(&self, reply: &RawReply, partition: u16, operations: Vec<Operation>) -> Result<Reply, DecodeError> {
         self.read(reply, partition, operations).ok_or_else(|| DecodeError::malformed("the reply of the script"))
     }
@@ -130,25 +130,25 @@ impl Decoder {
                 code = AnswerCode::from_byte(codes[i])?;
                 detail = details.0;
             }
-            // A change that is shared is one change, however many asked for it.
+            // A shared change is one change, however many operations requested it.
             if !shares || !shared_answer {
                 self.sequence += code.changes();
             }
             let operation = self.operations[member].take()?;
-            let said = ReplyCursor { now: self.now, clock: self.clock, code, shared, details: &mut details };
+            let cursor = ReplyCursor { now: self.now, clock: self.clock, code, shared, details: &mut details };
             self.results[member] = Some(match code {
                 AnswerCode::Again => OperationResult::Again(operation),
                 AnswerCode::Fenced => {
                     let refusal = Refusal::StoreFenced { partition: self.partition, fence: self.fence };
                     OperationResult::Answered(Answer { outcome: Err(refusal), sequence: self.sequence })
                 }
-                _ => OperationResult::Answered(Answer { outcome: said.outcome(operation)?, sequence: self.sequence }),
+                _ => OperationResult::Answered(Answer { outcome: cursor.outcome(operation)?, sequence: self.sequence }),
             });
         }
         details.0.is_empty().then_some(())
     }
 
-    /// What the script was not asked about is a sweep.
+    /// Operations that were not sent to the script are sweeps.
     fn finish(self) -> Vec<OperationResult> {
         let sequence = self.sequence;
         let swept = || OperationResult::Answered(Answer { outcome: Ok(Outcome::Swept), sequence });
@@ -156,18 +156,18 @@ impl Decoder {
     }
 }
 
-/// What the script said of one operation.
+/// The part of a reply that answers one operation.
 struct ReplyCursor<'a, 'b> {
     now: StoreTime,
     clock: Clock,
     code: AnswerCode,
     shared: &'a [u8],
-    /// From its own on, where it has one; each says itself where it ends.
+    /// The details of this operation, if it has any, and of those behind it. Each detail contains its own length.
     details: &'a mut ByteReader<'b>,
 }
 
 impl ReplyCursor<'_, '_> {
-    /// `None`: the reply makes no sense.
+    /// `None`: the reply is malformed.
     fn outcome(mut self, operation: Operation) -> Option<Result<Outcome, Refusal>> {
         let refusal = match self.code {
             AnswerCode::Applied
@@ -315,7 +315,7 @@ impl ReplyCursor<'_, '_> {
         })
     }
 
-    /// The lines that a late Commit would have bought, and how much there is of each.
+    /// The lines that a late Commit would have repurchased, and the available units of each.
     fn late_and_short(&mut self) -> Option<Refusal> {
         let lines = self.details.lines()?;
         availability(lines, self.details).map(Refusal::LateCommitSoldOut)
@@ -326,7 +326,7 @@ impl ReplyCursor<'_, '_> {
     }
 }
 
-/// The lines, and how many units there are of each.
+/// The lines, each with its available units.
 fn availability(lines: Vec<Line>, numbers: &mut ByteReader<'_>) -> Option<Vec<(Line, u64)>> {
     lines.into_iter().map(|line| Some((line, numbers.u48()?))).collect()
 }

@@ -1,5 +1,5 @@
-//! What the meta of a namespace's first partition says of the namespace: that it is there, is being deleted, or was. And
-//! the records of deletions; their formats are in `lua/records.lua`. Pure, no I/O.
+//! Whether a namespace exists, is being deleted, or was deleted, as the meta of its first partition states. Encodes the
+//! steps of a deletion and decodes its records; `scripts/formats.lua` has their formats. Pure, no I/O.
 
 use deadpool_redis::redis::{Cmd, Value};
 
@@ -13,10 +13,10 @@ use crate::{
 
 /// The version of both records.
 const VERSION: u8 = 1;
-/// The fields of a partition's meta that say all of it, in the order of [`decode_found`].
+/// The fields of a partition's meta that [`decode_found`] needs, in its order.
 pub const FIELDS: [&str; 4] = ["config", "deleting", "deleted", "closed_config"];
 
-/// What was found under a namespace's name.
+/// The namespace of a name, and those that had the name before.
 pub struct Found {
     /// Whether there is a namespace.
     pub presence: Presence,
@@ -40,7 +40,7 @@ pub enum Presence {
 }
 
 impl Found {
-    /// The config of a namespace that is there.
+    /// The config of a namespace that exists and is not being deleted.
     pub fn config(&self) -> Option<&NamespaceConfig> {
         match &self.presence {
             Presence::Live(config) => Some(config),
@@ -54,7 +54,7 @@ impl Found {
 pub struct Deleting {
     /// A digest of the request.
     pub request: Id,
-    /// It is not given up any more.
+    /// Whether the deletion can no longer be given up.
     pub is_final: bool,
     /// The deletion as a change of the partition.
     pub at: HistoryPoint,
@@ -69,31 +69,31 @@ pub struct Deleted {
     pub request: Id,
 }
 
-/// A step of the deletion of a closed partition (`lua/deletion.lua`).
+/// A step of the deletion of a closed partition (`scripts/write/deletion.lua`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeletionStep {
-    /// Goes on with what another call has begun.
+    /// Takes over a deletion that another call has begun.
     Take,
-    /// Decides that the deletion is not given up any more.
+    /// Decides that the deletion can no longer be given up.
     Decide,
     /// Gives the deletion up.
     Reopen,
-    /// The key with this number.
+    /// Unlinks the key with this number.
     Unlink(usize),
     /// Leaves only the record of the deletion.
     Bury,
 }
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stepped {
     /// No deletion of the partition is under way.
     Nothing,
     /// The step was taken.
     Done,
-    /// Another call goes on with it.
+    /// Another call has taken the deletion over.
     Overtaken,
-    /// This call goes on with the deletion.
+    /// This call has taken the deletion over.
     Taken(Deleting),
 }
 
@@ -123,7 +123,7 @@ pub fn decode_step(reply: &Value) -> Result<Stepped, DecodeError> {
     stepped.ok_or_else(|| DecodeError::malformed("the deletion of a partition"))
 }
 
-/// Reads [`FIELDS`] of a first partition.
+/// Decodes [`FIELDS`] of a first partition.
 pub fn decode_found(reply: &Value) -> Result<Found, DecodeError> {
     let Some([config, deleting, deleted, closed]) = array(reply) else {
         return Err(DecodeError::malformed("the meta of a partition"));
@@ -143,7 +143,7 @@ pub fn decode_found(reply: &Value) -> Result<Found, DecodeError> {
     Ok(Found { presence, deleted })
 }
 
-/// Reads the deletions of partitions that have stood in one place.
+/// Decodes the deletions of earlier partitions of the same name and number.
 pub fn decode_deleted(reply: &Value) -> Result<Vec<Deleted>, DecodeError> {
     let deleted = match reply {
         Value::Nil => Some(Vec::new()),

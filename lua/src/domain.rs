@@ -1,4 +1,4 @@
-//! The types that the protocol's bytes stand for, parsed once, at the edge of the server. No I/O.
+//! The types that the protocol's bytes represent, parsed once, at the edge of the server. No I/O.
 //!
 //! - `invalid`: why a field of a request is refused;
 //! - `namespace`: the name of a namespace, and a change of its settings;
@@ -7,9 +7,9 @@
 //! - `time`: instants, ttls, the clock of a partition beside that of the store;
 //! - `stock`: counters and rules of a SKU;
 //! - `reservation`: reservations and their ids;
-//! - `operation`, `outcome`: what a lane submits, and what comes of it;
-//! - `event`: what the event stream reports;
-//! - `history`: terms, places in a partition's history, and lost changes;
+//! - `operation`, `outcome`: the operations that a lane submits, and their outcomes;
+//! - `event`: the changes that the event stream reports;
+//! - `history`: terms, points in a partition's history, and lost changes;
 //! - `audit`, `promise`: findings of an audit; what an OK depends on.
 
 mod audit;

@@ -1,5 +1,4 @@
-//! Operations as the arguments of the script: those that differ only by their ids go as one group.
-//! Pure, no I/O.
+//! Operations as the arguments of the script: operations that differ only by their ids form one group. Pure, no I/O.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -16,14 +15,14 @@ use crate::{
     keys::PartitionKeys,
 };
 
-/// The revision that stands for any.
+/// The revision that matches any revision.
 const ANY_REVISION: u64 = (1 << 48) - 1;
 
-/// Operations that differ only by their ids, and go to the script as one.
+/// Operations that differ only by their ids, sent to the script as one group.
 pub(crate) struct Group {
     pub(crate) kind: OpKind,
-    /// Of a Reserve: the ttl as asked, 0 where it was unset; the payload have the one in force.
-    asked_ttl: u64,
+    /// Reserve: the requested ttl, 0 if unset. The payload contains the ttl in force.
+    requested_ttl: u64,
     payload: Vec<u8>,
     ids: Vec<u8>,
     extra: GroupExtra,
@@ -31,16 +30,16 @@ pub(crate) struct Group {
     pub(crate) indices: Vec<usize>,
 }
 
-/// What stands beside the ids.
+/// The data that a group has beside its payload and its ids.
 enum GroupExtra {
     Nothing,
-    /// Of a Reserve: a buyer field for each operation, and what is replaced.
+    /// Reserve: a buyer field for each operation, and the hold that is replaced.
     Reserve {
         buyers: Vec<u8>,
         has_buyers: bool,
         replaces: Option<Id>,
     },
-    /// Of a late Commit: the id of the purchase for each.
+    /// Late Commit: the id of the purchase for each operation.
     Purchases(Vec<u8>),
 }
 
@@ -60,20 +59,20 @@ impl Batch {
             let Some(kind) = put_payload(&mut payload, operation, default_ttl) else {
                 continue;
             };
-            let asked_ttl = asked_ttl(operation);
+            let requested_ttl = requested_ttl(operation);
             let is_like =
-                |group: &Group| group.kind == kind && group.asked_ttl == asked_ttl && group.payload == payload;
+                |group: &Group| group.kind == kind && group.requested_ttl == requested_ttl && group.payload == payload;
             if !kind.is_groupable() || !groups.get(last).is_some_and(is_like) {
-                // Most are like the one before; else they are looked for.
+                // Most operations belong to the group of the one before. Only for others the index is searched.
                 let new = groups.len();
                 last = if kind.is_groupable() {
-                    *index.entry((kind, asked_ttl, payload.clone())).or_insert(new)
+                    *index.entry((kind, requested_ttl, payload.clone())).or_insert(new)
                 } else {
                     new
                 };
                 if last == new {
                     let (payload, extra) = (payload.clone(), GroupExtra::of(operation));
-                    groups.push(Group { kind, asked_ttl, payload, ids: Vec::new(), extra, indices: Vec::new() });
+                    groups.push(Group { kind, requested_ttl, payload, ids: Vec::new(), extra, indices: Vec::new() });
                 }
             }
             groups[last].add(member, operation);
@@ -81,7 +80,7 @@ impl Batch {
         Self { groups }
     }
 
-    /// From now on it may have been sent before.
+    /// Marks the batch as possibly sent before: it no longer claims that its Reserves are first attempts.
     pub fn clear_first_attempt(&mut self) {
         for group in &mut self.groups {
             if group.kind == OpKind::FirstReserve {
@@ -90,8 +89,8 @@ impl Batch {
         }
     }
 
-    /// The call of the script. What is known of the history stands outside of the groups, so that a batch that is
-    /// sent again has the newest.
+    /// The call of the script. The groups do not contain the server's knowledge of the history, so a batch that is sent
+    /// again has the newest.
     pub fn command(
         &self,
         sha: &str,
@@ -103,7 +102,8 @@ impl Batch {
         let mut command = script_call(sha, keys);
         command.arg(epoch).arg(encode_knowledge(knowledge, replid));
         for group in &self.groups {
-            command.arg(group.kind.word()).arg(&group.payload).arg(&group.ids).arg(group.extra.encode(group.asked_ttl));
+            let extra = group.extra.encode(group.requested_ttl);
+            command.arg(group.kind.word()).arg(&group.payload).arg(&group.ids).arg(extra);
         }
         command
     }
@@ -141,13 +141,13 @@ impl GroupExtra {
         }
     }
 
-    fn encode(&self, asked_ttl: u64) -> Vec<u8> {
+    fn encode(&self, requested_ttl: u64) -> Vec<u8> {
         match self {
             GroupExtra::Nothing => Vec::new(),
             GroupExtra::Purchases(ids) => ids.clone(),
             GroupExtra::Reserve { buyers, has_buyers, replaces } => {
                 let mut out = Vec::with_capacity(6 + buyers.len());
-                put_u48(&mut out, asked_ttl);
+                put_u48(&mut out, requested_ttl);
                 if *has_buyers {
                     out.extend_from_slice(buyers);
                 }
@@ -180,16 +180,16 @@ fn id_of(operation: &Operation) -> Option<&Id> {
     }
 }
 
-/// The ttl of a Reserve as it was asked for; 0: unset.
-fn asked_ttl(operation: &Operation) -> u64 {
+/// The requested ttl of a Reserve; 0: unset.
+fn requested_ttl(operation: &Operation) -> u64 {
     if let Operation::Reserve { ttl: Some(ttl), .. } = operation { ttl.as_millis() } else { 0 }
 }
 
-/// How the script names an operation, and its payload; `None`: there is nothing to say to it.
+/// Writes the payload of an operation and returns its kind. `None`: the operation is not sent to the script.
 fn put_payload(payload: &mut Vec<u8>, operation: &Operation, default_ttl: Duration) -> Option<OpKind> {
     let kind = match operation {
         Operation::Reserve { lines, ttl, replaces, is_first_attempt, .. } => {
-            put_shape(payload, ttl.map_or(default_ttl.as_millis() as u64, |ttl| ttl.as_millis()), lines);
+            put_line_set(payload, ttl.map_or(default_ttl.as_millis() as u64, |ttl| ttl.as_millis()), lines);
             match (replaces, is_first_attempt) {
                 (Some(_), _) => OpKind::ReserveReplacing,
                 (None, true) => OpKind::FirstReserve,
@@ -203,12 +203,12 @@ fn put_payload(payload: &mut Vec<u8>, operation: &Operation, default_ttl: Durati
         Operation::CommitLines { id, lines, keep_rest, .. } => {
             payload.extend_from_slice(&id.id);
             payload.push((*keep_rest).into());
-            put_shape(payload, 0, lines);
+            put_line_set(payload, 0, lines);
             OpKind::CommitLines
         }
         Operation::RollbackLines { id, lines, .. } => {
             payload.extend_from_slice(&id.id);
-            put_shape(payload, 0, lines);
+            put_line_set(payload, 0, lines);
             OpKind::RollbackLines
         }
         Operation::Extend { id, ttl, .. } => {
@@ -277,8 +277,8 @@ fn put_payload(payload: &mut Vec<u8>, operation: &Operation, default_ttl: Durati
     Some(kind)
 }
 
-/// The shape of a reservation: its ttl, and the lines.
-fn put_shape(out: &mut Vec<u8>, ttl: u64, lines: &[Line]) {
+/// Appends a line set: the ttl and the lines of a reservation.
+fn put_line_set(out: &mut Vec<u8>, ttl: u64, lines: &[Line]) {
     out.reserve(7 + lines.len() * 24);
     put_u48(out, ttl);
     out.push(lines.len() as u8);
@@ -293,7 +293,7 @@ fn put_sku(out: &mut Vec<u8>, sku: &Sku) {
     out.extend_from_slice(sku.as_str().as_bytes());
 }
 
-/// Which rules change, a bit each, and their values.
+/// Writes a mask with a bit for each rule that changes, then the values of all rules.
 fn put_change(out: &mut Vec<u8>, change: &RulesChange) {
     let RulesChange { is_protected, max_quantity, max_ttl, buyer_limit, opens_at, closes_at, is_paused } = *change;
     let set = [

@@ -1,12 +1,12 @@
 //! Why bytes from the store cannot be decoded. No I/O.
 
-/// ByteReader from the store that this release cannot decode.
+/// Bytes from the store that this release cannot decode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Nothing that this service writes.
+    /// No release of this service writes such bytes.
     #[error("unexpected bytes: {0}")]
     Malformed(Box<str>),
-    /// A newer release has written it.
+    /// A newer release wrote them.
     #[error("a newer version: {0}")]
     Newer(Box<str>),
 }

@@ -6,11 +6,11 @@ use crate::domain::{BuyerId, Clock, Happened, Id, Line, Sku, State, Stock, Store
 use crate::error::DecodeError;
 use crate::records::{configured_from, stock_from};
 
-/// The newest version of the format: since version 2 an entry has its term, and a run what was withdrawn; an entry of version 3
-/// has a correction of the time of day, and one of version 2 needs none.
+/// The newest version of the format. Since version 2 an entry has its term, and a run its withdrawn lines. An entry of
+/// version 3 has a correction of the time of day; where the correction is 0, version 2 is written.
 const VERSION: u8 = 3;
 
-/// What an event did to the reservations of its run.
+/// The reservations of a run after its changes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum After {
     /// They hold these units until this deadline.
@@ -20,20 +20,20 @@ pub enum After {
         /// The deadline.
         deadline: StoreTime,
     },
-    /// They hold nothing any more, and stand like this for good.
+    /// They hold nothing any more. This state is final.
     Resolved(State),
-    /// No reservation is touched.
+    /// The run is about no reservation.
     Nothing,
 }
 
-/// Changes of one batch that differ only by whom they happened to.
+/// Changes of one batch that differ only by their reservation and buyer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Run {
-    /// What happened to each.
+    /// The change of each reservation or SKU.
     pub happened: Happened,
     /// The reservations after it.
     pub after: After,
-    /// Of what was given back: the lines whose units left the stock, of each reservation.
+    /// The lines of each reservation whose units were given back but left the stock.
     pub withdrawn: Vec<Line>,
     /// The changes.
     pub changes: Vec<Change>,
@@ -42,7 +42,7 @@ pub struct Run {
 /// One change of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Of the reservation; of a change of stock no id that means anything.
+    /// The id of the reservation. A change of stock has an id without meaning.
     pub id: Id,
     /// Its number within the partition.
     pub sequence: u64,
@@ -50,12 +50,12 @@ pub struct Change {
     pub buyer: BuyerId,
 }
 
-/// All that one script call changed, in (`first`, `last`] of the partition's sequence.
+/// All changes of one script call: the sequences behind `first` up to `last` of the partition.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// On the partition's clock, as the deadlines in it.
+    /// When the call ran, on the partition's clock, which the deadlines in the entry use too.
     pub at: StoreTime,
-    /// Its correction for the time of day.
+    /// The correction of that clock for the time of day.
     pub clock: Clock,
     /// The sequence before its first change.
     pub first: u64,
@@ -65,12 +65,12 @@ pub struct Entry {
     pub term: Option<(Term, u64)>,
     /// The runs, in their order.
     pub runs: Vec<Run>,
-    /// The counters of every SKU that changed, as they were after the call; `None`: it is gone.
+    /// The counters of every changed SKU after the call; `None`: the SKU was deleted.
     pub stock: Vec<(Sku, Option<Stock>)>,
 }
 
 impl Entry {
-    /// ByteReader of memory that this takes, about.
+    /// The memory that the entry takes, in bytes; an estimate.
     pub fn memory(&self) -> usize {
         let lines =
             |lines: &[Line]| lines.iter().map(|line| size_of::<Line>() + line.sku.as_str().len()).sum::<usize>();
@@ -92,7 +92,7 @@ impl Entry {
         size_of::<Self>() + self.runs.iter().map(run).sum::<usize>() + stock.sum::<usize>()
     }
 
-    /// From the id of the stream entry and its one field.
+    /// Decodes an entry from the id of the stream entry and its one field.
     pub fn decode(id: &str, data: &[u8]) -> Result<Self, DecodeError> {
         let entry = || {
             let last = id.strip_suffix("-0")?.parse().ok()?;
@@ -101,7 +101,7 @@ impl Entry {
             let at = StoreTime(bytes.u48()?);
             let clock = Clock { correction: if version > 2 { bytes.i64()? } else { 0 }, ..Clock::default() };
             let first = bytes.u48()?;
-            // The numbers count from here, which a settlement moves ahead of the sequence before the entry.
+            // The sequence from which the numbers count. A settlement moves it ahead of the sequence before the entry.
             let base = if version > 1 { bytes.u48()? } else { first };
             let term = if version > 1 { Some((bytes.term()?, bytes.u48()?)) } else { None };
             let runs = (0..bytes.u16()?).map(|_| run(&mut bytes, base, version)).collect::<Option<_>>()?;
@@ -128,7 +128,7 @@ fn run(bytes: &mut ByteReader<'_>, base: u64, version: u8) -> Option<Run> {
     let (moved, rest) = (bytes.take_u16_prefixed()?, bytes.take_u16_prefixed()?);
     let withdrawn = if version > 1 { bytes.take_u16_prefixed()? } else { &[] };
     let withdrawn = if withdrawn.is_empty() { Vec::new() } else { ByteReader(withdrawn).lines()? };
-    // What a new hold holds, and one that was extended, is what the event moved; else it is the rest.
+    // A new or an extended hold holds exactly the lines of the event. Any other hold has its lines in `rest`.
     let held = if rest.is_empty() { moved } else { rest };
     let after = match RecordState::from_byte(state) {
         Some(RecordState::Pending) => After::Holding { lines: ByteReader(held).lines()?, deadline },

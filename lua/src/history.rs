@@ -1,4 +1,4 @@
-//! What is known of a partition's history as bytes: claims, the fence, the state record. Pure, no I/O.
+//! The history of a partition as bytes: claims, the fence, the state record. Pure, no I/O.
 
 use tokio::time::Instant;
 
@@ -9,16 +9,18 @@ use crate::codes::{
 };
 use crate::domain::{Clock, Fence, FenceId, HistoryPoint, Knowledge, StoreTime, Term, Verdict};
 
-/// The versions of a state record, in namespaces of format 2 and 3. What both have stands in the same place.
+/// The versions of a state record, in namespaces of format 2 and 3. Fields of both have the same offset in both.
 pub(crate) const STATE_VERSIONS: [u8; 2] = [2, 3];
-/// ByteReader of a state record in a namespace of format 1, which has no version.
+/// The length of a state record in a namespace of format 1, which has no version.
 const STATE_LENGTH_1: usize = 51;
-/// ByteReader between the sequence of a state record and its flags.
+/// The number of bytes between the sequence of a state record and the first sequence of its term, which precedes its
+/// flags.
 const UP_TO_FLAGS: usize = 6 + 8 + 1 + 6 * 4;
 
-/// The knowledge as an argument of the script, for a connection to a store that has this replication id. In upper case it
-/// says that the only claim is of a term of that name: then the script need not read the id for each change. What the
-/// partition's clock must show now stands at the end, so this is called when the call is sent.
+/// The knowledge as an argument of the script, for a connection to a store that has this replication id. Its first
+/// letter is in upper case if the replication id names the term of the only claim. Then the script need not read the id
+/// for each change. The end contains the expected instant of the partition's clock, so call this just before the call
+/// is sent.
 pub(crate) fn encode_knowledge(knowledge: &Knowledge, replid: Option<Term>) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 + knowledge.claims.len() * (12 + Term::LENGTH) + 6);
     let gates = if knowledge.gates { GateMode::Gates } else { GateMode::DoesNotGate }.byte();
@@ -60,7 +62,7 @@ pub(crate) fn verdicts_from(bytes: &[u8]) -> Option<Vec<Verdict>> {
     bytes.iter().map(verdict).collect()
 }
 
-/// Where a partition stands, as its state record says.
+/// The position of a partition in its history, and whether it is fenced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionState {
     /// Its last change.
@@ -69,7 +71,7 @@ pub struct PartitionState {
     pub is_fenced: bool,
 }
 
-/// The state record of a partition.
+/// Decodes the state record of a partition.
 pub fn state_from(record: &[u8]) -> Option<PartitionState> {
     let mut bytes = ByteReader(record);
     if record.len() == STATE_LENGTH_1 {

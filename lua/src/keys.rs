@@ -45,7 +45,7 @@ impl PartitionKeys {
         &self.0[1]
     }
 
-    /// The two generations of records. A record stays in the one in which it was made.
+    /// The two generations of records. A record stays in the generation in which it was created.
     pub fn records(&self) -> [&str; 2] {
         [&self.0[2], &self.0[3]]
     }

@@ -1,11 +1,11 @@
-//! The protocol between the server and its store: the Lua script, and everything that crosses between the two as bytes.
+//! The protocol between the server and its store: the Lua script, and everything that is sent between the two as bytes.
 //! Pure functions and data, no I/O.
 //!
-//! - [`script`]: the scripts and their names in Redis; [`assemble`](script::script_source) makes one of the files of `scripts/`;
+//! - [`script`]: the scripts and their names in Redis, assembled from the files of `scripts/`;
 //! - [`codes`]: the one-byte alphabets and the kinds of operations;
 //! - [`limits`]: the limits that the server and the script share;
 //! - [`keys`]: the name of every key;
-//! - [`domain`]: the types that the bytes stand for;
+//! - [`domain`]: the types that the bytes represent;
 //! - [`Batch`]: operations as the arguments of the script, and its reply as answers;
 //! - [`NamespaceConfig`], [`Found`], [`PartitionState`], [`events`]: the records that the server reads.
 

@@ -1,5 +1,5 @@
-//! The limits of the service, each once, with its unit in its name or its comment. The prelude gives Lua those that the
-//! script checks too. No I/O.
+//! The limits of the service, each defined once, with its unit in its name or its comment. The prelude defines those
+//! that the script checks too as Lua constants. No I/O.
 
 use std::time::Duration;
 

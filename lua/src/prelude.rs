@@ -1,5 +1,5 @@
-//! The prelude: Lua that gives the script the constants which it shares with Rust. The assembler puts their values in the
-//! place of their names. No I/O.
+//! The prelude: Lua definitions of the constants that the script shares with Rust. The assembler replaces each constant
+//! by its value. No I/O.
 
 use std::fmt::Write as _;
 
@@ -11,8 +11,8 @@ use crate::{
     config, history, limits,
 };
 
-/// A constant for each letter, limit, flag and version. `at_memory_limit`: of the script that runs where Redis is at its
-/// memory limit.
+/// A constant for each letter, limit, flag and version. `at_memory_limit` selects the script that runs while Redis is
+/// at its memory limit.
 pub(crate) fn prelude(at_memory_limit: bool) -> String {
     let mut out = String::new();
     let mut text = |name: &str, value: &str| _ = writeln!(out, "local {name} = '{value}'");

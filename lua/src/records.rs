@@ -1,4 +1,4 @@
-//! Records as they lie in Redis: reservations and stock. Pure, no I/O.
+//! Decodes the records of reservations and of stock as Redis stores them. Pure, no I/O.
 
 use crate::bytes::ByteReader;
 use crate::codes::{DIGESTED, EXTENDED, RecordState, stock_flags::*};
@@ -16,7 +16,7 @@ pub fn reservation_from(id: ReservationId, record: &[u8]) -> Option<Reservation>
     whole(record, |bytes| next_reservation(id, bytes))
 }
 
-/// What these bytes are, and nothing behind it.
+/// Decodes a value that takes all of these bytes.
 fn whole<T>(bytes: &[u8], read: impl FnOnce(&mut ByteReader<'_>) -> Option<T>) -> Option<T> {
     let mut bytes = ByteReader(bytes);
     let value = read(&mut bytes)?;
@@ -66,7 +66,8 @@ fn next_rules(bytes: &mut ByteReader<'_>) -> Option<Rules> {
     })
 }
 
-/// What an event says of a change of rules: flags, since format 5 the rules, and the SKU, of which the rest of the bytes is.
+/// Decodes the event of a change of rules: flags, since format 5 the rules, and the SKU, which is the rest of the
+/// bytes.
 pub(crate) fn configured_from(moved: &[u8]) -> Option<(Option<Configured>, &[u8])> {
     let mut bytes = ByteReader(moved);
     let flags = bytes.u8()?;
@@ -83,7 +84,7 @@ pub fn is_memo(record: &[u8]) -> bool {
     record.first() == Some(&RecordState::Memo.byte())
 }
 
-/// The form of a reservation's record, which its letter gives beside the state.
+/// The form of a reservation's record. The first letter of the record determines its form and its state.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Plain,
@@ -118,7 +119,7 @@ impl Form {
 }
 
 const DIGEST_LENGTH: usize = 16;
-/// What a change has in its reservation's record.
+/// The length of a change in the record of its reservation.
 const CHANGE_LENGTH: usize = 16;
 
 /// The record of a reservation that comes next.
@@ -126,7 +127,7 @@ pub(crate) fn next_reservation(id: ReservationId, bytes: &mut ByteReader<'_>) ->
     let (form, state) = Form::of(bytes.u8()?)?;
     let mut resolved_at = None;
     if state != State::Pending {
-        // Behind it stands the record that it had before.
+        // The record that it had while it was pending follows.
         resolved_at = Some(StoreTime(bytes.u48()?));
         if Form::of(bytes.u8()?)?.1 != State::Pending {
             return None;
@@ -160,13 +161,13 @@ pub(crate) fn next_reservation(id: ReservationId, bytes: &mut ByteReader<'_>) ->
             line.sold = bytes.u32()?;
             line.released = bytes.u32()?;
             if state == State::Expired {
-                // The record tells what calls gave back; the deadline gave back the rest.
+                // The record contains the units that calls gave back; the deadline gave back the rest.
                 line.released = line.quantity.get() - line.sold;
             }
         }
     }
     if form == Form::Changed {
-        // Their number stands before them and behind them: the script reads a record from its end.
+        // The number of changes precedes and follows them, because the script reads a record from its end.
         let changes = bytes.u8()?;
         bytes.take(CHANGE_LENGTH * usize::from(changes))?;
         if bytes.u8()? != changes {

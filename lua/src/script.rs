@@ -4,10 +4,11 @@ use deadpool_redis::redis::Script as Hashed;
 
 use crate::assemble::{Options, assemble, file};
 
-/// A script by its name in Redis. Its source is made only where Redis lacks it, which is rare: nothing keeps its 96 KB.
+/// A script and its name in Redis. Its source has 96 KB and is not kept in memory. It is assembled only when Redis
+/// lacks the script, which is rare.
 ///
-/// The script of the service is loaded twice. Redis at its memory limit runs only the second, so that resolutions, expiry
-/// and changes of what exists always get through. It differs by one constant, and makes no SKU.
+/// The script of the service is loaded in two variants. Redis at its memory limit runs only the second, so resolutions,
+/// expiry and changes of existing records still succeed. The second differs by one constant, and creates no SKU.
 pub struct Script {
     /// Its SHA-1, for EVALSHA.
     pub sha: String,
@@ -20,12 +21,12 @@ impl Script {
         Self { sha: Hashed::new(&source()).get_hash().to_owned(), source }
     }
 
-    /// For everything while there is memory: refused before its first line when there is none.
+    /// The variant for all operations. Redis at its memory limit refuses it before its first line.
     pub fn plain() -> Self {
         Self::new(script_source)
     }
 
-    /// For what frees memory, and for changes of what exists.
+    /// The variant for operations that free memory, and for changes of existing records.
     pub fn allow_oom() -> Self {
         Self::new(|| {
             let lua = assemble(Options { at_memory_limit: true, ..Options::default() });
@@ -33,7 +34,7 @@ impl Script {
         })
     }
 
-    /// Enters a namespace in the list of all.
+    /// Adds a namespace to the list of namespaces.
     pub fn register() -> Self {
         Self::new(|| format!("#!lua\n{}", file("register.lua")))
     }
@@ -49,7 +50,7 @@ pub fn script_source() -> String {
     format!("#!lua\n{}", assemble(Options::default()))
 }
 
-/// The same with every block that a condition only leaves out to save time. For tests.
+/// The same script, in which every block runs whose condition only saves time. For tests.
 #[doc(hidden)]
 pub fn script_source_with_all_blocks() -> String {
     format!("#!lua\n{}", assemble(Options { forces_blocks: true, ..Options::default() }))

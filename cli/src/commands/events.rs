@@ -11,7 +11,8 @@ use crate::{
     views::event::EventView,
 };
 
-/// Widths of the columns, since rows are printed as events arrive: an instant, a partition, a sequence, the longest kind, an id.
+/// Widths of the columns, since rows are printed as events arrive: an instant, a partition, a sequence, the longest
+/// kind, an id.
 const WIDTHS: &[usize] = &[24, 9, 10, 17, 24];
 
 /// `sentinelctl events ...`.

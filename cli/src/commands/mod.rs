@@ -25,8 +25,8 @@ const PAGE: i32 = 1_000;
 /// The option of every change.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ChangeArgs {
-    /// The identity of the change, up to 128 characters: a repeat with the same id is applied once. By default a new one,
-    /// which is printed if the outcome is unknown.
+    /// The identity of the change, up to 128 characters: a repeat with the same id is applied once. By default a new
+    /// one, which is printed if the outcome is unknown.
     #[arg(long, value_name = "ID")]
     pub(crate) request_id: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `sentinelctl reservations`: what buyers hold and have bought.
+//! `sentinelctl reservations`: the reservations of buyers.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -20,11 +20,11 @@ use crate::{
 pub(crate) enum ReservationsCommand {
     /// List reservations: the pending ones, or those in the states that are named.
     List(ListArgs),
-    /// Show a reservation, by its id or by the request id of the Reserve that made it.
+    /// Show a reservation, by its id or by the request id of the Reserve that created it.
     Show(ShowArgs),
-    /// Give back all units that a reservation holds. Needs --yes.
+    /// Release all units that a reservation holds. Needs --yes.
     Rollback(RollbackArgs),
-    /// Hold the units of a reservation for a time from now, or as long as they are held already if that is longer.
+    /// Move the deadline of a reservation to a time from now. A later deadline stays unchanged.
     Extend(ExtendArgs),
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct ShowArgs {
     /// The id of the reservation.
     #[arg(allow_hyphen_values = true)]
     reservation_id: Option<String>,
-    /// The request id of the Reserve that made it, such as that of an order.
+    /// The request id of the Reserve that created it, for example order-4711-2.
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     request_id: Option<String>,
 }
@@ -43,21 +43,21 @@ pub(crate) struct ShowArgs {
 /// `sentinelctl reservations list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Only those that hold units of this SKU, or that are resolved and had some.
+    /// Only those with a line of this SKU that holds units or is resolved.
     #[arg(long)]
     sku: Option<String>,
     /// Only those of this buyer.
     #[arg(long)]
     buyer: Option<String>,
-    /// Only those in this state, or in one of these if it is named several times [default: pending].
+    /// Only those in this state; repeat the option for several states [default: pending].
     #[arg(long, value_enum)]
     state: Vec<StateArg>,
-    /// End after so many reservations.
+    /// End after this many reservations.
     #[arg(long, value_name = "NUMBER")]
     limit: Option<usize>,
 }
 
-/// A state as it is named.
+/// The name of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum StateArg {
     Pending,
@@ -86,7 +86,7 @@ pub(crate) struct ExtendArgs {
     /// The id of the reservation.
     #[arg(allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     reservation_id: String,
-    /// How long the units shall be held from now, as in 5m.
+    /// How long the units are held from now, for example 5m.
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     ttl: Duration,
     #[command(flatten)]
@@ -174,7 +174,7 @@ async fn rollback(session: &Session, args: RollbackArgs) -> Result<(), Failure> 
         before.state,
         before.what()
     ))?;
-    // A rollback of the whole repeats harmlessly and needs no identity.
+    // A repeated rollback of the whole reservation changes nothing, so it needs no identity.
     let mut request = session.namespace().rollback(&id);
     if let Some(named) = change.named() {
         request = request.request_id(named);

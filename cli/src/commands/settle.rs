@@ -20,7 +20,8 @@ pub(crate) struct SettleArgs {
     /// The partition, from 0; see `sentinelctl info`.
     #[arg(long, value_name = "NUMBER")]
     partition: i32,
-    /// The loss that the figures are for, 16 hexadecimal digits; see `sentinelctl info`. Empty only for a partition without a fence.
+    /// The loss that the figures are for, 16 hexadecimal digits; see `sentinelctl info`. Empty only for a partition
+    /// without a fence.
     #[arg(long, value_name = "FENCE")]
     fence: String,
     /// Units of a SKU available after the settlement. Other SKUs get 0.

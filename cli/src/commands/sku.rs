@@ -48,16 +48,16 @@ pub(crate) struct RulesArgs {
     /// Most units of one reservation, 1 to 1,000,000, or none.
     #[arg(long, value_name = "UNITS", value_parser = units_or_none)]
     max_quantity: Option<OrNone<i32>>,
-    /// Longest ttl of one reservation, as in 5m, or none.
+    /// Longest ttl of one reservation, for example 5m, or none.
     #[arg(long, value_name = "DURATION", value_parser = duration_or_none)]
     max_ttl: Option<OrNone<Duration>>,
     /// Most units that one buyer may hold and have bought, 1 to 1,000,000, or none.
     #[arg(long, value_name = "UNITS", value_parser = units_or_none)]
     buyer_limit: Option<OrNone<i32>>,
-    /// When the sale opens, as in 2026-11-27T18:00:00Z, or none.
+    /// When the sale opens, for example 2026-11-27T18:00:00Z, or none.
     #[arg(long, value_name = "INSTANT", value_parser = instant_or_none)]
     opens_at: Option<OrNone<SystemTime>>,
-    /// When the sale closes, as in 2026-11-27T20:00:00+01:00, or none.
+    /// When the sale closes, for example 2026-11-27T20:00:00+01:00, or none.
     #[arg(long, value_name = "INSTANT", value_parser = instant_or_none)]
     closes_at: Option<OrNone<SystemTime>>,
     /// Only if the rules have this version.

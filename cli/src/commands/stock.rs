@@ -24,8 +24,8 @@ pub(crate) enum StockCommand {
         /// The SKU.
         sku: String,
     },
-    /// Set the units on hand, which are the available and the held ones; sold ones stay. Creates a missing SKU, protected,
-    /// and a missing namespace. Needs --yes to lower the units on hand.
+    /// Set the units on hand, which are the available and the held ones; sold units stay unchanged. Creates a missing
+    /// SKU, protected, and a missing namespace. Needs --yes to lower the units on hand.
     Set(SetArgs),
     /// Add units, or remove units: `stock adjust t-shirt -5`. Held units cannot be removed.
     Adjust(AdjustArgs),
@@ -154,7 +154,7 @@ async fn adjust(session: &Session, args: &AdjustArgs) -> Result<(), Failure> {
     Ok(session.output.row(&StockView::from(&done.value))?)
 }
 
-/// The counters of a SKU, if it and its namespace are known.
+/// The counters of a SKU, if it and its namespace exist.
 async fn known_stock(session: &Session, sku: &str) -> Result<Option<Stock>, Failure> {
     match session.namespace().stock(sku).await {
         Ok(stock) => Ok(Some(stock.value)),

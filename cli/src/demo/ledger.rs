@@ -183,7 +183,7 @@ impl Ledger {
         }
     }
 
-    /// Counts a reservation that a late payment made.
+    /// Counts a reservation that a late payment created.
     pub(crate) fn repurchased(&self) {
         self.repurchased.fetch_add(1, Relaxed);
     }

@@ -71,7 +71,7 @@ pub(crate) struct DemoArgs {
     /// Concurrent buyers at the opening.
     #[arg(long, default_value_t = 50_000)]
     buyers: u32,
-    /// Attempts to buy, over all buyers. Further attempts are made only if units are left.
+    /// Attempts to buy, over all buyers. Further attempts follow only if units are left.
     #[arg(long, default_value_t = 200_000)]
     attempts: u32,
     /// Seed of the buyers' behavior; random by default.

@@ -1,5 +1,5 @@
-//! Runs a phase of the sale with many buyers: one task per buyer, all released at the same moment. Independent of what the
-//! buyers do.
+//! Runs a phase of the sale with many buyers: one task per buyer, all released at the same moment. Independent of what
+//! the buyers do.
 
 use std::{sync::Arc, time::SystemTime};
 

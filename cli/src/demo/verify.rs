@@ -318,12 +318,12 @@ mod tests {
 
     #[test]
     fn a_unit_sold_beyond_the_supply_is_oversold() {
-        let mut server_says = sale();
-        server_says.counters.sold = 4;
-        assert_eq!(server_says.compared(), (1, 0, true));
-        let mut buyers_say = sale();
-        buyers_say.ledger = 4;
-        assert_eq!(buyers_say.compared(), (1, 0, true));
+        let mut oversold_counter = sale();
+        oversold_counter.counters.sold = 4;
+        assert_eq!(oversold_counter.compared(), (1, 0, true));
+        let mut oversold_ledger = sale();
+        oversold_ledger.ledger = 4;
+        assert_eq!(oversold_ledger.compared(), (1, 0, true));
         let mut two_buyers = sale();
         two_buyers.entries[2].id = "r0".into();
         assert_eq!(two_buyers.compared(), (1, 0, true));

@@ -1,5 +1,5 @@
-//! The printed forms of the client's types. The JSON keys are the names of the fields in proto/, and every object has all
-//! of them. Data only.
+//! The printed forms of the client's types. The JSON keys are the names of the fields in proto/, and every object has
+//! all of them. Data only.
 //!
 //! - `stock`: counters and rules; `reservation`, `event`, `namespace`, `server`: the others.
 

@@ -23,7 +23,7 @@ impl Row for ListedNamespace {
     }
 }
 
-/// What holds for a namespace.
+/// The settings of a namespace, and their version.
 #[derive(Debug, Serialize)]
 pub(crate) struct NamespaceView {
     namespace_id: String,

@@ -1,6 +1,7 @@
 //! Generated messages to the client's types and back. The only place that imports both; no I/O.
 //!
-//! - here: reservations, stock, audits. `events`: events. `lists`: pages and bulk outcomes. `rules`: rules and settings.
+//! - here: reservations, stock, audits. `events`: events. `lists`: pages and bulk outcomes. `rules`: rules and
+//!   settings.
 //! - `server`: server state and settlements.
 
 mod events;
@@ -24,8 +25,8 @@ use crate::{
     },
 };
 
-/// Decodes a response into the client's types, or returns which part of it is missing. Not `TryFrom`: some of the types,
-/// such as `Vec` and `bool`, are foreign, and each response has exactly one.
+/// Decodes a response into the client's types, or returns which part of it is missing. Not `TryFrom`: some of the
+/// types (`Vec`, `bool`) are foreign, and each response has exactly one.
 pub(crate) trait Decode {
     type Value;
     fn decode(self) -> Result<Self::Value, RpcError>;

@@ -11,8 +11,8 @@ use crate::{
     types::Snapshot,
 };
 
-/// On the wire a zero removes a limit, which a change expresses as `None`. A limit of zero is sent as -1, which the server
-/// refuses.
+/// On the wire a zero removes a limit, which a change expresses as `None`. A limit of zero is sent as -1, which the
+/// server refuses.
 pub(crate) fn rules_change(change: RulesChange) -> v1::SkuRules {
     let RulesChange { is_protected, max_quantity, max_ttl, buyer_limit, opens_at, closes_at, is_paused } = change;
     v1::SkuRules {

@@ -85,7 +85,7 @@ operation_error! {
 }
 
 operation_error! {
-    /// Why a SKU was not forgotten.
+    /// Why a SKU was not deleted.
     DeleteSkuError {
         EmptySku => EmptySku,
         InvalidSku => InvalidSku,
@@ -116,7 +116,7 @@ operation_error! {
     }
     with {
         VersionMismatch => VersionMismatch {
-            /// The version of the settings, 0 if the namespace is not known.
+            /// The version of the settings, 0 if the namespace does not exist.
             version: i64 = "version",
         },
     }
@@ -177,8 +177,8 @@ operation_error! {
 }
 
 operation_error! {
-    /// Why an import ended before its last row; what was wrong with a row is its outcome. Some rows may have
-    /// been applied: an import may be run again.
+    /// Why an import ended before its last row. Some rows may have been applied: run the import again. The failure of a
+    /// single row is in its outcome.
     ImportStockError {
         TooManyRows => TooManyRows,
         RequestIdRequired => RequestIdRequired,
@@ -189,7 +189,7 @@ operation_error! {
 }
 
 operation_error! {
-    /// Why the protection of many SKUs was not set. Some may have been changed: the call may be repeated.
+    /// Why the protection of many SKUs was not set. Some may have been changed: repeat the call.
     SetProtectionError {
         NoRules => NoRules,
         TooManyRows => TooManyRows,
@@ -203,7 +203,7 @@ operation_error! {
 }
 
 operation_error! {
-    /// Why a partition was not settled. It stays fenced: the call may be repeated as it was.
+    /// Why a partition was not settled. It stays fenced: repeat the call unchanged.
     SettlePartitionError {
         InvalidPartition => InvalidPartition,
         TooManyRows => TooManySkus,

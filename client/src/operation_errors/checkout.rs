@@ -83,15 +83,15 @@ operation_error! {
             /// Every short line, in the order of the request.
             lines: Vec<ShortLine>,
         },
-        /// An earlier call with this `request_id` made the reservation, and its units were bought. Do not charge the buyer
-        /// again.
+        /// An earlier call with this `request_id` made the reservation, and its units were bought. Do not charge the
+        /// buyer again.
         #[error("the reservation {} of this request_id was bought already", reservation.id)]
         AlreadyPurchased {
             /// The reservation: committed, or expired and bought by a late commit ([`Reservation::purchase`]).
             reservation: Box<Applied<Reservation>>,
         },
-        /// An earlier call with this `request_id` made the reservation, and it holds nothing any more: it was rolled back
-        /// or it expired. A new attempt needs another `request_id`.
+        /// An earlier call with this `request_id` made the reservation, and it holds nothing any more: it was rolled
+        /// back or it expired. A new attempt needs another `request_id`.
         #[error("the reservation {} of this request_id was released already", reservation.id)]
         AlreadyReleased {
             /// The reservation as it is now.
@@ -134,7 +134,7 @@ operation_error! {
             lines: Vec<ShortLine> = "available",
         },
         BuyerRequired => BuyerRequired {
-            /// The SKU whose buyer limit was set after the hold without a buyer was made.
+            /// The SKU whose buyer limit was set after the hold without a buyer was created.
             sku: String = "sku",
         },
         BuyerLimit => BuyerLimit {

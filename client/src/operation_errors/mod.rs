@@ -1,8 +1,8 @@
 //! The errors of the operations: one enum per operation, over `RpcError`. No I/O.
 //!
-//! Each reason that the proto lists for an operation has a variant; a test compares them. If the server adds details to a
-//! reason, the variant has them as fields. If these are missing, as from a newer server, the error is `Rpc`. `Rpc` also
-//! contains the reasons that any call can get, such as STORE_UNAVAILABLE.
+//! Each reason that the proto lists for an operation has a variant; a test compares them. If the server adds details to
+//! a reason, the variant has them as fields. If these are missing, as from a newer server, the error is `Rpc`. `Rpc`
+//! also contains the reasons that any call can get, for example STORE_UNAVAILABLE.
 //!
 //! - `checkout`, `admin`, `watch`: the enums of the three services.
 //! - `metadata`: decodes the details.

@@ -23,8 +23,8 @@ use crate::{
 
 /// Up to 512 operations in one call. Made by [`Namespace::batch`](crate::Namespace::batch); await it to send it.
 ///
-/// The batch is neither atomic nor ordered. Each operation gets its identity when it is added: a clone that is sent again
-/// repeats the same operations.
+/// The batch is neither atomic nor ordered. Each operation gets its identity when it is added: a clone that is sent
+/// again repeats the same operations.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is done before it is awaited"]
 pub struct Batch {
@@ -114,7 +114,7 @@ impl_into_future! { Batch -> Result<Vec<BatchOutcome>, BatchError> }
 struct Entry {
     result: Option<OperationResult>,
     claim: Claim,
-    /// Of the whole call.
+    /// The error of the whole call.
     attempts: Attempts,
 }
 

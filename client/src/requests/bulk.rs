@@ -16,7 +16,8 @@ use crate::{
 /// Rows, or SKUs, of one message: the most that the server accepts.
 const ROWS_PER_MESSAGE: usize = 1_000;
 
-/// A request to set the units on hand of many SKUs. Made by [`Admin::import_stock`](crate::Admin::import_stock); await it to send it.
+/// A request to set the units on hand of many SKUs. Made by [`Admin::import_stock`](crate::Admin::import_stock); await
+/// it to send it.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is set before it is awaited"]
 pub struct ImportStock {

@@ -63,13 +63,14 @@ impl SetStock {
             existing_namespace_only: self.scope.existing_namespace_only,
         };
         let send = |channel, request| async { admin_client(channel).set_stock(request).await };
-        Ok(self.scope.change(message, send).await?)
+        Ok(self.scope.scope.change(message, self.scope.is_named(), send).await?)
     }
 }
 
 impl_into_future! { SetStock -> Result<Applied<Stock>, SetStockError> }
 
-/// A request to change the rules of a SKU. Made by [`Admin::configure_sku`](crate::Admin::configure_sku); await it to send it.
+/// A request to change the rules of a SKU. Made by [`Admin::configure_sku`](crate::Admin::configure_sku); await it to
+/// send it.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is changed before it is awaited"]
 pub struct ConfigureSku {
@@ -99,14 +100,14 @@ impl ConfigureSku {
             if_version: self.if_version,
         };
         let send = |channel, request| async { admin_client(channel).configure_sku(request).await };
-        Ok(self.scope.change(message, send).await?)
+        Ok(self.scope.scope.change(message, self.scope.is_named(), send).await?)
     }
 }
 
 impl_into_future! { ConfigureSku -> Result<Snapshot<SkuConfiguration>, ConfigureSkuError> }
 
-/// A request to change the settings of a namespace. Made by [`Admin::configure_namespace`](crate::Admin::configure_namespace); await it to
-/// send it.
+/// A request to change the settings of a namespace. Made by
+/// [`Admin::configure_namespace`](crate::Admin::configure_namespace); await it to send it.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is changed before it is awaited"]
 pub struct ConfigureNamespace {
@@ -134,7 +135,7 @@ impl ConfigureNamespace {
             if_version: self.if_version,
         };
         let send = |channel, request| async { admin_client(channel).configure_namespace(request).await };
-        Ok(self.scope.change(message, send).await?)
+        Ok(self.scope.scope.change(message, self.scope.is_named(), send).await?)
     }
 }
 

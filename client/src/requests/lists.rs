@@ -88,14 +88,14 @@ impl ListStock {
         let PageRequest { size: page_size, token: page_token } = self.page;
         let message = v1::ListStockRequest { namespace_id: self.scope.namespace_id(), page_size, page_token };
         let send = |channel, request| async { admin_client(channel).list_stock(request).await };
-        Ok(self.scope.read(message, send).await?)
+        Ok(self.scope.scope.read(message, send).await?)
     }
 }
 
 impl_into_future! { ListStock -> Result<Page<SkuConfiguration>, ListStockError> }
 
-/// A request for a page of the reservations, by default the pending ones. Made by [`Admin::list_reservations`](crate::Admin::list_reservations); await it to
-/// send it.
+/// A request for a page of the reservations, by default the pending ones. Made by
+/// [`Admin::list_reservations`](crate::Admin::list_reservations); await it to send it.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is listed before it is awaited"]
 pub struct ListReservations {
@@ -157,7 +157,7 @@ impl ListReservations {
             states: self.states,
         };
         let send = |channel, request| async { admin_client(channel).list_reservations(request).await };
-        Ok(self.scope.read(message, send).await?)
+        Ok(self.scope.scope.read(message, send).await?)
     }
 }
 

@@ -43,9 +43,9 @@ impl Reserve {
         self
     }
 
-    /// Sets the identity of this attempt, for callers that store it to repeat the call later, such as after a crash.
-    /// By default each call gets a new one. Derive it from the order and the cart: an id that this client has sent for
-    /// another request is refused as `REQUEST_ID_REUSED`, see
+    /// Sets the identity of this attempt, for callers that store it to repeat the call later, for example after a
+    /// crash. By default each call gets a new one. Derive it from the order and the cart: an id that this client has
+    /// sent for another request is refused as `REQUEST_ID_REUSED`, see
     /// [`Builder::identity_memory`](crate::Builder::identity_memory).
     pub fn request_id(mut self, request_id: impl Into<String>) -> Self {
         self.request_id = Some(request_id.into());
@@ -58,8 +58,8 @@ impl Reserve {
         self
     }
 
-    /// A reservation of the same partition to roll back in the same step, such as the cart before its last change. On a
-    /// shortage or a refusal it stays unchanged.
+    /// A reservation of the same partition to roll back in the same step, for example the cart before its last change.
+    /// On a shortage or a refusal it stays unchanged.
     pub fn replacing(mut self, reservation_id: impl Into<String>) -> Self {
         self.replaces = Some(reservation_id.into());
         self
@@ -98,7 +98,7 @@ impl Reserve {
     }
 }
 
-/// Whether the call made a reservation, which its identity then identifies.
+/// Whether the call created a reservation, which its identity then identifies.
 pub(crate) fn is_made(reserved: &Reserved) -> bool {
     !matches!(reserved, Reserved::Short(_))
 }

@@ -1,4 +1,5 @@
-//! The requests that change a reservation: Commit, Rollback, Extend. Their parameters and their sending. Keeps no state.
+//! The requests that change a reservation: Commit, Rollback, Extend. Their parameters and their sending. Keeps no
+//! state.
 
 use std::time::Duration;
 
@@ -55,9 +56,9 @@ impl Commit {
         self
     }
 
-    /// After the deadline, buys the same lines again if the stock still has them. That makes a new reservation with
-    /// another `id`, whose [`origin`](Reservation::origin) is the expired one. The expired one names the new one as its
-    /// [`purchase`](Reservation::purchase). Cannot be combined with lines.
+    /// After the deadline, buys the same lines again if the stock still covers them. This creates a new reservation
+    /// with another `id`, whose [`origin`](Reservation::origin) is the expired one. The expired one names the new one
+    /// as its [`purchase`](Reservation::purchase). Cannot be combined with lines.
     pub fn repurchase_if_late(mut self) -> Self {
         self.late = v1::LatePolicy::Repurchase;
         self
@@ -177,8 +178,8 @@ impl Extend {
         Extend { scope, reservation_id: reservation_id.to_owned(), request_id: None, ttl }
     }
 
-    /// Sets the identity of this change, for callers that store it to repeat the call later. By default each call gets a
-    /// new one.
+    /// Sets the identity of this change, for callers that store it to repeat the call later. By default each call gets
+    /// a new one.
     pub fn request_id(mut self, request_id: impl Into<String>) -> Self {
         self.request_id = Some(request_id.into());
         self

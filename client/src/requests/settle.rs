@@ -11,7 +11,8 @@ use crate::{
     types::server::{ServerInfo, Settlement},
 };
 
-/// A request to open a partition that is fenced. Made by [`Admin::settle_partition`](crate::Admin::settle_partition); await it to send it.
+/// A request to open a partition that is fenced. Made by [`Admin::settle_partition`](crate::Admin::settle_partition);
+/// await it to send it.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is settled before it is awaited"]
 pub struct SettlePartition {
@@ -54,7 +55,7 @@ impl SettlePartition {
 
 impl_into_future! { SettlePartition -> Result<Settlement, SettlePartitionError> }
 
-/// Reads what the server is and which promises it keeps.
+/// Reads the version, the store and the promises of the server.
 pub(crate) async fn server_info(scope: &Scope) -> Result<ServerInfo, RpcError> {
     let send = |channel, request| async { admin_client(channel).get_server_info(request).await };
     scope.read(v1::GetServerInfoRequest {}, send).await

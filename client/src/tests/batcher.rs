@@ -18,11 +18,12 @@ use tonic::{Code, Response, Status, transport::Endpoint};
 use super::{Scripted, direct_sale, pending, quick, sale};
 use crate::{
     Applied, Namespace, Reservation, ReserveError, RetryPolicy, RpcError,
-    transport::{batcher::Batcher, channels::Channels, retry::TokenBucket},
+    transport::{
+        batcher::{Batcher, MAX_UNBATCHED},
+        channels::Channels,
+        retry::TokenBucket,
+    },
 };
-
-/// Calls that go alone before others are gathered.
-const MAX_UNBATCHED: usize = 4;
 
 /// Takes one of the script's refusals per operation; without one, a Reserve is made.
 pub(super) fn answer(server: &Scripted, request: v1::BatchRequest) -> Result<Response<v1::BatchResponse>, Status> {
@@ -87,8 +88,9 @@ async fn what_waits_goes_together_and_is_not_held_up_by_who_is_stuck() {
     let sizes: Vec<_> = batches.iter().map(|batch| batch.operations.len()).collect();
     assert_eq!(sizes.iter().sum::<usize>(), 600);
     let mut operations = batches.iter().flat_map(|batch| &batch.operations);
-    let says_first = |operation: &Operation| matches!(operation, Operation::Reserve(request) if request.first_attempt);
-    assert!(!operations.any(|entry| entry.operation.as_ref().is_some_and(says_first)), "no caller called direct()");
+    let claims_first =
+        |operation: &Operation| matches!(operation, Operation::Reserve(request) if request.first_attempt);
+    assert!(!operations.any(|entry| entry.operation.as_ref().is_some_and(claims_first)), "no caller called direct()");
     assert!(sizes.len() < 60 && sizes.iter().all(|&size| size <= 512), "{sizes:?}");
     stuck.iter().for_each(|call| call.abort());
 }

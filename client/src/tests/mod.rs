@@ -1,5 +1,5 @@
-//! Calls against a scripted server of this process on a real socket. `requests`: the message of each request; `batcher`:
-//! calls that share messages; `batch`: batches of the caller.
+//! Calls against a scripted server of this process on a real socket. `requests`: the message of each request;
+//! `batcher`: calls that share messages; `batch`: batches of the caller.
 
 mod batch;
 mod batcher;

@@ -1,5 +1,5 @@
-//! What each request puts on the wire and what is made of its answer, against a server of this process
-//! that writes down the last message it was sent.
+//! The message that each request sends, and how its response is decoded, against a server in this process that records
+//! the last message.
 
 use std::{
     sync::{Arc, Mutex},

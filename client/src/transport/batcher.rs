@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// With this many messages in flight, further calls are queued.
-const MAX_UNBATCHED: usize = 4;
+pub(crate) const MAX_UNBATCHED: usize = 4;
 /// A queued call is sent at the first tick after this time, even if all messages in flight are slow.
 const MAX_LINGER: Duration = Duration::from_millis(10);
 /// Interval of the deadline checks: a deadline error is about this late at most.

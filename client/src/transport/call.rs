@@ -1,5 +1,5 @@
-//! One call: one deadline, attempts within it, the same message in each. The only place that retries. It imports neither
-//! the request builders nor the messages.
+//! One call: one deadline, attempts within it, the same message in each. The only place that retries. It imports
+//! neither the request builders nor the messages.
 
 use std::{future::Future, sync::Arc, time::Duration};
 

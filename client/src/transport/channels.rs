@@ -1,5 +1,5 @@
-//! The connections of one client: which one a call uses, and when another is opened. Counts the calls in flight on each.
-//! It imports limits only.
+//! The connections of one client: which one a call uses, and when another is opened. Counts the calls in flight on
+//! each. It imports limits only.
 //!
 //! A call uses the first connection that has room: a client with few calls needs few connections. The connections that
 //! were opened at the start take turns. If none has room, one more is opened in the background; meanwhile the call uses
@@ -163,8 +163,8 @@ impl Channels {
         false
     }
 
-    /// Opens another connection in the background, unless the limit is reached, one is being opened, or the last attempt
-    /// failed a short time ago.
+    /// Opens another connection in the background, unless the limit is reached, one is being opened, or the last
+    /// attempt failed a short time ago.
     fn grow(self: &Arc<Self>) {
         let Some(endpoint) = &self.endpoint else { return };
         let may_grow = self.open.load(Ordering::Acquire) < MAX_CONNECTIONS
@@ -227,7 +227,7 @@ mod tests {
     /// Longest wait for a connection.
     const LIMIT: Duration = Duration::from_secs(10);
 
-    /// Connections to this listener, of which so many are open.
+    /// A client of this listener, with this number of open connections.
     async fn channels(listener: &TcpListener, first: usize) -> Arc<Channels> {
         let endpoint = Endpoint::new(format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let lazy = (0..first).map(|_| endpoint.connect_lazy()).collect();

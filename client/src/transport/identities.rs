@@ -1,6 +1,7 @@
 //! The request of each `request_id` that a caller set: one id has one effect in a namespace. The server compares a
-//! repeat with the first request only if both name the same partition. So this client refuses an id that it has sent for
-//! another request, before anything is sent. It reads the messages; it sends nothing, and it drops the oldest ids first.
+//! repeat with the first request only if both name the same partition. So this client refuses an id that it has sent
+//! for another request, before anything is sent. It reads the messages; it sends nothing, and it drops the oldest ids
+//! first.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::RandomState},

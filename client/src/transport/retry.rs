@@ -21,8 +21,8 @@ use crate::rpc_error::RpcError;
 ///
 /// The server remembers an identity for the retention of its namespace, which the client cannot read. Configure a
 /// retention that is longer than the deadlines of the callers. An identity that the client makes is a UUIDv7: after the
-/// retention the server refuses it as `REQUEST_TOO_OLD` and applies nothing twice. The outcome of the earlier attempt is
-/// then unknown. An identity of another form has no such protection.
+/// retention the server refuses it as `REQUEST_TOO_OLD` and applies nothing twice. The outcome of the earlier attempt
+/// is then unknown. An identity of another form has no such protection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
     /// Attempts in all, including the first. 1 disables retries. Default 4.
@@ -40,8 +40,8 @@ pub struct RetryPolicy {
 }
 
 /// A shared allowance. It keeps retries from multiplying the load of an overloaded server: a message whose calls are
-/// retried takes one token, and a message that gets a response returns a part of one. Without tokens nothing is retried.
-/// A message is a single call, or the calls of one Batch.
+/// retried takes one token, and a message that gets a response returns a part of one. Without tokens nothing is
+/// retried. A message is a single call, or the calls of one Batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryBudget {
     /// Tokens at the start, and at most. Default 100.
@@ -109,7 +109,7 @@ pub(crate) struct AttemptError {
 }
 
 impl From<RpcError> for AttemptError {
-    /// Of a call that was sent alone.
+    /// The failure of a call that was sent alone.
     fn from(error: RpcError) -> Self {
         AttemptError { error, token: RetryToken::default() }
     }

@@ -11,20 +11,19 @@ use crate::rules::SkuRules;
 pub struct Event {
     /// The partition. The identity of the event is (partition, epoch, term, sequence).
     pub partition: i32,
-    /// Its number within the partition. Numbers follow each other without gaps, except where the partition was settled
-    /// after its store lost changes.
+    /// Its number within the partition. Numbers have no gaps, except after a settlement of lost changes.
     pub sequence: i64,
     /// When it was applied.
     pub occurred_at: SystemTime,
-    /// What happened.
+    /// The kind of the change.
     pub kind: EventKind,
     /// The reservation; empty for changes of stock.
     pub reservation_id: String,
-    /// The `request_id` of the Reserve that made the reservation, where the server has it.
+    /// The `request_id` of the Reserve that created the reservation, if the server stores it.
     pub request_id: Option<String>,
     /// The buyer of the reservation, if one was named.
     pub buyer: Option<String>,
-    /// The units that moved; of [`EventKind::Extended`] the held ones.
+    /// The units that moved; for [`EventKind::Extended`] the held units.
     pub lines: Vec<Line>,
     /// The state of the reservation after it; `None` for changes of stock.
     pub state: Option<State>,
@@ -38,14 +37,14 @@ pub struct Event {
     pub epoch: i64,
     /// The term that wrote the event; empty in a namespace of format 1.
     pub term: String,
-    /// Of [`EventKind::RolledBack`] and [`EventKind::Expired`]: the lines whose units left the stock, because the hold
+    /// For [`EventKind::RolledBack`] and [`EventKind::Expired`]: the lines whose units left the stock, because the hold
     /// is older than a settlement.
     pub withdrawn: Vec<Line>,
-    /// Of [`EventKind::SkuConfigured`]: all rules after the change; `None` in namespaces of a format before 5.
+    /// For [`EventKind::SkuConfigured`]: all rules after the change; `None` in namespaces of a format before 5.
     pub rules: Option<SkuRules>,
     /// The version of these rules.
     pub rules_version: i64,
-    /// Of [`EventKind::HistoryLost`]: the lost changes.
+    /// For [`EventKind::HistoryLost`]: the lost changes.
     pub lost: Option<LostHistory>,
 }
 
@@ -63,7 +62,7 @@ pub struct LostHistory {
     pub kept_sequence: i64,
 }
 
-/// What happened.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventKind {

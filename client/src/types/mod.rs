@@ -66,7 +66,7 @@ pub struct ReservationLine {
 pub struct Reservation {
     /// Opaque and unguessable; commit and rollback need it.
     pub id: String,
-    /// The namespace it was made in.
+    /// The namespace of the reservation.
     pub namespace: String,
     /// Its state.
     pub state: State,
@@ -86,8 +86,8 @@ pub struct Reservation {
     /// Of an expired reservation: the reservation that a late commit made from it. Its units stay sold whatever is done
     /// with this reservation.
     pub purchase: Option<String>,
-    /// The `request_id` of the Reserve that made it, if the server stores it: a UUID in lower case with hyphens, or up to
-    /// 17 bytes.
+    /// The `request_id` of the Reserve that created it, if the server stores it: a UUID in lower case with hyphens, or
+    /// up to 17 bytes.
     pub request_id: Option<String>,
 }
 
@@ -131,7 +131,7 @@ pub struct Stock {
     pub version: i64,
     /// Whether this service governs the units.
     pub is_protected: bool,
-    /// Whether the sale of this SKU is paused by its own rule.
+    /// Whether the sale of this SKU is paused by its rule, as opposed to a pause of the namespace.
     pub is_paused: bool,
     /// Units that left `supplied` with holds older than a settlement.
     pub withdrawn: i64,
@@ -209,7 +209,7 @@ pub enum Imported {
     Applied,
     /// Nothing was changed: the SKU existed, or this import had applied the row before.
     AlreadyThere,
-    /// Refused, or the outcome is not known.
+    /// Refused, or its outcome is unknown.
     #[non_exhaustive]
     Failed {
         /// Why; `None` for a reason of a newer server.

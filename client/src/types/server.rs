@@ -48,7 +48,7 @@ pub struct ServerInfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Promise {
-    /// Its name, such as `fsync_before_answer`.
+    /// Its name, for example `fsync_before_answer`.
     pub name: String,
     /// Whether it holds.
     pub state: PromiseState,

@@ -40,8 +40,8 @@ impl WatchStock {
         self
     }
 
-    /// First all counters, then the changed ones; at least once a second an empty update. Resumes after lost connections
-    /// and server restarts.
+    /// First all counters, then the changed ones; at least once a second an empty update. Resumes after lost
+    /// connections and server restarts.
     ///
     /// # Errors
     /// See [`WatchStockError`]. A call after an error resumes at the same position.

@@ -1,7 +1,7 @@
-// A checkout that never charges twice. Reserves, takes the payment, commits; safe to run again after any error.
+// A checkout that charges at most once: reserves, takes the payment, commits. It can be run again after any error.
 //
-// `mvn compile` generates the client from ../../proto and compiles it, see pom.xml. Calls the server that its caller
-// names. docs/start/first-checkout.md explains it; Play.java plays it.
+// `mvn compile` generates the client from ../../proto and compiles it, see pom.xml. Calls the server at the given
+// address. docs/start/first-checkout.md explains it; Play.java plays it.
 import com.google.protobuf.Any;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.Message;
@@ -32,8 +32,8 @@ import java.util.function.Function;
 final class Checkout {
     // region call
     static final long CALL_SECONDS = 2; // The deadline of one call.
-    static final int CALL_ATTEMPTS = 5; // How often a call is sent at most.
-    static final long FIRST_PAUSE_MILLIS = 100; // Before the first repeat; doubles with each.
+    static final int CALL_ATTEMPTS = 5; // The most attempts of a call.
+    static final long FIRST_PAUSE_MILLIS = 100; // The longest pause before the first repeat; doubles with each repeat.
 
     /** One channel for the whole process: it is safe to share, and reconnects automatically. */
     static ManagedChannel connect(String address) {
@@ -74,7 +74,7 @@ final class Checkout {
         }
     }
 
-    /** Sends the same request until there is an answer, a refusal, or no attempt left. */
+    /** Sends the same request until the service responds, or no attempt is left. */
     static <S extends AbstractStub<S>, R> R call(S stub, Function<S, R> method) throws InterruptedException {
         StatusRuntimeException last = null;
         for (int attempt = 0; attempt < CALL_ATTEMPTS; attempt++) {
@@ -107,7 +107,7 @@ final class Checkout {
                 }
             }
         } catch (InvalidProtocolBufferException notOurs) {
-            // Something between us and the service wrote it.
+            // A proxy or the client library wrote it.
         }
         return otherwise;
     }
@@ -115,9 +115,9 @@ final class Checkout {
 
     record Order(String id, String buyer, String sku, int quantity, Duration hold) {}
 
-    /** Each is idempotent by order.id: an order is charged once, in whichever attempt, however often pay is called. */
+    /** Each function is idempotent by order.id: an order is charged once, whatever attempts and repeats there are. */
     interface Payments {
-        /** The attempt is kept with the charge. False: declined. */
+        /** Stores the attempt with the charge. False: declined. */
         boolean pay(Order order, int attempt) throws InterruptedException;
 
         /** Whether this attempt has charged the order. */
@@ -142,11 +142,11 @@ final class Checkout {
     }
 
     // region checkout
-    /** Reasons for which a Commit leaves a buyer who has paid with nothing. */
+    /** The reasons of a Commit after which a buyer that has paid gets nothing. */
     private static final Set<String> NOT_SOLD =
         Set.of("LATE_COMMIT_SOLD_OUT", "RESERVATION_ROLLED_BACK", "BUYER_LIMIT", "BUYER_REQUIRED");
 
-    /** Buys one order. Throws Refused where it is not charged, PaidButRefused, Unknown, or what the payments throw. */
+    /** Buys one order. Throws Refused (not charged), PaidButRefused (charged), Unknown, or an error of the payments. */
     static Outcome checkout(
         InventorySentinelBlockingStub sentinel, Payments payments, String sale, Order order, int attempt)
         throws InterruptedException {

@@ -1,5 +1,5 @@
 // Plays the checkout: `Play ADDRESS NAMESPACE` against a running server, in a namespace that must be new. Prints one
-// line for each step, and exits with 1 where a step does not go as it must.
+// line for each step, and exits with 1 if a step has another result than expected.
 import io.grpc.CallOptions;
 import io.grpc.Channel;
 import io.grpc.ClientCall;
@@ -27,8 +27,8 @@ final class Play {
     static final class Crash extends RuntimeException {}
 
     /**
-     * The same server behind a bad line: it applies each call, and the first answer to each is lost. The error that the
-     * client library makes of that has no ErrorInfo.
+     * The same server behind a faulty network: it applies each call, and the first response to each is lost. The client
+     * library then reports an error without ErrorInfo.
      */
     static final class LosesAnswers implements ClientInterceptor {
         private final Set<String> lost = new HashSet<>();
@@ -60,7 +60,7 @@ final class Play {
     }
 
     private final String sale;
-    // The order of each charge and refund, as the bank would book them.
+    // The order of each charge and refund, as the bank records them.
     private final List<String> charges = new ArrayList<>();
     private final List<String> refunds = new ArrayList<>();
     // The attempt that has charged an order.
@@ -70,7 +70,7 @@ final class Play {
         this.sale = sale;
     }
 
-    /** A bank that accepts or declines; `meanwhile` happens after it has done so. */
+    /** A bank that accepts or declines. `meanwhile` runs after that. */
     private Checkout.Payments bank(boolean accepts, Meanwhile meanwhile) {
         return new Checkout.Payments() {
             public boolean pay(Checkout.Order order, int attempt) throws InterruptedException {
@@ -176,7 +176,7 @@ final class Play {
         play.step(sentinel, "a declined payment of an order that is bought late", tooLate, 1,
             play.bank(false, buyLateInAnotherRun), Checkout.Outcome.ALREADY_BOUGHT, 1, 0);
         var kim = order("order-11", "kim", "none", usual);
-        play.bank().pay(kim, 1); // As before a crash, after which the store has lost the hold.
+        play.bank().pay(kim, 1); // Simulates a crash after the payment; the store has lost the hold since.
         play.step(sentinel, "paid, the hold is lost, and the product is sold out", kim, 1, play.bank(),
             Checkout.Outcome.REFUNDED, 1, 1);
         var lea = order("order-12", "lea", "nothing", usual);

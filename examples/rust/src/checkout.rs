@@ -1,6 +1,6 @@
-//! A checkout that never charges twice. Reserves, takes the payment, commits; safe to run again after any error.
+//! A checkout that charges at most once: reserves, takes the payment, commits. It can be run again after any error.
 //!
-//! Uses the client crate, so there is nothing to generate. Calls the server that its caller names.
+//! Uses the client crate, so there is nothing to generate. Calls the server at the given address.
 //! docs/start/first-checkout.md explains it; main.rs plays it.
 
 use std::{
@@ -15,11 +15,11 @@ use inventory_sentinel_client::{CommitError, Namespace, ReserveError, RollbackEr
 pub type Failure = Box<dyn Error + Send + Sync>;
 
 // region call
-/// The deadline of one call, with the client's own repeats.
+/// The deadline of one call, with all repeats of the client.
 const CALL_DEADLINE: Duration = Duration::from_secs(2);
-/// How often a call is made at most.
+/// The most attempts of a call.
 const CALL_ATTEMPTS: u32 = 5;
-/// The longest pause before the first repeat; doubles with each.
+/// The longest pause before the first repeat; doubles with each repeat.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// One client for the whole process: it is cheap to clone, keeps its connections alive, and reconnects automatically.
@@ -52,7 +52,7 @@ impl fmt::Display for PaidButRefused {
 
 impl Error for PaidButRefused {}
 
-/// Makes the same call until there is an answer, a refusal, or no attempt left. `rpc` is the error's own `rpc`.
+/// Repeats a call until the service responds, or no attempt is left. `rpc` returns the [`RpcError`] of an error.
 async fn call<T, E, C>(rpc: fn(&E) -> Option<&RpcError>, call: impl Fn() -> C) -> Result<Result<T, E>, Unknown>
 where
     C: IntoFuture<Output = Result<T, E>>,
@@ -63,7 +63,7 @@ where
         let Some(error) = result.as_ref().err().and_then(rpc) else {
             return Ok(result);
         };
-        // Without a reason the error is not the service's own, and the outcome is unknown. The repeat has the same
+        // Without a reason the error is not of this service, and the outcome is unknown. The repeat has the same
         // request_id, so it can't have a second effect.
         let is_unknown = error.reason().is_none() || error.outcome_unknown();
         if !is_unknown && error.retry_delay().is_none() {
@@ -87,20 +87,20 @@ pub struct Order {
     pub hold: Duration,
 }
 
-/// Each is idempotent by `Order::id`: an order is charged once, in whichever attempt, however often `pay` is called.
+/// Each function is idempotent by `Order::id`: an order is charged once, whatever attempts and repeats there are.
 pub trait Payments {
-    /// The attempt is kept with the charge. `false`: declined.
+    /// Stores the attempt with the charge. `false`: declined.
     async fn pay(&self, order: &Order, attempt: u32) -> Result<bool, Failure>;
     /// Whether this attempt has charged the order.
     async fn is_paid(&self, order: &Order, attempt: u32) -> Result<bool, Failure>;
     async fn refund(&self, order: &Order) -> Result<(), Failure>;
 }
 
-/// What became of a checkout.
+/// The outcome of a checkout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Bought,
-    /// Bought before, not charged again.
+    /// Bought before; not charged again.
     AlreadyBought,
     SoldOut,
     /// The payment was declined; another payment is attempt + 1.
@@ -112,8 +112,8 @@ pub enum Outcome {
 }
 
 // region checkout
-/// Buys one order. Its error is a `ReserveError` where it is not charged, [`PaidButRefused`], [`Unknown`], or one of
-/// the payments.
+/// Buys one order. Its error is a `ReserveError` if the order is not charged, [`PaidButRefused`] if it is, [`Unknown`],
+/// or an error of the payments.
 pub async fn checkout(
     shop: &Namespace,
     payments: &impl Payments,
@@ -156,7 +156,7 @@ pub async fn checkout(
             payments.refund(order).await?;
             return Ok(Outcome::Refunded);
         }
-        // The same, and the service refuses the units for another reason.
+        // The same, but the service refuses the units for another reason.
         Err(refused) if payments.is_paid(order, attempt).await? => return Err(PaidButRefused(refused.into()).into()),
         Err(refused) => return Err(refused.into()),
     };

@@ -1,5 +1,5 @@
 //! Plays the checkout: `checkout-example ADDRESS NAMESPACE` against a running server, in a namespace that must be new.
-//! Prints one line for each step, and exits with 1 where a step does not go as it must.
+//! Prints one line for each step, and exits with 1 if a step has another result than expected.
 
 mod checkout;
 
@@ -11,7 +11,7 @@ use inventory_sentinel_client::{Namespace, ReserveError};
 const USUAL: Duration = Duration::from_secs(300);
 const SHORT: Duration = Duration::from_millis(100);
 
-/// What the bank has booked for an order.
+/// The charges and refunds of an order, as the bank records them.
 #[derive(Clone, Copy, Default)]
 struct Account {
     charges: u32,
@@ -23,7 +23,7 @@ struct Account {
 type Accounts = Mutex<HashMap<String, Account>>;
 type Meanwhile<'a> = dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>> + 'a;
 
-/// A bank that accepts or declines; `meanwhile` happens after it has done so.
+/// A bank that accepts or declines. `meanwhile` runs after that.
 struct Bank<'a> {
     accounts: &'a Accounts,
     accepts: bool,
@@ -185,7 +185,7 @@ async fn main() -> Result<(), Failure> {
     let declined = ("a declined payment of an order that is bought late", too_late, 1);
     step(shop, declined, &declines, Outcome::AlreadyBought, (1, 0)).await?;
     let kim = &order("order-11", "kim", "none", USUAL);
-    bank.pay(kim, 1).await?; // As before a crash, after which the store has lost the hold.
+    bank.pay(kim, 1).await?; // Simulates a crash after the payment; the store has lost the hold since.
     let lost = ("paid, the hold is lost, and the product is sold out", kim, 1);
     step(shop, lost, bank, Outcome::Refunded, (1, 1)).await?;
     let lea = &order("order-12", "lea", "nothing", USUAL);

@@ -4,7 +4,8 @@
 if history and history.lost then
   next_sequence(1)
   local lost = history.lost
-  append_event(run_of(EVENT_HISTORY_LOST, NO_STATE, NO_DEADLINE, false, pack('>I6c40I6I6', lost[1], lost[2], lost[3], lost[4]), ''), NO_ORIGIN, 1)
+  append_event(run_of(EVENT_HISTORY_LOST, NO_STATE, NO_DEADLINE, false,
+    pack('>I6c40I6I6', lost[1], lost[2], lost[3], lost[4]), ''), NO_ORIGIN, 1)
   ctx.unreported = false
 end
 
@@ -30,7 +31,8 @@ end
 -- The first change under another replication id begins a new term (decide/term.lua). The id is read
 -- once a second, and where the caller cannot confirm that the process is still the same.
 has_changes, replid = ctx.sequence > ctx.first_sequence, state_run
-if has_changes and ctx.format > 1 and (not is_same_run or ctx.now - ctx.now % 1000 ~= clock_mark - clock_mark % 1000) then
+if has_changes and ctx.format > 1
+  and (not is_same_run or ctx.now - ctx.now % 1000 ~= clock_mark - clock_mark % 1000) then
   local info = call('INFO', 'replication')
   local _, at = find(info, 'master_replid:', 1, true)
   if not at then fail(CORRUPT, 'the replication id of the store') end

@@ -49,8 +49,8 @@ function extension_of(record, lines)
     end
     local counted, origin = unpack_bytes('>I4', record, at), sub(record, at + 4, at + 19)
     local changes = changed > 0 and sub(record, 1 - changed, -2) or nil
-    return { counted = counted, origin = origin, digest = digest, purchase = purchase, sold = sold, released = released,
-      changes = changes }
+    return { counted = counted, origin = origin, digest = digest, purchase = purchase, sold = sold,
+      released = released, changes = changes }
   end
   for i = 1, n do
     sold[i] = state == STATE_COMMITTED and lines.quantities[i] or 0
@@ -65,7 +65,8 @@ local function extended(state, resolved_at, deadline_and_created, buyer, line_se
   local is_digested = ctx.format > 2
   local changes = extension.changes
   local above = changes and 128 or is_digested and 160 or 32
-  local parts = { char(PENDING + above), deadline_and_created, buyer, line_set, pack('>I4', extension.counted), extension.origin }
+  local parts = { char(PENDING + above), deadline_and_created, buyer, line_set,
+    pack('>I4', extension.counted), extension.origin }
   if state ~= STATE_PENDING then parts[1] = char(byte(state) + above) .. resolved_at .. parts[1] end
   if is_digested then
     parts[7] = extension.digest or digest_of(buyer, line_set, extension.origin)
@@ -113,7 +114,8 @@ function hold_extended(id, head, buyer, line_set, origin, earliest)
   transfer(lines, lines.quantities, 1, AVAILABLE, HELD, earliest)
   ctx.pending = ctx.pending + 1
   store_record(id, extended(STATE_PENDING, nil, head, buyer, line_set, new_extension(lines, buyer, origin)))
-  append_event(run_of(EVENT_HELD, STATE_PENDING, sub(head, 1, 6), buyer ~= NO_BUYER, line_set, ''), id, 1, buyer)
+  append_event(run_of(EVENT_HELD, STATE_PENDING, sub(head, 1, 6), buyer ~= NO_BUYER, line_set, ''),
+    id, 1, buyer)
 end
 
 -- available -> sold: the units that an expired reservation held. The expired record names the
@@ -123,15 +125,18 @@ function repurchase(id, origin, buyer, line_set, lines)
   if in_older[origin] then older_written = ctx.now end
   transfer(lines, lines.quantities, 1, AVAILABLE, SOLD)
   local at = ctx.now_bytes
-  store_record(id, extended(STATE_COMMITTED, at, at .. at, buyer, line_set, new_extension(lines, buyer, origin, true)))
+  store_record(id, extended(STATE_COMMITTED, at, at .. at, buyer, line_set,
+    new_extension(lines, buyer, origin, true)))
   if ctx.format > 2 then
     local expired = records_by_id[origin]
     local _, its_line_set = buyer_and_line_set(expired)
     local extension = extension_of(expired, lines_of(its_line_set))
     extension.purchase = id
-    store_record(origin, extended(STATE_EXPIRED, sub(expired, 2, 7), sub(expired, 9, RESOLVED_TAIL - 1), buyer, its_line_set, extension))
+    store_record(origin, extended(STATE_EXPIRED, sub(expired, 2, 7), sub(expired, 9, RESOLVED_TAIL - 1),
+      buyer, its_line_set, extension))
   end
-  append_event(run_of(EVENT_REPURCHASED, STATE_COMMITTED, NO_DEADLINE, buyer ~= NO_BUYER, line_set, ''), id, 1, buyer)
+  append_event(run_of(EVENT_REPURCHASED, STATE_COMMITTED, NO_DEADLINE, buyer ~= NO_BUYER, line_set, ''),
+    id, 1, buyer)
 end
 
 -- Resolves a reservation that is not plain: some of its units, or one with an extension. The
@@ -166,8 +171,9 @@ function resolve_extended(id, to, amounts, change)
   end
   local at = to == STATE_EXPIRED and sub(record, 2, 7) or ctx.now_bytes
   store_record(id, extended(after, at, sub(record, 2, TAIL - 1), buyer, line_set, extension))
-  append_event(run_of(to, after, after == STATE_PENDING and sub(record, 2, 7) or NO_DEADLINE, buyer ~= NO_BUYER,
-    line_set_of(lines, amounts), after == STATE_PENDING and line_set_of(lines, rest) or '', withdrawn), id, 1, buyer)
+  append_event(run_of(to, after, after == STATE_PENDING and sub(record, 2, 7) or NO_DEADLINE,
+    buyer ~= NO_BUYER, line_set_of(lines, amounts), after == STATE_PENDING and line_set_of(lines, rest) or '',
+    withdrawn), id, 1, buyer)
 end
 
 -- Moves the deadline; no unit moves. The reservation remembers `change`, if given.

@@ -4,7 +4,8 @@
 
 -- Everything is loaded. These decide which of the files behind this one run.
 ctx.any_counted = ctx.any_limited or ctx.any_extended
-ctx.any_extended = ctx.any_counted or ctx.doubt_lag or kinds.reserve_replacing or kinds.commit_late or kinds.commit_lines or kinds.rollback_lines or kinds.extend
+ctx.any_extended = ctx.any_counted or ctx.doubt_lag or kinds.reserve_replacing or kinds.commit_late
+  or kinds.commit_lines or kinds.rollback_lines or kinds.extend
 
 -- Holds made while the clock is in doubt that are corrected if it was wrong; later ones end late.
 local MAX_DOUBTED = 1024

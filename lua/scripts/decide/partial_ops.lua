@@ -3,7 +3,8 @@
 
 -- The answer to a change of a reservation in this state, which is not pending.
 local function code_of(state)
-  return state == STATE_COMMITTED and RESERVATION_COMMITTED or state == STATE_ROLLED_BACK and RESERVATION_ROLLED_BACK
+  return state == STATE_COMMITTED and RESERVATION_COMMITTED
+    or state == STATE_ROLLED_BACK and RESERVATION_ROLLED_BACK
     or state == STATE_EXPIRED and RESERVATION_EXPIRED or (ctx.missing or NO_SUCH_RESERVATION)
 end
 
@@ -36,7 +37,10 @@ local function try_repurchase(id, purchase)
   if ctx.record_count >= ctx.quota_records and ctx.format < FIRST_WITH_CHANGES then return OVER_QUOTA end
   if lines.limited then
     local code, detail = over_limit(lines, buyer)
-    if code == OVER_BUYER_LIMIT and ctx.may_return and ctx.may_return_to(stocks[sub(detail, 2, 1 + byte(detail))]) then return AGAIN end
+    if code == OVER_BUYER_LIMIT and ctx.may_return
+      and ctx.may_return_to(stocks[sub(detail, 2, 1 + byte(detail))]) then
+      return AGAIN
+    end
     if code then return code, detail end
   end
   repurchase(purchase, id, buyer, line_set, lines)
@@ -82,7 +86,8 @@ end
 local function digest_of_change(group, kind)
   local payload = group.payload
   local at = kind == MEMO_COMMIT_LINES and 18 or kind == MEMO_ROLLBACK_LINES and 17
-  local what = at and digest_of(kind .. sub(payload, 1, at - 1), sub(payload, at), '') or sub(redis.sha1hex(kind .. payload), 1, 16)
+  local what = at and digest_of(kind .. sub(payload, 1, at - 1), sub(payload, at), '')
+    or sub(redis.sha1hex(kind .. payload), 1, 16)
   return sub(redis.sha1hex(group.ids[1]), 1, 8) .. sub(what, 1, 8)
 end
 
@@ -103,7 +108,9 @@ local function change_once(group, kind, change)
   local id, memo = group.ids[1], kind .. group.payload
   local seen, record, digest = records_by_id[id], records_by_id[group.target], nil
   if ctx.format >= FIRST_WITH_CHANGES then
-    if seen and (byte(seen, 1) ~= MEMO or not find(MEMOS_OF_CHANGES, sub(seen, 8, 8), 1, true)) then seen = nil end
+    if seen and (byte(seen, 1) ~= MEMO or not find(MEMOS_OF_CHANGES, sub(seen, 8, 8), 1, true)) then
+      seen = nil
+    end
     if record and byte(record, 1) ~= MEMO then
       digest = digest_of_change(group, kind)
       local is_again = has_changed(record, digest)
@@ -180,7 +187,9 @@ function apply.extend(group)
   if doubt > 0 then return { AGAIN, '' } end
   return change_once(group, MEMO_EXTEND, function(record, change)
     local latest = unpack_bytes('>I6', record, 8) + ctx.longest_life
-    if ctx.now + ttl > latest then return BEYOND_LONGEST_LIFE, pack('>I6', max(0, latest - deadline_of(record))) end
+    if ctx.now + ttl > latest then
+      return BEYOND_LONGEST_LIFE, pack('>I6', max(0, latest - deadline_of(record)))
+    end
     extend_deadline(group.target, max(deadline_of(record), ctx.now + ttl), change)
     return APPLIED
   end)

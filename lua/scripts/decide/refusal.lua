@@ -57,7 +57,8 @@ end
 
 -- Impossible where a record of an identity is loaded, where something is given back first, or where
 -- another operation may change the available units.
-if ctx.only_reserves and next(records_by_id) == nil and not due[1] and not consumed_entries[1] and not clock_changed and not ctx.is_doubtful and not purged and not (history and history.changed) then
+if ctx.only_reserves and next(records_by_id) == nil and not due[1] and not consumed_entries[1]
+  and not clock_changed and not ctx.is_doubtful and not purged and not (history and history.changed) then
   reply, reply_sequence = { '' }, ctx.sequence
   for g = 1, #groups do
     local group = groups[g]
@@ -65,7 +66,9 @@ if ctx.only_reserves and next(records_by_id) == nil and not due[1] and not consu
     local refusal, shared, ttl = refusal_of(lines, group)
     if not refusal then
       for i = 1, lines.n do
-        if lines.stocks[i][AVAILABLE] < lines.quantities[i] then refusal, shared = SHORT, availability(lines) end
+        if lines.stocks[i][AVAILABLE] < lines.quantities[i] then
+          refusal, shared = SHORT, availability(lines)
+        end
       end
     end
     if not refusal then

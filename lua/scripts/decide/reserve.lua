@@ -8,7 +8,9 @@ local function reserve_plain(group, head, line_set, rest, deadline, earliest)
   if not rest then
     room, rest = MAX_OPERATIONS, ctx.may_return and ctx.may_return(lines) and AGAIN or SHORT
     for i = 1, lines.n do room = min(room, floor(lines.stocks[i][AVAILABLE] / lines.quantities[i])) end
-    if ctx.quota_records - ctx.record_count < room then room, rest = max(0, ctx.quota_records - ctx.record_count), OVER_QUOTA end
+    if ctx.quota_records - ctx.record_count < room then
+      room, rest = max(0, ctx.quota_records - ctx.record_count), OVER_QUOTA
+    end
   end
 
   local record = STATE_PENDING .. head .. NO_BUYER .. line_set
@@ -46,7 +48,8 @@ local function reserve_plain(group, head, line_set, rest, deadline, earliest)
   if n_taken > 0 then
     local packed = n_taken == n and group.packed or concat(taken)
     transfer(lines, lines.quantities, n_taken, AVAILABLE, HELD, earliest)
-    append_event(run_of(EVENT_HELD, STATE_PENDING, sub(head, 1, 6), names, line_set, ''), packed, n_taken, names and concat(names))
+    append_event(run_of(EVENT_HELD, STATE_PENDING, sub(head, 1, 6), names, line_set, ''), packed, n_taken,
+      names and concat(names))
     watch_deadline(deadline, packed)
     ctx.pending = ctx.pending + n_taken
     ctx.record_count = ctx.record_count + n_taken

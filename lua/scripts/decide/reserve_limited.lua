@@ -24,7 +24,8 @@ local function replaced_units(id, buyer)
   local extension = extension_of(record, lines)
   local amounts = held_amounts(lines, extension)
   local units, counted = {}, {}
-  local mask = extension.counted ~= 0 and still_counted(lines, extension.counted, unpack_bytes('>I6', record, 8)) or 0
+  local mask = extension.counted ~= 0
+    and still_counted(lines, extension.counted, unpack_bytes('>I6', record, 8)) or 0
   local withdraws = ctx.settled_at and is_old(record)
   for i = 1, lines.n do
     local stock = stocks[lines.skus[i]]
@@ -49,7 +50,11 @@ function reserve_by_rule(group, head, line_set, rest, deadline, earliest)
     local record = records_by_id[id]
     local code, detail
     if record then
-      if is_same(record, buyer, line_set, group) then code, detail = REPLAYED, record else code = ID_REUSED end
+      if is_same(record, buyer, line_set, group) then
+        code, detail = REPLAYED, record
+      else
+        code = ID_REUSED
+      end
     elseif rest then
       code = rest
     else
@@ -73,7 +78,8 @@ function reserve_by_rule(group, head, line_set, rest, deadline, earliest)
           ctx.record_count = ctx.record_count + 1
           taken[#taken + 1] = id
           code = units and APPLIED_IN_TWO_STEPS or APPLIED
-        elseif code == OVER_BUYER_LIMIT and ctx.may_return and ctx.may_return_to(stocks[sub(detail, 2, 1 + byte(detail))]) then
+        elseif code == OVER_BUYER_LIMIT and ctx.may_return
+          and ctx.may_return_to(stocks[sub(detail, 2, 1 + byte(detail))]) then
           code, detail = AGAIN, nil
         end
       end

@@ -49,7 +49,8 @@ function resolve_run(ids, packed, first, to, codes, details)
   else
     transfer(lines, lines.quantities, n, HELD, to == STATE_COMMITTED and SOLD or AVAILABLE)
   end
-  append_event(run_of(to, to, NO_DEADLINE, is_named, like.line_set, '', withdrawn), packed, n, names and concat(names))
+  append_event(run_of(to, to, NO_DEADLINE, is_named, like.line_set, '', withdrawn), packed, n,
+    names and concat(names))
   return last
 end
 

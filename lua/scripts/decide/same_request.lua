@@ -8,7 +8,9 @@ function is_same(record, buyer, line_set, group)
   local letter, target = byte(record, 1), group.target
   if letter == MEMO then return false end
   local is_plain = letter < FIRST_EXTENDED
-  if is_plain and sub(record, letter == PENDING and TAIL or RESOLVED_TAIL) == buyer .. line_set then return not target end
+  if is_plain and sub(record, letter == PENDING and TAIL or RESOLVED_TAIL) == buyer .. line_set then
+    return not target
+  end
   local its_buyer, its_line_set = buyer_and_line_set(record)
   local requested, in_force = unpack_bytes('>I6', group.extra), unpack_bytes('>I6', its_line_set)
   if requested > 0 and in_force == 0 then

@@ -9,7 +9,8 @@ local OLD_HOLDS_RETURN, ONLY_KNOWN = 1, 2 -- flags of settle_sku
 local function replay_of(group, key)
   local record = records_by_id[group.ids[1]]
   if not record then return nil end
-  return { byte(record, 1) == MEMO and sub(record, 8) == MEMO_SETTLEMENT .. key and REPLAYED or ID_REUSED, '' }
+  return { byte(record, 1) == MEMO and sub(record, 8) == MEMO_SETTLEMENT .. key and REPLAYED
+    or ID_REUSED, '' }
 end
 
 local function is_superseded(key)
@@ -46,7 +47,8 @@ function apply.settle_sku(group)
   end
   local withdraws = flags % 2 == 0
   if withdraws then stock.withdrawn = stock.withdrawn or 0 end
-  local new_flags = stock[FLAGS] % HAS_WITHDRAWN + (stock.withdrawn and HAS_WITHDRAWN or 0) + (withdraws and WITHDRAWS or 0)
+  local new_flags = stock[FLAGS] % HAS_WITHDRAWN + (stock.withdrawn and HAS_WITHDRAWN or 0)
+    + (withdraws and WITHDRAWS or 0)
   if stock[VERSION] > 0 and stock[AVAILABLE] == available and stock[FLAGS] == new_flags
     and stock[SUPPLIED] == available + stock[HELD] + stock[SOLD] then
     return { REPLAYED, '', stock_bytes(stock) }

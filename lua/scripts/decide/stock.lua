@@ -99,8 +99,12 @@ end
 
 function apply.configure_sku(group)
   local payload = group.payload
-  local mask, flags, most_units, ttl, limit, opens, closes, revision = unpack_bytes('>BBI4I6I4I6I6I6', payload)
-  if mask == 0 or flags % PAUSED > PROTECTED or flags > PROTECTED + PAUSED or most_units > MAX_QUANTITY or limit > MAX_QUANTITY then fail(MALFORMED, 'rules') end
+  local mask, flags, most_units, ttl, limit, opens, closes, revision =
+    unpack_bytes('>BBI4I6I4I6I6I6', payload)
+  if mask == 0 or flags % PAUSED > PROTECTED or flags > PROTECTED + PAUSED or most_units > MAX_QUANTITY
+    or limit > MAX_QUANTITY then
+    fail(MALFORMED, 'rules')
+  end
   local sku = sub(payload, 35)
   local replay = replay_of(group, MEMO_CONFIGURE_SKU, sku)
   if replay then return replay end
@@ -115,11 +119,14 @@ function apply.configure_sku(group)
   if mask >= SETS_PAUSE then paused = flags >= PAUSED or nil end
   -- A limit begins or ends. The clock decides which holds count for it, so it must be certain.
   local limit_before = stock.rules and stock.rules[BUYER_LIMIT] or 0
-  local is_other_limit = (limit_before > 0) ~= (rules[BUYER_LIMIT] > 0) and ctx.format >= FIRST_WITH_LIMIT_SINCE
+  local is_other_limit = (limit_before > 0) ~= (rules[BUYER_LIMIT] > 0)
+    and ctx.format >= FIRST_WITH_LIMIT_SINCE
   if is_other_limit and (doubt > 0 or is_ahead()) then return answer(AGAIN) end
   if paused and ctx.format < FIRST_WITH_PAUSE then fail(MALFORMED, 'pause') end
   remember(group.ids[1], MEMO_CONFIGURE_SKU .. payload)
-  if not differs and protected == stock[FLAGS] % 2 and paused == stock.paused then return answer(UNCHANGED, stock) end
+  if not differs and protected == stock[FLAGS] % 2 and paused == stock.paused then
+    return answer(UNCHANGED, stock)
+  end
   rules[REVISION], stock.paused = current + 1, paused
   if is_other_limit then start_limit(sku, rules[BUYER_LIMIT] > 0) end
   configure(sku, protected + RULED, rules)
@@ -138,7 +145,9 @@ function apply.delete_sku(group)
   remember(group.ids[1], MEMO_DELETE_SKU .. group.payload)
   if not stock then return answer(UNCHANGED) end
   local last = answer(APPLIED, stock)
-  if stock.rules and stock.rules[BUYER_LIMIT] > 0 and ctx.format >= FIRST_WITH_LIMIT_SINCE then purge_counts() end
+  if stock.rules and stock.rules[BUYER_LIMIT] > 0 and ctx.format >= FIRST_WITH_LIMIT_SINCE then
+    purge_counts()
+  end
   delete(group.payload)
   return last
 end

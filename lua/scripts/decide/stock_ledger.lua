@@ -70,9 +70,11 @@ local function set_settled(sku, available, flags)
   local stock = stocks[sku]
   local supplied = available + stock[HELD] + stock[SOLD]
   local delta = supplied - stock[SUPPLIED]
-  stock[AVAILABLE], stock[SUPPLIED], stock[VERSION], stock[FLAGS] = available, supplied, next_sequence(1), flags
+  stock[AVAILABLE], stock[SUPPLIED], stock[VERSION], stock[FLAGS] =
+    available, supplied, next_sequence(1), flags
   changed_stock[sku] = true
-  append_event(run_of(EVENT_SKU_SETTLED, NO_STATE, NO_DEADLINE, false, pack('>i8', delta) .. sku, ''), NO_ORIGIN, 1)
+  append_event(run_of(EVENT_SKU_SETTLED, NO_STATE, NO_DEADLINE, false, pack('>i8', delta) .. sku, ''),
+    NO_ORIGIN, 1)
 end
 
 -- Deletes a SKU that nobody holds.

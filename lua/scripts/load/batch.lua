@@ -50,7 +50,8 @@ for at = 3, #ARGV, 4 do
   local kind, payload, packed, extra = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   if not extra then fail(MALFORMED, 'group') end
   local n, lines, target = #packed / 16, nil, nil
-  if kind == 'reserve' or kind == 'reserve_first' or kind == 'commit' or kind == 'rollback' or kind == 'get_reservation' or kind == 'commit_late' then
+  if kind == 'reserve' or kind == 'reserve_first' or kind == 'commit' or kind == 'rollback'
+    or kind == 'get_reservation' or kind == 'commit_late' then
     if n < 1 or n % 1 ~= 0 then fail(MALFORMED, 'ids') end
     if kind == 'reserve' or kind == 'reserve_first' then lines = lines_of(payload) end
   elseif kind == 'get_stock' or kind == 'is_protected' then
@@ -63,12 +64,14 @@ for at = 3, #ARGV, 4 do
       if #payload < 16 then fail(MALFORMED, 'target') end
       target = sub(payload, 1, 16)
       if kind ~= 'extend' then lines = lines_of(sub(payload, kind == 'commit_lines' and 18 or 17)) end
-    elseif kind ~= 'set_stock' and kind ~= 'adjust_stock' and kind ~= 'configure_sku' and kind ~= 'delete_sku' and kind ~= 'settle_sku' and kind ~= 'begin_settlement' and kind ~= 'end_settlement'
-      and kind ~= 'close_partition' then
+    elseif kind ~= 'set_stock' and kind ~= 'adjust_stock' and kind ~= 'configure_sku'
+      and kind ~= 'delete_sku' and kind ~= 'settle_sku' and kind ~= 'begin_settlement'
+      and kind ~= 'end_settlement' and kind ~= 'close_partition' then
       fail(MALFORMED, 'group')
     end
   end
-  local sku_at = kind == 'set_stock' and 14 or kind == 'adjust_stock' and 9 or kind == 'configure_sku' and 35 or kind == 'settle_sku' and 8
+  local sku_at = kind == 'set_stock' and 14 or kind == 'adjust_stock' and 9
+    or kind == 'configure_sku' and 35 or kind == 'settle_sku' and 8
     or (kind == 'get_stock' or kind == 'delete_sku' or kind == 'is_protected') and 1
   if sku_at then
     local sku = sub(payload, sku_at)
@@ -76,10 +79,12 @@ for at = 3, #ARGV, 4 do
     stocks[sku] = false
   end
   operations = operations + n
-  groups[#groups + 1] =
-    { kind = kind, payload = payload, packed = packed, n = n, ids = false, extra = extra, lines = lines, target = target }
+  groups[#groups + 1] = { kind = kind, payload = payload, packed = packed, n = n, ids = false,
+    extra = extra, lines = lines, target = target }
   kinds[kind == 'reserve_first' and 'reserve' or kind] = true
-  if kind ~= 'reserve' and kind ~= 'reserve_first' and kind ~= 'get_reservation' then ctx.moves_records = true end
+  if kind ~= 'reserve' and kind ~= 'reserve_first' and kind ~= 'get_reservation' then
+    ctx.moves_records = true
+  end
 end
 if operations > MAX_OPERATIONS or #groups > MAX_OPERATIONS then fail(MALFORMED, 'batch') end
 ctx.only_reserves = kinds.reserve ~= nil and next(kinds, next(kinds)) == nil

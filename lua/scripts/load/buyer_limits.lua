@@ -120,5 +120,7 @@ if #fields > 0 then
       if since == since_of(fields[i]) then counts[fields[i]] = units end
     end
   end
-  if ctx.format >= FIRST_WITH_LIMIT_SINCE and (kinds.reserve or kinds.reserve_replacing) then stored_counts = call('HLEN', BUYERS) end
+  if ctx.format >= FIRST_WITH_LIMIT_SINCE and (kinds.reserve or kinds.reserve_replacing) then
+    stored_counts = call('HLEN', BUYERS)
+  end
 end

@@ -44,7 +44,8 @@ if clock_offset ~= 0 or is_stepped or not expected or time < clock_mark or time 
     end
   elseif doubt > 0 then
     if raw >= doubt_since + DOUBT_LASTS then now, doubt = raw + doubt, 0 end
-  elseif (raw - clock_mark > CLOCK_BOUND or clock_mark - raw > CLOCK_BOUND) and ctx.format >= FIRST_WITH_STATE_3 then
+  elseif (raw - clock_mark > CLOCK_BOUND or clock_mark - raw > CLOCK_BOUND)
+    and ctx.format >= FIRST_WITH_STATE_3 then
     -- Where TIME is behind the mark the later instant is not known. 1 ms represents it.
     now, doubt, doubt_since, ctx.doubted = clock_mark, max(1, raw - clock_mark), clock_mark, ''
   end
@@ -65,7 +66,8 @@ if clock_offset ~= 0 or is_stepped or not expected or time < clock_mark or time 
     local ahead = clock_offset + doubt + day_correction -- of TIME
     if ahead <= CLOCK_BOUND and ahead >= -CLOCK_BOUND then
       if day_since > 0 then day_since, clock_changed = 0, true end
-    elseif day_since == 0 or clock_offset + doubt - before > CLOCK_BOUND or before - clock_offset - doubt > CLOCK_BOUND then
+    elseif day_since == 0 or clock_offset + doubt - before > CLOCK_BOUND
+      or before - clock_offset - doubt > CLOCK_BOUND then
       day_since, clock_changed = now, true
     elseif now >= day_since + DAY_LASTS then
       day_correction, day_since, clock_changed = -clock_offset - doubt, 0, true

@@ -20,13 +20,16 @@ if ctx.next_due ~= 0 and ctx.next_due <= now then
     for at = 1, #ids - 15, 16 do doubted[sub(ids, at, at + 15)] = true end
   end
   for id, record in pairs(records_by_id) do
-    if is_pending(record) and deadline_of(record) <= now and not (doubted and doubted[id]) then due[#due + 1] = id end
+    if is_pending(record) and deadline_of(record) <= now and not (doubted and doubted[id]) then
+      due[#due + 1] = id
+    end
   end
   -- The order of pairs() varies; the order of events must not.
   if due[2] then table.sort(due) end
 
   -- A sweep gives holds back, and so does a batch that names a SKU which may have a due hold.
-  local is_needed = not groups[1] or clock_changed or ctx.is_doubtful or kinds.begin_settlement or kinds.settle_sku or kinds.end_settlement or kinds.close_partition
+  local is_needed = not groups[1] or clock_changed or ctx.is_doubtful or kinds.begin_settlement
+    or kinds.settle_sku or kinds.end_settlement or kinds.close_partition
   if not is_needed then
     for _, stock in pairs(stocks) do
       if stock and stock[HELD] > 0 and stock[EARLIEST] <= now then is_needed = true end

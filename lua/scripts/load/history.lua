@@ -41,7 +41,9 @@ local function verdict_of(epoch, term, sequence)
     -- Terms that are older than the table may have had any sequence below it. But while the state
     -- is still that of format 1, no change was made in a term.
     local oldest = terms[1] and terms[1][2] or ctx.sequence + 1
-    if not is_known and sequence < oldest and (ctx.has_terms or term == NO_TERM) then verdict = VERDICT_UNPROVEN end
+    if not is_known and sequence < oldest and (ctx.has_terms or term == NO_TERM) then
+      verdict = VERDICT_UNPROVEN
+    end
   end
   for i = 1, verdict == VERDICT_LOST and #history.settled or 0 do
     if history.settled[i][1] == epoch and history.settled[i][2] >= sequence then verdict = VERDICT_SETTLED end
@@ -84,9 +86,10 @@ if ctx.gated or ctx.emptied then
     names[i] = pack('>I6c40I6', claims[i][1], claims[i][2], claims[i][3])
   end
   -- The id changes as soon as another loss is known.
-  local id = names[1] and sub(redis.sha1hex(pack('>I6', history.fenced_at) .. concat(names)), 1, 16) or NO_FENCE
-  ctx.fence = pack('>BI6I6c40I6I6c16', (ctx.gated and GATED or 0) + (ctx.emptied and EMPTIED or 0), history.fenced_at,
-    most[1], most[2], most[3], most[4], id)
+  local id = names[1] and sub(redis.sha1hex(pack('>I6', history.fenced_at) .. concat(names)), 1, 16)
+    or NO_FENCE
+  ctx.fence = pack('>BI6I6c40I6I6c16', (ctx.gated and GATED or 0) + (ctx.emptied and EMPTIED or 0),
+    history.fenced_at, most[1], most[2], most[3], most[4], id)
 end
 -- A loss that the opening of a partition noticed, where no batch could report it.
 if ctx.unreported and not history.lost then

@@ -47,7 +47,8 @@ else
     ctx.unreported = bit.band(flags, UNREPORTED) > 0
     ctx.purging = bit.band(flags, PURGING) > 0
     if bit.band(flags, STEPPED) > 0 then
-      is_stepped, day_correction, day_since, doubt, doubt_since = true, unpack_bytes(CLOCK_FORMAT, state, length + 1)
+      is_stepped, day_correction, day_since, doubt, doubt_since =
+        true, unpack_bytes(CLOCK_FORMAT, state, length + 1)
       length = length + CLOCK_LENGTH
     end
     if bit.band(flags, OTHER_RUN) > 0 then state_run = sub(state, length + 1) end
@@ -67,7 +68,8 @@ local has_claims = #knowledge > CLAIM_LENGTH
 -- Claims are made in format 2 and later. This namespace of format 1 has lost its config; the caller
 -- sends it when it opens the namespace again.
 if has_claims and ctx.format == 1 and is_batch then fail(CLOSED, 'an older config') end
-if #knowledge == 1 + CLAIM_LENGTH + EXPECTATION_LENGTH and ctx.format > 1 and sub(knowledge, 2, 47) == sub(state, 2, 47) then
+if #knowledge == 1 + CLAIM_LENGTH + EXPECTATION_LENGTH and ctx.format > 1
+  and sub(knowledge, 2, 47) == sub(state, 2, 47) then
   local sequence
   sequence, expected = unpack_bytes('>I6I6', knowledge, 48)
   if sequence <= ctx.sequence then
@@ -77,9 +79,9 @@ if #knowledge == 1 + CLAIM_LENGTH + EXPECTATION_LENGTH and ctx.format > 1 and su
   end
 else
   -- The clock of a partition that this one has replaced does not count.
-  local knows_clock = length > 0 and (is_batch or has_claims
+  local has_clock = length > 0 and (is_batch or has_claims
     and unpack_bytes('>I6', knowledge, #knowledge - CLAIM_LENGTH - EXPECTATION_LENGTH + 1) == state_epoch)
-  if knows_clock then expected = unpack_bytes('>I6', knowledge, #knowledge - 5) end
+  if has_clock then expected = unpack_bytes('>I6', knowledge, #knowledge - 5) end
   if has_claims and ctx.format > 1 then is_unproven = true end
 end
 if expected == 0 then expected = nil end

@@ -4,7 +4,8 @@
 
 function is_pending(record)
   local state = byte(record, 1)
-  return state == PENDING or state == EXTENDED_PENDING or state == DIGESTED_PENDING or state == CHANGED_PENDING
+  return state == PENDING or state == EXTENDED_PENDING or state == DIGESTED_PENDING
+    or state == CHANGED_PENDING
 end
 
 -- The state of a record as its letter, and whether the record is extended.

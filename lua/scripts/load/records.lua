@@ -23,9 +23,12 @@ local function load_from(generation, ids)
       -- Reservations that were made together have the same record.
       if record ~= before then
         local letter = byte(record, 1) or 0
-        if letter ~= PENDING and not find(LATER_LETTERS, sub(record, 1, 1), 1, true) or letter == 0 then fail(NEWER, 'record') end
+        if letter ~= PENDING and not find(LATER_LETTERS, sub(record, 1, 1), 1, true) or letter == 0 then
+          fail(NEWER, 'record')
+        end
         if letter >= FIRST_EXTENDED then ctx.any_extended = true end
-        if letter == PENDING or letter == EXTENDED_PENDING or letter == DIGESTED_PENDING or letter == CHANGED_PENDING then
+        if letter == PENDING or letter == EXTENDED_PENDING or letter == DIGESTED_PENDING
+          or letter == CHANGED_PENDING then
           if ctx.moves_records then load_lines_of_record(record) end
         elseif kinds.commit_late and letter ~= MEMO then
           load_lines_of_record(record)

@@ -52,7 +52,10 @@ if n > 0 then
           length = length + 6
         end
       end
-      if #bytes ~= length or (flags % 4 >= RULED) ~= (stock.rules ~= nil) or has_since and not stock.limit_since then fail(CORRUPT, 'stock record') end
+      if #bytes ~= length or (flags % 4 >= RULED) ~= (stock.rules ~= nil)
+        or has_since and not stock.limit_since then
+        fail(CORRUPT, 'stock record')
+      end
       stocks[skus[i]] = stock
     end
   end
@@ -61,7 +64,8 @@ end
 local limits
 for g = 1, kinds.configure_sku and #groups or 0 do
   local group = groups[g]
-  if group.kind == 'configure_sku' and #group.payload > 34 and bit.band(byte(group.payload), SETS_BUYER_LIMIT) > 0
+  if group.kind == 'configure_sku' and #group.payload > 34
+    and bit.band(byte(group.payload), SETS_BUYER_LIMIT) > 0
     and unpack_bytes('>I4', group.payload, 13) > 0 then
     limits, ctx.any_limited = limits or {}, true
     limits[sub(group.payload, 35)] = true

@@ -33,7 +33,9 @@ end
 -- Takes a lost change, and all of its epoch before it, as settled. The sequence continues behind
 -- it, so no later change is taken for a lost one.
 function settle_up_to(epoch, sequence)
-  if epoch == state_epoch and sequence > ctx.sequence then ctx.sequence, ctx.first_sequence = sequence, sequence end
+  if epoch == state_epoch and sequence > ctx.sequence then
+    ctx.sequence, ctx.first_sequence = sequence, sequence
+  end
   for i = 1, #history.settled do
     local settled = history.settled[i]
     if settled[1] == epoch then

@@ -33,8 +33,10 @@ if next(in_older) ~= nil then
   end
 end
 -- Whether the older generation is dropped, and the current one becomes the older.
-local rotates = older_pending == 0 and ctx.now >= older_written + retention and ctx.record_count + admin_records > 0
-if has_changes or consumed_entries[1] or new_records[1] or purged or clock_changed or history and history.changed or rotates and not groups[1] then
+local rotates = older_pending == 0 and ctx.now >= older_written + retention
+  and ctx.record_count + admin_records > 0
+if has_changes or consumed_entries[1] or new_records[1] or purged or clock_changed
+  or history and history.changed or rotates and not groups[1] then
   -- A key that was perhaps not read: a wrong type shows now.
   if next(new_deadlines) ~= nil then call('ZCARD', DEADLINES) end
 
@@ -48,10 +50,12 @@ if has_changes or consumed_entries[1] or new_records[1] or purged or clock_chang
   local event, count_values, gone_counts
   local stock_values, gone_skus = {}, {}
   if has_changes then
-    local skus, parts = {}, ctx.format == 1 and { pack('>BI6I6I2', 1, ctx.now, ctx.first_sequence, #run_list) }
-      or ctx.format > 2 and day_correction ~= 0 and { pack('>BI6i8I6I6c40I6I2', 3, ctx.now, day_correction, base_sequence,
-        ctx.first_sequence, state_term, term_first, #run_list) }
-      or { pack('>BI6I6I6c40I6I2', 2, ctx.now, base_sequence, ctx.first_sequence, state_term, term_first, #run_list) }
+    local skus, parts = {},
+      ctx.format == 1 and { pack('>BI6I6I2', 1, ctx.now, ctx.first_sequence, #run_list) }
+      or ctx.format > 2 and day_correction ~= 0 and { pack('>BI6i8I6I6c40I6I2', 3, ctx.now, day_correction,
+        base_sequence, ctx.first_sequence, state_term, term_first, #run_list) }
+      or { pack('>BI6I6I6c40I6I2', 2, ctx.now, base_sequence, ctx.first_sequence, state_term, term_first,
+        #run_list) }
     local n = 1
     for r = 1, #run_list do
       local run = run_list[r]
@@ -109,7 +113,8 @@ if has_changes or consumed_entries[1] or new_records[1] or purged or clock_chang
   local denied = not may_send('HSET', META) and 'HSET'
     or next(new_deadlines) ~= nil and not may_send('ZADD', DEADLINES) and 'ZADD'
     or consumed_entries[1] and not may_send('ZREM', DEADLINES) and 'ZREM'
-    or (gone_skus[1] or gone_counts and gone_counts[1] or purged and purged[1]) and not may_send('HDEL', STOCK) and 'HDEL'
+    or (gone_skus[1] or gone_counts and gone_counts[1] or purged and purged[1])
+      and not may_send('HDEL', STOCK) and 'HDEL'
     or rotates and not may_send('UNLINK', ctx.older) and 'UNLINK'
   if denied then fail(DENIED, denied) end
 

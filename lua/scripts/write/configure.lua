@@ -18,7 +18,9 @@ local function configure()
     if #id ~= 16 then fail(MALFORMED, 'id') end
     -- Before every refusal: a repeat changes nothing.
     local record = call('HMGET', ctx.current, id)[1] or call('HMGET', ctx.older, id)[1]
-    if record then return byte(record, 1) == MEMO and sub(record, 8) == memo and CONFIG_REPLAYED or CONFIG_REUSED end
+    if record then
+      return byte(record, 1) == MEMO and sub(record, 8) == memo and CONFIG_REPLAYED or CONFIG_REUSED
+    end
     if version ~= '' and tonumber(version) ~= config_revision then return CONFIG_OTHER_VERSION end
   end
   if config_revision ~= replaced then return CONFIG_OVERTAKEN end

@@ -26,7 +26,8 @@ if deleting then
     reply = 2
   elseif step == 'decide' then
     -- Decided: it is not given up any more. For the first partition, when all are closed.
-    call('HSET', META, 'deleting', pack(DELETING_FORMAT, DELETION_VERSION, token, request, 1, epoch, term, sequence))
+    call('HSET', META, 'deleting',
+      pack(DELETING_FORMAT, DELETION_VERSION, token, request, 1, epoch, term, sequence))
     reply = 1
   elseif step == 'reopen' and is_final == 0 then
     call('HSET', META, 'config', meta[2], 'state', meta[3])
@@ -36,7 +37,9 @@ if deleting then
     call('UNLINK', KEYS[tonumber(ARGV[4])])
     reply = 1
   elseif step == 'bury' then
-    if call('EXISTS', STOCK, RECORDS_A, RECORDS_B, DEADLINES, EVENTS, BUYERS) > 0 then fail(MALFORMED, 'step') end
+    if call('EXISTS', STOCK, RECORDS_A, RECORDS_B, DEADLINES, EVENTS, BUYERS) > 0 then
+      fail(MALFORMED, 'step')
+    end
     local before = meta[4] and sub(meta[4], 3) or ''
     before = sub(before, -(MAX_DELETED - 1) * DELETED_LENGTH) -- of the newest
     local record = pack('>I6c40I6c16', epoch, term, sequence, request)

@@ -70,5 +70,7 @@ elseif #knowledge > 1 and #config >= CONFIG_LENGTH then
   -- The caller has a later config of this partition: that one was lost.
   local epoch = unpack_bytes('>I6', meta[2], #meta[2] == STATE_LENGTH_1 and 1 or 2)
   local is_known = unpack_bytes('>I6', knowledge, #knowledge - CLAIM_LENGTH + 1) == epoch
-  if is_known and unpack_bytes('>I6', config, 2) > unpack_bytes('>I6', meta[1], 2) then newer_config = config end
+  if is_known and unpack_bytes('>I6', config, 2) > unpack_bytes('>I6', meta[1], 2) then
+    newer_config = config
+  end
 end

@@ -5,7 +5,8 @@ function stock_bytes(stock)
   local rules, earliest = stock.rules, stock[EARLIEST]
   local has_earliest = earliest > 0 and stock[HELD] > 0 and ctx.format >= FIRST_WITH_EARLIEST
   if has_earliest and not rules and not stock.withdrawn then
-    return pack('>I6I6I6I6I6BI6', stock[1], stock[2], stock[3], stock[4], stock[5], stock[6] + HAS_EARLIEST, earliest)
+    return pack('>I6I6I6I6I6BI6', stock[1], stock[2], stock[3], stock[4], stock[5],
+      stock[6] + HAS_EARLIEST, earliest)
   end
   local flags = stock[6] + (has_earliest and HAS_EARLIEST or 0) + (stock.paused and PAUSED or 0)
     + (stock.limit_since and HAS_LIMIT_SINCE or 0)

@@ -2,7 +2,7 @@
 
 use super::ReservationId;
 
-/// What an audit found wrong.
+/// The kind of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FindingKind {
     /// The counters of a SKU do not add up to its supply.
@@ -15,22 +15,22 @@ pub enum FindingKind {
     NoDeadline,
 }
 
-/// One thing that an audit found wrong.
+/// One inconsistency that an audit found.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is.
+    /// Its kind.
     pub kind: FindingKind,
-    /// Empty where it is about a reservation.
+    /// The SKU; empty if the finding is about a reservation.
     pub sku: String,
     /// The reservation that it is about, if any.
     pub reservation: Option<ReservationId>,
-    /// By the records.
+    /// The number according to the records.
     pub expected: u64,
-    /// By the counter.
+    /// The number according to the counter.
     pub actual: u64,
 }
 
-/// What an audit has read and found.
+/// The result of an audit: its findings, and totals of the records that it read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Report {
     /// Whether nothing is wrong.
@@ -52,7 +52,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of nothing.
+    /// The report of an audit that has read nothing.
     pub fn empty() -> Self {
         Self { clean: true, findings: Vec::new(), skus: 0, pending: 0, available: 0, held: 0, sold: 0, supplied: 0 }
     }

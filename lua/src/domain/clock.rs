@@ -7,12 +7,12 @@ use tokio::time::Instant;
 use super::StoreTime;
 
 /// How long a reading predicts the clock. After that the two clocks may have drifted apart.
-const READING_STANDS: Duration = Duration::from_secs(10 * 60);
+const READING_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
-/// What the clock of a partition showed, and when the call was sent that read it.
+/// An instant on the clock of a partition, and when the call that read it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// The instant that it showed.
+    /// The instant on the partition's clock.
     pub now: StoreTime,
     /// When the call was sent.
     pub sent: Instant,
@@ -22,18 +22,18 @@ impl Reading {
     /// The instant that the clock must show at this time; `None` if the reading is too old.
     pub fn expected(self, at: Instant) -> Option<StoreTime> {
         let since = at.saturating_duration_since(self.sent);
-        (since < READING_STANDS).then(|| StoreTime(self.now.0 + since.as_millis() as u64))
+        (since < READING_LIFETIME).then(|| StoreTime(self.now.0 + since.as_millis() as u64))
     }
 }
 
 /// How the clock of a partition differs from the store's `TIME`, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
-    /// The partition's clock is so far ahead of `TIME`.
+    /// How far the partition's clock is ahead of `TIME`.
     pub offset: i64,
-    /// The time of day is so far ahead of the partition's clock.
+    /// How far the time of day is ahead of the partition's clock.
     pub correction: i64,
-    /// The partition's clock may be so far behind: no server knows yet whether time has passed or `TIME` has made a step.
+    /// How far the partition's clock may be behind: it is not known yet whether time has passed or `TIME` made a step.
     pub doubt: u64,
 }
 
@@ -43,13 +43,14 @@ impl Clock {
         StoreTime(at.0.saturating_add_signed(self.correction))
     }
 
-    /// The time of day is so far ahead of `TIME`.
+    /// How far the time of day is ahead of `TIME`.
     pub fn day_offset(self) -> i64 {
         self.offset + self.correction + self.doubt as i64
     }
 }
 
-/// How far the clocks of partitions are ahead of the store's `TIME`, in milliseconds: of all partitions, where that is most.
+/// How far the clocks of partitions are ahead of the store's `TIME`, in milliseconds: the largest difference of all
+/// partitions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockOffsets {
     /// The clock of the deadlines.
@@ -59,21 +60,21 @@ pub struct ClockOffsets {
 }
 
 impl ClockOffsets {
-    /// The larger of both, each.
+    /// The larger of both offsets, for each of the two clocks.
     pub fn or(self, clock: Clock) -> Self {
         let larger = |one: i64, other: i64| if other.unsigned_abs() > one.unsigned_abs() { other } else { one };
-        // A clock in doubt is taken for right.
+        // While the clock is in doubt, time is assumed to have passed.
         let offset = clock.offset + clock.doubt as i64;
         Self { clock: larger(self.clock, offset), time_of_day: larger(self.time_of_day, clock.day_offset()) }
     }
 
-    /// Whether one differs from the other by so many milliseconds at least.
+    /// Whether they differ by at least this number of milliseconds.
     pub fn differs(self, other: Self, least: u64) -> bool {
         self.clock.abs_diff(other.clock) >= least || self.time_of_day.abs_diff(other.time_of_day) >= least
     }
 }
 
-/// The time of day, between two instants where the clock is in doubt.
+/// The time of day: between two instants while the clock is in doubt, otherwise both are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeOfDay {
     /// The earlier one.

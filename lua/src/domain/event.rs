@@ -1,33 +1,33 @@
-//! What the event stream reports. Plain data, no I/O.
+//! The changes that the event stream reports. Plain data, no I/O.
 
 use super::{Configured, HistoryPoint, Line, Sku};
 
-/// What a change was, with the units that it moved.
+/// A change, with the units that it moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happened {
-    /// A reservation was made.
+    /// A reservation was created.
     Reserved(Vec<Line>),
     /// Units were sold.
     Committed(Vec<Line>),
-    /// Given back by a call.
+    /// Units were given back by a call.
     RolledBack(Vec<Line>),
-    /// Given back by the deadline.
+    /// Units were given back by the deadline.
     Expired(Vec<Line>),
-    /// Held for longer; nothing moved.
+    /// A deadline was moved; no units moved.
     Extended(Vec<Line>),
-    /// A reservation was made that is sold already.
+    /// A late Commit repurchased an expired reservation: a new reservation was created and sold.
     BoughtLate(Vec<Line>),
-    /// So many units more on hand, or fewer, by SetStock.
+    /// SetStock changed the units on hand by this number.
     StockSet(Sku, i64),
-    /// So many units more on hand, or fewer, by AdjustStock.
+    /// AdjustStock changed the units on hand by this number.
     StockAdjusted(Sku, i64),
-    /// The rules of a SKU were changed, to these; an event of an older format does not have them.
+    /// The rules of a SKU were changed to these. An event of an older format does not contain them.
     Configured(Sku, Option<Configured>),
     /// The SKU was deleted.
     Deleted(Sku),
-    /// The store has lost changes up to this one; the last that is still there of its term.
+    /// The store has lost changes up to this one. The number is the last sequence of its term that is still there.
     HistoryLost(HistoryPoint, u64),
-    /// The counters of a SKU were settled: so many units more, or fewer.
+    /// A settlement changed the supplied units of a SKU by this number.
     SkuSettled(Sku, i64),
     /// The partition was settled and opened.
     PartitionSettled,

@@ -1,4 +1,4 @@
-//! The history of a partition: terms, places in it, and what was lost of it. Plain data, no I/O.
+//! The history of a partition: its terms, points in it, and lost changes. Plain data, no I/O.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::{Reading, StoreTime};
 pub struct Term([u8; Self::LENGTH]);
 
 impl Term {
-    /// Bytes of a name.
+    /// The length of a name in bytes.
     pub const LENGTH: usize = 40;
     /// The term of a partition that has none yet.
     pub const NONE: Self = Self([b'0'; Self::LENGTH]);
@@ -37,7 +37,7 @@ impl fmt::Debug for Term {
     }
 }
 
-/// A change, by the history that it belongs to.
+/// A change, identified by its position in a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryPoint {
     /// The epoch of the partition.
@@ -59,16 +59,17 @@ pub struct Fence {
     pub kept: u64,
     /// Its name.
     pub id: FenceId,
-    /// Whether the partition takes and adds no units. In `fast` one that was emptied goes on.
+    /// Whether the partition refuses every operation that takes or adds units. In `fast` an emptied partition
+    /// continues.
     pub is_gated: bool,
 }
 
-/// The name of a fence, 16 hexadecimal digits: another one as soon as another loss is known.
+/// The name of a fence, 16 hexadecimal digits. It changes with each further loss that is noticed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FenceId(pub [u8; 16]);
 
 impl FenceId {
-    /// Of a partition whose losses nobody knows.
+    /// The fence of a partition without a known loss.
     pub const NONE: Self = Self([b'0'; 16]);
 
     /// Parses a name.
@@ -77,7 +78,7 @@ impl FenceId {
         name.iter().all(u8::is_ascii_hexdigit).then_some(Self(name))
     }
 
-    /// Empty where nobody knows a loss.
+    /// Its name; empty for [`FenceId::NONE`].
     pub fn as_str(&self) -> &str {
         if *self == Self::NONE { "" } else { std::str::from_utf8(&self.0).unwrap_or_default() }
     }
@@ -102,7 +103,7 @@ pub enum Verdict {
     Lost,
 }
 
-/// A caller's knowledge of a partition: changes that were acknowledged, one for each term, and its clock.
+/// A server's knowledge of a partition: one acknowledged change for each term, and the partition's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Knowledge {
     /// Whether a loss gates the partition.

@@ -2,19 +2,19 @@
 
 use inventory_sentinel::Reason;
 
-/// A field of a request that is refused: the reason, and which one.
+/// A field of a request that is refused, and the reason.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Invalid {
     /// The reason of the catalogue.
     pub reason: Reason,
     /// The path of the field in the request, as `BadRequest` names it.
     pub field: String,
-    /// More than the meaning of the reason, such as the limit; may be empty.
+    /// A detail, for example the limit; may be empty.
     pub detail: String,
 }
 
 impl Invalid {
-    /// This field is refused for this reason.
+    /// Refuses this field for this reason.
     pub fn new(reason: Reason, field: impl Into<String>) -> Self {
         Self { reason, field: field.into(), detail: String::new() }
     }

@@ -48,10 +48,10 @@ fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"._-".contains(&byte)
 }
 
-/// Settings of a namespace to change; `None` leaves one as it is.
+/// Settings of a namespace to change; `None` leaves a setting as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceChange {
-    /// The number of partitions; only while the namespace is made.
+    /// The number of partitions; only when the namespace is created.
     pub partitions: Option<u16>,
     /// The ttl of a hold that names none.
     pub default_ttl: Option<Duration>,
@@ -59,7 +59,7 @@ pub struct NamespaceChange {
     pub max_ttl: Option<Duration>,
     /// The longest life of a hold.
     pub max_life: Option<Duration>,
-    /// How long resolved reservations and requests are kept.
+    /// How long resolved reservations and requests are remembered.
     pub retention: Option<Duration>,
     /// The most records.
     pub quota_records: Option<u64>,

@@ -13,8 +13,8 @@ pub enum Condition {
     IfVersion(u64),
 }
 
-/// An operation that a lane submits to its partition. The store remembers a change by its `memo`; a change without one has
-/// the identity of its reservation.
+/// An operation that a lane submits to its partition. The store remembers a change by its `memo`. A change without a
+/// `memo` has the identity of its reservation.
 #[derive(Debug)]
 pub enum Operation {
     /// Holds units.
@@ -47,7 +47,7 @@ pub enum Operation {
         id: ReservationId,
         /// The lines.
         lines: Vec<Line>,
-        /// Whether the other units stay held; else they are given back.
+        /// Whether the other units stay held; otherwise they are given back.
         keep_rest: bool,
     },
     /// Gives the units of a reservation back.
@@ -165,12 +165,12 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Whether a store at its memory limit refuses it. The script refuses to make a SKU.
+    /// Whether a store at its memory limit refuses it. Creating a SKU is refused by the script instead.
     pub fn grows(&self) -> bool {
         matches!(self, Operation::Reserve { .. })
     }
 
-    /// Whether it changes nothing. Then a lost answer leaves no doubt.
+    /// Whether it changes nothing. If the answer of a read is lost, no change is in doubt.
     pub fn is_read(&self) -> bool {
         matches!(
             self,
@@ -181,14 +181,14 @@ impl Operation {
         )
     }
 
-    /// Marks it as perhaps sent before.
+    /// Marks it as an operation that may have been sent before.
     pub fn set_repeated(&mut self) {
         if let Operation::Reserve { is_first_attempt, .. } = self {
             *is_first_attempt = false;
         }
     }
 
-    /// How many lines it can touch. A batch has a bound on their sum.
+    /// The number of lines that it can touch. A batch has a bound on the sum.
     pub fn weight(&self) -> usize {
         match self {
             Operation::Reserve { lines, .. }

@@ -1,29 +1,29 @@
-//! What comes of an operation. Plain data, no I/O.
+//! The outcomes of operations, and the reasons for which the store refuses them. Plain data, no I/O.
 
 use super::{Fence, FenceId, Line, Reservation, Sku, Stock, StoreTime};
 
-/// What the store decided about an operation, and its sequence.
+/// The store's decision about an operation.
 #[derive(Debug)]
 pub struct Answer {
     /// The outcome, or why it was refused.
     pub outcome: Result<Outcome, Refusal>,
-    /// The sequence of the partition behind it.
+    /// The sequence of the partition after the operation.
     pub sequence: u64,
 }
 
-/// What came of an operation that was not refused.
+/// The outcome of an operation that was not refused.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Of all that name a reservation: the reservation as it is now.
+    /// An operation on a reservation: the reservation after it.
     Reservation {
         /// The reservation.
         reservation: Reservation,
         /// Whether the request was applied before.
         replayed: bool,
     },
-    /// Reserve: the lines, and how many units there are of each.
+    /// Reserve: too few units. The lines, each with its available units.
     Shortage(Vec<(Line, u64)>),
-    /// Of all that name a SKU: the counters as they are now; DeleteSku: as they were, or of a replay as they are now.
+    /// An operation on a SKU: the counters after it. A DeleteSku that was not applied before returns those before it.
     Stock {
         /// The SKU.
         sku: Sku,
@@ -32,7 +32,7 @@ pub enum Outcome {
         /// Whether the request was applied before.
         replayed: bool,
     },
-    /// ConfigureSku: the rules are so already.
+    /// ConfigureSku: the SKU already has these rules.
     Unchanged {
         /// The SKU.
         sku: Sku,
@@ -62,7 +62,7 @@ pub enum Refusal {
     SkuNotFound(Sku),
     /// The SKU is not governed here.
     SkuNotProtected(Sku),
-    /// `None`: the whole namespace is paused.
+    /// Sales of the SKU are paused. `None`: of the whole namespace.
     SalePaused(Option<Sku>),
     /// The sale has not opened.
     SaleNotOpen {
@@ -111,7 +111,7 @@ pub enum Refusal {
     RequestIdReused,
     /// The quota of the namespace is used up.
     NamespaceQuota,
-    /// The store is at its memory limit, and this would make a SKU.
+    /// The store is at its memory limit, and this would create a SKU.
     StoreFull,
     /// No such reservation.
     ReservationNotFound,
@@ -128,9 +128,9 @@ pub enum Refusal {
         /// Units held.
         held: u64,
     },
-    /// The reservation has as many changes as it may have.
+    /// The reservation has the most changes that it may have.
     TooManyChanges,
-    /// The lines, and how many units there are of each.
+    /// Too few units to repurchase an expired reservation. The lines, each with its available units.
     LateCommitSoldOut(Vec<(Line, u64)>),
     /// The hold would last longer than a hold may.
     ExtendLimit {
@@ -144,7 +144,7 @@ pub enum Refusal {
     },
     /// More units than a SKU may have.
     StockLimit,
-    /// The SKU exists, and must not.
+    /// The SKU exists, and the request required that it does not.
     SkuExists,
     /// Units of the SKU are held.
     SkuHasHolds {
@@ -169,7 +169,7 @@ pub enum Refusal {
     },
     /// There is nothing to settle.
     NotFenced,
-    /// The fence is another one: this.
+    /// The partition has another fence, this one.
     FenceChanged(FenceId),
     /// Another settlement, or another loss, has come since.
     SettlementSuperseded,

@@ -1,4 +1,4 @@
-//! The promises that an OK of the service depends on, as the last check has found them. Plain data, no I/O.
+//! The promises that an OK of the service depends on, with the result of their last check. Plain data, no I/O.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ pub enum PromiseState {
     Kept,
     /// It does not hold.
     Broken,
-    /// It could not be checked, or does not belong to what this server promises.
+    /// It could not be checked, or this server does not make this promise.
     NotChecked,
 }
 
@@ -20,7 +20,7 @@ pub struct Promise {
     pub name: &'static str,
     /// Whether it holds.
     pub state: PromiseState,
-    /// For people: what was found, or why it was not checked, and the remedy.
+    /// For people: the finding, or why it was not checked, and the remedy.
     pub detail: String,
 }
 

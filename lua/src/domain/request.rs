@@ -53,8 +53,8 @@ impl RequestId {
         &self.text
     }
 
-    /// Refuses an identity that the store may have forgotten. Only a UUIDv7 has an age.
-    /// The margin covers the time until the store applies it, and clocks that disagree.
+    /// Refuses an identity that the store may have forgotten. Only a UUIDv7 has an age. The margin covers the time
+    /// until the store applies the request, and clocks that differ.
     pub fn check_age(&self, now: TimeOfDay, retention: Duration) -> Result<(), Invalid> {
         const LARGEST_MARGIN: Duration = Duration::from_secs(5 * 60);
         let Some(StoreTime(issued_at)) = self.issued_at else {
@@ -118,7 +118,7 @@ mod tests {
             assert_eq!(id.check_age(minutes(56), retention).map_err(|e| e.reason), Err(Reason::RequestTooOld));
             let early = issued_at - 6 * 60_000;
             assert_eq!(id.check_age(day(early, early), retention).map_err(|e| e.reason), Err(Reason::InvalidRequestId));
-            // Where the clock is in doubt, both instants must say so.
+            // While the clock is in doubt, an id is too old only at both instants.
             assert_eq!(id.check_age(day(early, issued_at + 90 * 60_000), retention), Ok(()));
         }
         let opaque = RequestId::parse("order-1".into()).expect("opaque ids are allowed");

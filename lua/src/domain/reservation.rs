@@ -70,7 +70,7 @@ pub enum State {
 pub struct ReservedLine {
     /// The SKU.
     pub sku: Sku,
-    /// Its units when the reservation was made.
+    /// Its units when the reservation was created.
     pub quantity: Quantity,
     /// Units sold.
     pub sold: u32,
@@ -96,7 +96,7 @@ pub struct Reservation {
     pub lines: Vec<ReservedLine>,
     /// Its buyer.
     pub buyer: BuyerId,
-    /// When it was made.
+    /// When it was created.
     pub created_at: StoreTime,
     /// Its deadline.
     pub expires_at: StoreTime,
@@ -104,7 +104,7 @@ pub struct Reservation {
     pub resolved_at: Option<StoreTime>,
     /// The reservation that this one replaced or repurchased.
     pub origin: Option<ReservationId>,
-    /// Of an expired reservation: what a late Commit repurchased.
+    /// The reservation by which a late Commit repurchased this one after it expired.
     pub purchase: Option<ReservationId>,
 }
 

@@ -41,8 +41,9 @@ impl Sku {
         self.0.split_once('~').map_or(self.0.as_str(), |(group, _)| group)
     }
 
-    /// The partition of a SKU among so many. Never changes, because records depend on it. FNV-1a with the last step of
-    /// MurmurHash3, which spreads SKUs that differ only at their end.
+    /// The partition of the SKU in a namespace with this number of partitions. The function never changes, because
+    /// stored records depend on it. It is FNV-1a with the last step of MurmurHash3, which spreads SKUs that differ only
+    /// at their end.
     pub fn partition(&self, partitions: u16) -> u16 {
         if partitions <= 1 {
             return 0;
@@ -132,12 +133,12 @@ impl Delta {
     }
 }
 
-/// Whether a text has visible characters and spaces only: no control character, no line break, and nothing invisible that
-/// changes how the rest of a line appears. Combining marks are visible beside the character before them.
+/// Whether a text has only visible characters and spaces: no control character, no line break, and no invisible
+/// character that changes how the rest of a line appears. Combining marks are visible beside the character before them.
 pub(super) fn is_printable(text: &str) -> bool {
     let is_visible = |character: char| {
         let beside = ['a', character];
-        // What `escape_debug` shows as it is.
+        // `escape_debug` leaves visible characters unchanged.
         character.is_ascii_graphic() || String::from_iter(beside).escape_debug().eq(beside)
     };
     let is_plain = |byte| matches!(byte, b' '..=b'~');
@@ -165,7 +166,7 @@ mod tests {
             partitions[usize::from(sku.partition(64))] += 1;
         }
         assert!(partitions.iter().all(|skus| (50..150).contains(skus)), "{partitions:?}");
-        // For ever: a namespace of an earlier version must find its records.
+        // Must never change: a namespace of an earlier version must find its records.
         let ps5 = Sku::parse("ps5".to_owned(), "sku").expect("a good sku");
         assert_eq!((ps5.partition(1), ps5.partition(64)), (0, 46));
     }

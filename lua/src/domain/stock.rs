@@ -11,7 +11,7 @@ pub struct Stock {
     pub held: u64,
     /// Units sold.
     pub sold: u64,
-    /// All units that were ever put in.
+    /// Units added, less those taken away or withdrawn: the sum of `available`, `held` and `sold`.
     pub supplied: u64,
     /// Units that left `supplied` with holds that are older than a settlement.
     pub withdrawn: u64,
@@ -42,7 +42,7 @@ pub struct Rules {
     pub closes_at: StoreTime,
 }
 
-/// Rules of a SKU to change; `None` leaves one as it is, 0 removes it.
+/// Rules of a SKU to change; `None` leaves a rule as it is, 0 removes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RulesChange {
     /// Whether its units are governed here.

@@ -1,5 +1,5 @@
-//! Golden vectors: the bytes of every operation, answer and record, as they are fixed for good. A test that fails here means
-//! that a server and a store of two releases do not understand each other.
+//! Golden vectors: the bytes of every operation, answer and record. They never change. A test that fails here means
+//! that servers of two releases can no longer share a store.
 
 use std::time::Duration;
 

@@ -16,7 +16,8 @@ use crate::{
     ID, MEMO, PLAIN, STOCK, TTL, bytes, config, hex, line, on_hand, reservation_id, reserved, sku, stock, term,
 };
 
-/// A head: now 100, sequence 8, 2 expired, next deadline 200, revision 4, last sequence 9, the term, no clock, no verdict.
+/// A head: now 100, sequence 8, 2 expired, next deadline 200, revision 4, last sequence 9, the term, no clock and no
+/// verdict.
 fn head() -> Vec<u8> {
     let numbers = "000000000064 000000000008 00000002 0000000000c8 000000000004 000000000009";
     [bytes(numbers), vec![b'a'; 40], vec![0, 0]].concat()
@@ -69,7 +70,7 @@ fn each_answer_code_has_its_meaning() {
     let sold = || reserved(State::Committed, Some(9), [[2, 0], [1, 0]]);
     let purchase = || Reservation { id: ReservationId { id: MEMO, partition: 3 }, ..sold() };
     let counted = |replayed| Ok(Outcome::Stock { sku: sku("ps5"), stock: stock(), replayed });
-    // The ttl in force, and behind it what the code shares.
+    // The ttl in force, and behind it the shared part of the code.
     let ttl = |shared: &str| format!("00000000ea60 {shared}");
     let named = "03 707335";
     let late_lines = "000000000000 01 00000002 03 707335";
@@ -78,22 +79,22 @@ fn each_answer_code_has_its_meaning() {
     let other = FenceId::parse(b"0123456789abcdef").expect("a fence");
     let fenced = Refusal::StoreFenced { partition: 3, fence: None };
     type Expected = (Operation, AnswerCode, String, String, u64, Result<Outcome, Refusal>);
-    let said = |operation, code, shared: &str, detail: &str, sequence, outcome| -> Expected {
+    let vector = |operation, code, shared: &str, detail: &str, sequence, outcome| -> Expected {
         (operation, code, shared.to_owned(), detail.to_owned(), sequence, outcome)
     };
     let refused =
-        |operation, code, shared: &str, detail: &str, refusal| said(operation, code, shared, detail, 8, Err(refusal));
+        |operation, code, shared: &str, detail: &str, refusal| vector(operation, code, shared, detail, 8, Err(refusal));
     let vectors = vec![
-        said(hold(), Code::Applied, &ttl(""), "", 9, replayed(held(), false)),
-        said(commit(), Code::Applied, "", &bought(), 9, replayed(sold(), false)),
-        said(lines(), Code::AppliedInTwoSteps, "", &bought(), 10, replayed(sold(), false)),
-        said(set(), Code::Applied, "", STOCK, 9, counted(false)),
-        said(configure(), Code::Unchanged, "", STOCK, 8, Ok(Outcome::Unchanged { sku: sku("ps5"), stock: stock() })),
-        said(delete(), Code::Unchanged, "", "", 8, Ok(Outcome::NothingToDelete { replayed: false })),
-        said(delete(), Code::Replayed, "", "", 8, Ok(Outcome::NothingToDelete { replayed: true })),
-        said(late(), Code::Repurchased, "", &bought(), 9, replayed(purchase(), false)),
-        said(late(), Code::RepurchasedBefore, "", &bought(), 8, replayed(purchase(), true)),
-        said(
+        vector(hold(), Code::Applied, &ttl(""), "", 9, replayed(held(), false)),
+        vector(commit(), Code::Applied, "", &bought(), 9, replayed(sold(), false)),
+        vector(lines(), Code::AppliedInTwoSteps, "", &bought(), 10, replayed(sold(), false)),
+        vector(set(), Code::Applied, "", STOCK, 9, counted(false)),
+        vector(configure(), Code::Unchanged, "", STOCK, 8, Ok(Outcome::Unchanged { sku: sku("ps5"), stock: stock() })),
+        vector(delete(), Code::Unchanged, "", "", 8, Ok(Outcome::NothingToDelete { replayed: false })),
+        vector(delete(), Code::Replayed, "", "", 8, Ok(Outcome::NothingToDelete { replayed: true })),
+        vector(late(), Code::Repurchased, "", &bought(), 9, replayed(purchase(), false)),
+        vector(late(), Code::RepurchasedBefore, "", &bought(), 8, replayed(purchase(), true)),
+        vector(
             hold(),
             Code::Replayed,
             &ttl(""),
@@ -101,10 +102,10 @@ fn each_answer_code_has_its_meaning() {
             8,
             replayed(reserved(State::Pending, None, [[0, 0]; 2]), true),
         ),
-        said(read(), Code::Value, "", STOCK, 8, counted(false)),
-        said(begin(), Code::Value, "", "", 8, Ok(Outcome::Settlement { replayed: false })),
-        said(close(), Code::Value, "", "", 8, Ok(Outcome::Closed)),
-        said(hold(), Code::Short, &ttl("000000000001"), "", 8, Ok(Outcome::Shortage(vec![(line(2, "ps5"), 1)]))),
+        vector(read(), Code::Value, "", STOCK, 8, counted(false)),
+        vector(begin(), Code::Value, "", "", 8, Ok(Outcome::Settlement { replayed: false })),
+        vector(close(), Code::Value, "", "", 8, Ok(Outcome::Closed)),
+        vector(hold(), Code::Short, &ttl("000000000001"), "", 8, Ok(Outcome::Shortage(vec![(line(2, "ps5"), 1)]))),
         refused(commit(), Code::Fenced, "", "", fenced),
         refused(begin(), Code::NotFenced, "", "", Refusal::NotFenced),
         refused(begin(), Code::Superseded, "", "", Refusal::SettlementSuperseded),

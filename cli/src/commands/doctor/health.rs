@@ -1,5 +1,5 @@
-//! The health service of the server, for each service; and its clock, which the head of a response shows. Opens its
-//! own connection: the client crate has no health calls.
+//! The health of each service, and the clock of the server, which the head of a response shows. Opens a separate
+//! connection, because the client crate has no health calls.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,9 +19,9 @@ const SERVICES: [&str; 4] = [
     "inventory_sentinel.v1.InventoryAdmin",
     "inventory_sentinel.v1.InventoryEvents",
 ];
-/// How far the clocks may differ: the head of a response has whole seconds.
+/// How far the clocks may differ. The head of a response has whole seconds.
 const CLOCKS_AGREE: Duration = Duration::from_secs(2);
-/// From here on request ids (UUIDv7) that are made here are in doubt.
+/// From this difference on, the server may refuse request ids (UUIDv7) of this machine.
 const CLOCKS_FAIL: Duration = Duration::from_secs(30);
 
 pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
@@ -43,7 +43,7 @@ pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
     checks
 }
 
-/// The health of a service; and the server's time of day beside that of this machine, where it names one.
+/// The health of a service, and the time of day of the server, if its response has one, with that of this machine.
 async fn health(client: &mut HealthClient<Channel>, service: &str) -> (Check, Option<(SystemTime, SystemTime)>) {
     let name = if service.is_empty() { "the server" } else { service };
     let response = client.check(HealthCheckRequest { service: service.to_owned() }).await;

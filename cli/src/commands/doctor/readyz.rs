@@ -13,10 +13,12 @@ use tokio::{
 use super::Check;
 use crate::{failure::Failure, table::shown};
 
-/// The most bytes of an answer that are read.
+/// The most bytes of a response that are read.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 /// The first words of the server's fixes.
-const FIXES: [&str; 9] = ["grant ", "set ", "settle ", "correct ", "name ", "wait ", "look ", "make ", "use "];
+const FIXES: &[&str] = &[
+    "grant ", "set ", "settle ", "correct ", "name ", "wait ", "check ", "inspect ", "read ", "see ", "make ", "use ",
+];
 /// The states of a promise.
 const STATES: [&str; 3] = ["kept: ", "broken: ", "not checked: "];
 
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fix_that_the_server_names_is_what_to_do_next() {
+    fn the_fix_that_the_server_names_is_the_next_step() {
         let denied =
             "store: the Redis user of the service lacks permissions: grant +zrem ~is:* (docs/operate/permissions.md)";
         assert_eq!(fixes(denied), ["grant +zrem ~is:* (docs/operate/permissions.md)"]);

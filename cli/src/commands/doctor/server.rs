@@ -1,5 +1,5 @@
-//! The checks of GetServerInfo: version, durability, store, state file, clocks, fenced partitions, and each other promise. Pure,
-//! but for the time of this machine.
+//! The checks of GetServerInfo: version, durability, store, state file, clocks, fenced partitions, and each other
+//! promise. Pure, but for the time of this machine.
 
 use std::time::{Duration, SystemTime};
 
@@ -120,8 +120,8 @@ fn partition(settings: &Settings, fenced: &FencedPartition) -> Check {
     let lost = fenced.seen_sequence.saturating_sub(fenced.kept_sequence);
     let found = format!("partition {partition} of namespace {namespace} is fenced: its store lost {lost} changes");
     let next = format!(
-        "compute the figures from the records of the shop (docs/concepts/lost-changes.md), then `sentinelctl --server {} -n \
-         {namespace} settle --partition {partition} --fence {fence} --file figures.csv`",
+        "compute the figures from the records of the shop (docs/concepts/lost-changes.md), then `sentinelctl --server \
+         {} -n {namespace} settle --partition {partition} --fence {fence} --file figures.csv`",
         settings.server
     );
     match fenced.is_gated {

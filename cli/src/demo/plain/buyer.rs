@@ -1,5 +1,5 @@
-//! One attempt of one buyer: Reserve, then pay, fail to pay, or abandon the hold. Checks each response and records it in
-//! the ledger.
+//! One attempt of one buyer: Reserve, then pay, fail to pay, or abandon the hold. Checks each response and records it
+//! in the ledger.
 
 use std::time::Duration;
 

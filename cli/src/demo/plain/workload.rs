@@ -2,7 +2,7 @@
 
 use rand::{Rng as _, rngs::StdRng};
 
-/// What the buyer does with a reservation.
+/// The end of a reservation, as its buyer chooses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Pay,

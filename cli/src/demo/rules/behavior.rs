@@ -3,10 +3,10 @@
 use inventory_sentinel_client::Line;
 use rand::{Rng as _, rngs::StdRng, seq::IndexedRandom as _};
 
-/// Most products of a cart.
-const MAX_LINES: usize = 4;
+/// The most products of a cart.
+const MAX_CART_LINES: usize = 4;
 
-/// What the buyer of one attempt does.
+/// The behavior of the buyer in one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behavior {
     /// Reserves more units than one reservation may have.
@@ -59,8 +59,8 @@ const SHARES: [(Behavior, usize); 15] = [
     (Behavior::ExceedsHeld, 2),
     (Behavior::Swaps, 2),
 ];
-/// Steps between the behaviors of neighbouring buyers and attempts. They are coprime to 100, so any hundred buyers in a row
-/// have every behavior.
+/// Steps between the behaviors of neighbouring buyers and attempts. They are coprime to 100, so any hundred buyers in a
+/// row have every behavior.
 const BUYER_STEP: u64 = 37;
 const TURN_STEP: u64 = 61;
 
@@ -101,7 +101,7 @@ pub(crate) struct CartLine {
 
 /// A cart of one to four products, with `first` units of the first.
 pub(crate) fn cart(rng: &mut StdRng, products: usize, first: u32) -> Vec<CartLine> {
-    let lines = rng.random_range(1..=MAX_LINES.min(products));
+    let lines = rng.random_range(1..=MAX_CART_LINES.min(products));
     let all: Vec<usize> = (0..products).collect();
     let chosen = all.choose_multiple(rng, lines);
     let units = |line| if line == 0 { first } else { 1 };
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn carts_have_one_to_four_products_each_once() {
         let mut rng = StdRng::seed_from_u64(1);
-        let mut sizes = [0; MAX_LINES + 1];
+        let mut sizes = [0; MAX_CART_LINES + 1];
         for _ in 0..200 {
             let cart = cart(&mut rng, 5, 2);
             sizes[cart.len()] += 1;

@@ -11,7 +11,7 @@ use super::{
     behavior::{self, Behavior, CartLine},
     hold::{Hold, Units},
     sale::{CartRequest, Sale, repeats},
-    sale_rules::{BUYER_LIMIT, MAX_LIFE, MAX_QUANTITY, MAX_TTL, STAY_TTL},
+    sale_rules::{BUYER_LIMIT, MAX_LIFE, MAX_TTL, QUANTITY_LIMIT, STAY_TTL},
 };
 use crate::{
     demo::{
@@ -30,7 +30,7 @@ pub(crate) async fn attempt(
     rng: &mut StdRng,
 ) -> Result<(), Failure> {
     let first = match behavior {
-        Behavior::ExceedsQuantity => MAX_QUANTITY + 1,
+        Behavior::ExceedsQuantity => QUANTITY_LIMIT + 1,
         behavior if behavior.needs_two() => 2,
         _ => 1,
     };

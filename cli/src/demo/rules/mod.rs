@@ -1,7 +1,8 @@
 //! The rules scenario: a sale with a window, limits, carts, partial commits, late payments, and a product that is
 //! temporarily not protected.
 //!
-//! - `sale_rules`: the rules and the expected refusals; `behavior`: what each attempt does; `hold`: a buyer's record. Pure.
+//! - `sale_rules`: the rules and the expected refusals; `behavior`: the behavior in each attempt; `hold`: a buyer's
+//!   record. Pure.
 //! - `sale`: the state that all buyers share; `buyer`, `late`: the calls of buyers; `operator`: those of the operator.
 
 mod behavior;

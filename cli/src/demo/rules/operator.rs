@@ -1,4 +1,5 @@
-//! The operator's calls in the rules scenario: sets the rules, delivers units, switches protection, and closes the sale.
+//! The operator's calls in the rules scenario: sets the rules, delivers units, switches protection, and closes the
+//! sale.
 
 use std::time::SystemTime;
 

@@ -8,8 +8,8 @@ use crate::demo::ledger::Ledger;
 
 /// Units of a product that one buyer may hold and buy.
 pub(crate) const BUYER_LIMIT: u32 = 2;
-/// Units of a product in one reservation.
-pub(crate) const MAX_QUANTITY: u32 = 2;
+/// The most units of a product in one reservation.
+pub(crate) const QUANTITY_LIMIT: u32 = 2;
 /// Longest ttl of a product.
 pub(crate) const MAX_TTL: Duration = Duration::from_secs(60);
 /// Ttl of the holds that are not abandoned: long enough never to expire.
@@ -60,7 +60,7 @@ pub(crate) struct SaleRules {
 impl SaleRules {
     /// The change that sets them for a product.
     pub(crate) fn as_change(&self) -> RulesChange {
-        let change = RulesChange::new().buyer_limit(BUYER_LIMIT as i32).max_quantity(MAX_QUANTITY as i32);
+        let change = RulesChange::new().buyer_limit(BUYER_LIMIT as i32).max_quantity(QUANTITY_LIMIT as i32);
         change.max_ttl(MAX_TTL).opens_at(self.opens_at)
     }
 
@@ -78,7 +78,7 @@ impl SaleRules {
             ReserveError::BuyerLimit { has, limit, .. } => {
                 *limit == i64::from(BUYER_LIMIT) && (1..=*limit).contains(has)
             }
-            ReserveError::QuantityLimit { limit, .. } => *limit == i64::from(MAX_QUANTITY),
+            ReserveError::QuantityLimit { limit, .. } => *limit == i64::from(QUANTITY_LIMIT),
             ReserveError::TtlLimit { limit, .. } => *limit == MAX_TTL,
             ReserveError::BuyerRequired { .. } => true,
             ReserveError::NotProtected(rpc) => rpc.metadata().get("sku") == Some(&skus[self.drained]),
