@@ -1,7 +1,7 @@
-//! The queue of a lane: bounded, in order, taken from in groups. Pure but for its lock and the clock.
+//! The queue of a lane: bounded and ordered; workers take several items at once. Uses a lock and the clock. No I/O.
 //!
-//! An item that has to be sent again is parked. Parked items have an order of their own, so that a batch can limit how
-//! many of them it takes.
+//! An item that must be resent is parked. Parked items have a separate order, so a batch can limit how many of them it
+//! takes.
 
 use std::{
     collections::VecDeque,
@@ -13,13 +13,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// What waits for the workers of one lane.
+/// The items that wait for the workers of one lane.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     limit: usize,
     state: Mutex<State<T>>,
-    /// Somebody should look: something waits, or nothing ever will.
-    look: Notify,
+    /// Wakes one worker: an item is queued, or the queue is closed.
+    wakeup: Notify,
 }
 
 #[derive(Debug)]
@@ -42,19 +42,19 @@ impl<T> State<T> {
 }
 
 impl<T> Queue<T> {
-    /// One in which so many may wait. Items that return to it may exceed the limit, by those of the batches under way.
+    /// An empty queue for at most `limit` items. Items that return from a batch in flight may exceed the limit.
     pub(super) fn new(limit: usize) -> Self {
         let state =
             State { waiting: VecDeque::new(), parked: VecDeque::new(), parked_until: Instant::now(), is_closed: false };
-        Self { limit, state: Mutex::new(state), look: Notify::new() }
+        Self { limit, state: Mutex::new(state), wakeup: Notify::new() }
     }
 
-    /// Adds one at the end; `false` if too many wait, parked ones included.
+    /// Adds an item at the end. Returns `false` if the queue is full; parked items count.
     pub(super) fn push(&self, item: T) -> bool {
         self.add(item, |state| &mut state.waiting)
     }
 
-    /// Adds one behind the parked ones, which goes when they go; `false` if too many wait.
+    /// Adds an item behind the parked ones. Returns `false` if the queue is full.
     pub(super) fn push_parked(&self, item: T) -> bool {
         self.add(item, |state| &mut state.parked)
     }
@@ -66,52 +66,52 @@ impl<T> Queue<T> {
         }
         list(&mut state).push_back(item);
         drop(state);
-        self.look.notify_one();
+        self.wakeup.notify_one();
         true
     }
 
-    /// Puts these back to where [`Queue::take`] found them.
+    /// Puts items back to the front, from where [`Queue::take`] took them.
     pub(super) fn put_back(&self, items: Vec<T>) {
         let mut state = self.state();
         for item in items.into_iter().rev() {
             state.waiting.push_front(item);
         }
         drop(state);
-        self.look.notify_one();
+        self.wakeup.notify_one();
     }
 
-    /// Parks these behind the parked ones. No parked item is taken before this instant.
+    /// Parks items behind the parked ones. No parked item is taken before `until`.
     pub(super) fn park(&self, items: Vec<T>, until: Instant) {
         let mut state = self.state();
         state.parked.extend(items);
         state.parked_until = state.parked_until.max(until);
         drop(state);
-        self.look.notify_one();
+        self.wakeup.notify_one();
     }
 
-    /// Puts these back to where [`Queue::take_parked`] found them.
+    /// Puts items back to the front of the parked ones, from where [`Queue::take_parked`] took them.
     pub(super) fn put_back_parked(&self, items: Vec<T>) {
         let mut state = self.state();
         for item in items.into_iter().rev() {
             state.parked.push_front(item);
         }
         drop(state);
-        self.look.notify_one();
+        self.wakeup.notify_one();
     }
 
-    /// No parked item is taken before this instant.
+    /// Takes no parked item before `until`.
     pub(super) fn delay_parked(&self, until: Instant) {
         let mut state = self.state();
         state.parked_until = state.parked_until.max(until);
     }
 
-    /// Nothing more is added; what waits can be taken still.
+    /// Ends [`Queue::wait`] once the queue is empty. Queued items can still be taken.
     pub(super) fn close(&self) {
         self.state().is_closed = true;
-        self.look.notify_one();
+        self.wakeup.notify_one();
     }
 
-    /// Waits until something can be taken; `false` if nothing ever will.
+    /// Waits until an item can be taken. Returns `false` if the queue is closed and empty.
     pub(super) async fn wait(&self) -> bool {
         loop {
             let parked_until = {
@@ -121,45 +121,45 @@ impl<T> Queue<T> {
                 }
                 if state.is_closed && state.parked.is_empty() {
                     drop(state);
-                    // The others shall know too.
-                    self.look.notify_one();
+                    // Wake the other workers too.
+                    self.wakeup.notify_one();
                     return false;
                 }
                 (!state.parked.is_empty()).then_some(state.parked_until)
             };
             match parked_until {
-                // Both ends of this wait lead to another look.
-                Some(until) => _ = timeout_at(until, self.look.notified()).await,
-                None => self.look.notified().await,
+                // The loop checks again after either end of this wait.
+                Some(until) => _ = timeout_at(until, self.wakeup.notified()).await,
+                None => self.wakeup.notified().await,
             }
         }
     }
 
-    /// How many wait, parked ones not included.
+    /// The number of queued items without the parked ones.
     pub(super) fn waiting(&self) -> usize {
         self.state().waiting.len()
     }
 
-    /// Whether so many wait that new ones are refused soon.
+    /// Whether the queue is more than half full. Parked items count.
     pub(super) fn is_half_full(&self) -> bool {
         self.state().len() > self.limit / 2
     }
 
-    /// Takes so many at most from the front.
+    /// Takes at most `most` items from the front.
     pub(super) fn take(&self, most: usize) -> Vec<T> {
         let mut state = self.state();
         let number = state.waiting.len().min(most);
         if number < state.waiting.len() {
             let taken = state.waiting.drain(..number).collect();
             drop(state);
-            self.look.notify_one();
+            self.wakeup.notify_one();
             return taken;
         }
-        // Where all go, usually none is copied. As many will come as went.
+        // Taking all items usually copies none. The new buffer expects as many again.
         std::mem::replace(&mut state.waiting, VecDeque::with_capacity(number)).into()
     }
 
-    /// Takes so many parked ones at most, in the order in which they were parked.
+    /// Takes at most `most` parked items, in the order in which they were parked.
     pub(super) fn take_parked(&self, most: usize) -> Vec<T> {
         let mut state = self.state();
         if !state.has_parked() {
@@ -170,12 +170,12 @@ impl<T> Queue<T> {
         let is_left = !state.parked.is_empty();
         drop(state);
         if is_left {
-            self.look.notify_one();
+            self.wakeup.notify_one();
         }
         taken
     }
 
-    /// Takes out all of which this is true, from wherever they stand.
+    /// Takes all items for which `is_taken` is true, parked ones too.
     pub(super) fn take_if(&self, mut is_taken: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut state = self.state();
         let state = &mut *state;

@@ -16,7 +16,7 @@ use super::{
     rollback::Rollback,
 };
 use crate::{
-    domain::{Invalid, NamespaceName},
+    domain::{Invalid, MAX_OPERATIONS, NamespaceName},
     namespaces::Lookups,
     service::{
         context::ServiceContext,
@@ -26,9 +26,6 @@ use crate::{
     },
     telemetry::metrics::RpcKind,
 };
-
-/// Most entries of one batch.
-const MAX_OPERATIONS: usize = 512;
 
 pub(crate) struct Batch {
     operations: Vec<v1::BatchOperation>,
