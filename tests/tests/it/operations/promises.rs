@@ -39,9 +39,13 @@ async fn not_kept(server: &SentinelProcess, expected: &[(&str, PromiseState)]) -
         let states: Vec<_> = others.iter().map(|promise| (promise.name.as_str(), promise.state())).collect();
         (states == expected).then(|| others.iter().map(|promise| promise.detail.clone()).collect())
     };
-    let details: Vec<String> = eventually(&format!("{expected:?}"), found).await;
-    // The operator's port reports the same as text.
-    let (_, body) = http_get(server.admin_address(), "/readyz").await.expect("an answer");
+    // The operator's port reports the same as text. The states before and after its report must be the same.
+    let (details, body) = eventually(&format!("{expected:?}"), async || {
+        let details: Vec<String> = found().await?;
+        let (_, body) = http_get(server.admin_address(), "/readyz").await.expect("an answer");
+        (found().await.as_ref() == Some(&details)).then_some((details, body))
+    })
+    .await;
     for ((name, state), detail) in expected.iter().zip(&details) {
         let word = if *state == Broken { "broken" } else { "not checked" };
         assert!(body.lines().any(|line| line == format!("{name}: {word}: {detail}")), "{name} in {body}");
