@@ -12,7 +12,7 @@ use crate::{config::Settings, failure::Failure, table::shown};
 
 /// An error of the client crate.
 pub(crate) trait Refusal: std::error::Error {
-    /// The error of the call, if the server or the connection made one.
+    /// The error of the call; `None` if the call did not fail.
     fn rpc_error(&self) -> Option<&RpcError>;
 }
 
