@@ -159,8 +159,8 @@ fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
         Reason::SkuNotFound => list,
         Reason::ReservationNotFound => {
             format!(
-                "list the reservations with `sentinelctl -n {namespace} reservations list`; resolved ones are stored for \
-                 the retention of the namespace"
+                "list the reservations with `sentinelctl -n {namespace} reservations list`; resolved ones are stored \
+                 for the retention of the namespace"
             )
         }
         Reason::StockBelowHeld => match (rpc.metadata().get("held"), subject.sku) {
@@ -172,8 +172,8 @@ fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
                 .to_owned()
         }
         Reason::NamespaceHasHolds => format!(
-            "stop the sales with `sentinelctl namespace pause {namespace}`, and wait until its holds have ended, or roll \
-             them back"
+            "stop the sales with `sentinelctl namespace pause {namespace}`, and wait until its holds have ended, or \
+             roll them back"
         ),
         Reason::TooManyNamespaces => {
             "delete unused namespaces with `sentinelctl namespace delete`, or raise --max-namespaces of the server"
