@@ -68,7 +68,7 @@ Server, namespace and timeout: a flag overrides the environment, and the environ
 variable is an unset one.
 
 JSON: the keys are the names of the fields in proto/ (snake_case); every object has all of them. Instants are RFC 3339,
-durations are seconds such as \"300s\", enum values have no prefix of their type. Write a SKU that begins with a dash
+durations are seconds (\"300s\"), enum values have no prefix of their type. Write a SKU that begins with a dash
 after `--`, as in `sentinelctl stock get -- -x`.
 
 Exit codes:
@@ -76,9 +76,9 @@ Exit codes:
    1  a problem was found: the audit is not clean, doctor has a FAIL, rows of an import failed, the demo is not exact
   64  bad usage, or a malformed file
   65  the server refused the call; the reason is on standard error
-  69  no server responds, or it refused the call for a transient reason: retry the command
+  69  no server responds, or it refused the call for a transient reason; the call changed nothing: repeat the command
   75  the outcome of a change is unknown: repeat it as described in the second line on standard error
-  77  not confirmed: commands that lose units need --yes, or a yes at the terminal";
+  77  not confirmed: commands that lose units need --yes, or \"yes\" at the terminal";
 
 #[cfg(test)]
 mod tests {

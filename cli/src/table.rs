@@ -24,7 +24,7 @@ impl Column {
     }
 }
 
-/// A table; the text is made by `Display`.
+/// A table; `Display` aligns its columns.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     columns: &'static [Column],

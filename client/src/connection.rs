@@ -126,10 +126,10 @@ impl Builder {
     }
 
     /// Declares that nothing between this client and the server repeats calls: no proxy and no service mesh with
-    /// retries. The first attempt of a Reserve whose `request_id` this client makes then sets `first_attempt`, and the
-    /// store can report a shortage without a lookup of the id. By default no call sets it. If a proxy repeats such a
-    /// call nevertheless, the caller can get a shortage although the first copy of the call made a reservation, whose
-    /// units return at its deadline.
+    /// retries. The first attempt of a Reserve whose `request_id` this client generates then sets `first_attempt`, and
+    /// the store can report a shortage without a lookup of the id. By default no call sets it. If a proxy repeats such
+    /// a call nevertheless, the caller can get a shortage although the first copy of the call created a reservation,
+    /// whose units return at its deadline.
     pub fn direct(mut self) -> Self {
         self.settings.is_direct = true;
         self

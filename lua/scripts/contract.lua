@@ -23,9 +23,9 @@
 -- ARGV that opens a partition:       'open', knowledge, config record, epoch. Reply: now, config,
 --   epoch, clock (as below)
 -- ARGV that configures a namespace:  'configure', knowledge, revision that is replaced, config
---   record. A request with an identity is remembered (write/configure.lua). Then both have its id 16
---   and its fingerprint behind these, and 'configure' the revision that the caller names (empty:
---   any).
+--   record. A request with an identity is remembered (write/configure.lua). Then both calls have two
+--   further arguments, its id 16 and its fingerprint, and 'configure' also the revision that the
+--   caller names (empty: any).
 -- ARGV that deletes a closed partition: 'delete', step, token 16, number of the key
 --   (write/deletion.lua has steps and replies)
 -- ARGV of a batch: epoch, knowledge, then four for each group of operations that differ only by
@@ -61,8 +61,8 @@
 -- The single ids, but for those of reserve_replacing and settle_sku, are identities of remembered
 -- requests. Those of set_stock to delete_sku, of settlements and of 'configure' belong to
 -- administrators: they are outside of the quota of records.
--- A batch without groups gives due holds back, and drops the records whose time is over. Any batch
--- gives a bounded number back (load/due.lua).
+-- A batch without groups is a sweep: it gives due holds back, and drops records after their
+-- retention. Any other batch also gives a bounded number of due holds back (load/due.lua).
 --
 -- Knowledge: GATES if a loss gates the partition or 'n' if it does not, in upper case if the
 -- process of the store has the replication id that names the term of the only claim. Then the

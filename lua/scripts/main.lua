@@ -1,12 +1,13 @@
 -- The table of contents of the script: its files in the order in which they run.
 --
--- The assembler (src/assemble.rs) puts files in the place of each directive, which may have several
--- lines:
---   `--@inline FILE`              its text as it is: its locals belong to the files behind it
---   `--@include FILES`            as one block: its locals end with it
---   `--@include FILES if ...`     as a block that is left out to save time. It would change nothing
---   `--@include FILES only if ..` as a block that must not run otherwise
--- Redis executes all of this at each call. So a file that not every batch needs runs under a condition.
+-- The assembler (src/assemble.rs) replaces each directive, which may have several lines, by files:
+--   `--@inline FILE`              the text, whose locals are visible in the files after it
+--   `--@include FILES`            a block, whose locals end with it
+--   `--@include FILES if ...`     a block that would change nothing if the condition is false: the
+--                                 condition only saves time
+--   `--@include FILES only if ..` a block that must not run if the condition is false
+-- Redis executes the whole script in each call. So a file that not every batch needs runs under a
+-- condition.
 --
 -- The script loads what the batch touches, decides on Lua tables, and then writes. contract.lua
 -- explains why.

@@ -1,5 +1,5 @@
--- Enters a name in the list of namespaces, unless the list is full. A separate script: the list has
--- no partition.
+-- Adds a name to the list of namespaces, unless the list is full. A separate script, because the
+-- list belongs to no partition.
 --
 -- KEYS: the list. ARGV: the name, and the most names. Reply: 1 the name is in the list, 0 the list
 -- is full.

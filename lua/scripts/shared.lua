@@ -1,12 +1,11 @@
 -- The names that the files share: library functions, keys, constants, the tables of this call, and
 -- the functions that more than one file calls. Nothing runs here.
 --
--- The assembler puts the value of a constant in the place of its name, so a constant costs no call
--- anything.
+-- The assembler replaces each constant by its value, so a constant costs nothing at run time.
 --
--- Redis runs the whole script at each call, so every batch pays for whatever is made here. A
--- function costs about as much as a tenth of an operation, and more if it uses many names of
--- others. Hence the form of the files: a step that is taken once a call is plain code, not a
+-- Redis executes the whole script in each call, so every table and function that is created here
+-- costs time in every batch. A function costs about a tenth of an operation, and more if it uses
+-- many names of other files. Therefore a step that runs once a call is plain code and not a
 -- function, and a file that not every batch needs runs under a condition (main.lua).
 
 local call, error_reply, pack, unpack_bytes, sub, byte, char, rep, concat, find, min, max, floor =
@@ -62,8 +61,8 @@ local AVAILABLE, HELD, SOLD, SUPPLIED, VERSION, FLAGS, EARLIEST = 1, 2, 3, 4, 5,
 local SETS_BUYER_LIMIT = 8 -- bit of the rules to set
 local REVISION, MOST_UNITS, LONGEST_TTL, BUYER_LIMIT, OPENS, CLOSES = 1, 2, 3, 4, 5, 6
 
--- The fields of the partition and of this call that functions use. Made with all its fields,
--- because a table that grows is allocated a second time. Rare fields are not among them:
+-- The fields of the partition and of this call that functions use. Created with all usual fields,
+-- because a table that grows is allocated a second time. These rare fields are not among them:
 -- is_doubtful (whether a hold may be due by the clock), closes (decide/close.lua), may_return_to
 -- and may_return (decide/returning.lua), doubted, doubt_lag, doubt_has_ended (load/clock.lua),
 -- half_done (load/stream_end.lua), gated and emptied (the partition has lost changes and takes and
@@ -83,7 +82,7 @@ local ctx = {
   quota_skus = 0,
   now = 0, -- the partition's clock in this call, ms
   now_bytes = '', -- the same as I6
-  current = '', -- the generation in which new records are made
+  current = '', -- the generation in which new records are created
   older = '', -- the one before it
   record_count = 0, -- records of the partition that count against its quota
   first_sequence = 0, -- of this call's first change, minus one
@@ -96,15 +95,15 @@ local ctx = {
 }
 -- The rest of the partition's state and of its config (load/partition.lua, formats.lua), which no
 -- function uses.
-local newer_config         -- of the caller, where it is newer than what is here
+local newer_config         -- the caller's config, if it is newer than the stored one
 local base_sequence = 0    -- the sequence as it was loaded
 local state_epoch, clock_mark, clock_offset, generation, older_pending, older_written = 0, 0, 0, 0, 0, 0
 -- Remembered requests of administrators in both generations, and in the older one: outside of the
 -- quota. In formats 1 and 2 the state has no room for them, and they count.
 local admin_records, older_admin_records = 0, 0
 local FIRST_WITH_STATE_3 = 3 -- the first format whose state has these, and the clock
--- The clock (load/clock.lua): what is added to P for the time of day, since when (P) the time of
--- day differs from TIME; how far P may be behind, and since when (P).
+-- The clock (load/clock.lua): the correction of P for the time of day, and since when (P) the time
+-- of day differs from TIME; how far P may be behind, and since when (P).
 local day_correction, day_since, doubt, doubt_since = 0, 0, 0, 0
 local is_stepped           -- whether the state has any of these
 local clock_changed        -- whether any of these, or the offset, is not as it was loaded
@@ -115,7 +114,7 @@ local state_run = NO_TERM  -- the replication id under which that term began
 local config_revision, retention, events_kept
 local older_count          -- records of the older generation
 local expired = 0          -- holds that this call has given back
-local history       -- by load/terms.lua, where it runs: terms, and what was lost
+local history       -- set by load/terms.lua, if it runs: terms and lost changes
 local is_unproven   -- whether load/history.lua must check the caller's claims
 local is_same_run   -- whether the caller confirms that the store's process wrote the last sequence
 local has_changes   -- whether this call advanced the sequence

@@ -52,7 +52,7 @@ impl Plan {
         within("--attempts", attempts, buyers.max(units), MAX_SIZE)?;
         within("--in-flight", in_flight, 1, MAX_IN_FLIGHT)?;
 
-        // Three quarters are made at the opening, at least one per buyer.
+        // Three quarters of the attempts belong to the opening, at least one per buyer.
         let opening_attempts = (attempts - attempts / 4).max(buyers);
         let later = attempts - opening_attempts;
         let sequential_attempts = SEQUENTIAL_ATTEMPTS.min(later / 10);

@@ -83,14 +83,14 @@ operation_error! {
             /// Every short line, in the order of the request.
             lines: Vec<ShortLine>,
         },
-        /// An earlier call with this `request_id` made the reservation, and its units were bought. Do not charge the
+        /// An earlier call with this `request_id` created the reservation, and its units were bought. Do not charge the
         /// buyer again.
         #[error("the reservation {} of this request_id was bought already", reservation.id)]
         AlreadyPurchased {
             /// The reservation: committed, or expired and bought by a late commit ([`Reservation::purchase`]).
             reservation: Box<Applied<Reservation>>,
         },
-        /// An earlier call with this `request_id` made the reservation, and it holds nothing any more: it was rolled
+        /// An earlier call with this `request_id` created the reservation. It holds nothing any more: it was rolled
         /// back or it expired. A new attempt needs another `request_id`.
         #[error("the reservation {} of this request_id was released already", reservation.id)]
         AlreadyReleased {

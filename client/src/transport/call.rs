@@ -81,7 +81,7 @@ impl Core {
         self.is_direct
     }
 
-    /// The identity of a message whose `request_id` the caller set; `None` where this client made it.
+    /// The identity of a message whose `request_id` the caller set; `None` if this client generated it.
     pub(crate) fn identity(&self, message: &impl Identified, is_named: bool) -> Option<Identity> {
         if is_named { self.identities.of(message) } else { None }
     }

@@ -102,8 +102,8 @@ pub(crate) struct Identity {
     request: u64,
 }
 
-/// A call in flight with an id that its caller set, or with one that this client made (`None`). If it is dropped before
-/// its end, the call may have had an effect.
+/// A call in flight with an id that its caller set, or with one that this client generated (`None`). If it is dropped
+/// before its end, the call may have had an effect.
 #[derive(Debug)]
 pub(crate) struct Claim(Option<(Arc<Identities>, Key)>);
 

@@ -20,9 +20,9 @@ use crate::rpc_error::RpcError;
 /// of a call are sent within its deadline, and so within [`MAX_DEADLINE`](crate::MAX_DEADLINE).
 ///
 /// The server remembers an identity for the retention of its namespace, which the client cannot read. Configure a
-/// retention that is longer than the deadlines of the callers. An identity that the client makes is a UUIDv7: after the
-/// retention the server refuses it as `REQUEST_TOO_OLD` and applies nothing twice. The outcome of the earlier attempt
-/// is then unknown. An identity of another form has no such protection.
+/// retention that is longer than the deadlines of the callers. An identity that the client generates is a UUIDv7: after
+/// the retention the server refuses it as `REQUEST_TOO_OLD` and applies nothing twice. The outcome of the earlier
+/// attempt is then unknown. An identity of another form has no such protection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
     /// Attempts in all, including the first. 1 disables retries. Default 4.

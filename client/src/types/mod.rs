@@ -83,8 +83,8 @@ pub struct Reservation {
     /// The predecessor of this reservation: the hold that it replaced, or the expired one that a late commit
     /// repurchased.
     pub origin: Option<String>,
-    /// Of an expired reservation: the reservation that a late commit made from it. Its units stay sold whatever is done
-    /// with this reservation.
+    /// Of an expired reservation: the reservation by which a late commit repurchased it. Its units stay sold whatever
+    /// is done with this reservation.
     pub purchase: Option<String>,
     /// The `request_id` of the Reserve that created it, if the server stores it: a UUID in lower case with hyphens, or
     /// up to 17 bytes.

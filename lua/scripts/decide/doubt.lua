@@ -1,6 +1,6 @@
--- Corrects the holds that were made while the clock was in doubt, where a caller that has the clock
--- expects another instant than they count from. Runs before the batch is applied. Reads META and
--- both generations; works on tables through the ledger.
+-- Corrects the deadlines of holds that were created while the clock was in doubt. Runs before the
+-- batch is applied, if a caller that has read the clock before expects another instant than the one
+-- from which these holds count. Reads META and both generations; works on tables through the ledger.
 
 local doubted = call('HMGET', META, 'doubted')[1] or ''
 local ids = {}

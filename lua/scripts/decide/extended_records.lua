@@ -1,5 +1,5 @@
 -- The ledger of extended records: reservations that count for a limit per buyer, that were resolved
--- in part, or that come from another one. Runs where a batch has or makes one. No redis.call.
+-- in part, or that come from another one. Runs if a batch has or creates one. No redis.call.
 
 -- Encodes lines as a line set without a ttl; leaves out a line of no unit.
 function line_set_of(lines, amounts)
@@ -59,8 +59,8 @@ function extension_of(record, lines)
   return { counted = 0, origin = NO_ORIGIN, sold = sold, released = released }
 end
 
--- Encodes an extended record in the namespace's format. Its digest remains that of the request,
--- whatever becomes of the record.
+-- Encodes an extended record in the namespace's format. Later changes of the record do not change
+-- its digest, which is that of the request.
 local function extended(state, resolved_at, deadline_and_created, buyer, line_set, extension)
   local is_digested = ctx.format > 2
   local changes = extension.changes
@@ -121,7 +121,7 @@ end
 -- available -> sold: the units that an expired reservation held. The expired record names the
 -- repurchase.
 function repurchase(id, origin, buyer, line_set, lines)
-  -- The repurchase is found by its origin, which is kept as long.
+  -- The repurchase is found by its origin, so the origin must be kept as long.
   if in_older[origin] then older_written = ctx.now end
   transfer(lines, lines.quantities, 1, AVAILABLE, SOLD)
   local at = ctx.now_bytes

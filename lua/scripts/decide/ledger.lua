@@ -1,18 +1,20 @@
--- The ledger: with decide/resolve_ledger.lua, decide/extended_records.lua and
--- decide/stock_ledger.lua the only code that changes a counter, and with it the sequence, the
--- record and the event. Works on the loaded tables; no redis.call.
+-- The ledger. Together with decide/resolve_ledger.lua, decide/extended_records.lua,
+-- decide/stock_ledger.lua and decide/withdrawal.lua it is the only code that changes a counter. Each
+-- change also advances the sequence, and writes a record and an event. Works on the loaded tables;
+-- no redis.call.
 
--- Everything is loaded. These decide which of the files behind this one run.
+-- Everything is loaded. These fields decide which of the following files run.
 ctx.any_counted = ctx.any_limited or ctx.any_extended
 ctx.any_extended = ctx.any_counted or ctx.doubt_lag or kinds.reserve_replacing or kinds.commit_late
   or kinds.commit_lines or kinds.rollback_lines or kinds.extend
 
--- Holds made while the clock is in doubt that are corrected if it was wrong; later ones end late.
+-- The most holds whose deadlines are corrected if the clock was wrong while they were created;
+-- further ones end late.
 local MAX_DOUBTED = 1024
 
 local runs = {} -- the same as run_list, by their heads
 
--- Finds or makes a run of events: the event (kind), the state after it, the deadline of the hold,
+-- Finds or creates a run of events: the event (kind), the state after it, the deadline of the hold,
 -- whether buyers are named, the units that moved (a line set), the units that are still held if
 -- they differ (rest), and those that were withdrawn (a line set, or nil).
 function run_of(kind, after, deadline, is_named, line_set, rest, withdrawn)
@@ -45,7 +47,7 @@ function append_event(run, ids, n, buyers)
 end
 
 -- Moves the units of n reservations from one counter to another; each is one change with one
--- number. `deadline`, where the units become held: they are not due before it (0: not known).
+-- number. `deadline` is set if the units become held: they are not due before it (0: not known).
 function transfer(lines, amounts, n, from, to, deadline)
   local sequence = next_sequence(n)
   for i = 1, lines.n do

@@ -72,7 +72,7 @@ function apply.commit_late(group)
   return { concat(codes), '', concat(details) }
 end
 
--- Whether two remembered requests are the same, whatever the order of their lines.
+-- Whether two remembered requests are the same; the order of their lines does not count.
 local function is_same_change(seen, memo)
   if seen == memo then return true end
   local kind = sub(memo, 1, 1)
@@ -103,7 +103,7 @@ end
 -- Applies a change that has an identity. The reservation must be pending, and the identity new.
 -- `change(record, digest)` returns a code, and a detail unless it was applied. Since format 5 the
 -- identity of a change is its reservation together with its request, and the reservation remembers
--- it. In an older format a separate record does, which is still found.
+-- it. In an older format a separate record remembers it, which is still found.
 local function change_once(group, kind, change)
   local id, memo = group.ids[1], kind .. group.payload
   local seen, record, digest = records_by_id[id], records_by_id[group.target], nil

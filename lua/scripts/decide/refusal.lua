@@ -1,5 +1,5 @@
 -- The checks that refuse Reserves, and fast rejection: if every Reserve of the batch is refused,
--- the reply is made here and the rest of the script is skipped. During a sale this is the most
+-- this file sets the reply, and the rest of the script is skipped. During a sale this is the most
 -- frequent answer. Late commits use `availability` too. Works on loaded tables. Without a fast
 -- rejection it loads the records of first attempts.
 
@@ -55,8 +55,8 @@ function refusal_of(lines, group)
   return code, shared, ttl
 end
 
--- Impossible where a record of an identity is loaded, where something is given back first, or where
--- another operation may change the available units.
+-- Fast rejection is impossible if a record of an identity is loaded, if due holds are given back
+-- first, or if another operation may change the available units.
 if ctx.only_reserves and next(records_by_id) == nil and not due[1] and not consumed_entries[1]
   and not clock_changed and not ctx.is_doubtful and not purged and not (history and history.changed) then
   reply, reply_sequence = { '' }, ctx.sequence
@@ -79,5 +79,5 @@ if ctx.only_reserves and next(records_by_id) == nil and not due[1] and not consu
   end
 end
 
--- Units may be taken. The claim of a first attempt does not replace the lookup of its identity.
+-- Units may be taken, so the records of first attempts must be loaded too.
 if not reply then load_named_records() end

@@ -1,11 +1,11 @@
 -- The part of the ledger that resolves reservations. Runs where the batch has more than Reserves
 -- that replace none, or where a hold is due. Works on the loaded tables; no redis.call.
 
--- Resolves the longest run of `ids` from `first` on whose reservations are plain and have the same
--- lines, as one change of the counters: held -> sold (STATE_COMMITTED), or held -> available
--- (STATE_ROLLED_BACK by a call, STATE_EXPIRED by the deadline). Returns the index of the last id
--- resolved. Appends the answers to `codes` and `details`, if given. `packed` is all ids in one
--- string, or nil. Precondition: ids[first] is plain.
+-- Resolves reservations in one change of the counters: the longest run of `ids` that begins at
+-- `first` and has only plain reservations with the same lines. Moves held -> sold (STATE_COMMITTED),
+-- or held -> available (STATE_ROLLED_BACK by a call, STATE_EXPIRED by the deadline). Returns the
+-- index of the last id resolved. Appends the answers to `codes` and `details`, if given. `packed` is
+-- all ids in one string, or nil. Precondition: ids[first] is plain.
 function resolve_run(ids, packed, first, to, codes, details)
   local like = plain_info[records_by_id[ids[first]]]
   local lines, is_named = like.lines, like.is_named

@@ -1,5 +1,5 @@
--- Whether units of a SKU may return that an operation lacks. Runs only in a call that leaves due
--- holds for later, or while the clock is in doubt. Works on loaded tables; no redis.call.
+-- Whether units that an operation lacks may still return from due holds. Runs only in a call that
+-- leaves due holds for later, or while the clock is in doubt. Works on loaded tables; no redis.call.
 
 -- A SKU without held units has no due hold, and neither has one whose earliest deadline is in the
 -- future. While a doubt of the clock decides whether holds are due, every SKU waits.

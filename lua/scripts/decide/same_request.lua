@@ -1,9 +1,9 @@
--- Whether a repeat of a Reserve is the same request. Runs where a Reserve of the batch can find a
+-- Whether a repeat of a Reserve is the same request. Runs if a Reserve of the batch can find a
 -- record of its identity. Works on loaded tables; no redis.call.
 
--- Whether the same request made this record: the same lines in any order, the same buyer, the same
--- replaced reservation, and a ttl that is unset or was in force then. `line_set` is that of a new
--- record.
+-- Whether the same request created this record: the same lines in any order, the same buyer, the
+-- same replaced reservation, and a ttl that is unset or was in force then. `line_set` is that of a
+-- new record.
 function is_same(record, buyer, line_set, group)
   local letter, target = byte(record, 1), group.target
   if letter == MEMO then return false end

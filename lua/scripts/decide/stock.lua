@@ -26,7 +26,7 @@ local function replay_of(group, kind, sku)
   return answer(REPLAYED, stock)
 end
 
--- Makes the SKU, protected and empty; or returns nil and the code that refuses it.
+-- Creates the SKU, protected and empty; or returns nil and the code that refuses it.
 local function make_sku(sku)
   if call('HLEN', STOCK) + new_skus >= ctx.quota_skus then return nil, OVER_QUOTA end
   if AT_MEMORY_LIMIT == 1 then return nil, STORE_FULL end
@@ -35,8 +35,8 @@ local function make_sku(sku)
   return stocks[sku]
 end
 
--- Changes the units on hand once for each identity, and remembers the identity. `refuse` may
--- object.
+-- Changes the units on hand once for each identity, and remembers the identity. `refuse`, if given,
+-- returns the code that refuses the change, or nil.
 local function change_stock(group, kind, sku, delta_of, refuse)
   local replay = replay_of(group, kind, sku)
   if replay then return replay end
@@ -89,8 +89,8 @@ local function changed_rules(stock, mask, values)
   return rules, differs
 end
 
--- Whether P is as far ahead as it may be. Each limit that begins or ends moves it on
--- (decide/stock_ledger.lua), and no hold may end early.
+-- Whether P is ahead of TIME by the most that is permitted. Each limit that begins or ends advances
+-- P (decide/stock_ledger.lua), and no hold may end early.
 local MOST_AHEAD = 50 -- ms
 local function is_ahead()
   local time = call('TIME')

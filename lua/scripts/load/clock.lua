@@ -2,9 +2,9 @@
 -- The offset absorbs the steps of TIME, so durations stay right. Reads TIME, and META while there
 -- is a doubt. Sets the instants of ctx.
 --
--- A caller that has had an answer has P at that answer, and by its own monotonic clock the time
--- since. So it expects an instant. Where TIME plus the offset differs from that by more than
--- CLOCK_BOUND, TIME has made a step. The offset takes the step before anything is decided. P never
+-- A caller that has had an answer has P at that answer, and the time since then by its monotonic
+-- clock. So it expects an instant. If TIME plus the offset differs from that instant by more than
+-- CLOCK_BOUND, TIME has made a step. The offset absorbs the step before anything is decided. P never
 -- runs backwards behind its mark, which is P at the last write.
 --
 -- A caller that has had no answer cannot distinguish elapsed time from a step of TIME. The
@@ -13,9 +13,9 @@
 -- instants decide differently waits. The next caller that expects an instant ends the doubt. If
 -- none has come for DOUBT_LASTS, the time has passed.
 --
--- The time of day is P plus a correction. It decides sale windows and the age of identities, and it
--- is shown. It follows TIME only when a difference has lasted for DAY_LASTS, because a step that
--- is taken back sooner must not open a sale.
+-- The time of day is P plus a correction. It decides sale windows and the age of identities, and
+-- responses contain it. It follows TIME only when a difference has lasted for DAY_LASTS, because a
+-- step that is undone sooner must not open a sale.
 
 local CLOCK_BOUND = 1000 -- ms: a smaller difference is no step
 local DOUBT_LASTS = 5000 -- ms: every server calls every partition more often (server/src/sweeper/)
@@ -38,7 +38,7 @@ if clock_offset ~= 0 or is_stepped or not expected or time < clock_mark or time 
       doubt = 0
     end
     if time - expected <= CLOCK_BOUND and expected - time <= CLOCK_BOUND then
-      now = time -- a step that is taken back leaves no offset
+      now = time -- a step that is undone leaves no offset
     elseif now - expected > CLOCK_BOUND or expected - now > CLOCK_BOUND then
       now = expected
     end

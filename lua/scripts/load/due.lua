@@ -2,8 +2,8 @@
 -- index. decide/apply.lua gives them back before anything else is decided. Reads DEADLINES and both
 -- generations.
 
--- Due holds that one call gives back before the last entry, while others wait: a call that may need
--- them, and one that does not.
+-- The number of due holds after which one call takes no further entry: for a call that may need
+-- them, and for one that does not.
 local EXPIRE_BATCH = 128
 local EXPIRE_BESIDE = 16
 local EXPIRE_CHUNK = 16 -- entries of the deadline index read at a time
@@ -36,8 +36,8 @@ if ctx.next_due ~= 0 and ctx.next_due <= now then
     end
   end
 
-  -- Takes entries from the index up to the limit; where the call needs them, with the entry that
-  -- reaches it.
+  -- Takes entries from the index up to the limit. If the call needs them, the last entry may exceed
+  -- the limit.
   local most = is_needed and EXPIRE_BATCH or EXPIRE_BESIDE
   local ids, read, entries = {}, 0, nil
   repeat

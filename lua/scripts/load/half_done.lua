@@ -44,7 +44,7 @@ for i = 1, #ids do
   ctx.pending = ctx.pending + change
   if older[i] then older_pending = older_pending + change end
   if pending then
-    -- Once more, should the index have it: an entry may name resolved reservations.
+    -- The index may contain it already. That is harmless: an entry may name resolved reservations.
     local deadline = deadline_of(record)
     new_deadlines[deadline] = new_deadlines[deadline] or {}
     table.insert(new_deadlines[deadline], id)

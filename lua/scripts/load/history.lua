@@ -11,8 +11,8 @@
 local MAX_CLAIMS = 64 -- lost changes that are kept, a term each
 local knowledge, terms, claims = ARGV[2], history.terms, history.claims
 
--- Adds a lost change, or raises the one of the same term. Returns whether it is new. A change that
--- finds no room is lost all the same; the next caller that claims it notices it again.
+-- Adds a lost change, or replaces an earlier one of the same term. Returns whether it is new. If
+-- there is no room the change is not stored; the next caller that claims it reports it again.
 local function note_lost(lost)
   for i = 1, #claims do
     if claims[i][1] == lost[1] and claims[i][2] == lost[2] then

@@ -86,7 +86,7 @@ else
 end
 if expected == 0 then expected = nil end
 
--- Two generations. A record stays in the one in which it was made. A generation is dropped as a
+-- Two generations. A record stays in the one in which it was created. A generation is dropped as a
 -- whole, in O(1), when no reservation in it is pending and its last change is as long ago as the
 -- retention (write/batch.lua). The state has the number of pending reservations in both and in the
 -- older one, and when the older one was last written.
@@ -95,6 +95,6 @@ if generation == 1 then
 else
   ctx.current, ctx.older = RECORDS_A, RECORDS_B
 end
--- Both are read, so a wrong type is found here. The padding field is no record.
+-- Both are read, so a wrong type is detected here. The padding field is not a record.
 older_count = call('HLEN', ctx.older) - 1
 ctx.record_count = call('HLEN', ctx.current) - 1 + older_count - admin_records

@@ -1,5 +1,5 @@
--- Loads the records that the batch names, but for those that decide/refusal.lua may answer without.
--- Reads both generations; writes nothing.
+-- Loads the records that the batch names, except those that decide/refusal.lua may not need. Reads
+-- both generations; writes nothing.
 
 -- Notes the lines of a record whose units may move; their stock is loaded later.
 function load_lines_of_record(record)
@@ -20,7 +20,7 @@ local function load_from(generation, ids)
     if record then
       found = found + 1
       records_by_id[ids[i]] = record
-      -- Reservations that were made together have the same record.
+      -- Reservations that were created together have the same record.
       if record ~= before then
         local letter = byte(record, 1) or 0
         if letter ~= PENDING and not find(LATER_LETTERS, sub(record, 1, 1), 1, true) or letter == 0 then

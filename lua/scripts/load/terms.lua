@@ -30,8 +30,8 @@ if not history then
   end
 end
 
--- Takes a lost change, and all of its epoch before it, as settled. The sequence continues behind
--- it, so no later change is taken for a lost one.
+-- Marks a lost change, and all of its epoch before it, as settled. The sequence continues after it,
+-- so no later change is mistaken for a lost one.
 function settle_up_to(epoch, sequence)
   if epoch == state_epoch and sequence > ctx.sequence then
     ctx.sequence, ctx.first_sequence = sequence, sequence

@@ -1,4 +1,5 @@
--- The only file that writes a batch. Nothing of it can fail after the first write:
+-- The only file that writes a batch. After the first write no further write can fail, for any of
+-- these reasons:
 -- - A wrong type. This call has read every key that it writes to, and so has found a wrong type
 --   before. The event stream, which it has not read, is written first.
 -- - A permission. Redis checks those of a script's commands one by one, and those of its keys before
@@ -37,7 +38,7 @@ local rotates = older_pending == 0 and ctx.now >= older_written + retention
   and ctx.record_count + admin_records > 0
 if has_changes or consumed_entries[1] or new_records[1] or purged or clock_changed
   or history and history.changed or rotates and not groups[1] then
-  -- A key that was perhaps not read: a wrong type shows now.
+  -- A key that may not have been read: a wrong type is detected here.
   if next(new_deadlines) ~= nil then call('ZCARD', DEADLINES) end
 
   -- One entry: version (1, 2 or 3), now, in version 3 what is added for the time of day i8,

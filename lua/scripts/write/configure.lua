@@ -1,7 +1,7 @@
 -- The end of the calls 'open' and 'configure': replaces the config, and sets the reply. Runs before
--- write/state.lua, and behind it where the partition was made. Where a loss was noticed, the next
--- batch reports it as an event. Reads and writes META, and remembers a request with an identity
--- among the records.
+-- write/state.lua, or after it if this call created the partition. If a loss was detected, the next
+-- batch reports it as an event. Reads and writes META, and stores a request with an identity among
+-- the records.
 
 if newer_config then call('HSET', META, 'config', newer_config) end
 saves = clock_changed or history and history.changed

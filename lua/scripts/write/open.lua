@@ -1,10 +1,10 @@
--- Makes a partition that does not exist. Runs behind load/terms.lua for the call 'open', before the
+-- Creates a partition that does not exist. Runs after load/terms.lua for the call 'open', before the
 -- partition is loaded, and before write/state.lua. Reads and writes META, adds the padding to each
 -- generation, and reads only the existence of the other keys.
 --
--- A caller with knowledge of the partition makes it as it was: epoch, config and secret are the
--- caller's, and the sequence continues from the last claim. The contents are lost, so the partition
--- is gated, or where a loss does not gate it, marked as emptied.
+-- A caller with knowledge of the partition creates it again: epoch, config and secret are those of
+-- the caller, and the sequence continues from the last claim. The contents are lost, so the
+-- partition is gated, or, if a loss does not gate it, marked as emptied.
 
 -- Each generation hash has one oversized padding field, so Redis uses a hash table instead of a
 -- listpack, whose lookups are linear. The padding is a memo, which lists skip. write/batch.lua adds
@@ -23,7 +23,7 @@ if meta[4] then
   for at = 3, #meta[4], DELETED_LENGTH do deleted[(unpack_bytes('>I6', meta[4], at))] = true end
 end
 for at = 2, #knowledge, CLAIM_LENGTH do
-  -- Not lost, and not to be made again as it was.
+  -- The partition was deleted and not lost, so it must not be created again with its old epoch.
   if deleted[(unpack_bytes('>I6', knowledge, at))] then fail(CLOSED, 'the partition was deleted') end
 end
 if not meta[1] and not meta[2] then
@@ -58,7 +58,7 @@ if not meta[1] and not meta[2] then
   call('HSET', META, 'config', config)
   call('HSET', RECORDS_A, PADDING_FIELD, PADDING)
   call('HSET', RECORDS_B, PADDING_FIELD, PADDING)
-  -- The request that makes the namespace.
+  -- The request that creates the namespace.
   local id, memo = ARGV[5] or '', ARGV[6] or ''
   if #id == 16 then
     call('HSET', RECORDS_A, id, STATE_MEMO .. pack('>I6', ctx.now) .. MEMO_CONFIGURE_NAMESPACE .. memo)

@@ -1,5 +1,5 @@
--- Saves the state of the partition, and its history where that changed. The only code that writes
--- either of them, beside the making of a partition. formats.lua has the formats.
+-- Saves the state of the partition, and its history if that changed. No other file writes either of
+-- them. formats.lua has the formats.
 
 local bytes
 if ctx.format == 1 then

@@ -143,7 +143,7 @@ async fn close(sale: &Sale, supplies: &mut [u32], buyers: &mut SequentialBuyers<
     Ok(())
 }
 
-/// Runs a phase; each buyer makes attempts of varying behavior.
+/// Runs a phase, in which the attempts of each buyer have varying behavior.
 async fn phase(sale: &Sale, phase: Phase, number: u8) -> Result<(), Failure> {
     let worker = |worker: Worker| {
         let sale = sale.clone();
