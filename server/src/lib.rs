@@ -4,10 +4,7 @@
 //! From the top layer down. A module uses only modules below it.
 //! - `lifecycle`: the start, the drain and the stop of a server; wires the other modules.
 //! - `service`: the conversion between proto and domain. A call enters and leaves here.
-//! - `sweeper`, `health`, `admin_http`: the control plane. Expires due holds in partitions without traffic, checks the
-//!   store, and serves the operator's port.
-//! - `promises`: all conditions that an OK depends on, with their states.
-//! - `watch`: streams of the changes of a namespace, from one reader of its events.
+//! - `control`: the control plane beside the calls: `sweeper`, `health`, `promises`, `watch`, `admin_http`.
 //! - `namespaces`: the open namespaces, with a lane for each partition.
 //! - `lane`: the queue of one partition; sends operations to the store in batches.
 //! - `allocator`: returns unused memory to the system.
@@ -27,15 +24,13 @@
 // The future of a handler is nested deeper than the default limit.
 #![recursion_limit = "256"]
 
-mod admin_http;
 mod allocator;
 mod catch_panic;
 pub mod config;
-mod health;
+mod control;
 mod lane;
 mod lifecycle;
 mod namespaces;
-mod promises;
 mod random;
 mod resend;
 mod router_bypass;
@@ -43,11 +38,9 @@ mod service;
 #[cfg(test)]
 mod simulation;
 mod store;
-mod sweeper;
 mod tasks;
 pub mod telemetry;
 mod transport;
-mod watch;
 mod witness;
 
 pub(crate) use inventory_sentinel_script::domain;

@@ -7,12 +7,12 @@ use tokio::{runtime::Builder, task::JoinSet, time::Instant};
 
 use crate::{
     config::Config,
+    control::sweeper,
     domain::{BuyerId, Condition, Line, NamespaceName, OnHand, Operation, Outcome, Quantity, ReservationId, Sku, Ttl},
     lane::{Lane, LaneContext, LaneError, LaneLimits, PartitionRef},
     namespaces::{Namespace, Namespaces, NewNamespaces},
     random::Random,
     store::simulated::{FaultRates, SimulatedStore},
-    sweeper,
     tasks::Tasks,
     telemetry::metrics::Metrics,
     witness::Witnesses,

@@ -18,7 +18,7 @@
 -- step that is undone sooner must not open a sale.
 
 local CLOCK_BOUND = 1000 -- ms: a smaller difference is no step
-local DOUBT_LASTS = 5000 -- ms: every server calls every partition more often (server/src/sweeper/)
+local DOUBT_LASTS = 5000 -- ms: every server calls every partition more often (server/src/control/sweeper/)
 local DAY_LASTS = 300000 -- ms
 
 local time = call('TIME')

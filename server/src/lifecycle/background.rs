@@ -3,14 +3,14 @@
 use std::{net::TcpListener, sync::Arc};
 
 use crate::{
-    admin_http,
     config::{Config, RedisUrl},
-    health::{self, Health, StoreGate},
+    control::admin_http,
+    control::health::{self, Health, StoreGate},
+    control::promises::Promises,
+    control::sweeper,
     namespaces::Namespaces,
-    promises::Promises,
     random::Random,
     store::{Store, embedded::Trouble},
-    sweeper,
     tasks::{Task, Tasks},
     telemetry::metrics::Metrics,
     witness::Witnesses,

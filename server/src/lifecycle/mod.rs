@@ -20,8 +20,8 @@ mod stores;
 use self::{background::Background, stores::Stores};
 use crate::{
     config::{self, Config, Durability, RedisUrl},
-    health::{Health, StoreGate},
-    promises::{LastPass, Promises},
+    control::health::{Health, StoreGate},
+    control::promises::{LastPass, Promises},
     service::ServiceContext,
     store::embedded::{Embedded, EmbeddedError, Trouble},
     tasks::{Faults, Tasks},

@@ -16,14 +16,14 @@ use super::RunError;
 use crate::{
     catch_panic::CatchPanicLayer,
     config::Config,
-    promises::Promises,
+    control::promises::Promises,
+    control::watch::Hub,
     router_bypass::RouterBypassLayer,
     service::{Admin, Checkout, Events, ServiceContext},
     store::Store,
     tasks::Tasks,
     telemetry::grpc::TraceLayer,
     transport::Services,
-    watch::Hub,
 };
 
 /// All services behind the gRPC port.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::RunError;
 use crate::{
     config::{Config, RedisUrl},
+    control::watch::{Hub, WatchLimits},
     lane::{LaneContext, LaneLimits},
     namespaces::{Namespaces, NewNamespaces},
     random::Random,
@@ -16,7 +17,6 @@ use crate::{
     },
     tasks::Tasks,
     telemetry::metrics::Metrics,
-    watch::{Hub, WatchLimits},
     witness::Witnesses,
 };
 

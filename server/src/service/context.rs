@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{deadline::by_deadline, status::Failure};
 use crate::{
+    control::health::StoreGate,
     domain::NamespaceName,
-    health::StoreGate,
     namespaces::{Lookups, Namespace, Namespaces},
     tasks::Tasks,
     telemetry::metrics::{CallStatus, Metrics, RpcKind},

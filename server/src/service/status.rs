@@ -16,13 +16,13 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::convert::is_short;
 use crate::{
+    control::health::Shut,
+    control::watch::WatchError,
     domain::{Fence, Invalid, Line, NamespaceName, Refusal, Sku, StoreTime},
-    health::Shut,
     lane::LaneError,
     namespaces::{ConfigureError, DeleteError, OpenError},
     store::{audit::AuditError, error::StoreError},
     telemetry::metrics::CallStatus,
-    watch::WatchError,
 };
 
 /// The recommended pause before a retry.

@@ -38,9 +38,9 @@ use self::{
 use super::events::stream::ResponseStream;
 use crate::{
     config::{Config, Durability},
+    control::promises::Promises,
     domain::Invalid,
     namespaces::Namespace,
-    promises::Promises,
     service::{
         change_log::Caller,
         context::ServiceContext,

@@ -25,11 +25,11 @@ use self::{
 };
 use super::events::stream::ResponseStream;
 use crate::{
+    control::watch::Hub,
     service::{
         context::ServiceContext,
         dispatch::{AsyncRpc, LaneRpc, dispatch, dispatch_async, rpc_methods},
     },
-    watch::Hub,
 };
 
 /// The checkout service.

@@ -4,15 +4,15 @@ use inventory_sentinel::v1;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    control::watch::{
+        Hub,
+        stock::{StockUpdate, View},
+    },
     domain::Sku,
     service::{
         context::ServiceContext,
         deadline::deadline,
         rpc::events::stream::{ResponseStream, stock_stream},
-    },
-    watch::{
-        Hub,
-        stock::{StockUpdate, View},
     },
 };
 

@@ -11,7 +11,7 @@ mod watch;
 mod watch_stock;
 
 use self::stream::ResponseStream;
-use crate::{service::context::ServiceContext, watch::Hub};
+use crate::{control::watch::Hub, service::context::ServiceContext};
 
 /// The service of events.
 #[derive(Clone)]

@@ -10,6 +10,10 @@ use tonic::{Response, Status};
 use tracing::{Instrument as _, Span};
 
 use crate::{
+    control::watch::{
+        Hub, Position, WatchError,
+        stock::{StockUpdate, StockWatch, View},
+    },
     domain::NamespaceName,
     service::{
         context::ServiceContext,
@@ -18,10 +22,6 @@ use crate::{
         token::resume::{self, Resume},
     },
     telemetry::spans,
-    watch::{
-        Hub, Position, WatchError,
-        stock::{StockUpdate, StockWatch, View},
-    },
 };
 use inventory_sentinel::Reason;
 

@@ -8,6 +8,10 @@ use tonic::{Request, Response, Status};
 
 use super::stream::{ResponseStream, StreamEnd};
 use crate::{
+    control::watch::{
+        Hub,
+        events::{EventWatch, Item, PartitionEntry, Start},
+    },
     domain::{HistoryPoint, NamespaceName, Term},
     namespaces::Namespace,
     service::{
@@ -16,10 +20,6 @@ use crate::{
         deadline::{by_deadline, deadline},
         status::Failure,
         token::resume::{self, Resume},
-    },
-    watch::{
-        Hub,
-        events::{EventWatch, Item, PartitionEntry, Start},
     },
 };
 

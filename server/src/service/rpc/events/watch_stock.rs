@@ -7,12 +7,12 @@ use tonic::{Request, Response, Status};
 
 use super::stream::{ResponseStream, stock_stream};
 use crate::{
-    domain::{Invalid, Sku, Stock},
-    service::{context::ServiceContext, convert, deadline::deadline, status::Failure},
-    watch::{
+    control::watch::{
         Hub,
         stock::{StockUpdate, View},
     },
+    domain::{Invalid, Sku, Stock},
+    service::{context::ServiceContext, convert, deadline::deadline, status::Failure},
 };
 
 /// Most SKUs that one WatchStock can name.

@@ -23,7 +23,7 @@ mod probe;
 
 use self::probe::{probe, unchecked};
 use crate::config::{Config, RedisUrl};
-use crate::promises::LastPass;
+use crate::control::promises::LastPass;
 use crate::store::embedded::Trouble;
 use crate::store::fitness::{Before, Fit, Found, Unfit};
 use crate::store::identity::Identity;

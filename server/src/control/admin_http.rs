@@ -19,8 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::control::health::Health;
 use crate::domain::Promise;
-use crate::health::Health;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::transport::{ADMIN, TransportMetrics};
 use crate::transport::accept::Accept;
