@@ -1,4 +1,4 @@
-//! Ways to reserve units, through this server and through the alternatives, with one interface: one run, and its result.
+//! Ways to reserve units, through this server or an alternative, with one interface: one run, and its result.
 
 use std::{sync::Arc, time::Duration};
 
