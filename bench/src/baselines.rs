@@ -1,4 +1,4 @@
-//! The alternatives, measured beside our server; and the least cost of gRPC and Redis.
+//! The alternatives, measured beside this server; and the least cost of gRPC and Redis.
 
 pub(crate) mod direct;
 pub(crate) mod redis_benchmark;

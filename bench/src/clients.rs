@@ -1,5 +1,5 @@
-//! Those who call: through the generated client, a call a message; through the Rust client, which gathers
-//! calls into messages. Each makes one call and checks its answer.
+//! Callers: the generated client with one call per message, and the Rust client, which batches calls into messages.
+//! Each makes one call and checks its answer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

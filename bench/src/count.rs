@@ -1,5 +1,5 @@
-//! Counts that must not grow unseen: what an operation costs in commands and in instructions, beside what
-//! `bench/guards.json` expects. Counts repeat where times don't. Starts the processes that are counted; writes
+//! Counts that must not grow unnoticed: the cost of an operation in commands and in instructions, compared with
+//! `bench/guards.json`. Counts repeat where times don't. Starts the processes that are counted; writes
 //! that file on request, and nothing else.
 //!
 //! # Layout

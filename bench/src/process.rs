@@ -1,4 +1,4 @@
-//! Processes under measurement, each in a separate temporary folder: our server, the no-op one, a Redis.
+//! Processes under measurement, each in a separate temporary folder: this server, the no-op server, a Redis.
 //! Starts and stops them, and reads what they have used.
 
 use std::{

@@ -1,5 +1,5 @@
-//! Signals that stop the benchmarks before their end. Listens for signals and touches nothing else; whoever waits here
-//! drops what is under way, and with it its processes and their folders.
+//! Signals that stop the benchmarks before their end. Listens for signals and touches nothing else; a
+//! caller that waits here drops the current run, and with it its processes and their folders.
 
 use std::future::Future;
 

@@ -1,4 +1,4 @@
-//! Ways of reserving units, ours and others', each behind the same door: one run, and what it did.
+//! Ways to reserve units, through this server or an alternative, with one interface: one run, and its result.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
 //! How many commands a script call makes, and how many script calls a message: from `INFO commandstats` of a Redis
-//! that only its server talks to.
+//! that only its server uses.
 
 use std::{collections::BTreeMap, path::Path, process::Command};
 

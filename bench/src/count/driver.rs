@@ -1,4 +1,4 @@
-//! One who calls a server that is counted: one call, a Batch message, or a wave of calls at once, over one
+//! The caller of a server under count: one call, a Batch message, or a wave of calls at once, over one
 //! connection of the generated client. Checks every answer.
 
 use anyhow::{Context as _, Result, bail, ensure};

@@ -1,5 +1,5 @@
-// The Go client that proves the proto in Go: `client ADDRESS NAMESPACE` plays a small sale against a running server, with
-// nothing but the code generated from proto/. Touches only that namespace, which must be new.
+// Tests the proto in Go: `client ADDRESS NAMESPACE` runs a small sale against a running server, only with the code
+// generated from proto/. Touches only that namespace, which must be new.
 package main
 
 import (

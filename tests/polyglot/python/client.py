@@ -1,5 +1,5 @@
-# The Python client that proves the proto in Python: `client.py ADDRESS NAMESPACE` plays a small sale against a running
-# server, with nothing but the code generated from proto/. Touches only that namespace, which must be new.
+# Tests the proto in Python: `client.py ADDRESS NAMESPACE` runs a small sale against a running server, only with the
+# code generated from proto/. Touches only that namespace, which must be new.
 import sys
 import uuid
 
