@@ -96,7 +96,7 @@ fn sizes() -> [usize; 3] {
 #[test]
 fn the_page_on_capacity_has_the_sizes_of_the_messages() {
     let [request, held, short] = sizes();
-    let expected = format!("{request} bytes there; {held} back with a reservation, {short} with a shortage");
+    let expected = format!("has {request} bytes, its response {held} with a reservation and {short} with a shortage");
     assert!(
         page("docs/operate/capacity.md").contains(&expected),
         "docs/operate/capacity.md does not contain: {expected}"

@@ -246,7 +246,7 @@ async fn a_refusal_names_its_cause_and_its_numbers() {
     configure(window(4_102_444_800, 4_102_444_900)).await.expect("a window");
     assert_names(reserve(vita(1)).await, &["vita", "2100-01-01T00:00:00.000Z", "not opened"]).await;
     configure(window(1, 1_577_836_800)).await.expect("a window");
-    assert_names(reserve(vita(1)).await, &["vita", "2020-01-01T00:00:00.000Z", "over"]).await;
+    assert_names(reserve(vita(1)).await, &["vita", "2020-01-01T00:00:00.000Z", "closed"]).await;
     configure(v1::SkuRules { max_quantity: Some(3), buyer_limit: Some(2), ..window(0, 0) }).await.expect("limits");
     assert_names(reserve(vita(4)).await, &["vita", "allows 3"]).await;
     assert_names(reserve(vita(1)).await, &["vita", "buyer"]).await;

@@ -17,7 +17,7 @@ use inventory_sentinel::{
     },
 };
 use inventory_sentinel_script::limits::MAX_OPERATIONS;
-use sentinel_tests::{Redis, SentinelProcess, TestClient, assert_refused, eventually, new_id, reserve_request};
+use sentinel_tests::{Redis, SentinelProcess, TestClient, assert_refused, new_id, reserve_request};
 use tokio::task::JoinSet;
 
 /// Holds that fall due together.
@@ -183,7 +183,13 @@ async fn a_storm_of_one_sku_delays_no_call_for_another() {
     }
     let streams = Streams::start(&shop, lapsed);
     // Deadlines differ from that instant by the duration of one to `FILLERS` Batch calls.
-    eventually("the first are due", async || (redis.now().await > first_due).then_some(())).await;
+    let first_are_due = async {
+        while redis.now().await <= first_due {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let until_due = all_due.saturating_duration_since(Instant::now());
+    tokio::time::timeout(until_due + STORM_LIMIT, first_are_due).await.expect("the first are due");
     let storm = Instant::now();
     let whole = (HOLDS as i64, (TRIAL * MAX_OPERATIONS) as i64, 0);
     let mut waiters = JoinSet::new();
