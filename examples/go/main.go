@@ -144,12 +144,12 @@ func main() {
 	step("a payment too late for the last unit", order("order-6", "flo", "last", short), 1,
 		bank(true, func() error { return errors.Join(outlastTheHold(), sellTheLast()) }), Refunded, 1, 1)
 
-	stranger := order("order-8", "hal", "nothing", usual)
-	_, err = play(sentinel, "a product that does not exist", stranger, 1, accepts)
+	unknown := order("order-8", "hal", "nothing", usual)
+	_, err = play(sentinel, "a product that does not exist", unknown, 1, accepts)
 	if refused := (Refused{}); !errors.As(err, &refused) || refused.Reason != "SKU_NOT_FOUND" {
 		must(fmt.Errorf("not refused: %v", err))
 	}
-	booked("a product that does not exist", stranger, 0, 0)
+	booked("a product that does not exist", unknown, 0, 0)
 
 	twice := order("order-13", "max", "phone", usual)
 	buyInAnotherRun := func() error {

@@ -165,12 +165,12 @@ pub struct Config {
     /// incomplete requests. Work beyond it waits
     #[arg(
         long,
-        env = "SENTINEL_STRANGER_TIME",
+        env = "SENTINEL_UNTRUSTED_CPU_TIME",
         default_value = "300ms",
         value_parser = duration,
         value_name = "DURATION"
     )]
-    pub stranger_time: Duration,
+    pub untrusted_cpu_time: Duration,
 
     /// Client connections, 1 to 1,000,000; one more closes the connection that has been longest
     /// without a call

@@ -41,7 +41,7 @@ impl Config {
         check.number("batch-max-operations", self.batch_max_operations, 1, MAX_OPERATIONS);
         check.number("batches-in-flight", self.batches_in_flight, 1, 64);
         check.number("max-accepts", self.max_accepts, 1, 1_000_000);
-        check.duration("stranger-time", self.stranger_time, MILLISECOND, 10_000 * MILLISECOND);
+        check.duration("untrusted-cpu-time", self.untrusted_cpu_time, MILLISECOND, 10_000 * MILLISECOND);
         check.number("max-connections", self.max_connections, 1, 1_000_000);
         check.number("max-streams", self.max_streams, 1, 65_536);
         check.number("connection-window", self.connection_window, 65_535, 1 << 30);

@@ -65,7 +65,7 @@ impl TransportMetrics {
             pauses: counters(
                 "inventory_sentinel_pauses_total",
                 "Pauses before a connection is accepted (accept), before an untrusted connection that causes much work \
-                 is read (stranger), or before a scrape (scrape).",
+                 is read (untrusted), or before a scrape (scrape).",
                 &["reason"],
             )?,
         };

@@ -103,7 +103,7 @@ impl From<&Config> for TransportLimits {
     fn from(config: &Config) -> Self {
         Self {
             accepts: config.max_accepts,
-            untrusted_time: config.stranger_time,
+            untrusted_time: config.untrusted_cpu_time,
             connections: config.max_connections,
             descriptors: config.pool_size + config.max_watched_namespaces,
             window: config.connection_window,
@@ -160,7 +160,7 @@ pub(crate) async fn serve<S: Services>(
     let max = accept::connections_for_descriptors(limits.connections, limits.descriptors);
     let slots = Arc::new(Slots::new(max, metrics.clone()));
     let work = limits.untrusted_time.as_micros() as u64;
-    let pace = Arc::new(Pace::new(work, UNTRUSTED_BURST, metrics.pauses("stranger")));
+    let pace = Arc::new(Pace::new(work, UNTRUSTED_BURST, metrics.pauses("untrusted")));
     let port = Port { limits, services, shared, slots, pace, metrics };
     let tracker = TaskTracker::new();
     tokio::select! {

@@ -182,11 +182,11 @@ async fn a_flood_of_control_frames_closes_its_connection_only() {
 
 #[tokio::test]
 async fn a_connection_that_was_only_refused_is_still_untrusted() {
-    let server = SentinelProcess::launch().flags("--stranger-time 3ms --request-timeout 300ms").start().await;
+    let server = SentinelProcess::launch().flags("--untrusted-cpu-time 3ms --request-timeout 300ms").start().await;
     let mut attacker = RawConnection::connect(&server).await;
     let (late, _sender) = attacker.call(RESERVE, &prefix(10), false).await;
     assert_refused(refused(late).await, Reason::RequestTooSlow, None);
-    let pauses = || server.metric(r#"inventory_sentinel_pauses_total{reason="stranger"}"#);
+    let pauses = || server.metric(r#"inventory_sentinel_pauses_total{reason="untrusted"}"#);
     let before = pauses().await;
     for _ in 0..20 {
         let (response, _sender) = attacker.call(RESERVE, &prefix(1 << 30), false).await;
@@ -198,11 +198,11 @@ async fn a_connection_that_was_only_refused_is_still_untrusted() {
 
 #[tokio::test]
 async fn answers_earn_a_connection_further_calls_and_refusals_use_them_up() {
-    let server = SentinelProcess::launch().flags("--stranger-time 3ms").start().await;
+    let server = SentinelProcess::launch().flags("--untrusted-cpu-time 3ms").start().await;
     let mut attacker = RawConnection::connect(&server).await;
     let whole =
         framed(&v1::ReserveRequest { namespace_id: "sale".into(), ..reserve_request(&[("ps5", 1)]) }.encode_to_vec());
-    let pauses = || server.metric(r#"inventory_sentinel_pauses_total{reason="stranger"}"#);
+    let pauses = || server.metric(r#"inventory_sentinel_pauses_total{reason="untrusted"}"#);
     let mut paused = Vec::new();
     for (answered, refusals) in [(40, 200), (1, 40), (20, 40)] {
         for _ in 0..answered {
