@@ -41,8 +41,8 @@ impl Resends {
         Self { give_up: self.give_up.min(deadline), ..self }
     }
 
-    /// Awaits one attempt. A resend that is not answered before the store may forget the id is cancelled: it may still
-    /// wait for a connection, and would then be applied a second time.
+    /// Awaits one attempt. A resend is cancelled when the store may have forgotten the id: it may still wait for a
+    /// connection, and could then take effect a second time.
     pub(crate) async fn attempt<T>(
         &self,
         attempt: impl Future<Output = Result<T, StoreError>>,
@@ -50,12 +50,11 @@ impl Resends {
         if self.doubt.is_none() {
             return attempt.await;
         }
-        let late = |_| Err(StoreError::unknown("no reply arrived before the store may have forgotten the request"));
+        let late = |_| Err(StoreError::unknown("no reply arrived while the store remembered the request"));
         tokio::time::timeout_at(self.forgotten, attempt).await.unwrap_or_else(late)
     }
 
-    /// Waits until the next attempt, after an attempt has failed. There is one only while the effect is unknown: an error
-    /// before any doubt is certain.
+    /// Waits until the next attempt, after an attempt has failed. There is a next attempt only if the effect is unknown.
     ///
     /// # Errors
     /// If there is no next attempt: [`StoreError::Unknown`] if an attempt may have been applied,

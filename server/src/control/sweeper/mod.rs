@@ -220,7 +220,7 @@ impl<S: NamespaceStore> Sweeper<S> {
                 if let LaneError::Corrupt { why } | LaneError::Newer { why } = error {
                     self.fails(key, why);
                 } else if *error == LaneError::DeadlinePassed {
-                    self.fails(key, &"it does not answer");
+                    self.fails(key, &"its lane did not respond in time");
                 }
             }
         }
