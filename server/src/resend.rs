@@ -54,7 +54,7 @@ impl Resends {
         tokio::time::timeout_at(self.forgotten, attempt).await.unwrap_or_else(late)
     }
 
-    /// Waits until the next attempt, after an attempt has failed. There is a next attempt only if the effect is unknown.
+    /// Waits until the next attempt after one has failed. There is a next attempt only if the effect is unknown.
     ///
     /// # Errors
     /// If there is no next attempt: [`StoreError::Unknown`] if an attempt may have been applied,
