@@ -13,8 +13,8 @@ const BACKOFF: Duration = Duration::from_millis(10);
 /// The longest such pause.
 const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
-/// The attempts of one change; the first begins when this is created. The change has an id, so it takes effect only
-/// once, however often it is sent.
+/// The attempts of one change, a single command or a batch. The first begins when this is created. The change has an
+/// id, so it takes effect only once, however often it is sent.
 #[derive(Debug)]
 pub(crate) struct Resends {
     random: Random,
@@ -23,7 +23,7 @@ pub(crate) struct Resends {
     /// The store may have forgotten the id after this instant.
     forgotten: Instant,
     backoff: Duration,
-    /// The last error of an attempt that may have been applied.
+    /// The last error of an attempt that may have been applied: after it, the effect is unknown until a reply arrives.
     doubt: Option<StoreError>,
 }
 
@@ -41,7 +41,8 @@ impl Resends {
         Self { give_up: self.give_up.min(deadline), ..self }
     }
 
-    /// Makes one attempt. A resend is given up in time, because it may wait for a connection first.
+    /// Awaits one attempt. A resend is cancelled when the store may have forgotten the id: it may still wait for a
+    /// connection, and could then take effect a second time.
     pub(crate) async fn attempt<T>(
         &self,
         attempt: impl Future<Output = Result<T, StoreError>>,
@@ -49,28 +50,27 @@ impl Resends {
         if self.doubt.is_none() {
             return attempt.await;
         }
-        let late = |_| Err(StoreError::unknown("there was no reply while the store remembers the request"));
+        let late = |_| Err(StoreError::unknown("no reply arrived while the store remembered the request"));
         tokio::time::timeout_at(self.forgotten, attempt).await.unwrap_or_else(late)
     }
 
-    /// Waits until the next attempt, after an attempt has failed.
+    /// Waits until the next attempt after one has failed. There is a next attempt only if the effect is unknown.
     ///
     /// # Errors
     /// If there is no next attempt: [`StoreError::Unknown`] if an attempt may have been applied,
     /// otherwise the error of the only attempt.
     pub(crate) async fn pause_after(&mut self, error: StoreError) -> Result<(), StoreError> {
-        match (error, &self.doubt) {
-            (error @ StoreError::Unknown { .. }, _) => self.doubt = Some(error),
+        let doubt = match (error, self.doubt.take()) {
+            (error @ StoreError::Unknown { .. }, _) => error,
             (error, None) => return Err(error),
             // The effect of the earlier attempt stays unknown.
-            (error, Some(doubt)) if is_final(&error) => return Err(doubt.clone()),
+            (error, Some(doubt)) if is_final(&error) => return Err(doubt),
             // This attempt was not applied. An earlier one may have been, and the next one can show it.
-            (_, Some(_)) => {}
-        }
-        match (self.pause(Instant::now()), &self.doubt) {
-            (None, Some(doubt)) => return Err(doubt.clone()),
-            (pause, _) => tokio::time::sleep(pause.unwrap_or_default()).await,
-        }
+            (_, Some(doubt)) => doubt,
+        };
+        let Some(pause) = self.pause(Instant::now()) else { return Err(doubt) };
+        self.doubt = Some(doubt);
+        tokio::time::sleep(pause).await;
         Ok(())
     }
 

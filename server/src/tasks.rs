@@ -139,7 +139,7 @@ impl Tasks {
         tokio::spawn(async move {
             tasks.guarded(task, future).await;
             if !stopping.is_cancelled() {
-                tracing::error!(task = task.label(), "a task ended that the server needs");
+                tracing::error!(task = task.label(), "a required task ended, so the server stops");
                 // Only the first one is reported.
                 let _ = tasks.inner.fatal.set(task);
                 tasks.inner.drain.cancel();

@@ -1,5 +1,5 @@
-//! The partition's clock and next deadline, as the last reply had them. Pure but for the monotonic
-//! clock of this process.
+//! The partition's clock and next deadline, as of the last reply. Reads the monotonic clock of this
+//! process; otherwise pure.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,7 +13,7 @@ use crate::{
     store::wire::Reply,
 };
 
-/// A change of the offset that is reported as a step of the store's clock, in milliseconds.
+/// The smallest change of the offset that is reported as a step of the store's clock, in milliseconds.
 const REPORTED_STEP: u64 = 1_000;
 
 #[derive(Debug)]
@@ -31,8 +31,8 @@ struct ClockSample {
 }
 
 impl PartitionClock {
-    /// The clock of a partition that was just opened. It is due at once, so the sweeper compares this
-    /// server's knowledge with the partition right away.
+    /// The clock of a partition that was just opened. A sweep is due at once, which compares this
+    /// server's knowledge with the partition.
     pub(super) fn opened(now: StoreTime, clock: Clock) -> Self {
         let sample = ClockSample { now, received_at: Instant::now(), clock, next_due: Some(now) };
         Self { last: Mutex::new(sample) }
@@ -57,10 +57,11 @@ impl PartitionClock {
             || sample.next_due.is_some_and(|due| due <= sample.now_at(now))
     }
 
-    /// Records a reply. Returns the step of the store's clock that it shows, in milliseconds.
+    /// Records a reply. Returns the step of the store's clock since the last reply, in milliseconds, if there was one.
     pub(super) fn observe(&self, reply: &Reply, received_at: Instant) -> Option<i64> {
         let mut last = self.last();
         let is_certain = reply.clock.doubt == 0 && last.clock.doubt == 0;
+        // The offset compensates a step, so it changes by as much in the other direction.
         let step = last.clock.offset - reply.clock.offset;
         *last = ClockSample { now: reply.now, received_at, clock: reply.clock, next_due: reply.next_due };
         (is_certain && step.unsigned_abs() >= REPORTED_STEP).then_some(step)

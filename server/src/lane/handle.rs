@@ -1,12 +1,13 @@
 //! The handle of a lane: submits operations to its queue and awaits their answers. Uses the queue and
 //! the clock, and starts the workers.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
-
-use std::time::Duration;
 
 use tokio::{sync::oneshot, time::Instant};
 
@@ -48,12 +49,13 @@ impl Lane {
         Self { shared }
     }
 
-    /// Queues an operation. It is dropped if its turn comes after the deadline.
+    /// Queues an operation. If it is still queued at the deadline, it is dropped.
     pub(crate) fn submit(&self, operation: Operation, deadline: Instant) -> Result<Pending, LaneError> {
         let Shared { queue, metrics, .. } = &*self.shared;
         let is_read = operation.is_read();
         let (responder, answer) = Responder::new(deadline, is_read);
-        // A sweep is for holds that no call needs, so it takes turns with the calls.
+        // Calls return the due holds that they depend on, so a sweep need not delay them. It is parked, and
+        // parked operations take turns with others.
         let is_sweep = matches!(operation, Operation::Sweep);
         let job = Job { operation, responder };
         let is_queued = if is_sweep { queue.push_parked(job) } else { queue.push(job) };

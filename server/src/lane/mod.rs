@@ -6,7 +6,7 @@
 //! - [`worker`][]: encodes, sends and decodes one batch after the other, and responds to the callers;
 //! - [`select`][]: chooses the operations of the next batch;
 //! - [`responder`][]: the caller of one operation;
-//! - [`clock`][]: the partition's clock and next deadline, as the last reply had them.
+//! - [`clock`][]: the partition's clock and next deadline, as of the last reply.
 //!
 //! A worker sends whatever is queued when it is free. It never waits for a batch to fill.
 //!
@@ -40,14 +40,14 @@ use crate::{
     witness::Witness,
 };
 
-/// Why an operation has no answer of the store.
+/// Why an operation has no answer from the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LaneError {
     /// Not sent: the queue is full.
     Overloaded,
-    /// Not sent: the caller's deadline passed in the queue.
+    /// Nothing was applied: the caller's deadline passed while the operation was queued, or during a read.
     DeadlinePassed,
-    /// Sent, and not answered in time.
+    /// The operation was sent, but its answer did not arrive. It may have been applied.
     OutcomeUnknown { why: Arc<str> },
     /// Certainly not applied.
     Unavailable { why: Arc<str> },
@@ -57,7 +57,7 @@ pub(crate) enum LaneError {
     Corrupt { why: Arc<str> },
     /// Not applied: the store contains a record of a newer version.
     Newer { why: Arc<str> },
-    /// Not applied: the Redis user of the service lacks permissions, which these ACL rules grant.
+    /// Not applied: the Redis user of the service lacks permissions. `missing` has the ACL rules that grant them.
     Denied { missing: Arc<str> },
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct LaneLimits {
 #[derive(Debug)]
 pub(crate) struct LaneContext<S> {
     pub(crate) limits: LaneLimits,
-    /// Its connections serve nothing but lanes.
+    /// Only lanes use its connections.
     pub(crate) store: Arc<S>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: Tasks,
@@ -169,7 +169,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// The partition is gone, was replaced, or has another config: the namespace must be reopened.
     is_closed: AtomicBool,
-    /// A worker ended before its queue did.
+    /// A worker ended while the lane was still in use, for example after a panic.
     is_dead: AtomicBool,
 }
 
@@ -178,8 +178,8 @@ impl Shared {
         self.is_closed.store(true, Ordering::Release);
     }
 
-    /// Closes the lane after a worker has ended. The namespace is reopened, and no caller waits for
-    /// a worker that is gone.
+    /// Closes the lane after a worker has ended early, and refuses the queued operations. The namespace
+    /// is reopened with a new lane.
     fn kill(&self) {
         self.is_dead.store(true, Ordering::Release);
         self.close();
@@ -187,7 +187,7 @@ impl Shared {
         self.refuse_queued();
     }
 
-    /// Responds to every queued caller of a lane that has no worker. None of these was sent.
+    /// Refuses every queued operation of a lane without a worker. None of them was sent.
     fn refuse_queued(&self) {
         let queued = self.queue.take_if(|_| true);
         self.metrics.add_queued(-(queued.len() as i64));

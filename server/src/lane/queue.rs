@@ -1,7 +1,7 @@
 //! The queue of a lane: bounded and ordered; workers take several items at once. Uses a lock and the clock. No I/O.
 //!
-//! An item that must be resent is parked. Parked items have a separate order, so a batch can limit how many of them it
-//! takes.
+//! Items can be parked: those that must be resent, and sweeps. Parked items have a separate order, so a batch can
+//! limit how many of them it takes.
 
 use std::{
     collections::VecDeque,
@@ -36,13 +36,13 @@ impl<T> State<T> {
         self.waiting.len() + self.parked.len()
     }
 
-    fn has_parked(&self) -> bool {
+    fn can_take_parked(&self) -> bool {
         !self.parked.is_empty() && self.parked_until <= Instant::now()
     }
 }
 
 impl<T> Queue<T> {
-    /// An empty queue for at most `limit` items. Items that return from a batch in flight may exceed the limit.
+    /// An empty queue for at most `limit` items. Items that workers put back or park may exceed the limit.
     pub(super) fn new(limit: usize) -> Self {
         let state =
             State { waiting: VecDeque::new(), parked: VecDeque::new(), parked_until: Instant::now(), is_closed: false };
@@ -54,7 +54,7 @@ impl<T> Queue<T> {
         self.add(item, |state| &mut state.waiting)
     }
 
-    /// Adds an item behind the parked ones. Returns `false` if the queue is full.
+    /// Parks a new item, behind the others. Returns `false` if the queue is full.
     pub(super) fn push_parked(&self, item: T) -> bool {
         self.add(item, |state| &mut state.parked)
     }
@@ -80,7 +80,7 @@ impl<T> Queue<T> {
         self.wakeup.notify_one();
     }
 
-    /// Parks items behind the parked ones. No parked item is taken before `until`.
+    /// Parks items that were taken, behind the others. No parked item is taken before `until`.
     pub(super) fn park(&self, items: Vec<T>, until: Instant) {
         let mut state = self.state();
         state.parked.extend(items);
@@ -116,7 +116,7 @@ impl<T> Queue<T> {
         loop {
             let parked_until = {
                 let state = self.state();
-                if !state.waiting.is_empty() || state.has_parked() {
+                if !state.waiting.is_empty() || state.can_take_parked() {
                     return true;
                 }
                 if state.is_closed && state.parked.is_empty() {
@@ -155,14 +155,15 @@ impl<T> Queue<T> {
             self.wakeup.notify_one();
             return taken;
         }
-        // Taking all items usually copies none. The new buffer expects as many again.
+        // To take all items, the buffer is moved. The new buffer has room for as many, the likely size of the next
+        // batch.
         std::mem::replace(&mut state.waiting, VecDeque::with_capacity(number)).into()
     }
 
     /// Takes at most `most` parked items, in the order in which they were parked.
     pub(super) fn take_parked(&self, most: usize) -> Vec<T> {
         let mut state = self.state();
-        if !state.has_parked() {
+        if !state.can_take_parked() {
             return Vec::new();
         }
         let number = state.parked.len().min(most);

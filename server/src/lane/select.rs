@@ -1,5 +1,5 @@
 //! The choice of the next batch: takes the operations that fit from the queue, and drops queued operations
-//! that nobody needs any more. Uses the queue. No I/O.
+//! whose caller no longer waits for them. Uses the queue. No I/O.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::store::BatchStore;
 
 /// Most lines in one batch, counted as [`Operation::weight`](crate::domain::Operation::weight) does.
 const MAX_BATCH_WEIGHT: usize = 1_024;
-/// A batch of parked operations has this fraction of the operations and lines of other batches,
-/// because the others wait for it.
+/// Divides the limits on operations and lines for a batch of parked operations, because other
+/// operations wait for its end.
 const PARKED_FRACTION: usize = 4;
-/// Most yields to other tasks before a batch is sent, while they submit operations to it.
+/// Before a batch is sent, the worker yields at most this often to tasks that still submit operations.
 const MAX_COALESCE_YIELDS: usize = 16;
 /// Deadline check interval while a batch is in flight. A response about a passed deadline is at most
 /// this late.
@@ -22,8 +22,8 @@ const DEADLINE_TICK: Duration = Duration::from_millis(5);
 /// visits every queued operation.
 const DISCONNECTED_SEARCH_INTERVAL: Duration = Duration::from_millis(50);
 
-/// When a worker whose batch is in flight checks deadlines, and when it last searched for
-/// disconnected callers.
+/// The timers of a worker whose batch is in flight: when it checks deadlines, and when it last
+/// searched for disconnected callers.
 pub(super) struct DeadlineChecks {
     pub(super) ticks: Interval,
     searched_at: Instant,
@@ -37,9 +37,15 @@ impl DeadlineChecks {
     }
 }
 
+/// The operations of the next batch: all of them were parked, or none.
+pub(super) struct NextBatch {
+    pub(super) jobs: Vec<Job>,
+    pub(super) were_parked: bool,
+}
+
 impl<S: BatchStore> Worker<S> {
-    /// The queued operations that fit into one batch.
-    pub(super) async fn next_batch(&self, is_turn_of_parked: &mut bool) -> Vec<Job> {
+    /// Takes the queued operations that fit into one batch.
+    pub(super) async fn next_batch(&self, is_turn_of_parked: bool) -> NextBatch {
         // Never wait for future calls, but let tasks that are already runnable submit theirs first.
         let (queue, limit) = (&self.shared.queue, self.context.limits.batch);
         let mut waiting = queue.waiting();
@@ -50,11 +56,11 @@ impl<S: BatchStore> Worker<S> {
                 break;
             }
         }
-        // Parked operations and others take turns. A batch of parked ones expires due holds, which
-        // takes long.
-        let mut jobs = if *is_turn_of_parked || waiting == 0 { self.next_parked() } else { Vec::new() };
-        *is_turn_of_parked = jobs.is_empty();
-        if jobs.is_empty() {
+        // Parked operations and others take turns, because a batch of parked ones returns due holds,
+        // which takes long.
+        let mut jobs = if is_turn_of_parked || waiting == 0 { self.next_parked() } else { Vec::new() };
+        let were_parked = !jobs.is_empty();
+        if !were_parked {
             jobs = queue.take(limit);
             let len = batch_len(&jobs, MAX_BATCH_WEIGHT);
             if len < jobs.len() {
@@ -62,10 +68,10 @@ impl<S: BatchStore> Worker<S> {
             }
         }
         self.shared.metrics.add_queued(-(jobs.len() as i64));
-        jobs
+        NextBatch { jobs, were_parked }
     }
 
-    /// The parked operations of the next batch.
+    /// Takes the parked operations that fit into one batch.
     fn next_parked(&self) -> Vec<Job> {
         let queue = &self.shared.queue;
         let mut jobs = queue.take_parked((self.context.limits.batch / PARKED_FRACTION).max(1));
@@ -76,8 +82,8 @@ impl<S: BatchStore> Worker<S> {
         jobs
     }
 
-    /// Drops queued operations whose deadline has passed. In a queue that fills up, also drops those
-    /// whose caller has disconnected, so they take no room.
+    /// Drops queued operations whose deadline has passed. If the queue is more than half full, also
+    /// drops those whose caller has disconnected, to make room.
     pub(super) fn expire_queued(&self, now: Instant, checks: &mut DeadlineChecks) {
         let queue = &self.shared.queue;
         let is_search = now.duration_since(checks.searched_at) >= DISCONNECTED_SEARCH_INTERVAL && queue.is_half_full();
@@ -92,7 +98,7 @@ impl<S: BatchStore> Worker<S> {
     }
 }
 
-/// How many of these jobs fit into a batch of this weight, but at least one.
+/// The number of jobs that fit into a batch of this weight; at least one.
 fn batch_len(jobs: &[Job], max_weight: usize) -> usize {
     let mut weight = 0;
     let fitting = jobs.iter().take_while(|job| {

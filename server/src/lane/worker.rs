@@ -1,13 +1,19 @@
-//! The worker of a lane: takes operations from the queue, encodes them as one batch, sends the batch until its
-//! result is known, decodes the reply and responds to the callers. Uses the store, the resend policy, the
-//! witness and the telemetry; `select` chooses the operations.
+//! The worker of a lane: takes operations from the queue, encodes them as one batch, sends the batch, decodes
+//! the reply and responds to the callers. If the reply is lost, it sends the batch again. Uses the store, the
+//! resend policy, the witness and the telemetry; `select` chooses the operations.
+//!
+//! The calls are nested in the order of this file: `run` (until the lane ends), `run_batch` (one batch, in one or
+//! two modes), `run_in_mode` (encode, send, decode), `send` (with resends), `respond`.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
-use super::{Job, LaneContext, LaneError, PartitionRef, Responder, Shared, select::DeadlineChecks};
+use super::{
+    Job, LaneContext, LaneError, PartitionRef, Responder, Shared,
+    select::{DeadlineChecks, NextBatch},
+};
 use crate::{
     domain::{HistoryPoint, Knowledge, Operation},
     resend::Resends,
@@ -23,8 +29,8 @@ use crate::{
 /// Responses delivered before the worker yields, so connections can flush while the rest are
 /// delivered.
 const RESPONSES_PER_YIELD: usize = 64;
-/// Pause before operations are resent that wait for the partition's clock to be certain (see the
-/// script's `clock.lua`).
+/// Pause before operations are resent that the script could not decide because the partition's clock
+/// is in doubt (`lua/scripts/load/clock.lua`).
 const DOUBT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs one batch at a time. A lane has as many workers as it may have batches in flight.
@@ -34,17 +40,19 @@ pub(super) struct Worker<S> {
     pub(super) shared: Arc<Shared>,
 }
 
-/// The outcome of one attempt to run a batch.
+/// The outcome of a batch in one mode.
 enum BatchOutcome {
     /// Every caller has its response.
     Done,
-    /// These operations need due holds expired first. They are resent after the pause.
+    /// The script could not decide these operations yet: due holds must be returned first, or the
+    /// clock is in doubt. They are resent after the pause.
     Again { jobs: Vec<Job>, pause: Duration },
-    /// The store is at its memory limit. These operations may still be applied in the other mode.
+    /// The store is at its memory limit, and nothing was applied. These operations may still be applied
+    /// in [`Mode::Resolving`].
     Full(Vec<Job>),
 }
 
-/// A batch that was answered.
+/// The reply to a batch, not decoded yet.
 struct Answered<R> {
     reply: R,
     /// The knowledge that was sent with the batch.
@@ -58,25 +66,27 @@ impl<S: BatchStore> Worker<S> {
         let mut guard = KillOnDrop { shared: &self.shared, is_done: false };
         let mut checks = DeadlineChecks::new();
         let mut is_turn_of_parked = true;
-        // Parked operations take half of the time at most: they rest for as long as their last batch
-        // took, while others are queued.
+        // While others are queued, parked operations get at most half of the time: after each batch they
+        // rest for as long as it took.
         let mut rest_until = Instant::now();
         while self.shared.queue.wait().await {
-            let jobs = self.next_batch(&mut is_turn_of_parked).await;
-            let (start, are_parked) = (Instant::now(), !is_turn_of_parked);
-            if !are_parked {
+            let NextBatch { jobs, were_parked } = self.next_batch(is_turn_of_parked).await;
+            is_turn_of_parked = !were_parked;
+            let start = Instant::now();
+            if !were_parked {
                 self.shared.queue.delay_parked(rest_until);
             }
             self.run_batch(jobs, &mut checks).await;
-            if are_parked {
+            if were_parked {
                 rest_until = Instant::now() + start.elapsed();
             }
         }
         guard.is_done = true;
     }
 
-    /// Sends these operations as one batch, and once more if the store is at its memory limit. Parks
-    /// operations that need due holds expired first, so the next batch has room for others.
+    /// Runs these operations as one batch. If the store is at its memory limit, refuses the Reserves and
+    /// runs the others once more. Parks operations that the script could not decide yet, so the next
+    /// batch has room for others.
     pub(super) async fn run_batch(&self, mut jobs: Vec<Job>, checks: &mut DeadlineChecks) {
         let mut mode = Mode::Plain;
         loop {
@@ -91,7 +101,7 @@ impl<S: BatchStore> Worker<S> {
             if jobs.is_empty() {
                 return;
             }
-            jobs = match self.attempt(jobs, mode, checks).await {
+            jobs = match self.run_in_mode(jobs, mode, checks).await {
                 BatchOutcome::Done => return,
                 BatchOutcome::Again { jobs, pause } => {
                     self.shared.metrics.add_queued(jobs.len() as i64);
@@ -105,7 +115,8 @@ impl<S: BatchStore> Worker<S> {
         }
     }
 
-    async fn attempt(&self, jobs: Vec<Job>, mode: Mode, checks: &mut DeadlineChecks) -> BatchOutcome {
+    /// Encodes these operations, sends them, and responds to their callers. Checks deadlines meanwhile.
+    async fn run_in_mode(&self, jobs: Vec<Job>, mode: Mode, checks: &mut DeadlineChecks) -> BatchOutcome {
         let PartitionRef { namespace, partition, default_ttl, .. } = &self.partition;
         let (operations, mut responders): (Vec<_>, Vec<_>) =
             jobs.into_iter().map(|Job { operation, responder }| (operation, responder)).unzip();
@@ -148,8 +159,8 @@ impl<S: BatchStore> Worker<S> {
         }
     }
 
-    /// Sends a batch until its result is known. Every change in it has an identity, so it has one
-    /// effect however often it arrives.
+    /// Sends a batch, and sends it again while its reply is lost and [`Resends`] allows it. Every change
+    /// in it has an identity, so it has one effect, however often it arrives.
     async fn send(
         &self,
         operations: &[Operation],
@@ -164,12 +175,13 @@ impl<S: BatchStore> Worker<S> {
             let redis = spans::redis_span(span, "batch");
             let knowledge = witness.knowledge();
             let call = BatchCall { keys, epoch: *epoch, knowledge: &knowledge, operations, batch, mode };
-            let attempt = self.context.store.run_batch(call).instrument(redis);
-            let error = match resends.attempt(attempt).await {
+            let call = self.context.store.run_batch(call).instrument(redis);
+            let error = match resends.attempt(call).await {
                 Ok((reply, sent_at)) => return Ok(Answered { reply, knowledge, sent_at }),
                 Err(error) => error,
             };
             self.shared.metrics.inc_store_error(error.kind());
+            // The partition is gone or was replaced.
             if matches!(error, StoreError::Closed) {
                 self.shared.close();
             }
@@ -195,7 +207,8 @@ impl<S: BatchStore> Worker<S> {
             match result {
                 OperationResult::Answered(answer) => responder.respond(Ok(answer)),
                 OperationResult::Again(mut operation) => {
-                    // An attempt that was resent may still arrive, after the one that was answered.
+                    // If the batch was resent, an earlier copy may still arrive. So the next one must not
+                    // claim to be the first.
                     operation.set_repeated();
                     again.push(Job { operation, responder });
                 }
@@ -261,8 +274,8 @@ impl<S: BatchStore> Worker<S> {
     }
 }
 
-/// Kills the lane of a worker that ends before its queue does, for example after a panic. The callers
-/// of the batch in flight get their response when their jobs are dropped.
+/// Kills the lane if its worker ends early, for example after a panic. The callers of the batch in
+/// flight get their response when their jobs are dropped ([`Pending::wait`](super::Pending::wait)).
 struct KillOnDrop<'a> {
     shared: &'a Shared,
     is_done: bool,

@@ -242,6 +242,6 @@ pub async fn serve_routes(config: &Config, listener: TcpListener, routes: Routes
 fn log_address(port: &'static str, listener: &TcpListener) {
     match listener.local_addr() {
         Ok(address) => tracing::info!(port, %address, "listening"),
-        Err(error) => tracing::warn!(port, %error, "listening on an unknown address"),
+        Err(error) => tracing::warn!(port, %error, "listening, but the address is unknown"),
     }
 }

@@ -53,7 +53,7 @@ impl<S: NamespaceStore> Namespaces<S> {
         if config.format == 1 {
             tracing::warn!(
                 namespace = name.as_str(),
-                "a namespace of format 1 does not notice a store that lost changes: raise it when no older server runs"
+                "a namespace of format 1 does not detect lost changes: raise its format when no older server runs"
             );
         }
         let identities = Identities::new(&config)?;

@@ -1,5 +1,5 @@
 //! The log of the changes that operators make: one line for each call that changed something. It
-//! contains the caller, the values before and after, and the request id. A replay has no line.
+//! contains the caller, the values before and after, and the request id. A replay is not logged.
 //! Writes the log only.
 
 use std::{fmt::Write as _, net::SocketAddr};
@@ -15,7 +15,7 @@ use crate::{
 /// Longest text of one field of a line, in bytes; the rest is cut off.
 const MAX_FIELD: usize = 2_048;
 
-/// The address that a call comes from; the port sets it as an extension of the request.
+/// The address of the caller. The transport adds it to the extensions of the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallerAddress(pub(crate) SocketAddr);
 
@@ -63,7 +63,7 @@ pub(super) struct Change<'a> {
     pub(super) after: String,
 }
 
-/// Counters and rules for people: `on_hand=10 available=8 … is_paused=true`.
+/// Counters and rules as readable text: `on_hand=10 available=8 … is_paused=true`.
 pub(super) fn text_of_stock(stock: &Stock) -> String {
     let Stock { available, held, sold, supplied, is_protected, is_paused, rules, .. } = stock;
     let mut text =
@@ -82,7 +82,7 @@ pub(super) fn text_of_stock(stock: &Stock) -> String {
     text
 }
 
-/// The settings of a namespace for people.
+/// The settings of a namespace as readable text.
 pub(super) fn text_of_config(config: &NamespaceConfig) -> String {
     let seconds = [
         ("default_ttl", config.default_ttl),
@@ -99,6 +99,7 @@ pub(super) fn text_of_config(config: &NamespaceConfig) -> String {
     text
 }
 
+/// Shortens a text to [`MAX_FIELD`], at the boundary of a character.
 fn cut(mut text: String) -> String {
     if text.len() > MAX_FIELD {
         let end = (0..=MAX_FIELD).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);

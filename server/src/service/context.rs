@@ -16,7 +16,7 @@ use crate::{
     telemetry::metrics::{CallStatus, Metrics, RpcKind},
 };
 
-/// Shared by the services; each has a clone.
+/// The shared state. Each service has a clone.
 #[derive(Clone)]
 pub(crate) struct ServiceContext {
     pub(super) namespaces: Arc<Namespaces>,
@@ -60,7 +60,7 @@ impl ServiceContext {
         }
     }
 
-    /// Refuses calls while the server drains or the store can't be used.
+    /// Refuses the call while the server drains or the store can't be used.
     pub(super) fn admit(&self) -> Result<(), Failure> {
         if self.draining.is_cancelled() {
             return Err(Failure::new(Reason::Draining));
@@ -68,13 +68,13 @@ impl ServiceContext {
         Ok(self.gate.check()?)
     }
 
-    /// The namespace, if it is open in this server.
+    /// The namespace, if it is open in this server. Refuses the call like [`Self::admit`].
     pub(super) fn open_namespace(&self, name: &NamespaceName) -> Result<Option<Arc<Namespace>>, Failure> {
         self.admit()?;
         Ok(self.namespaces.opened(name))
     }
 
-    /// The namespace, if it exists. Reads the store where it is not open in this server.
+    /// The namespace, if it exists. If it is not open in this server, it is loaded from the store.
     pub(super) async fn find_namespace(
         &self,
         name: &NamespaceName,
@@ -86,7 +86,7 @@ impl ServiceContext {
         }
     }
 
-    /// The same; takes the result of these lookups for a name that is in them.
+    /// Like [`Self::find_namespace`], but uses the result of these lookups if they contain the name.
     pub(super) async fn find_namespace_in(
         &self,
         lookups: &Lookups,
@@ -106,9 +106,10 @@ impl ServiceContext {
     /// Starts one store read for all of these namespaces that are not open in this server.
     pub(super) fn start_lookups<'a>(&self, names: impl Iterator<Item = &'a str>) -> Lookups {
         let mut unopened = HashSet::new();
+        // Most entries of a batch have the same namespace as the entry before.
         let mut last = None;
         for name in names.filter(|name| last.replace(*name) != Some(*name)) {
-            // A malformed name is refused with its entry.
+            // The decoding of its entry refuses a malformed name.
             if let Ok(name) = NamespaceName::parse(name.to_owned())
                 && self.namespaces.opened(&name).is_none()
             {
@@ -127,7 +128,7 @@ impl ServiceContext {
         found.ok_or_else(|| Failure::new(Reason::NamespaceNotFound).within(name))
     }
 
-    /// The namespace, which is created if it does not exist and `only_existing` is not set.
+    /// The namespace. If it does not exist, it is created, unless `only_existing` is set.
     pub(super) async fn namespace_or_new(
         &self,
         name: &NamespaceName,

@@ -1,4 +1,5 @@
-//! Domain values to messages, and the fields that several requests share to domain values. No I/O.
+//! Converts domain values to messages, and the fields that several requests share to domain values.
+//! No I/O.
 //!
 //! - [`sku_rules`][], [`namespace_config`][]: rules and settings, both ways.
 //! - [`event`][]: events to messages.
@@ -18,7 +19,7 @@ use crate::domain::{
 };
 use crate::namespaces::Namespace;
 
-/// The lines of a cart: at least one, not too many, each SKU once.
+/// Decodes the lines of a cart: 1 to [`MAX_LINES`], each SKU once.
 pub(super) fn lines(lines: Vec<v1::Line>) -> Result<Vec<Line>, Invalid> {
     if lines.is_empty() {
         return Err(Invalid::new(Reason::NoLines, "lines"));
@@ -45,11 +46,12 @@ pub(super) fn lines(lines: Vec<v1::Line>) -> Result<Vec<Line>, Invalid> {
     Ok(parsed)
 }
 
-/// The SKUs of a request's field `skus`.
+/// Decodes the field `skus` of a request.
 pub(super) fn skus(skus: Vec<String>) -> Result<Vec<Sku>, Invalid> {
     skus.into_iter().enumerate().map(|(i, sku)| Sku::parse(sku, &format!("skus[{i}]"))).collect()
 }
 
+/// Adds the index of the line to the name of the invalid field.
 fn within(line: usize, invalid: Invalid) -> Invalid {
     Invalid { field: format!("lines[{line}].{}", invalid.field), ..invalid }
 }
@@ -86,6 +88,7 @@ fn reserved_line(line: ReservedLine) -> v1::ReservationLine {
     }
 }
 
+/// The lines that are short, each with the available units.
 pub(super) fn shortage(lines: Vec<(Line, u64)>) -> v1::Shortage {
     v1::Shortage {
         lines: lines

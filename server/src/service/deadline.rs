@@ -23,25 +23,25 @@ static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rp
 /// The number of Envoy's attempt, from 1.
 static ENVOY_ATTEMPT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
-/// Whether gRPC, or a proxy that counts its attempts, sent the call before. Then nothing in it is a
-/// first attempt.
+/// Whether gRPC or a proxy has sent the call before, according to its headers. Then the call must not
+/// claim to be a first attempt.
 pub(super) fn is_retry(metadata: &MetadataMap) -> bool {
     let headers = metadata.as_ref();
     headers.contains_key(&PREVIOUS_ATTEMPTS) || headers.get(&ENVOY_ATTEMPT).is_some_and(|attempt| attempt != "1")
 }
 
-/// The deadline of a call that arrived just now.
+/// The deadline of a call that arrives now.
 pub(super) fn deadline(metadata: &MetadataMap) -> Instant {
     deadline_after(Instant::now(), metadata)
 }
 
-/// The deadline of a call that arrived then, from its `grpc-timeout` header.
+/// The deadline of a call that arrived at this instant, from its `grpc-timeout` header.
 pub(super) fn deadline_after(arrived_at: Instant, metadata: &MetadataMap) -> Instant {
     let timeout = metadata.as_ref().get(&TIMEOUT).and_then(|value| parse_timeout(value.to_str().ok()?));
     deadline_in(arrived_at, timeout.unwrap_or(MAX_CALL_DURATION))
 }
 
-/// The deadline of a call that arrived then and waits this long.
+/// The deadline of a call that arrived at this instant and has this timeout.
 pub(super) fn deadline_in(arrived_at: Instant, timeout: Duration) -> Instant {
     let margin = RESPONSE_MARGIN.min(timeout / 10);
     arrived_at + timeout.saturating_sub(margin).min(MAX_CALL_DURATION)

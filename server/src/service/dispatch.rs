@@ -32,8 +32,8 @@ pub(crate) trait LaneRpc: Sized + Send {
     type Response: Send;
     const KIND: RpcKind;
 
-    /// The claim that this request is a first attempt, if the request can make it. A retry drops
-    /// the claim.
+    /// The field in which the request claims to be a first attempt, if its message has one. `dispatch`
+    /// clears it for a retry.
     fn first_attempt(_: &mut Self::Request) -> Option<&mut bool> {
         None
     }
@@ -41,17 +41,17 @@ pub(crate) trait LaneRpc: Sized + Send {
     /// Validates the message without its namespace.
     fn decode(request: Self::Request) -> Result<(NamespaceName, Self), Failure>;
 
-    /// Makes the operation, and chooses its partition.
+    /// Builds the operation, and chooses its partition.
     fn bind(self, namespace: &Namespace, arrived_at: Instant) -> Result<BoundOperation, Failure>;
 
     fn encode(namespace: &Namespace, outcome: Outcome, sequence: i64) -> Result<Self::Response, Failure>;
 
-    /// The response to a failure, where the RPC has one.
+    /// Replaces a failure by a response. Most RPCs have none; IsProtected responds `false` for an unknown SKU.
     fn recover(failure: Failure) -> Result<Self::Response, Failure> {
         Err(failure)
     }
 
-    /// Whether the response is a shortage, which is counted apart.
+    /// Whether the response is a shortage, which has a separate status in the metrics.
     fn is_shortage(_: &Self::Response) -> bool {
         false
     }
@@ -74,8 +74,8 @@ pub(crate) trait AsyncRpc: Sized + Send {
     ) -> impl Future<Output = Result<Self::Response, Failure>> + Send;
 }
 
-/// The methods of a generated service trait, one line each. They are not `async`: [`dispatch`] has
-/// to run before the future is boxed.
+/// The methods of a generated service trait, one line each. They are not `async`, because [`dispatch`]
+/// submits the operation before it boxes the future.
 macro_rules! rpc_methods {
     ($kind:ident, $dispatch:ident: $($method:ident => $rpc:ty,)+) => {$(
         fn $method<'a, 'b>(
@@ -105,7 +105,7 @@ pub(crate) enum Route {
     EveryPartition,
 }
 
-/// An operation in its lane.
+/// An operation that was submitted to its lane, and the namespace that encodes its outcome.
 pub(super) struct Submitted {
     namespace: Arc<Namespace>,
     pending: Pending,
@@ -113,10 +113,9 @@ pub(super) struct Submitted {
     others: Option<Box<[Pending]>>,
 }
 
-/// Handles one unary call: submit, await, respond. If the namespace is open, the operation is
-/// submitted before the future is boxed. The box then holds only the state to await and encode:
-/// thousands of calls are pending at once, and most are out of the processor's cache when they
-/// complete.
+/// Handles one unary call of one operation. If the namespace is open, the operation is submitted before
+/// the future is boxed. The future then holds only what `finish` needs, and stays small: thousands of
+/// calls wait at once, and most have left the processor's cache when they complete.
 pub(super) fn dispatch<'a, R: LaneRpc + 'a>(
     service: &'a impl AsRef<ServiceContext>,
     request: Request<R::Request>,
@@ -148,6 +147,7 @@ pub(super) fn dispatch<'a, R: LaneRpc + 'a>(
     }
 }
 
+/// Awaits the outcome of a submitted operation, and responds.
 async fn finish<R: LaneRpc>(
     context: &ServiceContext,
     arrived_at: Instant,
@@ -156,6 +156,7 @@ async fn finish<R: LaneRpc>(
     respond::<R>(context, arrived_at, submitted.response::<R>().await)
 }
 
+/// Counts the end of the call, and returns its response.
 fn respond<R: LaneRpc>(
     context: &ServiceContext,
     arrived_at: Instant,
@@ -166,7 +167,7 @@ fn respond<R: LaneRpc>(
     Ok(Response::new(result?))
 }
 
-/// Submits a decoded request after its namespace is loaded.
+/// Loads the namespace of a decoded request, then submits its operation.
 pub(super) async fn find_and_submit<R: LaneRpc>(
     context: &ServiceContext,
     rpc: R,
@@ -180,6 +181,7 @@ pub(super) async fn find_and_submit<R: LaneRpc>(
     }
 }
 
+/// Binds a decoded request to its namespace, and submits its operation.
 fn submit<R: LaneRpc>(
     rpc: R,
     namespace: Arc<Namespace>,
@@ -215,7 +217,7 @@ fn submit_to_others(
 impl Submitted {
     /// Awaits the outcome, and encodes it.
     pub(super) async fn response<R: LaneRpc>(self) -> Result<R::Response, Failure> {
-        // The search of all partitions is boxed, and adds nothing to the futures of other calls.
+        // Boxed, so that the rare search of all partitions does not enlarge the future of every call.
         let outcome = match self.others {
             None => await_outcome(self.pending).await,
             Some(others) => Box::pin(newest(self.pending, others)).await,
@@ -257,7 +259,7 @@ pub(super) fn dispatch_async<'a, R: AsyncRpc + 'a>(
     let decoded = R::decode(request);
     Box::pin(async move {
         let result = match decoded {
-            // Pinned: by value it would be moved at every step.
+            // Pinned here, so that the large future is not moved again.
             Ok(rpc) => pin!(rpc.run(service, deadline)).await,
             Err(failure) => Err(failure),
         };
@@ -266,19 +268,19 @@ pub(super) fn dispatch_async<'a, R: AsyncRpc + 'a>(
     })
 }
 
-/// Runs an operation in its lane. Returns its outcome and the sequence.
+/// Submits an operation and awaits it. Returns its outcome and the sequence.
 pub(super) async fn execute(lane: &Lane, operation: Operation, deadline: Instant) -> Result<(Outcome, i64), Failure> {
     await_outcome(lane.submit(operation, deadline)?).await
 }
 
+/// Awaits a submitted operation. Returns its outcome and the sequence.
 pub(super) async fn await_outcome(pending: Pending) -> Result<(Outcome, i64), Failure> {
     let Answer { outcome, sequence } = pending.wait().await?;
     Ok((outcome?, sequence as i64))
 }
 
-/// The lane of a reservation. An id of a partition that does not exist was not made by this
-/// service.
-pub(super) fn lane_of(namespace: &Namespace, id: ReservationId) -> Result<&Lane, Failure> {
+/// The lane of a reservation. If the namespace has no such partition, this service did not create the id.
+pub(super) fn lane_of_reservation(namespace: &Namespace, id: ReservationId) -> Result<&Lane, Failure> {
     lane_in(namespace, id.partition)
 }
 
@@ -286,7 +288,8 @@ fn lane_in(namespace: &Namespace, partition: u16) -> Result<&Lane, Failure> {
     namespace.lane(partition).ok_or_else(|| Refusal::ReservationNotFound.into())
 }
 
-/// Refuses an identity that the store could have forgotten when the call arrived.
+/// Refuses a request_id that is so old that the store may have forgotten it when the call arrived: a
+/// repeat would take effect a second time.
 pub(super) fn check_age(
     namespace: &Namespace,
     lane: &Lane,
@@ -296,7 +299,7 @@ pub(super) fn check_age(
     Ok(request.check_age(lane.time_of_day(arrived_at), namespace.config.retention)?)
 }
 
-/// The failure for an outcome that the operation can't have: a defect.
+/// The failure for an outcome that this operation cannot have. It is a defect.
 pub(super) fn unexpected(outcome: &Outcome) -> Failure {
     Failure::new(Reason::Internal).because(&format!("unexpected outcome {outcome:?}"))
 }

@@ -13,7 +13,7 @@
 //!
 //! - [`dispatch`][]: the traits of an RPC, and the path of every unary call.
 //! - [`context`][]: the state that all services share: admission, namespaces, counters.
-//! - [`deadline`][]: the headers for timeouts and retries.
+//! - [`deadline`][]: the headers of a call for its timeout and for retries.
 //! - [`status`][]: failures as `Status`. The only module that uses gRPC codes.
 //! - [`convert`][]: domain values to and from messages.
 //! - [`token`][]: page tokens and resume tokens.
@@ -47,7 +47,7 @@ pub(crate) fn refusal_because(reason: Reason, why: &str) -> Status {
     Failure::new(reason).because(why).into()
 }
 
-/// The refusal of a call that encounters a defect.
+/// The refusal of a call that fails because of a defect of the server.
 pub(crate) fn defect(why: &str) -> Status {
     Failure::new(Reason::Internal).because(why).into()
 }

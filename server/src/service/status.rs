@@ -93,7 +93,7 @@ impl Failure {
     pub(crate) fn call_status(&self) -> CallStatus {
         match self.reason.code() {
             Code::InvalidArgument => CallStatus::Invalid,
-            // Not the fault of the caller.
+            // Its code is that of a refused call, but the operator has to act.
             _ if self.reason == Reason::StoreDenied => CallStatus::Unavailable,
             Code::NotFound | Code::FailedPrecondition => CallStatus::Refused,
             _ if matches!(
@@ -266,7 +266,7 @@ fn store_fenced(partition: u16, fence: Option<Fence>) -> Failure {
         .with("kept_sequence", kept)
 }
 
-/// Names every line that fell short, as the shortage of a Reserve does.
+/// Lists every line that is short, in the same way as the shortage of a Reserve.
 fn late_commit_sold_out(lines: &[(Line, u64)]) -> Failure {
     let short: Vec<String> = lines
         .iter()
@@ -291,7 +291,8 @@ impl From<LaneError> for Failure {
     }
 }
 
-/// For commands that open or read. A retry is harmless, so a lost reply leaves no doubt.
+/// The errors of commands that open or read. A retry of those is harmless, so a lost reply counts as
+/// STORE_UNAVAILABLE and not as OUTCOME_UNKNOWN.
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
@@ -361,7 +362,7 @@ impl From<Failure> for Status {
     }
 }
 
-/// The same within a Batch, where there is no status of one's own.
+/// The failure of one entry of a Batch, which has no separate status.
 impl From<Failure> for v1::Failure {
     fn from(failure: Failure) -> Self {
         let retry_after = failure.retry_after().map(super::convert::duration);

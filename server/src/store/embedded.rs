@@ -240,7 +240,7 @@ impl Supervisor {
         loop {
             tokio::select! {
                 () = stopping.cancelled() => break,
-                why = self.death() => tracing::error!(why, pause = ?pause, "redis died and is started again"),
+                why = self.death() => tracing::error!(why, pause = ?pause, "redis is not running and is started again"),
                 () = sleep(DISK_INTERVAL) => {
                     self.check_disk();
                     continue;
@@ -293,7 +293,7 @@ impl Supervisor {
     /// Waits until there is no child. Returns the cause. Can be dropped and called again.
     async fn death(&mut self) -> String {
         let Some(child) = &mut self.child else {
-            return "it could not be started".to_owned();
+            return "the last start failed".to_owned();
         };
         let status = child.wait().await;
         self.child = None;

@@ -199,7 +199,7 @@ impl StateDir {
             Ok(()) => {
                 // For error messages. Overwrites the old id with the same number of bytes, which works on a full disk.
                 if let Err(error) = (&lock).write_all(format!("{:<11}\n", std::process::id()).as_bytes()) {
-                    tracing::warn!(%error, "the process id could not be written into its lock");
+                    tracing::warn!(%error, "the process id could not be written to the lock file");
                 }
             }
             Err(TryLockError::WouldBlock) => {

@@ -20,7 +20,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// Longest time that one namespace may take to open.
 pub(super) const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// Expires due holds, in bounded steps, until none is due or the time is over.
+/// Expires due holds, in bounded steps, until none is due or [`SWEEP_LIMIT`] has passed.
 pub(super) async fn sweep(target: Target, stale_after: Duration) -> Done {
     let result = match target.lane() {
         Some(lane) => sweep_lane(lane, stale_after).await,
@@ -47,7 +47,7 @@ async fn sweep_lane(lane: &Lane, stale_after: Duration) -> Result<(), LaneError>
 pub(super) async fn open<S: NamespaceStore>(namespaces: Arc<Namespaces<S>>, name: NamespaceName) -> Done {
     let result = match timeout(OPEN_LIMIT, namespaces.get(&name)).await {
         Ok(Ok(Some(_))) => Ok(()),
-        // It was deleted: one that the store has lost would have been created again.
+        // It was deleted. `get` creates a namespace again that the store has lost, so absent means deleted.
         Ok(Ok(None)) => {
             namespaces.drop_closed(&name);
             Ok(())
@@ -58,7 +58,8 @@ pub(super) async fn open<S: NamespaceStore>(namespaces: Arc<Namespaces<S>>, name
     Done::Opened(name, result)
 }
 
-/// Checks whether these partitions are present. Returns all of them if one is gone: its sweep closes its lane.
+/// Checks whether these partitions are present. If one is gone, returns all of them, to be swept: the sweep of the
+/// one that is gone closes its lane.
 pub(super) async fn check<S: NamespaceStore>(store: Arc<S>, targets: Vec<Target>) -> Done {
     let keys: Vec<_> = targets.iter().map(|target| target.namespace.keys(target.partition)).collect();
     // The health check reports a store that does not respond.

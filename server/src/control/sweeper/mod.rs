@@ -41,12 +41,12 @@ use crate::{
 
 /// Longest time between two readings of the list of all namespaces.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
-/// Longest time between two sweeps of a partition without traffic. When a server dies, the others expire the holds of
-/// its callers. And every server calls every partition within `DOUBT_LASTS` (lua/scripts/load/clock.lua) to read its
-/// clock.
+/// Longest time between two sweeps of a partition without traffic. So when a server dies, the others expire the holds
+/// of its callers, and every server reads the clock of every partition within `DOUBT_LASTS`
+/// (lua/scripts/load/clock.lua).
 const STALE_AFTER: Duration = Duration::from_secs(3);
-/// The least share of [`STALE_AFTER`] and of [`DISCOVERY_INTERVAL`] that a server waits. Each server has another share
-/// for each partition, so that servers that were started together do not sweep together.
+/// A server waits for a random share of [`STALE_AFTER`] and of [`DISCOVERY_INTERVAL`], at least this one. Each server
+/// has a different share for each partition, so that servers that start together do not sweep together.
 const LEAST_SHARE: f64 = 0.75;
 /// First and longest pause before another attempt at a broken partition or namespace.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -220,7 +220,7 @@ impl<S: NamespaceStore> Sweeper<S> {
                 if let LaneError::Corrupt { why } | LaneError::Newer { why } = error {
                     self.fails(key, why);
                 } else if *error == LaneError::DeadlinePassed {
-                    self.fails(key, &"it does not answer");
+                    self.fails(key, &"its lane did not respond in time");
                 }
             }
         }

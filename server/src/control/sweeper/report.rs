@@ -46,9 +46,9 @@ impl<S: NamespaceStore> Sweeper<S> {
             Some(first) => tracing::error!(
                 count = found.bad.len(),
                 first,
-                "the list of namespaces has entries that this service did not write; they are left out"
+                "the list of namespaces has entries that this service did not write; they are ignored"
             ),
-            None => tracing::info!("the list of namespaces has only entries that this service wrote"),
+            None => tracing::info!("the list of namespaces has no invalid entry any more"),
         }
         before.clone_from(&found.bad);
     }

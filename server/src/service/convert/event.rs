@@ -17,7 +17,8 @@ pub(in crate::service) struct Place {
     change: u32,
 }
 
-/// The changes of an entry after this sequence, in their order. Runs are grouped by kind.
+/// The changes of an entry after this sequence, in their order. The entry has them in runs, a run for
+/// each kind, so they must be sorted.
 pub(in crate::service) fn in_order(entry: &Entry, after: u64) -> Vec<Place> {
     let mut places = Vec::new();
     for (run, changes) in (0..).zip(entry.runs.iter().map(|run| &run.changes)) {
@@ -84,7 +85,8 @@ fn message(namespace: &Namespace, partition: u16, entry: &Entry, run: &Run, chan
     }
 }
 
-/// The kind, the units that moved, and of a change of stock the SKU and the difference.
+/// The kind of an event, and the lines whose units moved. For a change of a SKU instead of lines: the
+/// SKU, and the difference of its stock.
 fn happened(happened: &Happened) -> (v1::EventKind, &[Line], Option<(&Sku, i64)>) {
     use v1::EventKind as Kind;
     match happened {

@@ -1,4 +1,4 @@
-//! The opaque texts that callers hand back: page tokens of lists, and resume tokens of streams.
+//! The opaque texts that callers send back: page tokens of lists, and resume tokens of streams.
 //! Their formats differ, and both are stable across releases. No I/O.
 
 pub(super) mod page;

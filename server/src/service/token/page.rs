@@ -1,5 +1,5 @@
 //! Page tokens of the lists: a scan cursor with a tag. A token is bound to its list, namespace and
-//! filter; only a server with the secret of the namespace can make it. No I/O.
+//! filter; only a server with the secret of the namespace can create it. No I/O.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -33,8 +33,8 @@ enum Kind {
     Reservations = b'r',
 }
 
-/// The partitions to scan: that of the SKU, or all. The token's cursor has to be in one of these
-/// parts of one of them.
+/// The partitions to scan: that of the SKU, or all. Refuses a token whose cursor is in another
+/// partition, or in none of these parts.
 pub(in crate::service) fn partitions(
     namespace: &Namespace,
     sku: Option<&Sku>,
@@ -81,7 +81,7 @@ pub(in crate::service) struct PageTokens {
 }
 
 impl PageTokens {
-    /// The list of namespaces belongs to no namespace: its tags are made with the id of the store.
+    /// The list of namespaces belongs to no namespace, so its tags are computed with the id of the store.
     pub(in crate::service) fn of_namespaces(store_id: &str) -> Result<Self, Invalid> {
         let mac = Hmac::new_from_slice(store_id.as_bytes()).map_err(|_| bad_token())?;
         Ok(Self::new(mac, Kind::Namespaces, &[]))

@@ -1,6 +1,6 @@
 //! Resume tokens: the position of a stream as an opaque text. A token names the history that it
 //! belongs to, so a token of lost changes fences its partition. Only a server with the secret of
-//! the namespace can make one. A checksum distinguishes a damaged token from a token of another
+//! the namespace can create one. A checksum distinguishes a damaged token from a token of another
 //! secret. No I/O.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -23,9 +23,9 @@ const PARTITION_BYTES: usize = 6 + Term::LENGTH / 2 + 6 + 6;
 /// The content of a token, for each partition.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::service) struct ResumeToken {
-    /// A point in the history.
+    /// The newest change that the caller of the stream has seen.
     pub(in crate::service) claims: Vec<HistoryPoint>,
-    /// The stream continues after this sequence, which is not after the claim.
+    /// The sequence after which the stream continues, at most that of the claim.
     pub(in crate::service) positions: Vec<u64>,
 }
 
@@ -35,7 +35,7 @@ pub(in crate::service) enum Resume {
     /// There is no token.
     No,
     At(ResumeToken),
-    /// The token is of another namespace, or of one that this has replaced.
+    /// The token belongs to another namespace, or to an earlier one with this name.
     Elsewhere,
 }
 

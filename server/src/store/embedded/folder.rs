@@ -165,7 +165,7 @@ fn note(mut lock: &File, pid: Option<u32>) {
         lock.write_all(line.as_bytes())
     };
     if let Err(error) = write() {
-        tracing::warn!(%error, "the process id could not be written into its lock");
+        tracing::warn!(%error, "the process id could not be written to the lock file");
     }
 }
 

@@ -53,7 +53,7 @@ impl AsyncRpc for AdjustStock {
             namespace: &namespace,
             request_id: Some(&request_id),
             deadline,
-            // Of a batch that was sent twice, the read can contain the change.
+            // If the batch was sent twice, the read may already contain the change.
             directly_precedes: |before, after| before.version < after.version,
         };
         let operation = |memo, sku| Operation::AdjustStock { memo, sku, delta };

@@ -61,7 +61,7 @@ impl AsyncRpc for ConfigureSku {
             namespace: &namespace,
             request_id: request_id.as_ref(),
             deadline,
-            // Another change can come between the read and this one.
+            // Another change may have been applied between the read and this one.
             directly_precedes: |before, after| before.rules.revision + 1 == after.rules.revision,
         };
         let operation = |memo, sku| Operation::ConfigureSku { memo, sku, change, if_revision };

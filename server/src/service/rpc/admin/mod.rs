@@ -54,7 +54,7 @@ use crate::{
 const MAX_AUDITS: usize = 1;
 /// Rows of one message of an import, and SKUs of one SetProtection or SettlePartition.
 const MAX_ROWS: usize = 1_000;
-/// Rows of one call that wait in lanes at once: one full batch and the next.
+/// Rows of one call that may wait in lanes at the same time: those of one full batch and of the next.
 const MAX_ROWS_IN_FLIGHT: usize = 1_024;
 
 /// The operators' service.
@@ -64,7 +64,7 @@ pub(crate) struct Admin {
     store: Arc<Store>,
     promises: Promises,
     durability: Durability,
-    /// About how many bytes an audit may keep.
+    /// The memory that an audit may use, in bytes, approximately.
     audit_memory: usize,
     audits: Arc<Semaphore>,
 }

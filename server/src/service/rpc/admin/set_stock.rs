@@ -58,7 +58,7 @@ impl AsyncRpc for SetStock {
             namespace,
             request_id: Some(&request_id),
             deadline,
-            // Of a batch that was sent twice, the read can contain the change.
+            // If the batch was sent twice, the read may already contain the change.
             directly_precedes: |before, after| before.version < after.version,
         };
         let operation = |memo, sku| Operation::SetStock { memo, sku, on_hand, condition };
@@ -67,7 +67,7 @@ impl AsyncRpc for SetStock {
     }
 }
 
-/// When SetStock may be applied; the two conditions exclude each other.
+/// Decodes the condition under which SetStock is applied. The two conditions exclude each other.
 fn decode_condition(if_absent: bool, if_version: Option<i64>) -> Result<Condition, Invalid> {
     match if_version {
         Some(_) if if_absent => Err(Invalid::new(Reason::InvalidPolicy, "if_version")),

@@ -1,5 +1,5 @@
-//! SettlePartition: opens a partition that lost changes, in bounded steps through its lane. Reads
-//! the SKUs of the partition through `store::lists`; decisions are made in the store.
+//! SettlePartition: opens a partition that has lost changes. Takes bounded steps through its lane, and
+//! reads the SKUs of the partition through `store::lists`. The store decides.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -27,9 +27,9 @@ use crate::{
     telemetry::metrics::RpcKind,
 };
 
-/// SKUs of one settlement that wait in the lane at once.
+/// SKUs of one settlement that may wait in the lane at the same time.
 const SKUS_IN_FLIGHT: usize = 256;
-/// Pause before a step that was shed is retried.
+/// Pause before a step is retried that was refused because the queue was full.
 const SHED_PAUSE: Duration = Duration::from_millis(20);
 /// SKUs of one read.
 const PAGE_SIZE: usize = 1_000;
@@ -96,7 +96,7 @@ impl AsyncRpc for SettlePartition {
 }
 
 /// Sets the available units of all SKUs that the operator does not name to 0. While the partition
-/// is gated, no SKU is created or deleted, so the scan reads each.
+/// is gated, no SKU is created or deleted, so the scan reads every SKU.
 async fn settle_rest(
     admin: &Admin,
     lane: &Lane,
@@ -124,7 +124,7 @@ async fn settle_rest(
     }
 }
 
-/// Sets the counters of these SKUs; returns how many there are.
+/// Sets the counters of these SKUs. Returns how many it has set. If `only_known`, skips unknown SKUs.
 async fn settle_skus(
     lane: &Lane,
     key: Id,
@@ -146,7 +146,7 @@ async fn settle_skus(
     stream::iter(figures).map(settle).buffer_unordered(SKUS_IN_FLIGHT).try_fold(0, async |sum, n| Ok(sum + n)).await
 }
 
-/// Executes an operation, and retries while the queue is full: a step that is shed would leave the
+/// Executes an operation, and retries it while the queue is full. A refused step would leave the
 /// settlement unfinished.
 async fn execute_unless_shed(
     lane: &Lane,
@@ -163,7 +163,7 @@ async fn execute_unless_shed(
     }
 }
 
-/// Empty if no server has detected a loss.
+/// Decodes the name of a fence. It is empty if no server has detected a loss.
 fn decode_fence(name: &str) -> Result<FenceId, Invalid> {
     if name.is_empty() {
         return Ok(FenceId::NONE);

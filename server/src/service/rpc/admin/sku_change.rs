@@ -26,7 +26,7 @@ pub(super) struct SkuChange<'a> {
     pub(super) namespace: &'a Namespace,
     pub(super) request_id: Option<&'a RequestId>,
     pub(super) deadline: Instant,
-    /// Whether the values that were read before the change are those that it replaced.
+    /// Whether the change replaced exactly the values that were read before it. Otherwise the log omits them.
     pub(super) directly_precedes: fn(before: &Stock, after: &Stock) -> bool,
 }
 

@@ -1,6 +1,6 @@
-//! Batch: many operations in one call. All are submitted to their lanes before the first is
-//! awaited, and share script calls. Each is validated, counted and refused like a single
-//! call; the batch is neither atomic nor ordered.
+//! Batch: many operations in one call. All are submitted to their lanes before the first is awaited, so
+//! they share script calls. Each is validated, counted and refused like a single call. The batch is
+//! neither atomic nor ordered.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ impl AsyncRpc for Batch {
     async fn run(self, Checkout { context, .. }: &Checkout, deadline: Instant) -> Result<v1::BatchResponse, Failure> {
         let Self { operations, is_retry } = self;
         let lookups = context.start_lookups(operations.iter().filter_map(namespace_of));
-        // Entries whose namespace is not open come last: they have to wait for its lookup.
+        // Entries that wait for the lookup of their namespace are submitted last, so they delay no other.
         let mut started: Vec<_> = std::iter::repeat_with(|| None).take(operations.len()).collect();
         let mut unopened = Vec::new();
         let is_looked_up = |entry: &v1::BatchOperation| {
@@ -85,11 +85,11 @@ impl AsyncRpc for Batch {
 struct Started {
     kind: RpcKind,
     at: Instant,
-    /// In its lane, or refused before.
+    /// Submitted to its lane, or refused before that.
     submitted: Result<Submitted, Failure>,
 }
 
-/// Submits one entry like its single call.
+/// Submits one entry in the same way as its single call.
 async fn start(
     context: &ServiceContext,
     entry: v1::BatchOperation,
@@ -97,7 +97,7 @@ async fn start(
     lookups: &Lookups,
 ) -> Result<Started, Failure> {
     let at = Instant::now();
-    // A negative timeout leaves no time.
+    // A negative timeout counts as 0.
     let own = |timeout| deadline_in(at, Duration::try_from(timeout).unwrap_or_default());
     let times = (at, entry.timeout.map_or(deadline, |timeout| deadline.min(own(timeout))));
     match entry.operation {
@@ -124,7 +124,7 @@ async fn submit<R: LaneRpc>(
     Ok(Started { kind: R::KIND, at: times.0, submitted })
 }
 
-/// Awaits one entry, and counts it like its single call.
+/// Awaits one entry, and counts it in the same way as its single call.
 async fn finish(context: &ServiceContext, started: Started) -> Result<EntryResult, Failure> {
     match started.kind {
         RpcKind::Reserve => respond::<Reserve>(context, started).await.map(EntryResult::Reserve),
@@ -158,7 +158,7 @@ fn namespace_of(entry: &v1::BatchOperation) -> Option<&str> {
     })
 }
 
-/// Refuses an empty batch, and one of too many entries.
+/// Refuses an empty list, and one with too many entries.
 pub(super) fn check_size(entries: usize, field: &str) -> Result<(), Invalid> {
     match entries {
         0 => Err(Invalid::new(Reason::NoOperations, field)),

@@ -58,6 +58,7 @@ impl LaneRpc for Commit {
     }
 }
 
+/// Decodes `late_policy`. Only a Commit of the whole reservation can repurchase.
 fn repurchases(policy: i32, in_part: bool) -> Result<bool, Invalid> {
     match v1::LatePolicy::try_from(policy) {
         Ok(v1::LatePolicy::Repurchase) if !in_part => Ok(true),
@@ -66,6 +67,7 @@ fn repurchases(policy: i32, in_part: bool) -> Result<bool, Invalid> {
     }
 }
 
+/// Decodes `rest_policy`. Only a Commit of some lines has a rest.
 fn keeps_rest(policy: i32, in_part: bool) -> Result<bool, Invalid> {
     match v1::RestPolicy::try_from(policy) {
         Ok(v1::RestPolicy::Unspecified) => Ok(false),

@@ -20,7 +20,7 @@ use crate::{
 pub(crate) struct Extend {
     id: ReservationId,
     request_id: RequestId,
-    /// Validated against the longest ttl that a namespace can allow.
+    /// Validated against the longest ttl of any namespace. `bind` checks the limit of this one.
     ttl: prost_types::Duration,
 }
 

@@ -1,4 +1,4 @@
-//! GetReservation: reads a reservation by its id, or by the request_id that made it. No I/O.
+//! GetReservation: reads a reservation by its id, or by the request_id that created it. No I/O.
 
 use inventory_sentinel::{Reason, v1};
 use tokio::time::Instant;
@@ -9,7 +9,7 @@ use crate::{
     namespaces::Namespace,
     service::{
         convert,
-        dispatch::{BoundOperation, LaneRpc, Route, lane_of},
+        dispatch::{BoundOperation, LaneRpc, Route, lane_of_reservation},
         status::Failure,
     },
     telemetry::metrics::RpcKind,
@@ -43,7 +43,7 @@ impl LaneRpc for GetReservation {
         let (id, route) = match self {
             Self::ByRequestId(request) => (namespace.reservation_id(&request, 0), Route::EveryPartition),
             Self::ById(id) => {
-                lane_of(namespace, id)?;
+                lane_of_reservation(namespace, id)?;
                 (id, Route::Partition(id.partition))
             }
         };

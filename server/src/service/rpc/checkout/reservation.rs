@@ -1,5 +1,5 @@
-//! Shared by the RPCs that name a reservation: its lookup, identities, changes of some lines,
-//! outcomes. No I/O.
+//! Shared by the RPCs that name a reservation: they decode its id, bind an operation to its partition,
+//! decode changes of some lines, and unpack the outcome. No I/O.
 
 use inventory_sentinel::v1;
 use tokio::time::Instant;
@@ -9,7 +9,7 @@ use crate::{
     namespaces::Namespace,
     service::{
         convert,
-        dispatch::{BoundOperation, Route, check_age, lane_of, unexpected},
+        dispatch::{BoundOperation, Route, check_age, lane_of_reservation, unexpected},
         status::Failure,
     },
 };
@@ -22,13 +22,13 @@ pub(super) fn decode_target(
     Ok((NamespaceName::parse(namespace_id)?, ReservationId::parse(reservation_id)?))
 }
 
-/// Binds an operation to the partition of a reservation, which must exist.
+/// Binds an operation to the partition of a reservation. Refuses the id if there is no such partition.
 pub(super) fn bind_to(
     namespace: &Namespace,
     id: ReservationId,
     operation: impl FnOnce() -> Result<Operation, Failure>,
 ) -> Result<BoundOperation, Failure> {
-    lane_of(namespace, id)?;
+    lane_of_reservation(namespace, id)?;
     Ok(BoundOperation { route: Route::Partition(id.partition), operation: operation()? })
 }
 
@@ -39,7 +39,7 @@ pub(super) fn change_identity(
     request: &RequestId,
     arrived_at: Instant,
 ) -> Result<Id, Failure> {
-    check_age(namespace, lane_of(namespace, id)?, request, arrived_at)?;
+    check_age(namespace, lane_of_reservation(namespace, id)?, request, arrived_at)?;
     Ok(namespace.identity(request))
 }
 

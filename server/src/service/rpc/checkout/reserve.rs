@@ -13,7 +13,7 @@ use crate::{
     namespaces::Namespace,
     service::{
         convert,
-        dispatch::{BoundOperation, LaneRpc, Route, check_age, lane_of, unexpected},
+        dispatch::{BoundOperation, LaneRpc, Route, check_age, lane_of_reservation, unexpected},
         status::Failure,
     },
     telemetry::metrics::RpcKind,
@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct Reserve {
     request_id: RequestId,
     lines: Vec<Line>,
-    /// Validated against the longest ttl that a namespace can allow.
+    /// Validated against the longest ttl of any namespace. `bind` checks the limit of this one.
     ttl: Option<prost_types::Duration>,
     buyer: BuyerId,
     replaces: Option<ReservationId>,
@@ -52,7 +52,7 @@ impl LaneRpc for Reserve {
         let request_id = RequestId::parse(request_id)?;
         let lines = convert::lines(lines)?;
         let buyer = BuyerId::parse(buyer_id)?;
-        let replaces = replaced(&replaces_reservation_id)?;
+        let replaces = decode_replaced(&replaces_reservation_id)?;
         ttl.as_ref().map(|ttl| Ttl::parse(ttl.seconds, ttl.nanos, MAX_TTL)).transpose()?;
         Ok((name, Self { request_id, lines, ttl, buyer, replaces, is_first_attempt }))
     }
@@ -63,7 +63,7 @@ impl LaneRpc for Reserve {
         let ttl = ttl.map(|ttl| Ttl::parse(ttl.seconds, ttl.nanos, longest)).transpose()?;
         let partition = partition_of(namespace, &lines)?;
         let id = namespace.reservation_id(&request_id, partition);
-        check_age(namespace, lane_of(namespace, id)?, &request_id, arrived_at)?;
+        check_age(namespace, lane_of_reservation(namespace, id)?, &request_id, arrived_at)?;
         if replaces.is_some_and(|replaced| replaced.partition != partition) {
             return Err(Failure::new(Reason::CrossPartitionCart));
         }
@@ -78,7 +78,7 @@ impl LaneRpc for Reserve {
                 let branch = match reservation.state {
                     State::Pending => reserve_response::Result::Reservation,
                     State::Committed => reserve_response::Result::AlreadyPurchased,
-                    // Bought by a late Commit.
+                    // A late Commit has bought the units.
                     State::Expired if reservation.purchase.is_some() => reserve_response::Result::AlreadyPurchased,
                     State::RolledBack | State::Expired => reserve_response::Result::AlreadyReleased,
                 };
@@ -95,8 +95,8 @@ impl LaneRpc for Reserve {
     }
 }
 
-/// The reservation to replace, if the request names one.
-fn replaced(reservation_id: &str) -> Result<Option<ReservationId>, Invalid> {
+/// Decodes the id of the reservation to replace, if the request names one.
+fn decode_replaced(reservation_id: &str) -> Result<Option<ReservationId>, Invalid> {
     if reservation_id.is_empty() {
         return Ok(None);
     }
@@ -104,7 +104,7 @@ fn replaced(reservation_id: &str) -> Result<Option<ReservationId>, Invalid> {
     ReservationId::parse(reservation_id).map(Some).map_err(|invalid| Invalid { field: field.into(), ..invalid })
 }
 
-/// The partition of all lines.
+/// The partition that all lines share; otherwise CROSS_PARTITION_CART.
 fn partition_of(namespace: &Namespace, lines: &[Line]) -> Result<u16, Failure> {
     let partition = namespace.partition_of(&lines[0].sku);
     if lines[1..].iter().any(|line| namespace.partition_of(&line.sku) != partition) {

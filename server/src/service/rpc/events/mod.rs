@@ -1,5 +1,5 @@
 //! `InventoryEvents`: streams of events and of stock. The control plane: uses the watch hub, no
-//! lane. Lists the RPCs. A stream is polled only when its caller has read the response before.
+//! lane. Lists the RPCs. A stream is polled only after its caller has read the previous response.
 
 use std::sync::Arc;
 

@@ -51,8 +51,7 @@ pub(in crate::service) async fn stock_stream<T: Send + 'static>(
     }))))
 }
 
-/// Ends a stream when the server drains, and records its end in the call's span, which lasts as
-/// long.
+/// Ends a stream when the server drains, and records the reason of its end in the span of the call.
 pub(super) struct StreamEnd {
     draining: CancellationToken,
     span: Span,
@@ -72,7 +71,8 @@ impl StreamEnd {
                 result = next => result.map_err(Failure::from),
             }
         };
-        // A span ends when it was last entered, which is when this is dropped.
+        // The exporter takes the last exit from a span as its end. `instrument` enters it for each item,
+        // so the span lasts as long as the stream.
         next.instrument(self.span.clone())
             .await
             .inspect_err(|failure| spans::set_status(&self.span, failure.reason().code()))

@@ -45,8 +45,7 @@ pub(super) async fn open(
     Ok(Response::new(events(context, namespace, watch)))
 }
 
-/// A stream of events. A response is made when the stream is polled, so an unread stream holds only
-/// one.
+/// A stream of events. A response is built only when the stream is polled, so an unread stream holds one.
 fn events(context: &ServiceContext, namespace: Arc<Namespace>, watch: EventWatch) -> ResponseStream<v1::WatchResponse> {
     let state = (StreamEnd::new(context), namespace, watch, None::<SplitEntry>);
     Box::pin(stream::try_unfold(state, |(ending, namespace, mut watch, mut entry)| async move {
@@ -67,12 +66,12 @@ fn events(context: &ServiceContext, namespace: Arc<Namespace>, watch: EventWatch
     }))
 }
 
-/// An entry that is sent in messages which are not too large.
+/// An entry that is sent in messages of at most [`MAX_EVENTS`].
 struct SplitEntry {
     entry: Arc<PartitionEntry>,
-    /// The changes that are not sent yet, the last first.
+    /// The changes that are not sent yet, in descending order.
     places: Vec<event::Place>,
-    /// The point in the history of each partition up to which all is sent.
+    /// For each partition, the point in its history up to which everything is sent.
     claims: Vec<HistoryPoint>,
 }
 

@@ -17,7 +17,7 @@ use crate::{
 
 /// Most SKUs that one WatchStock can name.
 const MAX_SKUS: usize = 1_000;
-/// Shortest time between two responses with changes of stock, if the caller sets none.
+/// Shortest time between two responses with changes of stock, if the caller does not set it.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest and the longest interval that the caller can set.
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(3_600));
