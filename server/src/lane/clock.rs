@@ -16,6 +16,7 @@ use crate::{
 /// The smallest change of the offset that is reported as a step of the store's clock, in milliseconds.
 const REPORTED_STEP: u64 = 1_000;
 
+/// The clock of the last reply.
 #[derive(Debug)]
 pub(super) struct PartitionClock {
     last: Mutex<ClockSample>,

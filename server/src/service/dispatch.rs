@@ -1,5 +1,5 @@
 //! The path of every unary call: decode, admit, bind, submit, await, encode, observe. An RPC
-//! implements one of two traits; its file contains its messages. Uses the lanes and the context.
+//! implements one of two traits, in its own file. Uses the lanes and the context.
 
 use std::{
     future::{self, Future},
@@ -44,6 +44,7 @@ pub(crate) trait LaneRpc: Sized + Send {
     /// Builds the operation, and chooses its partition.
     fn bind(self, namespace: &Namespace, arrived_at: Instant) -> Result<BoundOperation, Failure>;
 
+    /// Builds the response. `sequence` is that of the partition after the operation.
     fn encode(namespace: &Namespace, outcome: Outcome, sequence: i64) -> Result<Self::Response, Failure>;
 
     /// Replaces a failure by a response. Most RPCs have none; IsProtected responds `false` for an unknown SKU.
@@ -67,6 +68,7 @@ pub(crate) trait AsyncRpc: Sized + Send {
     /// Validates the message.
     fn decode(request: Request<Self::Request>) -> Result<Self, Failure>;
 
+    /// Takes the steps, and builds the response.
     fn run(
         self,
         service: &Self::Service,

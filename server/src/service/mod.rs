@@ -1,10 +1,9 @@
-//! The gRPC services: decode a request, run it, encode its response. Decisions are made in the
-//! store.
+//! The gRPC services: decode a request, run it, encode its response. The script in the store decides.
 //!
 //! One RPC is one file, in the folder of its service:
 //!
-//! - [`rpc::checkout`][]: `InventorySentinel`. The data plane: each call is an operation for a
-//!   lane.
+//! - [`rpc::checkout`][]: `InventorySentinel`. The data plane: calls are operations for
+//!   lanes.
 //! - [`rpc::admin`][]: `InventoryAdmin`. The control plane: stock, rules, lists, imports, the
 //!   audit.
 //! - [`rpc::events`][]: `InventoryEvents`. The control plane: streams over the watch hub.

@@ -17,8 +17,8 @@ pub(in crate::service) struct Place {
     change: u32,
 }
 
-/// The changes of an entry after this sequence, in their order. The entry has them in runs, a run for
-/// each kind, so they must be sorted.
+/// The changes of an entry after this sequence, in their order. The entry groups similar changes into
+/// runs, so they must be sorted.
 pub(in crate::service) fn in_order(entry: &Entry, after: u64) -> Vec<Place> {
     let mut places = Vec::new();
     for (run, changes) in (0..).zip(entry.runs.iter().map(|run| &run.changes)) {

@@ -23,9 +23,9 @@ const PARTITION_BYTES: usize = 6 + Term::LENGTH / 2 + 6 + 6;
 /// The content of a token, for each partition.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::service) struct ResumeToken {
-    /// The newest change that the caller of the stream has seen.
+    /// The last change that the feed had read when the token was created.
     pub(in crate::service) claims: Vec<HistoryPoint>,
-    /// The sequence after which the stream continues, at most that of the claim.
+    /// The sequence after which the stream continues. It is at most that of the claim.
     pub(in crate::service) positions: Vec<u64>,
 }
 

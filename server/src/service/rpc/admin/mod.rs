@@ -1,5 +1,5 @@
 //! `InventoryAdmin`: stock, rules, namespaces, lists, imports, the audit. The control plane: its
-//! store reads use connections of the control pool. Lists the RPCs; may use `dispatch`.
+//! store reads use the connections for lists and audits. Lists the RPCs; may use `dispatch`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! IsProtected: reads whether a SKU is protected. A SKU that does not exist is not. No I/O.
+//! IsProtected: reads whether a SKU is protected. An unknown SKU is not protected. No I/O.
 
 use inventory_sentinel::{Reason, v1};
 use tokio::time::Instant;

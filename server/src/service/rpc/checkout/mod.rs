@@ -1,5 +1,5 @@
-//! `InventorySentinel`: hold units, make the sale final, give units back. The data plane: every
-//! call is an operation for a lane. Lists the RPCs; may use `dispatch`.
+//! `InventorySentinel`: hold units, make the sale final, give units back. The data plane: every call
+//! but WatchProtected is one or more operations for lanes. Lists the RPCs; may use `dispatch`.
 
 use std::sync::Arc;
 
