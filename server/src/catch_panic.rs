@@ -14,7 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    service::defect,
+    failure::defect,
     tasks::{Task, Tasks},
     telemetry::panics,
 };

@@ -7,16 +7,19 @@
 //! - `control`: the control plane beside the calls: `sweeper`, `health`, `promises`, `watch`, `admin_http`.
 //! - `namespaces`: the open namespaces, with a lane for each partition.
 //! - `lane`: the queue of one partition; sends operations to the store in batches.
-//! - `allocator`: returns unused memory to the system.
-//! - `tasks`: background tasks, each with a name and a reaction to its end.
-//! - `random`: the source of randomness.
 //! - `resend`: the resend policy for a change whose reply was lost.
 //! - `witness`: the recorded history of each partition, with which a server detects a store that lost changes.
 //! - `store`: Redis: keys, bytes, script, connections, the embedded child process.
-//! - `domain`: SKU, quantity, operation, outcome, refusal; parsed once, no I/O.
 //! - `transport`: the gRPC port: connections, and the limits of untrusted clients.
-//! - `router_bypass`: routes checkout calls past the router; `catch_panic`: responds to a call whose handler panics.
-//! - [`config`], [`telemetry`]: the settings, and logs, traces and metrics.
+//! - `router_bypass`: routes checkout calls past the router.
+//! - `catch_panic`: responds to a call whose handler panics.
+//! - `failure`: the refusal of a call as a gRPC status. The only module with gRPC codes.
+//! - `tasks`: background tasks, each with a name and a reaction to its end.
+//! - [`telemetry`]: logs, traces and metrics.
+//! - [`config`]: the settings.
+//! - `domain`: SKU, quantity, operation, outcome, refusal; parsed once, no I/O.
+//! - `random`: the source of randomness.
+//! - `allocator`: returns unused memory to the system.
 //!
 //! The path of a request: `service` parses it into a `domain` operation, `namespaces` finds the lane, the `lane` puts
 //! it into a batch, the `store` runs the batch as one script call, and `service` responds.
@@ -28,6 +31,7 @@ mod allocator;
 mod catch_panic;
 pub mod config;
 mod control;
+mod failure;
 mod lane;
 mod lifecycle;
 mod namespaces;

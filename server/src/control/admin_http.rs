@@ -22,10 +22,9 @@ use tokio_util::task::TaskTracker;
 use crate::control::health::Health;
 use crate::domain::Promise;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::transport::{ADMIN, TransportMetrics};
+use crate::telemetry::transport::{ADMIN, Closed, TransportMetrics};
 use crate::transport::accept::Accept;
 use crate::transport::pace::Pace;
-use crate::transport::peer::Closed;
 use crate::transport::slots::{Slot, Slots};
 
 /// The most open connections. One more closes the oldest.

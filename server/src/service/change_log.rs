@@ -2,7 +2,7 @@
 //! contains the caller, the values before and after, and the request id. A replay is not logged.
 //! Writes the log only.
 
-use std::{fmt::Write as _, net::SocketAddr};
+use std::fmt::Write as _;
 
 use tonic::Request;
 
@@ -10,14 +10,11 @@ use crate::{
     domain::{NamespaceName, Stock},
     store::wire::NamespaceConfig,
     telemetry::limit::RECORD,
+    transport::CallerAddress,
 };
 
 /// Longest text of one field of a line, in bytes; the rest is cut off.
 const MAX_FIELD: usize = 2_048;
-
-/// The address of the caller. The transport adds it to the extensions of the request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CallerAddress(pub(crate) SocketAddr);
 
 /// The caller of a change. Unknown parts are empty.
 #[derive(Clone, Debug)]

@@ -7,10 +7,11 @@ use inventory_sentinel::Reason;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{deadline::by_deadline, status::Failure};
+use super::deadline::by_deadline;
 use crate::{
     control::health::StoreGate,
     domain::NamespaceName,
+    failure::Failure,
     namespaces::{Lookups, Namespace, Namespaces},
     tasks::Tasks,
     telemetry::metrics::{CallStatus, Metrics, RpcKind},

@@ -8,7 +8,7 @@ use inventory_sentinel::Reason;
 use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
 
-use super::status::Failure;
+use crate::failure::Failure;
 
 /// Longest wait of a call without a deadline.
 pub(super) const MAX_CALL_DURATION: Duration = Duration::from_secs(60);

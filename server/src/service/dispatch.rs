@@ -14,10 +14,10 @@ use tonic::{Request, Response, Status};
 use super::{
     context::ServiceContext,
     deadline::{deadline_after, is_retry},
-    status::Failure,
 };
 use crate::{
     domain::{Answer, NamespaceName, Operation, Outcome, Refusal, RequestId, ReservationId},
+    failure::Failure,
     lane::{Lane, Pending},
     namespaces::{Lookups, Namespace},
     telemetry::metrics::RpcKind,

@@ -2,11 +2,62 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use crate::transport::peer::Closed;
-
 /// The names of the ports, as labels and in the log.
 pub(crate) const GRPC: &str = "grpc";
 pub(crate) const ADMIN: &str = "admin";
+
+/// Why the server closes a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Closed {
+    /// It exceeds the rate of control frames or resets.
+    Flood = 1,
+    /// Its HTTP/2 handshake is not complete in time.
+    Handshake,
+    /// A frame or a header block is not complete in time.
+    SlowFrame,
+    /// It does not read the bytes that the server sends.
+    SlowReader,
+    /// Too many of its calls were cut because it did not read them.
+    Cuts,
+    /// A limit of the whole server was reached, and it held the most for the longest time.
+    Hoarding,
+    /// The port is full, and it was the longest without a call.
+    Evicted,
+    /// It reached the longest life of a connection of its port.
+    Aged,
+}
+
+impl Closed {
+    pub(crate) const ALL: [Closed; 8] = [
+        Closed::Flood,
+        Closed::Handshake,
+        Closed::SlowFrame,
+        Closed::SlowReader,
+        Closed::Cuts,
+        Closed::Hoarding,
+        Closed::Evicted,
+        Closed::Aged,
+    ];
+
+    /// The label of the metric.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Closed::Flood => "flood",
+            Closed::Handshake => "handshake",
+            Closed::SlowFrame => "slow_frame",
+            Closed::SlowReader => "slow_reader",
+            Closed::Cuts => "cuts",
+            Closed::Hoarding => "hoarding",
+            Closed::Evicted => "evicted",
+            Closed::Aged => "aged",
+        }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|closed| *closed as u8 == code)
+    }
+}
 
 /// The metrics of one port. Clones share their series.
 #[derive(Clone, Debug)]

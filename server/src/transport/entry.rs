@@ -33,10 +33,11 @@ use super::{
     responses::Answer,
     rpc::{RequestForm, Rpc},
 };
-use crate::{
-    service::{self, change_log::CallerAddress},
-    tasks::Tasks,
-};
+use crate::{failure, tasks::Tasks};
+
+/// The address of the caller. The transport adds it to the extensions of the request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallerAddress(pub(crate) SocketAddr);
 
 /// Shared by the calls of all connections.
 #[derive(Debug)]
@@ -122,9 +123,9 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         let slot = take(rpc.is_health_watch, &self.shared.health_watches);
         let inner = match rpc.form {
             _ if !refusals::is_call(&parts) => Either::Right(Either::Left(ready(Ok(refusals::of_head(&parts))))),
-            RequestForm::Unknown => self.refuse(service::refusal(Reason::UnknownMethod)),
+            RequestForm::Unknown => self.refuse(failure::refusal(Reason::UnknownMethod)),
             _ if encoding.is_none() => self.refuse(refusals::of_encoding()),
-            _ if permit.is_err() || slot.is_err() => self.refuse(service::refusal(Reason::Overloaded)),
+            _ if permit.is_err() || slot.is_err() => self.refuse(failure::refusal(Reason::Overloaded)),
             RequestForm::Message { max, is_list } => {
                 let mut arriving = IncomingMessage::new(bounds(max, is_list), Arc::clone(&self.peer));
                 // Usually the body arrived together with the head.
@@ -144,7 +145,7 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
                         Messages::new(body, bounds(max, is_list), timeouts, waiting, permit, Arc::clone(&self.peer));
                     Either::Left(self.serve(parts, Body::new(messages)))
                 }
-                Err(_) => self.refuse(service::refusal(Reason::Overloaded)),
+                Err(_) => self.refuse(failure::refusal(Reason::Overloaded)),
             },
         };
         let is_served = matches!(inner, Either::Left(_));

@@ -14,7 +14,8 @@ use std::{
 use prometheus::{IntCounter, IntGauge};
 use tokio::task::AbortHandle;
 
-use super::peer::{Closed, Peer};
+use super::peer::Peer;
+use crate::telemetry::transport::Closed;
 
 /// The share of a limit that is freed when it is reached, as a divisor. Otherwise each further byte
 /// would search for a connection to close.

@@ -17,9 +17,10 @@ use tokio::{
 
 use super::{
     pace::Pace,
-    peer::{Closed, Peer},
+    peer::Peer,
     rates::{Allowance, Cost, FrameRates},
 };
+use crate::telemetry::transport::Closed;
 
 /// Length of the text with which a client begins an HTTP/2 connection, in bytes (RFC 9113, section
 /// 3.4).

@@ -46,18 +46,22 @@ mod responses;
 mod rpc;
 pub(crate) mod slots;
 
-pub(crate) use self::entry::Services;
+pub(crate) use self::entry::{CallerAddress, Services};
 use self::{
     accept::Accept,
     entry::{Entrance, Shared},
     ledger::{Counts, Ledger},
     meter::Metered,
     pace::Pace,
-    peer::{Closed, ConnectionTimeouts, Peer},
+    peer::{ConnectionTimeouts, Peer},
     rates::FrameRates,
     slots::Slots,
 };
-use crate::{allocator, config::Config, telemetry::transport::TransportMetrics};
+use crate::{
+    allocator,
+    config::Config,
+    telemetry::transport::{Closed, TransportMetrics},
+};
 
 /// A connection that is idle this long is pinged...
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);

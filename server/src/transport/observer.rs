@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
 use super::peer::Peer;
-use crate::service;
+use crate::failure;
 
 /// One such call, until it is dropped.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Observer {
 
     /// Ready once the server drains: how the call ends.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        self.draining.as_mut().poll(cx).map(|()| service::refusal(Reason::Draining))
+        self.draining.as_mut().poll(cx).map(|()| failure::refusal(Reason::Draining))
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 use tokio::{sync::Notify, task::AbortHandle};
 
 use super::ledger::Entry;
+use crate::telemetry::transport::Closed;
 
 /// Calls of one connection that may be cut before the connection is closed.
 const MAX_CUTS: u32 = 16;
@@ -22,59 +23,6 @@ const CREDIT_PER_RESPONSE: u32 = 4;
 const MAX_CREDIT: u32 = 1_024;
 /// With this credit a read has no limit: by default a connection has no more calls at once.
 const FULL_READ_CREDIT: u32 = 256;
-
-/// Why the server closes a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Closed {
-    /// It exceeds the rate of control frames or resets.
-    Flood = 1,
-    /// Its HTTP/2 handshake is not complete in time.
-    Handshake,
-    /// A frame or a header block is not complete in time.
-    SlowFrame,
-    /// It does not read the bytes that the server sends.
-    SlowReader,
-    /// Too many of its calls were cut because it did not read them.
-    Cuts,
-    /// A limit of the whole server was reached, and it held the most for the longest time.
-    Hoarding,
-    /// The port is full, and it was the longest without a call.
-    Evicted,
-    /// It reached the longest life of a connection of its port.
-    Aged,
-}
-
-impl Closed {
-    pub(crate) const ALL: [Closed; 8] = [
-        Closed::Flood,
-        Closed::Handshake,
-        Closed::SlowFrame,
-        Closed::SlowReader,
-        Closed::Cuts,
-        Closed::Hoarding,
-        Closed::Evicted,
-        Closed::Aged,
-    ];
-
-    /// The label of the metric.
-    pub(crate) const fn label(self) -> &'static str {
-        match self {
-            Closed::Flood => "flood",
-            Closed::Handshake => "handshake",
-            Closed::SlowFrame => "slow_frame",
-            Closed::SlowReader => "slow_reader",
-            Closed::Cuts => "cuts",
-            Closed::Hoarding => "hoarding",
-            Closed::Evicted => "evicted",
-            Closed::Aged => "aged",
-        }
-    }
-
-    fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|closed| *closed as u8 == code)
-    }
-}
 
 /// Milliseconds since its creation, never 0, which means "not".
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use inventory_sentinel::Reason;
 use tonic::{Code, Status, body::Body, metadata::MetadataValue};
 
 use super::compression::{ACCEPT_ENCODING, ACCEPTED};
-use crate::service;
+use crate::failure;
 
 /// Start of the library's message for a request that it could not decode.
 const UNDECODED: &str = "failed to decode Protobuf message";
@@ -23,7 +23,7 @@ pub(super) fn of_head(parts: &Parts) -> Response<Body> {
     } else {
         (StatusCode::METHOD_NOT_ALLOWED, "its method is not POST")
     };
-    let mut response = service::refusal_because(Reason::MalformedRequest, why).into_http();
+    let mut response = failure::refusal_because(Reason::MalformedRequest, why).into_http();
     *response.status_mut() = http;
     response
 }
@@ -35,7 +35,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// The refusal of a call with an unknown encoding.
 pub(super) fn of_encoding() -> Status {
-    let mut status = service::refusal(Reason::UnknownEncoding);
+    let mut status = failure::refusal(Reason::UnknownEncoding);
     status.metadata_mut().insert(ACCEPT_ENCODING.as_str(), MetadataValue::from_static(ACCEPTED));
     status
 }
@@ -64,8 +64,8 @@ fn reasoned(status: &Status) -> Status {
         _ => Reason::Internal,
     };
     match status.message() {
-        "" => service::refusal(reason),
-        why => service::refusal_because(reason, why),
+        "" => failure::refusal(reason),
+        why => failure::refusal_because(reason, why),
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     peer::Peer,
     rpc,
 };
-use crate::service;
+use crate::failure;
 
 /// Length of the prefix of a gRPC message: a flag, and the message's length as four bytes.
 pub(super) const PREFIX: usize = 5;
@@ -49,7 +49,7 @@ impl ReadError {
             ReadError::Malformed => Reason::MalformedRequest,
             ReadError::Late | ReadError::Gone => Reason::RequestTooSlow,
         };
-        service::refusal(reason)
+        failure::refusal(reason)
     }
 }
 

@@ -15,7 +15,7 @@ use tonic::{Status, body::Body};
 
 use super::{ledger::Registration, observer::Observer, refusals};
 use crate::{
-    service,
+    failure,
     tasks::{Task, Tasks},
 };
 
@@ -117,7 +117,7 @@ impl Tracked {
         match self.tasks.catch(Task::Stream, || Pin::new(body).poll_frame(cx)) {
             Some(Poll::Ready(frame)) => return Poll::Ready(frame),
             Some(Poll::Pending) => {}
-            None => return self.end(&service::defect("the handler of the stream panicked")),
+            None => return self.end(&failure::defect("the handler of the stream panicked")),
         }
         let Some(observer) = &mut self.observer else { return Poll::Pending };
         let end = ready!(observer.poll_end(cx));

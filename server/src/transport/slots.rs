@@ -7,7 +7,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::peer::{Clock, Closed, ConnectionTimeouts, Peer};
+use super::peer::{Clock, ConnectionTimeouts, Peer};
+use crate::telemetry::transport::Closed;
 use crate::telemetry::transport::TransportMetrics;
 
 /// The slots of one port.

@@ -4,12 +4,14 @@
 //! - `tree`: the files of the repository.
 //! - `words`: banned words in prose and names.
 //! - `shape`: line length, file size, header comment.
+//! - `layers`: no module of the server uses a module above it.
 //! - `limits`: each limit has one definition.
 //! - `links`: each link of the documentation leads somewhere, and each page can be reached.
 //!
 //! A rule is a function from a file to its findings. No file is exempt from a rule as a whole: `words` and `shape` list
 //! their exceptions, each with the reason.
 
+mod layers;
 mod limits;
 mod links;
 mod shape;
@@ -57,6 +59,13 @@ fn no_file_is_too_large() {
 #[test]
 fn every_source_file_has_a_header() {
     hold("header", shape::header);
+}
+
+#[test]
+fn no_module_of_the_server_uses_one_above_it() {
+    let order = layers::order(&tree::files());
+    assert!(order.len() > 10, "{order:?}");
+    hold("layers", |file| layers::check(file, &order));
 }
 
 #[test]

@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     domain::{HistoryPoint, Id, Invalid, Term},
+    failure::Failure,
     namespaces::Namespace,
-    service::status::Failure,
 };
 
 /// The version of the format.

@@ -7,8 +7,9 @@ use tonic::Request;
 use super::Admin;
 use crate::{
     domain::{Finding, FindingKind, NamespaceName, Report, ReservationId},
+    failure::Failure,
     namespaces::Namespace,
-    service::{deadline::by_deadline, dispatch::AsyncRpc, status::Failure},
+    service::{deadline::by_deadline, dispatch::AsyncRpc},
     store::audit,
     telemetry::metrics::RpcKind,
 };

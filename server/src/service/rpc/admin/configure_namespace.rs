@@ -7,12 +7,12 @@ use tonic::Request;
 use super::{Admin, decode_version};
 use crate::{
     domain::{NamespaceChange, NamespaceName, RequestId},
+    failure::Failure,
     namespaces::ConfigureRequest,
     service::{
         change_log::{Caller, Change, text_of_config},
         convert::namespace_config,
         dispatch::{AsyncRpc, check_age},
-        status::Failure,
     },
     telemetry::metrics::RpcKind,
 };

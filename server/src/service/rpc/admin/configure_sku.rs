@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     domain::{FIRST_WITH_PAUSE, Invalid, NamespaceName, Operation, RequestId, RulesChange, Sku},
+    failure::Failure,
     service::{
         change_log::Caller,
         convert::{
@@ -17,7 +18,6 @@ use crate::{
             sku_rules::{SkuView, sku_view},
         },
         dispatch::AsyncRpc,
-        status::Failure,
     },
     telemetry::metrics::RpcKind,
 };

@@ -7,10 +7,10 @@ use tonic::Request;
 use super::Admin;
 use crate::{
     domain::{NamespaceName, RequestId},
+    failure::Failure,
     service::{
         change_log::{Caller, Change, text_of_config},
         dispatch::AsyncRpc,
-        status::Failure,
     },
     telemetry::metrics::RpcKind,
 };

@@ -10,11 +10,11 @@ use super::{
 };
 use crate::{
     domain::{NamespaceName, Operation, Outcome, RequestId, Sku},
+    failure::Failure,
     service::{
         change_log::{Caller, Change, text_of_stock},
         convert,
         dispatch::{AsyncRpc, execute},
-        status::Failure,
     },
     telemetry::metrics::RpcKind,
 };

@@ -7,7 +7,8 @@ use tonic::Request;
 use super::Admin;
 use crate::{
     domain::NamespaceName,
-    service::{convert::namespace_config, deadline::by_deadline, dispatch::AsyncRpc, status::Failure},
+    failure::Failure,
+    service::{convert::namespace_config, deadline::by_deadline, dispatch::AsyncRpc},
     telemetry::metrics::RpcKind,
 };
 

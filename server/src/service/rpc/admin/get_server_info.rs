@@ -9,7 +9,8 @@ use super::Admin;
 use crate::{
     config::Durability,
     domain::{FORMATS, Promise, PromiseState},
-    service::{convert, dispatch::AsyncRpc, status::Failure},
+    failure::Failure,
+    service::{convert, dispatch::AsyncRpc},
     telemetry::metrics::RpcKind,
     witness::FencedPartition,
 };

@@ -7,10 +7,10 @@ use tonic::Request;
 use super::{Admin, sku_change::Changed};
 use crate::{
     domain::{NamespaceName, Operation, Sku},
+    failure::Failure,
     service::{
         convert::sku_rules::{SkuView, sku_view},
         dispatch::{AsyncRpc, execute},
-        status::Failure,
     },
     telemetry::metrics::RpcKind,
 };

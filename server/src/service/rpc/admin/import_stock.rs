@@ -12,6 +12,7 @@ use tracing::{Instrument as _, Span};
 use super::{MAX_ROWS, MAX_ROWS_IN_FLIGHT};
 use crate::{
     domain::{Condition, Invalid, NamespaceName, OnHand, Operation, Outcome, Refusal, RequestId, Sku},
+    failure::Failure,
     namespaces::Namespace,
     service::{
         change_log::{Caller, Change},
@@ -19,7 +20,6 @@ use crate::{
         deadline::MAX_CALL_DURATION,
         dispatch::{check_age, unexpected},
         rpc::events::stream::ResponseStream,
-        status::Failure,
     },
     tasks::Task,
     telemetry::metrics::RpcKind,

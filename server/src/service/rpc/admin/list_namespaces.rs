@@ -7,10 +7,10 @@ use tonic::Request;
 use super::Admin;
 use crate::{
     domain::NamespaceName,
+    failure::Failure,
     service::{
         deadline::by_deadline,
         dispatch::AsyncRpc,
-        status::Failure,
         token::page::{PageTokens, decode_page_size},
     },
     store::lists::{self, Page, Range},

@@ -7,12 +7,12 @@ use tonic::Request;
 use super::Admin;
 use crate::{
     domain::{BuyerId, Invalid, NamespaceName, Reservation, Sku, State},
+    failure::Failure,
     lane::Lane,
     service::{
         convert,
         deadline::by_deadline,
         dispatch::AsyncRpc,
-        status::Failure,
         token::page::{PageTokens, decode_page_size, partitions},
     },
     store::lists::{self, Filter, GENERATIONS, Page, Range},

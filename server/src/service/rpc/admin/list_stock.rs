@@ -7,11 +7,11 @@ use tonic::Request;
 use super::Admin;
 use crate::{
     domain::NamespaceName,
+    failure::Failure,
     service::{
         convert::sku_rules::{SkuView, sku_view},
         deadline::by_deadline,
         dispatch::AsyncRpc,
-        status::Failure,
         token::page::{PageTokens, decode_page_size, partitions},
     },
     store::lists::{self, Page, Range},

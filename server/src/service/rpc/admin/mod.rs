@@ -40,12 +40,12 @@ use crate::{
     config::{Config, Durability},
     control::promises::Promises,
     domain::Invalid,
+    failure::Failure,
     namespaces::Namespace,
     service::{
         change_log::Caller,
         context::ServiceContext,
         dispatch::{AsyncRpc, dispatch_async, rpc_methods},
-        status::Failure,
     },
     store::{NamespaceStore as _, Store},
 };

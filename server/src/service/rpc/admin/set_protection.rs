@@ -9,12 +9,12 @@ use tonic::Request;
 use super::{Admin, MAX_ROWS, MAX_ROWS_IN_FLIGHT};
 use crate::{
     domain::{Invalid, NamespaceName, Operation, Outcome, RequestId, RulesChange, Sku},
+    failure::Failure,
     namespaces::Namespace,
     service::{
         change_log::{Caller, Change},
         convert,
         dispatch::{AsyncRpc, check_age, execute, unexpected},
-        status::Failure,
     },
     telemetry::metrics::RpcKind,
 };

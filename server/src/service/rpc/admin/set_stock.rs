@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     domain::{Condition, Invalid, NamespaceName, OnHand, Operation, RequestId, Sku},
-    service::{change_log::Caller, convert, dispatch::AsyncRpc, status::Failure},
+    failure::Failure,
+    service::{change_log::Caller, convert, dispatch::AsyncRpc},
     telemetry::metrics::RpcKind,
 };
 

@@ -12,13 +12,13 @@ use tonic::Request;
 use super::{Admin, MAX_ROWS};
 use crate::{
     domain::{FenceId, Id, Invalid, NamespaceName, OnHand, Operation, Outcome, RequestId, Sku},
+    failure::Failure,
     lane::Lane,
     namespaces::Namespace,
     service::{
         change_log::{Caller, Change},
         deadline::by_deadline,
         dispatch::{AsyncRpc, check_age, execute, unexpected},
-        status::Failure,
     },
     store::{
         keys::PartitionKeys,

@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{Id, Operation, Outcome, RequestId, Sku, Stock},
+    failure::Failure,
     lane::Lane,
     namespaces::Namespace,
     service::{
         change_log::{Caller, Change, text_of_stock},
         dispatch::{check_age, execute, unexpected},
-        status::Failure,
     },
 };
 

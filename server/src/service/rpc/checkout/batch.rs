@@ -17,12 +17,12 @@ use super::{
 };
 use crate::{
     domain::{Invalid, MAX_OPERATIONS, NamespaceName},
+    failure::Failure,
     namespaces::Lookups,
     service::{
         context::ServiceContext,
         deadline::{deadline_in, is_retry},
         dispatch::{AsyncRpc, LaneRpc, Submitted, find_and_submit},
-        status::Failure,
     },
     telemetry::metrics::RpcKind,
 };

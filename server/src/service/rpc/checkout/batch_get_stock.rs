@@ -7,11 +7,11 @@ use tonic::Request;
 use super::{Checkout, batch::check_size, get_stock::GetStock};
 use crate::{
     domain::{Answer, NamespaceName, Operation, Refusal, Sku},
+    failure::Failure,
     lane::{LaneError, Pending},
     service::{
         convert,
         dispatch::{AsyncRpc, LaneRpc as _},
-        status::Failure,
     },
     telemetry::metrics::RpcKind,
 };

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use super::reservation::{bind_to, change_identity, decode_target, reservation_of};
 use crate::{
     domain::{MAX_TTL, NamespaceName, Operation, Outcome, RequestId, ReservationId, State, Ttl},
+    failure::Failure,
     namespaces::Namespace,
     service::{
         convert,
         dispatch::{BoundOperation, LaneRpc},
-        status::Failure,
     },
     telemetry::metrics::RpcKind,
 };

@@ -6,11 +6,11 @@ use tokio::time::Instant;
 use super::reservation::reservation_of;
 use crate::{
     domain::{Invalid, NamespaceName, Operation, Outcome, RequestId, ReservationId},
+    failure::Failure,
     namespaces::Namespace,
     service::{
         convert,
         dispatch::{BoundOperation, LaneRpc, Route, lane_of_reservation},
-        status::Failure,
     },
     telemetry::metrics::RpcKind,
 };

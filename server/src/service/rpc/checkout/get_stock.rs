@@ -5,11 +5,11 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{NamespaceName, Operation, Outcome, Sku},
+    failure::Failure,
     namespaces::Namespace,
     service::{
         convert,
         dispatch::{BoundOperation, LaneRpc, Route, unexpected},
-        status::Failure,
     },
     telemetry::metrics::RpcKind,
 };

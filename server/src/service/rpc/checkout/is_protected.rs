@@ -5,11 +5,9 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{NamespaceName, Operation, Outcome, Sku},
+    failure::Failure,
     namespaces::Namespace,
-    service::{
-        dispatch::{BoundOperation, LaneRpc, Route, unexpected},
-        status::Failure,
-    },
+    service::dispatch::{BoundOperation, LaneRpc, Route, unexpected},
     telemetry::metrics::RpcKind,
 };
 

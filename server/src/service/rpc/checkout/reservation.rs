@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{Id, Invalid, Line, NamespaceName, Operation, Outcome, RequestId, Reservation, ReservationId},
+    failure::Failure,
     namespaces::Namespace,
     service::{
         convert,
         dispatch::{BoundOperation, Route, check_age, lane_of_reservation, unexpected},
-        status::Failure,
     },
 };
 

@@ -10,11 +10,11 @@ use crate::{
     domain::{
         BuyerId, Invalid, Line, MAX_TTL, NamespaceName, Operation, Outcome, RequestId, ReservationId, State, Ttl,
     },
+    failure::Failure,
     namespaces::Namespace,
     service::{
         convert,
         dispatch::{BoundOperation, LaneRpc, Route, check_age, lane_of_reservation, unexpected},
-        status::Failure,
     },
     telemetry::metrics::RpcKind,
 };

@@ -6,11 +6,11 @@ use tokio::time::Instant;
 use super::reservation::{PartialChange, bind_to, change_identity, decode_target, reservation_of};
 use crate::{
     domain::{NamespaceName, Operation, Outcome, ReservationId},
+    failure::Failure,
     namespaces::Namespace,
     service::{
         convert,
         dispatch::{BoundOperation, LaneRpc},
-        status::Failure,
     },
     telemetry::metrics::RpcKind,
 };

@@ -15,10 +15,10 @@ use crate::{
         stock::{StockUpdate, StockWatch, View},
     },
     domain::NamespaceName,
+    failure::Failure,
     service::{
         context::ServiceContext,
         deadline::by_deadline,
-        status::Failure,
         token::resume::{self, Resume},
     },
     telemetry::spans,

@@ -13,12 +13,12 @@ use crate::{
         events::{EventWatch, Item, PartitionEntry, Start},
     },
     domain::{HistoryPoint, NamespaceName, Term},
+    failure::Failure,
     namespaces::Namespace,
     service::{
         context::ServiceContext,
         convert::event,
         deadline::{by_deadline, deadline},
-        status::Failure,
         token::resume::{self, Resume},
     },
 };

@@ -12,7 +12,8 @@ use crate::{
         stock::{StockUpdate, View},
     },
     domain::{Invalid, Sku, Stock},
-    service::{context::ServiceContext, convert, deadline::deadline, status::Failure},
+    failure::Failure,
+    service::{context::ServiceContext, convert, deadline::deadline},
 };
 
 /// Most SKUs that one WatchStock can name.
