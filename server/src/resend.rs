@@ -41,6 +41,11 @@ impl Resends {
         Self { give_up: self.give_up.min(deadline), ..self }
     }
 
+    /// Whether an attempt may have been applied without a reply.
+    pub(crate) fn has_lost_reply(&self) -> bool {
+        self.doubt.is_some()
+    }
+
     /// Awaits one attempt. A resend is cancelled when the store may have forgotten the id: it may still wait for a
     /// connection, and could then take effect a second time.
     pub(crate) async fn attempt<T>(

@@ -118,7 +118,7 @@ fn reserve(caller: u8, ttl: Duration) -> Operation {
 /// that the store has as sold, the units that are left, and the trace.
 fn sale(seed: u64) -> (u64, u64, u64, String) {
     simulate(async {
-        let faults = FaultRates { lost_request: 0.3, lost_reply: 0.3 };
+        let faults = FaultRates { lost_request: 0.3, lost_reply: 0.3, ..FaultRates::default() };
         let simulation = Simulation::start(seed, faults).await;
         let committed = simulation.sell().await;
         let stock = simulation.store.stock(SKU).expect("the SKU");
@@ -150,7 +150,7 @@ fn a_deadline_that_passes_in_flight_leaves_the_outcome_unknown_and_the_operation
     simulate(async {
         let simulation = Simulation::start(1, FaultRates::default()).await;
         // The reply is lost each time, so no answer arrives.
-        let faults = FaultRates { lost_request: 0.0, lost_reply: 1.0 };
+        let faults = FaultRates { lost_reply: 1.0, ..FaultRates::default() };
         let silent = Arc::new(SimulatedStore::new(Random::seeded(2), faults));
         let limits = LaneLimits { queue: 8, batch: 8, in_flight: 1, resend_for: 3 * SECOND };
         let context = LaneContext {
@@ -175,9 +175,36 @@ fn a_deadline_that_passes_in_flight_leaves_the_outcome_unknown_and_the_operation
 }
 
 #[test]
+fn a_passed_deadline_is_reported_only_if_nothing_takes_effect() {
+    let mut reported = 0;
+    for seed in 0..40 {
+        simulate(async {
+            let faults = FaultRates { late_request: 0.3, again: 0.6, ..FaultRates::default() };
+            let simulation = Simulation::start(seed, faults).await;
+            let mut calls = JoinSet::new();
+            for caller in 0..20 {
+                let namespace = Arc::clone(&simulation.namespace);
+                let timeout = Duration::from_millis(40 + 20 * u64::from(caller));
+                calls.spawn(async move { (caller, run(&namespace, reserve(caller, 60 * SECOND), timeout).await) });
+            }
+            let results = calls.join_all().await;
+            // The last copy has arrived.
+            tokio::time::sleep(40 * SECOND).await;
+            for (caller, result) in results {
+                if result == Err(LaneError::DeadlinePassed) {
+                    reported += 1;
+                    assert!(!simulation.store.has_reservation(&[caller; 16]), "seed {seed}, caller {caller}");
+                }
+            }
+        });
+    }
+    assert!(reported > 0, "no deadline passed before its operation was sent");
+}
+
+#[test]
 fn a_hold_ends_at_its_deadline_without_traffic() {
     simulate(async {
-        let faults = FaultRates { lost_request: 0.2, lost_reply: 0.2 };
+        let faults = FaultRates { lost_request: 0.2, lost_reply: 0.2, ..FaultRates::default() };
         let simulation = Simulation::start(3, faults).await;
         let stop = simulation.tasks.stopping();
         tokio::spawn(sweeper::run(

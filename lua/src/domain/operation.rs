@@ -15,7 +15,7 @@ pub enum Condition {
 
 /// An operation that a lane submits to its partition. The store remembers a change by its `memo`. A change without a
 /// `memo` has the identity of its reservation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Operation {
     /// Holds units.
     Reserve {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::{Job, LaneError, worker::Worker};
+use super::{Job, worker::Worker};
 use crate::store::BatchStore;
 
 /// Most lines in one batch, counted as [`Operation::weight`](crate::domain::Operation::weight) does.
@@ -93,7 +93,7 @@ impl<S: BatchStore> Worker<S> {
         let dropped = queue.take_if(|job| job.responder.deadline <= now || is_search && !job.responder.is_waiting());
         self.shared.metrics.add_queued(-(dropped.len() as i64));
         for mut job in dropped {
-            job.responder.respond(Err(LaneError::DeadlinePassed));
+            job.responder.expire();
         }
     }
 }

@@ -58,6 +58,8 @@ struct Answered<R> {
     /// The knowledge that was sent with the batch.
     knowledge: Knowledge,
     sent_at: Instant,
+    /// Whether the reply to an earlier attempt was lost. Its copy of the batch may still reach the store.
+    lost_reply: bool,
 }
 
 impl<S: BatchStore> Worker<S> {
@@ -94,7 +96,7 @@ impl<S: BatchStore> Worker<S> {
             jobs.retain_mut(|job| {
                 let is_wanted = job.responder.is_wanted(now);
                 if !is_wanted {
-                    job.responder.respond(Err(LaneError::DeadlinePassed));
+                    job.responder.expire();
                 }
                 is_wanted
             });
@@ -139,7 +141,10 @@ impl<S: BatchStore> Worker<S> {
             }
         };
         match result {
-            Ok(Answered { reply, knowledge, sent_at }) => {
+            Ok(Answered { reply, knowledge, sent_at, lost_reply }) => {
+                if lost_reply {
+                    responders.iter_mut().for_each(Responder::record_lost_reply);
+                }
                 match self.context.store.decode(*partition, &batch, reply, operations) {
                     Ok(reply) => self.respond(reply, &knowledge, responders, sent_at).await,
                     Err(error) => self.fail(&error, responders),
@@ -177,7 +182,9 @@ impl<S: BatchStore> Worker<S> {
             let call = BatchCall { keys, epoch: *epoch, knowledge: &knowledge, operations, batch, mode };
             let call = self.context.store.run_batch(call).instrument(redis);
             let error = match resends.attempt(call).await {
-                Ok((reply, sent_at)) => return Ok(Answered { reply, knowledge, sent_at }),
+                Ok((reply, sent_at)) => {
+                    return Ok(Answered { reply, knowledge, sent_at, lost_reply: resends.has_lost_reply() });
+                }
                 Err(error) => error,
             };
             self.shared.metrics.inc_store_error(error.kind());

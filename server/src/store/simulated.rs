@@ -4,7 +4,12 @@
 //! It has one partition without rules, and applies SetStock, Reserve, Commit, Rollback, GetStock and
 //! Sweep. A test must not send any other operation.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use rand::Rng as _;
 use tokio::time::{Instant, sleep};
@@ -29,6 +34,8 @@ use crate::{
 
 /// Longest delay of a request, and of a reply.
 const LONGEST_DELAY: Duration = Duration::from_millis(40);
+/// How much later a late request arrives at most.
+const LATEST: Duration = Duration::from_secs(1);
 /// The epoch of the only partition.
 const EPOCH: u64 = 7;
 
@@ -37,13 +44,17 @@ const EPOCH: u64 = 7;
 pub(crate) struct FaultRates {
     pub(crate) lost_request: f64,
     pub(crate) lost_reply: f64,
+    /// The request is reported as lost, and reaches the store later.
+    pub(crate) late_request: f64,
+    /// An operation is not applied, and has to be sent again.
+    pub(crate) again: f64,
 }
 
 pub(crate) struct SimulatedStore {
     random: Random,
     faults: FaultRates,
     started_at: Instant,
-    state: Mutex<Partition>,
+    state: Arc<Mutex<Partition>>,
 }
 
 #[derive(Default)]
@@ -57,7 +68,7 @@ struct Partition {
 
 impl SimulatedStore {
     pub(crate) fn new(random: Random, faults: FaultRates) -> Self {
-        Self { random, faults, started_at: Instant::now(), state: Mutex::default() }
+        Self { random, faults, started_at: Instant::now(), state: Arc::default() }
     }
 
     /// One line for each call that reached the store: the time, and the number of operations.
@@ -70,12 +81,32 @@ impl SimulatedStore {
         self.partition().stock.get(sku).copied()
     }
 
-    fn now(&self) -> StoreTime {
-        StoreTime(1_000 + self.started_at.elapsed().as_millis() as u64)
+    /// Whether a Reserve with this id took effect.
+    pub(crate) fn has_reservation(&self, id: &Id) -> bool {
+        self.partition().reservations.contains_key(id)
     }
 
-    fn partition(&self) -> std::sync::MutexGuard<'_, Partition> {
-        self.state.lock().expect("no test panics with the lock")
+    fn now(&self) -> StoreTime {
+        time_since(self.started_at)
+    }
+
+    fn partition(&self) -> MutexGuard<'_, Partition> {
+        lock(&self.state)
+    }
+
+    /// Applies these operations after a while, as if a network had kept the request.
+    fn apply_later(&self, operations: &[Operation]) {
+        let delay = LATEST.mul_f64({ &self.random }.random());
+        let (state, started_at, operations) = (Arc::clone(&self.state), self.started_at, operations.to_vec());
+        tokio::spawn(async move {
+            sleep(delay).await;
+            lock(&state).apply(time_since(started_at), &operations);
+        });
+    }
+
+    /// Chooses the operations of a batch that have to be sent again.
+    fn decide_again(&self, operations: &[Operation]) -> Vec<bool> {
+        operations.iter().map(|_| self.happens(self.faults.again)).collect()
     }
 
     async fn delay(&self) {
@@ -88,6 +119,14 @@ impl SimulatedStore {
     }
 }
 
+fn lock(state: &Mutex<Partition>) -> MutexGuard<'_, Partition> {
+    state.lock().expect("no test panics with the lock")
+}
+
+fn time_since(start: Instant) -> StoreTime {
+    StoreTime(1_000 + start.elapsed().as_millis() as u64)
+}
+
 impl BatchStore for SimulatedStore {
     type Reply = Reply;
 
@@ -97,7 +136,21 @@ impl BatchStore for SimulatedStore {
         if self.happens(self.faults.lost_request) {
             return Err(StoreError::unknown("the request was lost"));
         }
-        let reply = self.partition().apply(self.now(), call.operations);
+        if self.happens(self.faults.late_request) {
+            self.apply_later(call.operations);
+            return Err(StoreError::unknown("the request is late"));
+        }
+        let again = self.decide_again(call.operations);
+        let is_applied = |(operation, again): (&Operation, &bool)| (!again).then(|| operation.clone());
+        let applied: Vec<_> = call.operations.iter().zip(&again).filter_map(is_applied).collect();
+        let mut reply = self.partition().apply(self.now(), &applied);
+        let mut answers = std::mem::take(&mut reply.results).into_iter();
+        reply.results = (call.operations.iter().zip(again))
+            .filter_map(|(operation, again)| match again {
+                true => Some(OperationResult::Again(operation.clone())),
+                false => answers.next(),
+            })
+            .collect();
         self.delay().await;
         if self.happens(self.faults.lost_reply) {
             return Err(StoreError::unknown("the reply was lost"));
