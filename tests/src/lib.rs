@@ -55,7 +55,9 @@ pub use self::{
     http::http_get,
     lossy_proxy::LossyProxy,
     redis::Redis,
-    script::{Group, epoch, line_set, partition_keys, script_call, stored_history, stored_stock, u48},
+    script::{
+        Group, epoch, follows_store_clock, line_set, partition_keys, script_call, stored_history, stored_stock, u48,
+    },
     sentinel::{SentinelProcess, ServerBuilder},
     tcp_forwarder::TcpForwarder,
     test_client::{TestClient, figure, reserve_request},

@@ -58,6 +58,18 @@ pub async fn stored_stock(redis: &Redis, sku: &str) -> Stock {
     stock_from(&record).expect("a stock record")
 }
 
+/// Whether the clock of partition 0 is the clock of the store at this URL: without offset, correction and doubt. After
+/// a restart that took long it is in doubt for up to 5 s (docs/decisions/0017-a-clock-per-partition.md).
+pub async fn follows_store_clock(url: &str, namespace: &str) -> bool {
+    // Positions in the state, see lua/scripts/formats.lua.
+    const OFFSET: std::ops::Range<usize> = 59..67;
+    const FLAGS: usize = 98;
+    const STEPPED: u8 = 16;
+    let query = Cmd::hget(partition_keys(namespace, 0).meta(), "state");
+    let state: Option<Vec<u8>> = query.query_async(&mut patient(url).await).await.expect("a state");
+    state.is_none_or(|state| state[OFFSET].iter().all(|byte| *byte == 0) && state[FLAGS] & STEPPED == 0)
+}
+
 /// What the store at this URL has about a reservation of partition 0, as text: its record in either generation, the
 /// state of the partition, and the events of the reservation, each with the one before it and the one behind it.
 pub async fn stored_history(url: &str, namespace: &str, reservation_id: &str) -> String {
