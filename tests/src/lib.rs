@@ -10,7 +10,7 @@
 //! - [`sentinelctl`], [`Ctl`]: the real command line, run to its end.
 //! - [`Collector`]: an OTLP receiver.
 //! - [`script_call`], [`partition_keys`], [`stored_stock`]: the script and the store without a server.
-//! - [`stored_history`]: what the store has about one reservation, for the report of a failure.
+//! - [`stored_history`]: the record and the events of one reservation, for the report of a failure.
 //! - [`until_fenced`]: the wait until a server notices a store that lost changes, and the content of the refusal.
 //! - [`History`]: answers of concurrent calls, checked for linearizability by their sequence.
 //! - [`model`]: a plain model of the service: its answer to each call.

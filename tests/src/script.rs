@@ -70,8 +70,8 @@ pub async fn follows_store_clock(url: &str, namespace: &str) -> bool {
     state.is_none_or(|state| state[OFFSET].iter().all(|byte| *byte == 0) && state[FLAGS] & STEPPED == 0)
 }
 
-/// What the store at this URL has about a reservation of partition 0, as text: its record in either generation, the
-/// state of the partition, and the events of the reservation, each with the one before it and the one behind it.
+/// A report on a reservation of partition 0 from the store at this URL: its record in either generation, the state of
+/// the partition, and the events of the reservation, each with the one before it and the one behind it.
 pub async fn stored_history(url: &str, namespace: &str, reservation_id: &str) -> String {
     let id = match ReservationId::parse(reservation_id) {
         Ok(id) => id,

@@ -207,8 +207,8 @@ impl Run<'_> {
         self.compare(op, received, before)
     }
 
-    /// Waits until the store answers again, whatever the answer is, and until the partition's clock is certain: in doubt
-    /// it is behind, and the instants of answers differ from the model's.
+    /// Waits until the store answers again, whatever the answer is, and until the partition's clock is certain. A clock
+    /// in doubt is behind, so the instants of answers would differ from the model's.
     async fn wait_for_the_store(&mut self) -> Result<(), End> {
         let (op, start) = (Op::GetStock { sku: SKUS[0].into() }, Instant::now());
         loop {
