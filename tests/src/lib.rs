@@ -10,6 +10,7 @@
 //! - [`sentinelctl`], [`Ctl`]: the real command line, run to its end.
 //! - [`Collector`]: an OTLP receiver.
 //! - [`script_call`], [`partition_keys`], [`stored_stock`]: the script and the store without a server.
+//! - [`stored_history`]: the record and the events of one reservation, for the report of a failure.
 //! - [`until_fenced`]: the wait until a server notices a store that lost changes, and the content of the refusal.
 //! - [`History`]: answers of concurrent calls, checked for linearizability by their sequence.
 //! - [`model`]: a plain model of the service: its answer to each call.
@@ -54,7 +55,9 @@ pub use self::{
     http::http_get,
     lossy_proxy::LossyProxy,
     redis::Redis,
-    script::{Group, epoch, line_set, partition_keys, script_call, stored_stock, u48},
+    script::{
+        Group, epoch, follows_store_clock, line_set, partition_keys, script_call, stored_history, stored_stock, u48,
+    },
     sentinel::{SentinelProcess, ServerBuilder},
     tcp_forwarder::TcpForwarder,
     test_client::{TestClient, figure, reserve_request},

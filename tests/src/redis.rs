@@ -221,7 +221,7 @@ impl Redis {
 }
 
 /// A connection that waits for each reply as long as a test does.
-async fn patient(url: &str) -> MultiplexedConnection {
+pub(crate) async fn patient(url: &str) -> MultiplexedConnection {
     let config = AsyncConnectionConfig::new().set_response_timeout(Some(BOUND));
     let client = Client::open(url).expect("a URL");
     client.get_multiplexed_async_connection_with_config(&config).await.expect("redis answers")

@@ -2,6 +2,7 @@
 //! together with the Redis that it may have embedded.
 
 use std::{
+    fmt,
     fs::{self, File},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -33,6 +34,7 @@ pub struct ServerBuilder {
     variables: Vec<(String, String)>,
     /// Descriptors that the server may have.
     descriptors: Option<u32>,
+    keeps_files_of_a_failure: bool,
 }
 
 impl ServerBuilder {
@@ -72,6 +74,12 @@ impl ServerBuilder {
     #[must_use]
     pub fn descriptors(self, number: u32) -> Self {
         Self { descriptors: Some(number), ..self }
+    }
+
+    /// Keeps the folder with its log and its data if the test fails.
+    #[must_use]
+    pub fn keep_files_of_a_failure(self) -> Self {
+        Self { keeps_files_of_a_failure: true, ..self }
     }
 
     /// Starts the server and waits until it is ready.
@@ -267,6 +275,11 @@ impl SentinelProcess {
         self.folder.path().join("data/redis.sock")
     }
 
+    /// The URL of its embedded Redis, unless the path of the folder is long.
+    pub fn embedded_url(&self) -> String {
+        format!("unix://{}", self.embedded_socket().display())
+    }
+
     /// The data files of its embedded Redis.
     pub fn embedded_files(&self) -> StoreFiles {
         StoreFiles::of(&self.folder.path().join("data"))
@@ -330,12 +343,23 @@ impl SentinelProcess {
     }
 }
 
+/// Names this start of the server in a report.
+impl fmt::Display for SentinelProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "start {} at {} (process {})", self.starts - 1, self.grpc, self.pid())
+    }
+}
+
 impl Drop for SentinelProcess {
     fn drop(&mut self) {
         self.kill9();
         self.kill9_redis();
         if std::thread::panicking() {
             eprintln!("--- log of the server at {} ---\n{}", self.grpc, self.log());
+            if self.launch.keeps_files_of_a_failure {
+                self.folder.disable_cleanup(true);
+                eprintln!("--- its files are in {} ---", self.folder.path().display());
+            }
         }
     }
 }

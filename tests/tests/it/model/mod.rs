@@ -5,7 +5,7 @@
 use std::{
     cell::Cell,
     collections::HashMap,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use inventory_sentinel::{
@@ -18,7 +18,7 @@ use proptest::{
     test_runner::{Config, TestCaseError, TestRunner},
 };
 use sentinel_tests::{
-    SentinelProcess, eventually,
+    BOUND, SentinelProcess, eventually, follows_store_clock,
     model::{
         Answer, Condition, Counters, MAX_TTL, Model, Op,
         execute::{Received, may_repeat},
@@ -48,6 +48,8 @@ const AUDIT_EVERY: usize = 8;
 const MARGIN: Duration = Duration::from_millis(150);
 /// The same around a crash, which takes longer.
 const STORM_MARGIN: Duration = Duration::from_secs(3);
+/// Pause between two reads of a clock in doubt.
+const DOUBT_POLL: Duration = Duration::from_millis(50);
 
 /// One sequence: the model, and the objects that steps refer to.
 struct Run<'a> {
@@ -173,7 +175,10 @@ impl Run<'_> {
         let (first, ()) = tokio::join!(attempt, inject(self.server, fault));
         let mut received = match first {
             Ok(received) => received,
-            Err(_) => retry_until_answered(self.server, &self.namespace, &op).await?,
+            Err(_) => {
+                self.wait_for_the_store().await?;
+                retry_until_answered(self.server, &self.namespace, &op).await?
+            }
         };
         self.wait_for_the_store().await?;
         if let (Op::Reserve { .. }, Answer::Reservation(made, _)) = (&op, &received.answer)
@@ -202,9 +207,20 @@ impl Run<'_> {
         self.compare(op, received, before)
     }
 
-    /// Waits until the store answers again, whatever the answer is.
+    /// Waits until the store answers again, whatever the answer is, and until the partition's clock is certain. A clock
+    /// in doubt is behind, so the instants of answers would differ from the model's.
     async fn wait_for_the_store(&mut self) -> Result<(), End> {
-        retry_until_answered(self.server, &self.namespace, &Op::GetStock { sku: SKUS[0].into() }).await.map(|_| ())
+        let (op, start) = (Op::GetStock { sku: SKUS[0].into() }, Instant::now());
+        loop {
+            retry_until_answered(self.server, &self.namespace, &op).await?;
+            if follows_store_clock(&self.server.embedded_url(), &self.namespace).await {
+                return Ok(());
+            }
+            if start.elapsed() > BOUND {
+                return Err(format!("the clock of {} is in doubt for longer than {BOUND:?}", self.namespace).into());
+            }
+            tokio::time::sleep(DOUBT_POLL).await;
+        }
     }
 
     /// Compares the answer with that of the model; both then have the same state.
