@@ -40,6 +40,9 @@ const CALLERS: usize = 64;
 const PAUSE: Duration = Duration::from_millis(3);
 /// Pause between two tries of one call.
 const RETRY: Duration = Duration::from_millis(20);
+/// How late a hold may end after a restart: twice the longest doubt of a clock
+/// (docs/decisions/0017-a-clock-per-partition.md), as the machine is busy.
+const LONGEST_DOUBT: Duration = Duration::from_secs(10);
 /// Contradictions that are reported in full.
 const REPORTED: usize = 3;
 
@@ -52,7 +55,22 @@ pub(super) fn new_namespace() -> String {
 #[derive(Clone)]
 pub(super) struct Place {
     namespace: Arc<str>,
-    current: Arc<RwLock<(Channel, Arc<str>)>>,
+    current: Arc<RwLock<Current>>,
+}
+
+/// The server of a [`Place`].
+#[derive(Clone)]
+struct Current {
+    channel: Channel,
+    server: Arc<str>,
+    /// Whether the test kills it: another process may get its port.
+    is_killed: bool,
+}
+
+impl Current {
+    fn of(server: &SentinelProcess) -> Self {
+        Self { channel: server.channel(), server: server.to_string().into(), is_killed: false }
+    }
 }
 
 /// The server that answered a call, and when.
@@ -70,24 +88,26 @@ impl fmt::Display for Origin {
 
 impl Place {
     pub(super) fn of(server: &SentinelProcess, namespace: &str) -> Self {
-        let current = (server.channel(), server.to_string().into());
-        Self { namespace: namespace.into(), current: Arc::new(RwLock::new(current)) }
+        Self { namespace: namespace.into(), current: Arc::new(RwLock::new(Current::of(server))) }
     }
 
-    pub(super) fn moved_to(&self, server: &SentinelProcess) {
-        *self.current.write().expect("no caller panics here") = (server.channel(), server.to_string().into());
+    /// Kills the server and starts the next one, which the callers use from then on.
+    pub(super) async fn restart(&self, server: &mut SentinelProcess) {
+        self.current.write().expect("no caller panics here").is_killed = true;
+        server.restart().await;
+        *self.current.write().expect("no caller panics here") = Current::of(server);
     }
 
-    fn current(&self) -> (Channel, Arc<str>) {
+    fn current(&self) -> Current {
         self.current.read().expect("no caller panics here").clone()
     }
 
     /// Makes the call once. `None`: there is no answer.
     async fn execute(&self, op: &Op, is_first: bool) -> Option<(Received, Origin)> {
-        let (channel, server) = self.current();
+        let Current { channel, server, is_killed } = self.current();
         match op.execute(&channel, &self.namespace, is_first).await {
             // The namespace exists before the first buyer, so another test's server has got the port.
-            Ok(Received { answer: Answer::Refused(Reason::NamespaceNotFound, _), .. }) => None,
+            Ok(Received { answer: Answer::Refused(Reason::NamespaceNotFound, _), .. }) if is_killed => None,
             Ok(received) => Some((received, Origin { server, at: SystemTime::now() })),
             Err(status) if may_repeat(&status) => None,
             Err(status) => panic!("{op:?} at {server}: {status:?}"),
@@ -265,7 +285,7 @@ async fn read(place: &Place, id: &str, has_ended: bool) -> (Answer, Origin) {
         let (received, origin) = place.retry(&op).await;
         match &received.answer {
             Answer::Reservation(is, _) if has_ended && is.state() == State::Pending => {
-                assert!(start.elapsed() < BOUND, "after its deadline still {is:?} {origin}");
+                assert!(start.elapsed() < LONGEST_DOUBT, "after its deadline still {is:?} {origin}");
                 sleep(RETRY).await;
             }
             _ => return (received.answer, origin),

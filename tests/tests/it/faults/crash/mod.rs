@@ -56,8 +56,7 @@ async fn a_server_killed_under_load_comes_back_to_its_books() {
     for _ in 0..5 {
         load.wait_for_progress(1_000).await;
         // Its Redis survives, and the next server stops it before it starts another.
-        server.restart().await;
-        place.moved_to(&server);
+        place.restart(&mut server).await;
     }
     load.wait_for_progress(1_000).await;
     let ledger = load.stop(&place, &server.embedded_url()).await;
@@ -77,8 +76,7 @@ async fn of_two_servers_on_one_redis_one_dies_again_and_again() {
         load.wait_for_progress(600).await;
         // Exact while others buy.
         steady.shop(&sale).audit().await;
-        dying.restart().await;
-        places[1].moved_to(&dying);
+        places[1].restart(&mut dying).await;
     }
     load.wait_for_progress(600).await;
     let ledger = load.stop(&places[0], &redis.url()).await;
