@@ -100,13 +100,8 @@ impl SimulatedStore {
         let (state, started_at, operations) = (Arc::clone(&self.state), self.started_at, operations.to_vec());
         tokio::spawn(async move {
             sleep(delay).await;
-            lock(&state).apply(time_since(started_at), &operations);
+            lock(&state).apply(time_since(started_at), &operations, || false);
         });
-    }
-
-    /// Chooses the operations of a batch that have to be sent again.
-    fn decide_again(&self, operations: &[Operation]) -> Vec<bool> {
-        operations.iter().map(|_| self.happens(self.faults.again)).collect()
     }
 
     async fn delay(&self) {
@@ -140,17 +135,7 @@ impl BatchStore for SimulatedStore {
             self.apply_later(call.operations);
             return Err(StoreError::unknown("the request is late"));
         }
-        let again = self.decide_again(call.operations);
-        let is_applied = |(operation, again): (&Operation, &bool)| (!again).then(|| operation.clone());
-        let applied: Vec<_> = call.operations.iter().zip(&again).filter_map(is_applied).collect();
-        let mut reply = self.partition().apply(self.now(), &applied);
-        let mut answers = std::mem::take(&mut reply.results).into_iter();
-        reply.results = (call.operations.iter().zip(again))
-            .filter_map(|(operation, again)| match again {
-                true => Some(OperationResult::Again(operation.clone())),
-                false => answers.next(),
-            })
-            .collect();
+        let reply = self.partition().apply(self.now(), call.operations, || self.happens(self.faults.again));
         self.delay().await;
         if self.happens(self.faults.lost_reply) {
             return Err(StoreError::unknown("the reply was lost"));
@@ -164,9 +149,14 @@ impl BatchStore for SimulatedStore {
 }
 
 impl Partition {
-    fn apply(&mut self, now: StoreTime, operations: &[Operation]) -> Reply {
+    /// Applies a batch. `waits` chooses the operations that are not applied and have to be sent again.
+    fn apply(&mut self, now: StoreTime, operations: &[Operation], mut waits: impl FnMut() -> bool) -> Reply {
         let expired = self.expire(now);
-        let results: Vec<_> = operations.iter().map(|operation| self.apply_one(now, operation)).collect();
+        let decide = |operation: &Operation| match waits() {
+            true => OperationResult::Again(operation.clone()),
+            false => self.apply_one(now, operation),
+        };
+        let results: Vec<_> = operations.iter().map(decide).collect();
         writeln!(self.trace, "{} {} {expired}", now.0, operations.len()).expect("a string grows");
         let pending = self.reservations.values().filter(|held| held.state == State::Pending);
         Reply {
