@@ -280,6 +280,33 @@ catalogue! {
     MalformedRequest "MALFORMED_REQUEST" InvalidArgument Fix
         "the request is not one gRPC message"
         "send one gRPC message of the method";
+    CredentialsMissing "CREDENTIALS_MISSING" Unauthenticated Fix
+        "the call has no credential"
+        "send a bearer token, or connect with a client certificate";
+    CredentialsMalformed "CREDENTIALS_MALFORMED" Unauthenticated Fix
+        "the credential has no accepted form"
+        "send the metadata `authorization: Bearer` with a token of this service or a JSON Web Token of its issuers";
+    CredentialsUnknown "CREDENTIALS_UNKNOWN" Unauthenticated Fix
+        "no identity has this credential"
+        "use a credential of the policy of this service";
+    CredentialsExpired "CREDENTIALS_EXPIRED" Unauthenticated Fix
+        "the credential has expired"
+        "get a new credential";
+    CredentialsNotYetValid "CREDENTIALS_NOT_YET_VALID" Unauthenticated Fix
+        "the credential is not valid yet"
+        "wait until it is valid, and compare the clocks of the issuer and the service";
+    CredentialsWrongAudience "CREDENTIALS_WRONG_AUDIENCE" Unauthenticated Fix
+        "the token was issued for another service"
+        "request a token for an audience of this service";
+    RoleMissing "ROLE_MISSING" PermissionDenied Operator
+        "the caller lacks the role of this call"
+        "grant the role in the policy";
+    NamespaceForbidden "NAMESPACE_FORBIDDEN" PermissionDenied Operator
+        "the caller may not use this namespace in this role"
+        "grant the namespace in the policy";
+    TooManyFailedAuthentications "TOO_MANY_FAILED_AUTHENTICATIONS" ResourceExhausted Retry
+        "too many credentials from this address were refused"
+        "retry after the pause of RetryInfo, with a valid credential";
     UnknownMethod "UNKNOWN_METHOD" Unimplemented Fix
         "the server has no such method"
         "compare the versions of client and server";

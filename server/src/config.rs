@@ -16,11 +16,13 @@ use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 #[cfg(test)]
 mod doc;
 mod redis_url;
+mod security;
 #[cfg(test)]
 mod tests;
 mod validate;
 
 pub use redis_url::RedisUrl;
+pub use security::{ClientCertificate, SecurityConfig, Switch};
 
 /// Exit code of a process with a wrong configuration (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
@@ -328,6 +330,10 @@ pub struct Config {
     /// unset, the record is lost at a stop
     #[arg(long, env = "SENTINEL_STATE_DIR", value_name = "FOLDER")]
     pub state_dir: Option<PathBuf>,
+
+    /// Access: TLS, the policy, and what is allowed without them.
+    #[command(flatten)]
+    pub security: SecurityConfig,
 
     /// Form of the log on standard error; `auto` is human on a terminal and json elsewhere
     #[arg(long, env = "SENTINEL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]

@@ -13,6 +13,7 @@
 //! - `transport`: the gRPC port: connections, and the limits of untrusted clients.
 //! - `router_bypass`: routes checkout calls past the router.
 //! - `catch_panic`: responds to a call whose handler panics.
+//! - `access`: credentials, permissions and TLS.
 //! - `failure`: the refusal of a call as a gRPC status. The only module with gRPC codes.
 //! - `tasks`: background tasks, each with a name and a reaction to its end.
 //! - [`telemetry`]: logs, traces and metrics.
@@ -27,6 +28,7 @@
 // The future of a handler is nested deeper than the default limit.
 #![recursion_limit = "256"]
 
+mod access;
 mod allocator;
 mod catch_panic;
 pub mod config;

@@ -42,7 +42,7 @@ impl Task {
     /// The declared reaction to the end of each kind of task.
     const fn reaction(self) -> Reaction {
         match self {
-            Task::Sweeper | Task::StoreProbe | Task::WitnessFile | Task::AdminPort => Reaction::Restart,
+            Task::Sweeper | Task::StoreProbe | Task::WitnessFile | Task::AdminPort | Task::Reload => Reaction::Restart,
             // Its child is killed with it.
             Task::EmbeddedRedis => Reaction::StopServer,
             Task::LaneWorker | Task::FeedReader | Task::NamespaceSearch => Reaction::Close,

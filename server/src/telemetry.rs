@@ -6,8 +6,9 @@
 //! - `spans`: the spans that are exported, and their links.
 //! - `grpc`: the tower layer that makes the span of each call.
 //! - `panics`: panics as lines of the log.
+//! - `audit`: the audit log of operators' calls and of refused calls.
 //! - `metrics`: counters and histograms in the Prometheus text format; `transport`: those of the
-//!   gRPC port.
+//!   ports; `access`: those of credentials, TLS and reloads.
 
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use self::limit::Limit;
 use crate::config::Config;
 
+pub(crate) mod access;
+pub(crate) mod audit;
 pub(crate) mod grpc;
 pub(crate) mod limit;
 mod logs;
@@ -65,6 +68,10 @@ pub fn init(config: &Config) -> Result<Telemetry, TelemetryError> {
     // `spans::TARGET`, and tracing then skips them at the price of one load.
     let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> =
         vec![logs::layer(config.log_format, filter, limit.clone())];
+    let audit_log = config.security.audit_log.as_deref();
+    layers.push(
+        audit::layer(audit_log).map_err(|error| TelemetryError { what: "the audit log", why: error.to_string() })?,
+    );
     layers.extend(provider.as_ref().map(otlp::layer));
     tracing_subscriber::registry()
         .with(layers)

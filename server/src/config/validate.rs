@@ -51,6 +51,9 @@ impl Config {
         check.number("response-budget", self.response_budget, 1 << 20, 1 << 40);
         check.number("max-request-streams", self.max_request_streams, 1, 1_000_000);
         check.number("max-admin-calls", self.max_admin_calls, 1, 1_000_000);
+        let security = &self.security;
+        check.number("max-failed-authentications", security.max_failed_authentications, 1, 1_000_000);
+        check.duration("reload-interval", security.reload_interval, 100 * MILLISECOND, 5_000 * MILLISECOND);
         check.number("max-resets", self.max_resets, 1, 1_000_000);
         check.number("max-control-frames", self.max_control_frames, 100, 10_000_000);
         check.number("max-watches", self.max_watches, 1, 1_000_000);
@@ -80,9 +83,7 @@ impl Config {
         check.duration("retention", self.retention, domain::RETENTION.0, domain::RETENTION.1);
 
         self.check_windows(&mut check);
-        if self.listen == self.admin_listen && self.listen.port() != 0 {
-            check.problem(format!("--listen and --admin-listen are both {}: give them different ports", self.listen));
-        }
+        self.check_access(&mut check);
         if let Some(state) = &self.state_dir
             && resolved(state).starts_with(resolved(&self.data_dir))
         {
@@ -107,6 +108,37 @@ impl Config {
             check.problem(format!("--log {:?}: {error}", self.log));
         }
         check.finish()
+    }
+
+    /// Checks the addresses, and that no port is unprotected by accident.
+    fn check_access(&self, check: &mut Check) {
+        let security = &self.security;
+        let grpc_admin = security.grpc_admin_listen.map(|address| ("grpc-admin-listen", address));
+        let ports: Vec<_> =
+            [("listen", self.listen), ("admin-listen", self.admin_listen)].into_iter().chain(grpc_admin).collect();
+        for (i, (flag, address)) in ports.iter().enumerate() {
+            for (other, _) in ports[i + 1..].iter().filter(|(_, other)| other == address && address.port() != 0) {
+                check.problem(format!("--{flag} and --{other} are both {address}: give them different ports"));
+            }
+            let missing = security.missing_protection();
+            if !address.ip().to_canonical().is_loopback() && !missing.is_empty() && !security.insecure {
+                check.problem(format!(
+                    "--{flag} {address} is not a loopback address, and the server has no {}: set --tls-cert, \
+                     --tls-key and --policy (`sentinelctl credentials init` creates the files), or accept that every \
+                     machine that reaches the port can read and change everything with --insecure",
+                    missing.join(" and no ")
+                ));
+            }
+        }
+        if security.tls_cert.is_some() != security.tls_key.is_some() {
+            check.problem("--tls-cert and --tls-key belong together: set both".to_owned());
+        }
+        if security.client_ca.is_some() && security.tls_cert.is_none() {
+            check.problem("--client-ca needs --tls-cert and --tls-key".to_owned());
+        }
+        if security.client_ca.is_some() && security.policy.is_none() {
+            check.problem("--client-ca needs --policy, which names the certificates and their roles".to_owned());
+        }
     }
 
     /// Checks the windows against the number of connections and of their calls.

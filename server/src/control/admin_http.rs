@@ -1,5 +1,6 @@
-//! The operator's port, part of the control plane: `/metrics`, `/livez`, `/readyz`. Plain HTTP,
-//! read-only. Uses the metrics, the health and the promises of the server; independent of its
+//! The operator's port, part of the control plane: `/metrics`, `/livez`, `/readyz`. HTTP/1.1, with
+//! TLS if the server has it; read-only. With a policy, `/metrics` needs the role `metrics`, and
+//! `/readyz` leaves the promises out for a caller without it. Uses the metrics, the health and the promises of the server; independent of its
 //! calls.
 
 use std::fmt::Write as _;
@@ -7,20 +8,27 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use inventory_sentinel_access::Role;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::Code;
 
+use crate::access::reload::Access;
+use crate::access::tls::Tls;
+use crate::access::{ConnectionAccess, Requirement};
 use crate::control::health::Health;
 use crate::domain::Promise;
+use crate::failure::Failure;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::transport::{ADMIN, Closed, TransportMetrics};
 use crate::transport::accept::Accept;
@@ -52,16 +60,23 @@ pub(crate) async fn serve_again(
     listener: io::Result<std::net::TcpListener>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
+    access: Access,
     shutdown: CancellationToken,
 ) {
     match listener.and_then(TcpListener::from_std) {
-        Ok(listener) => serve(listener, metrics, readiness, shutdown).await,
+        Ok(listener) => serve(listener, metrics, readiness, access, shutdown).await,
         Err(error) => tracing::error!(%error, "the operator's port can't be served"),
     }
 }
 
 /// Serves until the shutdown.
-async fn serve(listener: TcpListener, metrics: Arc<Metrics>, state: Readiness, shutdown: CancellationToken) {
+async fn serve(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    state: Readiness,
+    access: Access,
+    shutdown: CancellationToken,
+) {
     let port = metrics.transport().of_port(ADMIN);
     let router = Router::new()
         .route("/metrics", get(write_metrics))
@@ -83,37 +98,77 @@ async fn serve(listener: TcpListener, metrics: Arc<Metrics>, state: Readiness, s
             continue;
         };
         if let Some(slot) = slots.take() {
-            tracker.spawn(connection(stream, router.clone(), slot, port.clone(), shutdown.clone()));
+            let served = Served { router: router.clone(), metrics: port.clone(), shutdown: shutdown.clone() };
+            tracker.spawn(served.connection(stream, slot, access.clone()));
         }
     }
     tracker.close();
     tracker.wait().await;
 }
 
-/// Serves one connection until it ends, or its life ends.
-async fn connection(
-    stream: TcpStream,
+/// The parts of the port that a connection uses.
+struct Served {
     router: Router,
-    slot: Slot,
     metrics: TransportMetrics,
     shutdown: CancellationToken,
-) {
-    let peer = slot.peer();
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        closed = peer.until_closed() => return metrics.inc_closed(closed),
-        () = shutdown.cancelled() => {}
-        () = tokio::time::sleep(LONGEST_LIFE) => metrics.inc_closed(Closed::Aged),
+}
+
+impl Served {
+    /// Serves one connection, after a TLS handshake if the server has TLS.
+    async fn connection(self, stream: TcpStream, slot: Slot, access: Access) {
+        let address = stream.peer_addr().ok();
+        let Access { guard, tls } = access;
+        let Some(tls) = tls else {
+            return self.serve(stream, slot, ConnectionAccess::new(guard, address, None)).await;
+        };
+        match tokio::time::timeout(HEADER_TIMEOUT, tls.accept_http(stream)).await {
+            Ok(Ok(stream)) => {
+                self.metrics.inc_handshake(true);
+                let access = ConnectionAccess::new(guard, address, Tls::client_certificate(&stream));
+                self.serve(stream, slot, access).await;
+            }
+            Ok(Err(error)) => {
+                self.metrics.inc_handshake(false);
+                tracing::debug!(%error, ?address, "a TLS handshake failed");
+            }
+            Err(_) => self.metrics.inc_closed(Closed::Handshake),
+        }
     }
-    connection.as_mut().graceful_shutdown();
-    // A client that does not read would keep it open.
-    let _ = tokio::time::timeout(STOP_LIMIT, connection).await;
+
+    /// Serves until the connection ends, or its life ends.
+    async fn serve<IO>(self, stream: IO, slot: Slot, access: Arc<ConnectionAccess>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { router, metrics, shutdown } = self;
+        let peer = slot.peer();
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.layer(Extension(access))));
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            closed = peer.until_closed() => return metrics.inc_closed(closed),
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(LONGEST_LIFE) => metrics.inc_closed(Closed::Aged),
+        }
+        connection.as_mut().graceful_shutdown();
+        // A client that does not read would keep it open.
+        let _ = tokio::time::timeout(STOP_LIMIT, connection).await;
+    }
+}
+
+/// The response to a request whose caller lacks the role `metrics`.
+fn refusal(failure: &Failure) -> Response {
+    let status = match failure.reason().code() {
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::UNAUTHORIZED,
+    };
+    let text = format!("{}: {}\n", failure.reason().as_str(), failure.message());
+    (status, [(header::WWW_AUTHENTICATE, "Bearer")], text).into_response()
 }
 
 /// The metrics, and the rate limit of scrapes.
@@ -122,20 +177,35 @@ struct Scrapes {
     pace: Pace,
 }
 
-async fn write_metrics(State(scrapes): State<Arc<Scrapes>>) -> impl IntoResponse {
+async fn write_metrics(
+    State(scrapes): State<Arc<Scrapes>>,
+    Extension(access): Extension<Arc<ConnectionAccess>>,
+    uri: Uri,
+    mut headers: HeaderMap,
+) -> Response {
+    if let Err(failure) = access.admit(Requirement::Role(Role::Metrics), &mut headers, uri.path_and_query()) {
+        return refusal(&failure);
+    }
     if let Some(turn) = scrapes.pace.take(1) {
         tokio::time::sleep_until(turn).await;
     }
-    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], scrapes.metrics.encode())
+    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], scrapes.metrics.encode()).into_response()
 }
 
 /// The components decide the status. A broken promise that keeps no call from the store changes no
 /// status.
-async fn readiness(State((health, promises)): State<Readiness>) -> impl IntoResponse {
+async fn readiness(
+    State((health, promises)): State<Readiness>,
+    Extension(access): Extension<Arc<ConnectionAccess>>,
+    mut headers: HeaderMap,
+) -> impl IntoResponse {
     let (ready, mut lines) = health.ready().await;
-    for promise in promises() {
-        // A String takes every write.
-        let _ = writeln!(lines, "{promise}");
+    // A promise can name a namespace.
+    if access.has(Role::Metrics, &mut headers, "/readyz") {
+        for promise in promises() {
+            // A String takes every write.
+            let _ = writeln!(lines, "{promise}");
+        }
     }
     (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, lines)
 }
@@ -166,7 +236,9 @@ mod tests {
         let promises: ListPromises =
             Arc::new(|| vec![Promise::broken("partitions", "sale/0"), Promise::kept("terms", "x")]);
         let readiness = (health.clone(), promises);
-        let server = tokio::spawn(serve(listener, Arc::new(Metrics::new()), readiness, shutdown.clone()));
+        let metrics = Arc::new(Metrics::new());
+        let access = Access::open(metrics.access());
+        let server = tokio::spawn(serve(listener, metrics, readiness, access, shutdown.clone()));
 
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
         let unready = get(address, "/readyz").await;

@@ -1,8 +1,12 @@
 //! The background tasks that run as long as the server. Starts them; a task that ends early is started again.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{
+    net::TcpListener,
+    sync::{Arc, Mutex},
+};
 
 use crate::{
+    access::reload::{Access, Watched},
     config::{Config, RedisUrl},
     control::admin_http,
     control::health::{self, Health, StoreGate},
@@ -24,6 +28,7 @@ pub(super) struct Background<'a> {
     pub(super) witnesses: &'a Arc<Witnesses>,
     pub(super) health: &'a Health,
     pub(super) promises: &'a Promises,
+    pub(super) access: &'a Access,
 }
 
 impl Background<'_> {
@@ -62,11 +67,22 @@ impl Background<'_> {
     /// Serves the operator's port.
     pub(super) fn serve_admin_port(&self, listener: TcpListener) {
         let (metrics, stop) = (Arc::clone(self.metrics), self.tasks.stopping());
-        let (health, promises) = (self.health.clone(), self.promises.clone());
+        let (health, promises, access) = (self.health.clone(), self.promises.clone(), self.access.clone());
         let list: admin_http::ListPromises = Arc::new(move || promises.list());
         self.tasks.keep(Task::AdminPort, move || {
             let readiness = (health.clone(), Arc::clone(&list));
-            admin_http::serve_again(listener.try_clone(), Arc::clone(&metrics), readiness, stop.clone())
+            let access = access.clone();
+            admin_http::serve_again(listener.try_clone(), Arc::clone(&metrics), readiness, access, stop.clone())
+        });
+    }
+
+    /// Reads certificates, keys and policies again when they change.
+    pub(super) fn reload(&self, watched: Watched) {
+        let watched = Arc::new(Mutex::new(watched));
+        let (interval, stop) = (self.config.security.reload_interval, self.tasks.stopping());
+        let (access, metrics) = (self.access.clone(), self.metrics.access());
+        self.tasks.keep(Task::Reload, move || {
+            access.clone().watch(Arc::clone(&watched), interval, metrics.clone(), stop.clone())
         });
     }
 }

@@ -6,7 +6,7 @@
 //! - [`background`]: the tasks that run as long as the server;
 //! - [`routes`]: the gRPC services and their descriptors.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -19,13 +19,17 @@ mod stores;
 
 use self::{background::Background, stores::Stores};
 use crate::{
-    config::{self, Config, Durability, RedisUrl},
+    access::{
+        reload::{Access, AccessFiles, TlsFiles, Watched},
+        tls::ClientAuth,
+    },
+    config::{self, ClientCertificate, Config, Durability, RedisUrl, SecurityConfig},
     control::health::{Health, StoreGate},
     control::promises::{LastPass, Promises},
     service::ServiceContext,
     store::embedded::{Embedded, EmbeddedError, Trouble},
     tasks::{Faults, Tasks},
-    telemetry::{grpc::TraceLayer, metrics::Metrics},
+    telemetry::{grpc::TraceLayer, limit::RECORD, metrics::Metrics, transport::GRPC_ADMIN},
     transport::{self, TransportLimits},
     witness::{StateError, Witnesses},
 };
@@ -56,6 +60,9 @@ pub enum RunError {
     /// The operator's port can't be served.
     #[error("cannot serve the operator's port: {0}")]
     AdminPort(io::Error),
+    /// The files of certificates, keys or the policy can't be used.
+    #[error("{0}")]
+    Access(String),
     /// The descriptors of the API can't be served.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -72,7 +79,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             RunError::Embedded(EmbeddedError::NoProgram) => 69,
-            RunError::Store(_) => config::EXIT_CONFIG,
+            RunError::Store(_) | RunError::Access(_) => config::EXIT_CONFIG,
             RunError::Listen { .. } => 71,
             RunError::State(_) => 74,
             _ => 1,
@@ -85,8 +92,7 @@ impl RunError {
 /// # Errors
 /// A [`RunError`]; none after a shutdown.
 pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), RunError> {
-    let admin = transport::accept::bind(config.admin_listen)
-        .map_err(|error| RunError::Listen { address: config.admin_listen.to_string(), error })?;
+    let admin = listen(config.admin_listen)?;
     run_with(config, listener, admin, shutdown, Faults::default()).await
 }
 
@@ -105,6 +111,8 @@ pub async fn run_with(
     // A task can drain the server too.
     let shutdown = shutdown.child_token();
     let metrics = Arc::new(Metrics::new());
+    let access = open_access(&config, &metrics)?;
+    let grpc_admin = config.security.grpc_admin_listen.map(listen).transpose()?;
     let gates = config.durability == Durability::Durable;
     let witnesses = Witnesses::open(config.state_dir.as_deref(), gates, Arc::clone(&metrics))
         .map_err(|error: StateError| RunError::State(error.to_string()))?;
@@ -120,9 +128,10 @@ pub async fn run_with(
             embedded.insert(child).url().clone()
         }
     };
-    let listeners = (listener, admin);
+    let listeners = Listeners { grpc: listener, grpc_admin, admin };
     let store = (url, embedded.as_ref().map(Embedded::trouble));
-    let result = serve(Arc::new(config), store, listeners, metrics, Arc::new(witnesses), &tasks, shutdown).await;
+    let result =
+        serve(Arc::new(config), store, listeners, (metrics, access), Arc::new(witnesses), &tasks, shutdown).await;
     if let Some(child) = embedded {
         child.stop().await;
     }
@@ -135,8 +144,8 @@ pub async fn run_with(
 async fn serve(
     config: Arc<Config>,
     (url, trouble): (RedisUrl, Option<Trouble>),
-    (listener, admin): (TcpListener, TcpListener),
-    metrics: Arc<Metrics>,
+    listeners: Listeners,
+    (metrics, (access, watched)): (Arc<Metrics>, (Access, Watched)),
     witnesses: Arc<Witnesses>,
     tasks: &Tasks,
     shutdown: CancellationToken,
@@ -159,22 +168,43 @@ async fn serve(
         witnesses: &witnesses,
         health: &health,
         promises: &promises,
+        access: &access,
     };
+    background.reload(watched);
     background.probe_store(url, &gate, trouble);
     background.sweep(&namespaces, &stores.control);
     background.write_witness_file();
-    log_address("admin", &admin);
-    background.serve_admin_port(admin.into_std().map_err(RunError::AdminPort)?);
+    log_address("admin", &listeners.admin);
+    background.serve_admin_port(listeners.admin.into_std().map_err(RunError::AdminPort)?);
 
     let drain = Drain::new(&config, shutdown);
     let port_metrics = metrics.transport();
-    let context = ServiceContext::new(namespaces, gate, metrics, tasks.clone(), drain.refuse_calls.clone());
-    log_address("grpc", &listener);
-    let services = routes::services(&config, context, (stores.hub, stores.lists), promises, health_service, tasks)?;
+    let guard = Arc::clone(&access.guard);
+    let context = ServiceContext::new(namespaces, gate, metrics, tasks.clone(), drain.refuse_calls.clone(), guard);
+    let parts = routes::Parts {
+        config: &config,
+        context: &context,
+        hub: &stores.hub,
+        lists: &stores.lists,
+        promises: &promises,
+        tasks,
+    };
+    log_address("grpc", &listeners.grpc);
+    let services = routes::services(&parts, health_service.clone(), listeners.grpc_admin.is_none())?;
     let limits = TransportLimits::from(&*config);
-    let server = transport::serve(listener, services, limits, port_metrics, tasks, drain.end_connections.clone());
+    let end = drain.end_connections.clone();
+    let port = (access.clone(), port_metrics.clone());
+    let server = transport::serve(listeners.grpc, services, limits, port, tasks, end.clone());
+    let admin_services = routes::admin_services(&parts, health_service)?;
+    let admin_server = async {
+        if let Some(listener) = listeners.grpc_admin {
+            log_address("grpc_admin", &listener);
+            let port = (access, port_metrics.of_port(GRPC_ADMIN));
+            transport::serve(listener, admin_services, limits, port, tasks, end.clone()).await;
+        }
+    };
     tokio::select! {
-        () = server => {}
+        _ = async { tokio::join!(server, admin_server) } => {}
         () = drain.run(&config, &health, tasks) => {
             tracing::warn!(grace = ?config.drain_grace, "calls were still running at the end of the grace");
         }
@@ -183,6 +213,44 @@ async fn serve(
         tracing::warn!(limit = ?STOP_LIMIT, "background tasks did not end in time");
     }
     Ok(())
+}
+
+/// The listening sockets of the ports.
+struct Listeners {
+    grpc: TcpListener,
+    grpc_admin: Option<TcpListener>,
+    admin: TcpListener,
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+    transport::accept::bind(address).map_err(|error| RunError::Listen { address: address.to_string(), error })
+}
+
+/// Reads the files of access, and warns if the server serves without protection.
+fn open_access(config: &Config, metrics: &Metrics) -> Result<(Access, Watched), RunError> {
+    let metrics = metrics.access();
+    let security = &config.security;
+    let missing = security.missing_protection();
+    metrics.set_unguarded(!missing.is_empty());
+    if security.insecure && !missing.is_empty() {
+        let missing = missing.join(" and ");
+        tracing::warn!(target: RECORD, missing, "INSECURE: every machine that reaches a port can use it");
+    }
+    Access::load(access_files(security), security.max_failed_authentications, &metrics).map_err(RunError::Access)
+}
+
+fn access_files(security: &SecurityConfig) -> AccessFiles {
+    let tls = security.tls_cert.clone().zip(security.tls_key.clone());
+    let tls = tls.map(|(certificate, key)| TlsFiles {
+        certificate,
+        key,
+        client_ca: security.client_ca.clone(),
+        client_auth: match security.client_certificate {
+            ClientCertificate::Required => ClientAuth::Required,
+            ClientCertificate::Optional => ClientAuth::Optional,
+        },
+    });
+    AccessFiles { tls, policy: security.policy.clone() }
 }
 
 /// The steps of a drain.
@@ -236,7 +304,8 @@ pub async fn serve_routes(config: &Config, listener: TcpListener, routes: Routes
     let metrics = Arc::new(Metrics::new());
     let tasks = Tasks::new(Arc::clone(&metrics), shutdown.clone(), Faults::default());
     let limits = TransportLimits::from(config);
-    transport::serve(listener, services, limits, metrics.transport(), &tasks, shutdown).await;
+    let port = (Access::open(metrics.access()), metrics.transport());
+    transport::serve(listener, services, limits, port, &tasks, shutdown).await;
 }
 
 fn log_address(port: &'static str, listener: &TcpListener) {

@@ -15,7 +15,7 @@ use tower_layer::Layer as _;
 use super::RunError;
 use crate::{
     catch_panic::CatchPanicLayer,
-    config::Config,
+    config::{Config, Switch},
     control::promises::Promises,
     control::watch::Hub,
     router_bypass::RouterBypassLayer,
@@ -26,27 +26,57 @@ use crate::{
     transport::Services,
 };
 
-/// All services behind the gRPC port.
+/// The parts of a server that its services use.
+pub(super) struct Parts<'a> {
+    pub(super) config: &'a Config,
+    pub(super) context: &'a ServiceContext,
+    pub(super) hub: &'a Arc<Hub>,
+    pub(super) lists: &'a Arc<Store>,
+    pub(super) promises: &'a Promises,
+    pub(super) tasks: &'a Tasks,
+}
+
+/// The services behind the gRPC port. `serves_admin`: InventoryAdmin has no port of its own.
 pub(super) fn services<H: Health>(
-    config: &Config,
-    context: ServiceContext,
-    (hub, lists): (Arc<Hub>, Arc<Store>),
-    promises: Promises,
+    parts: &Parts<'_>,
     health: HealthServer<H>,
-    tasks: &Tasks,
+    serves_admin: bool,
 ) -> Result<impl Services + use<H>, RunError> {
+    let Parts { config, context, hub, tasks, .. } = *parts;
     let max_request = config.max_request_bytes;
-    let checkout = InventorySentinelServer::new(Checkout { context: context.clone(), hub: Arc::clone(&hub) })
+    let checkout = InventorySentinelServer::new(Checkout { context: context.clone(), hub: Arc::clone(hub) })
         .max_decoding_message_size(max_request);
-    let events = Events { context: context.clone(), hub };
-    let admin = Admin::new(context, lists, promises, config);
-    let routes = Routes::new(InventoryEventsServer::new(events).max_decoding_message_size(max_request))
-        .add_service(InventoryAdminServer::new(admin).max_decoding_message_size(max_request))
-        .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .prepare();
+    let events = Events { context: context.clone(), hub: Arc::clone(hub) };
+    let mut routes = Routes::new(InventoryEventsServer::new(events).max_decoding_message_size(max_request));
+    if serves_admin {
+        routes = routes.add_service(admin(parts));
+    }
+    let routes = with_common(config, routes, health)?.prepare();
     Ok(TraceLayer.layer(CatchPanicLayer(tasks.clone()).layer(RouterBypassLayer(checkout).layer(routes))))
+}
+
+/// The services behind the gRPC port of InventoryAdmin.
+pub(super) fn admin_services<H: Health>(
+    parts: &Parts<'_>,
+    health: HealthServer<H>,
+) -> Result<impl Services + use<H>, RunError> {
+    let routes = with_common(parts.config, Routes::new(admin(parts)), health)?.prepare();
+    Ok(TraceLayer.layer(CatchPanicLayer(parts.tasks.clone()).layer(routes)))
+}
+
+fn admin(parts: &Parts<'_>) -> InventoryAdminServer<Admin> {
+    let Parts { config, context, lists, promises, .. } = *parts;
+    let admin = Admin::new(context.clone(), Arc::clone(lists), promises.clone(), config);
+    InventoryAdminServer::new(admin).max_decoding_message_size(config.max_request_bytes)
+}
+
+/// Adds the services that every gRPC port has: health and, unless it is off, reflection.
+fn with_common<H: Health>(config: &Config, routes: Routes, health: HealthServer<H>) -> Result<Routes, RunError> {
+    let routes = routes.add_service(health);
+    Ok(match config.security.reflection {
+        Switch::On => routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?),
+        Switch::Off => routes,
+    })
 }
 
 /// The descriptors of all services.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::deadline::by_deadline;
 use crate::{
+    access::{Caller, Guard},
     control::health::StoreGate,
     domain::NamespaceName,
     failure::Failure,
@@ -25,6 +26,7 @@ pub(crate) struct ServiceContext {
     metrics: Arc<Metrics>,
     pub(super) tasks: Tasks,
     pub(super) draining: CancellationToken,
+    pub(super) guard: Arc<Guard>,
 }
 
 impl ServiceContext {
@@ -34,8 +36,9 @@ impl ServiceContext {
         metrics: Arc<Metrics>,
         tasks: Tasks,
         draining: CancellationToken,
+        guard: Arc<Guard>,
     ) -> Self {
-        Self { namespaces, gate, metrics, tasks, draining }
+        Self { namespaces, gate, metrics, tasks, draining, guard }
     }
 
     /// Counts the end of a call, and logs its failure.
@@ -104,14 +107,15 @@ impl ServiceContext {
         self.find_namespace(name, deadline).await
     }
 
-    /// Starts one store read for all of these namespaces that are not open in this server.
-    pub(super) fn start_lookups<'a>(&self, names: impl Iterator<Item = &'a str>) -> Lookups {
+    /// Starts one store read for all of these namespaces that the caller may use and that are not open in this server.
+    pub(super) fn start_lookups<'a>(&self, names: impl Iterator<Item = &'a str>, caller: Option<&Caller>) -> Lookups {
         let mut unopened = HashSet::new();
         // Most entries of a batch have the same namespace as the entry before.
         let mut last = None;
         for name in names.filter(|name| last.replace(*name) != Some(*name)) {
             // The decoding of its entry refuses a malformed name.
             if let Ok(name) = NamespaceName::parse(name.to_owned())
+                && caller.is_none_or(|caller| caller.allows(&name))
                 && self.namespaces.opened(&name).is_none()
             {
                 unopened.insert(name);

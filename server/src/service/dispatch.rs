@@ -12,10 +12,12 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{
+    audit_record::AuditRecord,
     context::ServiceContext,
     deadline::{deadline_after, is_retry},
 };
 use crate::{
+    access::Caller,
     domain::{Answer, NamespaceName, Operation, Outcome, Refusal, RequestId, ReservationId},
     failure::Failure,
     lane::{Lane, Pending},
@@ -68,12 +70,25 @@ pub(crate) trait AsyncRpc: Sized + Send {
     /// Validates the message.
     fn decode(request: Request<Self::Request>) -> Result<Self, Failure>;
 
+    /// The namespaces that the call concerns: its caller needs permission for them.
+    fn scope(&self) -> Scope<'_>;
+
     /// Takes the steps, and builds the response.
     fn run(
         self,
         service: &Self::Service,
         deadline: Instant,
     ) -> impl Future<Output = Result<Self::Response, Failure>> + Send;
+}
+
+/// The namespaces that a call concerns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Scope<'a> {
+    Namespace(&'a NamespaceName),
+    /// The whole server, with every namespace.
+    Server,
+    /// The RPC checks each of its entries.
+    Entries,
 }
 
 /// The methods of a generated service trait, one line each. They are not `async`, because [`dispatch`]
@@ -125,11 +140,14 @@ pub(super) fn dispatch<'a, R: LaneRpc + 'a>(
     let context = service.as_ref();
     let arrived_at = Instant::now();
     let deadline = deadline_after(arrived_at, request.metadata());
-    let (metadata, _, mut message) = request.into_parts();
+    let (metadata, extensions, mut message) = request.into_parts();
     if let Some(claim) = R::first_attempt(&mut message) {
         *claim = *claim && !is_retry(&metadata);
     }
-    let decoded = R::decode(message).and_then(|(name, rpc)| Ok((context.open_namespace(&name)?, name, rpc)));
+    let decoded = R::decode(message).and_then(|(name, rpc)| {
+        context.guard.permit(&extensions, &name)?;
+        Ok((context.open_namespace(&name)?, name, rpc))
+    });
     let submitted = match decoded {
         Ok((Some(namespace), _, rpc)) => submit(rpc, namespace, arrived_at, deadline),
         Ok((None, name, rpc)) => {
@@ -254,20 +272,43 @@ async fn newest(first: Pending, others: Box<[Pending]>) -> Result<(Outcome, i64)
 /// Handles one unary call of several steps.
 pub(super) fn dispatch_async<'a, R: AsyncRpc + 'a>(
     service: &'a R::Service,
-    request: Request<R::Request>,
+    mut request: Request<R::Request>,
 ) -> ResponseFuture<'a, R::Response> {
     let arrived_at = Instant::now();
     let deadline = deadline_after(arrived_at, request.metadata());
-    let decoded = R::decode(request);
+    let record = R::KIND.is_of_operator().then(|| AuditRecord::begin(R::KIND, &mut request));
+    let guard = &service.as_ref().guard;
+    let caller = guard.caller(request.extensions()).map(Option::<&Caller>::cloned);
+    let decoded = R::decode(request).and_then(|rpc| {
+        permit(caller?.as_ref(), rpc.scope(), record.as_ref())?;
+        Ok(rpc)
+    });
     Box::pin(async move {
         let result = match decoded {
             // Pinned here, so that the large future is not moved again.
             Ok(rpc) => pin!(rpc.run(service, deadline)).await,
             Err(failure) => Err(failure),
         };
+        if let Some(record) = record {
+            record.set_outcome(result.as_ref().err().map(Failure::reason));
+        }
         service.as_ref().observe(R::KIND, arrived_at, &result, |_| false);
         Ok(Response::new(result?))
     })
+}
+
+/// Refuses a call in a scope that its caller may not use.
+fn permit(caller: Option<&Caller>, scope: Scope<'_>, record: Option<&AuditRecord>) -> Result<(), Failure> {
+    if let (Some(record), Scope::Namespace(name)) = (record, scope) {
+        record.set_namespace(name);
+    }
+    let permitted = match (caller, scope) {
+        (None, _) | (_, Scope::Entries) => Ok(()),
+        (Some(caller), Scope::Namespace(name)) => caller.permit(name),
+        (Some(caller), Scope::Server) => caller.permit_everything(),
+    };
+    // The guard has recorded the refusal.
+    permitted.inspect_err(|_| record.into_iter().for_each(AuditRecord::discard))
 }
 
 /// Submits an operation and awaits it. Returns its outcome and the sequence.

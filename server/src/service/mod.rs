@@ -16,9 +16,9 @@
 //! - [`failures`][]: the refusals of the other modules as a `Failure`.
 //! - [`convert`][]: domain values to and from messages.
 //! - [`token`][]: page tokens and resume tokens.
-//! - [`change_log`][]: the log of the changes that operators make.
+//! - [`audit_record`][]: the log of the changes that operators make.
 
-mod change_log;
+mod audit_record;
 mod context;
 mod convert;
 mod deadline;

@@ -12,15 +12,16 @@ use tracing_subscriber::layer::{Filter, Layer};
 use tracing_subscriber::registry::Registry;
 
 use super::{
+    audit::AUDIT,
     limit::{Limit, Limited},
     spans,
 };
 use crate::config::LogFormat;
 
-/// The filter of the log: these directives, and never the spans for export.
+/// The filter of the log: these directives, and never the spans for export or the audit log.
 pub(super) fn filter(directives: &str) -> Result<impl Filter<Registry> + Send + Sync + 'static, ParseError> {
     let logged = EnvFilter::try_new(directives)?;
-    Ok(FilterFn::new(|metadata| metadata.target() != spans::TARGET).and(logged))
+    Ok(FilterFn::new(|metadata| ![spans::TARGET, AUDIT].contains(&metadata.target())).and(logged))
 }
 
 /// The layer that writes the log, with its limit for each kind of line.

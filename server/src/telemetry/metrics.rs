@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::transport::TransportMetrics;
+use super::{access::AccessMetrics, transport::TransportMetrics};
 use crate::domain::ClockOffsets;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -40,7 +40,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// The RPCs.
+    /// The RPCs; those of `InventoryAdmin` from SetStock on.
     RpcKind {
         Reserve = "reserve",
         Commit = "commit",
@@ -68,6 +68,13 @@ labels! {
         Audit = "audit",
         SettlePartition = "settle_partition",
         GetServerInfo = "get_server_info",
+    }
+}
+
+impl RpcKind {
+    /// Whether it is an RPC of operators.
+    pub(crate) const fn is_of_operator(self) -> bool {
+        self as usize >= RpcKind::SetStock as usize
     }
 }
 
@@ -106,6 +113,8 @@ labels! {
         /// Writes the state folder.
         WitnessFile = "witness_file",
         AdminPort = "admin_port",
+        /// Reads changed certificates, keys and policies.
+        Reload = "reload",
         /// Supervises the child process.
         EmbeddedRedis = "embedded_redis",
         /// Handles one call.
@@ -134,6 +143,7 @@ pub(crate) struct Metrics {
     watches: IntGauge,
     cut_off: IntCounter,
     transport: TransportMetrics,
+    access: AccessMetrics,
     sweep_failures: IntCounter,
     resumed_deletions: IntCounter,
     bad_names: IntGauge,
@@ -242,8 +252,10 @@ impl Metrics {
             Ok(counter)
         };
         let transport = TransportMetrics::new(&registry)?;
+        let access = AccessMetrics::new(&registry)?;
         Ok(Metrics {
             transport,
+            access,
             calls: COUNTED.map(|operation| {
                 let calls = &counted[operation as usize];
                 std::array::from_fn(|status| calls.with_label_values(&[CallStatus::ALL[status].label()]))
@@ -361,6 +373,10 @@ impl Metrics {
     }
 
     /// The metrics of the gRPC port.
+    pub(crate) fn access(&self) -> AccessMetrics {
+        self.access.clone()
+    }
+
     pub(crate) fn transport(&self) -> TransportMetrics {
         self.transport.clone()
     }

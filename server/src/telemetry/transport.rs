@@ -4,6 +4,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 
 /// The names of the ports, as labels and in the log.
 pub(crate) const GRPC: &str = "grpc";
+pub(crate) const GRPC_ADMIN: &str = "grpc_admin";
 pub(crate) const ADMIN: &str = "admin";
 
 /// Why the server closes a connection.
@@ -26,10 +27,12 @@ pub(crate) enum Closed {
     Evicted,
     /// It reached the longest life of a connection of its port.
     Aged,
+    /// The certificate of its client is no longer valid.
+    Revoked,
 }
 
 impl Closed {
-    pub(crate) const ALL: [Closed; 8] = [
+    pub(crate) const ALL: [Closed; 9] = [
         Closed::Flood,
         Closed::Handshake,
         Closed::SlowFrame,
@@ -38,6 +41,7 @@ impl Closed {
         Closed::Hoarding,
         Closed::Evicted,
         Closed::Aged,
+        Closed::Revoked,
     ];
 
     /// The label of the metric.
@@ -51,6 +55,7 @@ impl Closed {
             Closed::Hoarding => "hoarding",
             Closed::Evicted => "evicted",
             Closed::Aged => "aged",
+            Closed::Revoked => "revoked",
         }
     }
 
@@ -70,6 +75,7 @@ pub(crate) struct TransportMetrics {
     calls_cut: IntCounterVec,
     waiting: IntGaugeVec,
     pauses: IntCounterVec,
+    handshakes: IntCounterVec,
 }
 
 impl TransportMetrics {
@@ -86,7 +92,7 @@ impl TransportMetrics {
                 "Client connections that this server closed, by reason: too many control frames or resets (flood), no \
                  HTTP/2 handshake in time (handshake), an incomplete frame (slow_frame), no reading (slow_reader), too \
                  many aborted calls (cuts), the largest part of a full budget (hoarding), no free slot (evicted), the \
-                 end of its maximum age (aged).",
+                 end of its maximum age (aged), a client certificate that is no longer valid (revoked).",
                 &["port", "reason"],
             )?,
             refused: counters(
@@ -119,11 +125,20 @@ impl TransportMetrics {
                  is read (untrusted), or before a scrape (scrape).",
                 &["reason"],
             )?,
+            handshakes: counters(
+                "inventory_sentinel_tls_handshakes_total",
+                "TLS handshakes, by result. One fails because of a wrong certificate, a wrong protocol, or bytes that \
+                 are not TLS.",
+                &["port", "result"],
+            )?,
         };
-        for port in [GRPC, ADMIN] {
+        for port in [GRPC, GRPC_ADMIN, ADMIN] {
             metrics.connections.with_label_values(&[port]);
             metrics.refused.with_label_values(&[port]);
             metrics.accept_failures.with_label_values(&[port]);
+            for result in ["success", "failure"] {
+                metrics.handshakes.with_label_values(&[port, result]);
+            }
             for closed in Closed::ALL {
                 metrics.closed.with_label_values(&[port, closed.label()]);
             }
@@ -135,6 +150,7 @@ impl TransportMetrics {
         registry.register(Box::new(metrics.calls_cut.clone()))?;
         registry.register(Box::new(metrics.waiting.clone()))?;
         registry.register(Box::new(metrics.pauses.clone()))?;
+        registry.register(Box::new(metrics.handshakes.clone()))?;
         Ok(metrics)
     }
 
@@ -161,6 +177,12 @@ impl TransportMetrics {
     /// Counts a connection that was refused because the port was full.
     pub(crate) fn inc_refused(&self) {
         self.refused.with_label_values(&[self.port]).inc();
+    }
+
+    /// Counts a TLS handshake.
+    pub(crate) fn inc_handshake(&self, is_success: bool) {
+        let result = if is_success { "success" } else { "failure" };
+        self.handshakes.with_label_values(&[self.port, result]).inc();
     }
 
     /// Counts a failed accept.

@@ -33,7 +33,7 @@ use super::{
     responses::Answer,
     rpc::{RequestForm, Rpc},
 };
-use crate::{failure, tasks::Tasks};
+use crate::{access::ConnectionAccess, failure, tasks::Tasks};
 
 /// The address of the caller. The transport adds it to the extensions of the request.
 #[derive(Clone, Copy, Debug)]
@@ -65,15 +65,14 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Entrance<S> {
     service: S,
-    /// The address of the client, if the system reports it.
-    address: Option<SocketAddr>,
+    access: Arc<ConnectionAccess>,
     peer: Arc<Peer>,
     shared: Arc<Shared>,
 }
 
 impl<S> Entrance<S> {
-    pub(super) fn new(service: S, address: Option<SocketAddr>, peer: Arc<Peer>, shared: Arc<Shared>) -> Self {
-        Self { service, address, peer, shared }
+    pub(super) fn new(service: S, access: Arc<ConnectionAccess>, peer: Arc<Peer>, shared: Arc<Shared>) -> Self {
+        Self { service, access, peer, shared }
     }
 }
 
@@ -108,7 +107,16 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         let encoding = Encoding::take_from(&mut parts.headers);
         // The change log contains the caller.
         if rpc.is_admin || matches!(rpc.form, RequestForm::Stream { .. }) {
-            parts.extensions.insert(self.address.map(CallerAddress));
+            parts.extensions.insert(self.access.address().map(CallerAddress));
+        }
+        let admitted = self.access.admit(rpc.requirement, &mut parts.headers, parts.uri.path_and_query());
+        let admitted = admitted.map(|caller| {
+            if let Some(caller) = caller {
+                parts.extensions.insert(caller);
+            }
+        });
+        if let Err(failure) = admitted {
+            return self.refused(failure.into());
         }
         let registration = rpc.is_tracked.then(|| self.shared.responses.register(&self.peer));
         if let Some(registration) = &registration {
@@ -156,6 +164,12 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
 }
 
 impl<S: Services> Entrance<S> {
+    /// A call that is refused before it uses any of the shared limits.
+    fn refused(&self, status: tonic::Status) -> Call<S::Future> {
+        let inner = self.refuse(status);
+        Call { inner, registration: None, tasks: None, observer: None, _permit: None, slot: None, earns: None }
+    }
+
     fn refuse(&self, status: tonic::Status) -> Inner<S::Future> {
         Either::Right(Either::Left(ready(Ok(status.into_http()))))
     }

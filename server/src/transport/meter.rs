@@ -203,7 +203,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.socket.get_mut()).poll_flush(cx)
+        let result = Pin::new(self.socket.get_mut()).poll_flush(cx);
+        // A TLS stream accepts writes while its socket is blocked. A TCP stream is never blocked here.
+        self.peer.record_flush(result.is_pending());
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

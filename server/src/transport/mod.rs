@@ -4,7 +4,8 @@
 //!
 //! - [`accept`][]: listening sockets, and retries while there are no descriptors.
 //! - [`slots`][]: the open connections, and the one that is closed for a new one.
-//! - [`peer`][]: one connection: its times, its calls, the reason of its end.
+//! - [`connection`][]: serves one connection, with or without TLS.
+//! - [`peer`][]: the state of one connection: its times, its calls, the reason of its end.
 //! - [`meter`][], [`rates`][]: its socket, which counts frames; the allowed rate of each kind.
 //!   [`pace`][]: the work that untrusted connections can cause.
 //! - [`entry`][]: the entry of a call from its connection; [`rpc`][]: the limits of each RPC.
@@ -13,17 +14,8 @@
 //! - [`requests`][], [`responses`][]: bodies in both directions; [`ledger`][]: the bytes of them
 //!   that may wait.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use hyper::server::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use pin_project_lite::pin_project;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -33,6 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) mod accept;
 mod compression;
+mod connection;
 mod entry;
 mod ledger;
 mod meter;
@@ -49,28 +42,16 @@ pub(crate) mod slots;
 pub(crate) use self::entry::{CallerAddress, Services};
 use self::{
     accept::Accept,
-    entry::{Entrance, Shared},
+    connection::Connection,
+    entry::Shared,
     ledger::{Counts, Ledger},
-    meter::Metered,
     pace::Pace,
-    peer::{ConnectionTimeouts, Peer},
+    peer::ConnectionTimeouts,
     rates::FrameRates,
     slots::Slots,
 };
-use crate::{
-    allocator,
-    config::Config,
-    telemetry::transport::{Closed, TransportMetrics},
-};
+use crate::{access::reload::Access, allocator, config::Config, telemetry::transport::TransportMetrics};
 
-/// A connection that is idle this long is pinged...
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// ... and closed if it does not respond within this.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Unsent bytes of a stream in the HTTP/2 library.
-const SEND_BUFFER: usize = 16 * 1_024;
-/// Bytes of the headers of a call, decoded.
-const MAX_HEADER_LIST: u32 = 16 * 1_024;
 /// Interval of the checks for connections and calls that take too long.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Interval at which the memory of requests is returned to the system.
@@ -79,8 +60,6 @@ const MEMORY_RETURN_INTERVAL: Duration = Duration::from_secs(2);
 /// ones.
 const ACCEPT_BURST: Duration = Duration::from_millis(50);
 const UNTRUSTED_BURST: Duration = Duration::from_millis(20);
-/// Longest time of a connection after a GOAWAY, unless it has a call that does work.
-const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The limits of the transport. Each is a flag of the server, with its unit and default.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +114,7 @@ pub(crate) async fn serve<S: Services>(
     listener: TcpListener,
     services: S,
     limits: TransportLimits,
-    metrics: TransportMetrics,
+    (access, metrics): (Access, TransportMetrics),
     tasks: &crate::tasks::Tasks,
     shutdown: CancellationToken,
 ) {
@@ -165,7 +144,7 @@ pub(crate) async fn serve<S: Services>(
     let slots = Arc::new(Slots::new(max, metrics.clone()));
     let work = limits.untrusted_time.as_micros() as u64;
     let pace = Arc::new(Pace::new(work, UNTRUSTED_BURST, metrics.pauses("untrusted")));
-    let port = Port { limits, services, shared, slots, pace, metrics };
+    let port = Port { limits, services, shared, slots, pace, metrics, access };
     let tracker = TaskTracker::new();
     tokio::select! {
         () = shutdown.cancelled() => {}
@@ -180,24 +159,6 @@ pub(crate) async fn serve<S: Services>(
     }
 }
 
-fn builder(limits: &TransportLimits, peer: Arc<Peer>) -> http2::Builder<Tasks> {
-    let resets = usize::try_from(limits.rates.resets).unwrap_or(usize::MAX);
-    let mut builder = http2::Builder::new(Tasks(peer));
-    builder
-        .timer(TokioTimer::new())
-        .initial_connection_window_size(limits.window)
-        .initial_stream_window_size(limits.window)
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(MAX_HEADER_LIST)
-        .max_send_buf_size(SEND_BUFFER)
-        // The library counts resets that it has not reported yet. Their rate decides how many are
-        // too many, so this limit is off.
-        .max_pending_accept_reset_streams(resets.saturating_mul(rates::BURST_SECONDS as usize))
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-    builder
-}
-
 /// Shared by all connections of the port.
 struct Port<S> {
     limits: TransportLimits,
@@ -206,6 +167,7 @@ struct Port<S> {
     slots: Arc<Slots>,
     pace: Arc<Pace>,
     metrics: TransportMetrics,
+    access: Access,
 }
 
 impl<S: Services> Port<S> {
@@ -224,51 +186,26 @@ impl<S: Services> Port<S> {
             };
             // If no connection can be closed, the client has to retry.
             if let Some(slot) = self.slots.take() {
-                tracker.spawn(self.connection(stream, shutdown.clone(), slot));
+                let connection = self.connection(&stream, shutdown.clone(), slot);
+                match &self.access.tls {
+                    None => tracker.spawn(connection.serve(stream, None)),
+                    Some(tls) => tracker.spawn(connection.serve_tls(stream, Arc::clone(tls))),
+                };
             }
         }
     }
 
-    /// Serves one connection until it ends.
-    fn connection(
-        &self,
-        stream: TcpStream,
-        shutdown: CancellationToken,
-        slot: slots::Slot,
-    ) -> impl Future<Output = ()> + Send + use<S> {
-        let peer = slot.peer();
-        let address = stream.peer_addr().ok();
-        let socket = TokioIo::new(Metered::new(stream, Arc::clone(&peer), self.limits.rates, Arc::clone(&self.pace)));
-        let entrance = Entrance::new(self.services.clone(), address, Arc::clone(&peer), Arc::clone(&self.shared));
-        let connection = builder(&self.limits, Arc::clone(&peer)).serve_connection(socket, entrance);
-        let metrics = self.metrics.clone();
-        async move {
-            let _slot = slot;
-            let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                biased;
-                _ = connection.as_mut() => {}
-                closed = peer.until_closed() => {
-                    // A well-behaved client gets a GOAWAY first.
-                    if closed == Closed::Evicted && peer.has_called() {
-                        connection.as_mut().graceful_shutdown();
-                        let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.as_mut()).await;
-                    }
-                }
-                () = shutdown.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    loop {
-                        match tokio::time::timeout(CLOSE_TIMEOUT, connection.as_mut()).await {
-                            Err(_) if peer.has_work() && peer.closed().is_none() => {}
-                            _ => break,
-                        }
-                    }
-                }
-            }
-            if let Some(closed) = peer.closed() {
-                metrics.inc_closed(closed);
-                tracing::debug!(reason = closed.label(), "a client connection was closed");
-            }
+    fn connection(&self, stream: &TcpStream, shutdown: CancellationToken, slot: slots::Slot) -> Connection<S> {
+        Connection {
+            limits: self.limits,
+            services: self.services.clone(),
+            guard: Arc::clone(&self.access.guard),
+            address: stream.peer_addr().ok(),
+            shared: Arc::clone(&self.shared),
+            pace: Arc::clone(&self.pace),
+            metrics: self.metrics.clone(),
+            shutdown,
+            slot,
         }
     }
 
@@ -287,45 +224,5 @@ impl<S: Services> Port<S> {
                 allocator::give_back();
             }
         }
-    }
-}
-
-/// Spawns the tasks of one connection's calls, and counts the running ones.
-#[derive(Clone, Debug)]
-struct Tasks(Arc<Peer>);
-
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, call: F) {
-        self.0.begin_call();
-        let task = tokio::spawn(Counted { call, _count: Count(Arc::clone(&self.0)) });
-        self.0.start_task(&task.abort_handle());
-    }
-}
-
-pin_project! {
-    /// A call that is counted until its task ends.
-    struct Counted<F> {
-        #[pin]
-        call: F,
-        _count: Count,
-    }
-}
-
-impl<F: Future<Output = ()>> Future for Counted<F> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.project().call.poll(cx)
-    }
-}
-
-struct Count(Arc<Peer>);
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        self.0.end_call();
     }
 }

@@ -70,6 +70,8 @@ pub(crate) struct Peer {
     frame_since: AtomicU64,
     /// When the socket became blocked for writes; 0: it is not.
     write_since: AtomicU64,
+    /// When a flush of the socket became blocked; 0: it is not.
+    flush_since: AtomicU64,
     cuts: AtomicU32,
     /// Microseconds of decompression that the socket has not counted yet.
     decompression_work: AtomicU32,
@@ -95,6 +97,7 @@ impl Peer {
             credit: AtomicU32::new(0),
             frame_since: AtomicU64::new(0),
             write_since: AtomicU64::new(0),
+            flush_since: AtomicU64::new(0),
             cuts: AtomicU32::new(0),
             decompression_work: AtomicU32::new(0),
             closed: AtomicU8::new(0),
@@ -204,6 +207,10 @@ impl Peer {
         Self::set_since(&self.write_since, is_blocked, self.clock);
     }
 
+    pub(super) fn record_flush(&self, is_blocked: bool) {
+        Self::set_since(&self.flush_since, is_blocked, self.clock);
+    }
+
     fn set_since(since: &AtomicU64, is_true: bool, clock: Clock) {
         let before = since.load(Ordering::Relaxed);
         if is_true && before == 0 {
@@ -229,7 +236,8 @@ impl Peer {
         if longer(self.frame_since.load(Ordering::Relaxed), timeouts.request) {
             return Some(Closed::SlowFrame);
         }
-        if longer(self.write_since.load(Ordering::Relaxed), timeouts.response) {
+        let blocked = [&self.write_since, &self.flush_since].map(|since| since.load(Ordering::Relaxed));
+        if blocked.into_iter().any(|since| longer(since, timeouts.response)) {
             return Some(Closed::SlowReader);
         }
         (self.cuts.load(Ordering::Relaxed) >= MAX_CUTS).then_some(Closed::Cuts)

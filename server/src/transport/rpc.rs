@@ -1,6 +1,10 @@
 //! The limits of each RPC before its request is read: the size of a request, whether it is a
 //! stream, and whether its response can be large. Pure, no I/O.
 
+use inventory_sentinel_access::Role;
+
+use crate::access::Requirement;
+
 /// The largest request of an RPC that takes no list of operations or rows, in bytes. 1,000 SKUs of
 /// 128 bytes fit.
 pub(super) const MAX_SMALL_REQUEST: usize = 256 * 1_024;
@@ -32,6 +36,8 @@ pub(super) struct Rpc {
     /// A stream that only watches and lasts as long as its caller keeps it. It ends when the server
     /// drains.
     pub(super) is_observer: bool,
+    /// The credential that it needs.
+    pub(super) requirement: Requirement,
 }
 
 impl Rpc {
@@ -53,7 +59,15 @@ impl Rpc {
         let is_health_watch = matches!(group, Some((Group::Health, "Watch")));
         let is_observer = is_health_watch
             || matches!(group, Some((Group::Checkout, "WatchProtected") | (Group::Events | Group::Reflection, _)));
-        Self { form, is_tracked, is_admin, is_health_watch, is_observer }
+        let requirement = match group {
+            Some((Group::Checkout, _)) => Requirement::Role(Role::Checkout),
+            Some((Group::Events, _)) => Requirement::Role(Role::Events),
+            Some((Group::Admin, _)) => Requirement::Role(Role::Operator),
+            Some((Group::Reflection, _)) => Requirement::AnyIdentity,
+            // There is nothing behind an unknown path.
+            Some((Group::Health, _)) | None => Requirement::Nothing,
+        };
+        Self { form, is_tracked, is_admin, is_health_watch, is_observer, requirement }
     }
 }
 
@@ -142,6 +156,7 @@ mod tests {
                     let is_stream = matches!(rpc.form, RequestForm::Stream { .. });
                     assert_eq!(is_stream, method.client_streaming(), "{path}");
                     assert_ne!(rpc.form, RequestForm::Unknown, "{path}");
+                    assert!(matches!(rpc.requirement, Requirement::Role(_)), "{path}");
                     assert!(rpc.is_tracked || !method.server_streaming(), "{path}");
                     // A stream either only watches, or does work for each message of its caller.
                     assert_eq!(rpc.is_observer, method.server_streaming() && !method.client_streaming(), "{path}");

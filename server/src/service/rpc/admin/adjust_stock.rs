@@ -11,12 +11,16 @@ use super::{
 use crate::{
     domain::{Delta, NamespaceName, Operation, RequestId, Sku},
     failure::Failure,
-    service::{change_log::Caller, convert, dispatch::AsyncRpc},
+    service::{
+        audit_record::AuditRecord,
+        convert,
+        dispatch::{AsyncRpc, Scope},
+    },
     telemetry::metrics::RpcKind,
 };
 
 pub(crate) struct AdjustStock {
-    caller: Caller,
+    record: AuditRecord,
     name: NamespaceName,
     sku: Sku,
     delta: Delta,
@@ -31,26 +35,29 @@ impl AsyncRpc for AdjustStock {
     const KIND: RpcKind = RpcKind::AdjustStock;
 
     fn decode(request: Request<v1::AdjustStockRequest>) -> Result<Self, Failure> {
-        let caller = Caller::of(&request);
+        let record = AuditRecord::of(request.extensions());
         let v1::AdjustStockRequest { namespace_id, sku, delta, request_id, existing_namespace_only: only_existing } =
             request.into_inner();
         let name = NamespaceName::parse(namespace_id)?;
         let sku = Sku::parse(sku, "sku")?;
         let delta = Delta::parse(delta)?;
         let request_id = RequestId::parse(request_id)?;
-        Ok(Self { caller, name, sku, delta, request_id, only_existing })
+        Ok(Self { record, name, sku, delta, request_id, only_existing })
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Namespace(&self.name)
     }
 
     async fn run(self, admin: &Admin, deadline: Instant) -> Result<v1::AdjustStockResponse, Failure> {
-        let Self { caller, name, sku, delta, request_id, only_existing } = self;
+        let Self { record, name, sku, delta, request_id, only_existing } = self;
         let namespace = if delta.get() > 0 {
             admin.context.namespace_or_new(&name, only_existing, deadline).await?
         } else {
             admin.context.namespace(&name, deadline).await?
         };
         let change = SkuChange {
-            call: "AdjustStock",
-            caller: &caller,
+            record: &record,
             namespace: &namespace,
             request_id: Some(&request_id),
             deadline,

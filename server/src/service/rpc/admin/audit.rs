@@ -9,7 +9,10 @@ use crate::{
     domain::{Finding, FindingKind, NamespaceName, Report, ReservationId},
     failure::Failure,
     namespaces::Namespace,
-    service::{deadline::by_deadline, dispatch::AsyncRpc},
+    service::{
+        deadline::by_deadline,
+        dispatch::{AsyncRpc, Scope},
+    },
     store::audit,
     telemetry::metrics::RpcKind,
 };
@@ -24,6 +27,10 @@ impl AsyncRpc for Audit {
 
     fn decode(request: Request<v1::AuditRequest>) -> Result<Self, Failure> {
         Ok(Self(NamespaceName::parse(request.into_inner().namespace_id)?))
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Namespace(&self.0)
     }
 
     async fn run(self, admin: &Admin, deadline: Instant) -> Result<v1::AuditResponse, Failure> {

@@ -10,15 +10,15 @@ use crate::{
     failure::Failure,
     namespaces::ConfigureRequest,
     service::{
-        change_log::{Caller, Change, text_of_config},
+        audit_record::{AuditRecord, Change, text_of_config},
         convert::namespace_config,
-        dispatch::{AsyncRpc, check_age},
+        dispatch::{AsyncRpc, Scope, check_age},
     },
     telemetry::metrics::RpcKind,
 };
 
 pub(crate) struct ConfigureNamespace {
-    caller: Caller,
+    record: AuditRecord,
     name: NamespaceName,
     change: NamespaceChange,
     request_id: Option<RequestId>,
@@ -32,17 +32,21 @@ impl AsyncRpc for ConfigureNamespace {
     const KIND: RpcKind = RpcKind::ConfigureNamespace;
 
     fn decode(request: Request<v1::ConfigureNamespaceRequest>) -> Result<Self, Failure> {
-        let caller = Caller::of(&request);
+        let record = AuditRecord::of(request.extensions());
         let v1::ConfigureNamespaceRequest { namespace_id, config, request_id, if_version } = request.into_inner();
         let name = NamespaceName::parse(namespace_id)?;
         let request_id = RequestId::parse_optional(request_id)?;
         let change = namespace_config::decode_change(config)?;
         let if_revision = if_version.map(decode_version).transpose()?;
-        Ok(Self { caller, name, change, request_id, if_revision })
+        Ok(Self { record, name, change, request_id, if_revision })
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Namespace(&self.name)
     }
 
     async fn run(self, admin: &Admin, deadline: Instant) -> Result<v1::ConfigureNamespaceResponse, Failure> {
-        let (context, Self { caller, name, change, request_id, if_revision }) = (&admin.context, self);
+        let (context, Self { record, name, change, request_id, if_revision }) = (&admin.context, self);
         context.admit()?;
         if let Some(request_id) = &request_id
             && let Some(namespace) = context.find_namespace(&name, deadline).await?
@@ -56,12 +60,12 @@ impl AsyncRpc for ConfigureNamespace {
         let (config, replayed) = context.namespaces.configure(&name, &request, deadline).await?;
         if !replayed && before.as_ref() != Some(&config) {
             let change = Change {
-                request_id: &named,
+                request_id: named,
                 before: before.as_ref().map(text_of_config).unwrap_or_default(),
                 after: text_of_config(&config),
                 ..Change::default()
             };
-            caller.log("ConfigureNamespace", &name, change);
+            record.set_change(change);
         }
         let version = config.revision as i64;
         Ok(v1::ConfigureNamespaceResponse { config: Some(namespace_config::encode(&config)), version, replayed })

@@ -12,18 +12,18 @@ use crate::{
     domain::{FIRST_WITH_PAUSE, Invalid, NamespaceName, Operation, RequestId, RulesChange, Sku},
     failure::Failure,
     service::{
-        change_log::Caller,
+        audit_record::AuditRecord,
         convert::{
             sku_rules,
             sku_rules::{SkuView, sku_view},
         },
-        dispatch::AsyncRpc,
+        dispatch::{AsyncRpc, Scope},
     },
     telemetry::metrics::RpcKind,
 };
 
 pub(crate) struct ConfigureSku {
-    caller: Caller,
+    record: AuditRecord,
     name: NamespaceName,
     sku: Sku,
     change: RulesChange,
@@ -38,26 +38,29 @@ impl AsyncRpc for ConfigureSku {
     const KIND: RpcKind = RpcKind::ConfigureSku;
 
     fn decode(request: Request<v1::ConfigureSkuRequest>) -> Result<Self, Failure> {
-        let caller = Caller::of(&request);
+        let record = AuditRecord::of(request.extensions());
         let v1::ConfigureSkuRequest { namespace_id, sku, rules, request_id, if_version } = request.into_inner();
         let name = NamespaceName::parse(namespace_id)?;
         let sku = Sku::parse(sku, "sku")?;
         let request_id = RequestId::parse_optional(request_id)?;
         let change = sku_rules::decode_change(rules)?;
         let if_revision = if_version.map(decode_version).transpose()?;
-        Ok(Self { caller, name, sku, change, request_id, if_revision })
+        Ok(Self { record, name, sku, change, request_id, if_revision })
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Namespace(&self.name)
     }
 
     async fn run(self, admin: &Admin, deadline: Instant) -> Result<v1::ConfigureSkuResponse, Failure> {
-        let Self { caller, name, sku, change, request_id, if_revision } = self;
+        let Self { record, name, sku, change, request_id, if_revision } = self;
         let namespace = admin.context.namespace(&name, deadline).await?;
         if change.is_paused == Some(true) && namespace.config.format < FIRST_WITH_PAUSE {
             let detail = "it needs a namespace of format 5 or later";
             return Err(Invalid::new(Reason::InvalidRule, "rules.is_paused").because(detail).into());
         }
         let sku_change = SkuChange {
-            call: "ConfigureSku",
-            caller: &caller,
+            record: &record,
             namespace: &namespace,
             request_id: request_id.as_ref(),
             deadline,

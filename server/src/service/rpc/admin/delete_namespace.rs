@@ -9,14 +9,14 @@ use crate::{
     domain::{NamespaceName, RequestId},
     failure::Failure,
     service::{
-        change_log::{Caller, Change, text_of_config},
-        dispatch::AsyncRpc,
+        audit_record::{AuditRecord, Change, text_of_config, text_of_request_id},
+        dispatch::{AsyncRpc, Scope},
     },
     telemetry::metrics::RpcKind,
 };
 
 pub(crate) struct DeleteNamespace {
-    caller: Caller,
+    record: AuditRecord,
     name: NamespaceName,
     request_id: Option<RequestId>,
 }
@@ -28,22 +28,26 @@ impl AsyncRpc for DeleteNamespace {
     const KIND: RpcKind = RpcKind::DeleteNamespace;
 
     fn decode(request: Request<v1::DeleteNamespaceRequest>) -> Result<Self, Failure> {
-        let caller = Caller::of(&request);
+        let record = AuditRecord::of(request.extensions());
         let v1::DeleteNamespaceRequest { namespace_id, request_id } = request.into_inner();
         let name = NamespaceName::parse(namespace_id)?;
         let request_id = RequestId::parse_optional(request_id)?;
-        Ok(Self { caller, name, request_id })
+        Ok(Self { record, name, request_id })
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Namespace(&self.name)
     }
 
     async fn run(self, admin: &Admin, deadline: Instant) -> Result<v1::DeleteNamespaceResponse, Failure> {
-        let (context, Self { caller, name, request_id }) = (&admin.context, self);
+        let (context, Self { record, name, request_id }) = (&admin.context, self);
         context.admit()?;
         let before = context.namespaces.opened(&name).map(|namespace| text_of_config(&namespace.config));
         let replayed = context.namespaces.delete(&name, request_id.as_ref(), deadline).await?;
         if !replayed {
-            let request_id = request_id.as_ref().map_or("", RequestId::as_str);
+            let request_id = text_of_request_id(request_id.as_ref());
             let (before, after) = (before.unwrap_or_default(), "deleted".into());
-            caller.log("DeleteNamespace", &name, Change { request_id, before, after, ..Change::default() });
+            record.set_change(Change { request_id, before, after, ..Change::default() });
         }
         Ok(v1::DeleteNamespaceResponse { replayed })
     }

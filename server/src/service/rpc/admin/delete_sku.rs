@@ -12,15 +12,15 @@ use crate::{
     domain::{NamespaceName, Operation, Outcome, RequestId, Sku},
     failure::Failure,
     service::{
-        change_log::{Caller, Change, text_of_stock},
+        audit_record::{AuditRecord, Change, text_of_request_id, text_of_stock},
         convert,
-        dispatch::{AsyncRpc, execute},
+        dispatch::{AsyncRpc, Scope, execute},
     },
     telemetry::metrics::RpcKind,
 };
 
 pub(crate) struct DeleteSku {
-    caller: Caller,
+    record: AuditRecord,
     name: NamespaceName,
     sku: Sku,
     request_id: Option<RequestId>,
@@ -33,16 +33,20 @@ impl AsyncRpc for DeleteSku {
     const KIND: RpcKind = RpcKind::DeleteSku;
 
     fn decode(request: Request<v1::DeleteSkuRequest>) -> Result<Self, Failure> {
-        let caller = Caller::of(&request);
+        let record = AuditRecord::of(request.extensions());
         let v1::DeleteSkuRequest { namespace_id, sku, request_id } = request.into_inner();
         let name = NamespaceName::parse(namespace_id)?;
         let sku = Sku::parse(sku, "sku")?;
         let request_id = RequestId::parse_optional(request_id)?;
-        Ok(Self { caller, name, sku, request_id })
+        Ok(Self { record, name, sku, request_id })
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Namespace(&self.name)
     }
 
     async fn run(self, admin: &Admin, deadline: Instant) -> Result<v1::DeleteSkuResponse, Failure> {
-        let Self { caller, name, sku, request_id } = self;
+        let Self { record, name, sku, request_id } = self;
         let Some(namespace) = admin.context.find_namespace(&name, deadline).await? else {
             return Ok(v1::DeleteSkuResponse::default());
         };
@@ -54,12 +58,12 @@ impl AsyncRpc for DeleteSku {
         let Changed { sku, stock, replayed, sequence } = Changed::decode(outcome, sequence)?;
         if !replayed {
             let change = Change {
-                sku: sku.as_str(),
-                request_id: request_id.as_ref().map_or("", RequestId::as_str),
+                sku: sku.as_str().to_owned(),
+                request_id: text_of_request_id(request_id.as_ref()),
                 before: text_of_stock(&stock),
                 after: "deleted".into(),
             };
-            caller.log("DeleteSku", &name, change);
+            record.set_change(change);
         }
         Ok(v1::DeleteSkuResponse { stock: Some(convert::stock(sku, stock)), sequence, replayed })
     }

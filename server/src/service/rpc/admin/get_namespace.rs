@@ -8,7 +8,11 @@ use super::Admin;
 use crate::{
     domain::NamespaceName,
     failure::Failure,
-    service::{convert::namespace_config, deadline::by_deadline, dispatch::AsyncRpc},
+    service::{
+        convert::namespace_config,
+        deadline::by_deadline,
+        dispatch::{AsyncRpc, Scope},
+    },
     telemetry::metrics::RpcKind,
 };
 
@@ -22,6 +26,10 @@ impl AsyncRpc for GetNamespace {
 
     fn decode(request: Request<v1::GetNamespaceRequest>) -> Result<Self, Failure> {
         Ok(Self(NamespaceName::parse(request.into_inner().namespace_id)?))
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Namespace(&self.0)
     }
 
     async fn run(self, Admin { context, .. }: &Admin, deadline: Instant) -> Result<v1::GetNamespaceResponse, Failure> {

@@ -10,7 +10,10 @@ use crate::{
     config::Durability,
     domain::{FORMATS, Promise, PromiseState},
     failure::Failure,
-    service::{convert, dispatch::AsyncRpc},
+    service::{
+        convert,
+        dispatch::{AsyncRpc, Scope},
+    },
     telemetry::metrics::RpcKind,
     witness::FencedPartition,
 };
@@ -25,6 +28,10 @@ impl AsyncRpc for GetServerInfo {
 
     fn decode(_: Request<v1::GetServerInfoRequest>) -> Result<Self, Failure> {
         Ok(Self)
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Server
     }
 
     async fn run(self, admin: &Admin, _: Instant) -> Result<v1::GetServerInfoResponse, Failure> {

@@ -10,7 +10,7 @@ use crate::{
     failure::Failure,
     service::{
         convert::sku_rules::{SkuView, sku_view},
-        dispatch::{AsyncRpc, execute},
+        dispatch::{AsyncRpc, Scope, execute},
     },
     telemetry::metrics::RpcKind,
 };
@@ -29,6 +29,10 @@ impl AsyncRpc for GetSku {
     fn decode(request: Request<v1::GetSkuRequest>) -> Result<Self, Failure> {
         let v1::GetSkuRequest { namespace_id, sku } = request.into_inner();
         Ok(Self { name: NamespaceName::parse(namespace_id)?, sku: Sku::parse(sku, "sku")? })
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Namespace(&self.name)
     }
 
     async fn run(self, admin: &Admin, deadline: Instant) -> Result<v1::GetSkuResponse, Failure> {

@@ -11,15 +11,16 @@ use tracing::{Instrument as _, Span};
 
 use super::{MAX_ROWS, MAX_ROWS_IN_FLIGHT};
 use crate::{
+    access::Caller,
     domain::{Condition, Invalid, NamespaceName, OnHand, Operation, Outcome, Refusal, RequestId, Sku},
     failure::Failure,
     namespaces::Namespace,
     service::{
-        change_log::{Caller, Change},
+        audit_record::{AuditRecord, Change},
         context::ServiceContext,
         deadline::MAX_CALL_DURATION,
         dispatch::{check_age, unexpected},
-        rpc::events::stream::ResponseStream,
+        rpc::events::stream::{ResponseStream, until_refused},
     },
     tasks::Task,
     telemetry::metrics::RpcKind,
@@ -30,22 +31,26 @@ use crate::{
 /// as long.
 pub(super) fn open(
     context: ServiceContext,
-    caller: Caller,
+    caller: Option<Caller>,
+    first: AuditRecord,
     requests: Streaming<v1::ImportStockRequest>,
 ) -> ResponseStream<v1::ImportStockResponse> {
     let span = Span::current();
     Box::pin(stream::try_unfold((context, requests), move |(context, mut requests)| {
-        let caller = caller.clone();
+        let (caller, record) = (caller.clone(), first.of_next_message());
         let response = async move {
-            let Some(message) = next(&context, &mut requests).await? else {
+            let message = next(&context, caller.as_ref(), &mut requests).await;
+            let Some(message) = message.inspect_err(|_| record.discard())? else {
+                record.discard();
                 return Ok(None);
             };
             let arrived_at = Instant::now();
             // The rows run in a task: a stream is not polled while its client reads nothing, and
             // the creation of a namespace keeps a connection to the store.
-            let rows = import(context.clone(), caller, message).instrument(Span::current());
+            let rows = import(context.clone(), caller, record.clone(), message).instrument(Span::current());
             let rows = AbortOnDropHandle::new(context.tasks.spawn(Task::Import, rows));
             let result = rows.await.ok().flatten().unwrap_or_else(|| Err(Failure::new(Reason::Internal)));
+            record.set_outcome(result.as_ref().err().map(Failure::reason));
             context.observe(RpcKind::ImportStock, arrived_at, &result, |_| false);
             Ok(Some((result?, (context, requests))))
         };
@@ -53,14 +58,17 @@ pub(super) fn open(
     }))
 }
 
-/// The next message, unless the server drains first: a caller that pauses must not delay the drain.
+/// The next message, unless the server drains or the caller loses its role first: a caller that pauses must not delay
+/// either.
 async fn next(
     context: &ServiceContext,
+    caller: Option<&Caller>,
     requests: &mut Streaming<v1::ImportStockRequest>,
 ) -> Result<Option<v1::ImportStockRequest>, Status> {
     tokio::select! {
         biased;
         () = context.draining.cancelled() => Err(Failure::new(Reason::Draining).into()),
+        failure = until_refused(caller, None) => Err(failure.into()),
         message = requests.message() => message,
     }
 }
@@ -68,13 +76,18 @@ async fn next(
 /// Applies the rows of one message.
 async fn import(
     context: ServiceContext,
-    caller: Caller,
+    caller: Option<Caller>,
+    record: AuditRecord,
     message: v1::ImportStockRequest,
 ) -> Result<v1::ImportStockResponse, Failure> {
     // The caller's deadline ends the stream; this bounds one message of it.
     let deadline = Instant::now() + MAX_CALL_DURATION;
     let v1::ImportStockRequest { namespace_id, request_id, rows, overwrite, existing_namespace_only } = message;
     let name = NamespaceName::parse(namespace_id)?;
+    record.set_namespace(&name);
+    if let Some(caller) = caller {
+        caller.judged_again()?.permit(&name).inspect_err(|_| record.discard())?;
+    }
     let request_id = RequestId::parse(request_id)?;
     if rows.len() > MAX_ROWS {
         return Err(Invalid::new(Reason::TooManyRows, "rows").into());
@@ -90,7 +103,7 @@ async fn import(
     let applied = results.iter().filter(|result| result.outcome() == v1::ImportOutcome::Applied).count();
     if applied > 0 {
         let after = format!("set {applied} of {number} SKUs, the first row is {first}");
-        caller.log("ImportStock", &name, Change { request_id: request_id.as_str(), after, ..Change::default() });
+        record.set_change(Change { request_id: request_id.as_str().to_owned(), after, ..Change::default() });
     }
     Ok(v1::ImportStockResponse { results })
 }

@@ -12,7 +12,7 @@ use crate::{
     service::{
         convert,
         deadline::by_deadline,
-        dispatch::AsyncRpc,
+        dispatch::{AsyncRpc, Scope},
         token::page::{PageTokens, decode_page_size, partitions},
     },
     store::lists::{self, Filter, GENERATIONS, Page, Range},
@@ -40,6 +40,10 @@ impl AsyncRpc for ListReservations {
         let sku = (!sku.is_empty()).then(|| Sku::parse(sku, "sku")).transpose()?;
         let filter = Filter { sku, buyer: BuyerId::parse(buyer_id)?, states: decode_states(&states)? };
         Ok(Self { name, filter, size, page_token })
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Namespace(&self.name)
     }
 
     async fn run(self, admin: &Admin, deadline: Instant) -> Result<v1::ListReservationsResponse, Failure> {

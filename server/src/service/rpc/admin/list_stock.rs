@@ -11,7 +11,7 @@ use crate::{
     service::{
         convert::sku_rules::{SkuView, sku_view},
         deadline::by_deadline,
-        dispatch::AsyncRpc,
+        dispatch::{AsyncRpc, Scope},
         token::page::{PageTokens, decode_page_size, partitions},
     },
     store::lists::{self, Page, Range},
@@ -33,6 +33,10 @@ impl AsyncRpc for ListStock {
     fn decode(request: Request<v1::ListStockRequest>) -> Result<Self, Failure> {
         let v1::ListStockRequest { namespace_id, page_size, page_token } = request.into_inner();
         Ok(Self { name: NamespaceName::parse(namespace_id)?, size: decode_page_size(page_size)?, page_token })
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Namespace(&self.name)
     }
 
     async fn run(self, admin: &Admin, deadline: Instant) -> Result<v1::ListStockResponse, Failure> {

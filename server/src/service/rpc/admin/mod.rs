@@ -43,11 +43,12 @@ use crate::{
     failure::Failure,
     namespaces::Namespace,
     service::{
-        change_log::Caller,
+        audit_record::AuditRecord,
         context::ServiceContext,
         dispatch::{AsyncRpc, dispatch_async, rpc_methods},
     },
     store::{NamespaceStore as _, Store},
+    telemetry::metrics::RpcKind,
 };
 
 /// Audits that may run at once: each reads every pending reservation.
@@ -118,8 +119,11 @@ impl InventoryAdmin for Admin {
         &self,
         request: Request<Streaming<v1::ImportStockRequest>>,
     ) -> Result<Response<Self::ImportStockStream>, Status> {
-        let caller = Caller::of(&request);
-        Ok(Response::new(import_stock::open(self.context.clone(), caller, request.into_inner())))
+        let caller = self.context.guard.caller(request.extensions())?.cloned();
+        let record = AuditRecord::detached(RpcKind::ImportStock, &request);
+        // Each message has a record.
+        record.discard();
+        Ok(Response::new(import_stock::open(self.context.clone(), caller, record, request.into_inner())))
     }
 }
 

@@ -12,15 +12,15 @@ use crate::{
     failure::Failure,
     namespaces::Namespace,
     service::{
-        change_log::{Caller, Change},
+        audit_record::{AuditRecord, Change, text_of_request_id},
         convert,
-        dispatch::{AsyncRpc, check_age, execute, unexpected},
+        dispatch::{AsyncRpc, Scope, check_age, execute, unexpected},
     },
     telemetry::metrics::RpcKind,
 };
 
 pub(crate) struct SetProtection {
-    caller: Caller,
+    record: AuditRecord,
     name: NamespaceName,
     skus: Vec<Sku>,
     is_protected: bool,
@@ -34,7 +34,7 @@ impl AsyncRpc for SetProtection {
     const KIND: RpcKind = RpcKind::SetProtection;
 
     fn decode(request: Request<v1::SetProtectionRequest>) -> Result<Self, Failure> {
-        let caller = Caller::of(&request);
+        let record = AuditRecord::of(request.extensions());
         let v1::SetProtectionRequest { namespace_id, skus, is_protected, request_id } = request.into_inner();
         let name = NamespaceName::parse(namespace_id)?;
         let request_id = RequestId::parse_optional(request_id)?;
@@ -45,11 +45,15 @@ impl AsyncRpc for SetProtection {
             return Err(Invalid::new(Reason::TooManyRows, "skus").into());
         }
         let is_protected = is_protected.ok_or_else(|| Invalid::new(Reason::NoRules, "is_protected"))?;
-        Ok(Self { caller, name, skus: convert::skus(skus)?, is_protected, request_id })
+        Ok(Self { record, name, skus: convert::skus(skus)?, is_protected, request_id })
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Namespace(&self.name)
     }
 
     async fn run(self, admin: &Admin, deadline: Instant) -> Result<v1::SetProtectionResponse, Failure> {
-        let Self { caller, name, skus, is_protected, request_id } = self;
+        let Self { record, name, skus, is_protected, request_id } = self;
         let namespace = admin.context.namespace(&name, deadline).await?;
         let change = RulesChange { is_protected: Some(is_protected), ..RulesChange::default() };
         let names: Vec<String> = skus.iter().map(|sku| sku.as_str().to_owned()).collect();
@@ -62,9 +66,9 @@ impl AsyncRpc for SetProtection {
         let changed = names.iter().zip(&results).filter(|(_, result)| is_changed(result));
         let changed: Vec<&str> = changed.map(|(name, _)| name.as_str()).collect();
         if !changed.is_empty() {
-            let request_id = request_id.as_ref().map_or("", RequestId::as_str);
+            let request_id = text_of_request_id(request_id.as_ref());
             let after = format!("is_protected={is_protected} of {} SKUs: {}", changed.len(), changed.join(", "));
-            caller.log("SetProtection", &name, Change { request_id, after, ..Change::default() });
+            record.set_change(Change { request_id, after, ..Change::default() });
         }
         all_or_failure(results).map(|outcomes| v1::SetProtectionResponse { outcomes })
     }

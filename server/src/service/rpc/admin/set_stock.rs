@@ -11,12 +11,16 @@ use super::{
 use crate::{
     domain::{Condition, Invalid, NamespaceName, OnHand, Operation, RequestId, Sku},
     failure::Failure,
-    service::{change_log::Caller, convert, dispatch::AsyncRpc},
+    service::{
+        audit_record::AuditRecord,
+        convert,
+        dispatch::{AsyncRpc, Scope},
+    },
     telemetry::metrics::RpcKind,
 };
 
 pub(crate) struct SetStock {
-    caller: Caller,
+    record: AuditRecord,
     name: NamespaceName,
     sku: Sku,
     on_hand: OnHand,
@@ -32,7 +36,7 @@ impl AsyncRpc for SetStock {
     const KIND: RpcKind = RpcKind::SetStock;
 
     fn decode(request: Request<v1::SetStockRequest>) -> Result<Self, Failure> {
-        let caller = Caller::of(&request);
+        let record = AuditRecord::of(request.extensions());
         let v1::SetStockRequest {
             namespace_id,
             sku,
@@ -47,15 +51,18 @@ impl AsyncRpc for SetStock {
         let on_hand = OnHand::parse(on_hand)?;
         let condition = decode_condition(if_absent, if_version)?;
         let request_id = RequestId::parse(request_id)?;
-        Ok(Self { caller, name, sku, on_hand, condition, request_id, only_existing })
+        Ok(Self { record, name, sku, on_hand, condition, request_id, only_existing })
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Namespace(&self.name)
     }
 
     async fn run(self, admin: &Admin, deadline: Instant) -> Result<v1::SetStockResponse, Failure> {
-        let Self { caller, name, sku, on_hand, condition, request_id, only_existing } = self;
+        let Self { record, name, sku, on_hand, condition, request_id, only_existing } = self;
         let namespace = &*admin.context.namespace_or_new(&name, only_existing, deadline).await?;
         let change = SkuChange {
-            call: "SetStock",
-            caller: &caller,
+            record: &record,
             namespace,
             request_id: Some(&request_id),
             deadline,

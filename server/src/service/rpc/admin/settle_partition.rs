@@ -16,9 +16,9 @@ use crate::{
     lane::Lane,
     namespaces::Namespace,
     service::{
-        change_log::{Caller, Change},
+        audit_record::{AuditRecord, Change},
         deadline::by_deadline,
-        dispatch::{AsyncRpc, check_age, execute, unexpected},
+        dispatch::{AsyncRpc, Scope, check_age, execute, unexpected},
     },
     store::{
         keys::PartitionKeys,
@@ -42,7 +42,7 @@ struct Figure {
 }
 
 pub(crate) struct SettlePartition {
-    caller: Caller,
+    record: AuditRecord,
     name: NamespaceName,
     partition: i32,
     request_id: RequestId,
@@ -57,16 +57,20 @@ impl AsyncRpc for SettlePartition {
     const KIND: RpcKind = RpcKind::SettlePartition;
 
     fn decode(request: Request<v1::SettlePartitionRequest>) -> Result<Self, Failure> {
-        let caller = Caller::of(&request);
+        let record = AuditRecord::of(request.extensions());
         let v1::SettlePartitionRequest { namespace_id, partition, request_id, skus, fence } = request.into_inner();
         let fence = decode_fence(&fence)?;
         let name = NamespaceName::parse(namespace_id)?;
         let request_id = RequestId::parse(request_id)?;
-        Ok(Self { caller, name, partition, request_id, figures: decode_figures(skus)?, fence })
+        Ok(Self { record, name, partition, request_id, figures: decode_figures(skus)?, fence })
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Namespace(&self.name)
     }
 
     async fn run(self, admin: &Admin, deadline: Instant) -> Result<v1::SettlePartitionResponse, Failure> {
-        let Self { caller, name, partition, request_id, figures, fence } = self;
+        let Self { record, name, partition, request_id, figures, fence } = self;
         let namespace = admin.context.namespace(&name, deadline).await?;
         let found = u16::try_from(partition).ok().and_then(|partition| Some((partition, namespace.lane(partition)?)));
         let (partition, lane) = found.ok_or_else(|| Invalid::new(Reason::InvalidPartition, "partition"))?;
@@ -89,8 +93,8 @@ impl AsyncRpc for SettlePartition {
         let Outcome::Settlement { replayed } = outcome else { return Err(unexpected(&outcome)) };
         let after =
             format!("partition={partition} named_skus={} settled_skus={settled} sequence={sequence}", named.len());
-        let change = Change { request_id: request_id.as_str(), after, ..Change::default() };
-        caller.log("SettlePartition", &name, change);
+        let change = Change { request_id: request_id.as_str().to_owned(), after, ..Change::default() };
+        record.set_change(change);
         Ok(v1::SettlePartitionResponse { skus: settled as i64, replayed, sequence })
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     lane::Lane,
     namespaces::Namespace,
     service::{
-        change_log::{Caller, Change, text_of_stock},
+        audit_record::{AuditRecord, Change, text_of_request_id, text_of_stock},
         dispatch::{check_age, execute, unexpected},
     },
 };
@@ -21,8 +21,7 @@ const BEFORE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A change of one SKU.
 pub(super) struct SkuChange<'a> {
-    pub(super) call: &'static str,
-    pub(super) caller: &'a Caller,
+    pub(super) record: &'a AuditRecord,
     pub(super) namespace: &'a Namespace,
     pub(super) request_id: Option<&'a RequestId>,
     pub(super) deadline: Instant,
@@ -40,7 +39,7 @@ pub(super) struct Changed {
 
 impl SkuChange<'_> {
     pub(super) async fn run(self, sku: Sku, operation: impl FnOnce(Id, Sku) -> Operation) -> Result<Changed, Failure> {
-        let Self { call, caller, namespace, request_id, deadline, directly_precedes } = self;
+        let Self { record, namespace, request_id, deadline, directly_precedes } = self;
         let (lane, memo) = lane_and_identity(namespace, &sku, request_id)?;
         let named = sku.clone();
         let ((outcome, sequence), before) = execute_with_before(lane, &named, operation(memo, sku), deadline).await?;
@@ -49,12 +48,12 @@ impl SkuChange<'_> {
         if has_changed {
             let before = before.filter(|before| directly_precedes(before, &changed.stock));
             let change = Change {
-                sku: changed.sku.as_str(),
-                request_id: request_id.map_or("", RequestId::as_str),
+                sku: changed.sku.as_str().to_owned(),
+                request_id: text_of_request_id(request_id),
                 before: before.as_ref().map(text_of_stock).unwrap_or_default(),
                 after: text_of_stock(&changed.stock),
             };
-            caller.log(call, &namespace.name, change);
+            record.set_change(change);
         }
         Ok(changed)
     }

@@ -16,13 +16,14 @@ use super::{
     rollback::Rollback,
 };
 use crate::{
+    access::Caller,
     domain::{Invalid, MAX_OPERATIONS, NamespaceName},
     failure::Failure,
     namespaces::Lookups,
     service::{
         context::ServiceContext,
         deadline::{deadline_in, is_retry},
-        dispatch::{AsyncRpc, LaneRpc, Submitted, find_and_submit},
+        dispatch::{AsyncRpc, LaneRpc, Scope, Submitted, find_and_submit},
     },
     telemetry::metrics::RpcKind,
 };
@@ -30,6 +31,7 @@ use crate::{
 pub(crate) struct Batch {
     operations: Vec<v1::BatchOperation>,
     is_retry: bool,
+    caller: Option<Caller>,
 }
 
 impl AsyncRpc for Batch {
@@ -40,14 +42,20 @@ impl AsyncRpc for Batch {
 
     fn decode(request: Request<v1::BatchRequest>) -> Result<Self, Failure> {
         let is_retry = is_retry(request.metadata());
+        let caller = request.extensions().get().cloned();
         let v1::BatchRequest { operations } = request.into_inner();
         check_size(operations.len(), "operations")?;
-        Ok(Self { operations, is_retry })
+        Ok(Self { operations, is_retry, caller })
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Entries
     }
 
     async fn run(self, Checkout { context, .. }: &Checkout, deadline: Instant) -> Result<v1::BatchResponse, Failure> {
-        let Self { operations, is_retry } = self;
-        let lookups = context.start_lookups(operations.iter().filter_map(namespace_of));
+        let Self { operations, is_retry, caller } = self;
+        let entries = Entries { context, caller, deadline };
+        let lookups = context.start_lookups(operations.iter().filter_map(namespace_of), entries.caller.as_ref());
         // Entries that wait for the lookup of their namespace are submitted last, so they delay no other.
         let mut started: Vec<_> = std::iter::repeat_with(|| None).take(operations.len()).collect();
         let mut unopened = Vec::new();
@@ -62,11 +70,11 @@ impl AsyncRpc for Batch {
             if !lookups.is_empty() && is_looked_up(&entry) {
                 unopened.push((i, entry));
             } else {
-                started[i] = Some(start(context, entry, deadline, &lookups).await);
+                started[i] = Some(entries.start(entry, &lookups).await);
             }
         }
         for (i, entry) in unopened {
-            started[i] = Some(start(context, entry, deadline, &lookups).await);
+            started[i] = Some(entries.start(entry, &lookups).await);
         }
         let mut results = Vec::with_capacity(started.len());
         for entry in started.into_iter().flatten() {
@@ -89,39 +97,47 @@ struct Started {
     submitted: Result<Submitted, Failure>,
 }
 
-/// Submits one entry in the same way as its single call.
-async fn start(
-    context: &ServiceContext,
-    entry: v1::BatchOperation,
+/// The entries of one batch.
+struct Entries<'a> {
+    context: &'a ServiceContext,
+    /// `None`: every call is allowed.
+    caller: Option<Caller>,
     deadline: Instant,
-    lookups: &Lookups,
-) -> Result<Started, Failure> {
-    let at = Instant::now();
-    // A negative timeout counts as 0.
-    let own = |timeout| deadline_in(at, Duration::try_from(timeout).unwrap_or_default());
-    let times = (at, entry.timeout.map_or(deadline, |timeout| deadline.min(own(timeout))));
-    match entry.operation {
-        Some(Entry::Reserve(request)) => submit::<Reserve>(context, request, times, lookups).await,
-        Some(Entry::Commit(request)) => submit::<Commit>(context, request, times, lookups).await,
-        Some(Entry::Rollback(request)) => submit::<Rollback>(context, request, times, lookups).await,
-        Some(Entry::Extend(request)) => submit::<Extend>(context, request, times, lookups).await,
-        Some(Entry::GetReservation(request)) => submit::<GetReservation>(context, request, times, lookups).await,
-        Some(Entry::GetStock(request)) => submit::<GetStock>(context, request, times, lookups).await,
-        None => Err(Invalid::new(Reason::NoOperations, "operation").into()),
-    }
 }
 
-async fn submit<R: LaneRpc>(
-    context: &ServiceContext,
-    request: R::Request,
-    times: (Instant, Instant),
-    lookups: &Lookups,
-) -> Result<Started, Failure> {
-    let submitted = match R::decode(request) {
-        Ok((name, rpc)) => find_and_submit(context, rpc, &name, times, lookups).await,
-        Err(failure) => Err(failure),
-    };
-    Ok(Started { kind: R::KIND, at: times.0, submitted })
+impl Entries<'_> {
+    /// Submits one entry in the same way as its single call.
+    async fn start(&self, entry: v1::BatchOperation, lookups: &Lookups) -> Result<Started, Failure> {
+        let at = Instant::now();
+        // A negative timeout counts as 0.
+        let own = |timeout| deadline_in(at, Duration::try_from(timeout).unwrap_or_default());
+        let times = (at, entry.timeout.map_or(self.deadline, |timeout| self.deadline.min(own(timeout))));
+        match entry.operation {
+            Some(Entry::Reserve(request)) => self.submit::<Reserve>(request, times, lookups).await,
+            Some(Entry::Commit(request)) => self.submit::<Commit>(request, times, lookups).await,
+            Some(Entry::Rollback(request)) => self.submit::<Rollback>(request, times, lookups).await,
+            Some(Entry::Extend(request)) => self.submit::<Extend>(request, times, lookups).await,
+            Some(Entry::GetReservation(request)) => self.submit::<GetReservation>(request, times, lookups).await,
+            Some(Entry::GetStock(request)) => self.submit::<GetStock>(request, times, lookups).await,
+            None => Err(Invalid::new(Reason::NoOperations, "operation").into()),
+        }
+    }
+
+    async fn submit<R: LaneRpc>(
+        &self,
+        request: R::Request,
+        times: (Instant, Instant),
+        lookups: &Lookups,
+    ) -> Result<Started, Failure> {
+        let submitted = match R::decode(request) {
+            Ok((name, rpc)) => match self.caller.as_ref().map_or(Ok(()), |caller| caller.permit(&name)) {
+                Ok(()) => find_and_submit(self.context, rpc, &name, times, lookups).await,
+                Err(failure) => Err(failure),
+            },
+            Err(failure) => Err(failure),
+        };
+        Ok(Started { kind: R::KIND, at: times.0, submitted })
+    }
 }
 
 /// Awaits one entry, and counts it in the same way as its single call.

@@ -11,7 +11,7 @@ use crate::{
     lane::{LaneError, Pending},
     service::{
         convert,
-        dispatch::{AsyncRpc, LaneRpc as _},
+        dispatch::{AsyncRpc, LaneRpc as _, Scope},
     },
     telemetry::metrics::RpcKind,
 };
@@ -32,6 +32,10 @@ impl AsyncRpc for BatchGetStock {
         let name = NamespaceName::parse(namespace_id)?;
         check_size(skus.len(), "skus")?;
         Ok(Self { name, skus: convert::skus(skus)? })
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Namespace(&self.name)
     }
 
     async fn run(self, checkout: &Checkout, deadline: Instant) -> Result<v1::BatchGetStockResponse, Failure> {

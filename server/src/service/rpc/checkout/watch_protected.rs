@@ -22,7 +22,8 @@ pub(super) async fn open(
     request: Request<v1::WatchProtectedRequest>,
 ) -> Result<Response<ResponseStream<v1::WatchProtectedResponse>>, Status> {
     let deadline = deadline(request.metadata());
-    let v1::WatchProtectedRequest { namespace_id, resume_token } = request.into_inner();
+    let (_, extensions, message) = request.into_parts();
+    let v1::WatchProtectedRequest { namespace_id, resume_token } = message;
     let encode = |update: StockUpdate, resume_token| {
         let (added, removed): (Vec<_>, Vec<_>) =
             update.rows.into_iter().partition(|(_, stock)| stock.is_some_and(|stock| stock.is_protected));
@@ -34,5 +35,5 @@ pub(super) async fn open(
             resume_token,
         }
     };
-    stock_stream(context, hub, (namespace_id, resume_token), View::Protection, deadline, encode).await
+    stock_stream(context, hub, &extensions, (namespace_id, resume_token), View::Protection, deadline, encode).await
 }

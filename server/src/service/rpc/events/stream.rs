@@ -6,10 +6,11 @@ use std::pin::Pin;
 use futures_util::{Stream, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::{Response, Status};
+use tonic::{Extensions, Response, Status};
 use tracing::{Instrument as _, Span};
 
 use crate::{
+    access::Caller,
     control::watch::{
         Hub, Position, WatchError,
         stock::{StockUpdate, StockWatch, View},
@@ -32,42 +33,71 @@ pub(in crate::service) type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result
 pub(in crate::service) async fn stock_stream<T: Send + 'static>(
     context: &ServiceContext,
     hub: &Hub,
+    extensions: &Extensions,
     (namespace_id, resume_token): (String, String),
     view: View,
     deadline: Instant,
     message: impl Fn(StockUpdate, String) -> T + Copy + Send + 'static,
 ) -> Result<Response<ResponseStream<T>>, Status> {
-    let namespace = context.namespace(&NamespaceName::parse(namespace_id).map_err(Failure::from)?, deadline).await?;
+    let name = NamespaceName::parse(namespace_id).map_err(Failure::from)?;
+    let end = StreamEnd::new(context, extensions, &name)?;
+    let namespace = context.namespace(&name, deadline).await?;
     let resume = match resume::decode(&namespace, &resume_token)? {
         Resume::At(token) => Some((Position(token.positions.into()), token.claims)),
         Resume::Elsewhere | Resume::No => None,
     };
     let watch = by_deadline(deadline, StockWatch::open(hub, &namespace, view, resume)).await?;
-    let state = (StreamEnd::new(context), namespace, watch);
-    Ok(Response::new(Box::pin(stream::try_unfold(state, move |(ending, namespace, mut watch)| async move {
+    let state = (end, namespace, watch);
+    Ok(Response::new(Box::pin(stream::try_unfold(state, move |(mut ending, namespace, mut watch)| async move {
         let update = ending.next_or_end(watch.next()).await?;
         let token = resume::encode(&namespace, &update.claims, &update.position.0);
         Ok(Some((message(update, token), (ending, namespace, watch))))
     }))))
 }
 
-/// Ends a stream when the server drains, and records the reason of its end in the span of the call.
+/// Waits until the caller may no longer use this namespace. Never returns if every call is allowed.
+pub(in crate::service) async fn until_refused(caller: Option<&Caller>, namespace: Option<&NamespaceName>) -> Failure {
+    match caller {
+        Some(caller) => caller.until_refused(namespace).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends a stream when the server drains or its caller loses the permission, and records the reason of its end in the span of the call.
 pub(super) struct StreamEnd {
     draining: CancellationToken,
+    /// Ready when the caller may no longer use the namespace.
+    refused: Pin<Box<dyn Future<Output = Failure> + Send>>,
     span: Span,
 }
 
 impl StreamEnd {
-    pub(super) fn new(context: &ServiceContext) -> Self {
-        Self { draining: context.draining.clone(), span: Span::current() }
+    /// Refuses a namespace that the caller may not use.
+    pub(super) fn new(
+        context: &ServiceContext,
+        extensions: &Extensions,
+        namespace: &NamespaceName,
+    ) -> Result<Self, Failure> {
+        let caller = context.guard.caller(extensions)?.cloned();
+        if let Some(caller) = &caller {
+            caller.permit(namespace)?;
+        }
+        let namespace = namespace.clone();
+        let refused = Box::pin(async move { until_refused(caller.as_ref(), Some(&namespace)).await });
+        Ok(Self { draining: context.draining.clone(), refused, span: Span::current() })
     }
 
-    /// The next item, unless the server drains first.
-    pub(super) async fn next_or_end<T>(&self, next: impl Future<Output = Result<T, WatchError>>) -> Result<T, Failure> {
+    /// The next item, unless the stream ends first.
+    pub(super) async fn next_or_end<T>(
+        &mut self,
+        next: impl Future<Output = Result<T, WatchError>>,
+    ) -> Result<T, Failure> {
+        let (draining, refused) = (&self.draining, &mut self.refused);
         let next = async {
             tokio::select! {
                 biased;
-                () = self.draining.cancelled() => Err(Failure::new(Reason::Draining)),
+                () = draining.cancelled() => Err(Failure::new(Reason::Draining)),
+                failure = refused => Err(failure),
                 result = next => result.map_err(Failure::from),
             }
         };

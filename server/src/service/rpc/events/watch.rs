@@ -32,8 +32,10 @@ pub(super) async fn open(
     request: Request<v1::WatchRequest>,
 ) -> Result<Response<ResponseStream<v1::WatchResponse>>, Status> {
     let deadline = deadline(request.metadata());
-    let v1::WatchRequest { namespace_id, resume_token, from_oldest } = request.into_inner();
+    let (_, extensions, message) = request.into_parts();
+    let v1::WatchRequest { namespace_id, resume_token, from_oldest } = message;
     let name = NamespaceName::parse(namespace_id).map_err(Failure::from)?;
+    let end = StreamEnd::new(context, &extensions, &name)?;
     let namespace = context.namespace(&name, deadline).await?;
     let start = match (resume::decode(&namespace, &resume_token)?, from_oldest) {
         (Resume::At(token), _) => Start::Behind(token.claims),
@@ -42,13 +44,13 @@ pub(super) async fn open(
         (Resume::No, false) => Start::Now,
     };
     let watch = by_deadline(deadline, EventWatch::open(hub, &namespace, start)).await?;
-    Ok(Response::new(events(context, namespace, watch)))
+    Ok(Response::new(events(end, namespace, watch)))
 }
 
 /// A stream of events. A response is built only when the stream is polled, so an unread stream holds one.
-fn events(context: &ServiceContext, namespace: Arc<Namespace>, watch: EventWatch) -> ResponseStream<v1::WatchResponse> {
-    let state = (StreamEnd::new(context), namespace, watch, None::<SplitEntry>);
-    Box::pin(stream::try_unfold(state, |(ending, namespace, mut watch, mut entry)| async move {
+fn events(end: StreamEnd, namespace: Arc<Namespace>, watch: EventWatch) -> ResponseStream<v1::WatchResponse> {
+    let state = (end, namespace, watch, None::<SplitEntry>);
+    Box::pin(stream::try_unfold(state, |(mut ending, namespace, mut watch, mut entry)| async move {
         loop {
             if let Some(response) = entry.as_mut().and_then(|entry| entry.next(&namespace)) {
                 return Ok(Some((response, (ending, namespace, watch, entry))));

@@ -29,14 +29,15 @@ pub(super) async fn open(
     request: Request<v1::WatchStockRequest>,
 ) -> Result<Response<ResponseStream<v1::WatchStockResponse>>, Status> {
     let deadline = deadline(request.metadata());
-    let v1::WatchStockRequest { namespace_id, skus, min_interval, resume_token } = request.into_inner();
+    let (_, extensions, message) = request.into_parts();
+    let v1::WatchStockRequest { namespace_id, skus, min_interval, resume_token } = message;
     let view = View::Stock { skus: dedup_skus(skus)?, interval: decode_interval(min_interval)? };
     let encode = |update: StockUpdate, resume_token| v1::WatchStockResponse {
         is_snapshot: update.is_snapshot,
         skus: update.rows.into_iter().map(encode_row).collect(),
         resume_token,
     };
-    stock_stream(context, hub, (namespace_id, resume_token), view, deadline, encode).await
+    stock_stream(context, hub, &extensions, (namespace_id, resume_token), view, deadline, encode).await
 }
 
 fn encode_row((sku, stock): (Sku, Option<Stock>)) -> v1::WatchedSku {

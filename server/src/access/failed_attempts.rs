@@ -1,0 +1,120 @@
+//! The rate of failed authentications of each address. Pure but for the clock.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Most addresses that are counted separately. Further ones share one counter.
+const MAX_ADDRESSES: usize = 4_096;
+/// Length of the burst after an idle time.
+const BURST: Duration = Duration::from_secs(2);
+
+/// The failed attempts of all addresses.
+#[derive(Debug)]
+pub(super) struct FailedAttempts {
+    /// Failed attempts per second and address.
+    rate: u32,
+    addresses: Mutex<HashMap<Option<IpAddr>, Attempts>>,
+}
+
+/// The failed attempts of one address.
+#[derive(Clone, Copy, Debug)]
+struct Attempts {
+    /// The attempts that are left, at this time.
+    left: f64,
+    at: Instant,
+    /// Attempts that were not recorded in the audit log since the last one that was.
+    unrecorded: u64,
+}
+
+impl FailedAttempts {
+    pub(super) fn new(rate: u32) -> Self {
+        Self { rate, addresses: Mutex::default() }
+    }
+
+    /// Whether this address has too many failed attempts.
+    pub(super) fn are_too_many(&self, address: Option<IpAddr>) -> bool {
+        self.with(address, Instant::now(), |attempts| attempts.left < 1.0)
+    }
+
+    /// Counts a failed attempt. If it may be recorded, returns the number of earlier ones that were not.
+    pub(super) fn count(&self, address: Option<IpAddr>) -> Option<u64> {
+        self.with(address, Instant::now(), |attempts| {
+            if attempts.left < 1.0 {
+                attempts.unrecorded += 1;
+                return None;
+            }
+            attempts.left -= 1.0;
+            Some(std::mem::take(&mut attempts.unrecorded))
+        })
+    }
+
+    fn with<T>(&self, address: Option<IpAddr>, now: Instant, use_attempts: impl FnOnce(&mut Attempts) -> T) -> T {
+        let most = f64::from(self.rate) * BURST.as_secs_f64();
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut key = address.map(network);
+        if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&key) {
+            // An address without recent attempts needs no counter.
+            addresses.retain(|_, attempts| now.duration_since(attempts.at) < BURST);
+            if addresses.len() >= MAX_ADDRESSES {
+                key = None;
+            }
+        }
+        let attempts = addresses.entry(key).or_insert(Attempts { left: most, at: now, unrecorded: 0 });
+        let earned = now.saturating_duration_since(attempts.at).as_secs_f64() * f64::from(self.rate);
+        attempts.left = (attempts.left + earned).min(most);
+        attempts.at = now;
+        use_attempts(attempts)
+    }
+}
+
+/// The address, or the network of an IPv6 address: one client has all addresses of a /64.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn each_address_has_its_own_burst_and_recovers() {
+        let failed = FailedAttempts::new(2);
+        let (one, other) = (address("192.0.2.1"), address("192.0.2.2"));
+        for _ in 0..4 {
+            assert_eq!(failed.count(one), Some(0));
+        }
+        assert!(failed.are_too_many(one) && !failed.are_too_many(other));
+        assert_eq!(failed.count(one), None);
+        let later = Instant::now() + Duration::from_secs(1);
+        assert!(failed.with(one, later, |attempts| attempts.left >= 1.0));
+        assert_eq!(failed.with(one, later, |attempts| attempts.unrecorded), 1);
+    }
+
+    #[test]
+    fn one_network_of_ipv6_is_one_client() {
+        let failed = FailedAttempts::new(1);
+        assert_eq!(failed.count(address("2001:db8::1")), Some(0));
+        assert_eq!(failed.count(address("2001:db8::2")), Some(0));
+        assert!(failed.are_too_many(address("2001:db8::3")) && !failed.are_too_many(address("2001:db8:0:1::1")));
+    }
+
+    #[test]
+    fn the_number_of_counters_has_a_bound() {
+        let failed = FailedAttempts::new(1);
+        for number in 0..2 * MAX_ADDRESSES as u32 {
+            failed.count(Some(IpAddr::from(number.to_be_bytes())));
+        }
+        assert!(failed.addresses.lock().unwrap().len() <= MAX_ADDRESSES + 1);
+    }
+}

@@ -1,0 +1,277 @@
+//! The files of access: certificate, key, client CA, policy, tokens, key sets. They are read at the start, and again at
+//! an interval: file events miss the symbolic links that Kubernetes swaps. A bad file keeps the last good one.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use inventory_sentinel_access::Rules;
+use sha2::{Digest as _, Sha256};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    guard::Guard,
+    tls::{ClientAuth, Pem, Tls},
+};
+use crate::telemetry::{access::AccessMetrics, limit::RECORD};
+
+/// The largest file, in bytes.
+const MAX_FILE: u64 = 16 << 20;
+/// The failure of the same contents that is reported.
+const REPORTED_FAILURE: u64 = 2;
+/// A certificate is reported when this much of its life is left, or [`EXPIRY_WARNING`] if that is less.
+const EXPIRY_SHARE: u32 = 3;
+const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3_600);
+/// Pause between two such reports.
+const EXPIRY_REPORT_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// The paths of the files.
+#[derive(Clone, Debug)]
+pub(crate) struct AccessFiles {
+    pub(crate) tls: Option<TlsFiles>,
+    pub(crate) policy: Option<PathBuf>,
+}
+
+/// The paths of the files of TLS.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) client_ca: Option<PathBuf>,
+    pub(crate) client_auth: ClientAuth,
+}
+
+/// The guard and the TLS configuration of a server, and the files that they come from.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) tls: Option<Arc<Tls>>,
+}
+
+/// The files since their last read.
+pub(crate) struct Watched {
+    files: AccessFiles,
+    tls: Source,
+    policy: Source,
+    /// The files that the policy names, in the version that was read last.
+    policy_files: Vec<PathBuf>,
+    next_expiry_report: Option<SystemTime>,
+}
+
+/// The state of one group of files.
+#[derive(Default)]
+struct Source {
+    /// The digest of the contents that are in use.
+    used: [u8; 32],
+    /// The digest of contents that failed, and how often.
+    failed: Option<([u8; 32], u64)>,
+}
+
+impl Access {
+    /// Reads the files. Without files every call is allowed, and the ports have no TLS.
+    ///
+    /// # Errors
+    /// One line for each problem.
+    pub(crate) fn load(
+        files: AccessFiles,
+        max_failed_attempts: u32,
+        metrics: &AccessMetrics,
+    ) -> Result<(Self, Watched), String> {
+        let mut watched = Watched {
+            files,
+            tls: Source::default(),
+            policy: Source::default(),
+            policy_files: Vec::new(),
+            next_expiry_report: None,
+        };
+        let tls = match &watched.files.tls {
+            Some(files) => {
+                let pem = files.read()?;
+                watched.tls.used = files.digest(&pem);
+                Some(Arc::new(Tls::new(&pem, files.client_auth)?))
+            }
+            None => None,
+        };
+        let rules = match &watched.files.policy {
+            Some(path) => {
+                let (rules, policy_files) = load_rules(path)?;
+                watched.policy.used = digest_of_files(path, &policy_files);
+                watched.policy_files = policy_files;
+                Some(rules)
+            }
+            None => None,
+        };
+        let guard = Arc::new(Guard::new(rules, max_failed_attempts, metrics.clone()));
+        let access = Self { guard, tls };
+        access.report_expiry(&mut watched, metrics);
+        Ok((access, watched))
+    }
+
+    /// Access without files.
+    pub(crate) fn open(metrics: AccessMetrics) -> Self {
+        Self { guard: Arc::new(Guard::new(None, 1, metrics)), tls: None }
+    }
+
+    /// Reads changed files at an interval, until the stop.
+    pub(crate) async fn watch(
+        self,
+        watched: Arc<std::sync::Mutex<Watched>>,
+        interval: Duration,
+        metrics: AccessMetrics,
+        stop: CancellationToken,
+    ) {
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let (access, watched, metrics) = (self.clone(), Arc::clone(&watched), metrics.clone());
+            let check = tokio::task::spawn_blocking(move || {
+                access.check(&mut watched.lock().unwrap_or_else(std::sync::PoisonError::into_inner), &metrics);
+            });
+            if let Err(error) = check.await {
+                tracing::error!(%error, "the files of access can't be checked");
+            }
+        }
+    }
+
+    /// Reads the files once, and uses those that changed.
+    fn check(&self, watched: &mut Watched, metrics: &AccessMetrics) {
+        if let (Some(tls), Some(files)) = (&self.tls, &watched.files.tls) {
+            let pem = files.read();
+            let digest = pem.as_ref().map_or_else(|error| digest([error.as_bytes()]), |pem| files.digest(pem));
+            if watched.tls.is_changed(digest) {
+                let result = pem.and_then(|pem| tls.replace(&pem));
+                watched.tls.conclude("certificate", digest, result, metrics);
+            }
+        }
+        if let Some(path) = watched.files.policy.clone()
+            && watched.policy.is_changed(digest_of_files(&path, &watched.policy_files))
+        {
+            let result = load_rules(&path).map(|(rules, policy_files)| {
+                watched.policy_files = policy_files;
+                self.guard.replace(rules);
+            });
+            // The new policy can name other files.
+            let digest = digest_of_files(&path, &watched.policy_files);
+            watched.policy.conclude("policy", digest, result, metrics);
+        }
+        self.report_expiry(watched, metrics);
+    }
+
+    /// Sets the gauges of expiry, and logs a warning for a certificate that expires soon.
+    fn report_expiry(&self, watched: &mut Watched, metrics: &AccessMetrics) {
+        let Some(tls) = &self.tls else { return };
+        let expiry = tls.expiry();
+        let now = SystemTime::now();
+        let is_due = watched.next_expiry_report.is_none_or(|next| now >= next);
+        for (name, dates) in [("server", Some(expiry.certificate)), ("client_ca", expiry.client_ca)] {
+            let Some(dates) = dates else { continue };
+            metrics.set_not_after(name, dates.not_after);
+            let life = dates.not_after.duration_since(dates.not_before).unwrap_or_default();
+            let left = dates.not_after.duration_since(now).unwrap_or_default();
+            if is_due && left < EXPIRY_WARNING.min(life / EXPIRY_SHARE) {
+                let left = humantime::format_duration(Duration::from_secs(left.as_secs())).to_string();
+                tracing::warn!(target: RECORD, certificate = name, left, "a certificate expires soon");
+                watched.next_expiry_report = Some(now + EXPIRY_REPORT_INTERVAL);
+            }
+        }
+    }
+}
+
+impl Source {
+    fn is_changed(&mut self, digest: [u8; 32]) -> bool {
+        if self.used == digest {
+            self.failed = None;
+        }
+        self.used != digest
+    }
+
+    /// Reports a reload. Bad contents are read again at each check: a certificate can become valid. They are reported
+    /// when they fail for the second time: at the first time their writer may not be done.
+    fn conclude(&mut self, files: &'static str, digest: [u8; 32], result: Result<(), String>, metrics: &AccessMetrics) {
+        let Err(error) = result else {
+            *self = Self { used: digest, failed: None };
+            metrics.inc_reload(files, true);
+            tracing::info!(target: RECORD, files, "changed files are in use");
+            return;
+        };
+        let failures = match self.failed {
+            Some((failed, failures)) if failed == digest => failures + 1,
+            _ => 1,
+        };
+        self.failed = Some((digest, failures));
+        if failures == REPORTED_FAILURE {
+            metrics.inc_reload(files, false);
+            tracing::error!(target: RECORD, files, error, "changed files are bad: the previous ones stay in use");
+        }
+    }
+}
+
+impl TlsFiles {
+    fn read(&self) -> Result<Pem, String> {
+        let read = |name, path: &Path| read(path).map_err(|error| format!("{name} {}: {error}", path.display()));
+        Ok(Pem {
+            certificate: read("the certificate", &self.certificate)?,
+            key: read("the key", &self.key)?,
+            client_ca: self.client_ca.as_deref().map(|path| read("the client CA", path)).transpose()?,
+        })
+    }
+
+    fn digest(&self, pem: &Pem) -> [u8; 32] {
+        digest([&*pem.certificate, &*pem.key, pem.client_ca.as_deref().unwrap_or_default()])
+    }
+}
+
+/// Reads a policy and the files that it names. Returns their paths too.
+fn load_rules(path: &Path) -> Result<(Rules, Vec<PathBuf>), String> {
+    let text = read(path).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+    let text = text.map_err(|error| format!("the policy {}: {error}", path.display()))?;
+    let mut files = Vec::new();
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let rules = Rules::load(&text, |name| {
+        let path = folder.join(name);
+        let bytes = read(&path);
+        files.push(path);
+        bytes
+    });
+    let rules = rules.map_err(|error| {
+        let problems: Vec<_> =
+            error.problems.iter().map(|problem| format!("the policy {}: {problem}", path.display())).collect();
+        problems.join("\n")
+    })?;
+    Ok((rules, files))
+}
+
+/// Reads a file that may be no larger than [`MAX_FILE`].
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::other(format!("it is larger than {MAX_FILE} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The digest of a policy and of the files that it names. An unreadable file counts as its error.
+fn digest_of_files(policy: &Path, files: &[PathBuf]) -> [u8; 32] {
+    let paths = std::iter::once(policy).chain(files.iter().map(PathBuf::as_path));
+    let contents = paths.map(|path| read(path).unwrap_or_else(|error| error.to_string().into_bytes()));
+    digest(contents.collect::<Vec<_>>().iter().map(Vec::as_slice))
+}
+
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
