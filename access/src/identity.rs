@@ -51,6 +51,11 @@ impl Scope {
         scope
     }
 
+    /// The patterns: the names, then the prefixes, each with its `*`.
+    pub fn patterns(&self) -> impl Iterator<Item = String> {
+        self.names.iter().cloned().chain(self.prefixes.iter().map(|prefix| format!("{prefix}*")))
+    }
+
     /// Whether the scope contains this namespace.
     pub fn contains(&self, namespace: &str) -> bool {
         self.names.iter().any(|name| name == namespace)

@@ -1,0 +1,1 @@
+//! Attacks on JSON Web Tokens.
