@@ -8,6 +8,7 @@
 //! - [`LossyProxy`]: a proxy between the server and Redis that can drop replies.
 //! - [`TcpForwarder`]: a forwarder between clients and servers, with a changeable target.
 //! - [`sentinelctl`], [`Ctl`]: the real command line, run to its end.
+//! - [`credentials`]: certificates, tokens and policies for guarded servers.
 //! - [`Collector`]: an OTLP receiver.
 //! - [`script_call`], [`partition_keys`], [`stored_stock`]: the script and the store without a server.
 //! - [`stored_history`]: the record and the events of one reservation, for the report of a failure.
@@ -31,6 +32,7 @@ use tonic_types::StatusExt as _;
 
 mod cli;
 mod collector;
+pub mod credentials;
 mod fence;
 mod files;
 mod history;
@@ -52,7 +54,7 @@ pub use self::{
     files::{StoreCopy, StoreFiles},
     history::{Event, History},
     hosted::HostedSentinel,
-    http::http_get,
+    http::{http_get, https_get},
     lossy_proxy::LossyProxy,
     redis::Redis,
     script::{

@@ -16,10 +16,12 @@ use inventory_sentinel_client::Sentinel;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use crate::{
-    Redis, StoreFiles, eventually, http_get,
+    Redis, StoreFiles,
+    credentials::AccessFiles,
+    eventually, http_get, https_get,
     process::{self, Owned},
     test_client::TestClient,
 };
@@ -35,6 +37,8 @@ pub struct ServerBuilder {
     /// Descriptors that the server may have.
     descriptors: Option<u32>,
     keeps_files_of_a_failure: bool,
+    /// The authority of its certificate in PEM, if it serves with TLS.
+    ca: Option<String>,
 }
 
 impl ServerBuilder {
@@ -43,6 +47,20 @@ impl ServerBuilder {
     pub fn flags(mut self, flags: &str) -> Self {
         self.flags.extend(flags.split(' ').map(str::to_owned));
         self
+    }
+
+    /// Serves with TLS and the policy of these files.
+    #[must_use]
+    pub fn guarded(mut self, files: &AccessFiles) -> Self {
+        self.ca = Some(files.authority.pem());
+        self.flags(&files.flags())
+    }
+
+    /// The same, with client certificates: `required` or `optional`.
+    #[must_use]
+    pub fn guarded_with_client_ca(mut self, files: &AccessFiles, client_certificate: &str) -> Self {
+        self.ca = Some(files.authority.pem());
+        self.flags(&files.flags_with_client_ca(client_certificate))
     }
 
     /// Uses this Redis instead of an embedded one.
@@ -54,7 +72,7 @@ impl ServerBuilder {
     /// The same, as this user of Redis, whose password is its name.
     #[must_use]
     pub fn on_as(self, redis: &Redis, user: &str) -> Self {
-        self.flags(&format!("--redis-url {}", redis.url_as(user)))
+        self.variable("SENTINEL_REDIS_URL", &redis.url_as(user))
     }
 
     /// Stores its claims of the store's history in this folder.
@@ -221,10 +239,35 @@ impl SentinelProcess {
 
     /// Whether it reports that it is ready, and its report.
     pub async fn readyz(&self) -> (bool, String) {
-        match http_get(self.admin, "/readyz").await {
+        match self.get("/readyz", "").await {
             Ok((status, body)) => (status == 200, body),
             Err(error) => (false, error.to_string()),
         }
+    }
+
+    /// A page of its operator's port, with this bearer token if it is not empty.
+    ///
+    /// # Errors
+    /// It does not respond.
+    pub async fn get(&self, path: &str, bearer: &str) -> anyhow::Result<(u16, String)> {
+        match &self.launch.ca {
+            Some(ca) => https_get(self.admin, path, ca, bearer).await,
+            None => http_get(self.admin, path).await,
+        }
+    }
+
+    /// A new connection with these TLS settings.
+    ///
+    /// # Errors
+    /// The handshake fails.
+    pub async fn connect(&self, tls: ClientTlsConfig) -> Result<Channel, tonic::transport::Error> {
+        self.endpoint(tls).connect().await
+    }
+
+    /// The endpoint of its gRPC port with these TLS settings.
+    pub fn endpoint(&self, tls: ClientTlsConfig) -> Endpoint {
+        let endpoint = Endpoint::from_shared(format!("https://{}", self.grpc)).expect("an address");
+        endpoint.tls_config(tls).expect("TLS settings")
     }
 
     /// Waits until it is ready.
