@@ -2,7 +2,7 @@
 # bench/, tests/ and .ci/. All build outputs and downloads are in target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell fmt docs guard abuse bench bench-quick bench-against clean
+.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell lint-supply sbom fmt docs guard abuse bench bench-quick bench-against clean
 
 # Arguments for `sentinelctl demo` and the server, as in: make demo ARGS=--json
 ARGS ?=
@@ -32,7 +32,7 @@ polyglot: bootstrap ## clients in Python, Go and grpcurl and the checkouts of ex
 	cargo build --package inventory-sentinel-server --package sentinelctl --locked
 	tests/polyglot/run
 
-check: lint-rust lint-docs lint-proto lint-shell ## formatting, lints and documentation, warnings denied
+check: lint-rust lint-docs lint-proto lint-shell lint-supply ## formatting, lints, documentation and dependencies, warnings denied
 
 lint-rust: bootstrap ## check the formatting of the Rust code and lint it
 	cargo fmt --all --check
@@ -46,6 +46,12 @@ lint-proto: ## lint proto/ with buf
 
 lint-shell: ## lint the shell scripts with shellcheck, if it is installed
 	.ci/lint-shell
+
+lint-supply: bootstrap ## check licences, sources, versions and, where they can be had, advisories of the dependencies with cargo-deny
+	.ci/lint-supply
+
+sbom: bootstrap ## list the dependencies of the server and of sentinelctl in CycloneDX files in target/sbom (ARGS="--target all": of every platform)
+	@scripts/sbom $(ARGS)
 
 fmt: ## format the Rust code and proto/
 	cargo fmt --all

@@ -6,14 +6,16 @@
 //! - `shape`: line length, file size, header comment.
 //! - `layers`: no module of the server uses a module above it.
 //! - `limits`: each limit has one definition.
+//! - `lints`: every package forbids unsafe code, except the listed ones.
 //! - `links`: each link of the documentation leads somewhere, and each page can be reached.
 //!
-//! A rule is a function from a file to its findings. No file is exempt from a rule as a whole: `words` and `shape` list
-//! their exceptions, each with the reason.
+//! A rule is a function from a file to its findings. No file is exempt from a rule as a whole: `words`, `shape` and
+//! `lints` list their exceptions, each with the reason.
 
 mod layers;
 mod limits;
 mod links;
+mod lints;
 mod shape;
 mod tree;
 mod words;
@@ -72,6 +74,11 @@ fn no_module_of_the_server_uses_one_above_it() {
 fn every_limit_has_one_definition() {
     let defined = limits::definitions(&tree::files());
     hold("limits", |file| limits::check(file, &defined));
+}
+
+#[test]
+fn every_package_forbids_unsafe_code() {
+    hold("lints", lints::check);
 }
 
 #[test]
