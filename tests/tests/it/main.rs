@@ -1,5 +1,6 @@
 //! The end-to-end tests: one binary, so that they link once and run in parallel.
 //!
+//! - `access`: TLS, credentials and roles.
 //! - `admin`: the calls of an administrator: namespaces, settings, lists, imports, deletion.
 //! - `api`: the form of a call: fields, bytes on the wire, and the reason of each refusal.
 //! - `checkout`: reserve, commit, roll back and extend, with their rules, deadlines and repeats.
@@ -13,6 +14,7 @@
 //! - `operations`: the process in production: start, stop, health, metrics, and the demo.
 //! - `streams`: the streams of events, of stock and of protection.
 
+mod access;
 mod admin;
 mod api;
 mod checkout;

@@ -1,0 +1,182 @@
+//! The identities of callers: bearer tokens, JSON Web Tokens, client certificates.
+
+use std::time::{Duration, SystemTime};
+
+use inventory_sentinel::{Reason, v1};
+use sentinel_tests::{
+    SentinelProcess, assert_refused,
+    credentials::{AccessFiles, Authority, Validity, seconds_from_now},
+};
+use serde_json::json;
+
+use super::{CallerClients, assert_no_connection};
+
+fn stock_of(namespace: &str) -> v1::GetStockRequest {
+    v1::GetStockRequest { namespace_id: namespace.into(), sku: "ps5".into() }
+}
+
+#[tokio::test]
+async fn a_token_gives_its_identity_its_roles_in_its_namespaces_only() {
+    let files = AccessFiles::new();
+    let (everything, checkout, metrics) = (files.token("everything"), files.token("checkout"), files.token("metrics"));
+    let expired = files.token_until("everything", Some(SystemTime::now() - Duration::from_secs(1)));
+    let server = SentinelProcess::launch().guarded(&files).start().await;
+    let mut owner = CallerClients::connect(&server, &files, &everything).await;
+    for namespace in ["sale", "eu-1", "us"] {
+        let request = v1::SetStockRequest {
+            namespace_id: namespace.into(),
+            sku: "ps5".into(),
+            on_hand: 10,
+            request_id: sentinel_tests::new_id(),
+            ..Default::default()
+        };
+        owner.admin.set_stock(request).await.expect("set");
+    }
+
+    let mut shop = CallerClients::connect(&server, &files, &checkout).await;
+    shop.checkout.get_stock(stock_of("sale")).await.expect("its namespace");
+    shop.checkout.get_stock(stock_of("eu-1")).await.expect("its prefix");
+    assert_refused(shop.checkout.get_stock(stock_of("us")).await, Reason::NamespaceForbidden, None);
+    assert_refused(shop.checkout.get_stock(stock_of("not-there")).await, Reason::NamespaceForbidden, None);
+    let info = shop.admin.get_server_info(v1::GetServerInfoRequest {}).await;
+    assert_refused(info, Reason::RoleMissing, None);
+
+    for (credential, expected) in [
+        ("", Reason::CredentialsMissing),
+        ("ist_0123456789abcdef_0123456789012345678901234567890123456789012", Reason::CredentialsUnknown),
+        (expired.as_str(), Reason::CredentialsExpired),
+        ("no-token", Reason::CredentialsMalformed),
+    ] {
+        let mut caller = CallerClients::connect(&server, &files, credential).await;
+        assert_refused(caller.checkout.get_stock(stock_of("sale")).await, expected, None);
+    }
+
+    assert_eq!(server.get("/metrics", "").await.expect("a response").0, 401);
+    assert_eq!(server.get("/metrics", &checkout).await.expect("a response").0, 403);
+    let (status, page) = server.get("/metrics", &metrics).await.expect("a response");
+    assert_eq!(status, 200);
+    assert!(page.contains("inventory_sentinel_access_refused_total{reason=\"NAMESPACE_FORBIDDEN\"} 2"), "{page}");
+    assert_eq!(server.get("/livez", "").await.expect("a response").0, 200);
+    let (_, open) = server.get("/readyz", "").await.expect("a response");
+    let (_, whole) = server.get("/readyz", &metrics).await.expect("a response");
+    assert!(whole.len() > open.len() && whole.starts_with(&open), "{open} and {whole}");
+}
+
+#[tokio::test]
+async fn a_batch_is_judged_operation_by_operation() {
+    let files = AccessFiles::new();
+    let (everything, checkout) = (files.token("everything"), files.token("checkout"));
+    let server = SentinelProcess::launch().guarded(&files).start().await;
+    let mut owner = CallerClients::connect(&server, &files, &everything).await;
+    for namespace in ["sale", "us"] {
+        let request = v1::SetStockRequest {
+            namespace_id: namespace.into(),
+            sku: "ps5".into(),
+            on_hand: 10,
+            request_id: sentinel_tests::new_id(),
+            ..Default::default()
+        };
+        owner.admin.set_stock(request).await.expect("set");
+    }
+    let mut shop = CallerClients::connect(&server, &files, &checkout).await;
+    let entry = |namespace| v1::BatchOperation {
+        operation: Some(v1::batch_operation::Operation::GetStock(stock_of(namespace))),
+        ..Default::default()
+    };
+    let operations = vec![entry("sale"), entry("us"), entry("not-there"), entry("sale")];
+    let results = shop.checkout.batch(v1::BatchRequest { operations }).await.expect("results").into_inner().results;
+    let reasons: Vec<_> = results
+        .into_iter()
+        .map(|result| match result.result {
+            Some(v1::batch_result::Result::GetStock(_)) => "OK".to_owned(),
+            Some(v1::batch_result::Result::Failure(failure)) => failure.reason,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(reasons, ["OK", "NAMESPACE_FORBIDDEN", "NAMESPACE_FORBIDDEN", "OK"]);
+}
+
+#[tokio::test]
+async fn a_json_web_token_of_the_issuer_identifies_its_subject() {
+    let files = AccessFiles::new();
+    let server = SentinelProcess::launch().guarded(&files).start().await;
+    let issuer = &files.issuer;
+    let with = |name: &str, value| {
+        let mut claims = issuer.claims("everything");
+        claims[name] = value;
+        issuer.sign(&claims)
+    };
+    let call = async |credential: String| {
+        let mut caller = CallerClients::connect(&server, &files, &credential).await;
+        caller.admin.get_server_info(v1::GetServerInfoRequest {}).await
+    };
+    call(issuer.token("everything")).await.expect("a valid token");
+    for (token, expected) in [
+        (issuer.token("somebody"), Reason::CredentialsUnknown),
+        (issuer.token("checkout"), Reason::RoleMissing),
+        (with("aud", json!("another-service")), Reason::CredentialsWrongAudience),
+        (with("exp", json!(seconds_from_now(-5))), Reason::CredentialsExpired),
+        (with("nbf", json!(seconds_from_now(600))), Reason::CredentialsNotYetValid),
+        (with("iss", json!("https://elsewhere.example.com")), Reason::CredentialsUnknown),
+    ] {
+        assert_refused(call(token).await, expected, None);
+    }
+    let foreign = AccessFiles::new();
+    assert_refused(call(foreign.issuer.token("everything")).await, Reason::CredentialsUnknown, None);
+}
+
+#[tokio::test]
+async fn a_client_certificate_identifies_its_caller() {
+    let files = AccessFiles::new();
+    let server = SentinelProcess::launch().guarded_with_client_ca(&files, "required").start().await;
+    let connect = |signed: Option<sentinel_tests::credentials::Signed>| {
+        let tls = files.client_tls();
+        server.connect(match signed {
+            Some(signed) => tls.identity(signed.identity()),
+            None => tls,
+        })
+    };
+    let call = async |channel| {
+        let mut caller = CallerClients::new(channel, "");
+        caller.admin.get_server_info(v1::GetServerInfoRequest {}).await
+    };
+    let valid = files.authority.client("uri:spiffe://shop/everything", Validity::Now);
+    call(connect(Some(valid)).await.expect("a connection")).await.expect("an operator");
+    let dns = files.authority.client("dns:checkout.shop.internal", Validity::Now);
+    assert_refused(call(connect(Some(dns)).await.expect("a connection")).await, Reason::RoleMissing, None);
+    let unknown = files.authority.client("uri:spiffe://shop/unknown", Validity::Now);
+    assert_refused(call(connect(Some(unknown)).await.expect("a connection")).await, Reason::CredentialsUnknown, None);
+
+    let name = "uri:spiffe://shop/everything";
+    for signed in [
+        None,
+        Some(Authority::new("test authority").client(name, Validity::Now)),
+        Some(files.authority.client(name, Validity::Expired)),
+        Some(files.authority.not_for_clients(name)),
+    ] {
+        // In TLS 1.3 a client learns of the refusal with its first read.
+        if let Ok(channel) = connect(signed).await {
+            assert_no_connection(call(channel).await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_optional_certificate_leaves_the_choice_of_the_credential() {
+    let files = AccessFiles::new();
+    let token = files.token("everything");
+    let server = SentinelProcess::launch().guarded_with_client_ca(&files, "optional").start().await;
+    let mut by_token = CallerClients::connect(&server, &files, &token).await;
+    by_token.admin.get_server_info(v1::GetServerInfoRequest {}).await.expect("a token alone");
+    let certificate = files.authority.client("uri:spiffe://shop/checkout", Validity::Now);
+    let tls = files.client_tls().identity(certificate.identity());
+    let channel = server.connect(tls).await.expect("a connection");
+    let mut by_both = CallerClients::new(channel.clone(), &token);
+    by_both.admin.get_server_info(v1::GetServerInfoRequest {}).await.expect("the token counts");
+    let mut by_certificate = CallerClients::new(channel.clone(), "");
+    let refused = by_certificate.admin.get_server_info(v1::GetServerInfoRequest {}).await;
+    assert_refused(refused, Reason::RoleMissing, None);
+    let mut by_wrong_token = CallerClients::new(channel, "ist_wrong");
+    let refused = by_wrong_token.admin.get_server_info(v1::GetServerInfoRequest {}).await;
+    assert_refused(refused, Reason::CredentialsMalformed, None);
+}
