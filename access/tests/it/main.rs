@@ -1,0 +1,10 @@
+//! Tests of the rules of access. Each uses the public API only. Keys are generated for each run.
+
+mod attacks;
+mod attacks_on_keys;
+mod jwks;
+mod jwt;
+mod policy;
+mod rules;
+mod support;
+mod tokens;
