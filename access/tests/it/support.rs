@@ -148,7 +148,8 @@ pub(crate) static RULES: LazyLock<Rules> = LazyLock::new(|| {
 
 /// The valid claims of an issuer.
 pub(crate) fn claims(issuer: &str) -> Value {
-    json!({ "iss": issuer, "sub": "web", "aud": "inventory-sentinel", "exp": NOW + 60, "nbf": NOW - 60, "iat": NOW - 60 })
+    let (start, end) = (NOW - 60, NOW + 60);
+    json!({ "iss": issuer, "sub": "web", "aud": "inventory-sentinel", "exp": end, "nbf": start, "iat": start })
 }
 
 /// A signed token of these texts, whatever they contain.
