@@ -198,6 +198,8 @@ fn a_bad_value_is_refused() {
         let found = problems(&VALID.replace("\"ES256\"", &format!("\"{algorithm}\"")));
         assert_eq!(found.len(), 1, "{found:?}");
     }
+    refused("[\"sale\", \"eu-*\"]", "\"*\"", "identity \"web\", grant 1: `namespaces` is no list of strings");
+    refused("[\"sale\", \"eu-*\"]", "[\"\"]", "identity \"web\", grant 1: `namespaces` 1 is empty");
     refused("algorithms = [\"ES256\"]", "", "issuer \"https://login.example.com\": `algorithms` is missing");
 }
 
