@@ -75,11 +75,25 @@ impl<'a> Fields<'a> {
         self.optional_text(key)
     }
 
-    /// A list of texts, none of them empty. `None` if the key is absent.
-    pub(crate) fn texts(&mut self, key: &str) -> Option<Vec<String>> {
-        let Value::Array(values) = self.take(key)? else {
-            self.problem(format_args!("`{key}` is no list of strings"));
-            return Some(Vec::new());
+    /// A list of texts that must be present and have an entry.
+    pub(crate) fn texts(&mut self, key: &str) -> Vec<String> {
+        match self.table.get(key) {
+            None => self.problem(format_args!("`{key}` is missing")),
+            Some(Value::Array(values)) if values.is_empty() => self.problem(format_args!("`{key}` has no entry")),
+            Some(_) => {}
+        }
+        self.optional_texts(key)
+    }
+
+    /// A list of texts, none of them empty. An absent key is an empty list.
+    pub(crate) fn optional_texts(&mut self, key: &str) -> Vec<String> {
+        let values = match self.take(key) {
+            None => return Vec::new(),
+            Some(Value::Array(values)) => values,
+            Some(_) => {
+                self.problem(format_args!("`{key}` is no list of strings"));
+                return Vec::new();
+            }
         };
         let mut texts = Vec::with_capacity(values.len());
         for (number, value) in (1..).zip(values) {
@@ -89,7 +103,7 @@ impl<'a> Fields<'a> {
                 _ => self.problem(format_args!("`{key}` {number} is no string")),
             }
         }
-        Some(texts)
+        texts
     }
 
     /// A list of tables, at most `max`. Empty if the key is absent.

@@ -1,8 +1,8 @@
-//! What a caller may do: roles, and the namespaces that each applies to. Data only.
+//! The rights of a caller: roles, and the namespaces that each applies to. Data only.
 
 use serde::Deserialize;
 
-/// What an identity may call.
+/// A part of the API that an identity may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {

@@ -146,15 +146,14 @@ fn parse_issuers(tables: Vec<Table>, problems: &mut Problems) -> Vec<Issuer> {
 }
 
 fn parse_issuer(name: String, mut fields: Fields<'_>) -> Issuer {
-    let listed = required_texts(&mut fields, "audiences");
     let mut audiences = HashSet::new();
-    for audience in listed {
+    for audience in fields.texts("audiences") {
         if let Some(duplicate) = audiences.replace(audience) {
             fields.problem(format_args!("audience {} is listed twice", quoted(&duplicate)));
         }
     }
     let mut algorithms = Vec::new();
-    for name in required_texts(&mut fields, "algorithms") {
+    for name in fields.texts("algorithms") {
         match algorithm::parse(&name) {
             Ok(algorithm) if algorithms.contains(&algorithm) => {
                 fields.problem(format_args!("algorithm {} is listed twice", quoted(&name)));
@@ -181,22 +180,12 @@ fn parse_leeway(fields: &mut Fields<'_>) -> Duration {
     Duration::ZERO
 }
 
-/// A list of texts with at least one.
-fn required_texts(fields: &mut Fields<'_>, key: &str) -> Vec<String> {
-    match fields.texts(key) {
-        None => fields.problem(format_args!("`{key}` is missing")),
-        Some(texts) if texts.is_empty() => fields.problem(format_args!("`{key}` has no entry")),
-        Some(texts) => return texts,
-    }
-    Vec::new()
-}
-
 fn parse_entry(mut fields: Fields<'_>) -> Entry {
     let name = fields.text("name").unwrap_or_default();
     if !name.is_empty() && !names::is_name(&name) {
         fields.problem("a name has 1 to 63 of A-Z a-z 0-9 . _ -");
     }
-    let certificates = fields.texts("certificates").unwrap_or_default();
+    let certificates = fields.optional_texts("certificates");
     for certificate in &certificates {
         if let Err(problem) = names::check_certificate(certificate) {
             fields.problem(format_args!("certificate {}: {problem}", quoted(certificate)));
@@ -231,21 +220,21 @@ fn parse_grant(mut fields: Fields<'_>) -> Option<Grant> {
     if let (Some(name), None) = (&name, role) {
         fields.problem(format_args!("unknown role {}", quoted(name)));
     }
-    let patterns = fields.texts("namespaces");
-    match (role, &patterns) {
-        (Some(Role::Metrics), Some(_)) => fields.problem("the role metrics has no namespaces"),
-        (Some(Role::Metrics), None) | (None, None) => {}
-        (_, None) => fields.problem("`namespaces` is missing"),
-        (_, Some(patterns)) if patterns.is_empty() => fields.problem("`namespaces` has no entry"),
-        (_, Some(patterns)) => {
-            for pattern in patterns {
-                if let Err(problem) = names::check_pattern(pattern) {
-                    fields.problem(format_args!("namespace {}: {problem}", quoted(pattern)));
-                }
-            }
+    let mut patterns = Vec::new();
+    match role {
+        Some(Role::Metrics) if fields.take("namespaces").is_some() => {
+            fields.problem("the role metrics has no namespaces");
+        }
+        Some(Role::Metrics) => {}
+        Some(_) => patterns = fields.texts("namespaces"),
+        None => patterns = fields.optional_texts("namespaces"),
+    }
+    for pattern in &patterns {
+        if let Err(problem) = names::check_pattern(pattern) {
+            fields.problem(format_args!("namespace {}: {problem}", quoted(pattern)));
         }
     }
     fields.finish();
-    let scope = Scope::new(patterns.iter().flatten().map(String::as_str));
+    let scope = Scope::new(patterns.iter().map(String::as_str));
     Some(Grant { role: role?, scope })
 }

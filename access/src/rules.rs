@@ -12,7 +12,7 @@ use crate::{
     tokens::{self, Hash, Token, TokenFile},
 };
 
-/// What a token is compared with if nobody has its id.
+/// The hash to compare with if no token has the id.
 const NO_HASH: Hash = [0; 32];
 
 /// The rules of access of a server.

@@ -217,7 +217,7 @@ fn string(content: &str) -> String {
 }
 
 /// The text of the file without this token; `None` if no token has the id or the file is invalid. Other entries and
-/// their comments stay as they are, if each token is a `[[token]]` of its own.
+/// their comments stay as they are, if each token has the form `[[token]]`.
 pub fn revoke(file_text: &str, id: &str) -> Option<String> {
     let before = TokenFile::parse(file_text).ok()?.tokens;
     let rest: Vec<Token> = before.iter().filter(|token| token.id != id).cloned().collect();

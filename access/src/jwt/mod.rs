@@ -8,8 +8,6 @@ pub(crate) mod algorithm;
 mod claims;
 mod keys;
 mod strict_json;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::{HashMap, HashSet},
