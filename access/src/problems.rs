@@ -40,6 +40,10 @@ impl Problems {
         error.problems.iter().for_each(|problem| self.add(place, problem));
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The value, if there is no problem.
     pub(crate) fn or<T>(self, value: T) -> Result<T, PolicyError> {
         if self.0.is_empty() { Ok(value) } else { Err(PolicyError { problems: self.0 }) }

@@ -62,10 +62,10 @@ pub(super) fn parse(text: &str, pinned: &[Algorithm]) -> Result<HashMap<String, 
                 }
                 match parse_key(value) {
                     Err(problem) => problems.add(&place, problem),
-                    Ok(key) => drop(keys.insert(id.unwrap_or_default().to_owned(), key)),
+                    Ok(key) => keys.extend(key.map(|key| (id.unwrap_or_default().to_owned(), key))),
                 }
             }
-            if keys.len() == list.len() && !keys.values().any(|key| pinned.iter().any(|&pinned| key.fits(pinned))) {
+            if problems.is_empty() && !keys.values().any(|key| pinned.iter().any(|&pinned| key.fits(pinned))) {
                 problems.add("", "no key fits an algorithm of the issuer");
             }
         }
@@ -83,7 +83,8 @@ fn check_id(value: &Value) -> Result<&str, &'static str> {
     }
 }
 
-fn parse_key(value: &Value) -> Result<Key, String> {
+/// The key, or `None` if it is for another purpose or of an unsupported kind: RFC 7517 (section 5) ignores such keys.
+fn parse_key(value: &Value) -> Result<Option<Key>, String> {
     let fields = value.as_object().ok_or("no JSON object")?;
     let kind = text(fields, "kty")?.ok_or("`kty` is missing")?;
     if kind == "oct" {
@@ -92,20 +93,23 @@ fn parse_key(value: &Value) -> Result<Key, String> {
     if SECRET_FIELDS.iter().any(|field| fields.contains_key(*field)) {
         return Err("a private key; the file may only contain public keys".into());
     }
-    if text(fields, "use")?.is_some_and(|usage| usage != "sig") {
-        return Err("`use` is not `sig`".into());
+    match text(fields, "use")? {
+        None | Some("sig") => {}
+        Some("enc") => return Ok(None),
+        Some(_) => return Err("`use` is neither `sig` nor `enc`".into()),
     }
     if let Some(operations) = fields.get("key_ops")
         && !operations.as_array().is_some_and(|list| list.iter().any(|operation| operation == "verify"))
     {
         return Err("`key_ops` is no list with `verify`".into());
     }
-    let mut key = match kind {
-        "RSA" => parse_rsa(fields)?,
+    let key = match kind {
+        "RSA" => Some(parse_rsa(fields)?),
         "EC" => parse_ec(fields)?,
         "OKP" => parse_okp(fields)?,
-        _ => return Err("`kty` is not supported; RSA, EC and OKP are".into()),
+        _ => None,
     };
+    let Some(mut key) = key else { return Ok(None) };
     if let Some(name) = text(fields, "alg")? {
         let only = algorithm::parse(name).map_err(|problem| format!("`alg`: {problem}"))?;
         if !key.fits(only) {
@@ -113,7 +117,7 @@ fn parse_key(value: &Value) -> Result<Key, String> {
         }
         key.algorithms = vec![only];
     }
-    Ok(key)
+    Ok(Some(key))
 }
 
 fn parse_rsa(fields: &Map<String, Value>) -> Result<Key, String> {
@@ -138,29 +142,32 @@ fn parse_rsa(fields: &Map<String, Value>) -> Result<Key, String> {
     })
 }
 
-fn parse_ec(fields: &Map<String, Value>) -> Result<Key, String> {
+fn parse_ec(fields: &Map<String, Value>) -> Result<Option<Key>, String> {
     let (algorithm, bytes) = match text(fields, "crv")? {
         Some("P-256") => (Algorithm::ES256, 32),
         Some("P-384") => (Algorithm::ES384, 48),
-        _ => return Err("`crv` is not supported; P-256 and P-384 are".into()),
+        Some(_) => return Ok(None),
+        None => return Err("`crv` is missing".into()),
     };
     let (x, y) = (bytes_of(fields, "x")?, bytes_of(fields, "y")?);
     if x.len() != bytes || y.len() != bytes {
         return Err(format!("a coordinate has not {bytes} bytes"));
     }
     let point = [&[4], x.as_slice(), y.as_slice()].concat();
-    Ok(Key { algorithms: vec![algorithm], signature_bytes: 2 * bytes, decoding: DecodingKey::from_ec_der(&point) })
+    let decoding = DecodingKey::from_ec_der(&point);
+    Ok(Some(Key { algorithms: vec![algorithm], signature_bytes: 2 * bytes, decoding }))
 }
 
-fn parse_okp(fields: &Map<String, Value>) -> Result<Key, String> {
-    if text(fields, "crv")? != Some("Ed25519") {
-        return Err("`crv` is not supported; Ed25519 is".into());
+fn parse_okp(fields: &Map<String, Value>) -> Result<Option<Key>, String> {
+    if text(fields, "crv")?.ok_or("`crv` is missing")? != "Ed25519" {
+        return Ok(None);
     }
     let x = bytes_of(fields, "x")?;
     if x.len() != 32 {
         return Err("`x` has not 32 bytes".into());
     }
-    Ok(Key { algorithms: vec![Algorithm::EdDSA], signature_bytes: 64, decoding: DecodingKey::from_ed_der(&x) })
+    let decoding = DecodingKey::from_ed_der(&x);
+    Ok(Some(Key { algorithms: vec![Algorithm::EdDSA], signature_bytes: 64, decoding }))
 }
 
 /// A field that is a string or absent.

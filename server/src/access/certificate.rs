@@ -51,7 +51,7 @@ fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok(Some(alternatives)) = parsed.subject_alternative_name() else { return Vec::new() };
     let in_policy_form = |name: &GeneralName<'_>| match name {
         GeneralName::URI(uri) => Some(format!("uri:{uri}")),
-        GeneralName::DNSName(host) => Some(format!("dns:{host}")),
+        GeneralName::DNSName(host) => Some(format!("dns:{}", host.to_ascii_lowercase())),
         _ => None,
     };
     alternatives.value.general_names.iter().filter_map(in_policy_form).take(MAX_NAMES).collect()
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn names_and_dates_are_read_in_the_form_of_the_policy() {
-        let mut params = CertificateParams::new(vec!["web.shop.internal".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec!["Web.shop.internal".to_owned()]).unwrap();
         params.subject_alt_names.push(SanType::URI("spiffe://shop/web".try_into().unwrap()));
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         let read = ClientCertificate::of(&[certificate.der().clone()]).unwrap();
