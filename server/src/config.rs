@@ -1,7 +1,7 @@
 //! The settings of the server: flags and `SENTINEL_*` variables, with their defaults. Read once at
 //! the start.
 //!
-//! Reads the environment and resolves host names; opens and starts nothing. The ranges are in
+//! Reads the environment and the file of the store's URL, and resolves host names; starts nothing. The ranges are in
 //! `validate`.
 
 use std::ffi::{OsStr, OsString};
@@ -11,6 +11,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::Resettable;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 #[cfg(test)]
@@ -64,10 +66,15 @@ pub struct Config {
     )]
     pub admin_listen: SocketAddr,
 
-    /// Redis or Valkey to use, like redis://user:password@host:port/db or unix:///path; if unset,
-    /// the server starts one as a child process
+    /// Redis or Valkey to use, like redis://host:port/db or unix:///path; a password
+    /// (redis://user:password@host:port/db) is only accepted in the variable or in --redis-url-file; if unset, the
+    /// server starts a Redis as a child process
     #[arg(long, env = "SENTINEL_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: Option<RedisUrl>,
+
+    /// File with the URL of --redis-url, for a URL with a password; read once at the start
+    #[arg(long, env = "SENTINEL_REDIS_URL_FILE", value_name = "FILE")]
+    pub redis_url_file: Option<PathBuf>,
 
     /// Folder of the Redis that is started without --redis-url: its data, socket, log and locks
     #[arg(long, env = "SENTINEL_DATA_DIR", default_value = "./sentinel-data", value_name = "FOLDER")]
@@ -400,7 +407,29 @@ impl Config {
             Some(variable) if is_empty(variable) => argument.env(Resettable::Reset),
             _ => argument,
         });
-        Config::from_arg_matches(&command.try_get_matches()?)
+        let mut usage = command.clone();
+        let matches = command.try_get_matches()?;
+        let is_flag = matches.value_source("redis_url") == Some(ValueSource::CommandLine);
+        let mut config = Config::from_arg_matches(&matches)?;
+        config.load_redis_url(is_flag).map_err(|problem| usage.error(ErrorKind::ValueValidation, problem))?;
+        Ok(config)
+    }
+
+    /// Reads the file of the store's URL, and refuses a password on the command line.
+    fn load_redis_url(&mut self, is_flag: bool) -> Result<(), String> {
+        if is_flag && self.redis_url.as_ref().is_some_and(RedisUrl::has_password) {
+            let problem = "--redis-url has a password, which every user of this machine can read";
+            return Err(format!("{problem}: set SENTINEL_REDIS_URL or --redis-url-file instead"));
+        }
+        let Some(path) = &self.redis_url_file else { return Ok(()) };
+        if self.redis_url.is_some() {
+            return Err("--redis-url and --redis-url-file exclude each other".to_owned());
+        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read --redis-url-file {}: {error}", path.display()))?;
+        let Ok(url) = text.trim().parse();
+        self.redis_url = Some(url);
+        Ok(())
     }
 
     /// The configuration from these arguments alone (the first is the name of the program).

@@ -41,6 +41,11 @@ impl RedisUrl {
         })
     }
 
+    /// Whether the URL has a password; false for an unusable URL, which is refused anyway.
+    pub(super) fn has_password(&self) -> bool {
+        self.connection_info().is_ok_and(|info| info.redis_settings().password().is_some())
+    }
+
     /// How to connect. No part of the URL is ignored.
     ///
     /// # Errors

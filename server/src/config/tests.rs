@@ -104,6 +104,47 @@ fn free_ports_may_look_alike() {
 }
 
 #[test]
+fn no_port_is_unprotected_by_accident() {
+    let problems = |flags: &[&str]| with(flags).validate().map_err(|error| error.problems.join("\n"));
+    let guard = ["--tls-cert=c", "--tls-key=k", "--policy=p"];
+    for address in ["--listen=0.0.0.0:1", "--listen=[::]:1", "--admin-listen=0.0.0.0:1", "--grpc-admin-listen=[::]:1"] {
+        for missing in 0..guard.len() {
+            let flags: Vec<_> =
+                guard.iter().enumerate().filter(|(i, _)| *i != missing).map(|(_, flag)| *flag).collect();
+            problems(&[&[address][..], &flags].concat()).expect_err("something is missing");
+        }
+        let error = problems(&[address]).unwrap_err();
+        assert!(error.contains("no TLS and no policy") && error.contains("--insecure"), "{error}");
+        assert_eq!(problems(&[address, "--insecure"]), Ok(()));
+        assert_eq!(problems(&[&[address][..], &guard].concat()), Ok(()));
+    }
+    for loopback in
+        ["--listen=127.0.0.1:1", "--listen=[::1]:1", "--listen=[::ffff:127.0.0.1]:1", "--listen=127.8.0.1:1"]
+    {
+        assert_eq!(problems(&[loopback]), Ok(()));
+    }
+}
+
+#[test]
+fn the_files_of_access_belong_together() {
+    let problems = |flags: &[&str]| with(flags).validate().map_err(|error| error.problems.join("\n"));
+    for (flags, part) in [
+        (&["--tls-cert=c"][..], "--tls-cert and --tls-key"),
+        (&["--tls-key=k"], "--tls-cert and --tls-key"),
+        (&["--client-ca=a", "--policy=p"], "--client-ca needs --tls-cert"),
+        (&["--client-ca=a", "--tls-cert=c", "--tls-key=k"], "--client-ca needs --policy"),
+        (&["--grpc-admin-listen=127.0.0.1:50051"], "--listen and --grpc-admin-listen are both"),
+        (&["--grpc-admin-listen=127.0.0.1:9464"], "--admin-listen and --grpc-admin-listen are both"),
+        (&["--reload-interval=0s"], "--reload-interval"),
+        (&["--max-failed-authentications=0"], "--max-failed-authentications"),
+    ] {
+        let error = problems(flags).unwrap_err();
+        assert!(error.contains(part), "{flags:?}: {error}");
+    }
+    assert_eq!(problems(&["--policy=p"]), Ok(()));
+}
+
+#[test]
 fn a_password_is_never_shown() {
     let config = with(&["--redis-url=redis://shop:hunter2@127.0.0.1:6379/0"]);
     config.validate().unwrap();

@@ -111,10 +111,28 @@ async fn help_names_every_flag_with_its_variable_and_the_exit_codes() {
 
 #[tokio::test]
 async fn a_password_is_not_logged() {
-    let launch = SentinelProcess::launch().flags("--redis-url redis://shop:hunter2@127.0.0.1:1/0");
+    let launch = SentinelProcess::launch().variable("SENTINEL_REDIS_URL", "redis://shop:hunter2@127.0.0.1:1/0");
     let server = launch.start_unready().await;
     eventually("it has tried", async || server.log().contains("not well").then_some(())).await;
     assert!(!server.log().contains("hunter2"), "{}", server.log());
+}
+
+#[tokio::test]
+async fn a_password_on_the_command_line_is_refused_and_one_in_a_file_is_used() {
+    let url = "redis://shop:hunter2@127.0.0.1:1/0";
+    let (code, text) = SentinelProcess::launch().flags(&format!("--redis-url {url}")).run().await;
+    assert_eq!(code, Some(64), "{text}");
+    assert!(text.contains("--redis-url-file") && !text.contains("hunter2"), "{text}");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("url");
+    let flag = format!("--redis-url-file {}", path.display());
+    let (code, text) = SentinelProcess::launch().flags(&flag).run().await;
+    assert!(code == Some(64) && text.contains("cannot read --redis-url-file"), "{code:?} {text}");
+    std::fs::write(&path, format!("{url}\n")).expect("written");
+    let server = SentinelProcess::launch().flags(&flag).start_unready().await;
+    eventually("it has tried", async || server.log().contains("not well").then_some(())).await;
+    assert!(server.log().contains("redis://***@127.0.0.1:1") && !server.log().contains("hunter2"), "{}", server.log());
 }
 
 #[tokio::test]

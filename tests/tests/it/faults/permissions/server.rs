@@ -227,8 +227,8 @@ async fn a_server_without_permissions_says_so_from_the_start() {
     server.shop("sale").supply("ps5", 1).await;
 
     // A database needs one more.
-    let flags = format!("--redis-url {}&db=3", redis.url_as(USER));
-    let server = SentinelProcess::launch().flags(&flags).start_unready().await;
+    let url = format!("{}&db=3", redis.url_as(USER));
+    let server = SentinelProcess::launch().variable("SENTINEL_REDIS_URL", &url).start_unready().await;
     until_it_lacks(&server, "+select").await;
     redis.permit(USER, "+select").await;
     server.wait_until_ready().await;
@@ -307,7 +307,8 @@ async fn a_lost_reply_stays_unknown_when_the_repeat_is_denied() {
     redis.permit(USER, &least_acl()).await;
     let proxy = LossyProxy::start(&redis).await;
     let server = SentinelProcess::launch()
-        .flags(&format!("--redis-url {} --sweep-interval 1m --resend-for 30s", proxy.url_as(USER)))
+        .variable("SENTINEL_REDIS_URL", &proxy.url_as(USER))
+        .flags("--sweep-interval 1m --resend-for 30s")
         .start()
         .await;
     let shop = server.shop("sale");
