@@ -1,6 +1,11 @@
-//! [`Sentinel`] and its [`Builder`]: endpoint, keepalive, windows, settings.
+//! [`Sentinel`] and its [`Builder`]: endpoint, TLS, credentials, keepalive, windows, settings.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::Uri;
 use tonic::transport::{Channel, Endpoint};
@@ -12,7 +17,9 @@ use crate::{
     transport::{
         call::{Core, Settings},
         channels::Channels,
+        credentials::{Credentials, TokenError, TokenSource},
         retry::RetryPolicy,
+        tls::{ClientCertificate, TlsSettings, is_loopback},
     },
 };
 
@@ -35,7 +42,8 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// Connects with the defaults. `uri` is like `http://127.0.0.1:50051`.
+    /// Connects with the defaults. `uri` is like `http://127.0.0.1:50051`, or `https://sentinel.shop.internal:50051` for
+    /// TLS with the roots of the system.
     ///
     /// # Errors
     /// If the URI is invalid, or no server accepts the connection within [`DEFAULT_CONNECT_TIMEOUT`].
@@ -50,6 +58,8 @@ impl Sentinel {
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             deadline: DEFAULT_DEADLINE,
             connections: 1,
+            tls: TlsSettings::default(),
+            token: None,
             settings: Settings {
                 retry: RetryPolicy::default(),
                 batching: true,
@@ -70,6 +80,12 @@ impl Sentinel {
     pub fn list_namespaces(&self) -> ListNamespaces {
         ListNamespaces::new(Arc::clone(&self.core), self.deadline)
     }
+
+    /// A connection of this client, for services outside this crate, for example `grpc.health.v1.Health`. Calls on it
+    /// have no deadline, no retries and no bearer token.
+    pub fn channel(&self) -> Channel {
+        self.core.lease().channel()
+    }
 }
 
 /// The settings of a client; see [`Sentinel::builder`].
@@ -80,6 +96,8 @@ pub struct Builder {
     connect_timeout: Duration,
     deadline: Duration,
     connections: usize,
+    tls: TlsSettings,
+    token: Option<TokenSource>,
     settings: Settings,
 }
 
@@ -147,12 +165,42 @@ impl Builder {
         self
     }
 
+    /// The CAs that may have issued the server's certificate, in PEM. Default: the roots of the system. Needs an
+    /// `https://` URI.
+    pub fn tls_ca(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.ca = Some(pem.into());
+        self
+    }
+
+    /// The certificate that this client presents, followed by its intermediate ones, and its private key, in PEM. Needs
+    /// an `https://` URI.
+    pub fn client_certificate(mut self, certificate_pem: impl Into<Vec<u8>>, key_pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.certificate = Some(ClientCertificate { chain: certificate_pem.into(), key: key_pem.into() });
+        self
+    }
+
+    /// The token or JWT that is sent with every call, as `authorization: Bearer <token>`. It is refused for an `http://`
+    /// URI, unless the host is `localhost` or a loopback address. Replaces an earlier [`Builder::bearer_token_file`].
+    pub fn bearer_token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(TokenSource::Text(token.into()));
+        self
+    }
+
+    /// As [`Builder::bearer_token`], for the token in a file, which can be replaced while the client runs. The file is
+    /// read at the start, and by the first call after each second. If it can't be read any more, the client logs a
+    /// warning and uses the last token.
+    pub fn bearer_token_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.token = Some(TokenSource::File(path.as_ref().to_owned()));
+        self
+    }
+
     /// Connects.
     ///
     /// # Errors
-    /// If the URI is invalid, or no server accepts the connection in time.
+    /// If the URI, the certificates or the token are invalid or don't fit together, or no server accepts the connection
+    /// in time.
     pub async fn connect(self) -> Result<Sentinel, ConnectError> {
-        let endpoint = self.endpoint()?;
+        let (endpoint, credentials) = (self.endpoint()?, self.credentials()?);
         let mut channels = Vec::with_capacity(self.channels());
         for _ in 0..self.channels() {
             let channel = endpoint
@@ -161,42 +209,62 @@ impl Builder {
                 .map_err(|source| ConnectError::Unreachable { uri: self.uri.clone(), source })?;
             channels.push(channel);
         }
-        Ok(self.sentinel(channels, endpoint))
+        Ok(self.sentinel(channels, endpoint, credentials))
     }
 
     /// Connects at the first call; until the server is reachable, calls fail with `UNAVAILABLE`. Must be called in a
     /// Tokio runtime.
     ///
     /// # Errors
-    /// If the URI is invalid.
+    /// If the URI, the certificates or the token are invalid or don't fit together.
     pub fn connect_lazy(self) -> Result<Sentinel, ConnectError> {
-        let endpoint = self.endpoint()?;
+        let (endpoint, credentials) = (self.endpoint()?, self.credentials()?);
         let channels = (0..self.channels()).map(|_| endpoint.connect_lazy()).collect();
-        Ok(self.sentinel(channels, endpoint))
+        Ok(self.sentinel(channels, endpoint, credentials))
     }
 
     fn channels(&self) -> usize {
         self.connections.clamp(1, MAX_CONNECTIONS)
     }
 
-    fn sentinel(self, channels: Vec<Channel>, endpoint: Endpoint) -> Sentinel {
-        let core = Core::new(Channels::new(channels, Some(endpoint)), self.settings);
+    fn sentinel(self, channels: Vec<Channel>, endpoint: Endpoint, credentials: Credentials) -> Sentinel {
+        let core = Core::new(Channels::new(channels, Some(endpoint)), credentials, self.settings);
         Sentinel { core: Arc::new(core), deadline: self.deadline }
+    }
+
+    fn credentials(&self) -> Result<Credentials, ConnectError> {
+        Credentials::load(self.token.as_ref()).map_err(|error| match error {
+            TokenError::Malformed(problem) => ConnectError::InvalidToken { problem: problem.to_owned() },
+            TokenError::Unreadable(path, source) => ConnectError::TokenFile { path, source },
+        })
     }
 
     fn endpoint(&self) -> Result<Endpoint, ConnectError> {
         let invalid = |problem: &str| ConnectError::InvalidUri { uri: self.uri.clone(), problem: problem.to_owned() };
         let uri: Uri = self.uri.parse().map_err(|error: http::uri::InvalidUri| invalid(&error.to_string()))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(invalid("it must begin with http://"));
+        let is_tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(invalid("it must begin with http:// or https://")),
+        };
+        if !is_tls && !self.tls.is_default() {
+            return Err(ConnectError::TlsWithoutHttps { uri: self.uri.clone() });
         }
-        Ok(Endpoint::from(uri)
+        if !is_tls && self.token.is_some() && !is_loopback(&uri) {
+            return Err(ConnectError::TokenWithoutTls { uri: self.uri.clone() });
+        }
+        let endpoint = Endpoint::from(uri.clone())
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .keep_alive_while_idle(true))
+            .keep_alive_while_idle(true);
+        if !is_tls {
+            return Ok(endpoint);
+        }
+        let configured = self.tls.apply(endpoint, &uri, self.connect_timeout);
+        configured.map_err(|problem| ConnectError::InvalidTls { problem })
     }
 }
 
@@ -211,6 +279,38 @@ pub enum ConnectError {
         uri: String,
         /// Why it is invalid.
         problem: String,
+    },
+    /// Certificates were set for an `http://` URI.
+    #[error("{uri} has no TLS, but certificates are set: begin it with https://")]
+    TlsWithoutHttps {
+        /// The URI.
+        uri: String,
+    },
+    /// A bearer token was set for an `http://` URI of another machine: the network could read it.
+    #[error("{uri} has no TLS, so the bearer token is not sent: begin it with https://")]
+    TokenWithoutTls {
+        /// The URI.
+        uri: String,
+    },
+    /// The certificates or the key can't be used, or the system has no roots.
+    #[error("invalid certificates: {problem}")]
+    InvalidTls {
+        /// Why they are invalid.
+        problem: String,
+    },
+    /// The bearer token is malformed.
+    #[error("invalid bearer token: {problem}")]
+    InvalidToken {
+        /// Why it is malformed. Does not contain the token.
+        problem: String,
+    },
+    /// The file of the bearer token can't be read, or its content is malformed.
+    #[error("can't read the bearer token of {}", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// The cause. Does not contain the token.
+        source: io::Error,
     },
     /// No server accepted the connection in time.
     #[error("no connection to {uri}")]

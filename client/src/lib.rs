@@ -35,6 +35,8 @@
 //!   many operations at hand use [`Namespace::batch`].
 //! - **Streams** that resume after failures. [`Namespace::watch_protected`] caches which SKUs are protected.
 //! - **Traces.** Calls propagate the W3C trace context of the current `tracing` span.
+//! - **TLS** for `https://`, with the system's roots or [`Builder::tls_ca`], and a client certificate if the server needs
+//!   one. A bearer token, see [`Builder::bearer_token_file`], is sent with every call.
 //!
 //! Dropping a call's future stops waiting; it does not revoke the call.
 //!
@@ -45,7 +47,7 @@
 //! - `watch`: the streams [`Events`], [`WatchStock`], [`ProtectedSkus`].
 //! - `requests`: the awaitable requests, for example [`Reserve`] and [`SetStock`].
 //! - `scope`: the target of a request: shared state, namespace name, deadline.
-//! - `transport`: deadline, retries, identities, batching, connections, traces.
+//! - `transport`: deadline, retries, identities, batching, connections, TLS, credentials, traces.
 //! - `convert`: the generated messages to the types and back.
 //! - `operation_errors`: the errors by operation; `rpc_error`: [`RpcError`], decoded from a gRPC status.
 //! - `types`, `rules`, `limits`: data.

@@ -189,12 +189,13 @@ impl RpcError {
 
     /// The error of the whole call. `earlier_unknown`: an earlier attempt may have been applied. A final refusal of a
     /// retry settles that, since the server does the lookup of the identity first. A transient error such as
-    /// OVERLOADED settles nothing, nor does a reason of `is_refused_before_lookup`.
+    /// OVERLOADED settles nothing, nor does a reason of `is_refused_before_lookup`, nor a refusal of the credentials,
+    /// which can expire between two attempts.
     pub(crate) fn after(mut self, attempts: u32, earlier_unknown: bool) -> RpcError {
         let settled = self.reason().is_some_and(|reason| {
             matches!(reason.advice(), Advice::Fix | Advice::Decide)
                 && !is_refused_before_lookup(reason)
-                && self.code() != Code::Internal
+                && !matches!(self.code(), Code::Internal | Code::Unauthenticated | Code::PermissionDenied)
         });
         self.0.attempts = attempts;
         self.0.outcome_unknown |= earlier_unknown && !settled;

@@ -204,7 +204,8 @@ fn who_waits_is_cut_off_where_the_runtime_of_the_connections_ends() {
     let batcher = {
         let _first = first.enter();
         let channels = Arc::new(Channels::new(vec![channel], None));
-        Arc::new(Batcher::new(channels, Arc::new(TokenBucket::new(RetryPolicy::default().budget))))
+        let budget = Arc::new(TokenBucket::new(RetryPolicy::default().budget));
+        Arc::new(Batcher::new(channels, Arc::default(), budget))
     };
     let _passes: Vec<_> = (0..MAX_UNBATCHED).map(|_| batcher.try_acquire().unwrap()).collect();
     let far = tokio::time::Instant::now() + Duration::from_secs(600);

@@ -1,9 +1,10 @@
 //! Calls against a scripted server of this process on a real socket. `requests`: the message of each request;
-//! `batcher`: calls that share messages; `batch`: batches of the caller.
+//! `batcher`: calls that share messages; `batch`: batches of the caller; `secure`: TLS and credentials.
 
 mod batch;
 mod batcher;
 mod requests;
+mod secure;
 
 use std::{
     any::Any,
@@ -484,7 +485,7 @@ async fn a_connection_that_breaks_is_repeated_and_leaves_the_outcome_unknown() {
 
 #[tokio::test]
 async fn a_uri_that_is_none_is_refused_before_anything_is_opened() {
-    for uri in ["", "127.0.0.1:50051", "https://shop.example", "http://", "a b"] {
+    for uri in ["", "127.0.0.1:50051", "grpc://shop.example", "http://", "https://", "a b"] {
         let error = Sentinel::builder(uri).connect_lazy().unwrap_err();
         assert!(matches!(error, ConnectError::InvalidUri { .. }), "{uri}: {error}");
     }

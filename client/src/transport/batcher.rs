@@ -22,6 +22,7 @@ use tonic::{Code, Request, metadata::MetadataMap};
 
 use super::{
     channels::Channels,
+    credentials::Credentials,
     retry::{AttemptError, RetryToken, TokenBucket},
     stubs::checkout_client,
     trace,
@@ -96,6 +97,7 @@ impl Batchable for v1::RollbackRequest {
 #[derive(Debug)]
 pub(crate) struct Batcher {
     channels: Arc<Channels>,
+    credentials: Arc<Credentials>,
     budget: Arc<TokenBucket>,
     /// The runtime of the connections. A caller's runtime may run only while that caller waits.
     runtime: Handle,
@@ -160,8 +162,8 @@ impl Drop for InFlightPermit {
 
 impl Batcher {
     /// Sends on the current runtime, which has to be that of the connections.
-    pub(crate) fn new(channels: Arc<Channels>, budget: Arc<TokenBucket>) -> Batcher {
-        Batcher { channels, budget, runtime: Handle::current(), state: Mutex::default() }
+    pub(crate) fn new(channels: Arc<Channels>, credentials: Arc<Credentials>, budget: Arc<TokenBucket>) -> Batcher {
+        Batcher { channels, credentials, budget, runtime: Handle::current(), state: Mutex::default() }
     }
 
     /// A permit to send one call alone, if few messages are in flight.
@@ -215,10 +217,71 @@ impl Batcher {
             let Some(calls) = next else { return };
             let permit = InFlightPermit(Arc::clone(self));
             self.runtime.spawn(async move {
-                send(&permit.0.channels, &permit.0.budget, calls).await;
+                permit.0.send(calls).await;
                 // The callers that just got responses may call again: let those calls join the next message.
                 tokio::task::yield_now().await;
             });
+        }
+    }
+
+    /// Sends one message and responds to each of its calls.
+    async fn send(&self, mut calls: Vec<QueuedCall>) {
+        let now = Instant::now();
+        let timeout = |deadline: Instant| deadline.saturating_duration_since(now);
+        let last_deadline = calls.iter().map(|call| call.caller.deadline).max().unwrap_or(now);
+        let trace = calls.iter_mut().find_map(|call| call.trace.take()).unwrap_or_default();
+        let (operations, mut callers): (Vec<_>, Vec<_>) = calls
+            .into_iter()
+            .map(|call| {
+                let timeout = Some(convert::duration(timeout(call.caller.deadline)));
+                (v1::BatchOperation { operation: Some(call.operation), timeout }, call.caller)
+            })
+            .unzip();
+        let mut request = Request::new(v1::BatchRequest { operations });
+        *request.metadata_mut() = trace;
+        self.credentials.attach(request.metadata_mut());
+        request.set_timeout(timeout(last_deadline));
+        let token = RetryToken::default();
+        let attempt_error = |error| AttemptError { error, token: token.clone() };
+        let lease = self.channels.acquire();
+        let mut client = checkout_client(lease.channel());
+        let (mut sending, mut ticks) = (pin!(client.batch(request)), deadline_ticks());
+        let sent = loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => break sent,
+                _ = ticks.tick() => {
+                    let now = Instant::now();
+                    callers.iter_mut().for_each(|caller| caller.expire(now, RpcError::deadline_exceeded));
+                    if last_deadline <= now {
+                        return;
+                    }
+                }
+            }
+        };
+        let results = match sent {
+            Ok(response) => response.into_inner().results,
+            // Every caller gets the error as if its call had been sent alone.
+            Err(status) => {
+                lease.record_failure(&status);
+                for mut caller in callers {
+                    caller.respond(Err(attempt_error(RpcError::from_status(&status))));
+                }
+                return;
+            }
+        };
+        let (mut results, mut all_answered) = (results.into_iter(), true);
+        for mut caller in callers {
+            let result = match results.next().and_then(|entry| entry.result) {
+                Some(OperationResult::Failure(failure)) => Err(RpcError::from_failure(failure)),
+                Some(result) => Ok(result),
+                None => Err(RpcError::malformed("no result of the operation")),
+            };
+            all_answered &= !matches!(&result, Err(error) if error.code() == Code::Unavailable);
+            caller.respond(result.map_err(attempt_error));
+        }
+        if all_answered {
+            self.budget.refund();
         }
     }
 
@@ -308,64 +371,4 @@ fn deadline_ticks() -> Interval {
     let mut ticks = interval_at(Instant::now() + DEADLINE_TICK, DEADLINE_TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
-}
-
-/// Sends one message and responds to each of its calls.
-async fn send(channels: &Arc<Channels>, budget: &TokenBucket, mut calls: Vec<QueuedCall>) {
-    let now = Instant::now();
-    let timeout = |deadline: Instant| deadline.saturating_duration_since(now);
-    let last_deadline = calls.iter().map(|call| call.caller.deadline).max().unwrap_or(now);
-    let trace = calls.iter_mut().find_map(|call| call.trace.take()).unwrap_or_default();
-    let (operations, mut callers): (Vec<_>, Vec<_>) = calls
-        .into_iter()
-        .map(|call| {
-            let timeout = Some(convert::duration(timeout(call.caller.deadline)));
-            (v1::BatchOperation { operation: Some(call.operation), timeout }, call.caller)
-        })
-        .unzip();
-    let mut request = Request::new(v1::BatchRequest { operations });
-    *request.metadata_mut() = trace;
-    request.set_timeout(timeout(last_deadline));
-    let token = RetryToken::default();
-    let attempt_error = |error| AttemptError { error, token: token.clone() };
-    let lease = channels.acquire();
-    let mut client = checkout_client(lease.channel());
-    let (mut sending, mut ticks) = (pin!(client.batch(request)), deadline_ticks());
-    let sent = loop {
-        tokio::select! {
-            biased;
-            sent = &mut sending => break sent,
-            _ = ticks.tick() => {
-                let now = Instant::now();
-                callers.iter_mut().for_each(|caller| caller.expire(now, RpcError::deadline_exceeded));
-                if last_deadline <= now {
-                    return;
-                }
-            }
-        }
-    };
-    let results = match sent {
-        Ok(response) => response.into_inner().results,
-        // Every caller gets the error as if its call had been sent alone.
-        Err(status) => {
-            lease.record_failure(&status);
-            for mut caller in callers {
-                caller.respond(Err(attempt_error(RpcError::from_status(&status))));
-            }
-            return;
-        }
-    };
-    let (mut results, mut all_answered) = (results.into_iter(), true);
-    for mut caller in callers {
-        let result = match results.next().and_then(|entry| entry.result) {
-            Some(OperationResult::Failure(failure)) => Err(RpcError::from_failure(failure)),
-            Some(result) => Ok(result),
-            None => Err(RpcError::malformed("no result of the operation")),
-        };
-        all_answered &= !matches!(&result, Err(error) if error.code() == Code::Unavailable);
-        caller.respond(result.map_err(attempt_error));
-    }
-    if all_answered {
-        budget.refund();
-    }
 }

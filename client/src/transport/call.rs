@@ -4,11 +4,12 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
-use tonic::{Code, Request, Response, Status, transport::Channel};
+use tonic::{Code, Request, Response, Status, metadata::MetadataMap, transport::Channel};
 
 use super::{
     batcher::{Batchable, Batcher},
     channels::{Channels, Lease},
+    credentials::Credentials,
     identities::{Claim, Identified, Identities, Identity},
     retry::{AttemptError, RetryPolicy, TokenBucket},
     trace,
@@ -24,6 +25,7 @@ pub(crate) struct Core {
     batcher: Option<Arc<Batcher>>,
     is_direct: bool,
     identities: Arc<Identities>,
+    credentials: Arc<Credentials>,
 }
 
 /// The settings of a client that concern its calls.
@@ -63,17 +65,24 @@ impl<R: Decode> Completed<R> {
 }
 
 impl Core {
-    pub(crate) fn new(channels: Channels, settings: Settings) -> Core {
+    pub(crate) fn new(channels: Channels, credentials: Credentials, settings: Settings) -> Core {
         let Settings { retry, batching, is_direct, identity_memory } = settings;
         let budget = Arc::new(TokenBucket::new(retry.budget));
-        let channels = Arc::new(channels);
-        let batcher = batching.then(|| Arc::new(Batcher::new(Arc::clone(&channels), Arc::clone(&budget))));
-        Core { channels, retry, budget, batcher, is_direct, identities: Arc::new(Identities::new(identity_memory)) }
+        let (channels, credentials) = (Arc::new(channels), Arc::new(credentials));
+        let batcher = || Batcher::new(Arc::clone(&channels), Arc::clone(&credentials), Arc::clone(&budget));
+        let batcher = batching.then(|| Arc::new(batcher()));
+        let identities = Arc::new(Identities::new(identity_memory));
+        Core { channels, retry, budget, batcher, is_direct, identities, credentials }
     }
 
     /// A connection for a stream.
     pub(crate) fn lease(&self) -> Lease {
         self.channels.acquire()
+    }
+
+    /// Adds the credentials of this client to a stream's request; `call` adds them to its own.
+    pub(crate) fn attach_credentials(&self, metadata: &mut MetadataMap) {
+        self.credentials.attach(metadata);
     }
 
     /// Whether nothing between this client and the server repeats calls.
@@ -204,6 +213,7 @@ impl Core {
         let mut request = Request::new(message);
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         trace::inject(request.metadata_mut());
+        self.credentials.attach(request.metadata_mut());
         let lease = self.channels.acquire();
         match timeout_at(deadline, send(lease.channel(), request)).await {
             Ok(Ok(response)) => {

@@ -107,6 +107,7 @@ impl<T: ResumableResponse> ResumingStream<T> {
                 let deadline = Instant::now() + self.scope.deadline;
                 let mut request = Request::new(());
                 trace::inject(request.metadata_mut());
+                self.scope.core.attach_credentials(request.metadata_mut());
                 let lease = self.scope.core.lease();
                 let opening = (self.open)(lease.channel(), request, self.token.clone());
                 match timeout_at(deadline, opening).await {
