@@ -1,4 +1,4 @@
-//! Server, namespace and timeout: from flags, the environment, the config file and defaults, in this order. Reads the
+//! Server, namespace, timeout and security: from flags, the environment, the config file and defaults, in this order. Reads the
 //! environment and one file; opens no connection.
 
 use std::{
@@ -12,7 +12,12 @@ use clap::Args;
 use inventory_sentinel_client::MAX_DEADLINE;
 use serde::Deserialize;
 
-use crate::{failure::Failure, table::shown, values};
+use crate::{
+    failure::Failure,
+    security::{Security, SecurityArgs, SecurityKeys},
+    table::shown,
+    values,
+};
 
 /// The default server.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
@@ -38,10 +43,13 @@ pub(crate) struct ConfigArgs {
     /// Timeout of a call with its retries, up to 1h [default: 5s; 30s for audit and settle].
     #[arg(long, global = true, value_name = "DURATION", value_parser = timeout, help_heading = "Global options")]
     pub(crate) timeout: Option<Duration>,
-    /// The config file in TOML, with the keys server, namespace, existing_namespace and timeout [env: SENTINEL_CONFIG;
-    /// default: $XDG_CONFIG_HOME/sentinelctl/config.toml, or ~/.config/sentinelctl/config.toml if it exists].
+    /// The config file in TOML, with the keys server, namespace, existing_namespace, timeout, tls_ca, tls_cert, tls_key
+    /// and token_file [env: SENTINEL_CONFIG; default: $XDG_CONFIG_HOME/sentinelctl/config.toml, or
+    /// ~/.config/sentinelctl/config.toml if it exists].
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) security: SecurityArgs,
 }
 
 /// The settings of a command.
@@ -53,6 +61,8 @@ pub(crate) struct Settings {
     pub(crate) namespace: String,
     /// Whether a change must not create the namespace.
     pub(crate) existing_namespace: bool,
+    /// TLS and credentials.
+    pub(crate) security: Security,
     /// The timeout of a call; `None` if it is not set.
     timeout: Option<Duration>,
 }
@@ -77,6 +87,10 @@ struct File {
     namespace: Option<String>,
     existing_namespace: Option<bool>,
     timeout: Option<toml::Spanned<String>>,
+    tls_ca: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    token_file: Option<PathBuf>,
 }
 
 /// Resolves the settings; `variable` reads the environment.
@@ -89,6 +103,14 @@ pub(crate) fn resolve(flags: &ConfigArgs, variable: impl Fn(&str) -> Option<OsSt
             .map_err(|_| Failure::usage(format!("{name} is not UTF-8"), format!("correct {name}, or unset it"))),
     };
     let (file, path) = read(flags, &variable)?;
+    let (variable, folder) = (|name: &str| variable(name).filter(|value| !value.is_empty()), path.path.parent());
+    let keys = SecurityKeys {
+        tls_ca: file.tls_ca,
+        tls_cert: file.tls_cert,
+        tls_key: file.tls_key,
+        token_file: file.token_file,
+    };
+    let security = Security::resolve(&flags.security, variable, keys, folder.unwrap_or(Path::new("")))?;
     let timeout_of_file = match &file.timeout {
         None => None,
         Some(text) => Some(timeout(text.get_ref()).map_err(|problem| {
@@ -103,6 +125,7 @@ pub(crate) fn resolve(flags: &ConfigArgs, variable: impl Fn(&str) -> Option<OsSt
         server: server.or(file.server).unwrap_or_else(|| DEFAULT_SERVER.to_owned()),
         namespace: namespace.or(file.namespace).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
         existing_namespace: flags.existing_namespace || file.existing_namespace.unwrap_or(false),
+        security,
         timeout: flags.timeout.or(timeout_of_file),
     })
 }
@@ -157,7 +180,7 @@ fn read_text(path: &Path) -> io::Result<String> {
 fn malformed(path: &Path, line: usize, problem: &str) -> Failure {
     let problem = problem.lines().collect::<Vec<_>>().join(" ");
     let what = shown(&format!("{}, line {line}: {problem}", path.display()));
-    Failure::usage(what, "correct the config file; its keys are server, namespace and timeout")
+    Failure::usage(what, "correct the config file; `sentinelctl --help` lists its keys")
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -208,6 +231,7 @@ mod tests {
             timeout: Some(Duration::from_secs(1)),
             existing_namespace: true,
             config: Some(path),
+            security: SecurityArgs::default(),
         };
         let found = resolve(&named, environment).expect("settings");
         assert_eq!((found.server.as_str(), found.namespace.as_str()), ("http://flag:1", "flag"));

@@ -2,7 +2,8 @@
 //!
 //! # Layout
 //! - `main`: dispatch and exit codes; `args`: the commands.
-//! - `config`: server, namespace and timeout, from flags, environment and config file; `session`: the connection.
+//! - `config`: server, namespace and timeout, from flags, environment and config file; `security`: TLS and credentials;
+//!   `session`: the connection.
 //! - `commands`: a file for each group of commands; `demo`: `sentinelctl demo`, a flash sale that verifies itself.
 //! - `output`, `table`, `views`: output; `values`, `rows`: input.
 //! - `confirm`: the confirmation of commands that lose units; `stop`: Ctrl-C.
@@ -17,6 +18,7 @@ mod failure;
 mod output;
 mod refusal;
 mod rows;
+mod security;
 mod session;
 mod stop;
 mod table;
@@ -90,7 +92,7 @@ async fn dispatch(cli: Cli) -> Result<bool, Failure> {
     let mut settings = config::resolve(&cli.config, |name| std::env::var_os(name))?;
     let output = Output::new(cli.output);
     match cli.command {
-        Command::Demo(args) => return demo::run(&settings.server, &args).await,
+        Command::Demo(args) => return demo::run(&settings, &args).await,
         Command::Doctor(args) => return doctor::run(&settings, output, &args).await,
         Command::Namespace(ref command) => {
             if let Some(name) = command.name() {

@@ -8,7 +8,12 @@ use inventory_sentinel_client::{
     SetStockError, SettlePartitionError, WatchError, WatchStockError,
 };
 
-use crate::{config::Settings, failure::Failure, table::shown};
+use crate::{
+    config::Settings,
+    failure::Failure,
+    security::{credentials_advice, handshake_advice},
+    table::shown,
+};
 
 /// An error of the client crate.
 pub(crate) trait Refusal: std::error::Error {
@@ -142,15 +147,18 @@ fn has_ttl_violation(rpc: &RpcError) -> bool {
 fn next(settings: &Settings, subject: Subject<'_>, rpc: &RpcError) -> String {
     let Settings { namespace, server, .. } = settings;
     let list = format!("list the SKUs with `sentinelctl -n {namespace} stock list`");
+    if let Some(next) = credentials_advice(rpc.code(), rpc.reason().map(|reason| reason.as_str())) {
+        return next.to_owned();
+    }
     let Some(reason) = rpc.reason() else {
+        if let Some(next) = handshake_advice(rpc.message()) {
+            return next.to_owned();
+        }
         return match rpc.code() {
             Code::Unavailable | Code::DeadlineExceeded => format!(
                 "check that a server runs at {server} with `sentinelctl doctor`, or allow more time with --timeout"
             ),
             Code::Unimplemented => "the server has no such call: compare versions with `sentinelctl doctor`".to_owned(),
-            Code::PermissionDenied | Code::Unauthenticated => {
-                "a proxy in front of the server refused the call: check its configuration".to_owned()
-            }
             _ => "read the log of the server, or run `sentinelctl doctor`".to_owned(),
         };
     };

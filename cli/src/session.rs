@@ -3,7 +3,7 @@
 
 use std::{error::Error, time::Duration};
 
-use inventory_sentinel_client::{Admin, ConnectError, GetNamespaceError, Namespace, Sentinel};
+use inventory_sentinel_client::{Admin, Builder, ConnectError, GetNamespaceError, Namespace, Sentinel};
 use uuid::Uuid;
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     failure::Failure,
     output::{Output, note},
     refusal::{self, Refusal, Subject},
+    security,
     table::shown,
 };
 
@@ -25,9 +26,7 @@ pub(crate) struct Session {
 impl Session {
     /// Connects.
     pub(crate) async fn open(settings: Settings, output: Output) -> Result<Session, Failure> {
-        let timeout = settings.timeout();
-        let builder = Sentinel::builder(&settings.server).deadline(timeout).connect_timeout(timeout);
-        let sentinel = builder.connect().await.map_err(|error| unreachable(&settings.server, &error))?;
+        let sentinel = builder(&settings)?.connect().await.map_err(|error| unreachable(&settings.server, &error))?;
         Ok(Session { settings, sentinel, output })
     }
 
@@ -85,6 +84,12 @@ impl Session {
     }
 }
 
+/// The client of a command, before it connects.
+pub(crate) fn builder(settings: &Settings) -> Result<Builder, Failure> {
+    let timeout = settings.timeout();
+    settings.security.apply(Sentinel::builder(&settings.server).deadline(timeout).connect_timeout(timeout))
+}
+
 /// The identity of a change: the given one, or a new one.
 pub(crate) fn identity(named: Option<&str>) -> String {
     named.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
@@ -96,17 +101,33 @@ pub(crate) fn unreachable(server: &str, error: &ConnectError) -> Failure {
         ConnectError::InvalidUri { .. } => {
             Failure::usage(shown(&error.to_string()), "set --server, for example http://127.0.0.1:50051")
         }
-        _ => Failure::Advised {
-            code: Failure::UNAVAILABLE,
-            what: shown(&format!("no server responds at {server}: {}", causes(error))),
-            next: "start one with `make run` or `sentinel-server`, or set another one with --server or SENTINEL_SERVER"
-                .to_owned(),
-        },
+        ConnectError::TlsWithoutHttps { .. } | ConnectError::TokenWithoutTls { .. } => {
+            Failure::usage(shown(&error.to_string()), "set --server to the https:// URI of the server")
+        }
+        ConnectError::InvalidTls { .. } => Failure::usage(
+            shown(&error.to_string()),
+            "correct the files of --tls-ca, --tls-cert and --tls-key, which are PEM",
+        ),
+        ConnectError::InvalidToken { .. } | ConnectError::TokenFile { .. } => Failure::usage(
+            shown([error.to_string(), causes(error)].join(": ").trim_end_matches(": ")),
+            "correct --token-file, SENTINEL_TOKEN_FILE or SENTINEL_TOKEN",
+        ),
+        _ => {
+            let causes = causes(error);
+            let (what, next) = match security::handshake_advice(&causes) {
+                Some(next) => (format!("no TLS connection to {server}: {causes}"), next),
+                None => (
+                    format!("no server responds at {server}: {causes}"),
+                    "start one with `make run` or `sentinel-server`, or set another one with --server or SENTINEL_SERVER",
+                ),
+            };
+            Failure::Advised { code: Failure::UNAVAILABLE, what: shown(&what), next: next.to_owned() }
+        }
     }
 }
 
 /// The causes below an error, each once.
-fn causes(error: &dyn Error) -> String {
+pub(crate) fn causes(error: &dyn Error) -> String {
     let mut text = String::new();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -27,7 +27,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use self::{ledger::Ledger, plan::Plan, progress::Progress, report::Report, shop::Shop, verify::Expected};
-use crate::failure::Failure;
+use crate::{config::Settings, failure::Failure};
 
 /// Ttl of the holds that are left to expire.
 const SHORT_TTL: Duration = Duration::from_secs(3);
@@ -86,9 +86,9 @@ pub(crate) struct DemoArgs {
 }
 
 /// Runs the sale; true if it was exact.
-pub(crate) async fn run(server: &str, args: &DemoArgs) -> Result<bool, Failure> {
+pub(crate) async fn run(settings: &Settings, args: &DemoArgs) -> Result<bool, Failure> {
     let plan = Arc::new(Plan::new(args)?);
-    let shop = Shop::open(server, &plan).await?;
+    let shop = Shop::open(settings, &plan).await?;
     let ledger = Arc::new(Ledger::new(&plan));
     let progress = Progress::start(Arc::clone(&ledger), &plan);
 

@@ -10,7 +10,7 @@ use inventory_sentinel_client::{
 use tokio::time::{Instant, sleep};
 
 use super::{ledger::Ledger, plan::Plan};
-use crate::failure::Failure;
+use crate::{config::Settings, failure::Failure, security::handshake_advice};
 
 /// HTTP/2 connections. A server limits the calls of one; the demo has many in flight.
 const CONNECTIONS: usize = 8;
@@ -36,17 +36,18 @@ pub(crate) struct Shop {
 
 impl Shop {
     /// Connects and sets the stock.
-    pub(crate) async fn open(server: &str, plan: &Plan) -> Result<Shop, Failure> {
+    pub(crate) async fn open(settings: &Settings, plan: &Plan) -> Result<Shop, Failure> {
+        let server = &*settings.server;
         let sentinel =
-            Sentinel::builder(server).deadline(CALL_DEADLINE).connections(CONNECTIONS).connect().await.map_err(
-                |error| match error {
-                    ConnectError::InvalidUri { .. } => Failure::Usage(error.to_string()),
-                    _ => Failure::Unavailable(format!(
-                        "{}; start a server with `make run`, or name one with --server",
-                        chain(&error)
-                    )),
-                },
-            )?;
+            settings.security.apply(Sentinel::builder(server))?.deadline(CALL_DEADLINE).connections(CONNECTIONS);
+        let sentinel = sentinel.connect().await.map_err(|error| match error {
+            ConnectError::Unreachable { .. } => {
+                let causes = chain(&error);
+                let start = "start a server with `make run`, or name one with --server";
+                Failure::Unavailable(format!("{causes}; {}", handshake_advice(&causes).unwrap_or(start)))
+            }
+            _ => Failure::Usage(chain(&error)),
+        })?;
         let mut shop = Shop {
             server: server.into(),
             skus: plan.skus.clone().into(),

@@ -1,16 +1,22 @@
-//! The health of each service, and the clock of the server, which the head of a response shows. Opens a separate
-//! connection, because the client crate has no health calls.
+//! The health of each service, and the clock of the server, which the head of a response shows. Calls on the connection
+//! of the client crate, which has no health calls.
 
-use std::time::{Duration, SystemTime};
-
-use tonic::{
-    Code,
-    transport::{Channel, Endpoint},
+use std::{
+    error::Error as _,
+    time::{Duration, SystemTime},
 };
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use tonic::{Code, Request, Response, Status, TimeoutExpired, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use super::Check;
-use crate::config::Settings;
+use crate::{
+    config::Settings,
+    security::{credentials_advice, handshake_advice},
+    session::causes,
+};
 
 /// The services, as proto/ names them; the empty name is the whole server.
 const SERVICES: [&str; 4] = [
@@ -24,29 +30,50 @@ const CLOCKS_AGREE: Duration = Duration::from_secs(2);
 /// From this difference on, the server may refuse request ids (UUIDv7) of this machine.
 const CLOCKS_FAIL: Duration = Duration::from_secs(30);
 
-pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
-    let timeout = settings.timeout();
-    let endpoint = match Endpoint::from_shared(settings.server.clone()) {
-        Ok(endpoint) => endpoint.connect_timeout(timeout).timeout(timeout),
-        Err(error) => return vec![Check::fail("health", error.to_string(), "correct --server")],
-    };
-    let mut client = HealthClient::new(endpoint.connect_lazy());
+/// `Err`: the connection broke at the first call, which shows that its two sides don't fit together.
+pub(super) async fn checks(settings: &Settings, channel: Channel) -> Result<Vec<Check>, Check> {
+    let mut client = HealthClient::new(channel);
     let (mut checks, mut clock) = (Vec::new(), None);
     for service in SERVICES {
-        let (check, date) = health(&mut client, service).await;
+        let mut request = Request::new(HealthCheckRequest { service: service.to_owned() });
+        request.set_timeout(settings.timeout());
+        let response = client.check(request).await;
+        if let (true, Err(status)) = (checks.is_empty(), &response)
+            && let Some(check) = of_broken_connection(&settings.server, status)
+        {
+            return Err(check);
+        }
+        let (check, date) = health(response, service);
         checks.push(check);
         clock = clock.or(date);
     }
     if let Some((date, now)) = clock {
         checks.push(of_clock(date, now));
     }
-    checks
+    Ok(checks)
+}
+
+/// A call that ended with its connection. TLS 1.3 ends the handshake of a client before the server has verified its
+/// certificate, and a client without TLS sends to a port with TLS before it can notice.
+fn of_broken_connection(server: &str, status: &Status) -> Option<Check> {
+    let source = status.source()?;
+    if source.is::<TimeoutExpired>() {
+        return None;
+    }
+    let causes = causes(status);
+    let next = handshake_advice(&causes).unwrap_or(match server.starts_with("http://") {
+        true => "if the port has TLS, begin --server with https://; otherwise read the log of the server",
+        false => "read the log of the server",
+    });
+    Some(Check::fail("connection", format!("{server} closes the connection: {causes}"), next))
 }
 
 /// The health of a service, and the time of day of the server, if its response has one, with that of this machine.
-async fn health(client: &mut HealthClient<Channel>, service: &str) -> (Check, Option<(SystemTime, SystemTime)>) {
+fn health(
+    response: Result<Response<HealthCheckResponse>, Status>,
+    service: &str,
+) -> (Check, Option<(SystemTime, SystemTime)>) {
     let name = if service.is_empty() { "the server" } else { service };
-    let response = client.check(HealthCheckRequest { service: service.to_owned() }).await;
     let now = SystemTime::now();
     let response = match response {
         Ok(response) => response,
@@ -56,7 +83,8 @@ async fn health(client: &mut HealthClient<Channel>, service: &str) -> (Check, Op
         }
         Err(status) => {
             let found = format!("{name}: no response ({:?}: {})", status.code(), status.message());
-            return (Check::fail("health", found, "read the log of the server"), None);
+            let next = credentials_advice(status.code(), None).unwrap_or("read the log of the server");
+            return (Check::fail("health", found, next), None);
         }
     };
     let date = response.metadata().get("date").and_then(|date| date.to_str().ok()).and_then(http_date);

@@ -8,19 +8,19 @@ mod readyz;
 mod server;
 
 use clap::Args;
-use inventory_sentinel_client::Sentinel;
+use inventory_sentinel_client::{RpcError, Sentinel};
 use serde::Serialize;
 
-use crate::{config::Settings, failure::Failure, output::Output, refusal::Refusal, session, table::shown};
+use crate::{config::Settings, failure::Failure, output::Output, security::credentials_advice, session, table::shown};
 
-/// Where the operator's port listens by default.
-const DEFAULT_ADMIN_URL: &str = "http://127.0.0.1:9464";
+/// Where the operator's port listens by default. It has TLS if the gRPC port has.
+const DEFAULT_ADMIN_ADDRESS: &str = "127.0.0.1:9464";
 
 /// `sentinelctl doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// The operator's HTTP port of the server, which has /readyz [env: SENTINEL_ADMIN_URL; default:
-    /// http://127.0.0.1:9464].
+    /// port 9464 of 127.0.0.1, with the scheme of --server].
     #[arg(long, value_name = "URL")]
     admin_url: Option<String>,
 }
@@ -90,10 +90,10 @@ pub(crate) async fn run(settings: &Settings, output: Output, args: &DoctorArgs) 
     let mut checks = Checks { output, failed: 0 };
     let of_environment = std::env::var("SENTINEL_ADMIN_URL").ok().filter(|url| !url.is_empty());
     let admin_url = args.admin_url.clone().or(of_environment);
-    let admin_url = readyz::parse(admin_url.as_deref().unwrap_or(DEFAULT_ADMIN_URL))?;
-    let timeout = settings.timeout();
-    let builder = Sentinel::builder(&settings.server).deadline(timeout).connect_timeout(timeout);
-    match builder.connect().await {
+    let scheme = if settings.server.starts_with("https://") { "https" } else { "http" };
+    let admin_url = admin_url.unwrap_or_else(|| format!("{scheme}://{DEFAULT_ADMIN_ADDRESS}"));
+    let admin_url = readyz::parse(&admin_url)?;
+    match session::builder(settings)?.connect().await {
         Err(error) => {
             let failure = session::unreachable(&settings.server, &error);
             if failure.code() == Failure::USAGE {
@@ -101,25 +101,36 @@ pub(crate) async fn run(settings: &Settings, output: Output, args: &DoctorArgs) 
             }
             checks.print(&Check::fail("connection", failure.to_string(), failure.next().unwrap_or_default()))?;
         }
-        Ok(sentinel) => {
-            checks.print(&Check::ok("connection", format!("{} responds", settings.server)))?;
-            for check in health::checks(settings).await {
-                checks.print(&check)?;
-            }
-            match sentinel.namespace(&settings.namespace).admin().server_info().await {
-                Ok(info) => {
-                    for check in server::checks(settings, &info) {
-                        checks.print(&check)?;
-                    }
+        Ok(sentinel) => match health::checks(settings, sentinel.channel()).await {
+            Err(check) => checks.print(&check)?,
+            Ok(of_health) => {
+                checks.print(&Check::ok("connection", format!("{} responds", settings.server)))?;
+                for check in of_health {
+                    checks.print(&check)?;
                 }
-                Err(error) => {
-                    let error = error.rpc_error().map_or_else(String::new, ToString::to_string);
-                    let next = "read the log of the server; an older one has no GetServerInfo";
-                    checks.print(&Check::fail("server", format!("GetServerInfo fails: {error}"), next))?;
+                for check in of_server(settings, &sentinel).await {
+                    checks.print(&check)?;
                 }
             }
-        }
+        },
     }
-    checks.print(&readyz::check(&admin_url, timeout).await)?;
+    checks.print(&readyz::check(&admin_url, settings.security.ca()?.as_deref(), settings.timeout()).await)?;
     Ok(checks.failed == 0)
+}
+
+/// The checks of GetServerInfo, which needs credentials if the server has a policy.
+async fn of_server(settings: &Settings, sentinel: &Sentinel) -> Vec<Check> {
+    match sentinel.namespace(&settings.namespace).admin().server_info().await {
+        Ok(info) => server::checks(settings, &info),
+        Err(error) => vec![of_refusal(&error)],
+    }
+}
+
+/// A failed GetServerInfo.
+fn of_refusal(error: &RpcError) -> Check {
+    let found = format!("GetServerInfo fails: {error}");
+    match credentials_advice(error.code(), error.reason().map(|reason| reason.as_str())) {
+        Some(next) => Check::fail("credentials", found, next),
+        None => Check::fail("server", found, "read the log of the server; an older one has no GetServerInfo"),
+    }
 }

@@ -1,17 +1,23 @@
 //! `/readyz` of the operator's HTTP port: the unhealthy components of the server, and their fixes. One GET
-//! over plain HTTP/1.1.
+//! over HTTP/1.1, with or without TLS.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use http::Uri;
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
 };
+use tokio_rustls::TlsConnector;
 
 use super::Check;
-use crate::{failure::Failure, table::shown};
+use crate::{failure::Failure, security::handshake_advice, table::shown};
 
 /// The most bytes of a response that are read.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
@@ -28,24 +34,30 @@ pub(super) struct AdminUrl {
     text: String,
     authority: String,
     address: (String, u16),
+    is_tls: bool,
 }
 
-/// Reads `http://host:port`.
+/// Reads `http://host:port` or `https://host:port`.
 pub(super) fn parse(text: &str) -> Result<AdminUrl, Failure> {
     let wrong = || {
-        let what = format!("--admin-url {} is no http:// URL without a path", shown(text));
+        let what = format!("--admin-url {} is no http:// or https:// URL without a path", shown(text));
         Failure::usage(what, "write it as in --admin-url http://127.0.0.1:9464")
     };
     let uri: Uri = text.parse().map_err(|_| wrong())?;
-    let (Some("http"), Some(host), "" | "/") = (uri.scheme_str(), uri.host(), uri.path()) else { return Err(wrong()) };
+    let (Some(scheme @ ("http" | "https")), Some(host), "" | "/") = (uri.scheme_str(), uri.host(), uri.path()) else {
+        return Err(wrong());
+    };
+    let is_tls = scheme == "https";
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
     let text = text.trim_end_matches('/').to_owned();
-    Ok(AdminUrl { text, authority, address: (host, uri.port_u16().unwrap_or(80)) })
+    let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    Ok(AdminUrl { text, authority, address: (host, port), is_tls })
 }
 
-pub(super) async fn check(url: &AdminUrl, limit: Duration) -> Check {
-    let answer = match timeout(limit, get(url)).await {
+/// `ca`: the trusted CAs in PEM; `None`: the roots of the system.
+pub(super) async fn check(url: &AdminUrl, ca: Option<&[u8]>, limit: Duration) -> Check {
+    let answer = match timeout(limit, get(url, ca)).await {
         Ok(answer) => answer,
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
     };
@@ -54,7 +66,11 @@ pub(super) async fn check(url: &AdminUrl, limit: Duration) -> Check {
         Err(error) => Check::warn(
             "readyz",
             format!("not checked: {}/readyz does not respond ({error})", url.text),
-            "name the operator's port with --admin-url if it can be reached from here",
+            match (error.kind(), url.is_tls) {
+                (io::ErrorKind::InvalidData, false) => "begin --admin-url with https:// if the port has TLS",
+                _ => handshake_advice(&error.to_string())
+                    .unwrap_or("name the operator's port with --admin-url if it can be reached from here"),
+            },
         ),
         Ok((200, _)) => Check::ok("readyz", "every component is well"),
         Ok((503, body)) => {
@@ -90,13 +106,43 @@ pub(super) fn fixes(line: &str) -> Vec<String> {
 }
 
 /// The status and the body.
-async fn get(url: &AdminUrl) -> io::Result<(u16, String)> {
+async fn get(url: &AdminUrl, ca: Option<&[u8]>) -> io::Result<(u16, String)> {
     let (host, port) = &url.address;
-    let mut stream = TcpStream::connect((host.as_str(), *port)).await?;
+    let stream = TcpStream::connect((host.as_str(), *port)).await?;
+    if !url.is_tls {
+        return exchange(url, stream).await;
+    }
+    let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+    exchange(url, TlsConnector::from(Arc::new(tls(ca)?)).connect(name, stream).await?).await
+}
+
+/// TLS without a client certificate: the operator's port needs none.
+fn tls(ca: Option<&[u8]>) -> io::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+async fn exchange(url: &AdminUrl, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<(u16, String)> {
     let request = format!("GET /readyz HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", url.authority);
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
-    stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).await?;
+    match stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).await {
+        // A server may close the connection without the close message of TLS.
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof || answer.is_empty() => return Err(error),
+        _ => {}
+    }
     let answer = String::from_utf8_lossy(&answer);
     let no_http = || io::Error::new(io::ErrorKind::InvalidData, "no HTTP");
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(no_http)?;
@@ -112,7 +158,9 @@ mod tests {
     fn urls_are_read() {
         let url = parse("http://[::1]:9464/").expect("a URL");
         assert_eq!((url.address, url.authority.as_str()), (("::1".to_owned(), 9464), "[::1]:9464"));
-        for wrong in ["", "127.0.0.1:9464", "https://h", "http://h/readyz", "nonsense"] {
+        let url = parse("https://metrics.shop.internal").expect("a URL");
+        assert!(url.is_tls && url.address.1 == 443);
+        for wrong in ["", "127.0.0.1:9464", "ftp://h", "http://h/readyz", "nonsense"] {
             assert_eq!(parse(wrong).expect_err(wrong).code(), Failure::USAGE);
         }
     }
