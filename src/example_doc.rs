@@ -55,7 +55,7 @@ fn the_documentation_has_the_code_of_the_examples() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
     let page = fs::read_to_string(&path).expect("the page");
     let (expected, parts) = with_code(&page);
-    assert_eq!(parts, 10, "two parts for each of five languages");
+    assert_eq!(parts, 15, "three parts for each of five languages");
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&path, &expected).expect("the page is writable");
     }

@@ -5,7 +5,7 @@
 //	protoc -I ../../proto --go_out=. --go_opt=paths=source_relative \
 //	  --go-grpc_out=. --go-grpc_opt=paths=source_relative ../../proto/inventory_sentinel/v1/*.proto
 //
-// Calls the server at the given address. docs/start/first-checkout.md explains it; main.go plays it.
+// connection.go connects to the server. docs/start/first-checkout.md explains it; main.go plays it.
 package main
 
 import (
@@ -17,8 +17,6 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -32,15 +30,6 @@ const (
 	callAttempts = 5                      // The most attempts of a call.
 	firstPause   = 100 * time.Millisecond // The longest pause before the first repeat; doubles with each repeat.
 )
-
-// connect makes one connection for the whole process: it is safe to share, and reconnects automatically.
-func connect(address string) (*grpc.ClientConn, error) {
-	return grpc.NewClient(address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{
-			Time: 30 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true,
-		}))
-}
 
 // Refused: the service refused the call for this reason, and repeating it does not help.
 type Refused struct{ *errdetails.ErrorInfo }

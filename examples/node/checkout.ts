@@ -1,40 +1,19 @@
 // A checkout that charges at most once: reserves, takes the payment, commits. It can be run again after any error.
 //
 // `npm install && npm run generate && npm run build` generates the types from ../../proto (or the folder PROTO) and
-// compiles to dist/. The proto files are read at run time too. Calls the server at the given address.
+// compiles to dist/. The proto files are read at run time too. connection.ts connects to the server.
 // docs/start/first-checkout.md explains it; play.ts plays it.
 import { setTimeout as sleep } from "node:timers/promises";
 import * as grpc from "@grpc/grpc-js";
-import * as loader from "@grpc/proto-loader";
 import protobuf from "protobufjs";
-import type { ProtoGrpcType as AdminTypes } from "./generated/inventory_admin.js";
 import type { InventorySentinelClient } from "./generated/inventory_sentinel/v1/InventorySentinel.js";
 import type { ReserveResponse__Output } from "./generated/inventory_sentinel/v1/ReserveResponse.js";
 import type { RollbackResponse__Output } from "./generated/inventory_sentinel/v1/RollbackResponse.js";
-import type { ProtoGrpcType as SentinelTypes } from "./generated/inventory_sentinel.js";
 
 // region call
 const CALL_MILLISECONDS = 2_000; // The deadline of one call.
 const CALL_ATTEMPTS = 5; // The most attempts of a call.
 const FIRST_PAUSE_MILLISECONDS = 100; // The longest pause before the first repeat; doubles with each repeat.
-
-/** The clients of one address, for the whole process: they share one connection and reconnect automatically. */
-export function connect(address: string, protoFolder: string) {
-  const options = { longs: String, enums: String, defaults: true, oneofs: true, includeDirs: [protoFolder] };
-  const files = ["inventory_sentinel", "inventory_admin"].map((name) => `inventory_sentinel/v1/${name}.proto`);
-  const loaded = grpc.loadPackageDefinition(loader.loadSync(files, options)) as unknown as SentinelTypes & AdminTypes;
-  const { InventorySentinel, InventoryAdmin } = loaded.inventory_sentinel.v1;
-  const credentials = grpc.credentials.createInsecure();
-  const keepalive = {
-    "grpc.keepalive_time_ms": 30_000,
-    "grpc.keepalive_timeout_ms": 10_000,
-    "grpc.keepalive_permit_without_calls": 1,
-  };
-  return {
-    sentinel: new InventorySentinel(address, credentials, keepalive),
-    admin: new InventoryAdmin(address, credentials, keepalive),
-  };
-}
 
 /** The parts of google/rpc/status.proto and error_details.proto that contain the reason of a failed call. */
 const rpc = protobuf.parse(`

@@ -3,8 +3,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import * as grpc from "@grpc/grpc-js";
 import {
-  call, checkout, connect, type Order, type Outcome, PaidButRefused, type Payments, Refused, Unknown,
+  call, checkout, type Order, type Outcome, PaidButRefused, type Payments, Refused, Unknown,
 } from "./checkout.js";
+import { connect } from "./connection.js";
 import type { GetStockResponse__Output } from "./generated/inventory_sentinel/v1/GetStockResponse.js";
 
 const [address, sale, protoFolder] = process.argv.slice(2);

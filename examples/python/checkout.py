@@ -2,7 +2,7 @@
 
 Needs the packages of requirements.txt and the code that this line generates, from the root of the repository:
     python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. proto/inventory_sentinel/v1/*.proto
-Calls the server at the given address. docs/start/first-checkout.md explains it; play.py plays it.
+connection.py connects to the server. docs/start/first-checkout.md explains it; play.py plays it.
 """
 import random
 import time
@@ -20,12 +20,6 @@ from inventory_sentinel.v1 import inventory_sentinel_pb2, inventory_sentinel_pb2
 CALL_SECONDS = 2  # The deadline of one call.
 CALL_ATTEMPTS = 5  # The most attempts of a call.
 FIRST_PAUSE_SECONDS = 0.1  # The longest pause before the first repeat; doubles with each repeat.
-
-
-def connect(address: str) -> grpc.Channel:
-    """One channel for the whole process: it is safe to share, and reconnects automatically."""
-    keepalive = {"time_ms": 30_000, "timeout_ms": 10_000, "permit_without_calls": 1}
-    return grpc.insecure_channel(address, [(f"grpc.keepalive_{name}", value) for name, value in keepalive.items()])
 
 
 class Refused(Exception):

@@ -6,7 +6,8 @@ import time
 from datetime import timedelta
 
 import grpc
-from checkout import Order, Outcome, PaidButRefused, Payments, Refused, Unknown, call, checkout, connect
+from checkout import Order, Outcome, PaidButRefused, Payments, Refused, Unknown, call, checkout
+from connection import connect
 from inventory_sentinel.v1 import (
     inventory_admin_pb2,
     inventory_admin_pb2_grpc,

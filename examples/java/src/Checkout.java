@@ -1,14 +1,12 @@
 // A checkout that charges at most once: reserves, takes the payment, commits. It can be run again after any error.
 //
-// `mvn compile` generates the client from ../../proto and compiles it, see pom.xml. Calls the server at the given
-// address. docs/start/first-checkout.md explains it; Play.java plays it.
+// `mvn compile` generates the client from ../../proto and compiles it, see pom.xml. Connection.java connects
+// to the server. docs/start/first-checkout.md explains it; Play.java plays it.
 import com.google.protobuf.Any;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.Message;
 import com.google.rpc.ErrorInfo;
 import com.google.rpc.RetryInfo;
-import io.grpc.ManagedChannel;
-import io.grpc.ManagedChannelBuilder;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
 import io.grpc.stub.AbstractStub;
@@ -34,16 +32,6 @@ final class Checkout {
     static final long CALL_SECONDS = 2; // The deadline of one call.
     static final int CALL_ATTEMPTS = 5; // The most attempts of a call.
     static final long FIRST_PAUSE_MILLIS = 100; // The longest pause before the first repeat; doubles with each repeat.
-
-    /** One channel for the whole process: it is safe to share, and reconnects automatically. */
-    static ManagedChannel connect(String address) {
-        return ManagedChannelBuilder.forTarget(address)
-            .usePlaintext()
-            .keepAliveTime(30, TimeUnit.SECONDS)
-            .keepAliveTimeout(10, TimeUnit.SECONDS)
-            .keepAliveWithoutCalls(true)
-            .build();
-    }
 
     /** The service refused the call for this reason, and repeating it does not help. */
     static final class Refused extends RuntimeException {

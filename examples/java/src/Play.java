@@ -14,6 +14,7 @@ import io.inventorysentinel.v1.InventoryAdminGrpc;
 import io.inventorysentinel.v1.InventorySentinelGrpc;
 import io.inventorysentinel.v1.InventorySentinelGrpc.InventorySentinelBlockingStub;
 import io.inventorysentinel.v1.SetStockRequest;
+import java.io.IOException;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collections;
@@ -119,9 +120,9 @@ final class Play {
         return new Checkout.Order(id, buyer, sku, 1, hold);
     }
 
-    public static void main(String[] arguments) throws InterruptedException {
+    public static void main(String[] arguments) throws InterruptedException, IOException {
         var play = new Play(arguments[1]);
-        var channel = Checkout.connect(arguments[0]);
+        var channel = Connection.connect(arguments[0]);
         var sentinel = InventorySentinelGrpc.newBlockingStub(channel);
         var admin = InventoryAdminGrpc.newBlockingStub(channel);
         for (var stock : Map.of("phone", 10, "last", 1, "none", 0).entrySet()) {
@@ -186,7 +187,7 @@ final class Play {
 
         play.step(sentinel.withInterceptors(new LosesAnswers()), "answers that get lost",
             order("order-10", "joe", "phone", usual), 1, play.bank(), Checkout.Outcome.BOUGHT, 1, 0);
-        var nowhere = Checkout.connect("127.0.0.1:1");
+        var nowhere = Connection.connect("127.0.0.1:1");
         play.step(InventorySentinelGrpc.newBlockingStub(nowhere), "a server that is away",
             order("order-9", "ida", "phone", usual), 1, play.bank(), Checkout.Unknown.class, 0, 0);
         var query = GetStockRequest.newBuilder().setNamespaceId(play.sale).setSku("phone").build();

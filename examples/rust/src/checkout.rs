@@ -1,6 +1,6 @@
 //! A checkout that charges at most once: reserves, takes the payment, commits. It can be run again after any error.
 //!
-//! Uses the client crate, so there is nothing to generate. Calls the server at the given address.
+//! Uses the client crate, so there is nothing to generate. connection.rs connects to the server.
 //! docs/start/first-checkout.md explains it; main.rs plays it.
 
 use std::{
@@ -9,23 +9,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use inventory_sentinel_client::{CommitError, Namespace, ReserveError, RollbackError, RpcError, Sentinel};
+use inventory_sentinel_client::{CommitError, Namespace, ReserveError, RollbackError, RpcError};
 
 /// Any error of a checkout: a refusal, [`Unknown`], or one of the payments.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
 // region call
 /// The deadline of one call, with all repeats of the client.
-const CALL_DEADLINE: Duration = Duration::from_secs(2);
+pub const CALL_DEADLINE: Duration = Duration::from_secs(2);
 /// The most attempts of a call.
 const CALL_ATTEMPTS: u32 = 5;
 /// The longest pause before the first repeat; doubles with each repeat.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
-/// One client for the whole process: it is cheap to clone, keeps its connections alive, and reconnects automatically.
-pub fn connect(address: &str) -> Result<Sentinel, Failure> {
-    Ok(Sentinel::builder(format!("http://{address}")).deadline(CALL_DEADLINE).connect_lazy()?)
-}
 
 /// The call may have been applied. Run the checkout again later, with the same attempt number.
 #[derive(Debug)]

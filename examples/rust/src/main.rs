@@ -2,10 +2,12 @@
 //! Prints one line for each step, and exits with 1 if a step has another result than expected.
 
 mod checkout;
+mod connection;
 
 use std::{collections::HashMap, future::Future, pin::Pin, sync::Mutex, time::Duration};
 
-use checkout::{Failure, Order, Outcome, PaidButRefused, Payments, Unknown, checkout, connect};
+use checkout::{Failure, Order, Outcome, PaidButRefused, Payments, Unknown, checkout};
+use connection::connect;
 use inventory_sentinel_client::{Namespace, ReserveError};
 
 const USUAL: Duration = Duration::from_secs(300);
