@@ -2,7 +2,7 @@
 # bench/, tests/ and .ci/. All build outputs and downloads are in target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell lint-supply sbom fmt docs guard abuse bench bench-quick bench-against clean
+.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell lint-supply sbom fmt docs guard abuse bench bench-quick bench-against bench-access clean
 
 # Arguments for `sentinelctl demo` and the server, as in: make demo ARGS=--json
 ARGS ?=
@@ -78,6 +78,10 @@ bench-quick: ## measure this service and its alternatives, in under eight minute
 
 bench-against: bootstrap ## compare this server with that of another commit (ARGS=COMMIT)
 	@bench/compare $(ARGS)
+
+bench-access: bootstrap ## measure the cost of tokens and TLS beside an open server, in under two minutes after the build; fails if a form costs more than its limit (ARGS are passed on)
+	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
+	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench access --server $${CARGO_TARGET_DIR:-target}/release/sentinel-server --page docs/benchmarks/access.md $(ARGS)
 
 clean: ## remove everything that was built; ./sentinel-data stays
 	cargo clean

@@ -29,6 +29,7 @@ mod report;
 mod wire;
 
 use crate::{
+    credentials::Guard,
     fixture::{Shop, TTL},
     process::{Durability, Redis, Server},
     usage,
@@ -65,6 +66,9 @@ pub(crate) struct Args {
     /// Length of each attack, in seconds, instead of its usual length.
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u64>,
+    /// Serve with TLS, attack over TLS, and run the attacks on TLS too.
+    #[arg(long)]
+    tls: bool,
     /// More flags of the server, as one text.
     #[arg(long, default_value = "", value_name = "FLAGS", allow_hyphen_values = true)]
     flags: String,
@@ -121,6 +125,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         Some(name) => attack.name.contains(name.as_str()),
         None => !args.short || attack.is_in_short,
     };
+    let is_chosen = |attack: &&Attack| is_chosen(attack) && (args.tls || !attack.needs_tls);
     let chosen: Vec<&Attack> = ATTACKS.iter().filter(is_chosen).collect();
     ensure!(!chosen.is_empty(), "no attack has this name");
     if args.list {
@@ -161,7 +166,8 @@ async fn start(args: &Args, attack: &Attack) -> Result<Server> {
         command.arg("-c").arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")).arg(absolute(&args.server)?);
     }
     let flags: Vec<&str> = args.flags.split_whitespace().collect();
-    Server::start_by(command, Redis::start(Durability::Fast).await?, Durability::Fast, &flags).await
+    let guard = Guard { has_tls: args.tls, has_policy: false };
+    Server::start_guarded(command, Redis::start(Durability::Fast).await?, Durability::Fast, &flags, guard).await
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
@@ -177,12 +183,14 @@ async fn row(args: &Args, attack: &Attack) -> Result<Row> {
         shop.hold(&server, &shop.skus[0], attack.events, |_| TTL).await?;
     }
     let admin = server.admin().context("the server has metrics")?;
-    let target = Target { grpc: server.address(), admin, pid: server.id() };
+    let tls = server.ca().map(wire::trusting).transpose()?;
+    let target = Target { grpc: server.address(), admin, pid: server.id(), endpoint: server.endpoint()?, tls };
 
-    let honest = Honest::start(server.uri(), shop.clone(), attack.watches)?;
+    let endpoint = server.endpoint()?;
+    let honest = Honest::start(endpoint.clone(), shop.clone(), attack.watches)?;
     // A server with few descriptors has few places.
     if attack.descriptors.is_none() {
-        honest::warm_up(&server.uri(), &shop).await?;
+        honest::warm_up(&endpoint, &shop).await?;
     }
     let calm_from = Instant::now();
     sleep(times.calm).await;
@@ -191,14 +199,15 @@ async fn row(args: &Args, attack: &Attack) -> Result<Row> {
     usage::reset_peak(target.pid)?;
     let cpu_before = usage::cpu_of(target.pid)?;
 
+    let pid = target.pid;
     let (outcome, sampled) = attacked(target, attack, times, args.short, calm).await?;
     let ended = Instant::now();
     let mut row = Row::new(attack.name, calm, outcome);
-    if let Ok(cpu) = usage::cpu_of(target.pid) {
+    if let Ok(cpu) = usage::cpu_of(pid) {
         row.cpu = (cpu - cpu_before) / (ended - began).as_secs_f64();
     }
-    let after = memory_after(target.pid, calm, ended, times, args.given_back).await;
-    match after.and_then(|after| Ok((after, usage::peak_memory_of(target.pid)?))) {
+    let after = memory_after(pid, calm, ended, times, args.given_back).await;
+    match after.and_then(|after| Ok((after, usage::peak_memory_of(pid)?))) {
         Ok((after, peak)) => row.judge_memory(calm, peak.max(sampled), after, args.given_back),
         Err(_) => row.judge_end(sampled),
     }
@@ -213,6 +222,7 @@ async fn row(args: &Args, attack: &Attack) -> Result<Row> {
 /// Runs the attack on a separate thread. Returns its end, and the most memory that the server was seen to have.
 async fn attacked(target: Target, attack: &Attack, times: Times, is_short: bool, calm: u64) -> Result<(Outcome, u64)> {
     let until = Instant::now() + times.attack;
+    let pid = target.pid;
     let attacker = Attacker::new(target, NAMESPACE.to_owned(), until, is_short);
     let (stop, run) = (Arc::new(Notify::new()), attack.run);
     let (done, mut is_done) = oneshot::channel();
@@ -240,7 +250,7 @@ async fn attacked(target: Target, attack: &Attack, times: Times, is_short: bool,
         tokio::select! {
             outcome = &mut is_done => break outcome.context("the attacker panicked")?,
             () = sleep(SAMPLE) => {
-                let memory = usage::memory_of(target.pid).unwrap_or_default();
+                let memory = usage::memory_of(pid).unwrap_or_default();
                 most = most.max(memory);
                 if memory > calm + MACHINE_LIMIT {
                     stop.notify_one();

@@ -7,8 +7,12 @@ use anyhow::{Context as _, Result, ensure};
 use inventory_sentinel::v1::{
     self, inventory_sentinel_client::InventorySentinelClient, reserve_response::Result as Outcome,
 };
-use inventory_sentinel_client::{CALLS_PER_CONNECTION, Namespace, Sentinel};
-use tonic::transport::Channel;
+use inventory_sentinel_client::{CALLS_PER_CONNECTION, Namespace};
+use tonic::{
+    Request,
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
 
 use crate::{
     fixture::{Shop, TTL},
@@ -29,6 +33,8 @@ fn connections(callers: usize) -> usize {
 #[derive(Clone)]
 pub(crate) struct Unary {
     client: InventorySentinelClient<Channel>,
+    /// The header of each call to a server with a policy.
+    credential: Option<MetadataValue<Ascii>>,
     shop: Shop,
     first_attempt: bool,
     next: usize,
@@ -41,8 +47,14 @@ impl Unary {
         for _ in 0..connections(number) {
             clients.push(InventorySentinelClient::new(server.connect().await?));
         }
-        let caller =
-            |i: usize| Self { client: clients[i % clients.len()].clone(), shop: shop.clone(), first_attempt, next: i };
+        let credential = server.token().map(|token| format!("Bearer {token}").parse()).transpose()?;
+        let caller = |i: usize| Self {
+            client: clients[i % clients.len()].clone(),
+            credential: credential.clone(),
+            shop: shop.clone(),
+            first_attempt,
+            next: i,
+        };
         Ok((0..number).map(caller).collect())
     }
 }
@@ -60,6 +72,10 @@ impl Caller for Unary {
             first_attempt: self.first_attempt,
             ..Default::default()
         };
+        let mut request = Request::new(request);
+        if let Some(credential) = &self.credential {
+            request.metadata_mut().insert("authorization", credential.clone());
+        }
         let response = self.client.reserve(request).await?.into_inner();
         let outcome = response.result.context("a response has a result")?;
         ensure!(matches!(outcome, Outcome::Reservation(_)) == self.shop.is_full, "unexpected answer: {outcome:?}");
@@ -79,7 +95,7 @@ impl Gathered {
     /// So many callers, who share a client. `sells`: they commit what they have reserved.
     pub(crate) async fn callers(server: &Server, shop: &Shop, sells: bool, number: usize) -> Result<Vec<Self>> {
         // There is no proxy between this machine's callers and its server.
-        let client = Sentinel::builder(server.uri()).direct().connections(CONNECTIONS).connect().await?;
+        let client = server.client().direct().connections(CONNECTIONS).connect().await?;
         let namespace = client.namespace(&shop.namespace);
         Ok(vec![Self { namespace, sku: shop.skus[0].clone(), sells }; number])
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use inventory_sentinel_client::{BatchOutcome, Namespace, Sentinel};
+use inventory_sentinel_client::{BatchOutcome, Namespace};
 use inventory_sentinel_script::{domain::NamespaceName, keys::PartitionKeys, limits::MAX_OPERATIONS};
 use tokio::task::JoinSet;
 
@@ -53,7 +53,7 @@ impl Shop {
 
     /// Puts the stock on the shelves; where Reserve shall get none, holds all of it.
     pub(crate) async fn open(&self, server: &Server) -> Result<()> {
-        let client = Sentinel::builder(server.uri()).deadline(LIMIT).connect().await?;
+        let client = server.client().deadline(LIMIT).connect().await?;
         let on_hand = if self.is_full { PLENTY } else { SOLD_OUT };
         let rows = self.skus.iter().map(|sku| (sku, on_hand));
         client.namespace(&self.namespace).admin().import_stock(rows).await?;
@@ -73,7 +73,7 @@ impl Shop {
         holds: usize,
         ttl: impl Fn(Instant) -> Duration + Send + Sync + 'static,
     ) -> Result<()> {
-        let client = Sentinel::builder(server.uri()).deadline(LIMIT).connect().await?;
+        let client = server.client().deadline(LIMIT).connect().await?;
         let namespace = client.namespace(&self.namespace);
         let ttl = Arc::new(ttl);
         let mut fillers = JoinSet::new();

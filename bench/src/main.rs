@@ -5,8 +5,10 @@
 //! - `scenarios`: which rows, which ratios; `runner`: how rows take turns and ratios are taken.
 //! - `workloads`, `clients`, `load`, `fixture`: kinds of calls, callers, their rate, and the stock.
 //! - `scale`: the cost of size. `baselines`: the alternatives.
+//! - `credentials`: the certificate and the token of a guarded server.
 //! - `process`, `usage`, `signals`: processes, the resources that they have used, and their early end.
 //! - `abuse`: attacks on the bounds of the server beside an honest caller.
+//! - `access`: the cost of credentials and TLS.
 //! - `storm`: calls beside many holds that fall due at once.
 //! - `count`: the cost of an operation in commands and instructions, guarded against growth.
 //! - `stats`, `machine`, `report`, `docs`, `plot`: numbers, the machine, and their reports.
@@ -20,9 +22,11 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand, value_parser};
 
 mod abuse;
+mod access;
 mod baselines;
 mod clients;
 mod count;
+mod credentials;
 #[cfg(test)]
 mod doc_tests;
 mod docs;
@@ -100,6 +104,7 @@ struct Args {
 enum Other {
     Count(count::Args),
     Abuse(abuse::Args),
+    Access(access::Args),
     Storm(storm::Args),
 }
 
@@ -115,6 +120,7 @@ async fn measure(args: Args) -> Result<()> {
     match &args.other {
         Some(Other::Count(args)) => return count::run(args).await,
         Some(Other::Abuse(args)) => return abuse::run(args).await,
+        Some(Other::Access(args)) => return access::run(args).await,
         Some(Other::Storm(args)) => return storm::run(args).await,
         None => {}
     }

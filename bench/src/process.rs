@@ -12,10 +12,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use deadpool_redis::redis;
+use inventory_sentinel_client::{Builder, Sentinel};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
+use crate::credentials::{Credentials, Guard};
 use crate::usage::{self, Usage};
 
 /// Longest wait for a process to be ready.
@@ -96,6 +98,8 @@ pub(crate) struct Server {
     address: SocketAddr,
     /// Of its metrics; `None` of one that only answers.
     admin: Option<SocketAddr>,
+    guard: Guard,
+    credentials: Option<Credentials>,
     _folder: TempDir,
 }
 
@@ -107,16 +111,29 @@ impl Server {
 
     /// The same with this Redis. The command runs the binary: directly, or under a tool.
     pub(crate) async fn start_by(
-        mut command: Command,
+        command: Command,
         redis: Redis,
         durability: Durability,
         flags: &[&str],
     ) -> Result<Self> {
+        Self::start_guarded(command, redis, durability, flags, Guard::default()).await
+    }
+
+    /// The same, guarded in this way.
+    pub(crate) async fn start_guarded(
+        mut command: Command,
+        redis: Redis,
+        durability: Durability,
+        flags: &[&str],
+        guard: Guard,
+    ) -> Result<Self> {
         let (folder, address, admin) = (tempfile::tempdir()?, free_address()?, free_address()?);
+        let credentials = if guard == Guard::default() { None } else { Some(Credentials::new()?) };
+        command.args(credentials.iter().flat_map(|credentials| credentials.flags(guard)));
         command.arg("--listen").arg(address.to_string());
         command.arg("--admin-listen").arg(admin.to_string());
         command.arg("--redis-url").arg(redis.uri()).args(["--durability", durability.name()]).args(flags);
-        Self::wait(command, folder, address, Some((admin, redis))).await
+        Self::wait(command, folder, address, Some((admin, redis)), (guard, credentials)).await
     }
 
     /// Starts the server whose handlers answer at once.
@@ -130,7 +147,7 @@ impl Server {
     pub(crate) async fn start_no_op_by(mut command: Command, threads: Option<usize>) -> Result<Self> {
         let (folder, address) = (tempfile::tempdir()?, free_address()?);
         command.arg(address.to_string()).args(threads.map(|threads| threads.to_string()));
-        Self::wait(command, folder, address, None).await
+        Self::wait(command, folder, address, None, (Guard::default(), None)).await
     }
 
     async fn wait(
@@ -138,13 +155,14 @@ impl Server {
         folder: TempDir,
         address: SocketAddr,
         ours: Option<(SocketAddr, Redis)>,
+        (guard, credentials): (Guard, Option<Credentials>),
     ) -> Result<Self> {
         let process = Process::start(&mut command, folder.path(), Signal::TERM)?;
         let (admin, redis) = ours.unzip();
-        let mut server = Self { process, redis, address, admin, _folder: folder };
-        let address = server.uri();
+        let mut server = Self { process, redis, address, admin, guard, credentials, _folder: folder };
+        let endpoint = server.endpoint()?;
         let is_serving = || async {
-            let Ok(channel) = connect(&address).await else { return false };
+            let Ok(channel) = endpoint.connect().await else { return false };
             let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
             let reply = health.check(tonic_health::pb::HealthCheckRequest::default()).await;
             reply.is_ok_and(|reply| reply.into_inner().status == 1)
@@ -162,8 +180,44 @@ impl Server {
         self.redis.as_ref()
     }
 
-    pub(crate) fn uri(&self) -> String {
-        format!("http://{}", self.address)
+    fn uri(&self) -> String {
+        format!("{}://{}", if self.guard.has_tls { "https" } else { "http" }, self.address)
+    }
+
+    /// The settings of the Rust client for it.
+    pub(crate) fn client(&self) -> Builder {
+        let mut client = Sentinel::builder(self.uri());
+        if let Some(credentials) = &self.credentials {
+            if self.guard.has_tls {
+                client = client.tls_ca(credentials.ca.as_str());
+            }
+            if self.guard.has_policy {
+                client = client.bearer_token(credentials.token.as_str());
+            }
+        }
+        client
+    }
+
+    /// The settings of the generated clients for it.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint> {
+        let endpoint = Endpoint::new(self.uri())?.tcp_nodelay(true).initial_connection_window_size(WINDOW);
+        Ok(match &self.credentials {
+            Some(credentials) if self.guard.has_tls => {
+                let ca = Certificate::from_pem(&credentials.ca);
+                endpoint.tls_config(ClientTlsConfig::new().ca_certificate(ca))?
+            }
+            _ => endpoint,
+        })
+    }
+
+    /// The authority of its certificate in PEM, if it has TLS.
+    pub(crate) fn ca(&self) -> Option<&str> {
+        self.credentials.as_ref().filter(|_| self.guard.has_tls).map(|credentials| credentials.ca.as_str())
+    }
+
+    /// The token that it accepts, if it has a policy.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.credentials.as_ref().filter(|_| self.guard.has_policy).map(|credentials| credentials.token.as_str())
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -177,7 +231,7 @@ impl Server {
 
     /// A separate connection.
     pub(crate) async fn connect(&self) -> Result<Channel> {
-        connect(&self.uri()).await
+        Ok(self.endpoint()?.connect().await?)
     }
 
     /// The CPU time of callers in this process, the server and its Redis so far.
@@ -187,7 +241,8 @@ impl Server {
         if let Some(redis) = &self.redis {
             usage.store = Some(redis.cpu().await?);
         }
-        if let Some(admin) = self.admin {
+        // The metrics of a guarded server need TLS or a credential.
+        if let (Some(admin), None) = (self.admin, &self.credentials) {
             usage.batches = usage::batches_of(admin).await?;
         }
         Ok(usage)
@@ -197,11 +252,6 @@ impl Server {
     pub(crate) fn memory(&self) -> Result<u64> {
         usage::memory_of(self.process.id())
     }
-}
-
-async fn connect(uri: &str) -> Result<Channel> {
-    let endpoint = Endpoint::new(uri.to_owned())?.tcp_nodelay(true).initial_connection_window_size(WINDOW);
-    Ok(endpoint.connect().await?)
 }
 
 /// When a Redis syncs what it writes to disk.

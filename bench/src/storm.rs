@@ -16,7 +16,6 @@ use inventory_sentinel::v1::{
     self, inventory_admin_client::InventoryAdminClient, inventory_sentinel_client::InventorySentinelClient,
     reserve_response::Result as Reserved,
 };
-use inventory_sentinel_client::Sentinel;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -265,7 +264,7 @@ fn row(cells: [&dyn Display; 7]) -> String {
 /// Runs the storm and prints the table.
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let server = Server::start(&args.server, Durability::Fast, &[]).await?;
-    let client = Sentinel::builder(server.uri()).connect().await?;
+    let client = server.client().connect().await?;
     let stock = [(STORM, args.holds as i64), (OPEN, 1_000_000_000), (SOLD_OUT, SOLD_OUT_UNITS), (LATE, 1)];
     client.namespace(NAMESPACE).admin().import_stock(stock).await?;
     let mut callers = Vec::new();

@@ -13,11 +13,13 @@ use std::{
 };
 
 use anyhow::Result;
+use rustls::ClientConfig;
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
     time::{sleep, sleep_until},
 };
+use tonic::transport::Endpoint;
 
 use super::{
     frames,
@@ -32,11 +34,15 @@ const CHECK: Duration = Duration::from_millis(50);
 const SHORT_DIVISOR: usize = 10;
 
 /// The server under test.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Target {
     pub(super) grpc: SocketAddr,
     pub(super) admin: SocketAddr,
     pub(super) pid: u32,
+    /// For calls of generated clients.
+    pub(super) endpoint: Endpoint,
+    /// The settings of connections, if it has TLS.
+    pub(super) tls: Option<Arc<ClientConfig>>,
 }
 
 /// The state of one attack.
@@ -126,7 +132,16 @@ impl Attacker {
     pub(super) async fn connect(&self, address: SocketAddr, opening: Opening) -> Result<Arc<Wire>> {
         let connected = {
             let _permit = self.connects.acquire().await?;
-            Wire::connect(address, opening).await
+            Wire::connect(address, opening, self.target.tls.clone()).await
+        };
+        self.keep(connected)
+    }
+
+    /// The same without TLS, whatever the server has.
+    pub(super) async fn connect_plain(&self, address: SocketAddr, opening: Opening) -> Result<Arc<Wire>> {
+        let connected = {
+            let _permit = self.connects.acquire().await?;
+            Wire::connect(address, opening, None).await
         };
         self.keep(connected)
     }

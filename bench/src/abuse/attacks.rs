@@ -8,6 +8,7 @@
 //! - `answers`: answers and events that nobody reads.
 //! - `admin`: the operator's port.
 //! - `patient`: an honest client whose deadlines pass.
+//! - `tls`: handshakes without end, and records without bytes.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -21,6 +22,7 @@ mod bodies;
 mod floods;
 mod idle;
 mod patient;
+mod tls;
 
 type Run = fn(Arc<Attacker>) -> Pin<Box<dyn Future<Output = Result<()>>>>;
 
@@ -45,6 +47,8 @@ pub(super) struct Attack {
     pub(super) most_cpu: Option<f64>,
     /// Whether the latency of the honest caller is judged.
     pub(super) judges_latency: bool,
+    /// Whether it attacks the TLS of the server.
+    pub(super) needs_tls: bool,
 }
 
 /// Length of an attack unless it has a separate length, in seconds.
@@ -74,6 +78,7 @@ impl Attack {
             descriptors: None,
             most_cpu: None,
             judges_latency: true,
+            needs_tls: false,
         }
     }
 
@@ -101,6 +106,11 @@ impl Attack {
     const fn with_few_descriptors(mut self) -> Self {
         self.descriptors = Some(FEW_DESCRIPTORS);
         self.most_cpu = Some(LITTLE_CPU);
+        self
+    }
+
+    const fn on_tls(mut self) -> Self {
+        self.needs_tls = true;
         self
     }
 
@@ -156,6 +166,14 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("stalled-watchers-2000", |a| Box::pin(answers::stalled_watchers(a, 2_000))).with_events().in_short(),
     Attack::new("admin-pipelined", |a| Box::pin(admin::pipelined(a))).in_short(),
     Attack::new("admin-idle", |a| Box::pin(admin::idle(a))).slow(),
+    Attack::new("tls-silent", |a| Box::pin(tls::connections(a, tls::Hello::Nothing))).on_tls().slow().in_short(),
+    Attack::new("tls-half-hello", |a| Box::pin(tls::connections(a, tls::Hello::Half))).on_tls().slow().in_short(),
+    Attack::new("tls-hello-only", |a| Box::pin(tls::connections(a, tls::Hello::Whole))).on_tls().slow(),
+    Attack::new("tls-garbage", |a| Box::pin(tls::garbage(a))).on_tls().in_short(),
+    Attack::new("tls-handshakes", |a| Box::pin(tls::handshakes(a))).on_tls().in_short(),
+    Attack::new("tls-hellos", |a| Box::pin(tls::hellos(a))).on_tls().in_short(),
+    Attack::new("tls-tiny-records", |a| Box::pin(tls::tiny_records(a))).on_tls().in_short(),
+    Attack::new("tls-admin-silent", |a| Box::pin(tls::admin(a))).on_tls().slow(),
     Attack::new("passed-deadlines", |a| Box::pin(patient::passed_deadlines(a))).without_latency().in_short(),
 ];
 

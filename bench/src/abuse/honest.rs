@@ -49,8 +49,7 @@ const WARM_BATCH: usize = 256;
 const WARM_LISTERS: usize = 8;
 
 /// Calls the server as the first second of a sale would, so that what is measured as calm is a server that has worked.
-pub(super) async fn warm_up(uri: &str, shop: &Shop) -> Result<()> {
-    let endpoint = Endpoint::from_shared(uri.to_owned())?;
+pub(super) async fn warm_up(endpoint: &Endpoint, shop: &Shop) -> Result<()> {
     let mut clients = Vec::new();
     for _ in 0..WARM_CONNECTIONS {
         clients.push(InventorySentinelClient::new(endpoint.connect().await?));
@@ -163,13 +162,13 @@ pub(super) struct Honest {
 
 impl Honest {
     /// Starts to call. `watches`: it also follows the events of its namespace.
-    pub(super) fn start(uri: String, shop: Shop, watches: bool) -> Result<Self> {
+    pub(super) fn start(endpoint: Endpoint, shop: Shop, watches: bool) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let is_stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("honest".into())
-            .spawn(move || runtime.block_on(call_until(uri, shop, watches, is_stopped)))?;
+            .spawn(move || runtime.block_on(call_until(endpoint, shop, watches, is_stopped)))?;
         Ok(Self { stop, thread: Some(thread) })
     }
 
@@ -188,12 +187,12 @@ impl Drop for Honest {
     }
 }
 
-async fn call_until(uri: String, shop: Shop, watches: bool, is_stopped: Arc<AtomicBool>) -> Result<Record> {
+async fn call_until(endpoint: Endpoint, shop: Shop, watches: bool, is_stopped: Arc<AtomicBool>) -> Result<Record> {
     let mut channels = Vec::new();
     for _ in 0..CONNECTIONS {
-        channels.push(Endpoint::new(uri.clone())?.tcp_nodelay(true).connect().await.context("the honest caller")?);
+        channels.push(endpoint.connect().await.context("the honest caller")?);
     }
-    let watcher = if watches { Some(Watcher::start(&uri, &shop.namespace).await?) } else { None };
+    let watcher = if watches { Some(Watcher::start(&endpoint, &shop.namespace).await?) } else { None };
     let caller = Arc::new(Caller { shop, held: Mutex::default(), changes: Mutex::default() });
     let mut calls = JoinSet::new();
     let mut record = Record::default();
@@ -287,8 +286,8 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn start(uri: &str, namespace: &str) -> Result<Self> {
-        let channel = Endpoint::new(uri.to_owned())?.tcp_nodelay(true).connect().await?;
+    async fn start(endpoint: &Endpoint, namespace: &str) -> Result<Self> {
+        let channel = endpoint.connect().await?;
         let request = v1::WatchRequest { namespace_id: namespace.to_owned(), ..Default::default() };
         let mut stream = InventoryEventsClient::new(channel).watch(request).await?.into_inner();
         let seen: Arc<Mutex<(u64, Option<String>)>> = Arc::default();

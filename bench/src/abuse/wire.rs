@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io,
+    io::{self, Read, Write},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -12,6 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
 use tokio::{
     io::Interest,
     net::TcpStream,
@@ -87,6 +92,7 @@ pub(super) struct Seen {
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: TcpStream,
+    tls: Option<Mutex<ClientConnection>>,
     opened: Instant,
     opening: Opening,
     /// One writer at a time, so that a frame is not cut by another.
@@ -99,11 +105,19 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Connects and sends nothing.
-    pub(super) async fn connect(address: SocketAddr, opening: Opening) -> io::Result<Arc<Self>> {
+    /// Connects, with a handshake if there is TLS, and sends nothing.
+    pub(super) async fn connect(
+        address: SocketAddr,
+        opening: Opening,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> io::Result<Arc<Self>> {
         let opened = Instant::now();
         let stream = timeout(CONNECT_LIMIT, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
+        let tls = match tls {
+            Some(config) => Some(Mutex::new(timeout(CONNECT_LIMIT, handshake(&stream, config, opening)).await??)),
+            None => None,
+        };
         let window = i64::from(frames::DEFAULT_WINDOW);
         let seen = Seen {
             has_settings: false,
@@ -120,6 +134,7 @@ impl Wire {
         };
         Ok(Arc::new(Self {
             stream,
+            tls,
             opened,
             opening,
             pen: Pen::new(()),
@@ -148,7 +163,7 @@ impl Wire {
         let mut rest = bytes;
         while !rest.is_empty() {
             self.stream.writable().await?;
-            match self.stream.try_write(rest) {
+            match self.try_write(rest) {
                 Ok(written) => {
                     self.sent.fetch_add(written as u64, Ordering::Relaxed);
                     rest = &rest[written..];
@@ -160,7 +175,46 @@ impl Wire {
                 }
             }
         }
+        // Records that the socket did not take yet.
+        while self.tls.as_ref().is_some_and(|tls| lock(tls).wants_write()) {
+            self.stream.writable().await?;
+            match self.try_write(&[]) {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    self.note_end(End::Reset);
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
         Ok(())
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(tls) = &self.tls else { return self.stream.try_write(bytes) };
+        let mut tls = lock(tls);
+        let written = tls.writer().write(bytes)?;
+        while tls.wants_write() {
+            match tls.write_tls(&mut Socket(&self.stream)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && written > 0 => break,
+                result => result?,
+            };
+        }
+        Ok(written)
+    }
+
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &self.tls else { return self.stream.try_read(buffer) };
+        let mut tls = lock(tls);
+        loop {
+            match tls.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+            if tls.read_tls(&mut Socket(&self.stream))? == 0 {
+                return Ok(0);
+            }
+            tls.process_new_packets().map_err(io::Error::other)?;
+        }
     }
 
     /// The number of a new stream.
@@ -261,7 +315,7 @@ impl Wire {
                     _ => continue,
                 }
             }
-            match self.stream.try_read(&mut buffer) {
+            match self.try_read(&mut buffer) {
                 Ok(0) => return End::Fin,
                 Ok(_) if !self.opening.is_http2 => {}
                 Ok(read) => {
@@ -282,6 +336,66 @@ impl Wire {
         self.seen().end.get_or_insert((after, end));
         self.news.notify_waiters();
     }
+}
+
+/// The socket as rustls reads and writes it: it never blocks.
+struct Socket<'a>(&'a TcpStream);
+
+impl Read for Socket<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
+
+impl Write for Socket<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn lock(tls: &Mutex<ClientConnection>) -> MutexGuard<'_, ClientConnection> {
+    tls.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The settings of a client that trusts this authority.
+pub(super) fn trusting(ca: &str) -> anyhow::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes())?)?;
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions()?.with_root_certificates(roots);
+    Ok(Arc::new(builder.with_no_client_auth()))
+}
+
+async fn handshake(stream: &TcpStream, config: Arc<ClientConfig>, opening: Opening) -> io::Result<ClientConnection> {
+    let mut config = (*config).clone();
+    config.alpn_protocols = vec![if opening.is_http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+    let mut tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    while tls.is_handshaking() {
+        let wants = if tls.wants_write() { Interest::WRITABLE } else { Interest::READABLE };
+        stream.ready(wants).await?;
+        let done =
+            if tls.wants_write() { tls.write_tls(&mut Socket(stream)) } else { tls.read_tls(&mut Socket(stream)) };
+        match done {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => drop(tls.process_new_packets().map_err(io::Error::other)?),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // The last flight of the client.
+    while tls.wants_write() {
+        stream.writable().await?;
+        match tls.write_tls(&mut Socket(stream)) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(tls)
 }
 
 /// Cuts what is read into frames.
@@ -370,7 +484,7 @@ mod tests {
     #[tokio::test]
     async fn frames_are_noted_however_they_are_cut() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let wire = Wire::connect(listener.local_addr().unwrap(), Opening::default()).await.unwrap();
+        let wire = Wire::connect(listener.local_addr().unwrap(), Opening::default(), None).await.unwrap();
         let mut bytes = Vec::new();
         frames::settings(&mut bytes, &[(setting::MAX_CONCURRENT_STREAMS, 256)]);
         frames::frame(&mut bytes, kind::HEADERS, flag::END_HEADERS, 1, &[0; 3_000]);

@@ -142,7 +142,7 @@ async fn connect_at_once(attacker: &Arc<Attacker>, connects: usize) -> (Duration
         let address = attacker.target.grpc;
         tasks.spawn(async move {
             let start = Instant::now();
-            (Wire::connect(address, in_parts()).await, start.elapsed())
+            (Wire::connect(address, in_parts(), None).await, start.elapsed())
         });
     }
     let (mut slowest, mut stalled, mut failed) = (Duration::ZERO, 0, 0);

@@ -10,10 +10,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tonic::{
-    Request, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Request, Status, transport::Channel};
 
 use crate::abuse::attacker::Attacker;
 
@@ -27,7 +24,7 @@ const STANDSTILL: Duration = Duration::from_millis(400);
 
 /// Calls past their deadlines, and then others on the same connection, which must all succeed.
 pub(super) async fn passed_deadlines(attacker: Arc<Attacker>) -> Result<()> {
-    let channel = Endpoint::new(format!("http://{}", attacker.target.grpc))?.tcp_nodelay(true).connect().await?;
+    let channel = attacker.target.endpoint.connect().await?;
     let pid = Pid::from_raw(attacker.target.pid.cast_signed()).context("a server has an id")?;
     get_stock(channel.clone(), attacker.namespace.clone(), LONG_DEADLINE).await.context("before the standstill")?;
     kill_process(pid, Signal::STOP)?;

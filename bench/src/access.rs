@@ -1,0 +1,206 @@
+//! The cost of access: the processor time of the server for a unary Reserve with a token, with TLS and with both, beside
+//! that of an open server in the same run; and that of a refused call. Writes a page on demand, else only temporary
+//! folders.
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use inventory_sentinel::v1::{self, inventory_sentinel_client::InventorySentinelClient};
+use tonic::{
+    Code, Request,
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
+
+use crate::{
+    clients::Unary,
+    credentials::Guard,
+    fixture::Shop,
+    load::{self, Caller},
+    machine::Machine,
+    process::{Durability, Redis, Server},
+    usage,
+};
+
+/// Measures the cost of access; ends with 1 if a form costs more than its limit.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The server.
+    #[arg(long, default_value = "target/release/sentinel-server", value_name = "BINARY")]
+    server: PathBuf,
+    /// Interleaved rounds; each figure is the median over them.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Length of one run, in seconds.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Callers at once.
+    #[arg(long, default_value_t = 64)]
+    callers: usize,
+    /// Also write a page to this file.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
+}
+
+/// A form of access, and the most that a call may cost in multiples of a call of an open server.
+struct Form {
+    name: &'static str,
+    guard: Guard,
+    credential: Credential,
+    most: f64,
+}
+
+/// The credential of the calls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Credential {
+    Right,
+    /// A token that no identity has.
+    Unknown,
+    /// A JSON Web Token that nobody signed.
+    Forged,
+}
+
+const OPEN: Guard = Guard { has_tls: false, has_policy: false };
+const POLICY: Guard = Guard { has_tls: false, has_policy: true };
+const TLS: Guard = Guard { has_tls: true, has_policy: false };
+const BOTH: Guard = Guard { has_tls: true, has_policy: true };
+
+const FORMS: [Form; 6] = [
+    Form { name: "open", guard: OPEN, credential: Credential::Right, most: 1.0 },
+    Form { name: "token", guard: POLICY, credential: Credential::Right, most: 1.05 },
+    Form { name: "TLS", guard: TLS, credential: Credential::Right, most: 1.3 },
+    Form { name: "TLS and token", guard: BOTH, credential: Credential::Right, most: 1.35 },
+    Form { name: "refused: unknown token", guard: POLICY, credential: Credential::Unknown, most: 1.0 },
+    Form { name: "refused: forged JSON Web Token", guard: POLICY, credential: Credential::Forged, most: 1.0 },
+];
+
+/// A forged token: its signature has the right length.
+const FORGED: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImtleS0xIn0.\
+    eyJpc3MiOiJodHRwczovL2xvZ2luLmV4YW1wbGUuY29tIiwiYXVkIjoiaW52ZW50b3J5LXNlbnRpbmVsIiwic3ViIjoid2ViIiwiZXhwIjo0MTAyNDQ0ODAwfQ.\
+    AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const UNKNOWN: &str = "ist_0123456789abcdef_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// The processor time of one form in each round, in microseconds per call.
+struct Measured {
+    name: &'static str,
+    most: f64,
+    costs: Vec<f64>,
+}
+
+pub(crate) async fn run(args: &Args) -> Result<()> {
+    let mut servers = Vec::new();
+    for form in &FORMS {
+        let redis = Redis::start(Durability::Fast).await?;
+        let command = Command::new(&args.server);
+        // Refusals are counted, and recorded up to a limit: a file, so that no pipe slows them.
+        let flags = ["--audit-log", "/dev/null"];
+        let server = Server::start_guarded(command, redis, Durability::Fast, &flags, form.guard).await;
+        let server = server.with_context(|| format!("the server with {}", form.name))?;
+        let shop = Shop::new("access", 64, true);
+        shop.open(&server).await?;
+        servers.push((form, server, shop));
+    }
+    let mut measured: Vec<_> =
+        FORMS.iter().map(|form| Measured { name: form.name, most: form.most, costs: Vec::new() }).collect();
+    for round in 0..args.rounds {
+        for turn in 0..servers.len() {
+            // Each round begins with another form.
+            let index = (turn + usize::from(round)) % servers.len();
+            let (form, server, shop) = &servers[index];
+            let cost = measure(args, form, server, shop).await.with_context(|| form.name.to_owned())?;
+            measured[index].costs.push(cost);
+        }
+    }
+    let table = table(&measured);
+    println!("{table}");
+    if let Some(page) = &args.page {
+        write_page(page, args, &table)?;
+    }
+    let dear: Vec<_> = measured.iter().filter(|row| row.ratio(&measured[0]) > row.most).map(|row| row.name).collect();
+    ensure!(dear.is_empty(), "dearer than allowed: {}", dear.join(", "));
+    Ok(())
+}
+
+/// Microseconds of the server's processor time per call.
+async fn measure(args: &Args, form: &Form, server: &Server, shop: &Shop) -> Result<f64> {
+    let length = Duration::from_secs(args.seconds);
+    let before = usage::cpu_of(server.id())?;
+    let (latency, _) = match form.credential {
+        Credential::Right => load::closed(Unary::callers(server, shop, args.callers, false).await?, length).await?,
+        credential => load::closed(Refused::callers(server, credential, args.callers).await?, length).await?,
+    };
+    Ok((usage::cpu_of(server.id())? - before) * 1e6 / latency.len() as f64)
+}
+
+impl Measured {
+    /// The median over the rounds of the ratio to another form.
+    fn ratio(&self, other: &Self) -> f64 {
+        median(self.costs.iter().zip(&other.costs).map(|(own, other)| own / other).collect())
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn table(measured: &[Measured]) -> String {
+    let mut text =
+        "| access | server CPU per call, µs | ratio | lowest | highest | limit |\n|---|---|---|---|---|---|\n"
+            .to_owned();
+    for row in measured {
+        let ratios: Vec<f64> = row.costs.iter().zip(&measured[0].costs).map(|(own, open)| own / open).collect();
+        let (lowest, highest) =
+            (ratios.iter().copied().fold(f64::INFINITY, f64::min), ratios.iter().copied().fold(0.0, f64::max));
+        let (cost, ratio) = (median(row.costs.clone()), row.ratio(&measured[0]));
+        // A String takes every write.
+        let _ =
+            writeln!(text, "| {} | {cost:.1} | {ratio:.3} | {lowest:.3} | {highest:.3} | {:.2} |", row.name, row.most);
+    }
+    text
+}
+
+fn write_page(page: &Path, args: &Args, table: &str) -> Result<()> {
+    let Machine { processor, cores, kernel, store, rust, .. } = Machine::read()?;
+    let Args { rounds, seconds, callers, .. } = args;
+    let text = format!(
+        "<!-- Written by `make bench-access`; do not edit. -->\n# The cost of access\n\nThe processor time of the server \
+         for one unary Reserve, beside that of an open server in the same run: {rounds} interleaved rounds of {seconds} \
+         s, {callers} callers on kept connections, medians.\nMachine: {cores} cores, {processor}, {kernel}, {store}, \
+         {rust}.\n\n{table}"
+    );
+    std::fs::write(page, text).with_context(|| format!("the page {}", page.display()))
+}
+
+/// Calls with a credential that is refused.
+#[derive(Clone)]
+struct Refused {
+    client: InventorySentinelClient<Channel>,
+    credential: MetadataValue<Ascii>,
+}
+
+impl Refused {
+    async fn callers(server: &Server, credential: Credential, number: usize) -> Result<Vec<Self>> {
+        let text = if credential == Credential::Forged { FORGED } else { UNKNOWN };
+        let credential = format!("Bearer {text}").parse()?;
+        let client = InventorySentinelClient::new(server.connect().await?);
+        Ok(vec![Self { client, credential }; number])
+    }
+}
+
+impl Caller for Refused {
+    async fn call(&mut self) -> Result<()> {
+        let message = v1::GetStockRequest { namespace_id: "access".into(), sku: "sku-0".into() };
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", self.credential.clone());
+        let refusal = self.client.get_stock(request).await.err().context("the call is refused")?;
+        let is_expected = matches!(refusal.code(), Code::Unauthenticated | Code::ResourceExhausted);
+        ensure!(is_expected, "unexpected refusal: {refusal}");
+        Ok(())
+    }
+}
