@@ -382,7 +382,9 @@ async fn handshake(stream: &TcpStream, config: Arc<ClientConfig>, opening: Openi
             if tls.wants_write() { tls.write_tls(&mut Socket(stream)) } else { tls.read_tls(&mut Socket(stream)) };
         match done {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => drop(tls.process_new_packets().map_err(io::Error::other)?),
+            Ok(_) => {
+                tls.process_new_packets().map_err(io::Error::other)?;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
