@@ -5,8 +5,9 @@ use clap_complete::Shell;
 
 use crate::{
     commands::{
-        doctor::DoctorArgs, events::EventsCommand, namespace::NamespaceCommand, reservations::ReservationsCommand,
-        settle::SettleArgs, sku::SkuCommand, stock::StockCommand, watch::WatchArgs,
+        credentials::CredentialsCommand, doctor::DoctorArgs, events::EventsCommand, namespace::NamespaceCommand,
+        policy::PolicyCommand, reservations::ReservationsCommand, settle::SettleArgs, sku::SkuCommand,
+        stock::StockCommand, token::TokenCommand, watch::WatchArgs,
     },
     config::ConfigArgs,
     demo::{self, DemoArgs},
@@ -53,6 +54,15 @@ pub(crate) enum Command {
     Info,
     /// Check everything between this machine and the store, one line per check; exit 1 if a check fails.
     Doctor(DoctorArgs),
+    /// The bearer tokens in a tokens file: create, revoke.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// The policy of a server: validate.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// The files of a server with TLS and a policy: create.
+    #[command(subcommand)]
+    Credentials(CredentialsCommand),
     /// Run a flash sale against a running server, and verify that it was exact.
     #[command(after_long_help = demo::JSON_HELP)]
     Demo(DemoArgs),
@@ -64,7 +74,7 @@ pub(crate) enum Command {
 }
 
 const AFTER_HELP: &str = "\
-Server, namespace and timeout: a flag overrides the environment, and the environment overrides the config file. An empty
+Server, namespace, timeout, TLS and credentials: a flag overrides the environment, and the environment overrides the config file. An empty
 variable is an unset one.
 
 JSON: the keys are the names of the fields in proto/ (snake_case); every object has all of them. Instants are RFC 3339,

@@ -7,6 +7,7 @@
 //! - `commands`: a file for each group of commands; `demo`: `sentinelctl demo`, a flash sale that verifies itself.
 //! - `output`, `table`, `views`: output; `values`, `rows`: input.
 //! - `confirm`: the confirmation of commands that lose units; `stop`: Ctrl-C.
+//! - `files`: files with secrets.
 //! - `failure`: failures and exit codes; `refusal`: failed calls as failures.
 
 mod args;
@@ -15,6 +16,7 @@ mod config;
 mod confirm;
 mod demo;
 mod failure;
+mod files;
 mod output;
 mod refusal;
 mod rows;
@@ -34,7 +36,9 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::{
     args::{Cli, Command},
-    commands::{audit, doctor, events, info, namespace, reservations, settle, sku, stock, watch},
+    commands::{
+        audit, credentials, doctor, events, info, namespace, policy, reservations, settle, sku, stock, token, watch,
+    },
     failure::Failure,
     output::Output,
     session::Session,
@@ -75,8 +79,12 @@ fn report(failure: &Failure) {
 
 /// Runs the command; false if it found a problem.
 fn run(cli: Cli) -> Result<bool, Failure> {
-    if let Command::Completions { shell } = cli.command {
-        return completions(shell);
+    match cli.command {
+        Command::Completions { shell } => return completions(shell),
+        Command::Token(ref command) => return token::run(command, Output::new(cli.output)),
+        Command::Policy(ref command) => return policy::run(command, Output::new(cli.output)),
+        Command::Credentials(ref command) => return credentials::run(command, Output::new(cli.output)),
+        _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -112,7 +120,12 @@ async fn dispatch(cli: Cli) -> Result<bool, Failure> {
         Command::Audit => audit::run(&session).await,
         Command::Settle(args) => settle::run(&session, args).await,
         Command::Info => info::run(&session).await,
-        Command::Demo(_) | Command::Doctor(_) | Command::Completions { .. } => Ok(true),
+        Command::Demo(_)
+        | Command::Doctor(_)
+        | Command::Completions { .. }
+        | Command::Token(_)
+        | Command::Policy(_)
+        | Command::Credentials(_) => Ok(true),
     }
 }
 

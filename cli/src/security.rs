@@ -146,7 +146,7 @@ pub(crate) fn handshake_advice(causes: &str) -> Option<&'static str> {
     const ADVICE: [(&[&str], &str); 7] = [
         (
             &["alert: CertificateRequired"],
-            "the server needs a client certificate: set --tls-cert and --tls-key (SENTINEL_CLIENT_CERT and \
+            "the server requires a client certificate: set --tls-cert and --tls-key (SENTINEL_CLIENT_CERT and \
              SENTINEL_CLIENT_KEY)",
         ),
         (

@@ -1,16 +1,19 @@
 //! The operators' commands, a file for each group. Each connects by `session`, prints by `output`, and returns
-//! true, false if it found a problem, or a `Failure`.
+//! true, false if it found a problem, or a `Failure`. `credentials`, `policy` and `token` only use files.
 
 pub(crate) mod audit;
+pub(crate) mod credentials;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod import;
 pub(crate) mod info;
 pub(crate) mod namespace;
+pub(crate) mod policy;
 pub(crate) mod reservations;
 pub(crate) mod settle;
 pub(crate) mod sku;
 pub(crate) mod stock;
+pub(crate) mod token;
 pub(crate) mod watch;
 
 use std::time::Duration;

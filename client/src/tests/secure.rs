@@ -137,20 +137,23 @@ async fn an_ipv6_address_is_the_name_of_its_certificate() {
 #[tokio::test]
 async fn a_server_can_require_a_client_certificate() {
     let ca = Authority::new("ca");
-    let (uri, _) = serve(&Scripted::default(), &ca.issue("localhost"), Some(&ca)).await;
+    let server = Scripted::default();
+    let (uri, _) = serve(&server, &ca.issue("localhost"), Some(&ca)).await;
+    // TLS 1.3 ends the handshake of a client before the server has verified its certificate. So the first call fails,
+    // with the alert of the server or with a broken connection.
     let buy = |builder: Builder| async move {
-        match builder.retry(RetryPolicy::never()).connect().await {
-            Ok(sentinel) => sentinel.namespace("sale").reserve("ps5", 1).await.map(|_| ()).map_err(|e| chain(&e)),
-            Err(error) => Err(chain(&error)),
-        }
+        let sentinel = builder.retry(RetryPolicy::never()).connect().await.unwrap();
+        sentinel.namespace("sale").reserve("ps5", 1).await.map(|_| ())
     };
     let own = ca.issue("web.shop.internal");
     buy(builder(&uri, &ca).client_certificate(own.certificate.as_str(), own.key.as_str())).await.unwrap();
-    let error = buy(builder(&uri, &ca)).await.unwrap_err();
-    assert!(error.contains("CertificateRequired"), "{error}");
     let foreign = Authority::new("other").issue("web.shop.internal");
-    let error = buy(builder(&uri, &ca).client_certificate(foreign.certificate, foreign.key)).await.unwrap_err();
-    assert!(error.contains("alert") && !error.contains("CertificateRequired"), "{error}");
+    let foreign = builder(&uri, &ca).client_certificate(foreign.certificate, foreign.key);
+    for builder in [builder(&uri, &ca), foreign] {
+        let error = buy(builder).await.unwrap_err();
+        assert_eq!(error.rpc().map(crate::RpcError::code), Some(Code::Unavailable), "{error}");
+    }
+    assert_eq!(server.calls(), 1);
 }
 
 #[tokio::test]

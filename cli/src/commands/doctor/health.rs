@@ -63,7 +63,11 @@ fn of_broken_connection(server: &str, status: &Status) -> Option<Check> {
     let causes = causes(status);
     let next = handshake_advice(&causes).unwrap_or(match server.starts_with("http://") {
         true => "if the port has TLS, begin --server with https://; otherwise read the log of the server",
-        false => "read the log of the server",
+        // The alert that names the cause is lost if the server closes the connection first.
+        false => {
+            "if the server requires a client certificate, set --tls-cert and --tls-key to one of a CA in its --client-ca; \
+             otherwise read the log of the server"
+        }
     });
     Some(Check::fail("connection", format!("{server} closes the connection: {causes}"), next))
 }
