@@ -74,8 +74,8 @@ pub(crate) enum Command {
 }
 
 const AFTER_HELP: &str = "\
-Server, namespace, timeout, TLS and credentials: a flag overrides the environment, and the environment overrides the config file. An empty
-variable is an unset one.
+Server, namespace, timeout, TLS and credentials: a flag overrides the environment, and the environment overrides the
+config file. An empty variable is an unset one.
 
 JSON: the keys are the names of the fields in proto/ (snake_case); every object has all of them. Instants are RFC 3339,
 durations are seconds (\"300s\"), enum values have no prefix of their type. Write a SKU that begins with a dash

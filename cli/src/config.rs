@@ -1,5 +1,5 @@
-//! Server, namespace, timeout and security: from flags, the environment, the config file and defaults, in this order. Reads the
-//! environment and one file; opens no connection.
+//! Server, namespace, timeout and security: from flags, the environment, the config file and defaults, in this order.
+//! Reads the environment and one file; opens no connection.
 
 use std::{
     ffi::OsString,

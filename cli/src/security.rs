@@ -170,7 +170,7 @@ pub(crate) fn handshake_advice(causes: &str) -> Option<&'static str> {
             "name the host in --server as the server's certificate does, or issue one for this name",
         ),
         (
-            &["certificate expired", "Expired", "not valid yet", "NotValidYet"],
+            &["certificate expired", "certificate: Expired", "certificate not valid yet", "certificate: NotValidYet"],
             "renew the server's certificate, or correct the clock of this machine",
         ),
         (
@@ -201,9 +201,9 @@ pub(crate) fn credentials_advice(code: Code, reason: Option<&str>) -> Option<&'s
         (_, Some("CREDENTIALS_WRONG_AUDIENCE")) => {
             Some("request a token for this service: its audience is one of `audiences` in the policy of the server")
         }
-        (_, Some("ROLE_MISSING")) => Some(
-            "grant the role to this identity in the policy of the server, and verify it with `sentinelctl policy check`",
-        ),
+        (_, Some("ROLE_MISSING")) => {
+            Some("grant the role to this identity in the policy of the server, and run `sentinelctl policy check`")
+        }
         (_, Some("NAMESPACE_FORBIDDEN")) => Some(
             "add the namespace to the grant of this identity in the policy of the server, or set another one with -n",
         ),
@@ -218,8 +218,8 @@ pub(crate) fn credentials_advice(code: Code, reason: Option<&str>) -> Option<&'s
              may need others: check its configuration",
         ),
         (Code::PermissionDenied, None) => Some(
-            "grant the role to this identity in the policy of the server; if a proxy in front of the server refused the \
-             call, check its configuration",
+            "grant the role to this identity in the policy of the server; if a proxy in front of the server refused \
+             the call, check its configuration",
         ),
         _ => None,
     }

@@ -118,7 +118,8 @@ pub(crate) fn unreachable(server: &str, error: &ConnectError) -> Failure {
                 Some(next) => (format!("no TLS connection to {server}: {causes}"), next),
                 None => (
                     format!("no server responds at {server}: {causes}"),
-                    "start one with `make run` or `sentinel-server`, or set another one with --server or SENTINEL_SERVER",
+                    "start one with `make run` or `sentinel-server`, or set another one with --server or \
+                     SENTINEL_SERVER",
                 ),
             };
             Failure::Advised { code: Failure::UNAVAILABLE, what: shown(&what), next: next.to_owned() }

@@ -1,5 +1,5 @@
-//! `sentinelctl credentials init`: a folder with all files for a server with TLS and a policy. Writes that folder; makes
-//! no call.
+//! `sentinelctl credentials init`: a folder with all files for a server with TLS and a policy. Writes that folder;
+//! makes no call.
 
 use std::{
     fs, io,
@@ -34,7 +34,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const CA_DAYS: u32 = 3_650;
 const CERTIFICATE_DAYS: u32 = 365;
 
-const POLICY: &str = r#"# Who may call what. `sentinelctl policy check` validates this file; the server reads it again after a change.
+const POLICY: &str = r#"# The identities and their grants. `sentinelctl policy check` validates this file.
+# The server reads it again after a change.
 tokens_file = "tokens.toml"
 
 # A shop: checkout and the feed of changes, in all namespaces. Has a client certificate and a token.

@@ -1,5 +1,5 @@
-//! `sentinelctl token`: the bearer tokens in a tokens file. Changes that file; makes no call. The server reads a changed
-//! file again.
+//! `sentinelctl token`: the bearer tokens in a tokens file. Changes that file; makes no call. The server reads a
+//! changed file again.
 
 use std::{
     path::{Path, PathBuf},

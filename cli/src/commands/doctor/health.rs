@@ -65,7 +65,7 @@ fn of_broken_connection(server: &str, status: &Status) -> Option<Check> {
         true => "if the port has TLS, begin --server with https://; otherwise read the log of the server",
         // The alert that names the cause is lost if the server closes the connection first.
         false => {
-            "if the server requires a client certificate, set --tls-cert and --tls-key to one of a CA in its --client-ca; \
+            "if the server requires a client certificate, set --tls-cert and --tls-key to one of its --client-ca; \
              otherwise read the log of the server"
         }
     });
