@@ -6,12 +6,23 @@ use std::{
     fs,
     future::{Ready, ready},
     path::{Path, PathBuf},
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, process::Command};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    process::Command,
+};
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Code, Status,
@@ -99,18 +110,47 @@ async fn serve(tls: Option<(&Pki, Option<&Pki>)>, code: Code) -> u16 {
     port
 }
 
-/// The lines of `doctor` that failed.
-async fn doctor(server: &str, variables: &[(&str, &Path)]) -> Vec<String> {
+/// The port of an operator's port with TLS that reports that it is ready.
+async fn serve_readyz(pki: &Pki) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let chain = vec![CertificateDer::from_pem_file(pki.path("cert.pem")).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_file(pki.path("key.pem")).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("a configuration");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nready\n").await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    port
+}
+
+/// The lines of `doctor`, which finds a problem.
+async fn lines_of_doctor(server: &str, admin_url: &str, variables: &[(&str, &Path)]) -> Vec<String> {
     let output = Command::new(env!("CARGO_BIN_EXE_sentinelctl"))
-        .args(["--server", server, "doctor", "--table", "--admin-url", "http://127.0.0.1:1"])
+        .args(["--server", server, "doctor", "--table", "--admin-url", admin_url])
         .env_clear()
         .envs(variables.iter().copied())
         .output()
         .await
         .expect("the command starts");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let text = String::from_utf8(output.stdout).expect("text");
-    text.lines().filter(|line| line.starts_with("FAIL")).map(str::to_owned).collect()
+    String::from_utf8(output.stdout).expect("text").lines().map(str::to_owned).collect()
+}
+
+/// The lines of `doctor` that failed.
+async fn doctor(server: &str, variables: &[(&str, &Path)]) -> Vec<String> {
+    let lines = lines_of_doctor(server, "http://127.0.0.1:1", variables).await;
+    lines.into_iter().filter(|line| line.starts_with("FAIL")).collect()
 }
 
 fn is_one(lines: &[String], words: &[&str]) {
@@ -214,4 +254,24 @@ async fn generated_credentials_fit_together() {
     }
     let other = serve(Some((&pki, Some(&Pki::new("another")))), Code::Unauthenticated).await;
     is_one(&doctor(&format!("https://localhost:{other}"), &own).await, &["connection", "--client-ca"]);
+}
+
+#[tokio::test]
+async fn doctor_reads_readyz_over_tls() {
+    let (pki, other) = (Pki::new("one"), Pki::new("another"));
+    let port = serve_readyz(&pki).await;
+    let readyz = async |scheme: &str, ca: PathBuf| {
+        let url = format!("{scheme}://localhost:{port}");
+        let lines = lines_of_doctor("https://localhost:1", &url, &[("SENTINEL_TLS_CA", &ca)]).await;
+        lines.into_iter().find(|line| line.contains("readyz")).expect("a line")
+    };
+    let line = readyz("https", pki.path("ca.pem")).await;
+    assert!(line.starts_with("OK") && line.contains("every component is well"), "{line}");
+    let line = readyz("https", other.path("ca.pem")).await;
+    assert!(line.starts_with("WARN") && line.contains("SENTINEL_TLS_CA"), "{line}");
+    let plain = format!("https://localhost:{}", serve(None, Code::Unauthenticated).await);
+    let lines = lines_of_doctor("https://localhost:1", &plain, &[]).await;
+    assert!(lines.iter().any(|line| line.contains("begin --admin-url with http://")), "{lines:#?}");
+    let line = readyz("http", pki.path("ca.pem")).await;
+    assert!(line.starts_with("WARN") && line.contains("begin --admin-url with https://"), "{line}");
 }

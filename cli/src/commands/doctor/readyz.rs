@@ -66,11 +66,7 @@ pub(super) async fn check(url: &AdminUrl, ca: Option<&[u8]>, limit: Duration) ->
         Err(error) => Check::warn(
             "readyz",
             format!("not checked: {}/readyz does not respond ({error})", url.text),
-            match (error.kind(), url.is_tls) {
-                (io::ErrorKind::InvalidData, false) => "begin --admin-url with https:// if the port has TLS",
-                _ => handshake_advice(&error.to_string())
-                    .unwrap_or("name the operator's port with --admin-url if it can be reached from here"),
-            },
+            unreachable_advice(&error, url.is_tls),
         ),
         Ok((200, _)) => Check::ok("readyz", "every component is well"),
         Ok((503, body)) => {
@@ -87,6 +83,19 @@ pub(super) async fn check(url: &AdminUrl, ca: Option<&[u8]>, limit: Duration) ->
             format!("{}/readyz answers with the status {status}", url.text),
             "name the operator's port of the server with --admin-url",
         ),
+    }
+}
+
+/// The next step if the port does not respond as expected. A port with TLS ends a plain connection in various ways.
+fn unreachable_advice(error: &io::Error, is_tls: bool) -> &'static str {
+    use io::ErrorKind::{ConnectionReset, InvalidData, UnexpectedEof};
+    match (error.kind(), is_tls) {
+        (InvalidData | ConnectionReset | UnexpectedEof, false) => "begin --admin-url with https:// if the port has TLS",
+        (_, true) if error.to_string().contains("InvalidContentType") => {
+            "begin --admin-url with http:// if the port has no TLS"
+        }
+        _ => handshake_advice(&error.to_string())
+            .unwrap_or("name the operator's port with --admin-url if it can be reached from here"),
     }
 }
 
