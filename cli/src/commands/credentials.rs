@@ -185,9 +185,9 @@ fn guide(folder: &Path) -> String {
         ["client.pem", "client-key.pem", "web.token", "operator.token", "metrics.token"].map(path);
     format!(
         "\
-# Start the server. Without `--client-certificates optional` each client needs a certificate too.
+# Start the server. Without `--client-certificate optional` each client needs a certificate too.
 sentinel-server --tls-cert {cert} --tls-key {key} --client-ca {ca} \\
-    --client-certificates optional --policy {policy}
+    --client-certificate optional --policy {policy}
 
 # Call it as an operator.
 export SENTINEL_SERVER=https://localhost:50051 SENTINEL_TLS_CA={ca} SENTINEL_TOKEN_FILE={operator}

@@ -29,7 +29,7 @@ use super::{
     observer::Observer,
     peer::Peer,
     refusals,
-    requests::{Bounds, IncomingMessage, Messages, ReadError, StreamTimeouts},
+    requests::{Bounds, Discarded, IncomingMessage, Messages, ReadError, StreamTimeouts},
     responses::Answer,
     rpc::{RequestForm, Rpc},
 };
@@ -116,7 +116,7 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
             }
         });
         if let Err(failure) = admitted {
-            return self.refused(failure.into());
+            return self.refuse_admission(failure.into(), rpc.form, body);
         }
         let registration = rpc.is_tracked.then(|| self.shared.responses.register(&self.peer));
         if let Some(registration) = &registration {
@@ -164,9 +164,28 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
 }
 
 impl<S: Services> Entrance<S> {
-    /// A call that is refused before it uses any of the shared limits.
-    fn refused(&self, status: tonic::Status) -> Call<S::Future> {
-        let inner = self.refuse(status);
+    /// A call of a caller that is not admitted. The request is read to its end and discarded: the HTTP/2 library closes
+    /// a connection with many early responses, and a proxy can share it between callers.
+    fn refuse_admission(&self, status: tonic::Status, form: RequestForm, mut body: Incoming) -> Call<S::Future> {
+        let mut discarded = Discarded::default();
+        // The caller of a stream waits for the refusal before it ends the stream.
+        let is_stream = matches!(form, RequestForm::Stream { .. });
+        let is_read = is_stream || discarded.poll(&mut body, &mut Context::from_waker(Waker::noop())).is_ready();
+        let inner = if is_read {
+            self.refuse(status)
+        } else {
+            let registration = self.shared.requests.register(&self.peer);
+            self.peer.add_starting(registration.entry());
+            let timeout = self.shared.request_timeout;
+            let late: Late = Box::pin(async move {
+                let rest = std::future::poll_fn(|cx| discarded.poll(&mut body, cx));
+                if tokio::time::timeout(timeout, rest).await.is_err() {
+                    registration.record_late();
+                }
+                Ok(status.into_http())
+            });
+            Either::Right(Either::Right(late))
+        };
         Call { inner, registration: None, tasks: None, observer: None, _permit: None, slot: None, earns: None }
     }
 

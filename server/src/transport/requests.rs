@@ -10,6 +10,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
+use hyper::body::Incoming;
 use inventory_sentinel::Reason;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
@@ -50,6 +51,25 @@ impl ReadError {
             ReadError::Late | ReadError::Gone => Reason::RequestTooSlow,
         };
         failure::refusal(reason)
+    }
+}
+
+/// The body of a refused request, which is read without being kept.
+#[derive(Debug, Default)]
+pub(super) struct Discarded {
+    bytes: usize,
+}
+
+impl Discarded {
+    /// Ready at the end of the body, or when it is larger than a small request may be.
+    pub(super) fn poll(&mut self, body: &mut Incoming, cx: &mut Context<'_>) -> Poll<()> {
+        while self.bytes <= rpc::MAX_SMALL_REQUEST {
+            match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, Bytes::len),
+                Some(Err(_)) | None => break,
+            }
+        }
+        Poll::Ready(())
     }
 }
 

@@ -180,3 +180,25 @@ async fn an_optional_certificate_leaves_the_choice_of_the_credential() {
     let refused = by_wrong_token.admin.get_server_info(v1::GetServerInfoRequest {}).await;
     assert_refused(refused, Reason::CredentialsMalformed, None);
 }
+
+/// A proxy can share one connection between callers with good and with bad credentials.
+#[tokio::test]
+async fn refused_calls_leave_the_connection_open() {
+    let files = AccessFiles::new();
+    let token = files.token("everything");
+    let server = SentinelProcess::launch().guarded(&files).flags("--audit-log /dev/null").start().await;
+    let channel = server.connect(files.client_tls()).await.expect("a connection");
+    let mut bad = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let mut caller = CallerClients::new(channel.clone(), "ist_0123456789abcdef_0");
+        bad.spawn(async move {
+            for _ in 0..100 {
+                assert_refused(caller.checkout.get_stock(stock_of("sale")).await, Reason::CredentialsMalformed, None);
+            }
+        });
+    }
+    let mut good = CallerClients::new(channel, &token);
+    while bad.try_join_next().map(|ended| ended.expect("refused with a reason")).is_some() || !bad.is_empty() {
+        good.admin.get_server_info(v1::GetServerInfoRequest {}).await.expect("a good caller beside it");
+    }
+}
