@@ -64,6 +64,33 @@ start_server() {
     return 1
 }
 
+# start_guarded_server BINARY SENTINELCTL FOLDER: starts a server with TLS, client certificates and a policy, with
+# generated credentials in FOLDER/access. Sets SERVER_PID and SERVER_ADDRESS; returns once it responds to an operator.
+start_guarded_server() {
+    local binary=$1 ctl=$2 folder=$3 port admin_port deadline=$((SECONDS + READY_SECONDS))
+    local access=$folder/access
+    "$ctl" credentials init "$access" >/dev/null || return 1
+    port=$(free_port) && admin_port=$(free_port) || return 1
+    SERVER_ADDRESS=localhost:$port
+    (
+        for name in $(compgen -e SENTINEL_); do unset "$name"; done
+        exec "$binary" --listen "127.0.0.1:$port" --admin-listen "127.0.0.1:$admin_port" --data-dir "$folder/data" \
+            --tls-cert "$access/server.pem" --tls-key "$access/server-key.pem" --client-ca "$access/ca.pem" \
+            --client-certificate required --policy "$access/policy.toml"
+    ) </dev/null >"$folder/server.log" 2>&1 &
+    SERVER_PID=$!
+    until "$ctl" --server "https://$SERVER_ADDRESS" --tls-ca "$access/ca.pem" --tls-cert "$access/client.pem" \
+        --tls-key "$access/client-key.pem" --token-file "$access/operator.token" info >/dev/null 2>&1; do
+        if ! kill -0 "$SERVER_PID" 2>/dev/null || ((SECONDS >= deadline)); then
+            print_line "the guarded server did not become ready; the last lines of its log:"
+            tail -n 20 "$folder/server.log" >&2
+            stop_server
+            return 1
+        fi
+        sleep 0.05
+    done
+}
+
 # Stops the server that start_server started, if any; returns 1 if it had to be killed.
 stop_server() {
     local pid=$SERVER_PID deadline=$((SECONDS + STOP_SECONDS))

@@ -3,7 +3,7 @@
 //!
 //! # Layout
 //! - `attacks`: the list of attacks; `attacker`: what they share.
-//! - `wire`, `frames`: a connection of an attacker, and HTTP/2 as bytes.
+//! - `wire`, `frames`, `tls`: a connection of an attacker, HTTP/2 as bytes, and TLS over them.
 //! - `honest`: the honest caller.
 //! - `report`: what is judged, and the table.
 
@@ -26,6 +26,7 @@ mod attacks;
 mod frames;
 mod honest;
 mod report;
+mod tls;
 mod wire;
 
 use crate::{
@@ -183,7 +184,7 @@ async fn row(args: &Args, attack: &Attack) -> Result<Row> {
         shop.hold(&server, &shop.skus[0], attack.events, |_| TTL).await?;
     }
     let admin = server.admin().context("the server has metrics")?;
-    let tls = server.ca().map(wire::trusting).transpose()?;
+    let tls = server.ca().map(tls::trusting).transpose()?;
     let target = Target { grpc: server.address(), admin, pid: server.id(), endpoint: server.endpoint()?, tls };
 
     let endpoint = server.endpoint()?;
