@@ -118,6 +118,20 @@ impl ServerBuilder {
         server
     }
 
+    /// Starts a server whose log has no addresses, on free ports, and waits until it is ready.
+    pub async fn start_silent(self) -> SentinelProcess {
+        let folder = TempDir::with_prefix("sentinel-").expect("a temporary folder");
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let (grpc, admin) = (free(), free());
+        let [grpc, admin] = [grpc, admin].map(|listener| listener.local_addr().expect("an address"));
+        let launch = self.flags(&format!("--listen {grpc} --admin-listen {admin}"));
+        let child = launch.spawn(&folder, 0);
+        let channel = Endpoint::from_shared(format!("http://{grpc}")).expect("an address").connect_lazy();
+        let server = SentinelProcess { child, grpc, admin, channel, launch, starts: 1, folder };
+        server.wait_until_ready().await;
+        server
+    }
+
     /// Runs the server to its end, for a server that ends on startup: its exit code and its log.
     pub async fn run(self) -> (Option<i32>, String) {
         let folder = TempDir::with_prefix("sentinel-").expect("a temporary folder");
@@ -195,6 +209,12 @@ impl SentinelProcess {
         self.grpc
     }
 
+    /// The address of its gRPC port for operators.
+    pub fn grpc_admin(&self) -> SocketAddr {
+        let log = fs::read_to_string(self.log_path(self.starts - 1)).expect("a log");
+        address(&log, "grpc_admin").expect("a server with such a port")
+    }
+
     /// The address of its operator's port.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin
@@ -264,10 +284,17 @@ impl SentinelProcess {
         self.endpoint(tls).connect().await
     }
 
+    /// A new connection to its gRPC port for operators with these TLS settings.
+    ///
+    /// # Errors
+    /// The handshake fails.
+    pub async fn connect_to_grpc_admin(&self, tls: ClientTlsConfig) -> Result<Channel, tonic::transport::Error> {
+        endpoint(self.grpc_admin(), tls).connect().await
+    }
+
     /// The endpoint of its gRPC port with these TLS settings.
     pub fn endpoint(&self, tls: ClientTlsConfig) -> Endpoint {
-        let endpoint = Endpoint::from_shared(format!("https://{}", self.grpc)).expect("an address");
-        endpoint.tls_config(tls).expect("TLS settings")
+        endpoint(self.grpc, tls)
     }
 
     /// Waits until it is ready.
@@ -405,6 +432,11 @@ impl Drop for SentinelProcess {
             }
         }
     }
+}
+
+fn endpoint(address: SocketAddr, tls: ClientTlsConfig) -> Endpoint {
+    let endpoint = Endpoint::from_shared(format!("https://{address}")).expect("an address");
+    endpoint.tls_config(tls).expect("TLS settings")
 }
 
 async fn exit(child: &mut Owned) -> ExitStatus {

@@ -1,9 +1,13 @@
 //! Access: TLS, credentials, roles and their reload, against real guarded servers.
 //!
 //! - this file: calls with credentials, for the other modules;
+//! - `any_rpc`: calls of any RPC without generated code;
+//! - `every_rpc`: every RPC with every wrong credential;
 //! - `identities`: tokens, JSON Web Tokens and client certificates;
 //! - `rotation`: changed certificates, authorities, tokens and policies while calls and streams run.
 
+mod any_rpc;
+mod every_rpc;
 mod identities;
 mod rotation;
 
