@@ -187,11 +187,7 @@ fn of_checkout(target: &Target) -> Vec<Entry> {
         entry(CHECKOUT, "GetStock", &get_stock()),
         entry(CHECKOUT, "BatchGetStock", &v1::BatchGetStockRequest { namespace_id: namespace.clone(), skus }),
         entry(CHECKOUT, "Batch", &batch),
-        entry(
-            CHECKOUT,
-            "IsProtected",
-            &v1::IsProtectedRequest { namespace_id: namespace.clone(), sku: sku.clone() },
-        ),
+        entry(CHECKOUT, "IsProtected", &v1::IsProtectedRequest { namespace_id: namespace.clone(), sku: sku.clone() }),
         entry(CHECKOUT, "WatchProtected", &v1::WatchProtectedRequest { namespace_id, ..Default::default() }),
     ]
 }
@@ -248,11 +244,8 @@ fn of_admin(target: &Target) -> Vec<Entry> {
         request_id: request_id(),
         ..Default::default()
     };
-    let delete_sku = v1::DeleteSkuRequest {
-        namespace_id: namespace_id(),
-        sku: spare_sku.clone(),
-        request_id: request_id(),
-    };
+    let delete_sku =
+        v1::DeleteSkuRequest { namespace_id: namespace_id(), sku: spare_sku.clone(), request_id: request_id() };
     let config = Some(v1::NamespaceConfig { is_paused: Some(true), ..Default::default() });
     let configure = v1::ConfigureNamespaceRequest { namespace_id: namespace_id(), config, ..Default::default() };
     let import = v1::ImportStockRequest {
@@ -268,11 +261,8 @@ fn of_admin(target: &Target) -> Vec<Entry> {
         is_protected: Some(false),
         request_id: request_id(),
     };
-    let settle = v1::SettlePartitionRequest {
-        namespace_id: namespace_id(),
-        request_id: request_id(),
-        ..Default::default()
-    };
+    let settle =
+        v1::SettlePartitionRequest { namespace_id: namespace_id(), request_id: request_id(), ..Default::default() };
     vec![
         entry(ADMIN, "GetServerInfo", &v1::GetServerInfoRequest {}),
         entry(ADMIN, "GetSku", &v1::GetSkuRequest { namespace_id: namespace_id(), sku: sku() }),

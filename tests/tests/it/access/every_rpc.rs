@@ -143,8 +143,10 @@ impl Fixture {
         let mut peer = CallerClients::new(channel, "");
         peer.admin.get_server_info(v1::GetServerInfoRequest {}).await.expect("the authority is trusted at first");
         files.write("client-ca.pem", &files.authority.pem());
-        eventually("the authority is removed", async || server.log().contains("changed files are in use").then_some(()))
-            .await;
+        eventually("the authority is removed", async || {
+            server.log().contains("changed files are in use").then_some(())
+        })
+        .await;
         let owner = CallerClients::connect(&server, &files, &owner_token).await;
         Fixture { files, server, removed, owner, owner_token, unknown_token, expired_token, elsewhere, without }
     }
@@ -331,9 +333,8 @@ async fn every_rpc_refuses_every_wrong_credential_and_changes_nothing() {
         let response = result.unwrap_or_else(|status| panic!("{path}: {status:?}"));
         if *path == format!("{CHECKOUT}Batch") {
             let results = v1::BatchResponse::decode(response).expect("a message").results;
-            let is_failure = |result: &v1::BatchResult| {
-                matches!(result.result, None | Some(v1::batch_result::Result::Failure(_)))
-            };
+            let is_failure =
+                |result: &v1::BatchResult| matches!(result.result, None | Some(v1::batch_result::Result::Failure(_)));
             assert!(results.len() == 6 && !results.iter().any(is_failure), "{results:?}");
         }
     }
@@ -375,8 +376,7 @@ fn services<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
 async fn a_port_of_operators_takes_their_service_from_the_port_of_the_others() {
     let files = AccessFiles::new();
     let token = files.token("everything");
-    let server =
-        SentinelProcess::launch().guarded(&files).flags("--grpc-admin-listen 127.0.0.1:0").start().await;
+    let server = SentinelProcess::launch().guarded(&files).flags("--grpc-admin-listen 127.0.0.1:0").start().await;
     let main = server.connect(files.client_tls()).await.expect("a connection");
     let admin = server.connect_to_grpc_admin(files.client_tls()).await.expect("a connection");
     let expected = services([CHECKOUT, EVENTS, HEALTH, REFLECTION, OLD_REFLECTION]);

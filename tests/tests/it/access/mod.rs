@@ -2,14 +2,20 @@
 //!
 //! - this file: calls with credentials, for the other modules;
 //! - `any_rpc`: calls of any RPC without generated code;
+//! - `audit_log`: the records of operators' calls and of refused calls;
 //! - `every_rpc`: every RPC with every wrong credential;
 //! - `identities`: tokens, JSON Web Tokens and client certificates;
-//! - `rotation`: changed certificates, authorities, tokens and policies while calls and streams run.
+//! - `leaks`: data of namespaces that a caller may not use;
+//! - `rotation`: changed certificates, authorities, tokens and policies while calls and streams run;
+//! - `secrets`: outputs of a server, searched for credentials.
 
 mod any_rpc;
+mod audit_log;
 mod every_rpc;
 mod identities;
+mod leaks;
 mod rotation;
+mod secrets;
 
 use inventory_sentinel::v1::{
     inventory_admin_client::InventoryAdminClient, inventory_events_client::InventoryEventsClient,
