@@ -1,4 +1,5 @@
-//! The rate of failed authentications of each address. Pure but for the clock.
+//! The rate of failed authentications of each address, and the rate of its records in the audit log. Pure but for the
+//! clock.
 
 use std::{
     collections::HashMap,
@@ -12,21 +13,23 @@ const MAX_ADDRESSES: usize = 4_096;
 /// Length of the burst after an idle time.
 const BURST: Duration = Duration::from_secs(2);
 
-/// The failed attempts of all addresses.
+/// The refused calls of all addresses.
 #[derive(Debug)]
 pub(super) struct FailedAttempts {
-    /// Failed attempts per second and address.
+    /// Failed authentications per second and address, and as many records.
     rate: u32,
     addresses: Mutex<HashMap<Option<IpAddr>, Attempts>>,
 }
 
-/// The failed attempts of one address.
+/// The refused calls of one address.
 #[derive(Clone, Copy, Debug)]
 struct Attempts {
-    /// The attempts that are left, at this time.
-    left: f64,
+    /// The failed authentications that are left, at this time.
+    failures_left: f64,
+    /// The records that are left, at this time.
+    records_left: f64,
     at: Instant,
-    /// Attempts that were not recorded in the audit log since the last one that was.
+    /// Refused calls that were not recorded in the audit log since the last one that was.
     unrecorded: u64,
 }
 
@@ -35,19 +38,29 @@ impl FailedAttempts {
         Self { rate, addresses: Mutex::default() }
     }
 
-    /// Whether this address has too many failed attempts.
+    /// Whether this address has too many failed authentications.
     pub(super) fn are_too_many(&self, address: Option<IpAddr>) -> bool {
-        self.with(address, Instant::now(), |attempts| attempts.left < 1.0)
+        self.with(address, Instant::now(), |attempts| attempts.failures_left < 1.0)
     }
 
-    /// Counts a failed attempt. If it may be recorded, returns the number of earlier ones that were not.
-    pub(super) fn count(&self, address: Option<IpAddr>) -> Option<u64> {
+    /// Counts a failed authentication.
+    pub(super) fn count_failure(&self, address: Option<IpAddr>) {
         self.with(address, Instant::now(), |attempts| {
-            if attempts.left < 1.0 {
+            if attempts.failures_left >= 1.0 {
+                attempts.failures_left -= 1.0;
+            }
+        });
+    }
+
+    /// Counts a refused call for the audit log. If it may be recorded, returns the number of earlier ones that were
+    /// not.
+    pub(super) fn count_record(&self, address: Option<IpAddr>) -> Option<u64> {
+        self.with(address, Instant::now(), |attempts| {
+            if attempts.records_left < 1.0 {
                 attempts.unrecorded += 1;
                 return None;
             }
-            attempts.left -= 1.0;
+            attempts.records_left -= 1.0;
             Some(std::mem::take(&mut attempts.unrecorded))
         })
     }
@@ -63,9 +76,11 @@ impl FailedAttempts {
                 key = None;
             }
         }
-        let attempts = addresses.entry(key).or_insert(Attempts { left: most, at: now, unrecorded: 0 });
+        let unused = Attempts { failures_left: most, records_left: most, at: now, unrecorded: 0 };
+        let attempts = addresses.entry(key).or_insert(unused);
         let earned = now.saturating_duration_since(attempts.at).as_secs_f64() * f64::from(self.rate);
-        attempts.left = (attempts.left + earned).min(most);
+        attempts.failures_left = (attempts.failures_left + earned).min(most);
+        attempts.records_left = (attempts.records_left + earned).min(most);
         attempts.at = now;
         use_attempts(attempts)
     }
@@ -92,20 +107,29 @@ mod tests {
         let failed = FailedAttempts::new(2);
         let (one, other) = (address("192.0.2.1"), address("192.0.2.2"));
         for _ in 0..4 {
-            assert_eq!(failed.count(one), Some(0));
+            failed.count_failure(one);
+            assert_eq!(failed.count_record(one), Some(0));
         }
         assert!(failed.are_too_many(one) && !failed.are_too_many(other));
-        assert_eq!(failed.count(one), None);
+        assert_eq!(failed.count_record(one), None);
         let later = Instant::now() + Duration::from_secs(1);
-        assert!(failed.with(one, later, |attempts| attempts.left >= 1.0));
+        assert!(failed.with(one, later, |attempts| attempts.failures_left >= 1.0));
         assert_eq!(failed.with(one, later, |attempts| attempts.unrecorded), 1);
+    }
+
+    #[test]
+    fn records_of_other_refusals_are_no_failed_authentications() {
+        let failed = FailedAttempts::new(1);
+        let one = address("192.0.2.1");
+        while failed.count_record(one).is_some() {}
+        assert!(!failed.are_too_many(one));
     }
 
     #[test]
     fn one_network_of_ipv6_is_one_client() {
         let failed = FailedAttempts::new(1);
-        assert_eq!(failed.count(address("2001:db8::1")), Some(0));
-        assert_eq!(failed.count(address("2001:db8::2")), Some(0));
+        failed.count_failure(address("2001:db8::1"));
+        failed.count_failure(address("2001:db8::2"));
         assert!(failed.are_too_many(address("2001:db8::3")) && !failed.are_too_many(address("2001:db8:0:1::1")));
     }
 
@@ -113,7 +137,7 @@ mod tests {
     fn the_number_of_counters_has_a_bound() {
         let failed = FailedAttempts::new(1);
         for number in 0..2 * MAX_ADDRESSES as u32 {
-            failed.count(Some(IpAddr::from(number.to_be_bytes())));
+            failed.count_failure(Some(IpAddr::from(number.to_be_bytes())));
         }
         assert!(failed.addresses.lock().unwrap().len() <= MAX_ADDRESSES + 1);
     }

@@ -130,11 +130,28 @@ impl Guard {
         (call, namespace): (&str, &str),
     ) -> Failure {
         self.metrics.inc_refused(reason);
-        if let Some(unrecorded) = self.failed_attempts.count(address.map(|address| address.ip())) {
+        let network = address.map(|address| address.ip());
+        if is_failed_authentication(reason) {
+            self.failed_attempts.count_failure(network);
+        }
+        if let Some(unrecorded) = self.failed_attempts.count_record(network) {
             audit::refused(reason, address, identity, (call, namespace), unrecorded);
         }
         Failure::new(reason)
     }
+}
+
+/// Whether a refused call had a credential that identified no caller. Others must not lock out the callers that share
+/// the address.
+fn is_failed_authentication(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::CredentialsMalformed
+            | Reason::CredentialsUnknown
+            | Reason::CredentialsExpired
+            | Reason::CredentialsNotYetValid
+            | Reason::CredentialsWrongAudience
+    )
 }
 
 fn reason(denied: Denied) -> Reason {

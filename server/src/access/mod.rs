@@ -4,7 +4,7 @@
 //! - [`guard`][]: the current rules, and the judgement of each call;
 //! - [`caller`][]: the identity of one call, which is judged again when the rules change;
 //! - [`certificate`][]: names and dates of an X.509 certificate;
-//! - [`failed_attempts`][]: the rate of failed authentications of each address;
+//! - [`failed_attempts`][]: the rates of failed authentications and of records of each address;
 //! - [`tls`][]: the TLS configuration of the ports;
 //! - [`reload`][]: the files, and their reload;
 //! - [`audit`][]: the records of refused calls.

@@ -46,7 +46,7 @@ pub struct SecurityConfig {
     pub reload_interval: Duration,
 
     /// Credentials of one client address that may fail per second, 1 to 1,000,000; twice as many in a burst. Beyond it
-    /// no signature is verified for that address, and refusals are counted instead of recorded
+    /// no signature is verified for that address. As many of its refused calls are recorded, and the others are counted
     #[arg(long, env = "SENTINEL_MAX_FAILED_AUTHENTICATIONS", default_value_t = 10, value_name = "CREDENTIALS")]
     pub max_failed_authentications: u32,
 

@@ -337,8 +337,9 @@ async fn a_hostile_string_stays_inside_its_record() {
     owner.admin.set_stock(set_stock("sale", &forged, 10)).await.expect("a SKU may have these characters");
     owner.admin.set_stock(set_stock("sale", &with_line_break, 10)).await.expect_err("invalid");
     owner.admin.set_stock(set_stock(&with_line_break, "ps5", 10)).await.expect_err("invalid");
-    let id = v1::SetStockRequest { request_id: forged.clone(), ..set_stock("sale", "ps5", 1) };
-    owner.admin.set_stock(id).await.expect("any printable id");
+    let request_id = forged.replace(' ', "");
+    let id = v1::SetStockRequest { request_id: request_id.clone(), ..set_stock("sale", "ps5", 1) };
+    owner.admin.set_stock(id).await.expect("an id may have these characters");
     import_all(&mut owner, vec![import("sale", &[&with_line_break, "vita"])]).await.expect("one row is valid");
     let long = "x".repeat(100_000);
     import_all(&mut owner, vec![import("sale", &[&long, "wii"])]).await.expect("one row is valid");
@@ -362,7 +363,7 @@ async fn a_hostile_string_stays_inside_its_record() {
     );
     assert_eq!(text(&records[0], "sku"), forged);
     assert!(text(&records[0], "user_agent").contains(&forged), "{}", records[0]);
-    assert_eq!(text(&records[3], "request_id"), forged);
+    assert_eq!(text(&records[3], "request_id"), request_id);
     assert!(text(&records[4], "after").contains(&with_line_break), "{}", records[4]);
     assert_eq!(text(&records[6], "call"), path);
 }

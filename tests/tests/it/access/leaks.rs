@@ -80,7 +80,7 @@ fn observable(status: &Status) -> (tonic::Code, String, Vec<u8>, String) {
 
 #[tokio::test]
 async fn a_token_of_a_list_of_a_forbidden_namespace_is_refused() {
-    let Fixture { mut owner, mut foreigner, .. } = Fixture::start().await;
+    let Fixture { server: _server, mut owner, mut foreigner, .. } = Fixture::start().await;
     let stock = |namespace: &str, page_token: &str| v1::ListStockRequest {
         namespace_id: namespace.into(),
         page_size: 1,
@@ -128,7 +128,7 @@ async fn a_token_of_a_list_of_a_forbidden_namespace_is_refused() {
 
 #[tokio::test]
 async fn a_token_of_a_stream_of_a_forbidden_namespace_gives_no_data() {
-    let Fixture { mut owner, mut foreigner, .. } = Fixture::start().await;
+    let Fixture { server: _server, mut owner, mut foreigner, .. } = Fixture::start().await;
     let watch = |namespace: &str, token: &str| v1::WatchRequest {
         namespace_id: namespace.into(),
         resume_token: token.into(),
@@ -282,7 +282,7 @@ async fn operations_on(caller: &mut CallerClients, id: &str) -> Vec<(tonic::Code
 
 #[tokio::test]
 async fn a_reservation_of_another_namespace_looks_like_an_unknown_one() {
-    let Fixture { mut owner, mut foreigner, reservations, request_ids, .. } = Fixture::start().await;
+    let Fixture { server: _server, mut owner, mut foreigner, reservations, request_ids, .. } = Fixture::start().await;
     // Those of the first partition, which the other namespace has too, and those of others.
     for id in &reservations {
         let of_another_namespace = operations_on(&mut foreigner, id).await;

@@ -86,7 +86,8 @@ async fn import(
     let name = NamespaceName::parse(namespace_id)?;
     record.set_namespace(&name);
     if let Some(caller) = caller {
-        caller.judged_again()?.permit(&name).inspect_err(|_| record.discard())?;
+        let permitted = caller.judged_again().and_then(|caller| caller.permit(&name));
+        permitted.inspect_err(|_| record.discard())?;
     }
     let request_id = RequestId::parse(request_id)?;
     if rows.len() > MAX_ROWS {
