@@ -173,6 +173,15 @@ impl Ran {
 /// Runs a shell script in this folder, which is its home too, with `sentinelctl` in PATH and this server in the
 /// environment. The script ends at the first command that fails.
 pub async fn shell(script: &str, folder: &Path, server: &SentinelProcess) -> Ran {
+    let variables = [
+        ("SENTINEL_SERVER", format!("http://{}", server.grpc())),
+        ("SENTINEL_ADMIN_URL", format!("http://{}", server.admin_address())),
+    ];
+    shell_with(script, folder, &variables).await
+}
+
+/// The same with these variables instead of a server.
+pub async fn shell_with(script: &str, folder: &Path, variables: &[(&str, String)]) -> Ran {
     let programs = process::built("sentinelctl").parent().expect("a folder").to_owned();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let paths = std::iter::once(programs).chain(std::env::split_paths(&path));
@@ -181,8 +190,7 @@ pub async fn shell(script: &str, folder: &Path, server: &SentinelProcess) -> Ran
         .env_clear()
         .env("PATH", std::env::join_paths(paths).expect("a PATH"))
         .env("HOME", folder)
-        .env("SENTINEL_SERVER", format!("http://{}", server.grpc()))
-        .env("SENTINEL_ADMIN_URL", format!("http://{}", server.admin_address()))
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .current_dir(folder)
         .args(["-euo", "pipefail", "-c", script])
         .stdin(Stdio::null())

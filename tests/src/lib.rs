@@ -48,7 +48,7 @@ mod tcp_forwarder;
 mod test_client;
 
 pub use self::{
-    cli::{Ctl, Ran, sentinelctl, shell},
+    cli::{Ctl, Ran, sentinelctl, shell, shell_with},
     collector::Collector,
     fence::{Fence, assert_fenced, assert_point, until_fenced},
     files::{StoreCopy, StoreFiles},

@@ -63,6 +63,12 @@ impl ServerBuilder {
         self.flags(&files.flags_with_client_ca(client_certificate))
     }
 
+    /// Serves with TLS by flags or variables, with a certificate of this authority.
+    #[must_use]
+    pub fn trusting(self, ca: String) -> Self {
+        Self { ca: Some(ca), ..self }
+    }
+
     /// Uses this Redis instead of an embedded one.
     #[must_use]
     pub fn on(self, redis: &Redis) -> Self {

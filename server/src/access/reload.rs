@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use inventory_sentinel_access::Rules;
+use inventory_sentinel_access::{Rules, limits::MAX_TOKENS_FILE_BYTES};
 use sha2::{Digest as _, Sha256};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -20,8 +20,8 @@ use super::{
 };
 use crate::telemetry::{access::AccessMetrics, limit::RECORD};
 
-/// The largest file, in bytes.
-const MAX_FILE: u64 = 16 << 20;
+/// The largest file, in bytes: that of the tokens may be the largest.
+const MAX_FILE: u64 = MAX_TOKENS_FILE_BYTES as u64;
 /// The failure of the same contents that is reported.
 const REPORTED_FAILURE: u64 = 2;
 /// A certificate is reported when this much of its life is left, or [`EXPIRY_WARNING`] if that is less.

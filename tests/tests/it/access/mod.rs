@@ -3,7 +3,9 @@
 //! - this file: calls with credentials, for the other modules;
 //! - `any_rpc`: calls of any RPC without generated code;
 //! - `audit_log`: the records of operators' calls and of refused calls;
+//! - `deploy`: the container's scripts, variables and scrape, outside of a container;
 //! - `every_rpc`: every RPC with every wrong credential;
+//! - `guide`: the commands of docs/operate/security.md;
 //! - `identities`: tokens, JSON Web Tokens and client certificates;
 //! - `leaks`: data of namespaces that a caller may not use;
 //! - `rotation`: changed certificates, authorities, tokens and policies while calls and streams run;
@@ -11,7 +13,9 @@
 
 mod any_rpc;
 mod audit_log;
+mod deploy;
 mod every_rpc;
+mod guide;
 mod identities;
 mod leaks;
 mod rotation;
