@@ -154,8 +154,8 @@ async fn adjust(session: &Session, args: &AdjustArgs) -> Result<(), Failure> {
     Ok(session.output.row(&StockView::from(&done.value))?)
 }
 
-/// The counters of a SKU, if it and its namespace exist. A call of InventoryAdmin: an operator needs no other role, and a
-/// separate port of operators has no other service.
+/// The counters of a SKU, if it and its namespace exist. A call of InventoryAdmin: an operator needs no other role, and
+/// a separate port of operators has no other service.
 async fn known_stock(session: &Session, sku: &str) -> Result<Option<Stock>, Failure> {
     match session.admin().sku(sku).await {
         Ok(found) => Ok(Some(found.value.stock)),

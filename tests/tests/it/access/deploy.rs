@@ -1,6 +1,6 @@
 //! The files of deploy/, without a container: the scripts of the image run with the arguments of compose.yaml, and the
-//! server runs with exactly the variables of Dockerfile and compose.yaml. Folders of the container are temporary folders
-//! here, and its ports are free ones.
+//! server runs with exactly the variables of Dockerfile and compose.yaml. Folders of the container are temporary
+//! folders here, and its ports are free ones.
 
 use std::{
     fs,
@@ -121,7 +121,8 @@ async fn each_container_gets_only_its_credentials_once() {
     fs::write(deployment.path("/credentials/new/ca.pem"), "half").expect("written");
     deployment.generate_credentials().await;
     let names = |folder| deployment.files(folder).into_iter().map(|(name, mode, _)| (name, mode)).collect::<Vec<_>>();
-    let expected = |files: &[(&str, u32)]| files.iter().map(|&(name, mode)| (name.to_owned(), mode)).collect::<Vec<_>>();
+    let expected =
+        |files: &[(&str, u32)]| files.iter().map(|&(name, mode)| (name.to_owned(), mode)).collect::<Vec<_>>();
     assert_eq!(
         names("/access"),
         expected(&[

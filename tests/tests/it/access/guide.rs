@@ -1,7 +1,7 @@
-//! Runs the commands of docs/operate/security.md as printed, in order, in a temporary folder. Exported variables apply to
-//! later blocks too. A comment before a block sets its kind: `<!-- test: server -->` starts the server with the flags of
-//! the block, on free ports; `grpcurl` runs the block only where grpcurl is installed; `issuer` first publishes the keys
-//! of an issuer, and writes a token of it to `job.jwt`.
+//! Runs the commands of docs/operate/security.md as printed, in order, in a temporary folder. Exported variables apply
+//! to later blocks too. A comment before a block sets its kind: `<!-- test: server -->` starts the server with the
+//! flags of the block, on free ports; `grpcurl` runs the block only where grpcurl is installed; `issuer` first
+//! publishes the keys of an issuer, and writes a token of it to `job.jwt`.
 
 use std::{
     collections::BTreeSet,
@@ -38,7 +38,8 @@ fn blocks(page: &str) -> Vec<Block> {
                 if let Some(word) = content.strip_prefix("<!-- test: ").and_then(|rest| rest.strip_suffix(" -->")) {
                     kind = word.to_owned();
                 } else if let Some(language) = content.strip_prefix("```") {
-                    let block = Block { language: language.into(), kind: std::mem::take(&mut kind), ..Block::default() };
+                    let block =
+                        Block { language: language.into(), kind: std::mem::take(&mut kind), ..Block::default() };
                     open = Some((line.len() - content.len(), block));
                 }
             }
@@ -95,7 +96,9 @@ impl Reader {
     async fn follow(&mut self, block: Block) {
         match (block.language.as_str(), block.kind.as_str()) {
             ("sh", "server") => self.start(&block.text).await,
-            ("sh", "grpcurl") if !self.has_grpcurl => eprintln!("skipped, because grpcurl is not here:\n{}", block.text),
+            ("sh", "grpcurl") if !self.has_grpcurl => {
+                eprintln!("skipped, because grpcurl is not here:\n{}", block.text)
+            }
             ("sh", "issuer") => {
                 let issuer = AccessFiles::new().issuer;
                 fs::write(self.path("published-keys"), issuer.key_set().to_string()).expect("written");
@@ -163,7 +166,8 @@ impl Reader {
 
 /// In PATH, or as the tests of other languages have built it.
 fn grpcurl() -> Option<PathBuf> {
-    let in_path = std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let in_path =
+        std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
     let found = in_path.map(|folder| folder.join("grpcurl")).find(|path| path.is_file());
     let built = || {
         let test = std::env::current_exe().ok()?;
