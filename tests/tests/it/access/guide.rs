@@ -112,7 +112,8 @@ impl Reader {
                 let id = reserve_in_rust(self.on_its_ports("https://localhost:50051"), ca, token).await;
                 assert!(!id.expect("a hold").is_empty());
             }
-            ("json", _) => {}
+            // Examples of lines, and the commands of containers.
+            ("json" | "text", _) => {}
             other => panic!("no kind of block: {other:?}"),
         }
     }
