@@ -2,7 +2,7 @@
 # bench/, tests/ and .ci/. All build outputs and downloads are in target/.
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell lint-supply sbom fmt docs guard abuse bench bench-quick bench-against bench-access clean
+.PHONY: help bootstrap demo run build test test-rust polyglot check lint-rust lint-docs lint-proto lint-shell lint-supply sbom fmt docs guard access-proof abuse bench bench-quick bench-against bench-access clean
 
 # Arguments for `sentinelctl demo` and the server, as in: make demo ARGS=--json
 ARGS ?=
@@ -65,6 +65,11 @@ guard: ## fail if an operation costs more commands or instructions than bench/gu
 	@scripts/bootstrap guard
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
 	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench count --programs $${CARGO_TARGET_DIR:-target}/release $(ARGS)
+
+access-proof: bootstrap ## prove each claim about TLS, identities and roles: one row a claim, in about ten minutes after the builds
+	cargo build --workspace --locked
+	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench --package sentinelctl
+	@scripts/access-proof
 
 abuse: bootstrap ## attack each bound of the server while an honest caller uses it, in about 9 minutes; fails if a bound does not hold (ARGS="--short" for a minute, "--only NAME", --json)
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench

@@ -122,9 +122,14 @@ impl Authority {
 
     /// A certificate of a server on this machine.
     pub fn server(&self) -> Signed {
+        self.server_for(Validity::Now)
+    }
+
+    /// The same with this validity.
+    pub fn server_for(&self, validity: Validity) -> Signed {
         let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
         let params = CertificateParams::new(names).expect("names");
-        self.sign(params, ExtendedKeyUsagePurpose::ServerAuth, Validity::Now)
+        self.sign(params, ExtendedKeyUsagePurpose::ServerAuth, validity)
     }
 
     /// A certificate of a client with this name: `uri:…` or `dns:…`.

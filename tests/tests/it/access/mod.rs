@@ -6,6 +6,7 @@
 //! - `deploy`: the container's scripts, variables and scrape, outside of a container;
 //! - `every_rpc`: every RPC with every wrong credential;
 //! - `guide`: the commands of docs/operate/security.md;
+//! - `handshake`: versions and protocols of TLS, and the expiry of certificates;
 //! - `identities`: tokens, JSON Web Tokens and client certificates;
 //! - `leaks`: data of namespaces that a caller may not use;
 //! - `rotation`: changed certificates, authorities, tokens and policies while calls and streams run;
@@ -16,6 +17,7 @@ mod audit_log;
 mod deploy;
 mod every_rpc;
 mod guide;
+mod handshake;
 mod identities;
 mod leaks;
 mod rotation;
