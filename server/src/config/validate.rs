@@ -130,6 +130,19 @@ impl Config {
                 ));
             }
         }
+        let files = [
+            ("tls-cert", &security.tls_cert),
+            ("tls-key", &security.tls_key),
+            ("client-ca", &security.client_ca),
+            ("policy", &security.policy),
+            ("audit-log", &security.audit_log),
+        ];
+        for (flag, path) in files {
+            if path.as_deref().is_some_and(is_content) {
+                // It can be a key, so it is not printed.
+                check.problem(format!("--{flag} is the content of a file: set its path"));
+            }
+        }
         if security.tls_cert.is_some() != security.tls_key.is_some() {
             check.problem("--tls-cert and --tls-key belong together: set both".to_owned());
         }
@@ -175,6 +188,12 @@ fn resolved(folder: &Path) -> PathBuf {
         rest.push(name);
         existing = parent;
     }
+}
+
+/// Whether a path is the content of a file by mistake.
+fn is_content(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    text.contains(['\n', '\r']) || text.contains("-----BEGIN")
 }
 
 /// Collects all problems.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use inventory_sentinel::{Reason, v1};
 use sentinel_tests::{
-    SentinelProcess,
+    Redis, SentinelProcess,
     credentials::{AccessFiles, Validity},
     eventually, new_id, reason,
 };
@@ -268,6 +268,43 @@ async fn each_refused_call_has_one_record() {
         assert_eq!(record["unrecorded"], 0, "{record}");
         assert!(text(record, "caller").starts_with("127.0.0.1:"), "{record}");
     }
+}
+
+#[tokio::test]
+async fn a_call_without_an_end_and_a_stream_that_is_cut_off_have_one_record() {
+    let files = AccessFiles::new();
+    let (everything, revoked) = (files.token("everything"), files.token("everything"));
+    let redis = Redis::start().await;
+    let server = SentinelProcess::launch().guarded(&files).on(&redis).start().await;
+    let mut owner = CallerClients::connect(&server, &files, &everything).await;
+    owner.admin.set_stock(set_stock("sale", "ps5", 10)).await.expect("set");
+    let mut caller = CallerClients::connect(&server, &files, &revoked).await;
+    let watch = v1::WatchRequest { namespace_id: "sale".into(), ..Default::default() };
+    let mut stream = caller.events.watch(watch).await.expect("a stream").into_inner();
+    files.revoke(&revoked);
+    eventually("the stream ends", async || stream.message().await.err()).await;
+
+    redis.stop();
+    let mut lost = CallerClients::connect(&server, &files, &everything).await;
+    let call = lost.admin.set_stock(set_stock("sale", "ps5", 11));
+    tokio::time::timeout(Duration::from_millis(300), call).await.expect_err("no response without the store");
+    drop(lost);
+    let found = eventually("three records", async || {
+        let found = records(&server.log());
+        (found.len() >= 3).then_some(found)
+    })
+    .await;
+    redis.cont();
+    let watch = format!("{EVENTS}Watch");
+    let summaries: Vec<_> = found.iter().map(summary).collect();
+    assert_eq!(
+        summaries,
+        [
+            ["SetStock", "OK", "everything", "sale"],
+            [&watch, "CREDENTIALS_UNKNOWN", "everything", ""],
+            ["SetStock", "ABANDONED", "everything", "sale"],
+        ]
+    );
 }
 
 /// Makes one change and one refused call.

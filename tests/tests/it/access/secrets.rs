@@ -26,6 +26,8 @@ use super::{
 
 const PASSWORD: &str = "correct-horse-battery-staple-7341";
 const WRONG_PASSWORD: &str = "wrong-horse-battery-staple-9152";
+/// The credential for the collector of spans.
+const COLLECTOR_TOKEN: &str = "collector-token-of-this-test-5517";
 
 /// Texts that no output may have, each with a name for the report.
 #[derive(Default)]
@@ -139,6 +141,7 @@ impl Credentials {
         secrets.add_key("the key of a client", &self.expired_certificate.key);
         secrets.add("the password of the store", PASSWORD);
         secrets.add("a wrong password of the store", WRONG_PASSWORD);
+        secrets.add("the token of the collector", COLLECTOR_TOKEN);
         secrets
     }
 
@@ -169,6 +172,7 @@ fn launch(files: &AccessFiles, collector: &Collector, url: &str) -> ServerBuilde
         .variable("SENTINEL_LOG", "trace")
         .variable("SENTINEL_REDIS_URL", url)
         .variable("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint())
+        .variable("OTEL_EXPORTER_OTLP_HEADERS", &format!("authorization=Bearer {COLLECTOR_TOKEN}"))
         .variable("OTEL_BSP_SCHEDULE_DELAY", "100")
 }
 
@@ -310,7 +314,21 @@ async fn a_server_that_can_not_start_prints_no_secret() {
         assert_eq!(code, Some(64), "case {case}: {log}");
         secrets.assert_absent(&format!("the log of case {case}"), &log);
     }
-    // The same for a URL that can't be used.
+    // The content of a file in the place of its path.
+    let files = AccessFiles::new();
+    let credentials = Credentials::new(&files);
+    let secrets = credentials.secrets(&files);
+    let key = fs::read_to_string(files.path("server-key.pem")).expect("the key");
+    let certificate = format!("--tls-cert {}", files.path("server.pem").display());
+    for content in [key.clone(), key.replace('\n', " ")] {
+        let builder = SentinelProcess::launch().variable("SENTINEL_LOG", "trace").flags(&certificate);
+        let (code, log) = builder.variable("SENTINEL_TLS_KEY", &content).run().await;
+        assert_eq!(code, Some(64), "{log}");
+        assert!(log.contains("--tls-key is the content of a file"), "{log}");
+        secrets.assert_absent("the log", &log);
+    }
+
+    // A URL that can't be used.
     let files = AccessFiles::new();
     let secrets = Credentials::new(&files).secrets(&files);
     for url in [format!("redis://:{PASSWORD}"), format!("redis://host/{PASSWORD}"), PASSWORD.to_owned()] {
