@@ -88,8 +88,7 @@ async fn rotated_certificates_and_authorities_fail_no_call() {
     let success = "inventory_sentinel_reloads_total{files=\"certificate\",result=\"success\"}";
     let reloads = async || {
         let page = server.get("/metrics", &token).await.ok()?.1;
-        let value = page.lines().find_map(|line| line.strip_prefix(success)?.trim().parse::<u64>().ok());
-        value
+        page.lines().find_map(|line| line.strip_prefix(success)?.trim().parse::<u64>().ok())
     };
     for round in 0..4 {
         let before = reloads().await.unwrap_or(0);
