@@ -24,7 +24,8 @@ build: bootstrap ## build the server and sentinelctl for release
 
 test: test-rust polyglot ## all tests: Rust against real Redis processes, then clients in other languages
 
-test-rust: bootstrap ## the Rust tests
+test-rust: ## the Rust tests
+	@scripts/bootstrap tests
 	cargo build --workspace --locked
 	RUST_BACKTRACE=1 cargo test --workspace --locked
 
