@@ -1,5 +1,5 @@
-//! Credentials for guarded servers: authorities, certificates, tokens, JSON Web Tokens, and the files of one server. All
-//! are generated for one test.
+//! Credentials for guarded servers: authorities, certificates, tokens, JSON Web Tokens, and the files of one server.
+//! All are generated for one test.
 
 use std::{
     fs,

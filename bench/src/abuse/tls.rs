@@ -55,8 +55,8 @@ pub(super) async fn handshake(
     let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
     let mut tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
     while tls.is_handshaking() {
-        let wants = if tls.wants_write() { Interest::WRITABLE } else { Interest::READABLE };
-        stream.ready(wants).await?;
+        let direction = if tls.wants_write() { Interest::WRITABLE } else { Interest::READABLE };
+        stream.ready(direction).await?;
         let done =
             if tls.wants_write() { tls.write_tls(&mut Socket(stream)) } else { tls.read_tls(&mut Socket(stream)) };
         match done {

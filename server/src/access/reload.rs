@@ -149,7 +149,7 @@ impl Access {
             let digest = pem.as_ref().map_or_else(|error| digest([error.as_bytes()]), |pem| files.digest(pem));
             if watched.tls.is_changed(digest) {
                 let result = pem.and_then(|pem| tls.replace(&pem));
-                // The next certificate has a report of its own.
+                // The next certificate has a separate report.
                 watched.next_expiry_report = watched.next_expiry_report.filter(|_| result.is_err());
                 watched.tls.conclude("certificate", digest, result, metrics);
             }

@@ -1,7 +1,7 @@
 //! The operator's port, part of the control plane: `/metrics`, `/livez`, `/readyz`. HTTP/1.1, with
 //! TLS if the server has it; read-only. With a policy, `/metrics` needs the role `metrics`, and
-//! `/readyz` leaves the promises out for a caller without it. Uses the metrics, the health and the promises of the server; independent of its
-//! calls.
+//! `/readyz` leaves the promises out for a caller without it. Uses the metrics, the health and the
+//! promises of the server; independent of its calls.
 
 use std::fmt::Write as _;
 use std::io;

@@ -36,7 +36,7 @@ pub(super) struct Parts<'a> {
     pub(super) tasks: &'a Tasks,
 }
 
-/// The services behind the gRPC port. `serves_admin`: InventoryAdmin has no port of its own.
+/// The services behind the gRPC port. `serves_admin`: InventoryAdmin has no separate port.
 pub(super) fn services<H: Health>(
     parts: &Parts<'_>,
     health: HealthServer<H>,

@@ -63,7 +63,8 @@ pub(in crate::service) async fn until_refused(caller: Option<&Caller>, namespace
     }
 }
 
-/// Ends a stream when the server drains or its caller loses the permission, and records the reason of its end in the span of the call.
+/// Ends a stream when the server drains or its caller loses the permission, and records the reason of its end in the
+/// span of the call.
 pub(super) struct StreamEnd {
     draining: CancellationToken,
     /// Ready when the caller may no longer use the namespace.
