@@ -6,6 +6,7 @@ use inventory_sentinel::{Reason, v1};
 use sentinel_tests::{
     SentinelProcess, assert_refused,
     credentials::{AccessFiles, Authority, Validity, seconds_from_now},
+    eventually, reason,
 };
 use serde_json::json;
 
@@ -201,4 +202,29 @@ async fn refused_calls_leave_the_connection_open() {
     while bad.try_join_next().map(|ended| ended.expect("refused with a reason")).is_some() || !bad.is_empty() {
         good.admin.get_server_info(v1::GetServerInfoRequest {}).await.expect("a good caller beside it");
     }
+}
+
+/// A signature costs much more than a token.
+#[tokio::test]
+async fn an_address_with_many_failed_authentications_has_no_signature_verified() {
+    let files = AccessFiles::new();
+    let (token, known) = (files.token("everything"), files.issuer.token("everything"));
+    let server = SentinelProcess::launch().guarded(&files).flags("--max-failed-authentications 2").start().await;
+    let forged = AccessFiles::new().issuer.token("everything");
+    let call = async |caller: &mut CallerClients| caller.admin.get_server_info(v1::GetServerInfoRequest {}).await;
+    let mut identified = CallerClients::connect(&server, &files, &known).await;
+    call(&mut identified).await.expect("a valid token");
+
+    let mut attacker = CallerClients::connect(&server, &files, &forged).await;
+    let limited = eventually("the address is limited", async || {
+        let status = call(&mut attacker).await.expect_err("a forged token");
+        (reason(&status) == Reason::TooManyFailedAuthentications).then_some(status)
+    })
+    .await;
+    assert_refused(Err::<(), _>(limited), Reason::TooManyFailedAuthentications, None);
+    // Neither callers that are identified already nor tokens of this service are limited.
+    call(&mut identified).await.expect("an identified caller of the same address");
+    call(&mut CallerClients::connect(&server, &files, &token).await).await.expect("a token");
+    let mut other = CallerClients::connect(&server, &files, &files.issuer.token("everything")).await;
+    eventually("the limit recovers", async || call(&mut other).await.ok()).await;
 }

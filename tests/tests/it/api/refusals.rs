@@ -297,6 +297,7 @@ fn every_reason_of_the_catalogue_is_walked() {
         include_str!("../limits/records.rs"),
         include_str!("../faults/store.rs"),
         include_str!("../limits/overload.rs"),
+        include_str!("../access/identities.rs"),
         include_str!("../admin/namespaces.rs"),
         include_str!("../operations/process.rs"),
         include_str!("../checkout/rules.rs"),
