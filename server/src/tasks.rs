@@ -46,7 +46,7 @@ impl Task {
             // Its child is killed with it.
             Task::EmbeddedRedis => Reaction::StopServer,
             Task::LaneWorker | Task::FeedReader | Task::NamespaceSearch => Reaction::Close,
-            Task::CatchUp | Task::Import | Task::Call | Task::Stream => Reaction::End,
+            Task::CatchUp | Task::Import | Task::OperatorChange | Task::Call | Task::Stream => Reaction::End,
         }
     }
 }

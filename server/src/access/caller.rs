@@ -53,6 +53,11 @@ impl ConnectionAccess {
         Arc::new(Self { guard, address, certificate, last: Mutex::default() })
     }
 
+    /// Whether every call is allowed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.guard.is_open()
+    }
+
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.address
     }
@@ -72,8 +77,8 @@ impl ConnectionAccess {
         if self.guard.is_open() || requirement == Requirement::Nothing {
             return Ok(None);
         }
-        let header = headers.remove(AUTHORIZATION);
         let refuse = |reason| self.guard.refuse(reason, self.address, "", (path(call), ""));
+        let header = take_credential(headers).map_err(refuse)?;
         let identification = self.identify(header, true).map_err(refuse)?;
         let caller = Caller { access: Arc::clone(self), identification, requirement, call: call.cloned() };
         match requirement {
@@ -87,9 +92,8 @@ impl ConnectionAccess {
         if self.guard.is_open() {
             return true;
         }
-        let header = headers.remove(AUTHORIZATION);
-        let has_credential = header.is_some();
-        match self.identify(header, true) {
+        let has_credential = headers.contains_key(AUTHORIZATION);
+        match take_credential(headers).and_then(|header| self.identify(header, true)) {
             Ok(caller) => caller.identity.has(role),
             Err(reason) => {
                 if has_credential {
@@ -224,6 +228,13 @@ impl Caller {
             (path(self.call.as_ref()), namespace),
         )
     }
+}
+
+/// Removes the header with the credential. More than one is refused: a proxy may have checked another one.
+fn take_credential(headers: &mut HeaderMap) -> Result<Option<HeaderValue>, Reason> {
+    let number = headers.get_all(AUTHORIZATION).iter().count();
+    let first = headers.remove(AUTHORIZATION);
+    if number > 1 { Err(Reason::CredentialsMalformed) } else { Ok(first) }
 }
 
 fn path(call: Option<&PathAndQuery>) -> &str {

@@ -18,10 +18,28 @@ const BURST: Duration = Duration::from_secs(2);
 pub(super) struct FailedAttempts {
     /// Failed authentications per second and address, and as many records.
     rate: u32,
-    addresses: Mutex<HashMap<Option<IpAddr>, Attempts>>,
+    addresses: Mutex<HashMap<Source, Attempts>>,
 }
 
-/// The refused calls of one address.
+/// The source of refused calls.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    /// The address of a caller without an identity; an IPv6 address stands for its /64.
+    Address(IpAddr),
+    /// The name of an identity. Its records do not compete with those of strangers at the same address.
+    Identity(String),
+    /// All others.
+    Other,
+}
+
+impl Source {
+    /// A caller without an identity at this address.
+    pub(super) fn of_address(address: Option<IpAddr>) -> Self {
+        address.map_or(Self::Other, |address| Self::Address(network(address)))
+    }
+}
+
+/// The refused calls of one source.
 #[derive(Clone, Copy, Debug)]
 struct Attempts {
     /// The failed authentications that are left, at this time.
@@ -40,12 +58,12 @@ impl FailedAttempts {
 
     /// Whether this address has too many failed authentications.
     pub(super) fn are_too_many(&self, address: Option<IpAddr>) -> bool {
-        self.with(address, Instant::now(), |attempts| attempts.failures_left < 1.0)
+        self.with(Source::of_address(address), Instant::now(), |attempts| attempts.failures_left < 1.0)
     }
 
     /// Counts a failed authentication.
     pub(super) fn count_failure(&self, address: Option<IpAddr>) {
-        self.with(address, Instant::now(), |attempts| {
+        self.with(Source::of_address(address), Instant::now(), |attempts| {
             if attempts.failures_left >= 1.0 {
                 attempts.failures_left -= 1.0;
             }
@@ -54,8 +72,8 @@ impl FailedAttempts {
 
     /// Counts a refused call for the audit log. If it may be recorded, returns the number of earlier ones that were
     /// not.
-    pub(super) fn count_record(&self, address: Option<IpAddr>) -> Option<u64> {
-        self.with(address, Instant::now(), |attempts| {
+    pub(super) fn count_record(&self, source: Source) -> Option<u64> {
+        self.with(source, Instant::now(), |attempts| {
             if attempts.records_left < 1.0 {
                 attempts.unrecorded += 1;
                 return None;
@@ -65,15 +83,15 @@ impl FailedAttempts {
         })
     }
 
-    fn with<T>(&self, address: Option<IpAddr>, now: Instant, use_attempts: impl FnOnce(&mut Attempts) -> T) -> T {
+    fn with<T>(&self, source: Source, now: Instant, use_attempts: impl FnOnce(&mut Attempts) -> T) -> T {
         let most = f64::from(self.rate) * BURST.as_secs_f64();
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut key = address.map(network);
+        let mut key = source;
         if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&key) {
             // An address without recent attempts needs no counter.
             addresses.retain(|_, attempts| now.duration_since(attempts.at) < BURST);
             if addresses.len() >= MAX_ADDRESSES {
-                key = None;
+                key = Source::Other;
             }
         }
         let unused = Attempts { failures_left: most, records_left: most, at: now, unrecorded: 0 };
@@ -108,20 +126,20 @@ mod tests {
         let (one, other) = (address("192.0.2.1"), address("192.0.2.2"));
         for _ in 0..4 {
             failed.count_failure(one);
-            assert_eq!(failed.count_record(one), Some(0));
+            assert_eq!(failed.count_record(Source::of_address(one)), Some(0));
         }
         assert!(failed.are_too_many(one) && !failed.are_too_many(other));
-        assert_eq!(failed.count_record(one), None);
+        assert_eq!(failed.count_record(Source::of_address(one)), None);
         let later = Instant::now() + Duration::from_secs(1);
-        assert!(failed.with(one, later, |attempts| attempts.failures_left >= 1.0));
-        assert_eq!(failed.with(one, later, |attempts| attempts.unrecorded), 1);
+        assert!(failed.with(Source::of_address(one), later, |attempts| attempts.failures_left >= 1.0));
+        assert_eq!(failed.with(Source::of_address(one), later, |attempts| attempts.unrecorded), 1);
     }
 
     #[test]
     fn records_of_other_refusals_are_no_failed_authentications() {
         let failed = FailedAttempts::new(1);
         let one = address("192.0.2.1");
-        while failed.count_record(one).is_some() {}
+        while failed.count_record(Source::of_address(one)).is_some() {}
         assert!(!failed.are_too_many(one));
     }
 

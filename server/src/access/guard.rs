@@ -16,7 +16,12 @@ use inventory_sentinel::Reason;
 use inventory_sentinel_access::{Denied, Identified, Role, Rules};
 use tokio::sync::watch;
 
-use super::{audit, caller::Caller, certificate::ClientCertificate, failed_attempts::FailedAttempts};
+use super::{
+    audit,
+    caller::Caller,
+    certificate::ClientCertificate,
+    failed_attempts::{FailedAttempts, Source},
+};
 use crate::{domain::NamespaceName, failure::Failure, telemetry::access::AccessMetrics};
 
 /// The credential that a call needs.
@@ -93,7 +98,11 @@ impl Guard {
             (Some(_), _) if limited.is_some_and(|address| self.failed_attempts.are_too_many(address)) => {
                 return Err(Reason::TooManyFailedAuthentications);
             }
-            (Some(bearer), _) => rules.identify_jwt(bearer, now),
+            (Some(bearer), _) => rules.identify_jwt(bearer, now).inspect_err(|_| {
+                if let Some(address) = limited {
+                    self.failed_attempts.count_failure(address);
+                }
+            }),
             (None, Some(certificate)) if now > certificate.not_after => Err(Denied::Expired),
             (None, Some(certificate)) => rules
                 .identify_certificate(certificate.names.iter().map(String::as_str))
@@ -130,28 +139,15 @@ impl Guard {
         (call, namespace): (&str, &str),
     ) -> Failure {
         self.metrics.inc_refused(reason);
-        let network = address.map(|address| address.ip());
-        if is_failed_authentication(reason) {
-            self.failed_attempts.count_failure(network);
-        }
-        if let Some(unrecorded) = self.failed_attempts.count_record(network) {
+        let source = match identity {
+            "" => Source::of_address(address.map(|address| address.ip())),
+            name => Source::Identity(name.to_owned()),
+        };
+        if let Some(unrecorded) = self.failed_attempts.count_record(source) {
             audit::refused(reason, address, identity, (call, namespace), unrecorded);
         }
         Failure::new(reason)
     }
-}
-
-/// Whether a refused call had a credential that identified no caller. Others must not lock out the callers that share
-/// the address.
-fn is_failed_authentication(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::CredentialsMalformed
-            | Reason::CredentialsUnknown
-            | Reason::CredentialsExpired
-            | Reason::CredentialsNotYetValid
-            | Reason::CredentialsWrongAudience
-    )
 }
 
 fn reason(denied: Denied) -> Reason {

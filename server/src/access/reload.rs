@@ -99,10 +99,10 @@ impl Access {
         };
         let rules = match &watched.files.policy {
             Some(path) => {
-                let (rules, policy_files) = load_rules(path)?;
-                watched.policy.used = digest_of_files(path, &policy_files);
-                watched.policy_files = policy_files;
-                Some(rules)
+                let ReadPolicy { rules, files, digest } = read_policy(path);
+                watched.policy.used = digest;
+                watched.policy_files = files;
+                Some(rules?)
             }
             None => None,
         };
@@ -157,12 +157,12 @@ impl Access {
         if let Some(path) = watched.files.policy.clone()
             && watched.policy.is_changed(digest_of_files(&path, &watched.policy_files))
         {
-            let result = load_rules(&path).map(|(rules, policy_files)| {
-                watched.policy_files = policy_files;
+            let ReadPolicy { rules, files, digest } = read_policy(&path);
+            let result = rules.map(|rules| {
+                // The new policy can name other files.
+                watched.policy_files = files;
                 self.guard.replace(rules);
             });
-            // The new policy can name other files.
-            let digest = digest_of_files(&path, &watched.policy_files);
             watched.policy.conclude("policy", digest, result, metrics);
         }
         self.report_expiry(watched, metrics);
@@ -232,24 +232,39 @@ impl TlsFiles {
     }
 }
 
-/// Reads a policy and the files that it names. Returns their paths too.
-fn load_rules(path: &Path) -> Result<(Rules, Vec<PathBuf>), String> {
-    let text = read(path).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
-    let text = text.map_err(|error| format!("the policy {}: {error}", path.display()))?;
-    let mut files = Vec::new();
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let rules = Rules::load(&text, |name| {
-        let path = folder.join(name);
-        let bytes = read(&path);
-        files.push(path);
+/// A policy as it was read.
+struct ReadPolicy {
+    rules: Result<Rules, String>,
+    /// The files that it names.
+    files: Vec<PathBuf>,
+    /// The digest of exactly the bytes that were parsed.
+    digest: [u8; 32],
+}
+
+/// Reads a policy and the files that it names.
+fn read_policy(path: &Path) -> ReadPolicy {
+    let (mut files, mut contents) = (Vec::new(), Vec::new());
+    let mut read_and_keep = |path: &Path| {
+        let bytes = read(path);
+        contents.push(bytes.as_ref().map_or_else(|error| error.to_string().into_bytes(), Vec::clone));
         bytes
-    });
-    let rules = rules.map_err(|error| {
-        let problems: Vec<_> =
-            error.problems.iter().map(|problem| format!("the policy {}: {problem}", path.display())).collect();
-        problems.join("\n")
-    })?;
-    Ok((rules, files))
+    };
+    let text = read_and_keep(path).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let rules = match text {
+        Err(error) => Err(format!("the policy {}: {error}", path.display())),
+        Ok(text) => Rules::load(&text, |name| {
+            let path = folder.join(name);
+            let bytes = read_and_keep(&path);
+            files.push(path);
+            bytes
+        })
+        .map_err(|error| {
+            let problem = |problem: &String| format!("the policy {}: {problem}", path.display());
+            error.problems.iter().map(problem).collect::<Vec<_>>().join("\n")
+        }),
+    };
+    ReadPolicy { rules, files, digest: digest(contents.iter().map(Vec::as_slice)) }
 }
 
 /// Reads a file that may be no larger than [`MAX_FILE`].

@@ -10,10 +10,14 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{
-    RootCertStore, ServerConfig,
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _},
-    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{
+        NoServerSessionStorage, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
     sign::CertifiedKey,
 };
 use tokio::{net::TcpStream, sync::watch};
@@ -23,6 +27,9 @@ use super::certificate::{ClientCertificate, Dates};
 
 /// Longest wait between two checks of a client certificate that expires: the clock of the machine can step.
 const EXPIRY_CHECK: Duration = Duration::from_secs(5);
+
+/// Most intermediate certificates of a client. Each can cost the verification of signatures.
+const MAX_INTERMEDIATES: usize = 4;
 
 /// Whether a client needs a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,21 +105,26 @@ impl Tls {
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// The certificate of the client of this connection, if it has one.
-    pub(crate) fn client_certificate(stream: &TlsStream<TcpStream>) -> Option<ClientCertificate> {
-        stream.get_ref().1.peer_certificates().and_then(ClientCertificate::of)
+    /// The certificate of the client of this connection, if it has one. An unreadable one is an error.
+    pub(crate) fn client_certificate(stream: &TlsStream<TcpStream>) -> io::Result<Option<ClientCertificate>> {
+        let Some(chain) = stream.get_ref().1.peer_certificates() else { return Ok(None) };
+        let certificate = ClientCertificate::of(chain);
+        certificate.map(Some).ok_or_else(|| io::Error::other("the client certificate is unreadable"))
     }
 
     /// Waits until a client certificate is no longer valid. Never returns without a certificate.
     pub(crate) async fn until_invalid(&self, certificate: Option<&ClientCertificate>) {
         let Some(certificate) = certificate else { return std::future::pending().await };
         let mut changes = self.changes.subscribe();
+        // The authorities can have changed since the handshake.
         while self.is_valid(certificate) {
-            let left = certificate.not_after.duration_since(SystemTime::now()).unwrap_or_default();
-            tokio::select! {
-                // The sender is in this value.
-                _ = changes.changed() => {}
-                () = tokio::time::sleep(EXPIRY_CHECK.min(left + Duration::from_secs(1))) => {}
+            loop {
+                let Ok(left) = certificate.not_after.duration_since(SystemTime::now()) else { return };
+                tokio::select! {
+                    // The sender is in this value.
+                    _ = changes.changed() => break,
+                    () = tokio::time::sleep(EXPIRY_CHECK.min(left + Duration::from_secs(1))) => {}
+                }
             }
         }
     }
@@ -176,7 +188,60 @@ impl Authorities {
         let builder = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
         let required = builder().build().map_err(|error| error.to_string())?;
         let optional = builder().allow_unauthenticated().build().map_err(|error| error.to_string())?;
+        let (required, optional) = (Arc::new(ShortChains(required)), Arc::new(ShortChains(optional)));
         Ok(Self { required, optional, first_expiry: first_expiry.ok_or("it has no certificate")? })
+    }
+}
+
+/// Refuses long chains before their signatures are verified.
+#[derive(Debug)]
+struct ShortChains(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for ShortChains {
+    fn offer_client_auth(&self) -> bool {
+        self.0.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        if intermediates.len() > MAX_INTERMEDIATES {
+            return Err(rustls::Error::General(format!("more than {MAX_INTERMEDIATES} intermediate certificates")));
+        }
+        self.0.verify_client_cert(leaf, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }
 

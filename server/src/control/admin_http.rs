@@ -47,6 +47,9 @@ const MAX_HEAD: usize = 16 * 1_024;
 /// time from calls.
 const SCRAPES: u64 = 50;
 const SCRAPES_BURST: Duration = Duration::from_secs(1);
+/// TLS handshakes per second, and the length of the burst after an idle time.
+const HANDSHAKES: u64 = 50;
+const HANDSHAKES_BURST: Duration = Duration::from_secs(1);
 /// Longest wait for running requests at a stop, or at the end of a connection's life.
 const STOP_LIMIT: Duration = Duration::from_millis(300);
 
@@ -85,6 +88,7 @@ async fn serve(
         // would restart servers.
         .route("/livez", get(async || "ok\n"))
         .merge(Router::new().route("/readyz", get(readiness)).with_state(state));
+    let handshakes = Arc::new(Pace::new(HANDSHAKES, HANDSHAKES_BURST, port.pauses("admin_handshake")));
     let slots = Arc::new(Slots::new(MAX_ADMIN_CONNECTIONS, port.clone()));
     let mut accept = Accept::new(listener, port.clone());
     let tracker = TaskTracker::new();
@@ -98,7 +102,12 @@ async fn serve(
             continue;
         };
         if let Some(slot) = slots.take() {
-            let served = Served { router: router.clone(), metrics: port.clone(), shutdown: shutdown.clone() };
+            let served = Served {
+                router: router.clone(),
+                metrics: port.clone(),
+                handshakes: Arc::clone(&handshakes),
+                shutdown: shutdown.clone(),
+            };
             tracker.spawn(served.connection(stream, slot, access.clone()));
         }
     }
@@ -110,6 +119,7 @@ async fn serve(
 struct Served {
     router: Router,
     metrics: TransportMetrics,
+    handshakes: Arc<Pace>,
     shutdown: CancellationToken,
 }
 
@@ -119,38 +129,59 @@ impl Served {
         let address = stream.peer_addr().ok();
         let Access { guard, tls } = access;
         let Some(tls) = tls else {
-            return self.serve(stream, slot, ConnectionAccess::new(guard, address, None)).await;
+            return self.serve(stream, slot, ConnectionAccess::new(guard, address, None), None).await;
         };
-        match tokio::time::timeout(HEADER_TIMEOUT, tls.accept_http(stream)).await {
-            Ok(Ok(stream)) => {
-                self.metrics.inc_handshake(true);
-                let access = ConnectionAccess::new(guard, address, Tls::client_certificate(&stream));
-                self.serve(stream, slot, access).await;
+        let peer = slot.peer();
+        let handshake = async {
+            stream.readable().await?;
+            if let Some(turn) = self.handshakes.take(1) {
+                tokio::time::sleep_until(turn).await;
             }
-            Ok(Err(error)) => {
-                self.metrics.inc_handshake(false);
-                tracing::debug!(%error, ?address, "a TLS handshake failed");
+            let stream = tls.accept_http(stream).await?;
+            Ok::<_, io::Error>((Tls::client_certificate(&stream)?, stream))
+        };
+        let encrypted = tokio::select! {
+            closed = peer.until_closed() => return self.metrics.inc_closed(closed),
+            () = self.shutdown.cancelled() => return,
+            () = tokio::time::sleep(HEADER_TIMEOUT) => return self.metrics.inc_closed(Closed::Handshake),
+            encrypted = handshake => encrypted,
+        };
+        self.metrics.inc_handshake(encrypted.is_ok());
+        match encrypted {
+            Ok((certificate, stream)) => {
+                let access = ConnectionAccess::new(guard, address, certificate);
+                self.serve(stream, slot, access, Some(tls)).await;
             }
-            Err(_) => self.metrics.inc_closed(Closed::Handshake),
+            Err(error) => tracing::debug!(%error, ?address, "a TLS handshake failed"),
         }
     }
 
     /// Serves until the connection ends, or its life ends.
-    async fn serve<IO>(self, stream: IO, slot: Slot, access: Arc<ConnectionAccess>)
+    async fn serve<IO>(self, stream: IO, slot: Slot, access: Arc<ConnectionAccess>, tls: Option<Arc<Tls>>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { router, metrics, shutdown } = self;
+        let Self { router, metrics, shutdown, .. } = self;
+        let revoked = async {
+            match &tls {
+                Some(tls) => tls.until_invalid(access.certificate()).await,
+                None => std::future::pending().await,
+            }
+        };
         let peer = slot.peer();
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.layer(Extension(access))));
+            .serve_connection(
+                TokioIo::new(stream),
+                TowerToHyperService::new(router.layer(Extension(Arc::clone(&access)))),
+            );
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             _ = connection.as_mut() => return,
             closed = peer.until_closed() => return metrics.inc_closed(closed),
+            () = revoked => return metrics.inc_closed(Closed::Revoked),
             () = shutdown.cancelled() => {}
             () = tokio::time::sleep(LONGEST_LIFE) => metrics.inc_closed(Closed::Aged),
         }

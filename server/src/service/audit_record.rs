@@ -101,6 +101,10 @@ impl AuditRecord {
         self.fields().change = Some(change);
     }
 
+    pub(super) fn clear_change(&self) {
+        self.fields().change = None;
+    }
+
     /// Sets the outcome; `None`: the call succeeded.
     pub(super) fn set_outcome(&self, refused: Option<Reason>) {
         self.fields().outcome = refused.map_or(DONE, Reason::as_str);

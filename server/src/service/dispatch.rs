@@ -10,6 +10,7 @@ use std::{
 use inventory_sentinel::Reason;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
+use tracing::{Instrument as _, Span};
 
 use super::{
     audit_record::AuditRecord,
@@ -22,7 +23,9 @@ use crate::{
     failure::Failure,
     lane::{Lane, Pending},
     namespaces::{Lookups, Namespace},
+    tasks::Task,
     telemetry::metrics::RpcKind,
+    transport::OperatorPermit,
 };
 
 /// The return type of a method of a generated service trait.
@@ -62,9 +65,9 @@ pub(crate) trait LaneRpc: Sized + Send {
 
 /// An RPC that takes several steps.
 pub(crate) trait AsyncRpc: Sized + Send {
-    type Service: AsRef<ServiceContext> + Sync;
+    type Service: AsRef<ServiceContext> + Clone + Send + Sync + 'static;
     type Request: Send;
-    type Response: Send;
+    type Response: Send + 'static;
     const KIND: RpcKind;
 
     /// Validates the message.
@@ -270,7 +273,7 @@ async fn newest(first: Pending, others: Box<[Pending]>) -> Result<(Outcome, i64)
 }
 
 /// Handles one unary call of several steps.
-pub(super) fn dispatch_async<'a, R: AsyncRpc + 'a>(
+pub(super) fn dispatch_async<'a, R: AsyncRpc + 'static>(
     service: &'a R::Service,
     mut request: Request<R::Request>,
 ) -> ResponseFuture<'a, R::Response> {
@@ -279,12 +282,16 @@ pub(super) fn dispatch_async<'a, R: AsyncRpc + 'a>(
     let record = R::KIND.is_of_operator().then(|| AuditRecord::begin(R::KIND, &mut request));
     let guard = &service.as_ref().guard;
     let caller = guard.caller(request.extensions()).map(Option::<&Caller>::cloned);
+    let admission = request.extensions().get::<OperatorPermit>().cloned();
     let decoded = R::decode(request).and_then(|rpc| {
         permit(caller?.as_ref(), rpc.scope(), record.as_ref())?;
         Ok(rpc)
     });
     Box::pin(async move {
         let result = match decoded {
+            Ok(rpc) if R::KIND.is_change_of_operator() => {
+                complete(service.clone(), rpc, record.clone(), admission, deadline).await
+            }
             // Pinned here, so that the large future is not moved again.
             Ok(rpc) => pin!(rpc.run(service, deadline)).await,
             Err(failure) => Err(failure),
@@ -295,6 +302,28 @@ pub(super) fn dispatch_async<'a, R: AsyncRpc + 'a>(
         service.as_ref().observe(R::KIND, arrived_at, &result, |_| false);
         Ok(Response::new(result?))
     })
+}
+
+/// Runs a change of an operator to its end, also if its caller disconnects: its audit record then has the change. It
+/// keeps its place among the calls of operators until then.
+async fn complete<R: AsyncRpc + 'static>(
+    service: R::Service,
+    rpc: R,
+    record: Option<AuditRecord>,
+    admission: Option<OperatorPermit>,
+    deadline: Instant,
+) -> Result<R::Response, Failure> {
+    let tasks = service.as_ref().tasks.clone();
+    let change = async move {
+        let _admission = admission;
+        let result = rpc.run(&service, deadline).await;
+        if let Some(record) = record {
+            record.set_outcome(result.as_ref().err().map(Failure::reason));
+        }
+        result
+    };
+    let change = tasks.spawn(Task::OperatorChange, change.instrument(Span::current()));
+    change.await.ok().flatten().unwrap_or_else(|| Err(Failure::new(Reason::Internal)))
 }
 
 /// Refuses a call in a scope that its caller may not use.

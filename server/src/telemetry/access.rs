@@ -1,7 +1,8 @@
-//! The metrics of access: refused calls, TLS handshakes, reloads, the expiry of certificates. Touches its series only.
+//! The metrics of access: refused calls, reloads, the expiry of certificates, failed writes of the audit log. Touches its series only.
 
 use std::time::SystemTime;
 
+use super::audit::FAILURES;
 use inventory_sentinel::Reason;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
@@ -70,6 +71,7 @@ impl AccessMetrics {
         registry.register(Box::new(metrics.reloads.clone()))?;
         registry.register(Box::new(metrics.not_after.clone()))?;
         registry.register(Box::new(metrics.unguarded.clone()))?;
+        registry.register(Box::new(FAILURES.clone()))?;
         Ok(metrics)
     }
 

@@ -72,6 +72,21 @@ labels! {
 }
 
 impl RpcKind {
+    /// Whether it is an RPC of operators that changes something.
+    pub(crate) const fn is_change_of_operator(self) -> bool {
+        matches!(
+            self,
+            RpcKind::SetStock
+                | RpcKind::AdjustStock
+                | RpcKind::ConfigureSku
+                | RpcKind::DeleteSku
+                | RpcKind::ConfigureNamespace
+                | RpcKind::DeleteNamespace
+                | RpcKind::SetProtection
+                | RpcKind::SettlePartition
+        )
+    }
+
     /// Whether it is an RPC of operators.
     pub(crate) const fn is_of_operator(self) -> bool {
         self as usize >= RpcKind::SetStock as usize
@@ -117,6 +132,8 @@ labels! {
         Reload = "reload",
         /// Supervises the child process.
         EmbeddedRedis = "embedded_redis",
+        /// Completes a change of an operator, also if its caller disconnects.
+        OperatorChange = "operator_change",
         /// Handles one call.
         Call = "call",
         /// Sends the messages of one stream.

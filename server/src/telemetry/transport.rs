@@ -122,7 +122,8 @@ impl TransportMetrics {
             pauses: counters(
                 "inventory_sentinel_pauses_total",
                 "Pauses before a connection is accepted (accept), before an untrusted connection that causes much work \
-                 is read (untrusted), or before a scrape (scrape).",
+                 is read (untrusted), before a scrape \
+                 (scrape), or before a TLS handshake of the operator's port (admin_handshake).",
                 &["reason"],
             )?,
             handshakes: counters(

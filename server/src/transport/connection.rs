@@ -80,10 +80,10 @@ impl<S: Services> Connection<S> {
             () = self.shutdown.cancelled() => return,
             encrypted = handshake => encrypted,
         };
+        let encrypted = encrypted.and_then(|stream| Ok((Tls::client_certificate(&stream)?, stream)));
         self.metrics.inc_handshake(encrypted.is_ok());
         match encrypted {
-            Ok(stream) => {
-                let certificate = Tls::client_certificate(&stream);
+            Ok((certificate, stream)) => {
                 Box::pin(self.serve(stream, Some(ClientTls { tls, certificate }))).await;
             }
             Err(error) => tracing::debug!(%error, address = ?self.address, "a TLS handshake failed"),

@@ -27,17 +27,26 @@ use super::{
     compression::Encoding,
     ledger::{Ledger, Registration},
     observer::Observer,
-    peer::Peer,
+    peer::{HealthSlot, Peer, Unpinned},
     refusals,
     requests::{Bounds, Discarded, IncomingMessage, Messages, ReadError, StreamTimeouts},
     responses::Answer,
     rpc::{RequestForm, Rpc},
 };
-use crate::{access::ConnectionAccess, failure, tasks::Tasks};
+use crate::{
+    access::{Caller, ConnectionAccess, Requirement},
+    failure,
+    tasks::Tasks,
+};
 
 /// The address of the caller. The transport adds it to the extensions of the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallerAddress(pub(crate) SocketAddr);
+
+/// The place of a call among the running calls of operators. A change keeps it until its end, also if its caller
+/// disconnects. The transport adds it to the extensions of the request.
+#[derive(Clone, Debug)]
+pub(crate) struct OperatorPermit(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
 
 /// Shared by the calls of all connections.
 #[derive(Debug)]
@@ -110,25 +119,31 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
             parts.extensions.insert(self.access.address().map(CallerAddress));
         }
         let admitted = self.access.admit(rpc.requirement, &mut parts.headers, parts.uri.path_and_query());
-        let admitted = admitted.map(|caller| {
-            if let Some(caller) = caller {
-                parts.extensions.insert(caller);
-            }
-        });
-        if let Err(failure) = admitted {
-            return self.refuse_admission(failure.into(), rpc.form, body);
+        let caller = match admitted {
+            Ok(caller) => caller,
+            Err(failure) => return self.refuse_admission(failure.into(), rpc.form, body),
+        };
+        let is_trusted = self.access.is_open() || caller.is_some();
+        let revocable = caller.clone().filter(|_| rpc.requirement == Requirement::AnyIdentity);
+        if let Some(caller) = caller {
+            parts.extensions.insert(caller);
         }
         let registration = rpc.is_tracked.then(|| self.shared.responses.register(&self.peer));
         if let Some(registration) = &registration {
             self.peer.add_starting(registration.entry());
         }
-        let observer = rpc.is_observer.then(|| Observer::new(&self.peer, &self.shared.draining));
+        let observer = rpc.is_observer.then(|| Observer::new(&self.peer, &self.shared.draining, revocable));
         let bounds = |max, is_list| Bounds { max, is_list, encoding: encoding.unwrap_or(Encoding::Plain) };
         let take = |is_needed: bool, permits: &Arc<Semaphore>| {
             is_needed.then(|| Arc::clone(permits).try_acquire_owned()).transpose()
         };
         let permit = take(rpc.is_admin, &self.shared.admin_calls);
+        let permit = permit.map(|permit| permit.map(|permit| OperatorPermit(Arc::new(permit))));
         let slot = take(rpc.is_health_watch, &self.shared.health_watches);
+        let slot = slot.map(|permit| permit.map(|permit| HealthSlot::new(permit, &self.peer)));
+        if let Ok(Some(permit)) = &permit {
+            parts.extensions.insert(permit.clone());
+        }
         let inner = match rpc.form {
             _ if !refusals::is_call(&parts) => Either::Right(Either::Left(ready(Ok(refusals::of_head(&parts))))),
             RequestForm::Unknown => self.refuse(failure::refusal(Reason::UnknownMethod)),
@@ -157,7 +172,8 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
             },
         };
         let is_served = matches!(inner, Either::Left(_));
-        let earns = (is_served && self.peer.can_earn()).then(|| Arc::clone(&self.peer));
+        // With a policy, only a call of an identified caller is trusted: anyone can check the health.
+        let earns = (is_served && is_trusted && self.peer.can_earn()).then(|| Arc::clone(&self.peer));
         let tasks = registration.is_some().then(|| self.shared.tasks.clone());
         Call { inner, registration, tasks, observer, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), earns }
     }
@@ -176,8 +192,11 @@ impl<S: Services> Entrance<S> {
         } else {
             let registration = self.shared.requests.register(&self.peer);
             self.peer.add_starting(registration.entry());
+            registration.wait_on_with(0);
+            let unpinned = Unpinned::new(&self.peer);
             let timeout = self.shared.request_timeout;
             let late: Late = Box::pin(async move {
+                let _unpinned = unpinned;
                 let rest = std::future::poll_fn(|cx| discarded.poll(&mut body, cx));
                 if tokio::time::timeout(timeout, rest).await.is_err() {
                     registration.record_late();
@@ -198,10 +217,11 @@ impl<S: Services> Entrance<S> {
     }
 
     /// Waits for the rest of a request, then passes it to the services.
-    fn await_request(&self, parts: Parts, mut body: Incoming, mut arriving: IncomingMessage) -> Late {
+    fn await_request(&self, mut parts: Parts, mut body: Incoming, mut arriving: IncomingMessage) -> Late {
         let registration = self.shared.requests.register(&self.peer);
         self.peer.add_starting(registration.entry());
         let timeout = self.shared.request_timeout;
+        let is_trusted = self.access.is_open() || parts.extensions.get::<Caller>().is_some();
         let mut service = self.service.clone();
         let peer = Arc::clone(&self.peer);
         Box::pin(async move {
@@ -221,10 +241,19 @@ impl<S: Services> Entrance<S> {
                 registration.record_late();
             }
             drop((registration, body));
+            // The rules can change while the request arrives.
+            let judged = parts.extensions.get::<Caller>().map(Caller::judged_again).transpose();
+            match judged {
+                Ok(Some(caller)) => drop(parts.extensions.insert(caller)),
+                Ok(None) => {}
+                Err(failure) => return Ok(tonic::Status::from(failure).into_http()),
+            }
             match arrived {
                 Ok(message) => {
                     let response = service.call(Request::from_parts(parts, whole(message))).await;
-                    peer.earn();
+                    if is_trusted {
+                        peer.earn();
+                    }
                     response
                 }
                 Err(unread) => Ok(unread.status().into_http()),
@@ -250,9 +279,9 @@ pin_project! {
         // If the call only watches.
         observer: Option<Observer>,
         // Until the response is ready, not until it is read.
-        _permit: Option<OwnedSemaphorePermit>,
+        _permit: Option<OperatorPermit>,
         // As long as the stream is open.
-        slot: Option<OwnedSemaphorePermit>,
+        slot: Option<HealthSlot>,
         // The connection, if the response adds to its credit.
         earns: Option<Arc<Peer>>,
     }

@@ -39,7 +39,7 @@ mod responses;
 mod rpc;
 pub(crate) mod slots;
 
-pub(crate) use self::entry::{CallerAddress, Services};
+pub(crate) use self::entry::{CallerAddress, OperatorPermit, Services};
 use self::{
     accept::Accept,
     connection::Connection,

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Notify, task::AbortHandle};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit},
+    task::AbortHandle,
+};
 
 use super::ledger::Entry;
 use crate::telemetry::transport::Closed;
@@ -58,6 +61,8 @@ pub(crate) struct Peer {
     calls: AtomicU32,
     /// Of these, those that only watch.
     watches: AtomicU32,
+    /// Of the running calls, those that do not protect the connection from eviction.
+    unpinned: AtomicU32,
     /// When its last call ended.
     idle_since: AtomicU64,
     has_called: AtomicBool,
@@ -90,6 +95,7 @@ impl Peer {
             opened: now,
             calls: AtomicU32::new(0),
             watches: AtomicU32::new(0),
+            unpinned: AtomicU32::new(0),
             idle_since: AtomicU64::new(now),
             has_called: AtomicBool::new(false),
             has_handshake: AtomicBool::new(false),
@@ -180,9 +186,10 @@ impl Peer {
         self.is_proven.load(Ordering::Relaxed)
     }
 
-    /// When its last call ended; `None`: one runs.
+    /// When its last call ended; `None`: one runs that protects the connection from eviction.
     pub(super) fn idle_since(&self) -> Option<u64> {
-        (self.calls.load(Ordering::Relaxed) == 0).then(|| self.idle_since.load(Ordering::Relaxed))
+        (self.calls.load(Ordering::Relaxed) <= self.unpinned.load(Ordering::Relaxed))
+            .then(|| self.idle_since.load(Ordering::Relaxed))
     }
 
     /// Whether it ever had a call.
@@ -278,6 +285,36 @@ impl Peer {
         for entry in self.starting.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             entry.set_task(task.clone());
         }
+    }
+}
+
+/// A running call that does not protect its connection from eviction: it needs no credential, or it is refused.
+#[derive(Debug)]
+pub(super) struct Unpinned(Arc<Peer>);
+
+impl Unpinned {
+    pub(super) fn new(peer: &Arc<Peer>) -> Self {
+        peer.unpinned.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(peer))
+    }
+}
+
+impl Drop for Unpinned {
+    fn drop(&mut self) {
+        self.0.unpinned.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The slot of a stream of the health service.
+#[derive(Debug)]
+pub(super) struct HealthSlot {
+    _permit: OwnedSemaphorePermit,
+    _unpinned: Unpinned,
+}
+
+impl HealthSlot {
+    pub(super) fn new(permit: OwnedSemaphorePermit, peer: &Arc<Peer>) -> Self {
+        Self { _permit: permit, _unpinned: Unpinned::new(peer) }
     }
 }
 

@@ -10,10 +10,9 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Status, body::Body};
 
-use super::{ledger::Registration, observer::Observer, refusals};
+use super::{ledger::Registration, observer::Observer, peer::HealthSlot, refusals};
 use crate::{
     failure,
     tasks::{Task, Tasks},
@@ -43,14 +42,14 @@ pub(crate) struct Tracked {
     registration: Registration,
     tasks: Tasks,
     /// Kept while the stream is open.
-    _slot: Option<OwnedSemaphorePermit>,
+    _slot: Option<HealthSlot>,
 }
 
 impl Answer {
     pub(super) fn tracked(
         body: Body,
         registration: Registration,
-        slot: Option<OwnedSemaphorePermit>,
+        slot: Option<HealthSlot>,
         observer: Option<Observer>,
         tasks: Tasks,
     ) -> Self {

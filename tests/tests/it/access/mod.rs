@@ -2,6 +2,7 @@
 //!
 //! - this file: calls with credentials, for the other modules;
 //! - `any_rpc`: calls of any RPC without generated code;
+//! - `attacks`: callers that use up places, long chains, doubled credentials, hidden changes;
 //! - `audit_log`: the records of operators' calls and of refused calls;
 //! - `deploy`: the container's scripts, variables and scrape, outside of a container;
 //! - `every_rpc`: every RPC with every wrong credential;
@@ -13,6 +14,7 @@
 //! - `secrets`: outputs of a server, searched for credentials.
 
 mod any_rpc;
+mod attacks;
 mod audit_log;
 mod deploy;
 mod every_rpc;

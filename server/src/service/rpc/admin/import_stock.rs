@@ -93,6 +93,10 @@ async fn import(
     if rows.len() > MAX_ROWS {
         return Err(Invalid::new(Reason::TooManyRows, "rows").into());
     }
+    // If the caller disconnects, some rows may be applied.
+    let first = rows.first().map(|row| row.sku.as_str()).unwrap_or_default();
+    let after = format!("requested {} SKUs, the first row is {first}", rows.len());
+    record.set_change(Change { request_id: request_id.as_str().to_owned(), after, ..Change::default() });
     let condition = if overwrite { Condition::Always } else { Condition::IfAbsent };
     let namespace = context.namespace_or_new(&name, existing_namespace_only, deadline).await?;
     let (number, first) = (rows.len(), rows.first().map(|row| row.sku.clone()).unwrap_or_default());
@@ -105,6 +109,8 @@ async fn import(
     if applied > 0 {
         let after = format!("set {applied} of {number} SKUs, the first row is {first}");
         record.set_change(Change { request_id: request_id.as_str().to_owned(), after, ..Change::default() });
+    } else {
+        record.clear_change();
     }
     Ok(v1::ImportStockResponse { results })
 }

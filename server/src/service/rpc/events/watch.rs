@@ -1,6 +1,6 @@
 //! Watch: the stream of all events of a namespace.
 
-use std::sync::Arc;
+use std::{future, sync::Arc};
 
 use futures_util::stream;
 use inventory_sentinel::{Reason, v1};
@@ -52,6 +52,8 @@ fn events(end: StreamEnd, namespace: Arc<Namespace>, watch: EventWatch) -> Respo
     let state = (end, namespace, watch, None::<SplitEntry>);
     Box::pin(stream::try_unfold(state, |(mut ending, namespace, mut watch, mut entry)| async move {
         loop {
+            // A slow reader takes the pieces of an entry over a long time.
+            ending.next_or_end(future::ready(Ok(()))).await?;
             if let Some(response) = entry.as_mut().and_then(|entry| entry.next(&namespace)) {
                 return Ok(Some((response, (ending, namespace, watch, entry))));
             }
