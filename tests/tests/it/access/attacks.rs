@@ -17,6 +17,7 @@ use tonic_reflection::pb::v1::{
 };
 
 use super::{Bearer, CallerClients, assert_no_connection};
+use crate::limits::raw_connection::{RawConnection, framed, refused};
 
 fn set_stock(sku: &str) -> v1::SetStockRequest {
     v1::SetStockRequest {
@@ -146,4 +147,33 @@ async fn failed_writes_of_the_audit_log_are_counted() {
     admin.get_server_info(v1::GetServerInfoRequest {}).await.expect("a call of an operator");
     let failures = async || server.metric("inventory_sentinel_audit_write_failures_total").await;
     eventually("the failure is counted", async || (failures().await >= 1.0).then_some(())).await;
+}
+
+/// Refused calls that never end use up the places of their own connections only.
+#[tokio::test]
+async fn refused_calls_that_do_not_end_close_no_other_connection() {
+    const RESERVE: &str = "/inventory_sentinel.v1.InventorySentinel/Reserve";
+    let files = AccessFiles::new();
+    let token = files.token("everything");
+    let policy = files.path("policy.toml");
+    let flags = format!("--policy {} --max-unfinished-requests 256 --request-timeout 60s", policy.display());
+    let server = SentinelProcess::launch().flags(&flags).start().await;
+    let mut honest = RawConnection::connect(&server).await.with_bearer(&token);
+    // The body of an honest call arrives in two parts.
+    let message = framed(&prost::Message::encode_to_vec(&v1::ReserveRequest::default()));
+    let (response, mut rest) = honest.call(RESERVE, &[], false).await;
+
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        let mut attacker = RawConnection::connect(&server).await;
+        for _ in 0..100 {
+            match attacker.try_call(RESERVE, &[], false).await {
+                Ok(call) => held.push(call),
+                Err(_) => break,
+            }
+        }
+    }
+    rest.send_data(message.into(), true).expect("an open connection");
+    let refused = refused(response).await.expect_err("an empty request");
+    assert_eq!(reason(&refused), Reason::RequestIdRequired);
 }

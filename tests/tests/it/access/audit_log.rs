@@ -302,7 +302,8 @@ async fn a_call_without_an_end_and_a_stream_that_is_cut_off_have_one_record() {
         [
             ["SetStock", "OK", "everything", "sale"],
             [&watch, "CREDENTIALS_UNKNOWN", "everything", ""],
-            ["SetStock", "ABANDONED", "everything", "sale"],
+            // The change runs to its end without its caller; the store does not confirm it.
+            ["SetStock", "OUTCOME_UNKNOWN", "everything", "sale"],
         ]
     );
 }

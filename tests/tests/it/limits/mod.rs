@@ -1,6 +1,6 @@
 //! Each bound of the service: stored records, queued calls, and the resources of one connection.
 
 mod overload;
-mod raw_connection;
+pub(crate) mod raw_connection;
 mod records;
 mod untrusted_peers;
