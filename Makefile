@@ -67,7 +67,9 @@ guard: ## fail if an operation costs more commands or instructions than bench/gu
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
 	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench count --programs $${CARGO_TARGET_DIR:-target}/release $(ARGS)
 
-access-proof: bootstrap ## prove each claim about TLS, identities and roles: one row a claim, in about ten minutes after the builds
+access-proof: ## prove each claim about TLS, identities and roles: one row a claim, in about fifteen minutes after the builds
+	@scripts/bootstrap guard
+	@scripts/bootstrap tests
 	cargo build --workspace --locked
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench --package sentinelctl
 	@scripts/access-proof
@@ -85,7 +87,8 @@ bench-quick: ## measure this service and its alternatives, in under eight minute
 bench-against: bootstrap ## compare this server with that of another commit (ARGS=COMMIT)
 	@bench/compare $(ARGS)
 
-bench-access: bootstrap ## measure the cost of tokens and TLS beside an open server, in under two minutes after the build; fails if a form costs more than its limit (ARGS are passed on)
+bench-access: ## measure the cost of tokens and TLS beside an open server, in under five minutes after the build; fails if a form costs more than its limit (ARGS are passed on)
+	@scripts/bootstrap guard
 	cargo build --release --locked --package inventory-sentinel-server --package sentinel-bench
 	$${CARGO_TARGET_DIR:-target}/release/sentinel-bench access --server $${CARGO_TARGET_DIR:-target}/release/sentinel-server --page docs/benchmarks/access.md $(ARGS)
 

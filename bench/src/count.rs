@@ -17,6 +17,8 @@ mod driver;
 mod guards;
 mod instructions;
 
+pub(crate) use instructions::count_guarded;
+
 use guards::{Guards, Versions};
 
 use crate::process::{Durability, Redis, Server};

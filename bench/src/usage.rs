@@ -71,6 +71,17 @@ pub(crate) fn cpu_of(pid: u32) -> Result<f64> {
     Ok(stat_of(pid)?.own)
 }
 
+/// CPU seconds of the threads of a process that run now, in nanoseconds of precision instead of ticks.
+pub(crate) fn exact_cpu_of(pid: u32) -> Result<f64> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(thread?.path().join("schedstat"))?;
+        let on_cpu = stat.split_whitespace().next().and_then(|text| text.parse::<u64>().ok());
+        nanoseconds += on_cpu.with_context(|| format!("unexpected: {stat}"))?;
+    }
+    Ok(nanoseconds as f64 / 1e9)
+}
+
 /// CPU seconds of a process and of those that it has started, also of those of them that have ended.
 pub(crate) fn cpu_of_family(pid: u32) -> Result<f64> {
     let mut seconds = 0.0;

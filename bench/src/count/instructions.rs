@@ -18,6 +18,7 @@ use super::{
     server, start,
 };
 use crate::{
+    credentials::Guard,
     process::{Durability, Redis, Server},
     stats::Spread,
 };
@@ -125,6 +126,16 @@ async fn count_redis(programs: &Path, mut counted: impl FnMut(&'static str, u64)
 async fn count_server(programs: &Path) -> Result<u64> {
     let callgrind = Callgrind::new()?;
     let server = start(callgrind.command(server(programs)), Redis::start(Durability::Fast).await?).await?;
+    count_waves(&callgrind, &server).await
+}
+
+/// Instructions of a server that is guarded in this way, per unary Reserve.
+pub(crate) async fn count_guarded(server: &Path, guard: Guard) -> Result<u64> {
+    let callgrind = Callgrind::new()?;
+    let threads = THREADS.to_string();
+    let flags = ["--threads", &threads, "--sweep-interval", "1m", "--store-timeout", "1m", "--reload-interval", "5s"];
+    let redis = Redis::start(Durability::Fast).await?;
+    let server = Server::start_guarded(callgrind.command(server), redis, Durability::Fast, &flags, guard).await?;
     count_waves(&callgrind, &server).await
 }
 

@@ -24,7 +24,7 @@ pub(super) struct FailedAttempts {
 /// The source of refused calls.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Source {
-    /// The address of a caller without an identity; an IPv6 address stands for its /64.
+    /// The address of a caller without an identity; of an IPv6 address, its /64.
     Address(IpAddr),
     /// The name of an identity. Its records do not compete with those of strangers at the same address.
     Identity(String),

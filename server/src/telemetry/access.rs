@@ -1,4 +1,5 @@
-//! The metrics of access: refused calls, reloads, the expiry of certificates, failed writes of the audit log. Touches its series only.
+//! The metrics of access: refused calls, reloads, the expiry of certificates, failed writes of the audit log. Touches
+//! its series only.
 
 use std::time::SystemTime;
 

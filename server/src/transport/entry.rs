@@ -124,7 +124,7 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
             Err(failure) => return self.refuse_admission(failure.into(), rpc.form, body),
         };
         let is_trusted = self.access.is_open() || caller.is_some();
-        let revocable = caller.clone().filter(|_| rpc.requirement == Requirement::AnyIdentity);
+        let revocable = if rpc.requirement == Requirement::AnyIdentity { caller.clone() } else { None };
         if let Some(caller) = caller {
             parts.extensions.insert(caller);
         }
