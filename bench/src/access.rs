@@ -193,9 +193,9 @@ fn write_page(page: &Path, args: &Args, table: &str) -> Result<()> {
         "<!-- Written by `make bench-access`; do not edit. -->
 # The cost of access
 
-The processor time of the server for one unary Reserve, beside that of an open server in the same run: {rounds}
-interleaved rounds of {seconds} s, {callers} callers on kept connections, medians. Below it, the
-instructions of a call, which repeat where times do not.
+The processor time of the server for one unary Reserve, beside that of an open server in the same
+run: {rounds} interleaved rounds of {seconds} s, {callers} callers on kept connections, medians.
+Below it, the instructions of a call, which repeat where times do not.
 Machine: {cores} cores, {processor}, {kernel},
 {store}, {rust}.
 

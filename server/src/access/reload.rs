@@ -292,3 +292,64 @@ fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
     }
     hash.finalize().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const POLICY: &str = "tokens_file = \"tokens.toml\"\n[[identity]]\nname = \"web\"\ngrants = []\n";
+
+    fn metrics() -> AccessMetrics {
+        AccessMetrics::new(&prometheus::Registry::new()).unwrap()
+    }
+
+    fn loaded(policy: PathBuf) -> (Access, Watched) {
+        Access::load(AccessFiles { tls: None, policy: Some(policy) }, 10, &metrics()).unwrap()
+    }
+
+    #[test]
+    fn unchanged_files_are_not_used_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let policy = folder.path().join("policy.toml");
+        fs::write(&policy, POLICY).unwrap();
+        fs::write(folder.path().join("tokens.toml"), "").unwrap();
+        let (access, mut watched) = loaded(policy.clone());
+        let first = access.guard.generation();
+        access.check(&mut watched, &metrics());
+        assert_eq!(access.guard.generation(), first);
+        let ReadPolicy { files, digest, .. } = read_policy(&policy);
+        assert_eq!(files, [folder.path().join("tokens.toml")]);
+        assert_eq!(digest, digest_of_files(&policy, &files));
+        // A file that the policy names counts too, and its removal keeps the rules.
+        fs::write(folder.path().join("tokens.toml"), "# changed\n").unwrap();
+        access.check(&mut watched, &metrics());
+        assert_eq!(access.guard.generation(), first + 1);
+        fs::remove_file(folder.path().join("tokens.toml")).unwrap();
+        access.check(&mut watched, &metrics());
+        assert_eq!(access.guard.generation(), first + 1);
+    }
+
+    /// Kubernetes changes a mounted secret by another target of a symbolic link.
+    #[test]
+    fn a_swapped_symbolic_link_is_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        for (version, text) in [("v1", POLICY.to_owned()), ("v2", format!("{POLICY}# changed\n"))] {
+            fs::create_dir(folder.path().join(version)).unwrap();
+            fs::write(folder.path().join(version).join("policy.toml"), text).unwrap();
+            fs::write(folder.path().join(version).join("tokens.toml"), "").unwrap();
+        }
+        let link = folder.path().join("current");
+        std::os::unix::fs::symlink("v1", &link).unwrap();
+        let (access, mut watched) = loaded(link.join("policy.toml"));
+        let first = access.guard.generation();
+        let next = folder.path().join("next");
+        std::os::unix::fs::symlink("v2", &next).unwrap();
+        fs::rename(&next, &link).unwrap();
+        access.check(&mut watched, &metrics());
+        assert_eq!(access.guard.generation(), first + 1);
+        access.check(&mut watched, &metrics());
+        assert_eq!(access.guard.generation(), first + 1);
+    }
+}
