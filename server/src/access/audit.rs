@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use inventory_sentinel::Reason;
 
-use crate::telemetry::audit::AUDIT;
+use crate::telemetry::{audit::AUDIT, limit::shortened};
 
 /// Longest path of a call in a record, in bytes.
 const MAX_CALL: usize = 128;
@@ -18,10 +18,9 @@ pub(super) fn refused(
     unrecorded: u64,
 ) {
     let address = address.map(|address| address.to_string()).unwrap_or_default();
-    let end = (0..=MAX_CALL.min(call.len())).rev().find(|&end| call.is_char_boundary(end)).unwrap_or_default();
     tracing::warn!(
         target: AUDIT,
-        call = &call[..end],
+        call = shortened(call, MAX_CALL),
         namespace,
         outcome = reason.as_str(),
         identity,

@@ -81,10 +81,7 @@ impl ConnectionAccess {
         let header = take_credential(headers).map_err(refuse)?;
         let identification = self.identify(header, true).map_err(refuse)?;
         let caller = Caller { access: Arc::clone(self), identification, requirement, call: call.cloned() };
-        match requirement {
-            Requirement::Role(role) if !caller.identity().has(role) => Err(caller.refuse(Reason::RoleMissing, "")),
-            _ => Ok(Some(caller)),
-        }
+        caller.with_its_role().map(Some)
     }
 
     /// Whether the caller of a request has this role, or needs none.
@@ -177,10 +174,14 @@ impl Caller {
     pub(crate) fn judged_again(&self) -> Result<Self, Failure> {
         let refuse = |reason| self.refuse(reason, "");
         let identification = self.access.identify(self.identification.header.clone(), false).map_err(refuse)?;
-        let caller = Self { identification, ..self.clone() };
+        Self { identification, ..self.clone() }.with_its_role()
+    }
+
+    /// Refuses a caller without the role of the call.
+    fn with_its_role(self) -> Result<Self, Failure> {
         match self.role() {
-            Some(role) if !caller.identity().has(role) => Err(caller.refuse(Reason::RoleMissing, "")),
-            _ => Ok(caller),
+            Some(role) if !self.identity().has(role) => Err(self.refuse(Reason::RoleMissing, "")),
+            _ => Ok(self),
         }
     }
 

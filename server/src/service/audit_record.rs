@@ -13,7 +13,7 @@ use crate::{
     access::Caller,
     domain::{NamespaceName, RequestId, Stock},
     store::wire::NamespaceConfig,
-    telemetry::{audit::AUDIT, metrics::RpcKind},
+    telemetry::{audit::AUDIT, limit::shortened, metrics::RpcKind},
     transport::CallerAddress,
 };
 
@@ -205,10 +205,7 @@ pub(super) fn text_of_config(config: &NamespaceConfig) -> String {
 
 /// Shortens a text to [`MAX_FIELD`], at the boundary of a character.
 fn cut(mut text: String) -> String {
-    if text.len() > MAX_FIELD {
-        let end = (0..=MAX_FIELD).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
-    }
+    text.truncate(shortened(&text, MAX_FIELD).len());
     text
 }
 

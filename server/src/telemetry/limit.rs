@@ -215,7 +215,7 @@ impl Visit for LineParts {
         match field.name() {
             "message" => self.message = value.to_owned(),
             "namespace" => self.namespace = Some(HASHER.hash_one(value)),
-            "error" | "why" | "reason" => self.error = shortened(value),
+            "error" | "why" | "reason" => self.error = shortened(value, MAX_ERROR_BYTES).to_owned(),
             _ => {}
         }
     }
@@ -230,9 +230,10 @@ impl Visit for LineParts {
     }
 }
 
-fn shortened(text: &str) -> String {
-    let end = (0..=MAX_ERROR_BYTES.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
-    text[..end].to_owned()
+/// The beginning of a text, of this many bytes at most, up to the boundary of a character.
+pub(crate) fn shortened(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
+    &text[..end]
 }
 
 #[cfg(test)]
@@ -293,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_long_error_is_shortened_between_characters() {
-        assert_eq!(shortened("short"), "short");
-        assert!(shortened(&"ä".repeat(MAX_ERROR_BYTES)).len() <= MAX_ERROR_BYTES);
+        assert_eq!(shortened("short", MAX_ERROR_BYTES), "short");
+        assert!(shortened(&"ä".repeat(MAX_ERROR_BYTES), MAX_ERROR_BYTES).len() <= MAX_ERROR_BYTES);
     }
 }
