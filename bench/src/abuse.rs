@@ -167,7 +167,7 @@ async fn start(args: &Args, attack: &Attack) -> Result<Server> {
         command.arg("-c").arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")).arg(absolute(&args.server)?);
     }
     let flags: Vec<&str> = args.flags.split_whitespace().collect();
-    let guard = Guard { has_tls: args.tls, has_policy: false };
+    let guard = Guard { has_tls: args.tls, has_policy: attack.has_policy };
     Server::start_guarded(command, Redis::start(Durability::Fast).await?, Durability::Fast, &flags, guard).await
 }
 
@@ -187,11 +187,11 @@ async fn row(args: &Args, attack: &Attack) -> Result<Row> {
     let tls = server.ca().map(tls::trusting).transpose()?;
     let target = Target { grpc: server.address(), admin, pid: server.id(), endpoint: server.endpoint()?, tls };
 
-    let endpoint = server.endpoint()?;
-    let honest = Honest::start(endpoint.clone(), shop.clone(), attack.watches)?;
+    let access = honest::Access::to(&server)?;
+    let honest = Honest::start(access.clone(), shop.clone(), attack.watches)?;
     // A server with few descriptors has few places.
     if attack.descriptors.is_none() {
-        honest::warm_up(&endpoint, &shop).await?;
+        honest::warm_up(&access, &shop).await?;
     }
     let calm_from = Instant::now();
     sleep(times.calm).await;

@@ -20,7 +20,7 @@ use tonic::{
 use crate::{
     clients::Unary,
     count::count_guarded,
-    credentials::Guard,
+    credentials::{self, Guard},
     fixture::Shop,
     load::{self, Caller},
     machine::Machine,
@@ -83,11 +83,6 @@ const FORMS: [Form; 6] = [
 /// The most that the instructions of a call with a token may be of those of an open server.
 const MOST_OF_TOKEN: f64 = 1.10;
 
-/// A forged token: its signature has the right length.
-const FORGED: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImtleS0xIn0.\
-    eyJpc3MiOiJodHRwczovL2xvZ2luLmV4YW1wbGUuY29tIiwiYXVkIjoiaW52ZW50b3J5LXNlbnRpbmVsIiwic3ViIjoid2ViIiwi\
-    ZXhwIjo0MTAyNDQ0ODAwfQ.\
-    AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 const UNKNOWN: &str = "ist_0123456789abcdef_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// The processor time of one form in each round, in microseconds per call.
@@ -212,7 +207,11 @@ struct Refused {
 
 impl Refused {
     async fn callers(server: &Server, credential: Credential, number: usize) -> Result<Vec<Self>> {
-        let text = if credential == Credential::Forged { FORGED } else { UNKNOWN };
+        let text = match credential {
+            // A signature of the right length.
+            Credential::Forged => format!("{}.{}", credentials::unsigned_jwt(0), "Q".repeat(86)),
+            _ => UNKNOWN.to_owned(),
+        };
         let credential = format!("Bearer {text}").parse()?;
         let client = InventorySentinelClient::new(server.connect().await?);
         Ok(vec![Self { client, credential }; number])

@@ -6,6 +6,7 @@
 //! - `floods`: frames and header blocks without end.
 //! - `idle`: connections and streams that do nothing, and many connections at once.
 //! - `answers`: answers and events that nobody reads.
+//! - `access`: credentials that nobody issued.
 //! - `admin`: the operator's port.
 //! - `patient`: an honest client whose deadlines pass.
 //! - `tls`: handshakes without end, and records without bytes.
@@ -16,6 +17,7 @@ use anyhow::Result;
 
 use super::attacker::Attacker;
 
+mod access;
 mod admin;
 mod answers;
 mod bodies;
@@ -49,6 +51,8 @@ pub(super) struct Attack {
     pub(super) judges_latency: bool,
     /// Whether it attacks the TLS of the server.
     pub(super) needs_tls: bool,
+    /// Whether the server has a policy: the honest caller has a token, and the attackers have none.
+    pub(super) has_policy: bool,
 }
 
 /// Length of an attack unless it has a separate length, in seconds.
@@ -79,6 +83,7 @@ impl Attack {
             most_cpu: None,
             judges_latency: true,
             needs_tls: false,
+            has_policy: false,
         }
     }
 
@@ -111,6 +116,11 @@ impl Attack {
 
     const fn on_tls(mut self) -> Self {
         self.needs_tls = true;
+        self
+    }
+
+    const fn with_policy(mut self) -> Self {
+        self.has_policy = true;
         self
     }
 
@@ -174,6 +184,11 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack::new("tls-hellos", |a| Box::pin(tls::hellos(a))).on_tls().in_short(),
     Attack::new("tls-tiny-records", |a| Box::pin(tls::tiny_records(a))).on_tls().in_short(),
     Attack::new("tls-admin-silent", |a| Box::pin(tls::admin(a))).on_tls().slow(),
+    Attack::new("forged-tokens", |a| Box::pin(access::forged(a, access::Forged::Token))).with_policy().in_short(),
+    Attack::new("forged-jwts", |a| Box::pin(access::forged(a, access::Forged::Jwt))).with_policy().in_short(),
+    Attack::new("forged-jwts-long", |a| Box::pin(access::forged(a, access::Forged::LongJwt))).with_policy(),
+    Attack::new("anonymous-unended", |a| Box::pin(bodies::unended(a, bodies::BATCH))).with_policy().in_short(),
+    Attack::new("anonymous-watches", |a| Box::pin(idle::health_watches(a))).with_policy(),
     Attack::new("passed-deadlines", |a| Box::pin(patient::passed_deadlines(a))).without_latency().in_short(),
 ];
 

@@ -22,10 +22,11 @@ use tokio::{
 };
 use tonic::{
     Code, Request, Status,
+    metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
 };
 
-use crate::fixture::Shop;
+use crate::{fixture::Shop, process::Server};
 
 /// Calls per second.
 const RATE: f64 = 300.0;
@@ -48,11 +49,38 @@ const WARM_BATCH: usize = 256;
 /// Operators that list the stock meanwhile.
 const WARM_LISTERS: usize = 8;
 
+/// The way to the server: its address, and the credential that it accepts if it has a policy.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    endpoint: Endpoint,
+    credential: Option<MetadataValue<Ascii>>,
+}
+
+impl Access {
+    pub(super) fn to(server: &Server) -> Result<Self> {
+        let credential = server.token().map(|token| format!("Bearer {token}").parse()).transpose()?;
+        Ok(Self { endpoint: server.endpoint()?, credential })
+    }
+
+    async fn connect(&self) -> Result<Channel> {
+        Ok(self.endpoint.connect().await?)
+    }
+
+    /// A request with the credential.
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(credential) = &self.credential {
+            request.metadata_mut().insert("authorization", credential.clone());
+        }
+        request
+    }
+}
+
 /// Calls the server as the first second of a sale would, so that what is measured as calm is a server that has worked.
-pub(super) async fn warm_up(endpoint: &Endpoint, shop: &Shop) -> Result<()> {
+pub(super) async fn warm_up(access: &Access, shop: &Shop) -> Result<()> {
     let mut clients = Vec::new();
     for _ in 0..WARM_CONNECTIONS {
-        clients.push(InventorySentinelClient::new(endpoint.connect().await?));
+        clients.push(InventorySentinelClient::new(access.connect().await?));
     }
     let reserve = |sku: &String| v1::ReserveRequest {
         namespace_id: shop.namespace.clone(),
@@ -65,26 +93,30 @@ pub(super) async fn warm_up(endpoint: &Endpoint, shop: &Shop) -> Result<()> {
     for caller in 0..WARM_CALLERS {
         let mut client = clients[caller % WARM_CONNECTIONS].clone();
         let request = reserve(&shop.skus[caller % shop.skus.len()]);
+        let access = access.clone();
         callers.spawn(async move {
             while Instant::now() < end {
                 let request = v1::ReserveRequest { request_id: uuid::Uuid::now_v7().to_string(), ..request.clone() };
                 let namespace_id = request.namespace_id.clone();
-                if let Some(Outcome::Reservation(held)) = client.reserve(request).await?.into_inner().result {
+                if let Some(Outcome::Reservation(held)) =
+                    client.reserve(access.request(request)).await?.into_inner().result
+                {
                     let rollback =
                         v1::RollbackRequest { namespace_id, reservation_id: held.reservation_id, ..Default::default() };
-                    client.rollback(rollback).await?;
+                    client.rollback(access.request(rollback)).await?;
                 }
             }
             Ok(())
         });
     }
     for _ in 0..WARM_LISTERS {
-        let mut client = InventoryAdminClient::new(endpoint.connect().await?);
-        let namespace_id = shop.namespace.clone();
+        let mut client = InventoryAdminClient::new(access.connect().await?);
+        let (access, namespace_id) = (access.clone(), shop.namespace.clone());
         callers.spawn(async move {
             while Instant::now() < end {
                 let namespace_id = namespace_id.clone();
-                match client.list_stock(v1::ListStockRequest { namespace_id, ..Default::default() }).await {
+                let request = access.request(v1::ListStockRequest { namespace_id, ..Default::default() });
+                match client.list_stock(request).await {
                     // More lists than the server takes at once.
                     Err(refusal) if refusal.code() != Code::ResourceExhausted => return Err(refusal),
                     _ => {}
@@ -94,7 +126,7 @@ pub(super) async fn warm_up(endpoint: &Endpoint, shop: &Shop) -> Result<()> {
         });
     }
     for _ in 0..WARM_VISITORS {
-        let mut client = InventorySentinelClient::new(endpoint.connect().await?);
+        let mut client = InventorySentinelClient::new(access.connect().await?);
         let operation = |sku| v1::BatchOperation {
             operation: Some(v1::batch_operation::Operation::GetStock(v1::GetStockRequest {
                 namespace_id: shop.namespace.clone(),
@@ -103,7 +135,8 @@ pub(super) async fn warm_up(endpoint: &Endpoint, shop: &Shop) -> Result<()> {
             timeout: None,
         };
         let operations = (0..WARM_BATCH).map(|_| operation(shop.skus[0].clone())).collect();
-        callers.spawn(async move { client.batch(v1::BatchRequest { operations }).await.map(drop) });
+        let request = access.request(v1::BatchRequest { operations });
+        callers.spawn(async move { client.batch(request).await.map(drop) });
     }
     while let Some(called) = callers.join_next().await {
         called?.context("a call of the warm-up")?;
@@ -162,13 +195,13 @@ pub(super) struct Honest {
 
 impl Honest {
     /// Starts to call. `watches`: it also follows the events of its namespace.
-    pub(super) fn start(endpoint: Endpoint, shop: Shop, watches: bool) -> Result<Self> {
+    pub(super) fn start(access: Access, shop: Shop, watches: bool) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let is_stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("honest".into())
-            .spawn(move || runtime.block_on(call_until(endpoint, shop, watches, is_stopped)))?;
+            .spawn(move || runtime.block_on(call_until(access, shop, watches, is_stopped)))?;
         Ok(Self { stop, thread: Some(thread) })
     }
 
@@ -187,13 +220,13 @@ impl Drop for Honest {
     }
 }
 
-async fn call_until(endpoint: Endpoint, shop: Shop, watches: bool, is_stopped: Arc<AtomicBool>) -> Result<Record> {
+async fn call_until(access: Access, shop: Shop, watches: bool, is_stopped: Arc<AtomicBool>) -> Result<Record> {
     let mut channels = Vec::new();
     for _ in 0..CONNECTIONS {
-        channels.push(endpoint.connect().await.context("the honest caller")?);
+        channels.push(access.connect().await.context("the honest caller")?);
     }
-    let watcher = if watches { Some(Watcher::start(&endpoint, &shop.namespace).await?) } else { None };
-    let caller = Arc::new(Caller { shop, held: Mutex::default(), changes: Mutex::default() });
+    let watcher = if watches { Some(Watcher::start(&access, &shop.namespace).await?) } else { None };
+    let caller = Arc::new(Caller { access, shop, held: Mutex::default(), changes: Mutex::default() });
     let mut calls = JoinSet::new();
     let mut record = Record::default();
     let mut ticks = interval(Duration::from_secs_f64(1.0 / RATE));
@@ -227,6 +260,7 @@ async fn call_until(endpoint: Endpoint, shop: Shop, watches: bool, is_stopped: A
 }
 
 struct Caller {
+    access: Access,
     shop: Shop,
     /// Reservations that are not sold yet.
     held: Mutex<VecDeque<String>>,
@@ -243,7 +277,7 @@ impl Caller {
         let held = if turn % 3 == 2 { self.held().pop_front() } else { None };
         if let Some(reservation_id) = held {
             let request = v1::CommitRequest { namespace_id, reservation_id, ..Default::default() };
-            client.commit(within(request)).await?;
+            client.commit(self.within(request)).await?;
             self.changed();
         } else if turn % 3 == 1 {
             let request = v1::ReserveRequest {
@@ -252,16 +286,22 @@ impl Caller {
                 lines: vec![v1::Line { sku, quantity: 1 }],
                 ..Default::default()
             };
-            let answer = client.reserve(within(request)).await?.into_inner();
+            let answer = client.reserve(self.within(request)).await?.into_inner();
             let Some(Outcome::Reservation(reservation)) = answer.result else {
                 return Err(Status::internal("no reservation in the answer"));
             };
             self.held().push_back(reservation.reservation_id);
             self.changed();
         } else {
-            client.get_stock(within(v1::GetStockRequest { namespace_id, sku })).await?;
+            client.get_stock(self.within(v1::GetStockRequest { namespace_id, sku })).await?;
         }
         Ok(())
+    }
+
+    fn within<T>(&self, message: T) -> Request<T> {
+        let mut request = self.access.request(message);
+        request.set_timeout(DEADLINE);
+        request
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, VecDeque<String>> {
@@ -273,12 +313,6 @@ impl Caller {
     }
 }
 
-fn within<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(DEADLINE);
-    request
-}
-
 /// Follows the events of the caller's own changes.
 struct Watcher {
     seen: Arc<Mutex<(u64, Option<String>)>>,
@@ -286,9 +320,9 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn start(endpoint: &Endpoint, namespace: &str) -> Result<Self> {
-        let channel = endpoint.connect().await?;
-        let request = v1::WatchRequest { namespace_id: namespace.to_owned(), ..Default::default() };
+    async fn start(access: &Access, namespace: &str) -> Result<Self> {
+        let channel = access.connect().await?;
+        let request = access.request(v1::WatchRequest { namespace_id: namespace.to_owned(), ..Default::default() });
         let mut stream = InventoryEventsClient::new(channel).watch(request).await?.into_inner();
         let seen: Arc<Mutex<(u64, Option<String>)>> = Arc::default();
         let noted = Arc::clone(&seen);

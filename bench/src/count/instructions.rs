@@ -35,6 +35,7 @@ const WAVE: usize = 64;
 const WAVES: usize = 15;
 
 const SERVER: &str = "server_instructions_reserve";
+const SERVER_BATCH: &str = "server_instructions_batch_reserve";
 const NO_OP: &str = "noop_instructions_reserve";
 const ABOVE_NO_OP: &str = "server_instructions_above_noop";
 
@@ -71,13 +72,15 @@ const LOOKUP_ONLY: &str = "redis_instructions_batch_look_up_only";
 /// Counts all rows, in new processes each time.
 pub(crate) async fn count(programs: &Path) -> Result<Vec<Count>> {
     let mut redis: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
-    let (mut ours, mut no_op) = (Vec::new(), Vec::new());
+    let (mut ours, mut ours_in_batches, mut no_op) = (Vec::new(), Vec::new(), Vec::new());
     for repetition in 1..=REPETITIONS {
         let log = |what| eprintln!("counting instructions, {repetition} of {REPETITIONS}: {what}");
         log("redis");
         count_redis(programs, |name, count| redis.entry(name).or_default().push(count)).await?;
         log("server");
-        ours.push(count_server(programs).await?);
+        let (unary, in_batches) = count_server(programs).await?;
+        ours.push(unary);
+        ours_in_batches.push(in_batches);
         log("no-op");
         no_op.push(count_no_op(programs).await?);
     }
@@ -87,6 +90,7 @@ pub(crate) async fn count(programs: &Path) -> Result<Vec<Count>> {
         counts.extend(redis.get(name).and_then(|repetitions| Count::of(name, Kind::Redis, repetitions)));
     }
     counts.extend(Count::of(SERVER, Kind::Program, &ours));
+    counts.extend(Count::of(SERVER_BATCH, Kind::Program, &ours_in_batches));
     counts.extend(Count::of(NO_OP, Kind::Program, &no_op));
     counts.extend(Count::of(ABOVE_NO_OP, Kind::Difference, &above));
     Ok(counts)
@@ -123,10 +127,16 @@ async fn count_redis(programs: &Path, mut counted: impl FnMut(&'static str, u64)
     Ok(())
 }
 
-async fn count_server(programs: &Path) -> Result<u64> {
+/// Per Reserve: of waves of unary calls, and of Batch messages.
+async fn count_server(programs: &Path) -> Result<(u64, u64)> {
     let callgrind = Callgrind::new()?;
     let server = start(callgrind.command(server(programs)), Redis::start(Durability::Fast).await?).await?;
-    count_waves(&callgrind, &server).await
+    let mut driver = Driver::new(&server).await?;
+    let unary = count_waves(&callgrind, &server, &mut driver).await?;
+    driver.calls(Work::Reserve, BATCH, WARM_UP).await?;
+    callgrind.take(server.id()).await?;
+    driver.calls(Work::Reserve, BATCH, BATCH_CALLS).await?;
+    Ok((unary, callgrind.take(server.id()).await? / (BATCH * BATCH_CALLS) as u64))
 }
 
 /// Instructions of a server that is guarded in this way, per unary Reserve.
@@ -136,19 +146,18 @@ pub(crate) async fn count_guarded(server: &Path, guard: Guard) -> Result<u64> {
     let flags = ["--threads", &threads, "--sweep-interval", "1m", "--store-timeout", "1m", "--reload-interval", "5s"];
     let redis = Redis::start(Durability::Fast).await?;
     let server = Server::start_guarded(callgrind.command(server), redis, Durability::Fast, &flags, guard).await?;
-    count_waves(&callgrind, &server).await
+    count_waves(&callgrind, &server, &mut Driver::new(&server).await?).await
 }
 
 async fn count_no_op(programs: &Path) -> Result<u64> {
     let callgrind = Callgrind::new()?;
     let command = callgrind.command(programs.join("sentinel-noop"));
     let server = Server::start_no_op_by(command, Some(THREADS)).await?;
-    count_waves(&callgrind, &server).await
+    count_waves(&callgrind, &server, &mut Driver::new(&server).await?).await
 }
 
 /// Per unary Reserve, of the median wave.
-async fn count_waves(callgrind: &Callgrind, server: &Server) -> Result<u64> {
-    let mut driver = Driver::new(server).await?;
+async fn count_waves(callgrind: &Callgrind, server: &Server, driver: &mut Driver) -> Result<u64> {
     callgrind.begin(server.id()).await?;
     for _ in 0..WARM_UP {
         driver.wave(WAVE).await?;

@@ -101,6 +101,12 @@ impl ConnectionAccess {
         }
     }
 
+    /// Records a call that is refused although its caller may make it.
+    pub(crate) fn record_refusal(&self, reason: Reason, caller: Option<&Caller>, call: Option<&PathAndQuery>) {
+        let identity = caller.map_or("", |caller| &caller.identity().name);
+        self.guard.record_refusal(reason, self.address, identity, (path(call), ""));
+    }
+
     /// Identifies the caller. `is_limited`: the rate limit of failed attempts applies.
     fn identify(&self, header: Option<HeaderValue>, is_limited: bool) -> Result<Arc<Identification>, Reason> {
         // Before the rules are read, so that a change in between leads to another identification.

@@ -130,7 +130,7 @@ impl Guard {
         extensions.get::<Caller>().map(Some).ok_or_else(|| Failure::new(Reason::CredentialsMissing))
     }
 
-    /// Counts and records a refused call.
+    /// Counts and records a call that is refused because of its credential, its role or its namespace.
     pub(super) fn refuse(
         &self,
         reason: Reason,
@@ -139,6 +139,18 @@ impl Guard {
         (call, namespace): (&str, &str),
     ) -> Failure {
         self.metrics.inc_refused(reason);
+        self.record_refusal(reason, address, identity, (call, namespace));
+        Failure::new(reason)
+    }
+
+    /// Records a refused call, unless there are too many of its source.
+    pub(super) fn record_refusal(
+        &self,
+        reason: Reason,
+        address: Option<SocketAddr>,
+        identity: &str,
+        (call, namespace): (&str, &str),
+    ) {
         let source = match identity {
             "" => Source::of_address(address.map(|address| address.ip())),
             name => Source::Identity(name.to_owned()),
@@ -146,7 +158,6 @@ impl Guard {
         if let Some(unrecorded) = self.failed_attempts.count_record(source) {
             audit::refused(reason, address, identity, (call, namespace), unrecorded);
         }
-        Failure::new(reason)
     }
 }
 

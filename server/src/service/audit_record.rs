@@ -14,7 +14,7 @@ use crate::{
     domain::{NamespaceName, RequestId, Stock},
     store::wire::NamespaceConfig,
     telemetry::{audit::AUDIT, limit::shortened, metrics::RpcKind},
-    transport::CallerAddress,
+    transport::{CallerAddress, OperatorCall},
 };
 
 /// Longest text of one field of a record, in bytes; the rest is cut off.
@@ -55,6 +55,7 @@ impl AuditRecord {
     /// Begins a record that is not in the extensions of the request.
     pub(super) fn detached<T>(call: RpcKind, request: &Request<T>) -> Self {
         let extensions = request.extensions();
+        extensions.get().into_iter().for_each(OperatorCall::set_recorded);
         let address = extensions.get::<Option<CallerAddress>>().copied().flatten();
         let user_agent = request.metadata().get("user-agent").and_then(|agent| agent.to_str().ok());
         Self::with(Fields {

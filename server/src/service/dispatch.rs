@@ -25,7 +25,7 @@ use crate::{
     namespaces::{Lookups, Namespace},
     tasks::Task,
     telemetry::metrics::RpcKind,
-    transport::OperatorPermit,
+    transport::OperatorCall,
 };
 
 /// The return type of a method of a generated service trait.
@@ -282,7 +282,7 @@ pub(super) fn dispatch_async<'a, R: AsyncRpc + 'static>(
     let record = R::KIND.is_of_operator().then(|| AuditRecord::begin(R::KIND, &mut request));
     let guard = &service.as_ref().guard;
     let caller = guard.caller(request.extensions()).map(Option::<&Caller>::cloned);
-    let admission = request.extensions().get::<OperatorPermit>().cloned();
+    let admission = request.extensions().get::<OperatorCall>().cloned();
     let decoded = R::decode(request).and_then(|rpc| {
         permit(caller?.as_ref(), rpc.scope(), record.as_ref())?;
         Ok(rpc)
@@ -310,7 +310,7 @@ async fn complete<R: AsyncRpc + 'static>(
     service: R::Service,
     rpc: R,
     record: Option<AuditRecord>,
-    admission: Option<OperatorPermit>,
+    admission: Option<OperatorCall>,
     deadline: Instant,
 ) -> Result<R::Response, Failure> {
     let tasks = service.as_ref().tasks.clone();

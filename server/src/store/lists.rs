@@ -56,10 +56,14 @@ pub(crate) const GENERATIONS: [u8; 2] = [0, 1];
 /// The only source of a list of namespaces, and the first source of each partition.
 const FIRST: Source = Source { partition: 0, part: 0 };
 
-/// A page of the namespaces. An invalid name is left out; the sweeper reports it.
-pub(crate) async fn namespaces(connection: &mut Connection, range: Range) -> Result<Page<NamespaceName>, StoreError> {
+/// A page of the namespaces that `is_listed` selects. An invalid name is left out; the sweeper reports it.
+pub(crate) async fn namespaces(
+    connection: &mut Connection,
+    range: Range,
+    is_listed: impl Fn(&NamespaceName) -> bool,
+) -> Result<Page<NamespaceName>, StoreError> {
     let list = List { command: "SSCAN", width: 1, sources: &[(FIRST, NAMESPACES)] };
-    list.page(connection, range, |_, names| Ok(NamespaceName::from_store(&names[0]))).await
+    list.page(connection, range, |_, names| Ok(NamespaceName::from_store(&names[0]).filter(&is_listed))).await
 }
 
 /// A page of the SKUs in these partitions.

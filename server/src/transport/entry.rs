@@ -18,7 +18,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use inventory_sentinel::Reason;
 use pin_project_lite::pin_project;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower_service::Service;
@@ -27,6 +27,7 @@ use super::{
     compression::Encoding,
     ledger::{Ledger, Registration},
     observer::Observer,
+    operator_call::OperatorCall,
     peer::{HealthSlot, Peer, Unpinned},
     refusals,
     requests::{Bounds, Discarded, IncomingMessage, Messages, ReadError, StreamTimeouts},
@@ -42,11 +43,6 @@ use crate::{
 /// The address of the caller. The transport adds it to the extensions of the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallerAddress(pub(crate) SocketAddr);
-
-/// The place of a call among the running calls of operators. A change keeps it until its end, also if its caller
-/// disconnects. The transport adds it to the extensions of the request.
-#[derive(Clone, Debug)]
-pub(crate) struct OperatorPermit(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
 
 /// Shared by the calls of all connections.
 #[derive(Debug)]
@@ -114,8 +110,8 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         let rpc = Rpc::of(request.uri().path(), self.shared.max_request);
         let (mut parts, mut body) = request.into_parts();
         let encoding = Encoding::take_from(&mut parts.headers);
-        // The change log contains the caller.
-        if rpc.is_admin || matches!(rpc.form, RequestForm::Stream { .. }) {
+        // The audit log contains the caller.
+        if rpc.is_admin {
             parts.extensions.insert(self.access.address().map(CallerAddress));
         }
         let admitted = self.access.admit(rpc.requirement, &mut parts.headers, parts.uri.path_and_query());
@@ -125,9 +121,6 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         };
         let is_trusted = self.access.is_open() || caller.is_some();
         let revocable = if rpc.requirement == Requirement::AnyIdentity { caller.clone() } else { None };
-        if let Some(caller) = caller {
-            parts.extensions.insert(caller);
-        }
         let registration = rpc.is_tracked.then(|| self.shared.responses.register(&self.peer));
         if let Some(registration) = &registration {
             self.peer.add_starting(registration.entry());
@@ -137,18 +130,26 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         let take = |is_needed: bool, permits: &Arc<Semaphore>| {
             is_needed.then(|| Arc::clone(permits).try_acquire_owned()).transpose()
         };
-        let permit = take(rpc.is_admin, &self.shared.admin_calls);
-        let permit = permit.map(|permit| permit.map(|permit| OperatorPermit(Arc::new(permit))));
+        let is_unary = matches!(rpc.form, RequestForm::Message { .. });
+        let permit = take(rpc.is_admin && is_unary, &self.shared.admin_calls);
+        let is_overloaded = permit.is_err();
+        let operator = rpc.is_admin.then(|| {
+            let path = parts.uri.path_and_query().cloned();
+            OperatorCall::new(&self.access, caller.clone(), path, permit.ok().flatten())
+        });
+        if let Some(operator) = &operator {
+            parts.extensions.insert(operator.clone());
+        }
+        if let Some(caller) = caller {
+            parts.extensions.insert(caller);
+        }
         let slot = take(rpc.is_health_watch, &self.shared.health_watches);
         let slot = slot.map(|permit| permit.map(|permit| HealthSlot::new(permit, &self.peer)));
-        if let Ok(Some(permit)) = &permit {
-            parts.extensions.insert(permit.clone());
-        }
         let inner = match rpc.form {
             _ if !refusals::is_call(&parts) => Either::Right(Either::Left(ready(Ok(refusals::of_head(&parts))))),
             RequestForm::Unknown => self.refuse(failure::refusal(Reason::UnknownMethod)),
             _ if encoding.is_none() => self.refuse(refusals::of_encoding()),
-            _ if permit.is_err() || slot.is_err() => self.refuse(failure::refusal(Reason::Overloaded)),
+            _ if is_overloaded || slot.is_err() => self.refuse(failure::refusal(Reason::Overloaded)),
             RequestForm::Message { max, is_list } => {
                 let mut arriving = IncomingMessage::new(bounds(max, is_list), Arc::clone(&self.peer));
                 // Usually the body arrived together with the head.
@@ -175,7 +176,7 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         // With a policy, only a call of an identified caller is trusted: anyone can check the health.
         let earns = (is_served && is_trusted && self.peer.can_earn()).then(|| Arc::clone(&self.peer));
         let tasks = registration.is_some().then(|| self.shared.tasks.clone());
-        Call { inner, registration, tasks, observer, _permit: permit.ok().flatten(), slot: slot.ok().flatten(), earns }
+        Call { inner, registration, tasks, observer, operator, slot: slot.ok().flatten(), earns }
     }
 }
 
@@ -205,7 +206,7 @@ impl<S: Services> Entrance<S> {
             });
             Either::Right(Either::Right(late))
         };
-        Call { inner, registration: None, tasks: None, observer: None, _permit: None, slot: None, earns: None }
+        Call { inner, registration: None, tasks: None, observer: None, operator: None, slot: None, earns: None }
     }
 
     fn refuse(&self, status: tonic::Status) -> Inner<S::Future> {
@@ -246,7 +247,11 @@ impl<S: Services> Entrance<S> {
             match judged {
                 Ok(Some(caller)) => drop(parts.extensions.insert(caller)),
                 Ok(None) => {}
-                Err(failure) => return Ok(tonic::Status::from(failure).into_http()),
+                Err(failure) => {
+                    // The guard has recorded the refusal.
+                    parts.extensions.get().into_iter().for_each(OperatorCall::set_recorded);
+                    return Ok(tonic::Status::from(failure).into_http());
+                }
             }
             match arrived {
                 Ok(message) => {
@@ -278,8 +283,8 @@ pin_project! {
         tasks: Option<Tasks>,
         // If the call only watches.
         observer: Option<Observer>,
-        // Until the response is ready, not until it is read.
-        _permit: Option<OperatorPermit>,
+        // If it is a call of an operator: until the response is ready, not until it is read.
+        operator: Option<OperatorCall>,
         // As long as the stream is open.
         slot: Option<HealthSlot>,
         // The connection, if the response adds to its credit.
@@ -306,6 +311,9 @@ impl<F: Future<Output = Result<Response<Body>>>> Future for Call<F> {
         }
         let mut response = response;
         refusals::complete(response.headers_mut());
+        if let Some(operator) = this.operator.take() {
+            operator.record_refusal(response.headers());
+        }
         Poll::Ready(Ok(response.map(|body| match registration.zip(this.tasks.take()) {
             Some((registration, tasks)) => Answer::tracked(body, registration, slot, observer, tasks),
             None => Answer::Plain(body),

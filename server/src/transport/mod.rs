@@ -9,7 +9,7 @@
 //! - [`meter`][], [`rates`][]: its socket, which counts frames; the allowed rate of each kind.
 //!   [`pace`][]: the work that untrusted connections can cause.
 //! - [`entry`][]: the entry of a call from its connection; [`rpc`][]: the limits of each RPC.
-//! - [`observer`][]: calls that only watch.
+//! - [`observer`][]: calls that only watch; [`operator_call`][]: calls of operators.
 //! - [`refusals`][]: of calls that do not reach a service; [`compression`][]: compressed messages.
 //! - [`requests`][], [`responses`][]: bodies in both directions; [`ledger`][]: the bytes of them
 //!   that may wait.
@@ -30,6 +30,7 @@ mod entry;
 mod ledger;
 mod meter;
 mod observer;
+mod operator_call;
 pub(crate) mod pace;
 pub(crate) mod peer;
 mod rates;
@@ -39,7 +40,6 @@ mod responses;
 mod rpc;
 pub(crate) mod slots;
 
-pub(crate) use self::entry::{CallerAddress, OperatorPermit, Services};
 use self::{
     accept::Accept,
     connection::Connection,
@@ -49,6 +49,11 @@ use self::{
     peer::ConnectionTimeouts,
     rates::FrameRates,
     slots::Slots,
+};
+pub(crate) use self::{
+    entry::{CallerAddress, Services},
+    operator_call::OperatorCall,
+    refusals::reason_of,
 };
 use crate::{access::reload::Access, allocator, config::Config, telemetry::transport::TransportMetrics};
 

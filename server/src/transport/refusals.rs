@@ -4,6 +4,7 @@
 use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
 use inventory_sentinel::Reason;
 use tonic::{Code, Status, body::Body, metadata::MetadataValue};
+use tonic_types::StatusExt as _;
 
 use super::compression::{ACCEPT_ENCODING, ACCEPTED};
 use crate::failure;
@@ -51,9 +52,23 @@ pub(super) fn complete(headers: &mut HeaderMap) {
     let _ = reasoned(&status).add_header(headers);
 }
 
-/// The same refusal with its reason.
-fn reasoned(status: &Status) -> Status {
-    let reason = match status.code() {
+/// The reason of a refusal; `None`: the headers are not those of a refusal.
+pub(super) fn reason_in(headers: &HeaderMap) -> Option<Reason> {
+    let status = Status::from_header_map(headers)?;
+    (status.code() != Code::Ok).then(|| reason_of(&status))
+}
+
+/// The reason of a refusal: of the service, or of the gRPC library.
+pub(crate) fn reason_of(status: &Status) -> Reason {
+    let named = status
+        .get_details_error_info()
+        .and_then(|info| Reason::ALL.iter().copied().find(|reason| reason.as_str() == info.reason));
+    named.unwrap_or_else(|| reason_of_library(status))
+}
+
+/// The reason of a refusal of the gRPC library.
+fn reason_of_library(status: &Status) -> Reason {
+    match status.code() {
         Code::Internal if status.message().starts_with(UNDECODED) => Reason::MalformedRequest,
         Code::InvalidArgument => Reason::MalformedRequest,
         Code::OutOfRange | Code::ResourceExhausted => Reason::RequestTooLarge,
@@ -62,7 +77,12 @@ fn reasoned(status: &Status) -> Status {
         Code::NotFound => Reason::UnknownService,
         Code::DeadlineExceeded => Reason::DeadlineExceeded,
         _ => Reason::Internal,
-    };
+    }
+}
+
+/// The same refusal with its reason.
+fn reasoned(status: &Status) -> Status {
+    let reason = reason_of_library(status);
     match status.message() {
         "" => failure::refusal(reason),
         why => failure::refusal_because(reason, why),
@@ -71,8 +91,6 @@ fn reasoned(status: &Status) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use tonic_types::StatusExt as _;
-
     use super::*;
 
     #[test]
@@ -90,6 +108,7 @@ mod tests {
             let status = Status::from_header_map(&headers).unwrap();
             assert_eq!(status.code(), expected.code());
             assert_eq!(status.get_details_error_info().unwrap().reason, expected.as_str());
+            assert_eq!(reason_in(&headers), Some(expected));
             assert!(status.message().contains(message), "{status:?}");
             let before = headers.clone();
             complete(&mut headers);

@@ -29,7 +29,7 @@ pub(super) struct Rpc {
     pub(super) form: RequestForm,
     /// Its response can be large or endless: unread bytes are counted.
     pub(super) is_tracked: bool,
-    /// A unary call of an operator: the number of running ones is limited.
+    /// A call of an operator: it is recorded in the audit log, and the number of running unary ones is limited.
     pub(super) is_admin: bool,
     /// A stream of the health service: a client needs one for each connection.
     pub(super) is_health_watch: bool,
@@ -55,7 +55,7 @@ impl Rpc {
             Some((Group::Reflection, _)) => (RequestForm::Stream { max: MAX_SMALL_REQUEST, is_list: false }, true),
             None => (RequestForm::Unknown, false),
         };
-        let is_admin = matches!((group, form), (Some((Group::Admin, _)), RequestForm::Message { .. }));
+        let is_admin = matches!(group, Some((Group::Admin, _)));
         let is_health_watch = matches!(group, Some((Group::Health, "Watch")));
         let is_observer = is_health_watch
             || matches!(group, Some((Group::Checkout, "WatchProtected") | (Group::Events | Group::Reflection, _)));

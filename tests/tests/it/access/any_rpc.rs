@@ -6,6 +6,7 @@ use inventory_sentinel::v1::{self, batch_operation::Operation};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use sentinel_tests::{BOUND, new_id};
+use tokio_stream::Stream;
 use tonic::{
     Request, Status,
     client::Grpc,
@@ -70,19 +71,27 @@ pub(super) async fn call(
     path: &str,
     message: impl Into<Bytes>,
 ) -> Result<Bytes, Status> {
-    let mut request = Request::new(tokio_stream::once(message.into()));
+    let first = send(channel, authorization, path, tokio_stream::once(message.into()));
+    tokio::time::timeout(BOUND, first).await.unwrap_or_else(|_| panic!("{path}: no response"))
+}
+
+/// Sends these messages. The rest is that of [`call`], without a limit of its time.
+pub(super) async fn send(
+    channel: &Channel,
+    authorization: &str,
+    path: &str,
+    messages: impl Stream<Item = Bytes> + Send + 'static,
+) -> Result<Bytes, Status> {
+    let mut request = Request::new(messages);
     if !authorization.is_empty() {
         request.metadata_mut().insert("authorization", authorization.parse().expect("ASCII"));
     }
     let mut client = Grpc::new(channel.clone());
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let path: PathAndQuery = path.parse().expect("a path");
-    let first = async {
-        let response = client.streaming(request, path.clone(), BytesCodec).await?;
-        let first = response.into_inner().message().await?;
-        Ok(first.unwrap_or_else(|| panic!("{path}: the response has no message")))
-    };
-    tokio::time::timeout(BOUND, first).await.unwrap_or_else(|_| panic!("{path}: no response"))
+    let response = client.streaming(request, path.clone(), BytesCodec).await?;
+    let first = response.into_inner().message().await?;
+    Ok(first.unwrap_or_else(|| panic!("{path}: the response has no message")))
 }
 
 /// The paths of all RPCs of all services.

@@ -20,7 +20,7 @@ use super::{
 const AUDIT: &str = "sentinel_server::audit";
 
 /// The records in the lines of a log.
-fn records(log: &str) -> Vec<Value> {
+pub(super) fn records(log: &str) -> Vec<Value> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter(|line| line["target"] == AUDIT).collect()
 }
@@ -30,7 +30,7 @@ fn text<'a>(record: &'a Value, field: &str) -> &'a str {
 }
 
 /// Call, outcome, identity and namespace of a record.
-fn summary(record: &Value) -> [&str; 4] {
+pub(super) fn summary(record: &Value) -> [&str; 4] {
     ["call", "outcome", "identity", "namespace"].map(|field| text(record, field))
 }
 

@@ -64,6 +64,32 @@ async fn a_token_gives_its_identity_its_roles_in_its_namespaces_only() {
 }
 
 #[tokio::test]
+async fn a_page_of_namespaces_does_not_show_how_many_others_there_are() {
+    const OTHERS: usize = 60;
+    let files = AccessFiles::new();
+    let (everything, operator) = (files.token("everything"), files.token("operator"));
+    let server = SentinelProcess::launch().guarded(&files).start().await;
+    let mut owner = CallerClients::connect(&server, &files, &everything).await;
+    for namespace in (0..OTHERS).map(|i| format!("other-{i}")).chain(["sale".to_owned()]) {
+        let request = v1::SetStockRequest {
+            namespace_id: namespace,
+            sku: "ps5".into(),
+            on_hand: 10,
+            request_id: sentinel_tests::new_id(),
+            ..Default::default()
+        };
+        owner.admin.set_stock(request).await.expect("set");
+    }
+    let request = v1::ListNamespacesRequest { page_size: 5, page_token: String::new() };
+    let page = owner.admin.list_namespaces(request.clone()).await.expect("a page").into_inner();
+    assert_ne!(page.next_page_token, "", "the list has more than one page");
+    let mut scoped = CallerClients::connect(&server, &files, &operator).await;
+    let page = scoped.admin.list_namespaces(request).await.expect("a page").into_inner();
+    let names: Vec<_> = page.namespaces.iter().map(|listed| listed.namespace_id.as_str()).collect();
+    assert_eq!((names, page.next_page_token.as_str()), (vec!["sale"], ""));
+}
+
+#[tokio::test]
 async fn a_batch_is_judged_operation_by_operation() {
     let files = AccessFiles::new();
     let (everything, checkout) = (files.token("everything"), files.token("checkout"));

@@ -24,6 +24,7 @@ mod identities;
 mod leaks;
 mod rotation;
 mod secrets;
+mod unserved;
 
 use inventory_sentinel::v1::{
     inventory_admin_client::InventoryAdminClient, inventory_events_client::InventoryEventsClient,

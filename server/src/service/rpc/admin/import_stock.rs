@@ -24,6 +24,7 @@ use crate::{
     },
     tasks::Task,
     telemetry::metrics::RpcKind,
+    transport::reason_of,
 };
 
 /// Responds to each message, in order. Ends with the caller's stream, with a message that is
@@ -39,9 +40,7 @@ pub(super) fn open(
     Box::pin(stream::try_unfold((context, requests), move |(context, mut requests)| {
         let (caller, record) = (caller.clone(), first.of_next_message());
         let response = async move {
-            let message = next(&context, caller.as_ref(), &mut requests).await;
-            let Some(message) = message.inspect_err(|_| record.discard())? else {
-                record.discard();
+            let Some(message) = next(&context, caller.as_ref(), &record, &mut requests).await? else {
                 return Ok(None);
             };
             let arrived_at = Instant::now();
@@ -59,18 +58,32 @@ pub(super) fn open(
 }
 
 /// The next message, unless the server drains or the caller loses its role first: a caller that pauses must not delay
-/// either.
+/// either. Without a message, nothing is recorded here but the refusal of one.
 async fn next(
     context: &ServiceContext,
     caller: Option<&Caller>,
+    record: &AuditRecord,
     requests: &mut Streaming<v1::ImportStockRequest>,
 ) -> Result<Option<v1::ImportStockRequest>, Status> {
-    tokio::select! {
+    let message = tokio::select! {
         biased;
         () = context.draining.cancelled() => Err(Failure::new(Reason::Draining).into()),
+        // The guard records this refusal.
         failure = until_refused(caller, None) => Err(failure.into()),
-        message = requests.message() => message,
+        message = requests.message() => {
+            // A caller that disconnects gives no reason.
+            let refused = message.as_ref().err().map(reason_of).filter(|reason| *reason != Reason::Internal);
+            if refused.is_some() {
+                record.set_outcome(refused);
+                return message;
+            }
+            message
+        }
+    };
+    if !matches!(message, Ok(Some(_))) {
+        record.discard();
     }
+    message
 }
 
 /// Applies the rows of one message.

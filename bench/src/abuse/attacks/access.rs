@@ -1,0 +1,85 @@
+//! Attacks on a server with a policy: calls with credentials that nobody issued.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use super::bodies::GET_STOCK;
+use crate::{
+    abuse::{attacker::Attacker, frames, wire::Opening},
+    credentials,
+};
+
+/// Calls at once on each connection, and connections.
+const AT_ONCE: usize = 128;
+const CONNECTIONS: usize = 64;
+/// Bytes of the longest credential that a server reads.
+const LONG: usize = 8 * 1_024 - 16;
+
+/// The credential of each call.
+#[derive(Clone, Copy)]
+pub(super) enum Forged {
+    /// A token of this service that no identity has.
+    Token,
+    /// A JSON Web Token of the issuer with a wrong signature.
+    Jwt,
+    /// The same with claims that fill the header.
+    LongJwt,
+}
+
+impl Forged {
+    /// A credential that no call had before.
+    fn text(self, number: u64) -> String {
+        // A multiplication by an odd number, so that the bits are everywhere.
+        let spread = u128::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        let signature = URL_SAFE_NO_PAD.encode([spread.to_be_bytes(); 4].concat());
+        match self {
+            Forged::Token => format!("ist_{number:016x}_{}", &signature[..43]),
+            Forged::Jwt => format!("{}.{signature}", credentials::unsigned_jwt(0)),
+            Forged::LongJwt => {
+                let bytes = (LONG - credentials::unsigned_jwt(0).len() - signature.len()) / 4 * 3;
+                format!("{}.{signature}", credentials::unsigned_jwt(bytes))
+            }
+        }
+    }
+}
+
+/// Calls with a new credential each, on many connections without a pause.
+pub(super) async fn forged(attacker: Arc<Attacker>, forged: Forged) -> Result<()> {
+    let act = move |attacker: Arc<Attacker>, _| async move {
+        let wire = attacker.open(Opening::default()).await?;
+        let message = frames::message(&[]);
+        while !attacker.is_over() {
+            let (ended, mut out) = (wire.seen().ended, Vec::new());
+            for _ in 0..AT_ONCE {
+                let mut block = frames::call_block(GET_STOCK);
+                let credential = format!("Bearer {}", forged.text(attacker.unique()));
+                frames::literal(&mut block, b"authorization", credential.as_bytes());
+                attacker.call(&wire, &mut out, &block, Some((&message, true)));
+            }
+            wire.send(&out).await?;
+            while wire.seen().ended < ended + AT_ONCE as u64 {
+                wire.wait_for_news().await?;
+            }
+        }
+        Ok(())
+    };
+    attacker.crowd_and_hold(attacker.scaled(CONNECTIONS), act).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_credential_is_new_and_has_the_right_form() {
+        for forged in [Forged::Token, Forged::Jwt, Forged::LongJwt] {
+            let [one, other] = [1, 2].map(|number| forged.text(number));
+            assert_ne!(one, other);
+            assert!(one.len() <= LONG, "{}", one.len());
+        }
+        assert_eq!(Forged::Jwt.text(1).split('.').count(), 3);
+        assert!(Forged::LongJwt.text(1).len() > LONG - 8);
+    }
+}
