@@ -1,10 +1,13 @@
 //! The characters of the names in a policy. Pure.
 
-use crate::limits::{MAX_IDENTITY_BYTES, MAX_PATTERN_BYTES};
+use crate::{
+    limits::{MAX_IDENTITY_BYTES, MAX_PATTERN_BYTES},
+    tokens,
+};
 
 /// Whether a text may be the name of an identity.
 pub(crate) fn is_name(text: &str) -> bool {
-    (1..=MAX_IDENTITY_BYTES).contains(&text.len()) && text.bytes().all(is_name_byte)
+    (1..=MAX_IDENTITY_BYTES).contains(&text.len()) && text.bytes().all(is_name_byte) && !tokens::is_in(text)
 }
 
 fn is_name_byte(byte: u8) -> bool {
@@ -20,6 +23,8 @@ pub(crate) fn check_pattern(pattern: &str) -> Result<(), &'static str> {
         Err("the namespace is too long")
     } else if !name.bytes().all(is_name_byte) {
         Err("a namespace has only A-Z a-z 0-9 . _ -")
+    } else if tokens::is_in(name) {
+        Err("a token is no namespace")
     } else {
         Ok(())
     }
@@ -27,7 +32,9 @@ pub(crate) fn check_pattern(pattern: &str) -> Result<(), &'static str> {
 
 /// Why a text is no name of a certificate.
 pub(crate) fn check_certificate(name: &str) -> Result<(), &'static str> {
-    if let Some(uri) = name.strip_prefix("uri:") {
+    if tokens::is_in(name) {
+        Err("a token is no name")
+    } else if let Some(uri) = name.strip_prefix("uri:") {
         match uri.split_once(':') {
             _ if !uri.bytes().all(|byte| byte.is_ascii_graphic()) => Err("a URI has only visible ASCII characters"),
             Some((scheme, rest)) if !scheme.is_empty() && !rest.is_empty() => Ok(()),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::tokens;
+
 /// The problems of a policy, of its tokens or of its keys. None contains a credential or a hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyError {
@@ -50,8 +52,11 @@ impl Problems {
     }
 }
 
-/// A value of a file in quotation marks, shortened.
+/// A value of a file in quotation marks, shortened. A token in the wrong place is not shown.
 pub(crate) fn quoted(text: &str) -> String {
+    if tokens::is_in(text) {
+        return "\"(a token)\"".to_owned();
+    }
     const SHOWN: usize = 80;
     let mut characters = text.chars();
     let start: String = characters.by_ref().take(SHOWN).collect();

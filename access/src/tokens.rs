@@ -1,7 +1,8 @@
 //! Bearer tokens and the file with their hashes. Pure except for [`generate`], which reads the system's randomness.
 //!
-//! A token is `ist_<id>_<secret>`. The id is public. The file has the SHA-256 of the whole text: the secret has 256
-//! random bits, so that a slow hash would add nothing.
+//! A token is `ist_<id>_<secret>`. The id is public. The file has the SHA-256 of the whole text: the secret has 144
+//! random bits, so that a slow hash would add nothing. It is no longer than that because many clients send the whole
+//! header with each call.
 
 use std::{collections::HashMap, fmt, fmt::Write as _, time::SystemTime};
 
@@ -22,8 +23,8 @@ use crate::{
 /// The start of every token.
 pub(crate) const PREFIX: &str = "ist_";
 const ID_DIGITS: usize = 16;
-const SECRET_BYTES: usize = 32;
-const SECRET_CHARACTERS: usize = 43;
+const SECRET_BYTES: usize = 18;
+const SECRET_CHARACTERS: usize = 24;
 
 /// The SHA-256 of a token.
 pub(crate) type Hash = [u8; 32];
@@ -69,6 +70,16 @@ pub(crate) fn id_of(credential: &[u8]) -> Option<&str> {
     let secret = secret.strip_prefix('_')?;
     let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (is_hex(id, ID_DIGITS) && secret.len() == SECRET_CHARACTERS && secret.bytes().all(is_base64url)).then_some(id)
+}
+
+/// Whether a text contains a token, or the start of one. Such a text is no name and is never printed: it was put into
+/// the wrong place.
+pub(crate) fn is_in(text: &str) -> bool {
+    let is_token = |(start, _): (usize, &str)| {
+        let rest = text[start + PREFIX.len()..].split_at_checked(ID_DIGITS);
+        rest.is_some_and(|(id, secret)| is_hex(id, ID_DIGITS) && secret.starts_with('_'))
+    };
+    text.match_indices(PREFIX).any(is_token)
 }
 
 fn is_hex(text: &str, digits: usize) -> bool {

@@ -257,3 +257,15 @@ fn the_limits_are_exact() {
     assert!(Policy::parse(&sized(limits::MAX_POLICY_BYTES)).is_ok());
     assert_eq!(problems(&sized(limits::MAX_POLICY_BYTES + 1)), ["the file has more than 1048576 bytes"]);
 }
+
+#[test]
+fn a_token_in_the_wrong_place_is_refused_and_not_printed() {
+    let token = inventory_sentinel_access::tokens::generate().text;
+    for value in ["\"web\"\n", "\"eu-*\"", "\"checkout\"", "\"ES256\"", "\"uri:spiffe://shop/web\""] {
+        assert!(VALID.contains(value), "{value}");
+        for text in [format!("\"{token}\"\n"), format!("\"uri:{token}\"\n")] {
+            let error = Policy::parse(&VALID.replacen(value, &text, 1)).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains(&token[21..]), "{value}: {error}");
+        }
+    }
+}

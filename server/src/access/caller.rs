@@ -6,10 +6,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, HeaderValue, header::AUTHORIZATION, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{AUTHORIZATION, Entry},
+    uri::PathAndQuery,
+};
 use inventory_sentinel::Reason;
 use inventory_sentinel_access::{Identity, Role};
-use subtle::{Choice, ConstantTimeEq as _};
+use subtle::ConstantTimeEq as _;
 
 use super::{Requirement, certificate::ClientCertificate, guard::Guard};
 use crate::{domain::NamespaceName, failure::Failure};
@@ -239,9 +243,10 @@ impl Caller {
 
 /// Removes the header with the credential. More than one is refused: a proxy may have checked another one.
 fn take_credential(headers: &mut HeaderMap) -> Result<Option<HeaderValue>, Reason> {
-    let number = headers.get_all(AUTHORIZATION).iter().count();
-    let first = headers.remove(AUTHORIZATION);
-    if number > 1 { Err(Reason::CredentialsMalformed) } else { Ok(first) }
+    let Entry::Occupied(entry) = headers.entry(AUTHORIZATION) else { return Ok(None) };
+    let is_single = entry.iter().nth(1).is_none();
+    let first = entry.remove();
+    if is_single { Ok(Some(first)) } else { Err(Reason::CredentialsMalformed) }
 }
 
 fn path(call: Option<&PathAndQuery>) -> &str {
@@ -262,13 +267,14 @@ fn is_same(one: Option<&HeaderValue>, other: Option<&HeaderValue>) -> bool {
     }
 }
 
-/// Whether the bytes are equal, in a time that depends on their length only. Eight bytes at a time: every call compares
-/// its credential with the last one of its connection.
+/// Whether the bytes are equal, in a time that depends on their length only: no difference ends the comparison. Eight
+/// bytes at a time, because every call compares its credential with the last one of its connection.
 fn is_equal(one: &[u8], other: &[u8]) -> bool {
     let ((words, rest), (other_words, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
-    let are_equal = |(one, other): (&[u8; 8], &[u8; 8])| u64::from_ne_bytes(*one).ct_eq(&u64::from_ne_bytes(*other));
-    let words_are_equal = words.iter().zip(other_words).map(are_equal).fold(Choice::from(1), |all, equal| all & equal);
-    one.len() == other.len() && (words_are_equal & rest.ct_eq(other_rest)).into()
+    let differs = |one: &[u8; 8], other: &[u8; 8]| u64::from_ne_bytes(*one) ^ u64::from_ne_bytes(*other);
+    let words = words.iter().zip(other_words).fold(0, |bits, (one, other)| bits | differs(one, other));
+    let rest = rest.iter().zip(other_rest).fold(0, |bits, (one, other)| bits | (one ^ other));
+    one.len() == other.len() && (words | u64::from(rest)).ct_eq(&0).into()
 }
 
 #[cfg(test)]
