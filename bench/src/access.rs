@@ -81,7 +81,7 @@ const FORMS: [Form; 6] = [
 ];
 
 /// The most that the instructions of a call with a token may be of those of an open server.
-const MOST_OF_TOKEN: f64 = 1.08;
+const MOST_OF_TOKEN: f64 = 1.10;
 
 const UNKNOWN: &str = "ist_0123456789abcdef_AAAAAAAAAAAAAAAAAAAAAAAA";
 
