@@ -37,6 +37,8 @@ pub struct ServerBuilder {
     /// Descriptors that the server may have.
     descriptors: Option<u32>,
     keeps_files_of_a_failure: bool,
+    /// The data of its embedded Redis, if they are not in its own folder.
+    data: Option<PathBuf>,
     /// The authority of its certificate in PEM, if it serves with TLS.
     ca: Option<String>,
 }
@@ -92,6 +94,13 @@ impl ServerBuilder {
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Keeps the data of its embedded Redis in this folder, instead of in its own.
+    #[must_use]
+    pub fn data_in(mut self, folder: &Path) -> Self {
+        self.data = Some(folder.to_owned());
+        self.flags(&format!("--data-dir {}", folder.display()))
     }
 
     /// Limits the open files and sockets of the server.
@@ -346,9 +355,14 @@ impl SentinelProcess {
         self.child.signal(Signal::CONT);
     }
 
+    /// The data of its embedded Redis.
+    fn data(&self) -> PathBuf {
+        self.launch.data.clone().unwrap_or_else(|| self.folder.path().join("data"))
+    }
+
     /// Where its embedded Redis listens, unless the path of the folder is long.
     pub fn embedded_socket(&self) -> PathBuf {
-        self.folder.path().join("data/redis.sock")
+        self.data().join("redis.sock")
     }
 
     /// The URL of its embedded Redis, unless the path of the folder is long.
@@ -358,7 +372,7 @@ impl SentinelProcess {
 
     /// The data files of its embedded Redis.
     pub fn embedded_files(&self) -> StoreFiles {
-        StoreFiles::of(&self.folder.path().join("data"))
+        StoreFiles::of(&self.data())
     }
 
     /// Sends one signal to stop.
@@ -388,7 +402,7 @@ impl SentinelProcess {
     /// The process of its embedded Redis, if it has one that runs.
     pub fn embedded_redis(&self) -> Option<u32> {
         // Its lock is held for as long as the child lives, and names it.
-        let path = self.folder.path().join("data/redis.lock");
+        let path = self.data().join("redis.lock");
         let lock = File::open(&path).ok()?;
         lock.try_lock().is_err().then(|| fs::read_to_string(path).ok()?.trim().parse().ok())?
     }

@@ -80,8 +80,7 @@ async fn hold_until_refused(shop: &TestClient) -> i64 {
 
 async fn a_full_disk(flags: &str) {
     let Some(disk) = Disk::mount(12) else { return };
-    let flags = format!("--data-dir {} {flags}", disk.data().display());
-    let server = SentinelProcess::launch().flags(flags.trim_end()).start().await;
+    let server = SentinelProcess::launch().data_in(&disk.data()).flags(flags).start().await;
     let shop = server.shop("sale");
     shop.supply("ps5", 1_000_000).await;
     disk.fill(400 << 10);
@@ -115,11 +114,16 @@ async fn a_full_disk(flags: &str) {
     assert!(now.held >= held && now.held <= held + 1, "{held} were acknowledged: {now:?}");
     shop.hold("ps5", 1).await;
     shop.audit().await;
+
+    // The disk is not busy any more: no Redis is left behind.
+    drop((shop, server));
+    let lock = fs::File::open(disk.data().join("redis.lock")).expect("the lock of the embedded Redis");
+    eventually("its Redis has ended", async || lock.try_lock().ok()).await;
 }
 
 #[tokio::test]
 async fn a_full_disk_is_named_and_left_by_itself() {
-    a_full_disk("").await;
+    a_full_disk("--durability durable").await;
 }
 
 #[tokio::test]
