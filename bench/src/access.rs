@@ -11,16 +11,12 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use inventory_sentinel::v1::{self, inventory_sentinel_client::InventorySentinelClient};
-use tonic::{
-    Code, Request,
-    metadata::{Ascii, MetadataValue},
-    transport::Channel,
-};
+use tonic::{Code, transport::Channel};
 
 use crate::{
     clients::Unary,
     count::count_guarded,
-    credentials::{self, Guard},
+    credentials::{self, Bearer, Guard},
     fixture::Shop,
     load::{self, Caller},
     machine::Machine,
@@ -219,7 +215,7 @@ Machine: {cores} cores, {processor}, {kernel},
 #[derive(Clone)]
 struct Refused {
     client: InventorySentinelClient<Channel>,
-    credential: MetadataValue<Ascii>,
+    bearer: Bearer,
 }
 
 impl Refused {
@@ -229,18 +225,16 @@ impl Refused {
             Credential::Forged => format!("{}.{}", credentials::unsigned_jwt(0), "Q".repeat(86)),
             _ => UNKNOWN.to_owned(),
         };
-        let credential = format!("Bearer {text}").parse()?;
+        let bearer = Bearer::new(Some(&text))?;
         let client = InventorySentinelClient::new(server.connect().await?);
-        Ok(vec![Self { client, credential }; number])
+        Ok(vec![Self { client, bearer }; number])
     }
 }
 
 impl Caller for Refused {
     async fn call(&mut self) -> Result<()> {
         let message = v1::GetStockRequest { namespace_id: "access".into(), sku: "sku-0".into() };
-        let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", self.credential.clone());
-        let refusal = self.client.get_stock(request).await.err().context("the call is refused")?;
+        let refusal = self.client.get_stock(self.bearer.request(message)).await.err().context("the call is refused")?;
         let is_expected = matches!(refusal.code(), Code::Unauthenticated | Code::ResourceExhausted);
         ensure!(is_expected, "unexpected refusal: {refusal}");
         Ok(())

@@ -8,13 +8,10 @@ use inventory_sentinel::v1::{
     self, inventory_sentinel_client::InventorySentinelClient, reserve_response::Result as Outcome,
 };
 use inventory_sentinel_client::{CALLS_PER_CONNECTION, Namespace};
-use tonic::{
-    Request,
-    metadata::{Ascii, MetadataValue},
-    transport::Channel,
-};
+use tonic::transport::Channel;
 
 use crate::{
+    credentials::Bearer,
     fixture::{Shop, TTL},
     load::Caller,
     process::Server,
@@ -33,8 +30,8 @@ fn connections(callers: usize) -> usize {
 #[derive(Clone)]
 pub(crate) struct Unary {
     client: InventorySentinelClient<Channel>,
-    /// The header of each call to a server with a policy.
-    credential: Option<MetadataValue<Ascii>>,
+    /// The header of each call.
+    bearer: Bearer,
     shop: Shop,
     first_attempt: bool,
     next: usize,
@@ -47,10 +44,10 @@ impl Unary {
         for _ in 0..connections(number) {
             clients.push(InventorySentinelClient::new(server.connect().await?));
         }
-        let credential = server.token().map(|token| format!("Bearer {token}").parse()).transpose()?;
+        let bearer = server.bearer()?;
         let caller = |i: usize| Self {
             client: clients[i % clients.len()].clone(),
-            credential: credential.clone(),
+            bearer: bearer.clone(),
             shop: shop.clone(),
             first_attempt,
             next: i,
@@ -72,11 +69,7 @@ impl Caller for Unary {
             first_attempt: self.first_attempt,
             ..Default::default()
         };
-        let mut request = Request::new(request);
-        if let Some(credential) = &self.credential {
-            request.metadata_mut().insert("authorization", credential.clone());
-        }
-        let response = self.client.reserve(request).await?.into_inner();
+        let response = self.client.reserve(self.bearer.request(request)).await?.into_inner();
         let outcome = response.result.context("a response has a result")?;
         ensure!(matches!(outcome, Outcome::Reservation(_)) == self.shop.is_full, "unexpected answer: {outcome:?}");
         Ok(())

@@ -12,6 +12,10 @@ use rcgen::{
 };
 use serde_json::json;
 use tempfile::TempDir;
+use tonic::{
+    Request,
+    metadata::{Ascii, MetadataValue},
+};
 
 /// The policy: one identity with every role, and an issuer.
 const POLICY: &str = r#"
@@ -58,6 +62,25 @@ pub(crate) fn unsigned_jwt(padding: usize) -> String {
         claims["pad"] = "x".repeat(padding).into();
     }
     format!("{}.{}", URL_SAFE_NO_PAD.encode(head.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()))
+}
+
+/// The header of the calls to a server; none without a credential.
+#[derive(Clone, Debug)]
+pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Bearer {
+    pub(crate) fn new(credential: Option<&str>) -> Result<Self> {
+        Ok(Self(credential.map(|credential| format!("Bearer {credential}").parse()).transpose()?))
+    }
+
+    /// A request with this header.
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        request
+    }
 }
 
 /// The files of one server.

@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
-use crate::credentials::{Credentials, Guard};
+use crate::credentials::{Bearer, Credentials, Guard};
 use crate::usage::{self, Usage};
 
 /// Longest wait for a process to be ready.
@@ -215,9 +215,10 @@ impl Server {
         self.credentials.as_ref().filter(|_| self.guard.has_tls).map(|credentials| credentials.ca.as_str())
     }
 
-    /// The token that it accepts, if it has a policy.
-    pub(crate) fn token(&self) -> Option<&str> {
-        self.credentials.as_ref().filter(|_| self.guard.has_policy).map(|credentials| credentials.token.as_str())
+    /// The header of the calls that it accepts: its token, if it has a policy.
+    pub(crate) fn bearer(&self) -> Result<Bearer> {
+        let credentials = self.credentials.as_ref().filter(|_| self.guard.has_policy);
+        Bearer::new(credentials.map(|credentials| credentials.token.as_str()))
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

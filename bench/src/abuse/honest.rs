@@ -22,11 +22,10 @@ use tokio::{
 };
 use tonic::{
     Code, Request, Status,
-    metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
 };
 
-use crate::{fixture::Shop, process::Server};
+use crate::{credentials::Bearer, fixture::Shop, process::Server};
 
 /// Calls per second.
 const RATE: f64 = 300.0;
@@ -49,30 +48,24 @@ const WARM_BATCH: usize = 256;
 /// Operators that list the stock meanwhile.
 const WARM_LISTERS: usize = 8;
 
-/// The way to the server: its address, and the credential that it accepts if it has a policy.
+/// The way to the server: its address, and the header that it accepts.
 #[derive(Clone, Debug)]
 pub(super) struct Access {
     endpoint: Endpoint,
-    credential: Option<MetadataValue<Ascii>>,
+    bearer: Bearer,
 }
 
 impl Access {
     pub(super) fn to(server: &Server) -> Result<Self> {
-        let credential = server.token().map(|token| format!("Bearer {token}").parse()).transpose()?;
-        Ok(Self { endpoint: server.endpoint()?, credential })
+        Ok(Self { endpoint: server.endpoint()?, bearer: server.bearer()? })
     }
 
     async fn connect(&self) -> Result<Channel> {
         Ok(self.endpoint.connect().await?)
     }
 
-    /// A request with the credential.
     fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        if let Some(credential) = &self.credential {
-            request.metadata_mut().insert("authorization", credential.clone());
-        }
-        request
+        self.bearer.request(message)
     }
 }
 

@@ -277,6 +277,14 @@ impl Wire {
         }
     }
 
+    /// Waits until so many calls of the connection have ended.
+    pub(super) async fn wait_for_ended(&self, calls: u64) -> io::Result<()> {
+        while self.seen().ended < calls {
+            self.wait_for_news().await?;
+        }
+        Ok(())
+    }
+
     /// Waits until the server has sent something, for a short while at most. Fails where the connection has ended.
     pub(super) async fn wait_for_news(&self) -> io::Result<()> {
         let _ = timeout(CHECK, self.news.notified()).await;

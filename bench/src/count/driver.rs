@@ -7,13 +7,10 @@ use inventory_sentinel::v1::{
     inventory_sentinel_client::InventorySentinelClient, reserve_response::Result as Outcome,
 };
 use tokio::task::JoinSet;
-use tonic::{
-    Request,
-    metadata::{Ascii, MetadataValue},
-    transport::Channel,
-};
+use tonic::transport::Channel;
 
 use crate::{
+    credentials::Bearer,
     fixture::{Shop, TTL},
     process::Server,
 };
@@ -33,8 +30,8 @@ pub(crate) enum Work {
 /// The caller. Its shops are there from the start.
 pub(crate) struct Driver {
     client: InventorySentinelClient<Channel>,
-    /// The header of each call of a wave to a server with a policy.
-    credential: Option<MetadataValue<Ascii>>,
+    /// The header of each call of a wave.
+    bearer: Bearer,
     full: Shop,
     empty: Shop,
     held: Vec<String>,
@@ -50,8 +47,8 @@ impl Driver {
             empty.open(server).await?;
         }
         let client = InventorySentinelClient::new(server.connect().await?);
-        let credential = server.token().map(|token| format!("Bearer {token}").parse()).transpose()?;
-        Ok(Self { client, credential, full, empty, held: Vec::new(), requests: 0 })
+        let bearer = server.bearer()?;
+        Ok(Self { client, bearer, full, empty, held: Vec::new(), requests: 0 })
     }
 
     /// The key of its reservations.
@@ -88,10 +85,8 @@ impl Driver {
     pub(crate) async fn wave(&mut self, size: usize) -> Result<()> {
         let mut calls = JoinSet::new();
         for _ in 0..size {
-            let (mut client, mut request) = (self.client.clone(), Request::new(self.reserve(Work::Reserve)));
-            if let Some(credential) = &self.credential {
-                request.metadata_mut().insert("authorization", credential.clone());
-            }
+            let reserve = self.reserve(Work::Reserve);
+            let (mut client, request) = (self.client.clone(), self.bearer.request(reserve));
             calls.spawn(async move { client.reserve(request).await });
         }
         while let Some(response) = calls.join_next().await {

@@ -14,7 +14,7 @@ use crate::{
     domain::{NamespaceName, RequestId, Stock},
     store::wire::NamespaceConfig,
     telemetry::{audit::AUDIT, limit::shortened, metrics::RpcKind},
-    transport::{CallerAddress, OperatorCall},
+    transport::OperatorCall,
 };
 
 /// Longest text of one field of a record, in bytes; the rest is cut off.
@@ -55,12 +55,13 @@ impl AuditRecord {
     /// Begins a record that is not in the extensions of the request.
     pub(super) fn detached<T>(call: RpcKind, request: &Request<T>) -> Self {
         let extensions = request.extensions();
-        extensions.get().into_iter().for_each(OperatorCall::set_recorded);
-        let address = extensions.get::<Option<CallerAddress>>().copied().flatten();
+        let operator = extensions.get::<OperatorCall>();
+        operator.into_iter().for_each(OperatorCall::set_recorded);
+        let address = operator.and_then(OperatorCall::address);
         let user_agent = request.metadata().get("user-agent").and_then(|agent| agent.to_str().ok());
         Self::with(Fields {
             call: name(call),
-            address: address.map(|address| address.0.to_string()).unwrap_or_default(),
+            address: address.map(|address| address.to_string()).unwrap_or_default(),
             user_agent: cut(user_agent.unwrap_or_default().to_owned()),
             identity: extensions.get::<Caller>().map(|caller| caller.identity().name.clone()).unwrap_or_default(),
             outcome: ABANDONED,

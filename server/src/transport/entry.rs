@@ -4,7 +4,6 @@
 use std::{
     convert::Infallible,
     future::{Ready, ready},
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -39,10 +38,6 @@ use crate::{
     failure,
     tasks::Tasks,
 };
-
-/// The address of the caller. The transport adds it to the extensions of the request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CallerAddress(pub(crate) SocketAddr);
 
 /// Shared by the calls of all connections.
 #[derive(Debug)]
@@ -110,10 +105,6 @@ impl<S: Services> hyper::service::Service<Request<Incoming>> for Entrance<S> {
         let rpc = Rpc::of(request.uri().path(), self.shared.max_request);
         let (mut parts, mut body) = request.into_parts();
         let encoding = Encoding::take_from(&mut parts.headers);
-        // The audit log contains the caller.
-        if rpc.is_admin {
-            parts.extensions.insert(self.access.address().map(CallerAddress));
-        }
         let admitted = self.access.admit(rpc.requirement, &mut parts.headers, parts.uri.path_and_query());
         let caller = match admitted {
             Ok(caller) => caller,

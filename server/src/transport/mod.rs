@@ -50,11 +50,7 @@ use self::{
     rates::FrameRates,
     slots::Slots,
 };
-pub(crate) use self::{
-    entry::{CallerAddress, Services},
-    operator_call::OperatorCall,
-    refusals::reason_of,
-};
+pub(crate) use self::{entry::Services, operator_call::OperatorCall, refusals::reason_of};
 use crate::{access::reload::Access, allocator, config::Config, telemetry::transport::TransportMetrics};
 
 /// Interval of the checks for connections and calls that take too long.

@@ -1,9 +1,12 @@
 //! A call of an operator between its admission and its service. Writes the audit record of a call that is refused
 //! before its service does.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use http::{HeaderMap, uri::PathAndQuery};
@@ -38,6 +41,11 @@ impl OperatorCall {
     ) -> Self {
         let access = Arc::clone(access);
         Self(Arc::new(Shared { is_recorded: AtomicBool::new(false), access, caller, path, _permit: permit }))
+    }
+
+    /// The address of the caller, if the system reports it.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.0.access.address()
     }
 
     /// The audit record of this call is written elsewhere.

@@ -60,9 +60,7 @@ pub(super) fn reason_in(headers: &HeaderMap) -> Option<Reason> {
 
 /// The reason of a refusal: of the service, or of the gRPC library.
 pub(crate) fn reason_of(status: &Status) -> Reason {
-    let named = status
-        .get_details_error_info()
-        .and_then(|info| Reason::ALL.iter().copied().find(|reason| reason.as_str() == info.reason));
+    let named = status.get_details_error_info().and_then(|info| Reason::from_name(&info.reason));
     named.unwrap_or_else(|| reason_of_library(status))
 }
 

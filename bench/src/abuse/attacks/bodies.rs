@@ -100,9 +100,7 @@ pub(super) async fn refused(attacker: Arc<Attacker>) -> Result<()> {
         while !attacker.is_over() {
             let ended = wire.seen().ended;
             promise_calls(&attacker, &wire, REFUSED_AT_ONCE).await?;
-            while wire.seen().ended < ended + REFUSED_AT_ONCE as u64 {
-                wire.wait_for_news().await?;
-            }
+            wire.wait_for_ended(ended + REFUSED_AT_ONCE as u64).await?;
         }
         Ok(())
     };
@@ -132,9 +130,7 @@ pub(super) async fn gzip_bombs(attacker: Arc<Attacker>) -> Result<()> {
                     attacker.call(&wire, &mut out, &block, Some((&bomb, true)));
                 }
                 wire.send(&out).await?;
-                while wire.seen().ended < ended + BOMBS_AT_ONCE as u64 {
-                    wire.wait_for_news().await?;
-                }
+                wire.wait_for_ended(ended + BOMBS_AT_ONCE as u64).await?;
             }
             Ok(())
         }
@@ -149,10 +145,7 @@ pub(super) async fn get_an_answer(attacker: &Attacker, wire: &Wire) -> Result<()
     let mut out = Vec::new();
     attacker.call(wire, &mut out, &frames::call_block(GET_STOCK), Some((&message, true)));
     wire.send(&out).await?;
-    while wire.seen().ended == 0 {
-        wire.wait_for_news().await?;
-    }
-    Ok(())
+    Ok(wire.wait_for_ended(1).await?)
 }
 
 /// Long messages of which all but the end is sent, as fast as the server's windows let them be.

@@ -7,7 +7,7 @@ use inventory_sentinel::{Reason, v1};
 use sentinel_tests::{
     SentinelProcess, assert_refused,
     credentials::{AccessFiles, Authority, Signed, Validity},
-    eventually, new_id, reason,
+    eventually, reason,
 };
 use tonic::Request;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -16,18 +16,8 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest,
 };
 
-use super::{Bearer, CallerClients, assert_no_connection};
+use super::{Bearer, CallerClients, assert_no_connection, set_stock};
 use crate::limits::raw_connection::{RawConnection, framed, refused};
-
-fn set_stock(sku: &str) -> v1::SetStockRequest {
-    v1::SetStockRequest {
-        namespace_id: "sale".into(),
-        sku: sku.into(),
-        on_hand: 10,
-        request_id: new_id(),
-        ..Default::default()
-    }
-}
 
 #[tokio::test]
 async fn watches_of_the_health_do_not_fill_the_port() {
@@ -113,10 +103,11 @@ async fn a_change_has_its_record_although_its_caller_disconnects() {
     let token = files.token("everything");
     let server = SentinelProcess::launch().guarded(&files).start().await;
     let mut owner = CallerClients::connect(&server, &files, &token).await;
-    owner.admin.set_stock(set_stock("first")).await.expect("set");
+    owner.admin.set_stock(set_stock("sale", "first", 10)).await.expect("set");
     for attempt in 0..40 {
         let mut caller = owner.clone();
-        let call = tokio::spawn(async move { caller.admin.set_stock(set_stock(&format!("sku-{attempt}"))).await });
+        let call =
+            tokio::spawn(async move { caller.admin.set_stock(set_stock("sale", &format!("sku-{attempt}"), 10)).await });
         // The call is cancelled at different steps of its way.
         tokio::time::sleep(Duration::from_micros(100 * attempt)).await;
         call.abort();

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::{
     CallerClients,
     any_rpc::{ADMIN, CHECKOUT, EVENTS, call},
+    set_stock,
 };
 
 /// The target of the records in their lines.
@@ -32,16 +33,6 @@ fn text<'a>(record: &'a Value, field: &str) -> &'a str {
 /// Call, outcome, identity and namespace of a record.
 pub(super) fn summary(record: &Value) -> [&str; 4] {
     ["call", "outcome", "identity", "namespace"].map(|field| text(record, field))
-}
-
-fn set_stock(namespace: &str, sku: &str, on_hand: i64) -> v1::SetStockRequest {
-    v1::SetStockRequest {
-        namespace_id: namespace.into(),
-        sku: sku.into(),
-        on_hand,
-        request_id: new_id(),
-        ..Default::default()
-    }
 }
 
 fn get_sku(sku: &str) -> v1::GetSkuRequest {

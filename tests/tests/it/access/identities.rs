@@ -10,7 +10,7 @@ use sentinel_tests::{
 };
 use serde_json::json;
 
-use super::{CallerClients, assert_no_connection};
+use super::{CallerClients, assert_no_connection, set_stock};
 
 fn stock_of(namespace: &str) -> v1::GetStockRequest {
     v1::GetStockRequest { namespace_id: namespace.into(), sku: "ps5".into() }
@@ -24,14 +24,7 @@ async fn a_token_gives_its_identity_its_roles_in_its_namespaces_only() {
     let server = SentinelProcess::launch().guarded(&files).start().await;
     let mut owner = CallerClients::connect(&server, &files, &everything).await;
     for namespace in ["sale", "eu-1", "us"] {
-        let request = v1::SetStockRequest {
-            namespace_id: namespace.into(),
-            sku: "ps5".into(),
-            on_hand: 10,
-            request_id: sentinel_tests::new_id(),
-            ..Default::default()
-        };
-        owner.admin.set_stock(request).await.expect("set");
+        owner.admin.set_stock(set_stock(namespace, "ps5", 10)).await.expect("set");
     }
 
     let mut shop = CallerClients::connect(&server, &files, &checkout).await;
@@ -71,14 +64,7 @@ async fn a_page_of_namespaces_does_not_show_how_many_others_there_are() {
     let server = SentinelProcess::launch().guarded(&files).start().await;
     let mut owner = CallerClients::connect(&server, &files, &everything).await;
     for namespace in (0..OTHERS).map(|i| format!("other-{i}")).chain(["sale".to_owned()]) {
-        let request = v1::SetStockRequest {
-            namespace_id: namespace,
-            sku: "ps5".into(),
-            on_hand: 10,
-            request_id: sentinel_tests::new_id(),
-            ..Default::default()
-        };
-        owner.admin.set_stock(request).await.expect("set");
+        owner.admin.set_stock(set_stock(&namespace, "ps5", 10)).await.expect("set");
     }
     let request = v1::ListNamespacesRequest { page_size: 5, page_token: String::new() };
     let page = owner.admin.list_namespaces(request.clone()).await.expect("a page").into_inner();
@@ -96,14 +82,7 @@ async fn a_batch_is_judged_operation_by_operation() {
     let server = SentinelProcess::launch().guarded(&files).start().await;
     let mut owner = CallerClients::connect(&server, &files, &everything).await;
     for namespace in ["sale", "us"] {
-        let request = v1::SetStockRequest {
-            namespace_id: namespace.into(),
-            sku: "ps5".into(),
-            on_hand: 10,
-            request_id: sentinel_tests::new_id(),
-            ..Default::default()
-        };
-        owner.admin.set_stock(request).await.expect("set");
+        owner.admin.set_stock(set_stock(namespace, "ps5", 10)).await.expect("set");
     }
     let mut shop = CallerClients::connect(&server, &files, &checkout).await;
     let entry = |namespace| v1::BatchOperation {

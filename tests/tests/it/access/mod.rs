@@ -27,10 +27,10 @@ mod secrets;
 mod unserved;
 
 use inventory_sentinel::v1::{
-    inventory_admin_client::InventoryAdminClient, inventory_events_client::InventoryEventsClient,
+    self, inventory_admin_client::InventoryAdminClient, inventory_events_client::InventoryEventsClient,
     inventory_sentinel_client::InventorySentinelClient,
 };
-use sentinel_tests::{SentinelProcess, credentials::AccessFiles};
+use sentinel_tests::{SentinelProcess, credentials::AccessFiles, new_id};
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -59,6 +59,17 @@ struct CallerClients {
     checkout: InventorySentinelClient<Guarded>,
     admin: InventoryAdminClient<Guarded>,
     events: InventoryEventsClient<Guarded>,
+}
+
+/// Sets the stock of a SKU, as a new change.
+fn set_stock(namespace: &str, sku: &str, on_hand: i64) -> v1::SetStockRequest {
+    v1::SetStockRequest {
+        namespace_id: namespace.into(),
+        sku: sku.into(),
+        on_hand,
+        request_id: new_id(),
+        ..Default::default()
+    }
 }
 
 /// Asserts that a call failed because its connection was refused: no server responded to it. A client reports the

@@ -17,20 +17,10 @@ use sentinel_tests::{
 };
 use tonic::transport::{Certificate, ClientTlsConfig};
 
-use super::{CallerClients, assert_no_connection};
+use super::{CallerClients, assert_no_connection, set_stock};
 
 /// The longest time from a changed file to the end of a stream that is no longer allowed.
 const JUDGED_WITHIN: Duration = Duration::from_secs(10);
-
-fn set_stock(namespace: &str) -> v1::SetStockRequest {
-    v1::SetStockRequest {
-        namespace_id: namespace.into(),
-        sku: "ps5".into(),
-        on_hand: 1_000_000,
-        request_id: new_id(),
-        ..Default::default()
-    }
-}
 
 fn watch(namespace: &str) -> v1::WatchRequest {
     v1::WatchRequest { namespace_id: namespace.into(), ..Default::default() }
@@ -58,7 +48,7 @@ async fn rotated_certificates_and_authorities_fail_no_call() {
     let token = files.token("everything");
     let server = SentinelProcess::launch().guarded_with_client_ca(&files, "optional").start().await;
     let mut owner = CallerClients::connect(&server, &files, &token).await;
-    owner.admin.set_stock(set_stock("sale")).await.expect("set");
+    owner.admin.set_stock(set_stock("sale", "ps5", 1_000_000)).await.expect("set");
 
     let next = Authority::new("next authority");
     // Clients trust both authorities before the rotation, as the documentation advises.
@@ -163,7 +153,7 @@ async fn streams_and_calls_of_a_revoked_token_end() {
     let (everything, revoked) = (files.token("everything"), files.token("everything"));
     let server = SentinelProcess::launch().guarded(&files).start().await;
     let mut owner = CallerClients::connect(&server, &files, &everything).await;
-    owner.admin.set_stock(set_stock("sale")).await.expect("set");
+    owner.admin.set_stock(set_stock("sale", "ps5", 1_000_000)).await.expect("set");
     let mut caller = CallerClients::connect(&server, &files, &revoked).await;
     let stream = caller.events.watch(watch("sale")).await.expect("a stream").into_inner();
     let other = owner.events.watch(watch("sale")).await.expect("a stream").into_inner();
@@ -184,7 +174,7 @@ async fn streams_outside_a_narrowed_role_end() {
     let (everything, events) = (files.token("everything"), files.token("events"));
     let server = SentinelProcess::launch().guarded(&files).start().await;
     let mut owner = CallerClients::connect(&server, &files, &everything).await;
-    owner.admin.set_stock(set_stock("sale")).await.expect("set");
+    owner.admin.set_stock(set_stock("sale", "ps5", 1_000_000)).await.expect("set");
     let mut caller = CallerClients::connect(&server, &files, &events).await;
     let narrowed = caller.events.watch(watch("sale")).await.expect("a stream").into_inner();
 
@@ -205,7 +195,7 @@ async fn connections_of_a_removed_authority_end() {
     let everything = files.token("everything");
     let server = SentinelProcess::launch().guarded_with_client_ca(&files, "optional").start().await;
     let mut owner = CallerClients::connect(&server, &files, &everything).await;
-    owner.admin.set_stock(set_stock("sale")).await.expect("set");
+    owner.admin.set_stock(set_stock("sale", "ps5", 1_000_000)).await.expect("set");
     let clients = Authority::new("authority of clients");
     files.write("client-ca.pem", &format!("{}{}", files.authority.pem(), clients.pem()));
     eventually("the authority is trusted", async || {
@@ -233,7 +223,7 @@ async fn an_expired_credential_ends_its_streams() {
     let life = Duration::from_secs(8);
     let server = SentinelProcess::launch().guarded_with_client_ca(&files, "optional").start().await;
     let mut owner = CallerClients::connect(&server, &files, &everything).await;
-    owner.admin.set_stock(set_stock("sale")).await.expect("set");
+    owner.admin.set_stock(set_stock("sale", "ps5", 1_000_000)).await.expect("set");
     let short = files.token_until("everything", Some(std::time::SystemTime::now() + life));
     let open = async |credential: String| {
         eventually("the token is known", async || {
